@@ -1,0 +1,102 @@
+"""How an output's tokens are chosen, and why an output ended."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from parrotserve.errors import InvalidSampling
+
+MAX_LOGPROBS = 20
+
+
+class FinishReason(StrEnum):
+    """Why an output ended."""
+
+    STOP = "stop"
+    """The model ended its turn, or a stop string appeared (it is not part of the text)."""
+    LENGTH = "length"
+    """`max_tokens`, or the context or cache, was full."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How one output's tokens are chosen. The defaults are greedy and reproducible.
+
+    Raises `InvalidSampling`, naming the field, for values that no engine could honour.
+    """
+
+    max_tokens: int = 256
+    """At most this many tokens; clipped to what the context has left."""
+    temperature: float = 0.0
+    """0 takes the likeliest token; higher is more random."""
+    top_p: float = 1.0
+    """Keep the likeliest tokens whose probabilities sum to this."""
+    top_k: int = 0
+    """Keep this many tokens; 0 keeps all."""
+    min_p: float = 0.0
+    """Drop tokens less likely than this fraction of the likeliest."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the output; they are not part of it."""
+    seed: int | None = None
+    """Fixes the randomness; None lets the service choose once, at admission."""
+    min_tokens: int = 0
+    """Neither a stop string nor the model's end of turn ends the output before this many tokens."""
+    ignore_eos: bool = False
+    """Go on until `max_tokens`, whatever the model says."""
+    presence_penalty: float = 0.0
+    """Subtracted once from the logit of every token that the output already has."""
+    frequency_penalty: float = 0.0
+    """Subtracted from a token's logit once for each time that the output has it."""
+    repetition_penalty: float = 1.0
+    """Divides positive logits, and multiplies negative ones, of tokens that prompt or output has."""
+    logit_bias: dict[int, float] = field(default_factory=dict[int, float])
+    """Added to the logits of these token ids."""
+    logprobs: int | None = None
+    """Report the log-probability of every chosen token and of this many likeliest ones."""
+    schema: dict[str, Any] | None = None
+    """A JSON schema that the output must satisfy."""
+
+    def __post_init__(self) -> None:
+        checks: tuple[tuple[str, bool, str], ...] = (
+            ("max_tokens", self.max_tokens >= 1, "must be at least 1"),
+            ("temperature", 0.0 <= self.temperature <= 100.0, "must be between 0 and 100"),
+            ("top_p", 0.0 < self.top_p <= 1.0, "must be above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "must be 0 (all) or a number of tokens"),
+            ("min_p", 0.0 <= self.min_p <= 1.0, "must be between 0 and 1"),
+            ("stop", all(self.stop), "must not hold an empty text"),
+            ("seed", self.seed is None or 0 <= self.seed < 2**63, "must be between 0 and 2**63 - 1"),
+            ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "must be between 0 and max_tokens"),
+            ("presence_penalty", -2.0 <= self.presence_penalty <= 2.0, "must be between -2 and 2"),
+            ("frequency_penalty", -2.0 <= self.frequency_penalty <= 2.0, "must be between -2 and 2"),
+            ("repetition_penalty", 0.0 < self.repetition_penalty <= 10.0, "must be above 0, at most 10"),
+            ("logit_bias", all(token >= 0 for token in self.logit_bias), "names tokens by ids from 0 up"),
+            (
+                "logprobs",
+                self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS,
+                f"must be between 0 and {MAX_LOGPROBS}",
+            ),
+        )
+        for name, good, rule in checks:
+            if not good:
+                raise InvalidSampling(f"{name}={getattr(self, name)!r}: {name} {rule}.")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The log-probability of one chosen token, before temperature, and of its likeliest rivals."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a sequence consumed."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt tokens, those whose KV was already in the cache."""
+    output_tokens: int = 0
+    engine_seconds: float = 0.0
+    """Its share of the engine's step time."""

@@ -1,0 +1,54 @@
+"""Segments: what a request is made of, as the program wrote it.
+
+A request is a list of constant texts, inputs, outputs and chat-role switches. `parrotserve.models.chat` turns
+it into the flat form that an engine prefills, once the model is known.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from parrotserve.ids import VariableId
+from parrotserve.sampling import Sampling
+from parrotserve.transforms import Transform
+
+
+class Role(StrEnum):
+    """Who speaks in a chat."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Constant text. `template` marks text that a chat template wrote: only there do special tokens count."""
+
+    text: str
+    template: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """The value of a variable, passed through transforms from left to right."""
+
+    variable: VariableId
+    transforms: tuple[Transform, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A variable that this request produces by generating here."""
+
+    variable: VariableId
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSwitch:
+    """From here on, this role speaks."""
+
+    role: Role
+
+
+Segment = Text | Input | Output | RoleSwitch

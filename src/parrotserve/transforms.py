@@ -1,0 +1,102 @@
+"""Transforms inside placeholders, applied by the service to a variable's value.
+
+Written `{{input:code | code_block}}`; several are applied from left to right. Pure functions of text; only
+`truncate` needs a model's tokenizer, which is handed in.
+"""
+
+import ast
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from parrotserve.errors import InvalidTransform
+
+
+class TruncatesTokens(Protocol):
+    """What `truncate` needs of a tokenizer."""
+
+    def truncate(self, text: str, tokens: int) -> str:
+        """The longest beginning of `text` that is at most `tokens` tokens, cut at a character."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """One transform by name with its literal arguments, such as `lines(1, 10)`."""
+
+    name: str
+    args: tuple[int | str, ...] = ()
+
+    def __post_init__(self) -> None:
+        signature = _SIGNATURES.get(self.name)
+        if signature is None:
+            known = ", ".join(sorted(_SIGNATURES))
+            raise InvalidTransform(f"There is no transform {self.name!r}; there are: {known}.")
+        if tuple(type(arg) for arg in self.args) != signature:
+            wants = ", ".join(kind.__name__ for kind in signature) or "no arguments"
+            raise InvalidTransform(f"Transform {self.name!r} takes ({wants}), not {self.args!r}.")
+        if any(isinstance(arg, int) and arg < 0 for arg in self.args):
+            raise InvalidTransform(f"Transform {self} must not have negative arguments.")
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(map(repr, self.args))})" if self.args else self.name
+
+
+_SIGNATURES: dict[str, tuple[type, ...]] = {
+    "strip": (),
+    "code_block": (),
+    "lines": (int, int),
+    "truncate": (int,),
+}
+
+WHOLE_VALUE = frozenset({"strip", "code_block", "truncate"})
+"""Transforms whose result may change until the whole value is known."""
+
+_CALL = re.compile(r"([A-Za-z_]\w*)\s*(?:\((.*)\))?", re.DOTALL)
+_FENCE = re.compile(r"^[ ]{0,3}```[^\n`]*\n(.*?)(?:^[ ]{0,3}```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+
+
+def parse_transform(source: str) -> Transform:
+    """Read one transform as written in a placeholder. Raises `InvalidTransform`."""
+    match = _CALL.fullmatch(source.strip())
+    if match is None:
+        raise InvalidTransform(f"{source.strip()!r} is no transform; write it like `strip` or `lines(1, 10)`.")
+    name, args = match.groups()
+    if args is None:
+        return Transform(name)
+    try:
+        values = ast.literal_eval(f"({args},)") if args.strip() else ()
+    except (ValueError, SyntaxError) as error:
+        message = f"The arguments of {source.strip()!r} must be literal numbers or texts."
+        raise InvalidTransform(message) from error
+    return Transform(name, values)
+
+
+def apply_transforms(transforms: tuple[Transform, ...], value: str, tokenizer: TruncatesTokens) -> str:
+    """The value after all transforms, from left to right."""
+    for transform in transforms:
+        if transform.name == "truncate":
+            (tokens,) = transform.args
+            value = tokenizer.truncate(value, int(tokens))
+        else:
+            value = _PURE[transform.name](value, *transform.args)
+    return value
+
+
+def _strip(value: str) -> str:
+    return value.strip()
+
+
+def _code_block(value: str) -> str:
+    """The first fenced code block's inside; the stripped value where there is none."""
+    match = _FENCE.search(value)
+    return match.group(1).rstrip() if match else value.strip()
+
+
+def _lines(value: str, start: int, end: int) -> str:
+    """Lines `start` up to and including `end`, counted from 1."""
+    return "\n".join(value.splitlines()[max(start - 1, 0) : end])
+
+
+_PURE: dict[str, Callable[..., str]] = {"strip": _strip, "code_block": _code_block, "lines": _lines}
