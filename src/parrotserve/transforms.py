@@ -61,9 +61,7 @@ def parse_transform(source: str) -> Transform:
     """Read one transform as written in a placeholder. Raises `InvalidTransform`."""
     match = _CALL.fullmatch(source.strip())
     if match is None:
-        raise InvalidTransform(
-            f"{source.strip()!r} is no transform; write it like `strip` or `lines(1, 10)`."
-        )
+        raise InvalidTransform(f"{source.strip()!r} is no transform; write `strip` or `lines(1, 10)`.")
     name, args = match.groups()
     if args is None:
         return Transform(name)

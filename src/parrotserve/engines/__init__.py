@@ -1,0 +1,1 @@
+"""Engines: what prefills and decodes for one model, behind one contract (`base`)."""
