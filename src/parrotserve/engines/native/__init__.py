@@ -1,0 +1,1 @@
+"""The native engine: Llama-family decoders on the CPU, over a paged KV cache shared by prefix."""
