@@ -1,0 +1,103 @@
+"""What the machine decides: plain data that the runtime carries out, in order."""
+
+from dataclasses import dataclass
+
+from parrotserve.criteria import Objective
+from parrotserve.errors import ParrotError
+from parrotserve.ids import CallId, EngineId, RequestId, SessionId, VariableId
+from parrotserve.sampling import FinishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSequence:
+    """Run this request on this engine: all of its inputs are known.
+
+    Outputs that were READY before (a rerun) are given to the engine as delivered.
+    """
+
+    request: RequestId
+    engine: EngineId
+    epoch: int
+    objective: Objective
+    stream: frozenset[VariableId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateSequence:
+    """A running request has a new objective, or outputs that somebody now streams."""
+
+    request: RequestId
+    engine: EngineId
+    epoch: int
+    objective: Objective | None = None
+    stream: frozenset[VariableId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelSequence:
+    request: RequestId
+    engine: EngineId
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishValue:
+    """A variable is READY: tell whoever waits."""
+
+    variable: VariableId
+    value: str
+    reason: FinishReason | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishFailure:
+    """A variable is FAILED or CANCELLED (then `error` is `Cancelled`): tell whoever waits."""
+
+    variable: VariableId
+    error: ParrotError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferCall:
+    """A native call's inputs are known: hand it to the session's client."""
+
+    session: SessionId
+    call: CallId
+    function: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeCall:
+    """A native call that was offered is no longer wanted."""
+
+    session: SessionId
+    call: CallId
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRequest:
+    """A request is over for good: drop what is kept to run it again."""
+
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetSession:
+    """A session is over: drop all that is kept for it, its variables included."""
+
+    session: SessionId
+    variables: tuple[VariableId, ...]
+
+
+Decision = (
+    OpenSequence
+    | UpdateSequence
+    | CancelSequence
+    | PublishValue
+    | PublishFailure
+    | OfferCall
+    | RevokeCall
+    | ForgetRequest
+    | ForgetSession
+)

@@ -1,0 +1,187 @@
+"""What happens to the machine: the arguments of `Machine.handle`, plain data."""
+
+from dataclasses import dataclass
+
+from parrotserve.criteria import Criteria
+from parrotserve.errors import ParrotError
+from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.sampling import FinishReason, Usage
+from parrotserve.segments import Input, Output, Text
+
+
+@dataclass(frozen=True, slots=True)
+class NewVariable:
+    id: VariableId
+    name: str | None = None
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRequest:
+    """A request in the flat form: chat template applied, every sampling with its seed."""
+
+    id: RequestId
+    function: str
+    model: str
+    segments: tuple[Text | Input | Output, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCall:
+    """A native call, for the session's own client."""
+
+    id: CallId
+    function: str
+    inputs: tuple[VariableId, ...]
+    output: VariableId
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Somebody asks for a variable; `stream` wants its text as it grows."""
+
+    variable: VariableId
+    criteria: Criteria
+    stream: bool = False
+
+
+# --- From clients; refused by raising `RequestRefused`, and then nothing has changed --------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """A batch, whole or not at all. Requests, calls and variables that the session has already are skipped."""
+
+    session: SessionId
+    tenant: TenantId
+    lease_seconds: float
+    variables: tuple[NewVariable, ...] = ()
+    requests: tuple[NewRequest, ...] = ()
+    calls: tuple[NewCall, ...] = ()
+    waits: tuple[Wait, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waited:
+    session: SessionId
+    tenant: TenantId
+    waits: tuple[Wait, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueSet:
+    session: SessionId
+    tenant: TenantId
+    variable: VariableId
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried:
+    """Run the failed or cancelled producer of a variable again, and what failed upstream of it."""
+
+    session: SessionId
+    tenant: TenantId
+    variable: VariableId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """Cancel the producer of a variable, and producers upstream that nothing else needs."""
+
+    session: SessionId
+    tenant: TenantId
+    variable: VariableId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnded:
+    session: SessionId
+    tenant: TenantId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionTouched:
+    """Contact: the session's lease starts anew. While clients are attached it does not run."""
+
+    session: SessionId
+    tenant: TenantId
+    attached: int
+    """How many of its clients' exchanges are open now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallReturned:
+    """A native call's value, or its error."""
+
+    session: SessionId
+    tenant: TenantId
+    call: CallId
+    value: str | None = None
+    error: str | None = None
+
+
+# --- From engines and the clock -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineJoined:
+    engine: EngineId
+    model: str
+    context_length: int
+    cache_tokens: int
+    credits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLost:
+    """It died or hung. Its requests go back to the queue; two such deaths make a suspect."""
+
+    engine: EngineId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputProduced:
+    """An output of a running request is complete."""
+
+    request: RequestId
+    epoch: int
+    variable: VariableId
+    value: str
+    reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestEnded:
+    """A request's sequence ended: with an error, cancelled, or else done."""
+
+    request: RequestId
+    epoch: int
+    usage: Usage = Usage()
+    error: ParrotError | None = None
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time passed: leases and native calls' timeouts are looked at."""
+
+
+Event = (
+    Submitted
+    | Waited
+    | ValueSet
+    | Retried
+    | Withdrawn
+    | SessionEnded
+    | SessionTouched
+    | CallReturned
+    | EngineJoined
+    | EngineLost
+    | OutputProduced
+    | RequestEnded
+    | Ticked
+)

@@ -1,0 +1,270 @@
+"""The wire: pydantic models shared by the SDK and the server. Everything a client and a service say is here.
+
+A program is one `Submit`. Ids are made by the client (`parrotserve.ids.new_id`), so that a batch may refer to
+itself and may be sent again safely: a `Submit` whose requests are all known already changes nothing.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from parrotserve.criteria import Criteria, Objective
+from parrotserve.errors import ParrotError, from_wire
+from parrotserve.ids import CallId, EngineId, RequestId, SessionId, VariableId
+from parrotserve.sampling import FinishReason, Sampling, TokenLogprob, Usage
+from parrotserve.segments import Role
+
+PROTOCOL_VERSION = 1
+PROTOCOL_HEADER = "Parrot-Protocol"
+"""Both sides send it; other versions are refused with `IncompatibleVersions`."""
+DEFAULT_LEASE_SECONDS = 30.0
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")]
+
+
+class Wire(BaseModel):
+    """Base: frozen, and unknown fields are refused, so that a typo is an error and not a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- What a client declares ---------------------------------------------------------------------------------
+
+
+class WireTransform(Wire):
+    name: str
+    args: tuple[int | str, ...] = ()
+
+
+class TextSegment(Wire):
+    kind: Literal["text"] = "text"
+    text: str
+
+
+class InputSegment(Wire):
+    kind: Literal["input"] = "input"
+    variable: Identifier
+    transforms: tuple[WireTransform, ...] = ()
+
+
+class OutputSegment(Wire):
+    kind: Literal["output"] = "output"
+    variable: Identifier
+    sampling: Sampling = Sampling()
+
+
+class RoleSegment(Wire):
+    kind: Literal["role"] = "role"
+    role: Role
+
+
+WireSegment = Annotated[TextSegment | InputSegment | OutputSegment | RoleSegment, Field(discriminator="kind")]
+
+
+class VariableSpec(Wire):
+    """A variable of this session. With a value it is READY at once."""
+
+    id: Identifier
+    name: str | None = None
+    value: str | None = None
+
+
+class RequestSpec(Wire):
+    """One call of a semantic function."""
+
+    id: Identifier
+    function: str = ""
+    """Its name, for people: errors, graphs and logs show it."""
+    model: str | None = None
+    """None: the service's default model."""
+    chat: bool = True
+    """Use the model's chat template, if it has one."""
+    segments: tuple[WireSegment, ...]
+
+
+class CallSpec(Wire):
+    """One native call, run by the client that is connected to the session's `/calls`."""
+
+    id: Identifier
+    function: str
+    inputs: tuple[Identifier, ...]
+    output: Identifier
+    timeout: float | None = None
+    """Seconds from hand-out to result; then it fails."""
+
+
+class WaitSpec(Wire):
+    """Ask for a variable. Its value, or its failure, comes on the answer to this submit."""
+
+    variable: Identifier
+    criteria: Criteria = Criteria.LATENCY
+    timeout: Annotated[float, Field(ge=0)] | None = None
+    """Seconds; running out cancels nothing."""
+    stream: bool = False
+    """Send `delta` events as the text grows."""
+
+
+class Submit(Wire):
+    """Declare a batch, whole or not at all; the session is created if absent."""
+
+    session: Identifier
+    lease_seconds: Annotated[float, Field(gt=0, le=86_400)] = DEFAULT_LEASE_SECONDS
+    """A session without contact for so long is cancelled. Taken from the submit that creates it."""
+    variables: tuple[VariableSpec, ...] = ()
+    requests: tuple[RequestSpec, ...] = ()
+    calls: tuple[CallSpec, ...] = ()
+    wait: tuple[WaitSpec, ...] = ()
+
+
+class SetValue(Wire):
+    """Body of PUT on a variable."""
+
+    value: str
+
+
+class CallResult(Wire):
+    """Body of PUT on a native call: its value, or why it failed."""
+
+    value: str | None = None
+    error: str | None = None
+
+
+# --- What the service answers -------------------------------------------------------------------------------
+
+
+class ErrorBody(Wire):
+    """The one JSON shape of every error."""
+
+    code: str
+    message: str
+    details: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, error: ParrotError) -> "ErrorBody":
+        return cls(code=error.code, message=error.message, details=error.details)
+
+    def to_error(self) -> ParrotError:
+        return from_wire(self.code, self.message, self.details)
+
+
+class ErrorAnswer(Wire):
+    error: ErrorBody
+
+
+class Accepted(Wire):
+    """First event of the answer to a submit (the whole answer where nothing is waited for)."""
+
+    event: Literal["accepted"] = "accepted"
+    session: SessionId
+
+
+class Delta(Wire):
+    """Text that a streamed variable grew by; `offset` counts the characters before it."""
+
+    event: Literal["delta"] = "delta"
+    variable: VariableId
+    offset: int
+    text: str
+
+
+class Value(Wire):
+    """A variable is READY."""
+
+    event: Literal["value"] = "value"
+    variable: VariableId
+    value: str
+    reason: FinishReason | None = None
+    """Why the output ended; None for values that were set."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Failure(Wire):
+    """A variable is FAILED or CANCELLED, or the wait for it timed out (`code` "get_timeout")."""
+
+    event: Literal["failure"] = "failure"
+    variable: VariableId
+    error: ErrorBody
+
+
+VariableEvent = Annotated[Accepted | Delta | Value | Failure, Field(discriminator="event")]
+
+
+class CallOffer(Wire):
+    """A native call whose inputs are ready, handed to this client."""
+
+    event: Literal["call"] = "call"
+    id: CallId
+    function: str
+    inputs: tuple[str, ...]
+
+
+class VariableView(Wire):
+    id: VariableId
+    name: str | None
+    state: str
+    producer: str | None
+    """The request or native call that produces it."""
+    value: str | None
+    error: ErrorBody | None
+
+
+class Timings(Wire):
+    """Seconds on the service's clock since the session began; None: not yet."""
+
+    submitted: float
+    ready: float | None = None
+    """All inputs known."""
+    started: float | None = None
+    """First handed to an engine."""
+    ended: float | None = None
+
+
+class RequestView(Wire):
+    id: RequestId
+    function: str
+    model: str
+    state: str
+    inputs: tuple[VariableId, ...]
+    outputs: tuple[VariableId, ...]
+    objective: Objective
+    engine: EngineId | None
+    epoch: int
+    timings: Timings
+    usage: Usage
+    error: ErrorBody | None
+
+
+class CallView(Wire):
+    id: CallId
+    function: str
+    state: str
+    inputs: tuple[VariableId, ...]
+    output: VariableId
+    timings: Timings
+    error: ErrorBody | None
+
+
+class SessionView(Wire):
+    """A session's graph with states and timings."""
+
+    id: SessionId
+    lease_seconds: float
+    variables: tuple[VariableView, ...]
+    requests: tuple[RequestView, ...]
+    calls: tuple[CallView, ...]
+
+
+class ModelView(Wire):
+    name: str
+    default: bool
+    context_length: int
+
+
+class EngineView(Wire):
+    id: EngineId
+    model: str
+    state: str
+    running: int
+    waiting: int
+    free_tokens: int
+    cached_tokens: int
