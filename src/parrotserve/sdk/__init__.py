@@ -1,0 +1,1 @@
+"""The front end: functions, templates, variables and sessions. Transports are injected."""

@@ -1,0 +1,65 @@
+"""What the front end asks of a service: one small interface, for HTTP, the embedded service and test fakes."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.protocol import CallOffer, CallResult, SessionView, Submit, VariableEvent
+
+
+class Transport(Protocol):
+    """A connection to one service. All methods run on the front end's own event loop.
+
+    Every method raises errors of `parrotserve.errors` only: what the service refused, `ServiceUnavailable` where
+    it cannot be reached, `IncompatibleVersions` where it speaks another protocol. Abandoning an iterator
+    (`aclose`, or cancelling the task that reads it) cancels nothing in the service.
+    """
+
+    async def open(self) -> None:
+        """Get ready; called once, before anything else. May take long: an embedded service loads a model."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the service and of everything held for it; called once, last."""
+        ...
+
+    def submit(self, body: Submit) -> AsyncIterator[VariableEvent]:
+        """Declare a batch and wait for variables.
+
+        First comes `Accepted`: the batch is in (a refusal is raised instead). Then, for every `WaitSpec` of the
+        batch, `Delta`s if it streams and one `Value` or `Failure`, variables interleaved as they come; then
+        it ends. A wait that times out is a `Failure` with code "get_timeout". Sent again, a batch changes nothing.
+        """
+        ...
+
+    def stream(self, session: SessionId, variable: VariableId, offset: int) -> AsyncIterator[VariableEvent]:
+        """The text of a variable from character `offset` on: `Delta`s as it grows, then one `Value` or `Failure`."""
+        ...
+
+    async def set_value(self, session: SessionId, variable: VariableId, value: str) -> None:
+        """Make an EMPTY variable READY. Raises `AlreadyProduced`."""
+        ...
+
+    async def retry(self, session: SessionId, variable: VariableId) -> None:
+        """Run the failed or cancelled producer of a variable again, and what failed upstream of it."""
+        ...
+
+    async def cancel(self, session: SessionId, variable: VariableId) -> None:
+        """Cancel the producer of a variable, and producers upstream that nothing else needs."""
+        ...
+
+    async def end_session(self, session: SessionId) -> None:
+        """Cancel what still runs in a session and free it."""
+        ...
+
+    async def session_view(self, session: SessionId) -> SessionView:
+        """The session's graph with states and timings."""
+        ...
+
+    def calls(self, session: SessionId) -> AsyncIterator[CallOffer]:
+        """Native calls of the session whose inputs are ready, as they become so; ends with the session."""
+        ...
+
+    async def put_result(self, session: SessionId, call: CallId, result: CallResult) -> None:
+        """Answer a `CallOffer`. An answer that comes too late is ignored."""
+        ...
