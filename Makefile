@@ -48,7 +48,7 @@ test: $(VENV)/.dev-installed  ## all tests but the long ones; options in ARGS, e
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
 test-long: $(VENV)/.dev-installed  ## every test, the long ones and every example on the real model too
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --hypothesis-profile=search $(ARGS)
 
 check: $(VENV)/.dev-installed  ## lint, formatting, types, import contracts
 	$(BIN)/ruff check .

@@ -1,0 +1,17 @@
+"""What every test relies on."""
+
+import pytest
+from hypothesis import settings
+
+# The same examples on every machine and every run: a failure here is a change's, not the day's. The long tests
+# look further, and at other places each time; Hypothesis prints how to see a failure again.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile("fixed")
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch):
+    """The developer's own PARROT_URL or key must not steer a test."""
+    for name in ("PARROT_URL", "PARROT_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
