@@ -2,8 +2,12 @@
 
 import logging
 import platform
+import shutil
 import subprocess
 import sys
+import sysconfig
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,18 @@ import pytest
 from parrotserve import cpu
 
 CPUINFO = Path("/proc/cpuinfo")
+
+
+def is_installed() -> bool:
+    """By a build, rather than found on the path."""
+    try:
+        return distribution("parrotserve") is not None
+    except PackageNotFoundError:
+        return False
+
+
+def can_compile() -> bool:
+    return bool(shutil.which("c++")) and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +57,10 @@ def test_the_command_line_view_succeeds_without_the_extension(monkeypatch, capsy
 class TestWithTheExtension:
     @pytest.fixture(autouse=True)
     def extension(self):
-        pytest.importorskip("parrotserve._cpu", reason="installed without a C++ compiler")
+        if find_spec("parrotserve._cpu") is None:
+            # A failed build installs without a word, so here is where a broken one is found out.
+            assert not (is_installed() and can_compile()), "there is a compiler; building the extension failed"
+            pytest.skip("installed without a C++ compiler")
 
     def test_features_are_sorted_and_distinct(self):
         features = cpu.cpu_features()
