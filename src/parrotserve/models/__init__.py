@@ -1,0 +1,1 @@
+"""Models on disk: finding and fetching them, their weights, tokenizer and chat template."""

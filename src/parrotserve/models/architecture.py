@@ -1,0 +1,77 @@
+"""A decoder's shape and constants, whatever file they came from."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Family(StrEnum):
+    """Which decoder it is. All are pre-norm transformers with RMS norm, rotary positions, grouped-query attention
+    and a SwiGLU; what differs is in the flags of `ModelConfig`."""
+
+    LLAMA = "llama"
+    MISTRAL = "mistral"
+    QWEN2 = "qwen2"
+    QWEN3 = "qwen3"
+
+
+class RopeKind(StrEnum):
+    """How rotary positions are stretched beyond the context that a model was first trained on."""
+
+    LINEAR = "linear"
+    LLAMA3 = "llama3"
+    YARN = "yarn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RopeScaling:
+    """Parameters of one `RopeKind`; those of other kinds keep their defaults and mean nothing."""
+
+    kind: RopeKind
+    factor: float
+    original_context: int = 0
+    """The context length before stretching (llama3, yarn)."""
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    """Yarn's factor on queries and keys; None means the paper's 0.1 ln(factor) + 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Everything about a model but its weights and words. Sizes count elements; lengths count tokens."""
+
+    family: Family
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    """Rows of the embedding; may exceed the tokenizer's vocabulary."""
+    context_length: int
+    rope_theta: float
+    rope_scaling: RopeScaling | None
+    rms_eps: float
+    tied_embeddings: bool
+    """The head is the embedding."""
+    qkv_bias: bool
+    qk_norm: bool
+    """Queries and keys are RMS-normed per head before rotation (Qwen3)."""
+    eos: frozenset[int]
+    """Tokens that end a generation, as far as the configuration names them; the tokenizer's set is complete."""
+    bos: int | None
+    add_bos: bool
+    """Prompts start with `bos`."""
+
+    def __post_init__(self) -> None:
+        sizes = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocabulary")
+        for name in (*sizes, "context_length", "rope_theta", "rms_eps"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be positive")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key-value heads evenly")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim}, but rotary positions need an even one")

@@ -1,0 +1,80 @@
+"""Finding a file on a Python package index through the simple API: PEP 691 JSON or PEP 503 HTML."""
+
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+import httpx
+
+from parrotserve.errors import PullFailed
+
+DEFAULT_INDEX = "https://pypi.org/simple"
+_NOT_FOUND = 404
+_JSON = "application/vnd.pypi.simple.v1+json"
+_ACCEPT = f"{_JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFile:
+    """A file that an index offers."""
+
+    filename: str
+    url: str
+
+
+def find_file(client: httpx.Client, index: str, project: str, filename: str) -> str:
+    """The URL of a project's file. Raises `PullFailed` where the index does not offer it, httpx errors as they
+    come."""
+    page = client.get(f"{index.rstrip('/')}/{project}/", headers={"Accept": _ACCEPT})
+    shown = without_credentials(index)
+    if page.status_code == _NOT_FOUND:
+        raise PullFailed(f"The package index {shown} has no {project}; set PARROT_INDEX_URL to one that has.")
+    page.raise_for_status()
+    for file in _files(page):
+        if file.filename == filename:
+            return file.url
+    raise PullFailed(f"The package index {shown} does not offer {filename}; set PARROT_INDEX_URL to one that does.")
+
+
+def without_credentials(url: str) -> str:
+    """The URL as it may be shown: without user name and password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _files(page: httpx.Response) -> list[IndexFile]:
+    if page.headers.get("content-type", "").partition(";")[0].strip().endswith("json"):
+        return _json_files(page)
+    parser = _Links()
+    parser.feed(page.text)
+    base = urljoin(str(page.url), parser.base)
+    return [_html_file(urljoin(base, href)) for href in parser.links]
+
+
+def _json_files(page: httpx.Response) -> list[IndexFile]:
+    try:
+        files = page.json()["files"]
+        return [IndexFile(str(file["filename"]), urljoin(str(page.url), file["url"])) for file in files]
+    except (ValueError, KeyError, TypeError) as error:
+        shown = without_credentials(str(page.url))
+        raise PullFailed(f"{shown} is no page of a package index; check PARROT_INDEX_URL.") from error
+
+
+def _html_file(url: str) -> IndexFile:
+    return IndexFile(unquote(urlsplit(url).path.rpartition("/")[2]), url)
+
+
+class _Links(HTMLParser):
+    """Collects the targets of a page's anchors, and its base."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = ""
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        target = dict(attrs).get("href")
+        if target and tag == "a":
+            self.links.append(target)
+        elif target and tag == "base":
+            self.base = target

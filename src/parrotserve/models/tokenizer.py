@@ -1,0 +1,165 @@
+"""A model's tokenizer: text to tokens and back, whole or as a stream."""
+
+import codecs
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+from tokenizers import Tokenizer as Core
+
+from parrotserve.models.files import ModelFiles
+from parrotserve.models.metadata import malformed
+from parrotserve.models.tokenizer_parts import TokenizerParts, added_tokens, read_tokenizer_parts
+
+
+def load_tokenizer(files: ModelFiles) -> "Tokenizer":
+    """The tokenizer in a model's files. Raises `MalformedModel`."""
+    parts = read_tokenizer_parts(files)
+    try:
+        return Tokenizer(parts)
+    except ValueError as error:
+        raise malformed(files.path, str(error)) from error
+
+
+class Tokenizer:
+    """Byte-level BPE as the model was trained with. Safe to use from several threads.
+
+    Text is plain text: where it spells a control token, it is those characters, unless `special=True`.
+    Characters whose bytes the vocabulary lacks (some ASCII control characters in SmolLM2's) are dropped, as the
+    model's own tokenizer does; lone surrogates become U+FFFD.
+    """
+
+    def __init__(self, parts: TokenizerParts) -> None:
+        self._core = parts.core
+        self._literal = _literal_twin(parts.core)
+        self._bytes = _token_bytes(parts.core)
+        self._control = frozenset(index for index, token in added_tokens(parts.core) if token.special)
+        self.eos: frozenset[int] = parts.eos
+        """All tokens that end a generation."""
+        self.bos: int | None = parts.bos
+        self.prompt_start: list[int] = list(parts.prompt_start)
+        """What comes before every prompt; `encode` never adds it."""
+        self.chat_template: str | None = parts.chat_template
+        """The model's chat template in Jinja."""
+        self.vocabulary_size: int = len(self._bytes)
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """The tokens of a text, taken alone. `special` recognises control tokens that it spells."""
+        core = self._core if special else self._literal
+        try:
+            return core.encode(text, add_special_tokens=False).ids
+        except TypeError:  # what the package says of lone surrogates, which are no Unicode text
+            return core.encode(_without_surrogates(text), add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
+        """The text of tokens; broken UTF-8 becomes U+FFFD. `special` shows control tokens, otherwise left out."""
+        hidden = frozenset[int]() if special else self._control
+        raw = b"".join(self.token_bytes(index) for index in ids if index not in hidden)
+        return raw.decode("utf-8", errors="replace")
+
+    def stream(self, *, special: bool = False) -> "IncrementalDecoder":
+        """A decoder for tokens that come one after another."""
+        return IncrementalDecoder(self, hidden=frozenset() if special else self._control)
+
+    def count(self, text: str) -> int:
+        """How many tokens a text is."""
+        return len(self.encode(text))
+
+    def truncate(self, text: str, tokens: int) -> str:
+        """The beginning of `text` that is at most `tokens` tokens, cut at a character, and that one more
+        character would make too long."""
+        ids = self.encode(text)
+        if len(ids) <= tokens:
+            return text
+        end = len(b"".join(map(self.token_bytes, ids[:tokens])).decode("utf-8", errors="ignore"))
+        while end > 0 and self.count(text[:end]) > tokens:
+            end -= 1
+        while self.count(text[: end + 1]) <= tokens:
+            end += 1
+        return text[:end]
+
+    def token_bytes(self, index: int) -> bytes:
+        """The bytes that a token stands for; none for ids beyond the vocabulary (padding of the embedding)."""
+        return self._bytes[index] if index < len(self._bytes) else b""
+
+    def is_control(self, index: int) -> bool:
+        """Whether a token is a control token, which text cannot spell."""
+        return index in self._control
+
+    def to_json(self) -> str:
+        """The tokenizer as a Hugging Face `tokenizer.json`."""
+        return self._core.to_str()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names vocabulary, merges and chat template: equal ones make equal prompts equal tokens."""
+        content = f"{self.to_json()}\0{self.chat_template or ''}"
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+class IncrementalDecoder:
+    """Turns tokens into text as they come: what `push` and `flush` return joins to `decode` of all tokens."""
+
+    __slots__ = ("_decoder", "_hidden", "_tokenizer")
+
+    def __init__(self, tokenizer: Tokenizer, *, hidden: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._hidden = hidden
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, ids: Sequence[int]) -> str:
+        """The text that is certain now: an unfinished character is kept back."""
+        raw = b"".join(self._tokenizer.token_bytes(index) for index in ids if index not in self._hidden)
+        return self._decoder.decode(raw)
+
+    def flush(self) -> str:
+        """The end: an unfinished character as U+FFFD. The decoder is then as new."""
+        rest = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return rest
+
+
+def _literal_twin(core: Core) -> Core:
+    """The same tokenizer, sharing vocabulary and merges, that takes control tokens for plain text."""
+    twin = Core(core.model)
+    if core.normalizer is not None:
+        twin.normalizer = core.normalizer
+    if core.pre_tokenizer is not None:
+        twin.pre_tokenizer = core.pre_tokenizer
+    for index, token in added_tokens(core):
+        add = twin.add_special_tokens if token.special else twin.add_tokens
+        add([token])
+        if twin.token_to_id(token.content) != index:
+            raise ValueError(f"its added token {token.content!r} has the id {index}, out of order")
+    twin.encode_special_tokens = True
+    return twin
+
+
+def _token_bytes(core: Core) -> list[bytes]:
+    """The bytes of every token, by id."""
+    byte_of = _byte_level_alphabet()
+    table: list[bytes] = []
+    added = dict(added_tokens(core))
+    for index in range(core.get_vocab_size(with_added_tokens=True)):
+        token = core.id_to_token(index) or ""
+        if index in added:
+            table.append(token.encode())
+        else:
+            try:
+                table.append(bytes([byte_of[char] for char in token]))
+            except KeyError as error:
+                raise ValueError(f"its token {token!r} is not byte-level BPE, the only kind supported") from error
+    return table
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """GPT-2's alphabet: printable bytes stand for themselves, the others for characters from U+0100 up."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    alphabet = {chr(byte): byte for byte in printable}
+    alphabet.update({chr(0x100 + place): byte for place, byte in enumerate(others)})
+    return alphabet
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")

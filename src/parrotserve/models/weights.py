@@ -1,0 +1,174 @@
+"""A model's weights as float32 arrays under one set of names, whatever file they came from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parrotserve.models.architecture import Family, ModelConfig
+from parrotserve.models.files import ModelFiles, ModelFormat
+from parrotserve.models.gguf_file import GgufFile
+from parrotserve.models.metadata import malformed
+from parrotserve.models.rope import rope_frequencies
+from parrotserve.models.safetensors_file import SafetensorsFolder
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerWeights:
+    """One decoder layer. Matrices are [out, in]; heads of q, k and v lie one after another along `out`."""
+
+    attn_norm: Array
+    q: Array
+    k: Array
+    v: Array
+    o: Array
+    q_bias: Array | None
+    k_bias: Array | None
+    v_bias: Array | None
+    q_norm: Array | None
+    """[head_dim], where `config.qk_norm`."""
+    k_norm: Array | None
+    mlp_norm: Array
+    gate: Array
+    up: Array
+    down: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelWeights:
+    """All weights of a model. The rotation is half-split: pair i is elements i and i + head_dim / 2."""
+
+    embedding: Array
+    """[vocabulary, hidden]"""
+    layers: tuple[LayerWeights, ...]
+    final_norm: Array
+    head: Array | None
+    """[vocabulary, hidden]; None where it is the embedding."""
+    rope_frequencies: NDArray[np.float64]
+    """Radians a position, [head_dim / 2], with all scaling applied."""
+    rope_magnitude: float
+    """Factor on cosines and sines (yarn)."""
+
+
+Loader = Callable[[str], Array]
+"""Reads a tensor by its Hugging Face name, without `model.`"""
+
+
+def load_weights(files: ModelFiles, config: ModelConfig) -> ModelWeights:
+    """Read and dequantise everything. Raises `MalformedModel` naming the file and tensor that is wrong."""
+    frequencies, magnitude = rope_frequencies(config)
+    if files.format is ModelFormat.GGUF:
+        file = GgufFile(files.path)
+        load = _gguf_loader(file, config)
+        if "rope_freqs.weight" in file.places:
+            frequencies = frequencies / file.tensor("rope_freqs.weight")
+    else:
+        load = _folder_loader(SafetensorsFolder(files.path))
+    expect = _Expecting(files, load)
+    return ModelWeights(
+        embedding=expect("embed_tokens.weight", config.vocabulary, config.hidden),
+        layers=tuple(_layer(expect, config, index) for index in range(config.layers)),
+        final_norm=expect("norm.weight", config.hidden),
+        head=None if config.tied_embeddings else expect("lm_head.weight", config.vocabulary, config.hidden),
+        rope_frequencies=frequencies,
+        rope_magnitude=magnitude,
+    )
+
+
+def _layer(expect: "_Expecting", config: ModelConfig, index: int) -> LayerWeights:
+    q_size, kv_size = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    hidden, inner = config.hidden, config.intermediate
+
+    def read(name: str, *shape: int) -> Array:
+        return expect(f"layers.{index}.{name}", *shape)
+
+    def bias(name: str, size: int) -> Array | None:
+        return read(f"self_attn.{name}_proj.bias", size) if config.qkv_bias else None
+
+    def norm(name: str) -> Array | None:
+        return read(f"self_attn.{name}_norm.weight", config.head_dim) if config.qk_norm else None
+
+    return LayerWeights(
+        attn_norm=read("input_layernorm.weight", hidden),
+        q=read("self_attn.q_proj.weight", q_size, hidden),
+        k=read("self_attn.k_proj.weight", kv_size, hidden),
+        v=read("self_attn.v_proj.weight", kv_size, hidden),
+        o=read("self_attn.o_proj.weight", hidden, q_size),
+        q_bias=bias("q", q_size),
+        k_bias=bias("k", kv_size),
+        v_bias=bias("v", kv_size),
+        q_norm=norm("q"),
+        k_norm=norm("k"),
+        mlp_norm=read("post_attention_layernorm.weight", hidden),
+        gate=read("mlp.gate_proj.weight", inner, hidden),
+        up=read("mlp.up_proj.weight", inner, hidden),
+        down=read("mlp.down_proj.weight", hidden, inner),
+    )
+
+
+class _Expecting:
+    """Reads a tensor and checks that it has the shape that the configuration implies."""
+
+    __slots__ = ("_files", "_load")
+
+    def __init__(self, files: ModelFiles, load: Loader) -> None:
+        self._files = files
+        self._load = load
+
+    def __call__(self, name: str, *shape: int) -> Array:
+        array = self._load(name)
+        if array.shape != shape:
+            found = f"tensor {name} has the shape {array.shape}, where the configuration implies {shape}"
+            raise malformed(self._files.path, found)
+        return array
+
+
+def _folder_loader(folder: SafetensorsFolder) -> Loader:
+    return lambda name: folder.tensor(name if name.startswith("lm_head") else f"model.{name}")
+
+
+_GGUF_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "embed_tokens": "token_embd",
+    "norm": "output_norm",
+    "lm_head": "output",
+}
+
+
+def _gguf_loader(file: GgufFile, config: ModelConfig) -> Loader:
+    # Only the llama architecture's conversion reorders rows; Mistral's models carry that architecture, too.
+    heads_of = {"attn_q": config.heads, "attn_k": config.kv_heads} if config.family is Family.LLAMA else {}
+
+    def load(name: str) -> Array:
+        stem, _, kind = name.rpartition(".")
+        prefix = ""
+        if stem.startswith("layers."):
+            _, index, stem = stem.split(".", 2)
+            prefix = f"blk.{index}."
+        short = _GGUF_NAMES[stem]
+        array = file.tensor(f"{prefix}{short}.{kind}")
+        heads = heads_of.get(short)
+        return array if heads is None else _half_split(array, heads)
+
+    return load
+
+
+def _half_split(array: Array, heads: int) -> Array:
+    """Undo llama.cpp's reordering of q and k rows from half-split to interleaved rotation pairs."""
+    if array.shape[0] % (heads * 2):
+        return array  # the shape check that follows says what is wrong
+    pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(array.shape))
