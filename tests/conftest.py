@@ -1,5 +1,7 @@
 """What every test relies on."""
 
+import os
+
 import pytest
 from hypothesis import settings
 
@@ -10,8 +12,13 @@ settings.register_profile("search", max_examples=1000, deadline=None, print_blob
 settings.load_profile("fixed")
 
 
+KEPT_SETTINGS = {"PARROT_CACHE", "PARROT_INDEX_URL"}
+"""Where the real model comes from and is kept; what a test means does not depend on them."""
+
+
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch):
-    """The developer's own PARROT_URL or key must not steer a test."""
-    for name in ("PARROT_URL", "PARROT_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    """The developer's own PARROT_URL, PARROT_ENGINES and the like must not steer a test."""
+    for name in os.environ.keys() - KEPT_SETTINGS:
+        if name.startswith("PARROT_"):
+            monkeypatch.delenv(name)
