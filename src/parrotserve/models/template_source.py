@@ -1,16 +1,57 @@
 """Where a model keeps its chat template and the texts of its special tokens."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from parrotserve.models.metadata import Metadata, malformed
+from parrotserve.models.files import ModelFiles, ModelFormat
+from parrotserve.models.gguf_file import GgufFile
+from parrotserve.models.metadata import Metadata, malformed, read_json
 
 _JINJA_FILE = "chat_template.jinja"
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateSource:
+    """A chat template, uncompiled, and the texts of the tokens that it may write."""
+
+    source: str
+    bos: str
+    eos: str
+
+
+def read_template(files: ModelFiles) -> TemplateSource | None:
+    """The model's chat template; None for models that are not trained to chat. Raises `MalformedModel`."""
+    if files.format is ModelFormat.GGUF:
+        data = GgufFile(files.path).metadata
+        source = gguf_template(data)
+        texts = [_gguf_special(data, name) for name in ("bos", "eos")]
+    else:
+        config = tokenizer_config(files.path)
+        source = folder_template(files.path, config)
+        texts = [special_text(config, f"{name}_token") or "" for name in ("bos", "eos")]
+    return None if source is None else TemplateSource(source, *texts)
 
 
 def gguf_template(data: Metadata) -> str | None:
     """The chat template in a GGUF file's key-values."""
     return data.text("tokenizer.chat_template") if "tokenizer.chat_template" in data else None
+
+
+def _gguf_special(data: Metadata, name: str) -> str:
+    key = f"tokenizer.ggml.{name}_token_id"
+    if key not in data:
+        return ""
+    index, tokens = data.integer(key), data.texts("tokenizer.ggml.tokens")
+    if not 0 <= index < len(tokens):
+        raise data.malformed(f"{key} is {index}, but there are {len(tokens)} tokens")
+    return tokens[index]
+
+
+def tokenizer_config(folder: Path) -> Metadata:
+    """`tokenizer_config.json`, which a folder may do without."""
+    path = folder / "tokenizer_config.json"
+    return read_json(path) if path.is_file() else Metadata({}, path)
 
 
 def folder_template(folder: Path, config: Metadata) -> str | None:

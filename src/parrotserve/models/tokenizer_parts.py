@@ -11,7 +11,7 @@ from parrotserve.models.config import folder_eos
 from parrotserve.models.files import ModelFiles, ModelFormat
 from parrotserve.models.gguf_file import GgufFile
 from parrotserve.models.metadata import Metadata, malformed, read_json
-from parrotserve.models.template_source import folder_template, gguf_template, special_text
+from parrotserve.models.template_source import folder_template, gguf_template, special_text, tokenizer_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,8 +171,7 @@ def _pre_tokenizer(data: Metadata) -> _PreTokenizer:
 
 def _folder_parts(files: ModelFiles) -> TokenizerParts:
     core = _read_core(files.path / "tokenizer.json")
-    config_path = files.path / "tokenizer_config.json"
-    config = read_json(config_path) if config_path.is_file() else Metadata({}, config_path)
+    config = tokenizer_config(files.path)
     bos = _id_of(core, special_text(config, "bos_token"))
     named = folder_eos(files, read_json(files.path / "config.json")) | _named_ends(core)
     end = _id_of(core, special_text(config, "eos_token"))

@@ -1,0 +1,128 @@
+"""A request's segments in the flat form that a model reads: the work of its chat template.
+
+The template is rendered once, with a mark in place of everything that is not its own: constant text, inputs and
+outputs alike. Splitting at the marks tells what the template wrote, where special tokens count, from what
+the program or its users wrote, where they are plain text; and values need not be known.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from parrotserve.errors import TemplateError
+from parrotserve.models.chat_template import ChatTemplate, Message, load_chat_template
+from parrotserve.segments import Input, Output, Role, RoleSwitch, Segment, Text
+
+__all__ = ["ChatTemplate", "Flat", "load_chat_template", "render"]
+
+Flat = Text | Input | Output
+"""A segment without roles."""
+
+_MARK = "xPARROTx{}x"
+_MARKED = re.compile(r"xPARROTx(\d+)x")
+
+
+@dataclass(slots=True)
+class _Turn:
+    role: Role
+    explicit: bool
+    """Opened by a role marker, so that it stays open after an output."""
+    pieces: list[Flat] = field(default_factory=list[Flat])
+
+
+def render(segments: Sequence[Segment], *, template: ChatTemplate | None, chat: bool) -> tuple[Flat, ...]:
+    """The segments as the model is to read them, up to the last output; what would follow it changes nothing.
+
+    Without role markers, text and inputs up to an output are the user's turn, the output is the assistant's.
+    Markers switch roles; an output in anybody else's turn opens the assistant's. White space of constant text is
+    stripped at both ends of a turn. With `chat` False, or without a template, the raw text is the
+    prompt and role markers mean nothing.
+
+    Raises `TemplateError` where the model's template does not allow such a conversation.
+    """
+    needed = _up_to_last_output(segments)
+    if template is None or not chat:
+        return tuple(segment for segment in needed if not isinstance(segment, RoleSwitch))
+    turns = [turn for turn in map(_stripped, _turns(needed)) if turn.pieces]
+    opening = _opening(turns)
+    marks: list[Flat] = []
+    messages = [_message(turn, marks) for turn in turns]
+    rendered = template.render(messages, add_generation_prompt=opening is not None)
+    return (*_split(rendered, marks), *(opening or ()))
+
+
+def _up_to_last_output(segments: Sequence[Segment]) -> Sequence[Segment]:
+    outputs = [index for index, segment in enumerate(segments) if isinstance(segment, Output)]
+    return segments[: outputs[-1] + 1] if outputs else segments
+
+
+def _turns(segments: Sequence[Segment]) -> Iterator[_Turn]:
+    turn = _Turn(Role.USER, explicit=False)
+    for segment in segments:
+        if isinstance(segment, RoleSwitch):
+            yield turn
+            turn = _Turn(segment.role, explicit=True)
+            continue
+        if isinstance(segment, Output):
+            if turn.role is not Role.ASSISTANT or _answered(turn):
+                yield turn
+                turn = _Turn(Role.ASSISTANT, explicit=False)
+        elif _answered(turn):
+            yield turn
+            turn = _Turn(Role.USER, explicit=False)
+        turn.pieces.append(segment)
+    yield turn
+
+
+def _answered(turn: _Turn) -> bool:
+    """Whether it is an assistant's turn that an output opened, and so ended."""
+    return not turn.explicit and turn.role is Role.ASSISTANT
+
+
+def _stripped(turn: _Turn) -> _Turn:
+    pieces = list(turn.pieces)
+    while pieces and isinstance(first := pieces[0], Text):
+        pieces[0] = Text(first.text.lstrip())
+        if pieces[0].text:
+            break
+        pieces.pop(0)
+    while pieces and isinstance(last := pieces[-1], Text):
+        pieces[-1] = Text(last.text.rstrip())
+        if pieces[-1].text:
+            break
+        pieces.pop()
+    return _Turn(turn.role, turn.explicit, pieces)
+
+
+def _opening(turns: list[_Turn]) -> list[Flat] | None:
+    """Take the turn that the model is to write off the conversation: how it begins, and its output."""
+    if turns and turns[-1].pieces and isinstance(turns[-1].pieces[-1], Output):
+        return turns.pop().pieces
+    return None
+
+
+def _message(turn: _Turn, marks: list[Flat]) -> Message:
+    content = ""
+    for piece in turn.pieces:
+        content += _MARK.format(len(marks))
+        marks.append(piece)
+    return Message(role=turn.role.value, content=content)
+
+
+def _split(rendered: str, marks: list[Flat]) -> Iterator[Flat]:
+    """What the template wrote, as `Text(template=True)`, and the pieces where their marks stand."""
+    seen: set[int] = set()
+    for index, part in enumerate(_MARKED.split(rendered)):
+        if index % 2 == 0:
+            if part:
+                yield Text(part, template=True)
+            continue
+        number = int(part)
+        if number in seen and isinstance(marks[number], Output):
+            raise TemplateError("The model's chat template writes an answer twice; use chat=False.")
+        seen.add(number)
+        yield marks[number]
+    if len(seen) < len(marks):
+        raise TemplateError(
+            "The model's chat template leaves out a part of this conversation; use other roles, or chat=False."
+        )

@@ -1,0 +1,46 @@
+"""Turning a prompt into tokens piece by piece, so that prompts that begin alike begin with equal tokens.
+
+Every text is tokenised for itself: a token never spans two segments. Words of most vocabularies bring the white
+space before them along, so white space at a boundary waits for the segment after it. One space before an
+output is left to the model, whose first word brings it; that space is not part of the output.
+"""
+
+from parrotserve.models.tokenizer import Tokenizer
+
+
+class PromptTokenizer:
+    """The tokens of one prompt, from its start, segment after segment.
+
+    All returned lists, joined, decode to the prompt, less the one space withheld before each output. Prompts whose
+    first segments are equal get equal tokens for them; only white space at their end may come later.
+    """
+
+    __slots__ = ("_carry", "_started", "_tokenizer")
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._carry = ""
+        self._started = False
+
+    def text(self, text: str, *, template: bool = False) -> list[int]:
+        """The tokens that are certain once this text has come. `template` marks what a chat template wrote: only
+        there are control tokens recognised."""
+        pending = self._carry + text
+        certain = pending.rstrip()
+        self._carry = pending[len(certain) :]
+        return self._encode(certain, special=template) if certain else []
+
+    def before_output(self) -> list[int]:
+        """What was held back, but for one space: the model goes on from here."""
+        pending = self._carry.removesuffix(" ")
+        self._carry = ""
+        return self._encode(pending, special=False)
+
+    def _encode(self, text: str, *, special: bool) -> list[int]:
+        tokens = self._tokenizer.encode(text, special=special)
+        if self._started:
+            return tokens
+        self._started = True
+        start = self._tokenizer.prompt_start
+        # Many chat templates write BOS themselves.
+        return tokens if start and tokens[: len(start)] == start else start + tokens
