@@ -1,0 +1,100 @@
+"""Attention of a step in NumPy: every row over the spans that cover it, merged by log-sum-exp.
+
+Partial softmaxes over disjoint sets of keys combine exactly (Milakov & Gimelshein, "Online normalizer calculation
+for softmax", 2018; Rabe & Staats, "Self-attention does not need O(n²) memory", 2021). So the keys of a shared prefix
+are read once, by the queries of all rows below it as one matrix product, and each row's own keys are added after.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parrotserve.engines.native.backend import FloatArray, IntArray, StepBatch
+
+MAX_SCORES = 1 << 20
+"""Scores computed at a time, over all heads: 4 MB stay in the cache, and a long prompt needs no more memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows and some keys that they attend to."""
+
+    rows: slice
+    pages: slice | IntArray
+    """Where the keys are; a slice, which needs no copy, where pages are neighbours."""
+    keys: int
+    """How many of the pages' keys count."""
+    hidden: NDArray[np.bool_] | None
+    """[rows, 1, keys]: what a row must not see; None if it sees all."""
+
+
+def plan_blocks(batch: StepBatch, page_tokens: int, heads: int) -> list[Block]:
+    """Cuts the spans of a step into blocks of bounded size; done once a step, used by every layer."""
+    spans = batch.spans
+    blocks: list[Block] = []
+    bounds = zip(spans.rows.tolist(), spans.keys.tolist(), spans.causal.tolist(), strict=True)
+    for span, ((first, last), (start, count), causal) in enumerate(bounds):
+        pages = spans.pages[spans.page_starts[span] : spans.page_starts[span + 1]]
+        step = max(1, MAX_SCORES // ((last - first) * heads * page_tokens)) * page_tokens
+        for skip in range(0, count, step):
+            keys = min(step, count - skip)
+            here = pages[skip // page_tokens : -(-(skip + keys) // page_tokens)]
+            blocks.append(_block(batch.positions, (first, last), here, start + skip, keys, causal=causal))
+    return blocks
+
+
+def _block(
+    positions: IntArray, rows: tuple[int, int], pages: IntArray, start: int, keys: int, *, causal: bool
+) -> Block:
+    first, last = rows
+    hidden = None
+    if causal:
+        # Positions rise along a sequence's rows. Those before the block's first key see none of it.
+        first += int(np.searchsorted(positions[first:last], start))
+        if positions[first] < start + keys - 1:
+            hidden = (positions[first:last, None] < np.arange(start, start + keys))[:, None, :]
+    low = int(pages[0])
+    neighbours = int(pages[-1]) - low == len(pages) - 1 and bool((np.diff(pages) == 1).all())
+    return Block(slice(first, last), slice(low, low + len(pages)) if neighbours else pages, keys, hidden)
+
+
+def attend(queries: FloatArray, keys: FloatArray, values: FloatArray, blocks: Sequence[Block]) -> FloatArray:
+    """Softmax attention of every row over its blocks.
+
+    `queries` are [kv_heads, rows, group, head_dim], already scaled, `keys` and `values` one layer's pages,
+    [kv_heads, pages, page_tokens, head_dim]. Returns the shape of `queries`.
+    """
+    peak = np.full((*queries.shape[:3], 1), -np.inf, dtype=np.float32)
+    total = np.zeros_like(peak)
+    output = np.zeros_like(queries)
+    for block in blocks:
+        rows = np.s_[:, block.rows]
+        new_peak, new_total, new_output = _partial(queries[rows], keys, values, block)
+        best = np.maximum(peak[rows], new_peak)
+        old, new = np.exp(peak[rows] - best), np.exp(new_peak - best)
+        peak[rows] = best
+        total[rows] = total[rows] * old + new_total * new
+        output[rows] = output[rows] * old + new_output * new
+    return output / total
+
+
+def _partial(queries: FloatArray, keys: FloatArray, values: FloatArray, block: Block) -> Iterator[FloatArray]:
+    """Of one block: the largest score, the sum of exponentials relative to it, and the weighted sum of values."""
+    kv_heads, rows, group, head_dim = queries.shape
+    flat = queries.reshape(kv_heads, rows * group, head_dim)
+    scores = flat @ _gather(keys, block).swapaxes(1, 2)
+    if block.hidden is not None:
+        np.copyto(scores.reshape(kv_heads, rows, group, block.keys), -np.inf, where=block.hidden)
+    peak = scores.max(axis=-1, keepdims=True)
+    scores -= peak
+    np.exp(scores, out=scores)
+    parts = (peak, scores.sum(axis=-1, keepdims=True), scores @ _gather(values, block))
+    return (part.reshape(kv_heads, rows, group, -1) for part in parts)
+
+
+def _gather(pages: FloatArray, block: Block) -> FloatArray:
+    """[kv_heads, keys, head_dim]"""
+    chosen = pages[:, block.pages]
+    return chosen.reshape(len(pages), -1, pages.shape[-1])[:, : block.keys]

@@ -1,0 +1,104 @@
+"""Building a step's batch: flat arrays from what each sequence brings, ordered along the shared-prefix forest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+
+from parrotserve.engines.native.backend import Spans, StepBatch
+from parrotserve.engines.native.forest import Forest, find_forest
+
+MIN_SHARED_TOKENS = 256
+"""Key reads that a shared span has to save to be worth it; below, its own cost is what one would measure."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRows:
+    """What one sequence brings to a step: a prefill chunk, or the one token of a decode."""
+
+    tokens: Sequence[int]
+    """The new tokens, at least one."""
+    start: int
+    """Position of the first of them; the KV of all positions before it is in `pages`."""
+    pages: Sequence[int]
+    """The sequence's page table, covering positions up to start + len(tokens). May be longer."""
+    want_logits: bool
+    """The logits after the last row are wanted."""
+
+
+def build_batch(
+    rows: Sequence[SequenceRows],
+    page_tokens: int,
+    *,
+    group: bool = True,
+    min_shared_tokens: int = MIN_SHARED_TOKENS,
+) -> tuple[StepBatch, list[int]]:
+    """One step over all `rows`, and for each of its outputs the index in `rows` that it belongs to.
+
+    Pages that several sequences share, wholly before the rows of each, become spans of their own if that saves at
+    least `min_shared_tokens` key reads. Without `group` every sequence is one span. Neither changes results but by
+    rounding.
+    """
+    tables = [one.pages for one in rows]
+    limits = [one.start // page_tokens for one in rows] if group else [0] * len(rows)
+    forest = find_forest(tables, limits, min_saved_pages=max(1, -(-min_shared_tokens // page_tokens)))
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    for sequence in forest.order:
+        one = rows[sequence]
+        tokens += one.tokens
+        positions += range(one.start, one.start + len(one.tokens))
+        slots += _slots(one, page_tokens)
+    bounds = [0, *accumulate(len(rows[sequence].tokens) for sequence in forest.order)]
+    outputs = [place for place, sequence in enumerate(forest.order) if rows[sequence].want_logits]
+    batch = StepBatch(
+        tokens=np.array(tokens, dtype=np.int32),
+        positions=np.array(positions, dtype=np.int32),
+        slots=np.array(slots, dtype=np.int32),
+        spans=_spans(rows, forest, bounds, page_tokens),
+        logit_rows=np.array([bounds[place + 1] - 1 for place in outputs], dtype=np.int32),
+    )
+    return batch, [forest.order[place] for place in outputs]
+
+
+def _slots(one: SequenceRows, page_tokens: int) -> list[int]:
+    """Where the KV of its rows goes."""
+    stop = one.start + len(one.tokens)
+    if stop > len(one.pages) * page_tokens:
+        raise ValueError(f"Rows up to position {stop} do not fit into {len(one.pages)} pages of {page_tokens} tokens.")
+    slots: list[int] = []
+    for index in range(one.start // page_tokens, -(-stop // page_tokens)):
+        first, shift = index * page_tokens, one.pages[index] * page_tokens
+        slots += range(shift + max(one.start - first, 0), shift + min(stop - first, page_tokens))
+    return slots
+
+
+def _spans(rows: Sequence[SequenceRows], forest: Forest, bounds: Sequence[int], page_tokens: int) -> Spans:
+    """The shared runs, then the tail of every sequence."""
+    spans: list[tuple[int, int, int, int]] = []
+    pages: list[int] = []
+    page_starts = [0]
+    for run in forest.shared:
+        keys = (run.stop - run.start) * page_tokens
+        spans.append((bounds[run.first], bounds[run.last], run.start * page_tokens, keys))
+        pages += rows[forest.order[run.first]].pages[run.start : run.stop]
+        page_starts.append(len(pages))
+    for place, sequence in enumerate(forest.order):
+        one = rows[sequence]
+        tail, stop = forest.tails[sequence], one.start + len(one.tokens)
+        first = tail * page_tokens
+        spans.append((bounds[place], bounds[place + 1], first, stop - first))
+        pages += one.pages[tail : -(-stop // page_tokens)]
+        page_starts.append(len(pages))
+    table = np.array(spans, dtype=np.int32).reshape(-1, 4)
+    causal = np.ones(len(spans), dtype=np.bool_)
+    causal[: len(forest.shared)] = False
+    return Spans(
+        rows=np.ascontiguousarray(table[:, :2]),
+        keys=np.ascontiguousarray(table[:, 2:]),
+        causal=causal,
+        page_starts=np.array(page_starts, dtype=np.int32),
+        pages=np.array(pages, dtype=np.int32),
+    )
