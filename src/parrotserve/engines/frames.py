@@ -1,0 +1,90 @@
+"""What goes through the pipes between a service and an engine's process: length-prefixed MessagePack.
+
+The service says first how the engine is to be (one frame, read by the kind of engine that it starts), then lists of
+commands. The engine says `Ready` or `Refused` once, and lists of events; heartbeats come before `Ready` too.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import msgspec
+
+from parrotserve.engines.base import Command, EngineDescription, Event
+
+_HEADER = struct.Struct(">I")
+_MAX_FRAME = 1 << 30
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The engine is up."""
+
+    description: EngineDescription
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The engine cannot come up; code and message are those of a `ParrotError`."""
+
+    code: str
+    message: str
+
+
+class Events(msgspec.Struct, frozen=True, tag="events"):
+    """What one step told."""
+
+    events: list[Event]
+
+
+FromEngine = Ready | Refused | Events
+
+_encoder = msgspec.msgpack.Encoder()
+_from_engine = msgspec.msgpack.Decoder(FromEngine)
+_commands = msgspec.msgpack.Decoder(list[Command])
+
+
+def encode(message: object) -> bytes:
+    """One frame, header included."""
+    body = _encoder.encode(message)
+    return _HEADER.pack(len(body)) + body
+
+
+def decode_from_engine(body: bytes) -> FromEngine:
+    """Raises `msgspec.MsgspecError` for what no engine says."""
+    return _from_engine.decode(body)
+
+
+def decode_commands(body: bytes) -> list[Command]:
+    """Raises `msgspec.MsgspecError` for what no service says."""
+    return _commands.decode(body)
+
+
+class FrameBuffer:
+    """Cuts a stream of bytes into the bodies of its frames."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The frames that are complete with `data`. Raises ValueError for what cannot be a frame."""
+        self._bytes += data
+        start = 0
+        while len(self._bytes) - start >= _HEADER.size:
+            (length,) = _HEADER.unpack_from(self._bytes, start)
+            if length > _MAX_FRAME:
+                raise ValueError(f"a frame of {length} bytes: the stream is corrupt")
+            stop = start + _HEADER.size + length
+            if len(self._bytes) < stop:
+                break
+            yield bytes(self._bytes[start + _HEADER.size : stop])
+            start = stop
+        del self._bytes[:start]
+
+
+def read_frame(stream: BinaryIO) -> bytes | None:
+    """Waits for the next frame; None when the stream has ended."""
+    header = stream.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        return None
+    (length,) = _HEADER.unpack(header)
+    body = stream.read(length)
+    return body if len(body) == length else None

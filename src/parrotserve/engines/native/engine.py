@@ -1,0 +1,37 @@
+"""The native engine as the service sees it: a process that runs one model on this machine's CPU."""
+
+import os
+import sys
+
+from parrotserve.engines.native.settings import Launch, NativeSettings
+from parrotserve.engines.process import ProcessEngine
+from parrotserve.ids import EngineId
+from parrotserve.models.files import ModelFiles
+
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Read by the libraries behind NumPy when it is imported, and never again."""
+
+
+class NativeEngine(ProcessEngine):
+    """Runs the model in `files`, under the name `model`."""
+
+    def __init__(
+        self,
+        id: EngineId,  # noqa: A002 - the contract's name
+        model: str,
+        files: ModelFiles,
+        settings: NativeSettings | None = None,
+    ) -> None:
+        settings = settings or NativeSettings()
+        threads = settings.threads or _cores()
+        super().__init__(
+            id,
+            [sys.executable, "-m", "parrotserve.engines.native"],
+            Launch(model=model, path=str(files.path.absolute()), format=files.format, settings=settings),
+            env={name: str(threads) for name in _THREAD_VARIABLES},
+        )
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,44 @@
+"""Outputs that satisfy a JSON schema: which tokens may come next, after the ones that came."""
+
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from numpy.typing import NDArray
+
+from parrotserve.engines.schema import grammar_of
+from parrotserve.errors import InvalidSchema
+
+
+class Grammar:
+    """The state of one output's grammar."""
+
+    __slots__ = ("_matcher",)
+
+    def __init__(self, schema: dict[str, Any], tokenizer: LLTokenizer) -> None:
+        """Raises `InvalidSchema` if the schema cannot be enforced."""
+        self._matcher = LLMatcher(tokenizer, grammar_of(schema), log_level=0)
+        self._check()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing but the end can follow."""
+        return self._matcher.is_stopped()
+
+    def allowed(self, vocabulary: int) -> NDArray[np.bool_]:
+        """[vocabulary]: which tokens may come next. Raises `InvalidSchema` when the grammar gets too complex."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._check()
+        mask = np.zeros(vocabulary, dtype=np.bool_)
+        known = np.unpackbits(bits, bitorder="little")[:vocabulary]
+        mask[: len(known)] = known
+        return mask
+
+    def push(self, token: int) -> None:
+        """The output goes on with this token. Raises `InvalidSchema` if the grammar forbids it."""
+        self._matcher.consume_token(token)
+        self._check()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise InvalidSchema(f"The JSON schema cannot be enforced: {self._matcher.get_error().strip()}")

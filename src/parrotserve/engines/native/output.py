@@ -1,0 +1,108 @@
+"""The text of an output while its tokens come: decoded, cut at a stop string, given out once it is certain."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from parrotserve.sampling import Sampling
+
+
+class TokenStream(Protocol):
+    """Decodes tokens one after the other, holding back bytes of an unfinished character."""
+
+    def push(self, ids: Sequence[int], /) -> str:
+        """The text that is complete with these tokens; control tokens add none."""
+        ...
+
+    def flush(self) -> str:
+        """What was held back, as replacement characters."""
+        ...
+
+
+class EngineTokenizer(Protocol):
+    """What an engine needs of its model's tokenizer (`parrotserve.models.tokenizer.Tokenizer` is one)."""
+
+    eos: frozenset[int]
+    bos: int | None
+
+    def encode(self, text: str, /) -> list[int]: ...
+
+    def stream(self) -> TokenStream: ...
+
+    def to_json(self) -> str:
+        """As a Hugging Face `tokenizer.json`, for grammars."""
+        ...
+
+
+class OutputText:
+    """Incremental text of one output: without one leading space, and up to the first stop string.
+
+    What `push` and `finish` return joins to `text`. How tokens are grouped in calls makes no difference, so a rerun
+    that pushes delivered tokens first stands exactly where the earlier run stood.
+    """
+
+    __slots__ = ("_decoded", "_given", "_min_tokens", "_stop", "_stream", "_tokens", "cut", "space_dropped")
+
+    def __init__(self, stream: TokenStream, sampling: Sampling) -> None:
+        self._stream = stream
+        self._stop = sampling.stop
+        self._min_tokens = sampling.min_tokens
+        self._tokens = 0
+        self._decoded = ""
+        self._given = 0
+        self.cut: int | None = None
+        """Where in the text a stop string began, once one has appeared."""
+        self.space_dropped = False
+
+    @property
+    def text(self) -> str:
+        """All text so far, what is held back included."""
+        return self._decoded[: self.cut]
+
+    @property
+    def certain(self) -> str:
+        """The part that has been given out."""
+        return self._decoded[: self._given]
+
+    @property
+    def stopped(self) -> bool:
+        return self.cut is not None
+
+    def push(self, token: int) -> str:
+        """The text that became certain with this token. Must not be called once stopped."""
+        self._tokens += 1
+        before = len(self._decoded)
+        self._append(self._stream.push((token,)))
+        if self._tokens >= self._min_tokens:
+            self.cut = self._find_stop(before)
+        return self._give(len(self.text) if self.stopped else len(self._decoded) - self._held())
+
+    def finish(self) -> str:
+        """The rest of the text: nothing can take it back any more."""
+        if not self.stopped:
+            self._append(self._stream.flush())
+        return self._give(len(self.text))
+
+    def _append(self, text: str) -> None:
+        if not self._decoded and not self.space_dropped and text.startswith(" "):
+            self.space_dropped = True
+            text = text[1:]
+        self._decoded += text
+
+    def _give(self, end: int) -> str:
+        new = self._decoded[self._given : end]
+        self._given = end
+        return new
+
+    def _find_stop(self, before: int) -> int | None:
+        """Where the earliest stop string begins that ends after `before`, where this token's text begins."""
+        starts = (self._decoded.find(stop, max(0, before - len(stop) + 1)) for stop in self._stop)
+        return min((start for start in starts if start >= 0), default=None)
+
+    def _held(self) -> int:
+        """Length of the longest end of the text with which a stop string may begin."""
+        longest = max((len(stop) for stop in self._stop), default=1) - 1
+        tail = self._decoded[max(0, len(self._decoded) - longest) :] if longest else ""
+        for length in range(len(tail), 0, -1):
+            if any(len(stop) > length and stop.startswith(tail[-length:]) for stop in self._stop):
+                return length
+        return 0

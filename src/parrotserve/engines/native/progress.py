@@ -1,0 +1,127 @@
+"""A sequence's way through its segments: content is taken in, outputs are started, told and finished."""
+
+from collections.abc import Callable
+
+from llguidance import LLTokenizer
+
+from parrotserve.engines.base import Event, Generate, SegmentFinished, TokensGenerated
+from parrotserve.engines.native.grammar import Grammar
+from parrotserve.engines.native.output import EngineTokenizer
+from parrotserve.engines.native.planner import Planner
+from parrotserve.engines.native.sequence import Output, SequenceState
+from parrotserve.engines.native.settings import CoreSettings
+from parrotserve.errors import ContextExceeded
+from parrotserve.sampling import Sampling, TokenLogprob
+
+
+class Progress:
+    """Moves sequences on and tells of it. All that goes wrong with a sequence is raised as a `ParrotError`."""
+
+    def __init__(
+        self, tokenizer: EngineTokenizer, settings: CoreSettings, planner: Planner, tell: Callable[[Event], None]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._planner = planner
+        self._tell = tell
+        self._grammar_tokenizer: LLTokenizer | None = None
+
+    def check_length(self, state: SequenceState) -> None:
+        """Raises `ContextExceeded` for what can never fit, as soon as that is known."""
+        limit = self._settings.context_length
+        if state.known_length > limit:
+            raise ContextExceeded(
+                f"The prompt has {state.known_length - state.wants_output} tokens, but prompt and outputs together "
+                f"may have {limit}: {self._settings.limited_by}. Shorten the prompt."
+            )
+
+    def go_on(self, state: SequenceState) -> bool:
+        """Takes in what became known and starts the next output. True when the whole sequence is complete."""
+        state.dormant = False
+        for generate in state.take_content():
+            state.output = self._start(state, generate)
+            state.known.extend(state.output.tokens)
+            if state.output.reason is not None:
+                self._finish(state, state.output)
+            elif state.computed == len(state.known):
+                self._planner.rewind(state, len(state.known) - 1)  # its last token again, for the logits after it
+        return not state.outputs_left if state.wants_output else state.runs_out
+
+    def push(self, state: SequenceState, token: int, logprob: TokenLogprob | None) -> bool:
+        """The output under way goes on with this token. True when the whole sequence is complete."""
+        output = state.output
+        assert output is not None
+        state.output_tokens += 1
+        output.push(token, logprob)
+        if output.reason is None:
+            state.known.append(token)
+            self.tell_tokens(state)
+            return False
+        self._finish(state, output)
+        return self.go_on(state)
+
+    def tell_tokens(self, state: SequenceState) -> None:
+        """One event for what the output under way has and has not told yet, if somebody streams it."""
+        output = state.output
+        if output is None or output.segment not in state.streamed:
+            return
+        certain = output.text.certain
+        if len(output.tokens) == output.told_tokens and len(certain) == output.told_text:
+            return
+        event = TokensGenerated(
+            sequence=state.sequence,
+            epoch=state.epoch,
+            segment=output.segment,
+            offset=output.told_tokens,
+            tokens=tuple(output.tokens[output.told_tokens :]),
+            text=certain[output.told_text :],
+            logprobs=tuple(output.logprobs[output.told_tokens - output.delivered :]),
+        )
+        self._tell(event)
+        output.told_tokens, output.told_text = len(output.tokens), len(certain)
+
+    def _start(self, state: SequenceState, generate: Generate) -> Output:
+        if not state.known:
+            state.known.append(self._first_token())
+        room = self._settings.context_length - len(state.known)
+        if room < 1:
+            raise ContextExceeded(
+                f"The sequence has {len(state.known)} tokens before an output, which leaves no room for it: prompt and "
+                f"outputs together may have {self._settings.context_length}, {self._settings.limited_by}. Shorten the "
+                "prompt or earlier outputs."
+            )
+        return Output(
+            generate,
+            segment=state.cursor,
+            prompt=state.known,
+            room=room,
+            tokenizer=self._tokenizer,
+            grammar=self._grammar(generate.sampling),
+        )
+
+    def _first_token(self) -> int:
+        """A model computes nothing from nothing: an empty prompt becomes its start token, or else its end token."""
+        bos = self._tokenizer.bos
+        return bos if bos is not None else min(self._tokenizer.eos, default=0)
+
+    def _grammar(self, sampling: Sampling) -> Grammar | None:
+        if sampling.schema is None:
+            return None
+        if self._grammar_tokenizer is None:
+            self._grammar_tokenizer = LLTokenizer(self._tokenizer.to_json(), eos_token=sorted(self._tokenizer.eos))
+        return Grammar(sampling.schema, self._grammar_tokenizer)
+
+    def _finish(self, state: SequenceState, output: Output) -> None:
+        assert output.reason is not None
+        self.tell_tokens(state)
+        finished = SegmentFinished(
+            sequence=state.sequence,
+            epoch=state.epoch,
+            segment=output.segment,
+            tokens=tuple(output.tokens),
+            text=output.text.text,
+            reason=output.reason,
+            logprobs=tuple(output.logprobs),
+        )
+        self._tell(finished)
+        self._planner.rewind(state, state.end_output(self._planner.page_tokens))

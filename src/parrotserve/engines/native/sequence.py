@@ -1,0 +1,254 @@
+"""One open sequence: its segments, how far they are known and computed, and the output under way."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from parrotserve.criteria import Objective
+from parrotserve.engines.base import Generate
+from parrotserve.engines.native.grammar import Grammar
+from parrotserve.engines.native.output import EngineTokenizer, OutputText
+from parrotserve.engines.native.sampler import Draw, has_penalties
+from parrotserve.ids import RequestId
+from parrotserve.sampling import FinishReason, TokenLogprob, Usage
+
+_RANKS = {objective: rank for rank, objective in enumerate(Objective)}
+
+
+@dataclass(slots=True)
+class Content:
+    """A filled segment: the tokens that are there, and whether more will come."""
+
+    tokens: list[int]
+    complete: bool
+
+    def extend(self, offset: int, tokens: Sequence[int], *, last: bool) -> None:
+        """Adds what is new of `tokens`, which begin at `offset`. Raises ValueError if some in between are missing."""
+        if self.complete:
+            return
+        have = len(self.tokens)
+        if offset > have:
+            raise ValueError(f"tokens {have} to {offset - 1} of a late segment never came")
+        self.tokens.extend(tokens[have - offset :])
+        self.complete = last
+
+
+class Output:
+    """A generated segment under way: the tokens so far and all that decides the next one."""
+
+    def __init__(
+        self,
+        generate: Generate,
+        *,
+        segment: int,
+        prompt: Sequence[int],
+        room: int,
+        tokenizer: EngineTokenizer,
+        grammar: Grammar | None,
+    ) -> None:
+        """`room`: how many tokens the context and the cache have left after the prompt."""
+        sampling = generate.sampling
+        self.segment = segment
+        self.start = len(prompt)
+        """Position of its first token in the sequence."""
+        self.sampling = sampling
+        self.limit = min(sampling.max_tokens, room)
+        self.tokens: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.text = OutputText(tokenizer.stream(), sampling)
+        self.grammar = grammar
+        self.reason: FinishReason | None = None
+        self._tokenizer = tokenizer
+        self._eos = tuple(sorted(tokenizer.eos))
+        self._counts: dict[int, int] = {}
+        self._seen: set[int] = set(prompt) if sampling.repetition_penalty != 1.0 else set()
+        for token in generate.delivered:
+            if self.reason is None:
+                self.push(token)
+        self.delivered = len(self.tokens)
+        self.told_tokens = len(self.tokens)
+        """How many tokens, and characters below, the reader of a stream has been told."""
+        self.told_text = len(self.text.certain)
+
+    def draw(self, vocabulary: int) -> Draw:
+        """The question to the sampler: which of `vocabulary` tokens is next? Raises `InvalidSchema` if its grammar
+        cannot say."""
+        too_short = len(self.tokens) < self.sampling.min_tokens
+        return Draw(
+            self.sampling,
+            position=len(self.tokens),
+            banned=self._eos if too_short and not self.sampling.ignore_eos else (),
+            counts=self._counts,
+            seen=self._seen,
+            allowed=None if self.grammar is None else self.grammar.allowed(vocabulary),
+        )
+
+    def push(self, token: int, logprob: TokenLogprob | None = None) -> None:
+        """The output goes on with this token; `reason` says whether it is complete with it."""
+        self.tokens.append(token)
+        if logprob is not None:
+            self.logprobs.append(logprob)
+        if has_penalties(self.sampling):
+            self._counts[token] = self._counts.get(token, 0) + 1
+            self._seen.add(token)
+        self.reason = self._reason_to_end(token)
+        if self.reason is not None:
+            self.text.finish()
+
+    def kept(self) -> list[int]:
+        """What of a complete output stays in the sequence: no end of turn, and nothing from a stop string on."""
+        if self.text.cut is not None:
+            return self._tokens_before_cut(self.text.cut + self.text.space_dropped)
+        ended_by_model = self.tokens and self.tokens[-1] in self._eos and not self.sampling.ignore_eos
+        return self.tokens[:-1] if ended_by_model else self.tokens
+
+    def _reason_to_end(self, token: int) -> FinishReason | None:
+        if token in self._eos and not self.sampling.ignore_eos:
+            return FinishReason.STOP
+        self.text.push(token)
+        if self.grammar is not None:
+            self.grammar.push(token)
+        if self.text.stopped or (self.grammar is not None and self.grammar.complete):
+            return FinishReason.STOP
+        return FinishReason.LENGTH if len(self.tokens) >= self.limit else None
+
+    def _tokens_before_cut(self, cut: int) -> list[int]:
+        """The tokens of the first `cut` decoded characters; a token that the cut goes through is spelled anew."""
+        stream = self._tokenizer.stream()
+        texts = [stream.push((token,)) for token in self.tokens]
+        length, kept = 0, 0
+        for count, text in enumerate(texts, start=1):
+            if length + len(text) > cut:
+                break
+            if text:
+                length, kept = length + len(text), count
+        rest = "".join(texts)[length:cut]
+        return self.tokens[:kept] + (self._tokenizer.encode(rest) if rest else [])
+
+
+@dataclass(slots=True, eq=False)
+class SequenceState:
+    """What the engine knows of one (sequence, epoch). Positions count tokens from the sequence's start."""
+
+    sequence: RequestId
+    epoch: int
+    salt: str
+    objective: Objective
+    arrival: int
+    segments: list[Content | Generate]
+    streamed: set[int] = field(default_factory=set[int])
+    """Outputs that somebody streams, by segment."""
+    paused: bool = False
+    dormant: bool = False
+    """Its KV was reclaimed while it could not go on: it is computed again only once there is more to do."""
+
+    known: list[int] = field(default_factory=list[int])
+    """All tokens up to the first one that is not known yet."""
+    cursor: int = 0
+    """The segment that is not complete yet."""
+    taken: int = 0
+    """How many tokens of that segment's content `known` has."""
+    output: Output | None = None
+    """The output under way, if the cursor is at one."""
+
+    pages: list[int] = field(default_factory=list[int])
+    computed: int = 0
+    """How many of the known tokens have their KV in `pages`."""
+    page_keys: list[int] = field(default_factory=list[int])
+    """For each full page of known tokens a number that stands for everything up to its end."""
+
+    seen_through: int = 0
+    """Up to here positions have been computed or found in the cache, once."""
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    engine_seconds: float = 0.0
+
+    @property
+    def wants_output(self) -> bool:
+        """Whether anything is to be generated at all, or the sequence only warms the cache."""
+        return any(isinstance(segment, Generate) for segment in self.segments)
+
+    @property
+    def outputs_left(self) -> bool:
+        return any(isinstance(segment, Generate) for segment in self.segments[self.cursor :])
+
+    @property
+    def runs_out(self) -> bool:
+        """A sequence without outputs, all computed."""
+        return not self.wants_output and self.cursor == len(self.segments) and self.computed == len(self.known)
+
+    @property
+    def runs_ahead(self) -> bool:
+        """It waits for content: what it computes meanwhile is worth less than what others can finish."""
+        return self.output is None and self.cursor < len(self.segments)
+
+    @property
+    def runnable(self) -> bool:
+        return not self.paused and not self.dormant and self.computed < len(self.known)
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        """Lower is more important."""
+        return (self.runs_ahead, _RANKS[self.objective], self.arrival)
+
+    @property
+    def known_length(self) -> int:
+        """The least that the whole sequence can come to, as far as its content is known."""
+        content = sum(len(segment.tokens) for segment in self.segments if isinstance(segment, Content))
+        return content + self.wants_output
+
+    @property
+    def matchable(self) -> int:
+        """How many tokens may come from the cache: the last one is computed, for the logits after it."""
+        return len(self.known) - 1
+
+    def take_content(self) -> Iterator[Generate]:
+        """Moves the cursor over known content; yields every output that it reaches, which the caller starts."""
+        while self.cursor < len(self.segments):
+            segment = self.segments[self.cursor]
+            if isinstance(segment, Generate):
+                if self.output is None:
+                    yield segment
+                if self.output is not None:
+                    return
+                continue
+            self.known.extend(segment.tokens[self.taken :])
+            self.taken = len(segment.tokens)
+            if not segment.complete:
+                return
+            self._next_segment()
+
+    def end_output(self, page_tokens: int) -> int:
+        """Puts what stays of the finished output into `known` and moves on; how many computed tokens remain valid."""
+        assert self.output is not None
+        kept = self.output.kept()
+        had = self.known[self.output.start :]
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(had, kept, strict=False)))
+        self.known[self.output.start :] = kept
+        valid = min(self.computed, self.output.start + same)
+        del self.page_keys[(self.output.start + same) // page_tokens :]
+        self.output = None
+        self._next_segment()
+        return valid
+
+    def page_key(self, index: int, page_tokens: int) -> int:
+        """The number of full page `index`; equal for equal prefixes under equal salts."""
+        while len(self.page_keys) <= index:
+            count = len(self.page_keys)
+            before = self.page_keys[-1] if count else hash(self.salt)
+            tokens = tuple(self.known[count * page_tokens : (count + 1) * page_tokens])
+            self.page_keys.append(hash((before, tokens)))
+        return self.page_keys[index]
+
+    def usage(self) -> Usage:
+        prompt = sum(len(segment.tokens) for segment in self.segments if isinstance(segment, Content))
+        return Usage(
+            prompt_tokens=prompt,
+            cached_tokens=min(self.cached_tokens, prompt),
+            output_tokens=self.output_tokens,
+            engine_seconds=self.engine_seconds,
+        )
+
+    def _next_segment(self) -> None:
+        self.cursor += 1
+        self.taken = 0

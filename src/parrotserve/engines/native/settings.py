@@ -1,0 +1,63 @@
+"""What can be set about a native engine."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from parrotserve.models.files import ModelFormat
+
+DEFAULT_PREFILL_CHUNK = 512
+DEFAULT_MAX_RUNNING = 64
+DEFAULT_CREDITS = 1024
+PAGE_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreSettings:
+    """What the loop needs to know. Raises ValueError for numbers that cannot work."""
+
+    context_length: int
+    """The most tokens that one sequence may have, prompt and outputs together."""
+    limited_by: str = "that is the model's context"
+    """Why it is as many, for messages."""
+    prefill_chunk: int = DEFAULT_PREFILL_CHUNK
+    """Tokens a step, decode rows included; a page at least is prefilled in each step."""
+    max_running: int = DEFAULT_MAX_RUNNING
+    """Sequences in one step at most."""
+    credits: int = DEFAULT_CREDITS
+    """Sequences open at once at most."""
+    group: bool = True
+    """Whether attention reads KV that sequences share once for all of them."""
+    share: bool = True
+    """Whether sequences share the KV of equal prefixes."""
+
+    def __post_init__(self) -> None:
+        for name in ("context_length", "prefill_chunk", "max_running", "credits"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: it must be at least 1.")
+
+
+class NativeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be set about a native engine; the defaults suit a laptop."""
+
+    kv_bytes: int | None = None
+    """Memory for KV. None: an eighth of this machine's, at most 1 GiB; no more is taken than is used."""
+    prefill_chunk: int = DEFAULT_PREFILL_CHUNK
+    max_running: int = DEFAULT_MAX_RUNNING
+    credits: int = DEFAULT_CREDITS
+    group: bool = True
+    """Whether attention reads KV that sequences share once for all of them."""
+    share: bool = True
+    """Whether sequences share the KV of equal prefixes."""
+    threads: int | None = None
+    """Threads of a matrix product. None: one a core."""
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """What a native engine's process is told first."""
+
+    model: str
+    """The name under which requests ask for it."""
+    path: str
+    format: ModelFormat
+    settings: NativeSettings

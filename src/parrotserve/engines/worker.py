@@ -1,0 +1,122 @@
+"""The inside of an engine's process: pipes on one side, a synchronous core that is stepped on the other.
+
+main thread        commands -> core.handle; core.step -> events
+reader thread      frames from standard input; at its end the process ends, in the middle of a step if need be
+heartbeat thread   once a second, whatever the main thread does
+"""
+
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import BinaryIO, Protocol
+
+from parrotserve.engines.base import HEARTBEAT_SECONDS, Command, EngineDescription, Event, Heartbeat
+from parrotserve.engines.frames import Events, Ready, Refused, decode_commands, encode, read_frame
+from parrotserve.errors import ParrotError
+
+_INBOX = 256
+"""Lists of commands that wait for the main thread before the service has to."""
+_GRACE_SECONDS = 2.0
+"""How long the step under way may still take once the service is gone."""
+
+
+class Core(Protocol):
+    """What is stepped: `parrotserve.engines.native.loop.NativeCore` is one."""
+
+    @property
+    def idle(self) -> bool: ...
+    def handle(self, command: Command) -> None: ...
+    def step(self) -> list[Event]: ...
+    def heartbeat(self) -> Heartbeat: ...
+
+
+Build = Callable[[bytes], tuple[EngineDescription, Core]]
+"""Makes the engine out of the service's first frame. Raises `ParrotError`."""
+
+
+def run_worker(build: Build) -> int:
+    """Serves one engine over standard input and output until the service goes; the process's exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stdin, stdout = _take_over_pipes()
+    return _Worker(stdin, stdout).run(build)
+
+
+def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """The two pipes as our own; what libraries print goes to standard error, what they read is empty."""
+    stdin = os.fdopen(os.dup(0), "rb")
+    stdout = os.fdopen(os.dup(1), "wb", buffering=0)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    return stdin, stdout
+
+
+class _Worker:
+    def __init__(self, stdin: BinaryIO, stdout: BinaryIO) -> None:
+        self._stdin = stdin
+        self._stdout = stdout
+        self._writing = threading.Lock()
+        self._inbox: queue.Queue[list[Command]] = queue.Queue(_INBOX)
+        self._service_gone = threading.Event()
+        self._heartbeat = Heartbeat()
+
+    def run(self, build: Build) -> int:
+        settings = read_frame(self._stdin)
+        if settings is None:
+            return 0
+        self._start_thread(self._beat)
+        try:
+            description, core = build(settings)
+        except ParrotError as error:
+            self._write(Refused(error.code, error.message))
+            return 1
+        self._heartbeat = core.heartbeat()
+        self._write(Ready(description))
+        self._start_thread(self._read)
+        while not self._service_gone.is_set():
+            for commands in self._new_commands(wait=core.idle):
+                for command in commands:
+                    core.handle(command)
+            events = core.step()
+            self._heartbeat = core.heartbeat()
+            if events:
+                self._write(Events(events))
+        return 0
+
+    @staticmethod
+    def _start_thread(target: Callable[[], None]) -> None:
+        threading.Thread(target=target, name=target.__name__, daemon=True).start()
+
+    def _new_commands(self, *, wait: bool) -> list[list[Command]]:
+        """All that has come; waits for something if there is nothing else to do."""
+        lists = [self._inbox.get()] if wait else []
+        while not self._inbox.empty():
+            lists.append(self._inbox.get_nowait())
+        return lists
+
+    def _read(self) -> None:
+        while (body := read_frame(self._stdin)) is not None:
+            self._inbox.put(decode_commands(body))
+        self._service_gone.set()
+        if self._inbox.empty():
+            self._inbox.put([])  # wakes the main thread
+        time.sleep(_GRACE_SECONDS)
+        os._exit(0)
+
+    def _beat(self) -> None:
+        while True:
+            self._write(Events([self._heartbeat]))
+            time.sleep(HEARTBEAT_SECONDS)
+
+    def _write(self, message: Ready | Refused | Events) -> None:
+        """Waits while the service does not read. If it never will again, there is nobody to work for."""
+        frame = memoryview(encode(message))
+        try:
+            with self._writing:
+                while frame:
+                    frame = frame[self._stdout.write(frame) :]
+        except OSError:
+            os._exit(0)
