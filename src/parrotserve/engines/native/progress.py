@@ -7,7 +7,6 @@ from llguidance import LLTokenizer
 from parrotserve.engines.base import Event, Generate, SegmentFinished, TokensGenerated
 from parrotserve.engines.native.grammar import Grammar
 from parrotserve.engines.native.output import EngineTokenizer
-from parrotserve.engines.native.planner import Planner
 from parrotserve.engines.native.sequence import Output, SequenceState
 from parrotserve.engines.native.settings import CoreSettings
 from parrotserve.errors import ContextExceeded
@@ -18,13 +17,20 @@ class Progress:
     """Moves sequences on and tells of it. All that goes wrong with a sequence is raised as a `ParrotError`."""
 
     def __init__(
-        self, tokenizer: EngineTokenizer, settings: CoreSettings, planner: Planner, tell: Callable[[Event], None]
+        self, tokenizer: EngineTokenizer, settings: CoreSettings, *, rewind: Callable[[SequenceState, int], None]
     ) -> None:
+        """`rewind(state, position)` forgets what was computed of a sequence from a position on."""
+        self.events: list[Event] = []
+        """What there is to tell."""
         self._tokenizer = tokenizer
         self._settings = settings
-        self._planner = planner
-        self._tell = tell
+        self._rewind = rewind
         self._grammar_tokenizer: LLTokenizer | None = None
+
+    def take_events(self) -> list[Event]:
+        """What there is to tell, once."""
+        events, self.events = self.events, []
+        return events
 
     def check_length(self, state: SequenceState) -> None:
         """Raises `ContextExceeded` for what can never fit, as soon as that is known."""
@@ -44,7 +50,7 @@ class Progress:
             if state.output.reason is not None:
                 self._finish(state, state.output)
             elif state.computed == len(state.known):
-                self._planner.rewind(state, len(state.known) - 1)  # its last token again, for the logits after it
+                self._rewind(state, len(state.known) - 1)  # its last token again, for the logits after it
         return not state.outputs_left if state.wants_output else state.runs_out
 
     def push(self, state: SequenceState, token: int, logprob: TokenLogprob | None) -> bool:
@@ -77,7 +83,7 @@ class Progress:
             text=certain[output.told_text :],
             logprobs=tuple(output.logprobs[output.told_tokens - output.delivered :]),
         )
-        self._tell(event)
+        self.events.append(event)
         output.told_tokens, output.told_text = len(output.tokens), len(certain)
 
     def _start(self, state: SequenceState, generate: Generate) -> Output:
@@ -123,5 +129,5 @@ class Progress:
             reason=output.reason,
             logprobs=tuple(output.logprobs),
         )
-        self._tell(finished)
-        self._planner.rewind(state, state.end_output(self._planner.page_tokens))
+        self.events.append(finished)
+        self._rewind(state, state.end_output())

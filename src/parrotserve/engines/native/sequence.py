@@ -218,7 +218,7 @@ class SequenceState:
                 return
             self._next_segment()
 
-    def end_output(self, page_tokens: int) -> int:
+    def end_output(self) -> int:
         """Puts what stays of the finished output into `known` and moves on; how many computed tokens remain valid."""
         assert self.output is not None
         kept = self.output.kept()
@@ -226,7 +226,8 @@ class SequenceState:
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(had, kept, strict=False)))
         self.known[self.output.start :] = kept
         valid = min(self.computed, self.output.start + same)
-        del self.page_keys[(self.output.start + same) // page_tokens :]
+        if same < len(had):
+            self.page_keys.clear()
         self.output = None
         self._next_segment()
         return valid

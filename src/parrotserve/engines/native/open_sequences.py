@@ -1,0 +1,170 @@
+"""The sequences that are open, and what commands do to them: idempotent by (sequence, epoch), each ended once."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from parrotserve.engines.base import (
+    Cancel,
+    EndStatus,
+    Event,
+    Extend,
+    Fill,
+    Generate,
+    Open,
+    Pause,
+    Resume,
+    SequenceEnded,
+    Update,
+)
+from parrotserve.engines.native.progress import Progress
+from parrotserve.engines.native.sequence import Content, SequenceState
+from parrotserve.errors import EngineFailed, ParrotError
+from parrotserve.ids import RequestId
+from parrotserve.sampling import TokenLogprob
+
+_REMEMBERED = 4096
+"""How many ended sequences' epochs are remembered, so that late duplicates of their commands change nothing."""
+
+SequenceCommand = Open | Extend | Update | Pause | Resume | Cancel
+
+
+class OpenSequences:
+    """Knows every open sequence; whoever steps them asks here for them, and tells here what they generated."""
+
+    def __init__(self, progress: Progress, *, credits: int, forget: Callable[[SequenceState], None]) -> None:  # noqa: A002
+        """`forget` frees all that a sequence holds, when it ends."""
+        self._progress = progress
+        self._credits = credits
+        self._forget = forget
+        self._open: dict[RequestId, SequenceState] = {}
+        self._ended: OrderedDict[RequestId, int] = OrderedDict()
+        self._arrivals = 0
+        self._catching_up: set[RequestId] = set()
+        """Those of which an output is streamed only now: what it has so far is told with the next events."""
+
+    def __iter__(self) -> Iterator[SequenceState]:
+        return iter(self._open.values())
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def news(self) -> bool:
+        """Whether there is something to tell without another step."""
+        return bool(self._progress.events or self._catching_up)
+
+    def take_events(self) -> list[Event]:
+        """What there is to tell since the last time."""
+        for sequence in self._catching_up & self._open.keys():
+            self._progress.tell_tokens(self._open[sequence])
+        self._catching_up.clear()
+        return self._progress.take_events()
+
+    def push(self, state: SequenceState, token: int, logprob: TokenLogprob | None) -> None:
+        """The output under way goes on with this token."""
+        self._attempt(state, lambda: self._progress.push(state, token, logprob))
+
+    def end(self, state: SequenceState, status: EndStatus, error: ParrotError | None = None) -> None:
+        """Ends a sequence: its one terminal event."""
+        self._forget(state)
+        del self._open[state.sequence]
+        self._ended[state.sequence] = state.epoch
+        self._ended.move_to_end(state.sequence)
+        if len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
+        ended = SequenceEnded(
+            sequence=state.sequence,
+            epoch=state.epoch,
+            status=status,
+            usage=state.usage(),
+            error=None if error is None else (error.code, error.message),
+        )
+        self._progress.events.append(ended)
+
+    # --- Commands -------------------------------------------------------------------------------------------
+
+    def handle(self, command: SequenceCommand) -> None:
+        """Takes in one command; `take_events` tells what came of it."""
+        if isinstance(command, Open):
+            self._open_sequence(command)
+            return
+        state = self.find(command.sequence, command.epoch)
+        if state is not None:
+            self._change(state, command)
+
+    def find(self, sequence: RequestId, epoch: int) -> SequenceState | None:
+        """The open sequence, if it is open in this epoch."""
+        state = self._open.get(sequence)
+        return state if state is not None and state.epoch == epoch else None
+
+    def _open_sequence(self, command: Open) -> None:
+        current = self._open.get(command.sequence)
+        latest = current.epoch if current is not None else self._ended.get(command.sequence)
+        if latest is not None and command.epoch <= latest:
+            return
+        if current is not None:
+            self.end(current, EndStatus.CANCELLED)
+        state = _new_state(command, self._arrivals)
+        self._arrivals += 1
+        self._open[command.sequence] = state
+        self._attempt(state, lambda: self._admit(state, command))
+
+    def _change(self, state: SequenceState, command: Extend | Update | Pause | Resume | Cancel) -> None:
+        match command:
+            case Cancel():
+                self.end(state, EndStatus.CANCELLED)
+            case Pause():
+                state.paused = True
+            case Resume():
+                state.paused = False
+            case Update():
+                state.objective = command.objective or state.objective
+                state.streamed.update(command.stream)
+                self._catching_up.add(state.sequence)
+            case Extend():
+                self._attempt(state, lambda: self._extend(state, command))
+
+    def _admit(self, state: SequenceState, command: Open) -> bool:
+        if len(self._open) > self._credits:
+            raise EngineFailed(
+                f"The engine has {self._credits} sequences open, as many as it takes; open more when some end."
+            )
+        if any(isinstance(segment, Fill) and segment.text is not None for segment in command.segments):
+            raise EngineFailed("This engine takes token ids, not text.")
+        self._progress.check_length(state)
+        return self._progress.go_on(state)
+
+    def _extend(self, state: SequenceState, command: Extend) -> bool:
+        segment = state.segments[command.segment] if 0 <= command.segment < len(state.segments) else None
+        if not isinstance(segment, Content) or command.text is not None:
+            raise EngineFailed(f"Segment {command.segment} cannot be extended with what came: it takes token ids.")
+        try:
+            segment.extend(command.offset, command.tokens or (), last=command.last)
+        except ValueError as error:
+            raise EngineFailed(f"Segment {command.segment} cannot be extended: {error}.") from error
+        self._progress.check_length(state)
+        return self._progress.go_on(state)
+
+    def _attempt(self, state: SequenceState, act: Callable[[], bool]) -> None:
+        """Does something that may complete the sequence. What goes wrong ends this one and no other."""
+        try:
+            if act():
+                self.end(state, EndStatus.DONE)
+        except ParrotError as error:
+            self.end(state, EndStatus.FAILED, error)
+
+
+def _new_state(command: Open, arrival: int) -> SequenceState:
+    outputs = [(index, part) for index, part in enumerate(command.segments) if isinstance(part, Generate)]
+    return SequenceState(
+        sequence=command.sequence,
+        epoch=command.epoch,
+        salt=command.salt,
+        objective=command.objective,
+        arrival=arrival,
+        segments=[
+            part if isinstance(part, Generate) else Content(list(part.tokens or ()), complete=not part.late)
+            for part in command.segments
+        ],
+        streamed={index for index, part in outputs if part.stream},
+    )
