@@ -29,8 +29,7 @@ from parrotserve.ids import EngineId
 Script = Mapping[str, str] | Callable[[str], str]
 """From the text before an output to the output. A mapping's longest key that occurs in it decides."""
 
-_WORDS = ("amber", "basil", "cedar", "delta", "ember", "fable", "grove", "haven", "inlet", "jolly", "kayak", "lemon",
-          "maple", "noble", "ocean", "pearl", "quiet", "river", "stone", "tulip", "umber", "vivid", "willow", "zephyr")  # fmt: skip
+_WORDS = ("amber", "basil", "cedar", "ember", "grove", "kayak", "lemon", "maple", "pearl", "river", "stone", "tulip")
 _DEFAULT_ID = EngineId("fake")
 _MOST_UNREAD = 256
 """Lists of events that wait for the consumer before the engine does."""

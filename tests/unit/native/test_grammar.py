@@ -1,0 +1,88 @@
+"""Outputs that satisfy a JSON schema."""
+
+import json
+from typing import Any
+
+import pytest
+from llguidance import LLTokenizer
+from token_backend import VOCABULARY, Bench, fill, generate
+
+from parrotserve.engines.fake_tokenizer import END, FakeTokenizer
+from parrotserve.engines.native.grammar import Grammar
+from parrotserve.engines.schema import check_schema
+from parrotserve.errors import InvalidSchema
+from parrotserve.sampling import FinishReason
+
+TOKENIZER = LLTokenizer(FakeTokenizer().to_json(), eos_token=[END])
+PERSON: dict[str, Any] = {
+    "type": "object",
+    "properties": {"name": {"enum": ["Ada", "Bob"]}, "age": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+def allowed(grammar: Grammar) -> set[int]:
+    return {token for token, may in enumerate(grammar.allowed(VOCABULARY)) if may}
+
+
+def test_only_what_the_schema_lets_follow_is_allowed():
+    grammar = Grammar({"enum": ["yes", "no"]}, TOKENIZER)
+    grammar.push(ord('"'))
+    assert allowed(grammar) == {ord("y"), ord("n")}
+
+
+def test_a_value_that_cannot_go_on_is_complete():
+    grammar = Grammar({"const": 7}, TOKENIZER)
+    assert not grammar.complete
+    grammar.push(ord("7"))
+    assert grammar.complete
+
+
+def test_a_value_that_may_go_on_may_also_end():
+    grammar = Grammar({"type": "integer"}, TOKENIZER)
+    grammar.push(ord("7"))
+    assert not grammar.complete
+    assert {END, ord("7")} <= allowed(grammar)
+
+
+def test_tokens_beyond_the_tokenizers_vocabulary_are_never_allowed():
+    assert not Grammar({"type": "string"}, TOKENIZER).allowed(VOCABULARY + 50)[VOCABULARY:].any()
+
+
+def test_a_forbidden_token_is_an_error():
+    with pytest.raises(InvalidSchema):
+        Grammar({"const": 7}, TOKENIZER).push(ord("8"))
+
+
+@pytest.mark.parametrize(
+    "schema", [{"type": "nonsense"}, {"$ref": "#/nowhere"}, {"type": "string", "pattern": "(["}, {"enum": {1, 2}}]
+)
+def test_schemas_that_cannot_be_enforced_are_refused_with_a_reason(schema: dict[str, Any]):
+    with pytest.raises(InvalidSchema, match=r"schema .+: .+|schema is no JSON"):
+        check_schema(schema)
+
+
+def test_schemas_that_can_be_enforced_are_accepted():
+    check_schema(PERSON)
+    check_schema({})
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_what_the_engine_generates_satisfies_the_schema(seed: int, temperature: float):
+    bench = Bench()
+    bench.open("a", fill(f"Who {seed}?"), generate(200, schema=PERSON, temperature=temperature, seed=seed))
+    bench.run()
+    finished = bench.finished("a")[0]
+    person = json.loads(finished.text)
+    assert person["name"] in ("Ada", "Bob")
+    assert 0 <= person["age"] <= 9
+    assert finished.reason is FinishReason.STOP
+
+
+def test_min_tokens_cannot_keep_a_complete_value_from_ending():
+    bench = Bench()
+    bench.open("a", fill("x"), generate(50, schema={"const": 7}, min_tokens=20))
+    bench.run()
+    assert bench.text("a") == "7"
