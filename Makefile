@@ -80,3 +80,4 @@ constraints:  ## renew constraints.txt from pyproject.toml
 clean:  ## remove environments, caches and build output
 	rm -rf $(VENV) $(PARITY_VENV) .venv-constraints build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests examples benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src -name '*.so' -delete
