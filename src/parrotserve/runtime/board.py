@@ -1,0 +1,228 @@
+"""The board: what is known of every variable's text, and the exchanges that read it.
+
+Readers are never sent to: they are woken, and read from the board what they have not seen. So a reader that is slow,
+or gone, costs nothing but its place in a set.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+
+from parrotserve.errors import Cancelled, GetTimeout, ParrotError
+from parrotserve.ids import SessionId, VariableId
+from parrotserve.protocol import Delta, ErrorBody, Failure, Value
+
+Outcome = Value | Failure
+
+
+class Board:
+    """Texts and outcomes of variables, by variable. Owned by one event loop."""
+
+    def __init__(self) -> None:
+        self._topics: dict[VariableId, _Topic] = {}
+        self._closed: ParrotError | None = None
+
+    def __len__(self) -> int:
+        return len(self._topics)
+
+    def text(self, variable: VariableId) -> str:
+        """What readers may have seen of a variable so far."""
+        topic = self._topics.get(variable)
+        return topic.text if topic else ""
+
+    def outcome(self, variable: VariableId) -> Outcome | None:
+        """How a variable ended, if it has."""
+        topic = self._topics.get(variable)
+        return topic.outcome if topic else None
+
+    def append(self, variable: VariableId, text: str) -> None:
+        """A variable's text grows."""
+        topic = self._topic(variable)
+        topic.text += text
+        topic.wake(streams_only=True)
+
+    def publish(self, outcome: Outcome) -> None:
+        """A variable is READY, FAILED or CANCELLED."""
+        topic = self._topic(outcome.variable)
+        topic.outcome = outcome
+        if isinstance(outcome, Value):
+            topic.text = outcome.value
+        topic.wake()
+
+    def reopen(self, variable: VariableId) -> None:
+        """A failed variable is produced again; its text so far stands, for it will come again."""
+        topic = self._topics.get(variable)
+        if topic is not None and isinstance(topic.outcome, Failure):
+            topic.outcome = None
+
+    def forget(self, variables: Iterable[VariableId]) -> None:
+        """These variables are gone; whoever still reads them is told so."""
+        for variable in variables:
+            topic = self._topics.pop(variable, None)
+            if topic is not None:
+                topic.abandon(Cancelled("The session has ended.", variable=variable))
+
+    def fail_readers(self, session: SessionId, error: ParrotError) -> None:
+        """End every exchange of a session that would otherwise wait for something that cannot come."""
+        for topic in self._topics.values():
+            topic.abandon(error, session)
+
+    def close(self, error: ParrotError) -> None:
+        """End every exchange, now and from now on, with this error, unless it has its outcome."""
+        self._closed = error
+        for topic in self._topics.values():
+            topic.abandon(error)
+
+    def watch(self, session: SessionId) -> "Watch":
+        """A new exchange of a session, reading nothing yet."""
+        return Watch(self, session)
+
+    def attach(self, cursor: "Cursor", variable: VariableId) -> "_Topic":
+        """The topic of a variable, with one more reader."""
+        topic = self._topic(variable)
+        topic.cursors[cursor] = None
+        cursor.error = self._closed
+        return topic
+
+    def detach(self, cursor: "Cursor") -> None:
+        """One reader fewer; a topic that holds nothing and that nobody reads goes."""
+        topic = cursor.topic
+        topic.cursors.pop(cursor, None)
+        bare = not (topic.cursors or topic.text or topic.outcome)
+        if bare and self._topics.get(topic.variable) is topic:
+            del self._topics[topic.variable]
+
+    def _topic(self, variable: VariableId) -> "_Topic":
+        topic = self._topics.get(variable)
+        if topic is None:
+            topic = self._topics[variable] = _Topic(variable)
+        return topic
+
+
+class _Topic:
+    """One variable: its text so far, its outcome, and who reads."""
+
+    __slots__ = ("cursors", "outcome", "text", "variable")
+
+    def __init__(self, variable: VariableId) -> None:
+        self.variable = variable
+        self.text = ""
+        self.outcome: Outcome | None = None
+        self.cursors: dict[Cursor, None] = {}
+
+    def wake(self, *, streams_only: bool = False) -> None:
+        for cursor in self.cursors:
+            if cursor.stream or not streams_only:
+                cursor.wake()
+
+    def abandon(self, error: ParrotError, session: SessionId | None = None) -> None:
+        for cursor in self.cursors:
+            if session is None or cursor.session == session:
+                cursor.error = error
+                cursor.wake()
+
+
+class Cursor:
+    """One reader's place in one variable."""
+
+    __slots__ = ("_timer", "_watch", "error", "offset", "session", "stream", "topic")
+
+    def __init__(self, watch: "Watch", board: Board, variable: VariableId, *, stream: bool, offset: int) -> None:
+        self._watch = watch
+        self._timer: asyncio.TimerHandle | None = None
+        self.session = watch.session
+        self.stream = stream
+        self.offset = offset
+        self.error: ParrotError | None = None
+        """Why it ends without an outcome."""
+        self.topic = board.attach(self, variable)
+
+    def wake(self) -> None:
+        self._watch.wake(self)
+
+    def expire_in(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, seconds)
+
+    def _expire(self, seconds: float) -> None:
+        variable = self.topic.variable
+        self.error = GetTimeout(
+            f"Variable {variable} was not ready within {seconds:g} s. Nothing was cancelled: ask again.",
+            variable=variable,
+        )
+        self.wake()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def read(self) -> tuple[Delta | None, Outcome | None]:
+        """What is new: text, if it streams, and the end, if it has come."""
+        topic, delta = self.topic, None
+        if self.stream and len(topic.text) > self.offset:
+            delta = Delta(variable=topic.variable, offset=self.offset, text=topic.text[self.offset :])
+            self.offset = len(topic.text)
+        if topic.outcome is None and self.error is not None:
+            return delta, Failure(variable=topic.variable, error=ErrorBody.of(self.error))
+        return delta, topic.outcome
+
+
+class Watch:
+    """One exchange: reads several variables at once, each with its own timeout, until all have ended."""
+
+    def __init__(self, board: Board, session: SessionId) -> None:
+        self.session = session
+        self._board = board
+        self._cursors: set[Cursor] = set()
+        self._changed: dict[Cursor, None] = {}
+        self._wake = asyncio.Event()
+
+    def read(
+        self,
+        variable: VariableId,
+        *,
+        stream: bool = False,
+        offset: int = 0,
+        timeout: float | None = None,
+        error: ParrotError | None = None,
+    ) -> None:
+        """Read this variable too: its text from character `offset` on if `stream`; give up after `timeout` seconds,
+        and at once where there is an `error`."""
+        cursor = Cursor(self, self._board, variable, stream=stream, offset=offset)
+        cursor.error = error or cursor.error
+        self._cursors.add(cursor)
+        if timeout is not None:
+            cursor.expire_in(timeout)
+        self.wake(cursor)
+
+    def wake(self, cursor: Cursor) -> None:
+        """Something changed for this reader."""
+        self._changed[cursor] = None
+        self._wake.set()
+
+    async def events(self) -> AsyncGenerator[Delta | Value | Failure, None]:
+        """What is new, as it comes; ends when every variable has had its `Value` or `Failure`."""
+        try:
+            while self._cursors:
+                await self._wake.wait()
+                self._wake.clear()
+                changed, self._changed = self._changed, {}
+                for cursor in changed:
+                    delta, outcome = cursor.read()
+                    if outcome is not None:
+                        self._drop(cursor)
+                    if delta is not None:
+                        yield delta
+                    if outcome is not None:
+                        yield outcome
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop reading."""
+        for cursor in list(self._cursors):
+            self._drop(cursor)
+
+    def _drop(self, cursor: Cursor) -> None:
+        cursor.stop()
+        self._cursors.discard(cursor)
+        self._changed.pop(cursor, None)
+        self._board.detach(cursor)
