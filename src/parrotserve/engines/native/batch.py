@@ -33,16 +33,22 @@ def build_batch(
     *,
     group: bool = True,
     min_shared_tokens: int = MIN_SHARED_TOKENS,
+    align_tokens: int = 1,
 ) -> tuple[StepBatch, list[int]]:
     """One step over all `rows`, and for each of its outputs the index in `rows` that it belongs to.
 
     Pages that several sequences share, wholly before the rows of each, become spans of their own if that saves at
-    least `min_shared_tokens` key reads. Without `group` every sequence is one span. Neither changes results but by
-    rounding.
+    least `min_shared_tokens` key reads; they start and stop at multiples of `align_tokens`. Without `group` every
+    sequence is one span. None of it changes results but by rounding.
     """
     tables = [one.pages for one in rows]
     limits = [one.start // page_tokens for one in rows] if group else [0] * len(rows)
-    forest = find_forest(tables, limits, min_saved_pages=max(1, -(-min_shared_tokens // page_tokens)))
+    forest = find_forest(
+        tables,
+        limits,
+        min_saved_pages=max(1, -(-min_shared_tokens // page_tokens)),
+        align_pages=max(1, align_tokens // page_tokens),
+    )
     tokens: list[int] = []
     positions: list[int] = []
     slots: list[int] = []

@@ -32,8 +32,12 @@ class Forest:
     """[sequences], by sequence and not by place: how many of its pages its shared runs cover."""
 
 
-def find_forest(tables: Sequence[Sequence[int]], limits: Sequence[int], *, min_saved_pages: int) -> Forest:
+def find_forest(
+    tables: Sequence[Sequence[int]], limits: Sequence[int], *, min_saved_pages: int, align_pages: int = 1
+) -> Forest:
     """The forest over `tables[s][: limits[s]]`, without the runs that are not worth a span of their own.
+
+    Runs start and stop at multiples of `align_pages`.
 
     A run is worth it when reading it once, instead of once for each sequence below it, saves at least
     `min_saved_pages` page reads. A run that is not stays with what follows it, in each sequence.
@@ -47,9 +51,10 @@ def find_forest(tables: Sequence[Sequence[int]], limits: Sequence[int], *, min_s
         members, known, covered = stack.pop()
         if len(members) > 1:
             known = _common_pages(members, known, tables, limits)
-            if (len(members) - 1) * (known - covered) >= min_saved_pages > 0:
-                shared.append(SharedRun(len(order), len(order) + len(members), covered, known))
-                covered = known
+            stop = known - known % align_pages
+            if (len(members) - 1) * (stop - covered) >= min_saved_pages > 0:
+                shared.append(SharedRun(len(order), len(order) + len(members), covered, stop))
+                covered = stop
         branches: dict[int, list[int]] = {}
         for member in members:
             if len(members) == 1 or limits[member] == known:

@@ -1,0 +1,73 @@
+// A Llama-family decoder over paged KV: what the Python module sees of it, whatever the instruction set.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace parrot {
+
+struct DecoderConfig {
+  int layers = 0;
+  int hidden = 0;
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  int intermediate = 0;
+  int vocabulary = 0;
+  float rms_eps = 0;
+  float rope_magnitude = 1;
+  int pages = 0;
+  int threads = 1;
+};
+
+// Float32 arrays of one layer, [out, in] and row-major; null where the family has none. Only read while packing.
+struct LayerSource {
+  const float *attn_norm, *q, *k, *v, *o, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm;
+  const float *mlp_norm, *gate, *up, *down;
+};
+
+// `StepBatch` of parrotserve/engines/native/backend.py, as pointers.
+struct Batch {
+  int rows = 0;
+  const std::int32_t* tokens = nullptr;
+  const std::int32_t* positions = nullptr;
+  const std::int32_t* slots = nullptr;
+  int spans = 0;
+  const std::int32_t* span_rows = nullptr;
+  const std::int32_t* span_keys = nullptr;
+  const bool* span_causal = nullptr;
+  const std::int32_t* page_starts = nullptr;
+  const std::int32_t* pages = nullptr;
+  int outputs = 0;
+  const std::int32_t* logit_rows = nullptr;
+};
+
+class Decoder {
+ public:
+  // Tokens a page: one vector of keys.
+  static constexpr int kPageTokens = 16;
+  // Softmax partials are taken over absolute blocks of this many keys and merged in their order, so a row's
+  // result does not depend on how its keys were cut into spans. Spans begin at multiples of it.
+  static constexpr int kBlockTokens = 256;
+
+  virtual ~Decoder() = default;
+  virtual void load_embedding(const float* embedding, const float* head_or_null, const float* final_norm,
+                              const float* rope_frequencies) = 0;
+  virtual void load_layer(int index, const LayerSource& source) = 0;
+  // Writes the KV of all rows, then runs them. `logits` is [outputs, vocabulary].
+  virtual void step(const Batch& batch, float* logits) = 0;
+};
+
+// The variants that this build holds and this CPU runs, newest first.
+std::vector<std::string> decoder_variants();
+
+// What the variant's register tile reaches on one core, in GFLOP/s; takes a few milliseconds. The newest
+// instructions are not the fastest on every CPU that has them, so the choice is measured.
+double measure_variant(const std::string& variant);
+
+// Throws std::invalid_argument for a variant that is not among them; so does the above.
+std::unique_ptr<Decoder> make_decoder(const std::string& variant, const DecoderConfig& config);
+
+}  // namespace parrot

@@ -1,0 +1,276 @@
+// The decoder's step. Included per variant, after attention.hpp.
+//
+// One parallel region runs all layers; between phases there is a barrier, inside a phase threads take units from
+// a counter. Every sum over inputs runs in one fixed order, whatever the batch and the number of threads, so a
+// row's result does not depend on what it is batched with.
+
+class VariantDecoder final : public Decoder {
+ public:
+  explicit VariantDecoder(const DecoderConfig& config)
+      : c_(config),
+        geometry_{config.heads, config.kv_heads, config.head_dim, (config.head_dim + 63) / 64 * 64},
+        layers_(config.layers),
+        attention_(geometry_),
+        pool_(config.threads) {
+    if (c_.hidden % kLanes || c_.intermediate % 2 || c_.head_dim % 2 || c_.head_dim > 256)
+      throw std::invalid_argument("hidden must be a multiple of 16, head_dim even and at most 256");
+    if (c_.heads % c_.kv_heads || geometry_.group() > kTileQueries)
+      throw std::invalid_argument("heads must be a multiple of kv_heads, by at most 24");
+    const std::size_t heads = static_cast<std::size_t>(c_.pages) * c_.kv_heads;
+    for (auto& layer : layers_) {
+      layer.keys.reset(heads * geometry_.key_page());
+      layer.values.reset(heads * geometry_.value_page());
+    }
+  }
+
+  void load_embedding(const float* embedding, const float* head, const float* final_norm,
+                      const float* rope_frequencies) override {
+    pack(head_, head ? head : embedding, c_.vocabulary, c_.hidden);
+    if (head) pack(embedding_, embedding, c_.vocabulary, c_.hidden);
+    tied_ = head == nullptr;
+    final_norm_.assign(final_norm, final_norm + c_.hidden);
+    rope_frequencies_.assign(rope_frequencies, rope_frequencies + c_.head_dim / 2);
+  }
+
+  void load_layer(int index, const LayerSource& s) override {
+    Layer& layer = layers_[index];
+    const int q_size = c_.heads * c_.head_dim, kv_size = c_.kv_heads * c_.head_dim;
+    // One tile a head, so that whoever computes it can rotate and store it.
+    const int columns = geometry_.head_columns, all = c_.heads + 2 * c_.kv_heads;
+    layer.qkv.reset(all * columns, c_.hidden, columns);
+    const std::size_t head_size = static_cast<std::size_t>(c_.head_dim) * c_.hidden;
+    for (int h = 0; h < all; ++h) {
+      const float* source = h < c_.heads ? s.q + h * head_size
+                            : h < c_.heads + c_.kv_heads ? s.k + (h - c_.heads) * head_size
+                                                         : s.v + (h - c_.heads - c_.kv_heads) * head_size;
+      layer.qkv.pack(source, c_.head_dim, c_.hidden, h * columns);
+    }
+    if (s.q_bias) {
+      layer.qkv_bias.assign(s.q_bias, s.q_bias + q_size);
+      layer.qkv_bias.insert(layer.qkv_bias.end(), s.k_bias, s.k_bias + kv_size);
+      layer.qkv_bias.insert(layer.qkv_bias.end(), s.v_bias, s.v_bias + kv_size);
+    }
+    if (s.q_norm) {
+      layer.q_norm.assign(s.q_norm, s.q_norm + c_.head_dim);
+      layer.k_norm.assign(s.k_norm, s.k_norm + c_.head_dim);
+    }
+    layer.attn_norm.assign(s.attn_norm, s.attn_norm + c_.hidden);
+    layer.mlp_norm.assign(s.mlp_norm, s.mlp_norm + c_.hidden);
+    pack(layer.o, s.o, c_.hidden, q_size);
+    pack(layer.down, s.down, c_.hidden, c_.intermediate);
+    // Tiles alternate between gate and up, so that one unit has both.
+    const int tile = tile_outputs(c_.intermediate), tiles = (c_.intermediate + tile - 1) / tile;
+    layer.gate_up.reset(2 * tiles * tile, c_.hidden, tile);
+    for (int t = 0; t < tiles; ++t) {
+      const int count = std::min(tile, c_.intermediate - t * tile);
+      const std::size_t offset = static_cast<std::size_t>(t) * tile * c_.hidden;
+      layer.gate_up.pack(s.gate + offset, count, c_.hidden, 2 * t * tile);
+      layer.gate_up.pack(s.up + offset, count, c_.hidden, (2 * t + 1) * tile);
+    }
+  }
+
+  void step(const Batch& batch, float* logits) override {
+    prepare(batch, logits);
+    const std::function<void(int)> task = [this](int thread) { run(thread); };
+    pool_.run(task);
+  }
+
+ private:
+  struct Layer {
+    PackedMatrix qkv, o, gate_up, down;
+    std::vector<float> qkv_bias, q_norm, k_norm, attn_norm, mlp_norm;
+    Aligned<std::uint16_t> keys, values;
+  };
+
+  static int tile_outputs(int outputs) { return outputs % 48 == 0 ? 48 : 64; }
+
+  static void pack(PackedMatrix& matrix, const float* w, int outputs, int inputs) {
+    matrix.reset(outputs, inputs, tile_outputs(outputs));
+    matrix.pack(w, outputs, inputs, 0);
+  }
+
+  void prepare(const Batch& batch, float* logits) {
+    batch_ = batch;
+    logits_ = logits;
+    const std::size_t rows = batch.rows;
+    const std::size_t q_size = static_cast<std::size_t>(c_.heads) * c_.head_dim;
+    x_.reserve(rows * c_.hidden);
+    normed_.reserve(rows * c_.hidden);
+    queries_.reserve(rows * q_size);
+    mixed_.reserve(rows * q_size);
+    gated_.reserve(rows * c_.intermediate);
+    rotation_.reserve(rows * c_.head_dim);
+    attention_.plan(batch, pool_.size());
+    phases_ = std::vector<std::atomic<int>>(8 * static_cast<std::size_t>(c_.layers) + 8);
+  }
+
+  // --- one parallel region -----------------------------------------------------------------------------------
+
+  void run(int thread) {
+    int phase = 0;
+    each(phase, batch_.rows, [&](int row, int) { embed(row); });
+    for (Layer& layer : layers_) {
+      const LayerKv kv{layer.keys.get(), layer.values.get()};
+      attention_.clear(thread, pool_.size());
+      each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.attn_norm.data(), normed(row)); });
+      multiply(phase, layer.qkv, normed_.get(), batch_.rows,
+               [&](int row, int head, float* out) { place(layer, kv, row, head, out); });
+      each(phase, attention_.units(), [&](int unit, int) { attention_.run(unit, queries_.get(), kv); });
+      each(phase, batch_.rows, [&](int row, int) { attention_.merge(row, mixed(row)); });
+      add(phase, layer.o, mixed_.get());
+      each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.mlp_norm.data(), normed(row)); });
+      gate_up(phase, layer);
+      add(phase, layer.down, gated_.get());
+    }
+    each(phase, batch_.outputs, [&](int i, int) { norm(x(batch_.logit_rows[i]), final_norm_.data(), normed(i)); });
+    multiply(phase, head_, normed_.get(), batch_.outputs, [&](int row, int tile, const float* out) {
+      const int first = tile * head_.tile_outputs(), count = std::min(head_.tile_outputs(), c_.vocabulary - first);
+      std::memcpy(logits_ + static_cast<std::size_t>(row) * c_.vocabulary + first, out, count * sizeof *out);
+    });
+  }
+
+  // Takes units until there are none; each knows the one this thread takes next, to fetch its memory early.
+  template <class Work>
+  void each(int& phase, int units, const Work& work) {
+    std::atomic<int>& counter = phases_[phase++];
+    int unit = counter.fetch_add(1, std::memory_order_relaxed);
+    while (unit < units) {
+      const int next = counter.fetch_add(1, std::memory_order_relaxed);
+      work(unit, next < units ? next : -1);
+      unit = next;
+    }
+    pool_.barrier();
+  }
+
+  // done(row, tile, out) for every row and tile of `matrix`.
+  template <class Done>
+  void multiply(int& phase, const PackedMatrix& matrix, const Activation* a, int rows, const Done& done) {
+    const int pieces = (rows + kRowsAUnit - 1) / kRowsAUnit;
+    each(phase, matrix.tiles() * pieces, [&](int unit, int next) {
+      const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
+      const int ahead = next < 0 ? tile : next / pieces;
+      matrix.rows(tile, a, first, std::min(first + kRowsAUnit, rows), ahead == tile ? nullptr : matrix.tile(ahead),
+                  [&](int row, float* out) { done(row, tile, out); });
+    });
+  }
+
+  void add(int& phase, const PackedMatrix& matrix, const Activation* a) {
+    const int columns = matrix.tile_outputs();
+    multiply(phase, matrix, a, batch_.rows, [&](int row, int tile, const float* out) {
+      float* to = x(row) + tile * columns;
+      const int count = std::min(columns, c_.hidden - tile * columns);
+      for (int i = 0; i < count; i += kLanes) store(to + i, load(to + i) + load(out + i));
+    });
+  }
+
+  void gate_up(int& phase, const Layer& layer) {
+    const PackedMatrix& matrix = layer.gate_up;
+    const int columns = matrix.tile_outputs(), tiles = matrix.tiles() / 2;
+    const int pieces = (batch_.rows + kRowsAUnit - 1) / kRowsAUnit;
+    each(phase, tiles * pieces, [&](int unit, int next) {
+      alignas(64) float gates[kRowsAUnit * 64];
+      const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
+      const int last = std::min(first + kRowsAUnit, batch_.rows), ahead = next < 0 ? tile : next / pieces;
+      matrix.rows(2 * tile, normed_.get(), first, last, matrix.tile(2 * tile + 1), [&](int row, const float* out) {
+        std::memcpy(gates + (row - first) * columns, out, columns * sizeof *out);
+      });
+      const std::uint16_t* after = ahead == tile ? nullptr : matrix.tile(2 * ahead);
+      matrix.rows(2 * tile + 1, normed_.get(), first, last, after, [&](int row, const float* up) {
+        gate(gates + (row - first) * columns, up, tile * columns, columns, row);
+      });
+    });
+  }
+
+  // silu(gate) * up, as the next matrix's input.
+  void gate(const float* gates, const float* up, int column, int columns, int row) {
+    Activation* to = gated_.get() + static_cast<std::size_t>(row) * c_.intermediate + column;
+    const int count = std::min(columns, c_.intermediate - column);
+    alignas(64) Activation out[64];
+    for (int i = 0; i < columns; i += kLanes) {
+      const F32x16 g = load(gates + i);
+      // 1 / (1 + e^-g) by the exponential of a number that is never positive.
+      const F32x16 e = exp2_nonpositive((g < splat(0.0f) ? g : -g) * kLog2E);
+      const F32x16 sigmoid = (g < splat(0.0f) ? e : splat(1.0f)) / (e + 1.0f);
+      store_activations(out + i, g * sigmoid * load(up + i));
+    }
+    std::memcpy(to, out, count * sizeof *to);
+  }
+
+  void embed(int row) {
+    (tied_ ? head_ : embedding_).unpack(batch_.tokens[row], x(row), c_.hidden);
+    float* rotation = rotation_.get() + static_cast<std::size_t>(row) * c_.head_dim;
+    const int half = c_.head_dim / 2;
+    for (int i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(batch_.positions[row]) * rope_frequencies_[i];
+      rotation[i] = std::cos(angle) * c_.rope_magnitude;
+      rotation[half + i] = std::sin(angle) * c_.rope_magnitude;
+    }
+  }
+
+  void norm(const float* from, const float* weight, Activation* to) const {
+    F32x16 squares{};
+    for (int i = 0; i < c_.hidden; i += kLanes) squares += load(from + i) * load(from + i);
+    const float scale = 1.0f / std::sqrt(sum_lanes(squares) / static_cast<float>(c_.hidden) + c_.rms_eps);
+    for (int i = 0; i < c_.hidden; i += kLanes) store_activations(to + i, load(from + i) * scale * load(weight + i));
+  }
+
+  // One head of one row, fresh from its projection: bias, norm and rotation, then to the queries or the cache.
+  void place(const Layer& layer, const LayerKv& kv, int row, int head, float* out) {
+    if (!layer.qkv_bias.empty())
+      for (int d = 0; d < c_.head_dim; ++d) out[d] += layer.qkv_bias[head * c_.head_dim + d];
+    if (head >= c_.heads + c_.kv_heads)
+      return write_value(geometry_, kv, batch_.slots[row], head - c_.heads - c_.kv_heads, out);
+    const bool is_query = head < c_.heads;
+    if (!layer.q_norm.empty()) head_norm(out, is_query ? layer.q_norm.data() : layer.k_norm.data());
+    rotate(out, rotation_.get() + static_cast<std::size_t>(row) * c_.head_dim);
+    if (!is_query) return write_key(geometry_, kv, batch_.slots[row], head - c_.heads, out);
+    const float scale = kLog2E / std::sqrt(static_cast<float>(c_.head_dim));
+    Activation* to = queries_.get() + (static_cast<std::size_t>(row) * c_.heads + head) * c_.head_dim;
+    for (int d = 0; d < c_.head_dim; ++d) to[d] = to_activation(out[d] * scale);
+  }
+
+  void head_norm(float* head, const float* weight) const {
+    float squares = 0;
+    for (int d = 0; d < c_.head_dim; ++d) squares += head[d] * head[d];
+    const float scale = 1.0f / std::sqrt(squares / static_cast<float>(c_.head_dim) + c_.rms_eps);
+    for (int d = 0; d < c_.head_dim; ++d) head[d] = head[d] * scale * weight[d];
+  }
+
+  // Pair i of a head is its elements i and i + head_dim / 2.
+  void rotate(float* head, const float* rotation) const {
+    const int half = c_.head_dim / 2;
+    for (int i = 0; i < half; ++i) {
+      const float low = head[i], high = head[half + i], cosine = rotation[i], sine = rotation[half + i];
+      head[i] = low * cosine - high * sine;
+      head[half + i] = high * cosine + low * sine;
+    }
+  }
+
+  float* x(int row) { return x_.get() + static_cast<std::size_t>(row) * c_.hidden; }
+  Activation* normed(int row) { return normed_.get() + static_cast<std::size_t>(row) * c_.hidden; }
+  Activation* mixed(int row) {
+    return mixed_.get() + static_cast<std::size_t>(row) * c_.heads * c_.head_dim;
+  }
+
+  static constexpr int kRowsAUnit = 96;
+
+  const DecoderConfig c_;
+  const Geometry geometry_;
+  std::vector<Layer> layers_;
+  PackedMatrix head_, embedding_;
+  bool tied_ = true;
+  std::vector<float> final_norm_, rope_frequencies_;
+  Attention attention_;
+  ThreadPool pool_;
+
+  // Of the step that runs.
+  Batch batch_;
+  float* logits_ = nullptr;
+  Aligned<float> x_;                 // [rows][hidden]: the residual stream
+  Aligned<Activation> normed_;    // [rows][hidden]
+  Aligned<Activation> queries_;   // [rows][heads][head_dim]
+  Aligned<Activation> mixed_;     // [rows][heads * head_dim]
+  Aligned<Activation> gated_;     // [rows][intermediate]
+  Aligned<float> rotation_;          // [rows][cosines, sines]
+  std::vector<std::atomic<int>> phases_;
+};

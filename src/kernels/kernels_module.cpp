@@ -1,0 +1,153 @@
+// The Python module `parrotserve._kernels`.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <optional>
+#include <stdexcept>
+
+#include "cpu_features.hpp"
+#include "decoder.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace parrot {
+
+#define PARROT_DECLARE(name) \
+  namespace name {           \
+  std::unique_ptr<Decoder> make(const DecoderConfig& config); \
+  double measure(); \
+  }
+#if defined(PARROT_X86_VARIANTS)
+PARROT_DECLARE(avx512_bf16)
+PARROT_DECLARE(avx512)
+PARROT_DECLARE(avx2)
+#endif
+PARROT_DECLARE(portable)
+
+namespace {
+
+struct Variant {
+  const char* name;
+  std::vector<std::string> needs;
+  std::unique_ptr<Decoder> (*make)(const DecoderConfig&);
+  double (*measure)();
+};
+
+const std::vector<Variant>& variants() {
+  static const std::vector<Variant> all = {
+#if defined(PARROT_X86_VARIANTS)
+      {"avx512_bf16", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "fma"}, avx512_bf16::make, avx512_bf16::measure},
+      {"avx512", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"}, avx512::make, avx512::measure},
+      {"avx2", {"avx2", "fma"}, avx2::make, avx2::measure},
+#endif
+      {"portable", {}, portable::make, portable::measure},
+  };
+  return all;
+}
+
+bool runs_here(const Variant& variant) {
+  const auto features = cpu_features();
+  return std::all_of(variant.needs.begin(), variant.needs.end(), [&](const std::string& need) {
+    return std::find(features.begin(), features.end(), need) != features.end();
+  });
+}
+
+const Variant& variant_named(const std::string& name) {
+  for (const Variant& variant : variants())
+    if (name == variant.name && runs_here(variant)) return variant;
+  throw std::invalid_argument("no variant '" + name + "' runs here");
+}
+
+using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Ints = nb::ndarray<const std::int32_t, nb::c_contig, nb::device::cpu>;
+using Bools = nb::ndarray<const bool, nb::c_contig, nb::device::cpu>;
+using Logits = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+
+const float* data(const std::optional<Floats>& array) { return array ? array->data() : nullptr; }
+
+// Owns a decoder; the shapes have been checked by the Python class around it.
+class Handle {
+ public:
+  Handle(const std::string& variant, int layers, int hidden, int heads, int kv_heads, int head_dim, int intermediate,
+         int vocabulary, float rms_eps, float rope_magnitude, int pages, int threads) {
+    DecoderConfig config;
+    config.layers = layers, config.hidden = hidden, config.heads = heads, config.kv_heads = kv_heads;
+    config.head_dim = head_dim, config.intermediate = intermediate, config.vocabulary = vocabulary;
+    config.rms_eps = rms_eps, config.rope_magnitude = rope_magnitude;
+    config.pages = pages, config.threads = threads;
+    decoder_ = make_decoder(variant, config);
+  }
+
+  void load_embedding(Floats embedding, std::optional<Floats> head, Floats final_norm, Floats rope_frequencies) {
+    nb::gil_scoped_release release;
+    decoder_->load_embedding(embedding.data(), data(head), final_norm.data(), rope_frequencies.data());
+  }
+
+  void load_layer(int index, Floats attn_norm, Floats q, Floats k, Floats v, Floats o, std::optional<Floats> q_bias,
+                  std::optional<Floats> k_bias, std::optional<Floats> v_bias, std::optional<Floats> q_norm,
+                  std::optional<Floats> k_norm, Floats mlp_norm, Floats gate, Floats up, Floats down) {
+    nb::gil_scoped_release release;
+    decoder_->load_layer(index, {attn_norm.data(), q.data(), k.data(), v.data(), o.data(), data(q_bias), data(k_bias),
+                                 data(v_bias), data(q_norm), data(k_norm), mlp_norm.data(), gate.data(), up.data(),
+                                 down.data()});
+  }
+
+  void step(Ints tokens, Ints positions, Ints slots, Ints span_rows, Ints span_keys, Bools span_causal,
+            Ints page_starts, Ints pages, Ints logit_rows, Logits logits) {
+    Batch batch;
+    batch.rows = static_cast<int>(tokens.size());
+    batch.tokens = tokens.data(), batch.positions = positions.data(), batch.slots = slots.data();
+    batch.spans = static_cast<int>(span_causal.size());
+    batch.span_rows = span_rows.data(), batch.span_keys = span_keys.data();
+    batch.span_causal = span_causal.data();
+    batch.page_starts = page_starts.data(), batch.pages = pages.data();
+    batch.outputs = static_cast<int>(logit_rows.size()), batch.logit_rows = logit_rows.data();
+    float* out = logits.data();
+    nb::gil_scoped_release release;
+    decoder_->step(batch, out);
+  }
+
+ private:
+  std::unique_ptr<Decoder> decoder_;
+};
+
+}  // namespace
+
+std::vector<std::string> decoder_variants() {
+  std::vector<std::string> names;
+  for (const Variant& variant : variants())
+    if (runs_here(variant)) names.emplace_back(variant.name);
+  return names;
+}
+
+std::unique_ptr<Decoder> make_decoder(const std::string& variant, const DecoderConfig& config) {
+  return variant_named(variant).make(config);
+}
+
+double measure_variant(const std::string& variant) { return variant_named(variant).measure(); }
+
+NB_MODULE(_kernels, m) {
+  m.doc() = "Llama-family decoders on the CPU; see parrotserve.engines.native.kernels for what it is given.";
+  m.attr("PAGE_TOKENS") = static_cast<int>(Decoder::kPageTokens);
+  m.attr("BLOCK_TOKENS") = static_cast<int>(Decoder::kBlockTokens);
+  m.def("variants", &decoder_variants, "Instruction-set variants that this build has and this CPU runs, newest first.");
+  m.def("measure", &measure_variant, "variant"_a, "GFLOP/s of the variant's register tile on one core.");
+  nb::class_<Handle>(m, "Decoder")
+      .def(nb::init<const std::string&, int, int, int, int, int, int, int, float, float, int, int>(), "variant"_a,
+           nb::kw_only(), "layers"_a, "hidden"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "intermediate"_a,
+           "vocabulary"_a, "rms_eps"_a, "rope_magnitude"_a, "pages"_a, "threads"_a)
+      .def("load_embedding", &Handle::load_embedding, "embedding"_a, "head"_a.none(), "final_norm"_a,
+           "rope_frequencies"_a)
+      .def("load_layer", &Handle::load_layer, "index"_a, nb::kw_only(), "attn_norm"_a, "q"_a, "k"_a, "v"_a, "o"_a,
+           "q_bias"_a.none(), "k_bias"_a.none(), "v_bias"_a.none(), "q_norm"_a.none(), "k_norm"_a.none(),
+           "mlp_norm"_a, "gate"_a, "up"_a, "down"_a)
+      .def("step", &Handle::step, "tokens"_a, "positions"_a, "slots"_a, "span_rows"_a, "span_keys"_a,
+           "span_causal"_a, "page_starts"_a, "pages"_a, "logit_rows"_a, "logits"_a);
+}
+
+}  // namespace parrot

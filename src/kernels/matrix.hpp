@@ -1,0 +1,184 @@
+// Matrices packed for the register tile, and the tile itself. Included per variant, after simd.hpp.
+//
+// A weight W [out, in] is cut into tiles of 48 or 64 outputs; a tile is [in / 2][outputs][2] in bf16: the pairs of
+// consecutive inputs that one instruction multiplies lie together, sixteen outputs (a panel) in a vector. A tile
+// is read front to back exactly once for every few rows, so batches of one run at the speed of memory.
+
+constexpr int kPanel = 2 * kLanes;  // elements of one pair of k over sixteen columns
+
+// The register tile: as many rows by panels as leave room for the panels and one row's pair.
+#if defined(PARROT_HAS_BF16)
+constexpr int kPageGroup = 4;  // panels side by side where any number would do
+constexpr int rows_of_group(int panels) { return panels == 4 ? 6 : panels == 3 ? 8 : 12; }
+#elif defined(__AVX512F__)
+constexpr int kPageGroup = 2;
+constexpr int rows_of_group(int panels) { return panels == 3 ? 8 : 12; }
+#else
+#define PARROT_NARROW 1
+constexpr int kPageGroup = 1;
+constexpr int rows_of_group(int) { return 5; }
+#endif
+constexpr int group_of(int panels) {
+  return kPageGroup > 1 && panels % 3 == 0 ? 3 : panels % kPageGroup == 0 ? kPageGroup : 1;
+}
+constexpr int kMostRows = 12;
+
+// Zeroed memory on cache-line boundaries; pages of it that nobody touches are never taken from the system.
+template <class T>
+class Aligned {
+ public:
+  // Contents are lost, and zero.
+  void reset(std::size_t count) {
+    memory_.reset(std::calloc(count * sizeof(T) + 64, 1));
+    if (!memory_) throw std::bad_alloc();
+    void* start = memory_.get();
+    std::size_t room = count * sizeof(T) + 64;
+    data_ = static_cast<T*>(std::align(64, count * sizeof(T), start, room));
+    size_ = count;
+  }
+  // At least this many; contents are lost when it grows.
+  void reserve(std::size_t count) {
+    if (count > size_) reset(count + count / 2);
+  }
+  T* get() const { return data_; }
+  T& operator[](std::size_t i) const { return data_[i]; }
+
+ private:
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  std::unique_ptr<void, Free> memory_;
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// out[r][p * 16 ...] = sum over k of a[r][k] * b(p, k): R rows by P panels held in registers, k in order.
+template <int R, int P, class B>
+static inline void micro(const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
+                         std::size_t out_stride, const std::uint16_t* ahead, std::size_t ahead_step) {
+  F32x16 acc[R][P];
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) acc[r][p] = F32x16{};
+  for (int k = 0; k < pairs; ++k) {
+    PanelVector panel[P];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) panel[p] = load_panel(b(p, k));
+    if (ahead) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) prefetch_l2(ahead + k * ahead_step + p * kPanel);
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+      const PairVector pair = splat_pair(a + r * a_stride + 2 * k);
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) accumulate(acc[r][p], pair, panel[p]);
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) store(out + r * out_stride + p * kLanes, acc[r][p]);
+}
+
+template <int P, class B, int... Rs>
+static inline void micro_rows(std::integer_sequence<int, Rs...>, int rows, const Activation* a,
+                              std::size_t a_stride, int pairs, const B& b, float* out, std::size_t out_stride,
+                              const std::uint16_t* ahead, std::size_t ahead_step) {
+  (void)((rows == Rs + 1 &&
+          (micro<Rs + 1, P>(a, a_stride, pairs, b, out, out_stride, ahead, ahead_step), true)) ||
+         ...);
+}
+
+// Up to rows_of_group(P) rows.
+template <int P, class B>
+static inline void micro_group(int rows, const Activation* a, std::size_t a_stride, int pairs, const B& b,
+                               float* out, std::size_t out_stride, const std::uint16_t* ahead = nullptr,
+                               std::size_t ahead_step = 0) {
+  micro_rows<P>(std::make_integer_sequence<int, rows_of_group(P)>{}, rows, a, a_stride, pairs, b, out, out_stride,
+                ahead, ahead_step);
+}
+
+class PackedMatrix {
+ public:
+  // Cuts `outputs` rows into tiles of `tile_outputs` (a multiple of 16), the last one padded with zeros.
+  void reset(int outputs, int inputs, int tile_outputs) {
+    outputs_ = outputs;
+    pairs_ = (inputs + 1) / 2;
+    tile_outputs_ = tile_outputs;
+    tiles_ = (outputs + tile_outputs - 1) / tile_outputs;
+    data_.reset(static_cast<std::size_t>(tiles_) * tile_size());
+  }
+
+  // Packs `rows` rows of W, [rows, inputs], as the outputs from `first` on.
+  void pack(const float* w, int rows, int inputs, int first) {
+    for (int row = 0; row < rows;) {
+      const int column = (first + row) % tile_outputs_, count = std::min(tile_outputs_ - column, rows - row);
+      std::uint16_t* tile = data_.get() + static_cast<std::size_t>((first + row) / tile_outputs_) * tile_size();
+      for (int k = 0; k < inputs; ++k)
+        for (int i = 0; i < count; ++i)
+          tile[(static_cast<std::size_t>(k / 2) * tile_outputs_ + column + i) * 2 + k % 2] =
+              to_bf16(w[static_cast<std::size_t>(row + i) * inputs + k]);
+      row += count;
+    }
+  }
+
+  int tiles() const { return tiles_; }
+  int tile_outputs() const { return tile_outputs_; }
+  int outputs() const { return outputs_; }
+  int pairs() const { return pairs_; }
+  const std::uint16_t* tile(int index) const { return data_.get() + static_cast<std::size_t>(index) * tile_size(); }
+
+  // Row `output` of W, as floats.
+  void unpack(int output, float* to, int inputs) const {
+    const std::uint16_t* from = tile(output / tile_outputs_) + 2 * (output % tile_outputs_);
+    for (int k = 0; k < inputs; ++k)
+      to[k] = from_bf16(from[static_cast<std::size_t>(k / 2) * tile_outputs_ * 2 + k % 2]);
+  }
+
+  // out[r][0 .. tile_outputs) for up to `rows` rows of `a`; `ahead` is the tile to be read next, or null.
+  template <int P>
+  void multiply(int index, const Activation* a, int rows, float* out, const std::uint16_t* ahead) const {
+    const std::uint16_t* base = tile(index);
+    const std::size_t step = static_cast<std::size_t>(tile_outputs_) * 2;
+    for (int first = 0; first < tile_outputs_ / kLanes; first += P) {
+      const std::uint16_t* panels = base + first * kPanel;
+      micro_group<P>(rows, a, static_cast<std::size_t>(pairs_) * 2, pairs_,
+                     [=](int p, int k) { return panels + k * step + p * kPanel; }, out + first * kLanes,
+                     tile_outputs_, ahead ? ahead + first * kPanel : nullptr, step);
+    }
+  }
+
+  // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row.
+  template <class Done>
+  void rows(int index, const Activation* a, int first, int last, const std::uint16_t* ahead, const Done& done) const {
+    switch (group_of(tile_outputs_ / kLanes)) {
+      case kPageGroup: return rows_by<kPageGroup>(index, a, first, last, ahead, done);
+#if !defined(PARROT_NARROW)
+      case 3: return rows_by<3>(index, a, first, last, ahead, done);
+      default: return rows_by<1>(index, a, first, last, ahead, done);
+#endif
+    }
+  }
+
+ private:
+  template <int P, class Done>
+  void rows_by(int index, const Activation* a, int first, int last, const std::uint16_t* ahead,
+               const Done& done) const {
+    alignas(64) float out[kMostRows * kMostTileOutputs];
+    for (int row = first; row < last; row += rows_of_group(P)) {
+      const int count = std::min(rows_of_group(P), last - row);
+      multiply<P>(index, a + static_cast<std::size_t>(row) * pairs_ * 2, count, out, ahead);
+      ahead = nullptr;
+      for (int r = 0; r < count; ++r) done(row + r, out + r * tile_outputs_);
+    }
+  }
+
+ public:
+  static constexpr int kMostTileOutputs = 256;
+
+ private:
+  std::size_t tile_size() const { return static_cast<std::size_t>(pairs_) * tile_outputs_ * 2; }
+
+  Aligned<std::uint16_t> data_;
+  int outputs_ = 0, pairs_ = 0, tile_outputs_ = 0, tiles_ = 0;
+};

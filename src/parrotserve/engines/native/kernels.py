@@ -1,0 +1,127 @@
+"""The `kernels` backend: a whole step in C++ (src/kernels), on bf16 weights and bf16 pages of KV.
+
+Its results are byte-equal whatever the batch, the prefill chunks, the grouping and the number of threads: every sum
+runs in a fixed order, softmax partials over absolute blocks of `BLOCK_TOKENS` keys.
+"""
+
+import functools
+
+import numpy as np
+
+from parrotserve.engines.native.backend import FloatArray, StepBatch
+from parrotserve.models.architecture import ModelConfig
+from parrotserve.models.weights import ModelWeights
+
+try:
+    from parrotserve import _kernels
+except ImportError:  # built without a compiler
+    _kernels = None
+
+PAGE_TOKENS = 16
+BLOCK_TOKENS = 256
+"""Shared spans begin and end at multiples of this."""
+
+
+def variants() -> tuple[str, ...]:
+    """Instruction-set variants that run here, newest first; none where the extension was not built."""
+    return tuple(_kernels.variants()) if _kernels is not None else ()
+
+
+@functools.cache
+def measured_variants() -> dict[str, float]:
+    """GFLOP/s on one core of every variant that runs here, fastest first; takes some milliseconds, once.
+
+    Measured, because the newest instructions are not the fastest on every CPU that has them.
+    """
+    if _kernels is None:
+        return {}
+    speeds = {variant: _kernels.measure(variant) for variant in variants()}
+    return dict(sorted(speeds.items(), key=lambda pair: -pair[1]))
+
+
+class KernelsBackend:
+    """Runs steps in C++ on `threads` threads. Neither thread-safe nor reentrant; a step releases the GIL.
+
+    Packing copies the weights in bf16: drop `weights` after this.
+    """
+
+    def __init__(
+        self,
+        weights: ModelWeights,
+        config: ModelConfig,
+        *,
+        pages: int,
+        threads: int,
+        variant: str | None = None,
+    ) -> None:
+        if _kernels is None:
+            raise RuntimeError("The kernels extension was not built.")
+        self._logits = np.empty((0, config.vocabulary), dtype=np.float32)
+        self._decoder = _kernels.Decoder(
+            variant or next(iter(measured_variants())),
+            layers=config.layers,
+            hidden=config.hidden,
+            heads=config.heads,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            intermediate=config.intermediate,
+            vocabulary=config.vocabulary,
+            rms_eps=config.rms_eps,
+            rope_magnitude=weights.rope_magnitude,
+            pages=pages,
+            threads=threads,
+        )
+        self._decoder.load_embedding(
+            weights.embedding, weights.head, weights.final_norm, weights.rope_frequencies.astype(np.float32)
+        )
+        for index, layer in enumerate(weights.layers):
+            self._decoder.load_layer(
+                index,
+                attn_norm=layer.attn_norm,
+                q=layer.q,
+                k=layer.k,
+                v=layer.v,
+                o=layer.o,
+                q_bias=layer.q_bias,
+                k_bias=layer.k_bias,
+                v_bias=layer.v_bias,
+                q_norm=layer.q_norm,
+                k_norm=layer.k_norm,
+                mlp_norm=layer.mlp_norm,
+                gate=layer.gate,
+                up=layer.up,
+                down=layer.down,
+            )
+
+    @staticmethod
+    def page_bytes(config: ModelConfig) -> int:
+        """How much memory one page takes."""
+        columns = config.head_dim + -(-config.head_dim // 64) * 64
+        return config.layers * config.kv_heads * PAGE_TOKENS * columns * 2
+
+    @property
+    def page_tokens(self) -> int:
+        """Tokens a page."""
+        return PAGE_TOKENS
+
+    def step(self, batch: StepBatch) -> FloatArray:
+        """Write the KV of all rows, then run them. Returns logits, [outputs, vocabulary], good until the next step."""
+        outputs = len(batch.logit_rows)
+        if outputs > len(self._logits):
+            # Kept, because fresh memory of this size costs a page fault every 4 KiB.
+            self._logits = np.empty((outputs, self._logits.shape[1]), dtype=np.float32)
+        logits = self._logits[:outputs]
+        spans = batch.spans
+        self._decoder.step(
+            batch.tokens,
+            batch.positions,
+            batch.slots,
+            spans.rows,
+            spans.keys,
+            spans.causal,
+            spans.page_starts,
+            spans.pages,
+            batch.logit_rows,
+            logits,
+        )
+        return logits
