@@ -1,0 +1,38 @@
+"""Programs over semantic variables: `import Parrot as P`. Everything here is documented where it is defined."""
+
+from importlib import import_module as _import_module
+
+from parrotserve import errors
+from parrotserve.errors import ParrotError
+from parrotserve.sampling import Sampling
+from parrotserve.sdk.annotations import Input, Output
+from parrotserve.sdk.chat import Chat
+from parrotserve.sdk.connection import Connection, connect
+from parrotserve.sdk.connection import set_embedded_factory as _set_embedded_factory
+from parrotserve.sdk.function import SemanticFunction
+from parrotserve.sdk.gather import agather, gather
+from parrotserve.sdk.native import NativeFunction
+from parrotserve.sdk.session import Session
+from parrotserve.sdk.variable import SemanticVariable
+from parrotserve.sdk.visualize import visualize
+
+# Only here do the front end and the embedded service meet, and only when a program configures nothing.
+_set_embedded_factory(lambda: _import_module("parrotserve.embedded").EmbeddedTransport())
+
+__all__ = [
+    "Chat",
+    "Connection",
+    "Input",
+    "NativeFunction",
+    "Output",
+    "ParrotError",
+    "Sampling",
+    "SemanticFunction",
+    "SemanticVariable",
+    "Session",
+    "agather",
+    "connect",
+    "errors",
+    "gather",
+    "visualize",
+]

@@ -1,0 +1,90 @@
+"""`Input` and `Output`: annotations that say which parameters of a semantic function are which.
+
+    @P.SemanticFunction
+    def TellJoke(topic: P.Input, joke: P.Output(temperature=0.5), explanation: P.Output):
+        \"""Tell a joke about {{topic}}: {{joke}} Explain it: {{explanation}}\"""
+
+Outputs are not passed by the caller. Where a type checker reads the annotations, write
+`Annotated[P.Output, P.Sampling(temperature=0.5)]`, which means the same.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Unpack, get_args, get_origin
+
+from parrotserve.sampling import Sampling
+from parrotserve.sdk.blame import Blame
+from parrotserve.sdk.options import SamplingOptions, sampling_from
+
+
+class Input:
+    """Marks a parameter as an input."""
+
+
+class Output:
+    """Marks a parameter as an output, bare or with sampling parameters of its own."""
+
+    __slots__ = ("sampling",)
+
+    def __init__(self, sampling: Sampling | None = None, /, **options: Unpack[SamplingOptions]) -> None:
+        self.sampling = sampling_from(options, base=sampling)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """A function's parameters, told apart."""
+
+    signature: inspect.Signature
+    """What callers pass: without the outputs."""
+    outputs: dict[str, Sampling | None]
+    """Parameters annotated as outputs, with their own sampling if they have one."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the parameters that callers pass."""
+        return tuple(self.signature.parameters)
+
+
+def read_parameters(function: Callable[..., Any], blame: Blame) -> Parameters:
+    """Tell inputs from outputs. Raises `TemplateError` for `*args` and `**kwargs`."""
+    signature = inspect.signature(function)
+    outputs: dict[str, Sampling | None] = {}
+    inputs: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise blame.error(f"{parameter} cannot be filled in a prompt; name the parameters.")
+        marker = output_marker(_evaluated(parameter.annotation, function))
+        if marker is None:
+            inputs.append(parameter)
+        else:
+            outputs[name] = marker.sampling
+    return Parameters(signature.replace(parameters=inputs), outputs)
+
+
+def output_marker(annotation: Any) -> Output | None:
+    """The `Output` that an annotation is or holds, if any."""
+    if isinstance(annotation, Output):
+        return annotation
+    if annotation is Output:
+        return Output()
+    if get_origin(annotation) is Annotated:
+        marked, *extras = get_args(annotation)
+        markers = [extra for extra in (marked, *extras) if output_marker(extra) is not None]
+        if markers:
+            sampling = next((extra for extra in extras if isinstance(extra, Sampling)), None)
+            marker = output_marker(markers[0])
+            return Output(sampling) if sampling is not None else marker
+    return None
+
+
+def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
+    """The annotation itself where `from __future__ import annotations` left its source."""
+    if not isinstance(annotation, str):
+        return annotation
+    closure = inspect.getclosurevars(function).nonlocals
+    try:
+        return eval(annotation, getattr(function, "__globals__", {}), dict(closure))
+    except Exception:
+        # A name that only type checkers import: certainly not one of the markers.
+        return annotation

@@ -1,0 +1,66 @@
+"""Where a declaration is wrong: names the function, the file and line, and the placeholder."""
+
+import ast
+import difflib
+import inspect
+import textwrap
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parrotserve.errors import DeclarationError, TemplateError
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """Makes the errors of one function's declaration."""
+
+    function: Callable[..., Any]
+
+    def error(
+        self,
+        what: str,
+        *,
+        line: int | None = None,
+        placeholder: str | None = None,
+        kind: type[DeclarationError] = TemplateError,
+    ) -> DeclarationError:
+        """An error of this kind about line `line` (from 0) of the docstring, or about the function as a whole."""
+        name = getattr(self.function, "__qualname__", repr(self.function)).rpartition("<locals>.")[2]
+        file, first = _first_line(self.function)
+        details = {"function": name, "file": file, "line": str(first)}
+        place = f"{Path(file).name}:{first}"
+        if line is not None:
+            start = _docstring_line(self.function)
+            details["line"] = str(line + 1 if start is None else start + line)
+            place = (
+                f"{place}, line {line + 1} of the docstring" if start is None else f"{Path(file).name}:{start + line}"
+            )
+        shown = ""
+        if placeholder is not None:
+            details["placeholder"] = placeholder
+            shown = f" {placeholder}:"
+        return kind(f"{name} ({place}):{shown} {what}", **details)
+
+
+def closest(name: str, known: Collection[str]) -> str:
+    """`; did you mean 'task'?` where a known name is close, else nothing."""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _first_line(function: Callable[..., Any]) -> tuple[str, int]:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return (code.co_filename, code.co_firstlineno) if code else ("<unknown>", 0)
+
+
+def _docstring_line(function: Callable[..., Any]) -> int | None:
+    """The line of the file where the docstring starts; None where the source cannot be had."""
+    try:
+        lines, first = inspect.getsourcelines(function)
+        definition = ast.parse(textwrap.dedent("".join(lines))).body[0]
+    except (OSError, TypeError, SyntaxError, IndexError):
+        return None
+    body = getattr(definition, "body", [])
+    return first + body[0].lineno - 1 if body else None

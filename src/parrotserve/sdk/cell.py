@@ -1,0 +1,187 @@
+"""What the client knows of one variable: a thread-safe cell that the event loop fills and any thread reads."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from enum import StrEnum
+
+from parrotserve.criteria import Criteria
+from parrotserve.errors import Cancelled, ParrotError, from_wire
+from parrotserve.sampling import FinishReason, TokenLogprob
+
+FOREVER = float("inf")
+
+
+class State(StrEnum):
+    """Where a variable stands."""
+
+    EMPTY = "empty"
+    PRODUCING = "producing"
+    READY = "ready"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Cell:
+    """Text as it grows, then a value or an error; and who waits for it."""
+
+    __slots__ = ("__weakref__", "_asked", "_cause", "_error", "_lock", "_waiters", "_watchers", "logprobs", "name",
+                 "produced", "reason", "refused", "text", "value")  # fmt: skip
+
+    def __init__(self, *, name: str | None = None, value: str | None = None, produced: bool = False) -> None:
+        self.name = name
+        self.produced = produced
+        self.text = value or ""
+        self.value = value
+        self.reason: FinishReason | None = None
+        self.logprobs: tuple[TokenLogprob, ...] = ()
+        self.refused = False
+        """Whether the service will never know it, because the call that produces it was refused."""
+        self._error: ParrotError | None = None
+        self._cause: BaseException | None = None
+        self._lock = threading.Lock()
+        self._waiters: list[Future[str]] = []
+        self._watchers: list[tuple[int, Future[None]]] = []
+        self._asked: dict[tuple[Criteria, bool], float] = {}
+
+    @property
+    def state(self) -> State:
+        """As far as the client has been told."""
+        if self.value is not None:
+            return State.READY
+        if self._error is not None:
+            return State.CANCELLED if isinstance(self._error, Cancelled) else State.FAILED
+        return State.PRODUCING if self.produced else State.EMPTY
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is a value or an error."""
+        return self.value is not None or self._error is not None
+
+    # --- Readers, on any thread -----------------------------------------------------------------------------
+
+    def wait(self) -> Future[str]:
+        """The value, or its error, as a future of its own that nobody can cancel for others."""
+        future: Future[str] = Future()
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            if not self.settled:
+                self._waiters.append(future)
+                return future
+        self._tell(future)
+        return future
+
+    def grown(self, beyond: int) -> Future[None]:
+        """Done when the text is longer than `beyond` characters or has ended; carries a failed wait's error."""
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            if not self.settled and len(self.text) <= beyond:
+                self._watchers.append((beyond, future))
+                return future
+        future.set_result(None)
+        return future
+
+    def forget(self, future: Future[str]) -> None:
+        """This waiter has gone: it timed out or was interrupted."""
+        with self._lock:
+            if future in self._waiters:
+                self._waiters.remove(future)
+
+    def error(self) -> ParrotError | None:
+        """The failure as a new exception, so that tracebacks of several readers do not pile up on one."""
+        if self._error is None:
+            return None
+        error = from_wire(self._error.code, self._error.message, self._error.details)
+        error.__cause__ = self._cause
+        return error
+
+    # --- The event loop -------------------------------------------------------------------------------------
+
+    def grow(self, offset: int, text: str) -> None:
+        """Text from character `offset` on arrived; what is known already is skipped."""
+        with self._lock:
+            known = len(self.text) - offset
+            if self.settled or known < 0 or known >= len(text):
+                return
+            self.text += text[known:]
+            ripe = [future for beyond, future in self._watchers if len(self.text) > beyond]
+            self._watchers = [(beyond, future) for beyond, future in self._watchers if len(self.text) <= beyond]
+        for future in ripe:
+            future.set_result(None)
+
+    def resolve(self, value: str, reason: FinishReason | None = None, logprobs: tuple[TokenLogprob, ...] = ()) -> bool:
+        """It is READY. False where that, or a failure, was known before."""
+
+        def change() -> None:
+            self.value = self.text = value
+            self.reason, self.logprobs = reason, logprobs
+
+        return self._settle(change)
+
+    def fail(self, error: ParrotError, cause: BaseException | None = None) -> bool:
+        """It FAILED or was CANCELLED."""
+
+        def change() -> None:
+            self._error, self._cause = error, cause or self._cause
+
+        return self._settle(change)
+
+    def blame(self, cause: BaseException | None) -> None:
+        """Should it fail, this is why: an exception of this process, to be chained."""
+        self._cause = cause
+
+    def interrupt(self, error: BaseException) -> None:
+        """Nobody can wait now, but the variable itself is no worse: waiters get the error, later ones ask again."""
+        with self._lock:
+            waiters, self._waiters = self._waiters, []
+            watchers, self._watchers = self._watchers, []
+            self._asked.clear()
+        for future in (*waiters, *(future for _, future in watchers)):
+            future.set_exception(error)
+
+    def reset(self) -> None:
+        """Forget a failure: its producer runs again."""
+        with self._lock:
+            if self._error is None or self.refused:
+                return
+            self._error = self._cause = None
+            self.text = ""
+            self._asked.clear()
+
+    # --- Who has asked the service --------------------------------------------------------------------------
+
+    def ask(self, criteria: Criteria, *, stream: bool, until: float) -> bool:
+        """Note that the service is asked so until then. False where it is being asked that already."""
+        with self._lock:
+            kinds = ((criteria, True),) if stream else ((criteria, True), (criteria, False))
+            if any(self._asked.get(kind, 0.0) >= until for kind in kinds):
+                return False
+            self._asked[criteria, stream] = until
+            return True
+
+    def answered(self, criteria: Criteria, *, stream: bool, until: float) -> None:
+        """That question is no longer open."""
+        with self._lock:
+            if self._asked.get((criteria, stream)) == until:
+                del self._asked[criteria, stream]
+
+    def _settle(self, change: Callable[[], None]) -> bool:
+        with self._lock:
+            if self.settled:
+                return False
+            change()
+            waiters, self._waiters = self._waiters, []
+            watchers, self._watchers = self._watchers, []
+        for future in waiters:
+            self._tell(future)
+        for _, watcher in watchers:
+            watcher.set_result(None)
+        return True
+
+    def _tell(self, future: Future[str]) -> None:
+        error = self.error()
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(self.value or "")

@@ -1,0 +1,81 @@
+"""Conversations: every turn is a request that repeats the turns before it, word for word, and adds one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Unpack
+
+from parrotserve.ids import new_id
+from parrotserve.protocol import InputSegment, OutputSegment, RequestSpec, RoleSegment, WireSegment
+from parrotserve.sampling import Sampling
+from parrotserve.sdk.arguments import produced_in
+from parrotserve.sdk.declaring import Declaring
+from parrotserve.sdk.options import SamplingOptions, sampling_from
+from parrotserve.sdk.session import session_for
+from parrotserve.sdk.variable import SemanticVariable
+from parrotserve.segments import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the user said, and the model's reply."""
+
+    user: SemanticVariable
+    reply: SemanticVariable
+
+
+class Chat:
+    """A conversation with a model.
+
+        chat = P.Chat(system="You are a helpful parrot.", temperature=0.7)
+        for piece in chat.say("Who are you?").stream():
+            print(piece, end="")
+
+    The beginning of each turn's request equals the whole of the turn before, so an engine goes on from the KV cache
+    that it has. Turns may be said before earlier replies are there: the service runs them one after another. A
+    reply that failed is left out of the turns after it.
+
+    `model` and the fields of `Sampling` hold for all turns.
+    """
+
+    def __init__(
+        self,
+        *,
+        system: str | SemanticVariable | None = None,
+        model: str | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> None:
+        self.turns: list[Turn] = []
+        self.model = model
+        self.sampling = sampling_from(options) or Sampling()
+        self.system = system if system is None or isinstance(system, SemanticVariable) else _said(system, Role.SYSTEM)
+
+    def say(self, text: str | SemanticVariable, **options: Unpack[SamplingOptions]) -> SemanticVariable:
+        """Add a turn, and return the reply to come. `options` are for this turn."""
+        user = text if isinstance(text, SemanticVariable) else _said(text, Role.USER)
+        sampling = sampling_from(options, base=self.sampling) or self.sampling
+        history = list(self._history())
+        history.append((Role.USER, user))
+        variables = [variable for _, variable in history]
+        session = session_for(produced_in(variables))
+        with session.declaring:
+            call = Declaring(session, variables)
+            segments: list[WireSegment] = []
+            for role, variable in history:
+                segments += (RoleSegment(role=role), InputSegment(variable=call.input(variable)))
+            reply = call.output(Role.ASSISTANT)
+            segments += (RoleSegment(role=Role.ASSISTANT), OutputSegment(variable=reply.id, sampling=sampling))
+            call.declare(RequestSpec(id=new_id("r"), function="Chat", model=self.model, segments=tuple(segments)))
+        self.turns.append(Turn(user, call.outputs[0]))
+        return call.outputs[0]
+
+    def _history(self) -> Iterator[tuple[Role, SemanticVariable]]:
+        if self.system is not None:
+            yield Role.SYSTEM, self.system
+        for turn in self.turns:
+            if not turn.reply.failed:
+                yield Role.USER, turn.user
+                yield Role.ASSISTANT, turn.reply
+
+
+def _said(text: str, role: Role) -> SemanticVariable:
+    return SemanticVariable(text, name=role.value)

@@ -1,0 +1,160 @@
+"""Which service a program talks to: connections, the one in use, and how the first is made."""
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from parrotserve.errors import ServiceUnavailable
+from parrotserve.sdk.loop import background
+from parrotserve.sdk.transport import Transport
+
+URL_VARIABLE = "PARROT_URL"
+API_KEY_VARIABLE = "PARROT_API_KEY"
+
+
+class Connection:
+    """A transport that is opened on first use and closed at exit.
+
+    As a context manager it is the connection in use within its block, and closed at its end.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self._closers: set[Callable[[], Awaitable[None]]] = set()
+        self._pid = os.getpid()
+        self._opening: asyncio.Task[None] | None = None
+        self._closed = False
+        self._previous: Connection | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Neither closed nor inherited through a fork."""
+        return not self._closed and self._pid == os.getpid()
+
+    async def opened(self) -> Transport:
+        """The transport, open; on the background loop. A failure to open is tried anew by the next caller."""
+        if not self.usable:
+            why = "was closed" if self._closed else "belongs to the process that this one was forked from"
+            raise ServiceUnavailable(f"The connection {why}; call the function again to use a new one.")
+        if self._opening is None:
+            background().at_exit(self.aclose)
+            self._opening = asyncio.create_task(self.transport.open())
+        opening = self._opening
+        try:
+            # Shielded: who waits for the opening may go, others wait on.
+            await asyncio.shield(opening)
+        except BaseException:
+            if opening.done() and self._opening is opening:
+                self._opening = None
+                background().forget(self.aclose)
+            raise
+        return self.transport
+
+    def before_close(self, closer: Callable[[], Awaitable[None]]) -> None:
+        """Await `closer()` before the transport closes."""
+        self._closers.add(closer)
+
+    def closes_without(self, closer: Callable[[], Awaitable[None]]) -> None:
+        """Undo `before_close`."""
+        self._closers.discard(closer)
+
+    async def aclose(self) -> None:
+        """End the sessions on it and close the transport; on the background loop."""
+        if self._closed or self._opening is None:
+            self._closed = True
+            return
+        background().forget(self.aclose)
+        with contextlib.suppress(Exception):
+            await self._opening
+            await asyncio.gather(*(closer() for closer in tuple(self._closers)), return_exceptions=True)
+        self._closed = True
+        await self.transport.close()
+
+    def close(self) -> None:
+        """End the sessions on it and let go of the service."""
+        _forget(self)
+        if self.usable:
+            background().call(self.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_lock = threading.Lock()
+_current: Connection | None = None
+_embedded: Callable[[], Transport] | None = None
+
+
+def use(transport: Transport) -> Connection:
+    """Make this the service that programs talk to from now on; sessions that have begun stay where they are."""
+    global _current
+    with _lock:
+        _current = Connection(transport)
+        return _current
+
+
+def connect(url: str, *, api_key: str | None = None) -> Connection:
+    """Use the service at this URL from now on; nothing is sent yet.
+
+    `api_key` defaults to the environment's `PARROT_API_KEY`. The connection returned can be closed, by itself or
+    as a context manager; otherwise that happens at exit. Raises `ServiceUnavailable` for what is no HTTP URL.
+    """
+    return use(_http(url, api_key))
+
+
+def set_embedded_factory(factory: Callable[[], Transport]) -> None:
+    """Say how the embedded service is made, for programs that configure nothing."""
+    global _embedded
+    _embedded = factory
+
+
+def current_connection() -> Connection:
+    """The connection in use: what `connect` said, else `PARROT_URL`, else an embedded service."""
+    global _current
+    with _lock:
+        if _current is None or not _current.usable:
+            _current = Connection(_configured())
+        return _current
+
+
+def _configured() -> Transport:
+    url = os.environ.get(URL_VARIABLE)
+    if url:
+        return _http(url, None)
+    if _embedded is None:
+        raise ServiceUnavailable(
+            f"No service is configured: `import Parrot` for the embedded one, `connect(url)`, or set {URL_VARIABLE}."
+        )
+    return _embedded()
+
+
+def _http(url: str, api_key: str | None) -> Transport:
+    # Imported here: programs that run embedded need no HTTP client.
+    from parrotserve.sdk.http import HttpTransport
+
+    return HttpTransport(url, api_key or os.environ.get(API_KEY_VARIABLE))
+
+
+def _forget(connection: Connection) -> None:
+    global _current
+    with _lock:
+        if _current is connection:
+            _current = None
+
+
+def _forget_in_child() -> None:
+    global _current, _lock
+    _current, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

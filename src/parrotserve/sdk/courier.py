@@ -1,0 +1,180 @@
+"""The part of a session that lives on the background loop: it sends, keeps the session alive, and ends it.
+
+It does not know the `Session` that the program holds, so that a session which the program forgets is collected, and
+ended.
+"""
+
+import asyncio
+import contextlib
+import time
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from parrotserve.errors import Cancelled, ParrotError
+from parrotserve.ids import SessionId, VariableId
+from parrotserve.protocol import Delta, Failure, Submit, Value, VariableEvent
+from parrotserve.sdk.cell import Cell
+from parrotserve.sdk.connection import Connection
+from parrotserve.sdk.debounce import Debounce
+from parrotserve.sdk.exchange import Exchange
+from parrotserve.sdk.loop import background, running
+from parrotserve.sdk.natives import NativeCalls
+from parrotserve.sdk.outbox import Batch, Outbox
+from parrotserve.sdk.transport import Transport
+
+T = TypeVar("T")
+
+FLUSH_SECONDS = 0.005
+"""Declarations that nobody waits for leave so long after the last of them."""
+BEATS_PER_LEASE = 3
+
+
+class Courier:
+    """Carries one session's declarations, waits and answers. Only what says so may be called on other threads."""
+
+    def __init__(self, session: SessionId, connection: Connection, lease_seconds: float) -> None:
+        self.session = session
+        self.connection = connection
+        self.outbox = Outbox()
+        self.natives = NativeCalls(session, connection)
+        self.cells: weakref.WeakValueDictionary[VariableId, Cell] = weakref.WeakValueDictionary()
+        self.ended = False
+        self._lease = lease_seconds
+        self._debounce = Debounce(seconds=FLUSH_SECONDS, act=self._flush, call_later=_call_later, clock=time.monotonic)
+        self._exchanges: set[asyncio.Task[None]] = set()
+        self._entering: set[asyncio.Future[None]] = set()
+        self._heart: asyncio.Task[None] | None = None
+        self._finishing: asyncio.Task[None] | None = None
+
+    # --- On any thread --------------------------------------------------------------------------------------
+
+    def flush_soon(self) -> None:
+        """Send what there is a moment after the last such call."""
+        self._debounce.poke()
+
+    def flush(self) -> None:
+        """Send what there is, without waiting for it."""
+        background().loop.call_soon_threadsafe(self._flush)
+
+    def call(self, act: Callable[[Transport], Awaitable[T]]) -> T:
+        """Do one thing with the service, after what was declared before it, and wait for it."""
+        return background().call(self._after_flush(act))
+
+    def close(self) -> None:
+        """The session has ended, as far as the program can see."""
+        self.ended = True
+        for cell in list(self.cells.values()):
+            if cell.produced:
+                name = repr(cell.name) if cell.name else "a variable"
+                cell.fail(Cancelled(f"Session {self.session} ended before {name} was read.", session=self.session))
+
+    def abandon(self) -> None:
+        """The program has forgotten the session; this may be called in the midst of anything, by the collector."""
+        loop = running()
+        if loop is not None and not self.ended and self.connection.usable:
+            self.ended = True
+            loop.loop.call_soon_threadsafe(self._finish, False)
+
+    # --- On the background loop -----------------------------------------------------------------------------
+
+    async def end(self, *, flush: bool = False) -> None:
+        """Tell the service that the session has ended; with `flush`, what is still here is declared before."""
+        self.close()
+        await asyncio.shield(self._finish(flush))
+
+    def _flush(self) -> None:
+        batch = self.outbox.take()
+        if batch is None:
+            return
+        self._register()
+        entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._entering.add(entered)
+        task = background().start(self._carry(batch, entered))
+        self._exchanges.add(task)
+        task.add_done_callback(self._exchanges.discard)
+
+    async def _carry(self, batch: Batch, entered: asyncio.Future[None]) -> None:
+        def accepted() -> None:
+            self._entering.discard(entered)
+            if not entered.done():
+                entered.set_result(None)
+            self.natives.serve()
+
+        exchange = Exchange(
+            session=self.session,
+            lease_seconds=self._lease,
+            connection=self.connection,
+            outbox=self.outbox,
+            deliver=self._deliver,
+            accepted=accepted,
+        )
+        try:
+            await exchange.run(batch)
+        finally:
+            self._entering.discard(entered)
+            if not entered.done():
+                entered.set_result(None)
+
+    def _register(self) -> None:
+        """Before the first exchange: the connection must end this session before it closes."""
+        self.connection.before_close(self.end)
+        if self._heart is None:
+            self._heart = background().start(self._keep_alive())
+
+    async def _after_flush(self, act: Callable[[Transport], Awaitable[T]], *, flush: bool = True) -> T:
+        if flush:
+            self._flush()
+        if self._entering:
+            await asyncio.wait(self._entering)
+        return await act(await self.connection.opened())
+
+    def _deliver(self, event: VariableEvent) -> None:
+        cell = None if not isinstance(event, Delta | Value | Failure) else self.cells.get(event.variable)
+        if cell is None:
+            return
+        match event:
+            case Delta(offset=offset, text=text):
+                cell.grow(offset, text)
+            case Value(value=value, reason=reason, logprobs=logprobs):
+                cell.resolve(value, reason, logprobs)
+            case Failure(error=error):
+                cell.fail(error.to_error())
+            case _:
+                pass
+
+    async def _keep_alive(self) -> None:
+        """A program that thinks for long is still there: let the service know, unless an open exchange does."""
+        beat = Submit(session=self.session, lease_seconds=self._lease)
+        while True:
+            await asyncio.sleep(self._lease / BEATS_PER_LEASE)
+            if not self._exchanges:
+                with contextlib.suppress(ParrotError):
+                    transport = await self.connection.opened()
+                    async for _ in transport.submit(beat):
+                        pass
+
+    def _finish(self, flush: bool) -> asyncio.Task[None]:
+        if self._finishing is None:
+            self._finishing = background().start(self._wind_up(flush))
+        return self._finishing
+
+    async def _wind_up(self, flush: bool) -> None:
+        if flush:
+            self._flush()
+        if self._heart is None:
+            # The service has never heard of it.
+            return
+        self._heart.cancel()
+        # Where the service cannot be told, the lease ends the session.
+        with contextlib.suppress(ParrotError):
+            await self._after_flush(lambda transport: transport.end_session(self.session), flush=False)
+        self.natives.stop()
+        for task in tuple(self._exchanges):
+            task.cancel()
+        self.connection.closes_without(self.end)
+
+
+def _call_later(seconds: float, act: Callable[[], None]) -> None:
+    loop = background().loop
+    loop.call_soon_threadsafe(loop.call_later, seconds, act)

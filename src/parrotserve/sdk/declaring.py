@@ -1,0 +1,56 @@
+"""One call in the making: its variables get their ids in a session, then it is declared there."""
+
+from collections.abc import Iterable
+
+from parrotserve.ids import VariableId
+from parrotserve.protocol import CallSpec, RequestSpec
+from parrotserve.sdk.natives import BoundCall
+from parrotserve.sdk.outbox import Declaration, Named
+from parrotserve.sdk.session import Session
+from parrotserve.sdk.variable import SemanticVariable
+
+
+class Declaring:
+    """Collects what a call reads and writes.
+
+    Used within `with session.declaring:`, so that no other thread's call can refer to a variable before the call that
+    introduces it. Raises `ForeignVariable` at once, before anything has an id.
+    """
+
+    def __init__(self, session: Session, inputs: Iterable[SemanticVariable]) -> None:
+        self._session = session
+        self._introduced: list[Named] = []
+        self._inputs: dict[int, VariableId] = {}
+        self._outputs: list[Named] = []
+        self.outputs: list[SemanticVariable] = []
+        variables = tuple(inputs)
+        for variable in variables:
+            variable.check_usable_in(session)
+        for variable in variables:
+            named, new = variable.named_in(session)
+            self._inputs[id(variable)] = named.id
+            if new:
+                self._introduced.append(named)
+
+    def input(self, variable: SemanticVariable) -> VariableId:
+        """The id of one of the inputs."""
+        return self._inputs[id(variable)]
+
+    @property
+    def inputs(self) -> tuple[VariableId, ...]:
+        """The ids of all inputs, each once."""
+        return tuple(dict.fromkeys(self._inputs.values()))
+
+    def output(self, name: str) -> Named:
+        """A new variable that the call produces."""
+        variable, named = SemanticVariable.produced(self._session, name)
+        self.outputs.append(variable)
+        self._outputs.append(named)
+        return named
+
+    def declare(self, spec: RequestSpec | CallSpec, *, native: BoundCall | None = None) -> None:
+        """Hand the call to the session."""
+        declaration = Declaration(
+            spec=spec, inputs=self.inputs, introduced=tuple(self._introduced), outputs=tuple(self._outputs)
+        )
+        self._session.declare(declaration, native=native)

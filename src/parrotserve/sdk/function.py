@@ -1,0 +1,155 @@
+"""Semantic functions: prompts with typed holes, called like functions."""
+
+import functools
+import inspect
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self, Unpack, overload
+
+from parrotserve.errors import DeclarationError
+from parrotserve.ids import new_id
+from parrotserve.protocol import (
+    InputSegment,
+    OutputSegment,
+    RequestSpec,
+    RoleSegment,
+    TextSegment,
+    WireSegment,
+    WireTransform,
+)
+from parrotserve.sampling import Sampling
+from parrotserve.sdk.annotations import Parameters, read_parameters
+from parrotserve.sdk.arguments import bind, produced_in, variables_of
+from parrotserve.sdk.blame import Blame, closest
+from parrotserve.sdk.declaring import Declaring
+from parrotserve.sdk.options import SAMPLING_FIELDS, FunctionOptions, check_names, sampling_from
+from parrotserve.sdk.session import session_for
+from parrotserve.sdk.template import InputPart, OutputPart, Part, RolePart, TextPart, parse_template
+from parrotserve.sdk.variable import SemanticVariable
+
+ITEM_SEPARATOR = "\n\n"
+"""Stands between the variables of a list that is passed for one input."""
+
+_OWN_OPTIONS = frozenset({"model", "chat", "outputs"})
+
+
+class SemanticFunction:
+    """Makes a function of its docstring, a template (see `parrotserve.sdk.template`); its body never runs.
+
+        @P.SemanticFunction(temperature=0.7, max_tokens=64)
+        def Joke(topic):
+            \"""Tell me a joke about {{input:topic}}: {{output:joke}}\"""
+
+    A call returns at once: a `SemanticVariable`, or for several outputs a named tuple of them. An argument is a
+    variable, or anything else, whose `str` becomes a value. Where a list or tuple holds variables, its items follow
+    one another, with blank lines between.
+
+    Options: `model` (None: the service's default), `chat` (False: the raw text, without the model's chat template),
+    every field of `Sampling` for all outputs, and `outputs`, which gives single outputs a `Sampling` of their own
+    instead. Raises `DeclarationError`s, here rather than at a call.
+    """
+
+    @overload
+    def __new__(cls, function: Callable[..., Any], /, **options: Unpack[FunctionOptions]) -> Self: ...
+    @overload
+    def __new__(
+        cls, function: None = None, /, **options: Unpack[FunctionOptions]
+    ) -> Callable[[Callable[..., Any]], Self]: ...
+    def __new__(cls, function: Callable[..., Any] | None = None, /, **options: Unpack[FunctionOptions]) -> Any:
+        check_names(options, SAMPLING_FIELDS | _OWN_OPTIONS, "SemanticFunction")
+        if function is None:
+            return functools.partial(cls, **options)
+        if not inspect.isfunction(function):
+            raise DeclarationError(
+                f"SemanticFunction decorates a function, not {function!r}; its options are keywords."
+            )
+        self = super().__new__(cls)
+        self._read(function, options)
+        return self
+
+    def _read(self, function: Callable[..., Any], options: FunctionOptions) -> None:
+        functools.update_wrapper(self, function)
+        blame = Blame(function)
+        parameters = read_parameters(function, blame)
+        if not (function.__doc__ or "").strip():
+            raise blame.error("it has no docstring to be its template; `python -OO` drops docstrings.")
+        self.template = parse_template(
+            function.__doc__ or "", inputs=parameters.inputs, outputs=tuple(parameters.outputs), blame=blame
+        )
+        self.samplings = _samplings(self.template.outputs, options, parameters, blame)
+        self.model = options.get("model")
+        self.chat = options.get("chat", True)
+        self.__signature__ = parameters.signature
+        self.name = function.__name__
+        outputs = self.template.outputs
+        self._result = _result_type(self.name, outputs) if len(outputs) > 1 else None
+
+    def __repr__(self) -> str:
+        return f"<SemanticFunction {self.name}{self.__signature__} -> {', '.join(self.template.outputs)}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Declare a request. Raises `TypeError` for arguments that do not fit, `ForeignVariable`, and `Cancelled`
+        where the session has ended.
+        """
+        arguments = bind(self.__signature__, self.name, args, kwargs)
+        inputs = {name: variables_of(argument, name) for name, argument in arguments.items()}
+        variables = [variable for group in inputs.values() for variable in group]
+        session = session_for(produced_in(variables))
+        with session.declaring:
+            call = Declaring(session, variables)
+            segments = tuple(segment for part in self.template.parts for segment in self._segments(part, inputs, call))
+            call.declare(
+                RequestSpec(id=new_id("r"), function=self.name, model=self.model, chat=self.chat, segments=segments)
+            )
+        return self._result(*call.outputs) if self._result is not None else call.outputs[0]
+
+    def _segments(
+        self, part: Part, inputs: Mapping[str, tuple[SemanticVariable, ...]], call: Declaring
+    ) -> Iterator[WireSegment]:
+        match part:
+            case TextPart(text):
+                yield TextSegment(text=text)
+            case RolePart(role):
+                yield RoleSegment(role=role)
+            case OutputPart(name):
+                yield OutputSegment(variable=call.output(name).id, sampling=self.samplings[name])
+            case InputPart(name, transforms):
+                wire = tuple(WireTransform(name=each.name, args=each.args) for each in transforms)
+                for number, variable in enumerate(inputs[name]):
+                    if number:
+                        yield TextSegment(text=ITEM_SEPARATOR)
+                    yield InputSegment(variable=call.input(variable), transforms=wire)
+
+
+def _result_type(function: str, outputs: tuple[str, ...]) -> Callable[..., tuple[SemanticVariable, ...]]:
+    return namedtuple(f"{function}Outputs", outputs)  # pyright: ignore[reportUntypedNamedTuple] - names of a docstring
+
+
+def _samplings(
+    outputs: tuple[str, ...], options: FunctionOptions, parameters: Parameters, blame: Blame
+) -> dict[str, Sampling]:
+    """The sampling of every output: its annotation's, else its own of `outputs=`, else the function's."""
+    shared = {name: value for name, value in options.items() if name in SAMPLING_FIELDS}
+    default = _blamed(shared, None, blame) or Sampling()
+    own = options.get("outputs") or {}
+    for name, sampling in own.items():
+        if name not in outputs:
+            raise blame.error(f"outputs= names {name!r}, which is no output{closest(name, outputs)}.")
+        if parameters.outputs.get(name) is not None:
+            raise blame.error(f"the output {name!r} has a sampling in its annotation and another in outputs=.")
+        if not isinstance(sampling, Sampling):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
+            raise blame.error(f"outputs={{{name!r}: ...}} must be a P.Sampling(...), not {sampling!r}.")
+    chosen = {name: parameters.outputs.get(name) or own.get(name) or default for name in outputs}
+    return {name: _normal(sampling, blame) for name, sampling in chosen.items()}
+
+
+def _normal(sampling: Sampling, blame: Blame) -> Sampling:
+    """With the forms of `stop` and `schema` that a `Sampling` made by hand may lack."""
+    return _blamed({"stop": sampling.stop, "schema": sampling.schema}, sampling, blame) or sampling
+
+
+def _blamed(options: Mapping[str, Any], base: Sampling | None, blame: Blame) -> Sampling | None:
+    try:
+        return sampling_from(options, base=base)
+    except DeclarationError as error:
+        raise blame.error(error.message, kind=type(error)) from error

@@ -1,0 +1,99 @@
+"""Waiting for many variables together."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, as_completed
+
+from parrotserve.criteria import Criteria
+from parrotserve.sdk.loop import background
+from parrotserve.sdk.variable import SemanticVariable, ask, timed_out
+
+Gathered = SemanticVariable | Iterable[SemanticVariable]
+
+
+def gather(
+    *variables: Gathered, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None, progress: bool = True
+) -> list[str]:
+    """The values of variables, given one by one or as iterables, in their order.
+
+    All are asked for in one exchange, so that the service sees what belongs together. Raises the first failure as
+    soon as there is one, as `SemanticVariable.get` does; the others go on. With `progress`, a bar is drawn on
+    standard error if that is a terminal.
+    """
+    flat = _flat(variables)
+    background().refuse_here("gather() would block Parrot's own event loop; use agather().")
+    with _asked(flat, perf, timeout) as (futures, flush), _bar(len(flat), shown=progress) as advance:
+        flush()
+        try:
+            for future in as_completed(futures, timeout):
+                future.result()
+                advance()
+        except TimeoutError as error:
+            raise _first_late(flat, futures, timeout) from error
+        return [future.result() for future in futures]
+
+
+async def agather(
+    *variables: Gathered,
+    perf: Criteria | str = Criteria.LATENCY,
+    timeout: float | None = None,  # noqa: ASYNC109 - as everywhere in this API
+) -> list[str]:
+    """`gather`, for coroutines on any asyncio loop; draws no bar."""
+    flat = _flat(variables)
+    if not flat:
+        return []
+    with _asked(flat, perf, timeout) as (futures, flush):
+        asyncio.get_running_loop().call_soon(flush)
+        waits = [asyncio.wrap_future(future) for future in futures]
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_EXCEPTION)
+        errors = [error for each in waits if each.done() and (error := each.exception())]
+        if errors:
+            raise errors[0]
+        if not all(each.done() for each in waits):
+            raise _first_late(flat, futures, timeout)
+        return [each.result() for each in waits]
+
+
+def _flat(variables: Iterable[Gathered]) -> list[SemanticVariable]:
+    flat: list[SemanticVariable] = []
+    for item in variables:
+        flat.extend((item,) if isinstance(item, SemanticVariable) else item)
+    for item in flat:
+        if not isinstance(item, SemanticVariable):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
+            raise TypeError(f"gather() takes semantic variables and iterables of them, not {type(item).__name__}.")
+    return flat
+
+
+@contextlib.contextmanager
+def _asked(
+    variables: list[SemanticVariable], perf: Criteria | str, timeout: float | None
+) -> Generator[tuple[list[Future[str]], Callable[[], None]]]:
+    futures, flush = ask(variables, perf, timeout)
+    try:
+        yield futures, flush
+    finally:
+        for variable, future in zip(variables, futures, strict=True):
+            variable.forget(future)
+
+
+def _first_late(variables: list[SemanticVariable], futures: list[Future[str]], timeout: float | None) -> Exception:
+    late = next((each for each, future in zip(variables, futures, strict=True) if not future.done()), variables[-1])
+    return timed_out(late, timeout)
+
+
+@contextlib.contextmanager
+def _bar(total: int, *, shown: bool) -> Generator[Callable[[], None]]:
+    """Yields what moves the bar on by one."""
+    if not (shown and total > 1 and sys.stderr.isatty()):
+        yield lambda: None
+        return
+    # Imported here: most programs draw no bar.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("gather"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("gather", total=total)
+        yield lambda: progress.advance(task)

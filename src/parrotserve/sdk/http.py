@@ -1,0 +1,202 @@
+"""A transport to a service behind a URL: JSON both ways, server-sent events for what takes time."""
+
+import contextlib
+from collections.abc import AsyncGenerator
+
+import httpx
+from httpx_sse import ServerSentEvent
+from pydantic import TypeAdapter, ValidationError
+
+from parrotserve.errors import IncompatibleVersions, UnknownObject
+from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.protocol import (
+    Accepted,
+    CallOffer,
+    CallResult,
+    Delta,
+    Failure,
+    SessionView,
+    SetValue,
+    Submit,
+    Value,
+    VariableEvent,
+    WaitSpec,
+)
+from parrotserve.sdk.http_client import HttpClient, ended_early
+
+PATIENCE_SECONDS = 15.0
+
+_EVENTS: TypeAdapter[VariableEvent] = TypeAdapter(VariableEvent)
+
+
+class HttpTransport:
+    """Implements `Transport` over HTTP.
+
+    An answer that breaks off is asked for again, and streams go on where they broke: callers see nothing of it,
+    unless the service stays away for `patience` seconds; then they see `ServiceUnavailable`. `delay` adds so many
+    seconds to every HTTP exchange, standing for a network's round trip in measurements. `wire` replaces the network
+    in tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        delay: float = 0.0,
+        patience: float = PATIENCE_SECONDS,
+        wire: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._client = HttpClient(url, api_key=api_key, delay=delay, patience=patience, wire=wire)
+
+    async def open(self) -> None:
+        """Make the connection pool; nothing is sent before the first exchange."""
+        self._client.open()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def submit(self, body: Submit) -> AsyncGenerator[VariableEvent, None]:
+        """See `Transport.submit`."""
+        answer = _Answer(body)
+        async with contextlib.aclosing(self._client.resumed(lambda: self._submit(answer))) as events:
+            async for event in events:
+                yield event
+
+    async def stream(
+        self, session: SessionId, variable: VariableId, offset: int
+    ) -> AsyncGenerator[VariableEvent, None]:
+        """See `Transport.stream`."""
+        path = f"{_variable(session, variable)}/stream"
+        answer = _Answer(Submit(session=session, wait=(WaitSpec(variable=variable, stream=True),)))
+        answer.position[variable] = offset
+
+        async def attempt() -> AsyncGenerator[VariableEvent, None]:
+            sent = self._client.events("GET", path, last_event_id=answer.position[variable])
+            async for event in answer.read(sent):
+                yield event
+
+        async with contextlib.aclosing(self._client.resumed(attempt)) as events:
+            async for event in events:
+                yield event
+
+    async def set_value(self, session: SessionId, variable: VariableId, value: str) -> None:
+        """See `Transport.set_value`."""
+        path = _variable(session, variable)
+        await self._client.repeated(lambda: self._client.call("PUT", path, SetValue(value=value)))
+
+    async def retry(self, session: SessionId, variable: VariableId) -> None:
+        """See `Transport.retry`."""
+        path = f"{_variable(session, variable)}/retry"
+        await self._client.repeated(lambda: self._client.call("POST", path))
+
+    async def cancel(self, session: SessionId, variable: VariableId) -> None:
+        """See `Transport.cancel`."""
+        path = _variable(session, variable)
+        await self._client.repeated(lambda: self._client.call("DELETE", path))
+
+    async def end_session(self, session: SessionId) -> None:
+        """See `Transport.end_session`. A session that has ended already is fine."""
+        with contextlib.suppress(UnknownObject):
+            await self._client.repeated(lambda: self._client.call("DELETE", f"/v1/sessions/{session}"))
+
+    async def session_view(self, session: SessionId) -> SessionView:
+        """See `Transport.session_view`."""
+        response = await self._client.repeated(lambda: self._client.call("GET", f"/v1/sessions/{session}"))
+        with _understood():
+            return SessionView.model_validate_json(response.content)
+
+    async def calls(self, session: SessionId) -> AsyncGenerator[CallOffer, None]:
+        """See `Transport.calls`."""
+        path = f"/v1/sessions/{session}/calls"
+
+        async def attempt() -> AsyncGenerator[CallOffer, None]:
+            async for event in self._client.events("GET", path):
+                with _understood():
+                    offer = CallOffer.model_validate_json(event.data)
+                yield offer
+            # Whether the session has ended or the service stops, the next attempt will tell.
+            raise ended_early()
+
+        heard = False
+        try:
+            async with contextlib.aclosing(self._client.resumed(attempt)) as offers:
+                async for offer in offers:
+                    heard = True
+                    yield offer
+        except UnknownObject:
+            if not heard:
+                raise
+
+    async def put_result(self, session: SessionId, call: CallId, result: CallResult) -> None:
+        """See `Transport.put_result`."""
+        path = f"/v1/sessions/{session}/calls/{call}"
+        await self._client.repeated(lambda: self._client.call("PUT", path, result))
+
+    async def _submit(self, answer: "_Answer") -> AsyncGenerator[VariableEvent, None]:
+        """One attempt: all that is declared, and the waits that are still open."""
+        body = answer.body()
+        if not body.wait:
+            if not answer.accepted:
+                response = await self._client.call("POST", "/v1/submit", body)
+                answer.accepted = True
+                with _understood():
+                    accepted = Accepted.model_validate_json(response.content)
+                yield accepted
+            return
+        async for event in answer.read(self._client.events("POST", "/v1/submit", body)):
+            yield event
+
+
+class _Answer:
+    """What has come of the answer to a submit, over all attempts."""
+
+    def __init__(self, body: Submit) -> None:
+        self._body = body
+        self._open = {wait.variable: wait for wait in body.wait}
+        self.accepted = False
+        self.position: dict[str, int] = {}
+        """Characters of each streamed text that were handed on."""
+
+    def body(self) -> Submit:
+        """What to send now. Declarations go again: those that are known already change nothing."""
+        return self._body.model_copy(update={"wait": tuple(self._open.values())})
+
+    async def read(self, events: AsyncGenerator[ServerSentEvent, None]) -> AsyncGenerator[VariableEvent, None]:
+        """The events of one attempt that are news; `ended_early` is raised after less than all of them."""
+        async with contextlib.aclosing(events) as sent:
+            async for each in sent:
+                with _understood():
+                    event = _EVENTS.validate_json(each.data)
+                news = self._news(event)
+                if news is not None:
+                    yield news
+        if self._open:
+            raise ended_early()
+
+    def _news(self, event: VariableEvent) -> VariableEvent | None:
+        match event:
+            case Accepted():
+                known, self.accepted = self.accepted, True
+                return None if known else event
+            case Delta(variable=variable, offset=offset, text=text):
+                position = self.position.get(variable, 0)
+                self.position[variable] = max(position, offset + len(text))
+                fresh = text[max(position - offset, 0) :]
+                return Delta(variable=variable, offset=max(position, offset), text=fresh) if fresh else None
+            case Value(variable=variable) | Failure(variable=variable):
+                return event if self._open.pop(variable, None) else None
+
+
+def _variable(session: SessionId, variable: VariableId) -> str:
+    return f"/v1/sessions/{session}/variables/{variable}"
+
+
+@contextlib.contextmanager
+def _understood():
+    """Raises `IncompatibleVersions` for an answer that is not of this protocol."""
+    try:
+        yield
+    except ValidationError as error:
+        raise IncompatibleVersions(f"The service's answer is not of this protocol: {error}.") from error

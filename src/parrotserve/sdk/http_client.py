@@ -1,0 +1,238 @@
+"""Exchanges with a service over HTTP: sent, checked, translated, and made again when they break.
+
+Whatever httpx raises becomes an error of `parrotserve.errors` here. An exchange that breaks is made again for as long
+as its patience lasts, provided that the service has been reached: where nobody ever answered, the URL is wrong or
+nothing runs there, and waiting would only hide that.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from httpx_sse import EventSource, ServerSentEvent, SSEError
+from pydantic import ValidationError
+
+from parrotserve.errors import IncompatibleVersions, ParrotError, ServiceUnavailable
+from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, Wire
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 10.0
+SILENCE_SECONDS = 45.0
+"""A service that streams says something at least every 15 seconds; after so long a silence the connection is dead."""
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 2.0
+GATEWAY_ERRORS = frozenset({502, 503, 504})
+
+
+class _Broken(Exception):
+    """An exchange ended before its answer did."""
+
+    def __init__(self, what: str, *, reached: bool = True) -> None:
+        super().__init__(what)
+        self.what = what
+        self.reached = reached
+        """Whether anybody answered the connection."""
+
+
+def ended_early() -> Exception:
+    """The answer ended in good order, but not all of it was there: to be raised within `resumed`."""
+    return _Broken("the answer ended early")
+
+
+class HttpClient:
+    """Speaks Parrot's protocol with one URL.
+
+    `delay`: seconds of waiting before every exchange, which stand for a network's round trip in measurements.
+    `patience`: seconds that a broken exchange is tried again. `wire` replaces the network in tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None,
+        delay: float,
+        patience: float,
+        wire: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = _checked(url)
+        self._headers = {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._delay = delay
+        self._patience = patience
+        self._wire = wire
+        self._client: httpx.AsyncClient | None = None
+        self._reached = False
+
+    def open(self) -> None:
+        """Make the connection pool; nothing is sent."""
+        self._client = httpx.AsyncClient(
+            base_url=self.url,
+            headers=self._headers,
+            timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS, pool=None),
+            # Every thread that waits holds a connection; a limit here would be a deadlock of the program's own.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            transport=self._wire,
+            # A proxy of the environment does not lead back to this machine.
+            trust_env=not _is_loopback(self.url),
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def call(self, method: str, path: str, body: Wire | None = None) -> httpx.Response:
+        """One exchange with a whole answer; once only. Raises what the service refused."""
+        async with self._exchange(method, path, body, {}) as response:
+            return response
+
+    async def events(
+        self, method: str, path: str, body: Wire | None = None, *, last_event_id: int | None = None
+    ) -> AsyncGenerator[ServerSentEvent, None]:
+        """One exchange answered by an event stream; an `error` event is raised."""
+        headers = {"Accept": "text/event-stream"}
+        if last_event_id is not None:
+            headers["Last-Event-ID"] = str(last_event_id)
+        async with self._exchange(method, path, body, headers) as response:
+            try:
+                async for event in EventSource(response).aiter_sse():
+                    if event.event == "error":
+                        raise ErrorAnswer.model_validate_json(event.data).error.to_error()
+                    yield event
+            except SSEError as error:
+                raise self._stranger("answers, but not with the events of a Parrot service") from error
+
+    async def repeated(self, exchange: Callable[[], Awaitable[T]]) -> T:
+        """The result of an exchange that does no harm when made twice, for as long as patience lasts."""
+
+        async def attempt() -> AsyncGenerator[T, None]:
+            yield await exchange()
+
+        async with contextlib.aclosing(self.resumed(attempt)) as results:
+            return await anext(results)
+
+    async def resumed(self, attempt: Callable[[], AsyncIterator[T]]) -> AsyncGenerator[T, None]:
+        """What the attempts yield, one after another, until one ends by itself.
+
+        After one breaks, the next is made: pauses double from 0.1 to 2 seconds, less up to half by chance so that not
+        all clients return at once. Raises `ServiceUnavailable` after `patience` seconds without a word.
+        """
+        pause, since = FIRST_PAUSE, time.monotonic()
+        while True:
+            try:
+                async for item in attempt():
+                    pause, since = FIRST_PAUSE, time.monotonic()
+                    yield item
+                return
+            except _Broken as broken:
+                if not (broken.reached or self._reached):
+                    raise self._unreachable(broken) from broken.__cause__
+                if time.monotonic() + pause > since + self._patience:
+                    raise self._gone(broken) from broken.__cause__
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    @contextlib.asynccontextmanager
+    async def _exchange(
+        self, method: str, path: str, body: Wire | None, headers: dict[str, str]
+    ) -> AsyncGenerator[httpx.Response, None]:
+        """One answer, its head checked; a whole one is read, an event stream is left to the caller."""
+        if self._client is None:
+            raise ServiceUnavailable(f"The connection to {self.url} is closed.")
+        content = None
+        if body is not None:
+            content, headers = (
+                body.model_dump_json(exclude_defaults=True),
+                {**headers, "Content-Type": "application/json"},
+            )
+        try:
+            if self._delay:
+                await asyncio.sleep(self._delay)
+            async with self._client.stream(method, path, content=content, headers=headers) as response:
+                if not _is_event_stream(response):
+                    await response.aread()
+                self._check(response)
+                self._reached = True
+                yield response
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise _Broken(str(error) or type(error).__name__, reached=False) from error
+        except (httpx.TransportError, httpx.StreamError) as error:
+            raise _Broken(str(error) or type(error).__name__) from error
+        except httpx.HTTPError as error:
+            raise ServiceUnavailable(f"{self.url}: {error or type(error).__name__}", url=self.url) from error
+
+    def _check(self, response: httpx.Response) -> None:
+        """Raises what the service refused, or that it is none of ours."""
+        theirs = response.headers.get(PROTOCOL_HEADER)
+        if theirs is None:
+            if response.status_code in GATEWAY_ERRORS:
+                raise _Broken(f"a gateway answered {response.status_code}")
+            raise self._stranger(f"answered {response.status_code} but is not a Parrot service")
+        if response.is_success:
+            if theirs != str(PROTOCOL_VERSION):
+                raise self._incompatible(theirs)
+            return
+        try:
+            raise ErrorAnswer.model_validate_json(response.content).error.to_error()
+        except ValidationError as error:
+            if theirs != str(PROTOCOL_VERSION):
+                raise self._incompatible(theirs) from error
+            message = f"{self.url} answered {response.status_code} in a form that this version does not know."
+            raise ParrotError(message, url=self.url) from error
+
+    def _incompatible(self, theirs: str) -> IncompatibleVersions:
+        return IncompatibleVersions(
+            f"This client speaks protocol {PROTOCOL_VERSION}, the service at {self.url} speaks {theirs}: install the "
+            "same version of parrotserve on both sides."
+        )
+
+    def _stranger(self, what: str) -> ServiceUnavailable:
+        return ServiceUnavailable(
+            f"The server at {self.url} {what}. Check the URL: `parrot serve` prints the right one.", url=self.url
+        )
+
+    def _unreachable(self, broken: _Broken) -> ServiceUnavailable:
+        return ServiceUnavailable(
+            f"No service can be reached at {self.url} ({broken.what}). Check the URL, or start one with `parrot serve`.",
+            url=self.url,
+        )
+
+    def _gone(self, broken: _Broken) -> ServiceUnavailable:
+        return ServiceUnavailable(
+            f"The service at {self.url} went away ({broken.what}) and did not come back within {self._patience:g} "
+            "seconds. Nothing was cancelled: what was asked for can be asked for again.",
+            url=self.url,
+        )
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ServiceUnavailable(f"{url!r} is not the URL of a service; write http://HOST:PORT.", url=url)
+    return url.rstrip("/")
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_event_stream(response: httpx.Response) -> bool:
+    return response.is_success and response.headers.get("content-type", "").startswith("text/event-stream")

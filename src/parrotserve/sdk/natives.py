@@ -1,0 +1,158 @@
+"""Native calls of one session: ordinary functions, run in this process when the service says their inputs are ready."""
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from parrotserve.errors import NativeCallFailed, ParrotError, ServiceUnavailable
+from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.protocol import CallOffer, CallResult
+from parrotserve.sdk.connection import Connection
+from parrotserve.sdk.loop import background
+from parrotserve.sdk.outbox import Named
+
+CONCURRENT_CALLS = 256
+"""Threads of one session that may run native functions at the same time."""
+RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Stands for the value of a variable among the arguments of a native call."""
+
+    variable: VariableId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundCall:
+    """A function with its arguments, `Slot`s where values will be."""
+
+    function: Callable[..., Any]
+    name: str
+    arguments: Mapping[str, Any]
+    inputs: tuple[VariableId, ...]
+    output: Named
+    timeout: float | None
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    """The caller's, so that the function sees the caller's session."""
+
+    def run(self, values: tuple[str, ...]) -> str:
+        """The result as text, in the calling thread. Raises `NativeCallFailed`, with its cause."""
+        filled = dict(zip(self.inputs, values, strict=True))
+        arguments = {name: _fill(value, filled) for name, value in self.arguments.items()}
+        try:
+            result = self.context.run(self._call, arguments)
+            if result is None:
+                raise TypeError("it returned nothing; return the text")
+            return str(result)
+        except Exception as error:
+            # `SystemExit` and its like end the thread, as they should.
+            raise NativeCallFailed(f"Native function {self.name} raised {type(error).__name__}: {error}") from error
+
+    def _call(self, arguments: dict[str, Any]) -> Any:
+        signature = inspect.signature(self.function)
+        bound = signature.bind_partial()
+        bound.arguments.update(arguments)
+        result = self.function(*bound.args, **bound.kwargs)
+        # A loop of its own, so that a coroutine that blocks keeps nobody else waiting.
+        return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+
+
+class NativeCalls:
+    """Answers the service's offers of one session's native calls. On the background loop, but for `add`."""
+
+    def __init__(self, session: SessionId, connection: Connection) -> None:
+        self._session = session
+        self._connection = connection
+        self._pending: dict[CallId, BoundCall] = {}
+        self._running: set[CallId] = set()
+        self._room = asyncio.Semaphore(CONCURRENT_CALLS)
+        self._server: asyncio.Task[None] | None = None
+
+    def add(self, call: CallId, bound: BoundCall) -> None:
+        """Expect an offer of this call; on any thread, before it is declared."""
+        self._pending[call] = bound
+
+    def serve(self) -> None:
+        """Listen for offers, if nobody does."""
+        if self._pending and (self._server is None or self._server.done()):
+            self._server = background().start(self._serve())
+
+    def stop(self) -> None:
+        """Listen no more; functions that run end by themselves, unheard."""
+        self._pending.clear()
+        if self._server is not None:
+            self._server.cancel()
+
+    async def _serve(self) -> None:
+        while self._pending:
+            try:
+                transport = await self._connection.opened()
+                async for offer in transport.calls(self._session):
+                    if offer.id not in self._running:
+                        self._running.add(offer.id)
+                        background().start(self._answer(offer))
+                return
+            except ServiceUnavailable as error:
+                self._interrupt(error)
+                await asyncio.sleep(RETRY_SECONDS)
+            except ParrotError as error:
+                self._interrupt(error)
+                return
+
+    def _interrupt(self, error: ParrotError) -> None:
+        for bound in self._pending.values():
+            bound.output.cell.interrupt(error)
+
+    async def _answer(self, offer: CallOffer) -> None:
+        try:
+            async with self._room:
+                result = await self._result(offer)
+            transport = await self._connection.opened()
+            await transport.put_result(self._session, offer.id, result)
+            self._pending.pop(offer.id, None)
+        except ParrotError as error:
+            bound = self._pending.get(offer.id)
+            if bound is not None:
+                bound.output.cell.interrupt(error)
+        finally:
+            self._running.discard(offer.id)
+
+    async def _result(self, offer: CallOffer) -> CallResult:
+        bound = self._pending.get(offer.id)
+        if bound is None:
+            return CallResult(
+                error=f"Native function {offer.function} is not known to the process that was asked to run it."
+            )
+        run = asyncio.get_running_loop().run_in_executor(None, bound.run, offer.inputs)
+        try:
+            return CallResult(value=await asyncio.wait_for(run, bound.timeout))
+        except TimeoutError:
+            return CallResult(error=f"Native function {bound.name} did not return within {bound.timeout:g} seconds.")
+        except NativeCallFailed as error:
+            bound.output.cell.blame(error.__cause__)
+            return CallResult(error=error.message)
+
+
+def _fill(value: Any, filled: Mapping[VariableId, str]) -> Any:
+    """The argument with texts for its slots; objects without any are the caller's own and pass untouched."""
+    if isinstance(value, Slot):
+        return filled[value.variable]
+    if isinstance(value, list | tuple | dict) and _has_slots(value):
+        if isinstance(value, dict):
+            return {key: _fill(item, filled) for key, item in value.items()}
+        return [_fill(item, filled) for item in value]
+    return value
+
+
+def _has_slots(value: Any) -> bool:
+    if isinstance(value, list | tuple | dict):
+        return any(_has_slots(item) for item in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, Slot)
+
+
+async def _awaited(result: Any) -> Any:
+    return await result

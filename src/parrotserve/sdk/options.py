@@ -1,0 +1,93 @@
+"""The keyword arguments of decorators: sampling parameters, checked by name and by value."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict
+
+from parrotserve.errors import DeclarationError, InvalidSampling, InvalidSchema
+from parrotserve.sampling import Sampling
+from parrotserve.sdk.blame import closest
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `Sampling` as keyword arguments; `stop` may be one text, `schema` a pydantic model."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    stop: str | Iterable[str]
+    seed: int | None
+    min_tokens: int
+    ignore_eos: bool
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    logit_bias: Mapping[int, float]
+    logprobs: int | None
+    schema: Any
+
+
+class FunctionOptions(SamplingOptions, total=False):
+    """Keyword arguments of `SemanticFunction`."""
+
+    model: str | None
+    chat: bool
+    outputs: Mapping[str, Sampling]
+
+
+SAMPLING_FIELDS = frozenset(field.name for field in dataclasses.fields(Sampling))
+
+
+def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raises `DeclarationError` for a keyword that `what` does not have."""
+    names = sorted(known)
+    for name in given:
+        if name not in names:
+            raise DeclarationError(
+                f"{what} has no option {name!r}{closest(name, names)}. There are: {', '.join(names)}.", option=name
+            )
+
+
+def sampling_from(options: Mapping[str, Any], *, base: Sampling | None = None) -> Sampling | None:
+    """`base` with these fields replaced; None for neither.
+
+    Raises `DeclarationError` for an unknown name, `InvalidSampling` and `InvalidSchema` for a value.
+    """
+    if not options:
+        return base
+    check_names(options, SAMPLING_FIELDS, "Sampling")
+    fields = dict(options)
+    if "stop" in fields:
+        fields["stop"] = _texts(fields["stop"])
+    if fields.get("schema") is not None:
+        fields["schema"] = json_schema(fields["schema"])
+    if "logit_bias" in fields:
+        fields["logit_bias"] = dict(fields["logit_bias"])
+    try:
+        return dataclasses.replace(base or Sampling(), **fields)
+    except TypeError as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+        raise InvalidSampling(f"A value of {given} has the wrong type: {error}.") from error
+
+
+def json_schema(schema: Any) -> dict[str, Any]:
+    """A JSON schema as plain data, from itself or from a pydantic model. Raises `InvalidSchema`."""
+    generate = getattr(schema, "model_json_schema", None)
+    plain = generate() if callable(generate) else schema
+    if not isinstance(plain, dict):
+        raise InvalidSchema(f"A schema is a dict or a pydantic model, not {type(schema).__name__}.")
+    try:
+        return json.loads(json.dumps(plain, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InvalidSchema(f"The schema is not JSON: {error}.") from error
+
+
+def _texts(stop: Any) -> tuple[str, ...]:
+    texts = (stop,) if isinstance(stop, str) else tuple(stop)
+    for text in texts:
+        if not isinstance(text, str):
+            raise InvalidSampling(f"stop={stop!r}: stop must be a text or several, not {type(text).__name__}.")
+    return texts

@@ -1,0 +1,190 @@
+"""Sessions: the life of one application run, and which one a call belongs to."""
+
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Self, TypeVar
+
+from parrotserve.criteria import Criteria
+from parrotserve.errors import Cancelled
+from parrotserve.ids import CallId, SessionId, VariableId, new_id
+from parrotserve.protocol import DEFAULT_LEASE_SECONDS, SessionView
+from parrotserve.sdk.cell import FOREVER, Cell
+from parrotserve.sdk.connection import Connection, current_connection
+from parrotserve.sdk.courier import Courier
+from parrotserve.sdk.loop import background
+from parrotserve.sdk.natives import BoundCall
+from parrotserve.sdk.outbox import Declaration, Named, Want
+from parrotserve.sdk.transport import Transport
+
+T = TypeVar("T")
+
+
+class Session:
+    """Owns the variables and calls that are declared in its block.
+
+        with P.Session():
+            code = WritePythonCode("a snake game")
+            print(code.get())
+
+    At the block's end what still runs is cancelled: variables that were read stay readable, others raise
+    `Cancelled`. A block may be entered again while it is open, by other threads too; the session ends when the last
+    one is left. Leaving does not wait for the service; `end()` does. Calls outside of any block belong to a default
+    session of their context.
+
+    `lease_seconds`: the service cancels a session that it has not heard of for so long. While the program lives
+    and holds the session, the service hears of it. `connection`: None for the one in use.
+    """
+
+    def __init__(self, *, lease_seconds: float = DEFAULT_LEASE_SECONDS, connection: Connection | None = None) -> None:
+        self.id = SessionId(new_id("s"))
+        self._courier = Courier(self.id, connection or current_connection(), lease_seconds)
+        self._ids: weakref.WeakKeyDictionary[Cell, VariableId] = weakref.WeakKeyDictionary()
+        self._depth = 0
+        self.declaring = threading.RLock()
+        """Held from the naming of a call's variables to its declaration."""
+        # At exit the connection ends its sessions itself.
+        weakref.finalize(self, self._courier.abandon).atexit = False
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id}{' (ended)' if self.ended else ''}>"
+
+    @property
+    def ended(self) -> bool:
+        """Whether its last block was left, or its connection closed."""
+        return self._courier.ended
+
+    @property
+    def connection(self) -> Connection:
+        """What leads to its service."""
+        return self._courier.connection
+
+    # --- What functions and variables do with it, on any thread ---------------------------------------------
+
+    def id_of(self, cell: Cell) -> VariableId | None:
+        """The variable's id here; None where this session has not seen it."""
+        return self._ids.get(cell)
+
+    def name(self, cell: Cell) -> Named:
+        """Give a variable its id in this session."""
+        identity = VariableId(new_id("v"))
+        self._ids[cell] = identity
+        self._courier.cells[identity] = cell
+        return Named(identity, cell)
+
+    def check_open(self) -> None:
+        """Raises `Cancelled` after the end."""
+        if self.ended:
+            raise Cancelled(f"Session {self.id} has ended; calls belong inside its block.", session=self.id)
+
+    def declare(self, declaration: Declaration, *, native: BoundCall | None = None) -> None:
+        """Take a call; it leaves at the next `flush`, or 5 ms after the last call."""
+        if native is not None:
+            self._courier.natives.add(CallId(declaration.spec.id), native)
+        self._courier.outbox.declare(declaration)
+        self._courier.flush_soon()
+
+    def want(self, cell: Cell, *, criteria: Criteria, timeout: float | None, stream: bool = False) -> None:
+        """Ask the service for a produced variable; leaves with the next `flush`."""
+        until = FOREVER if timeout is None else time.monotonic() + timeout
+        if not self.ended and cell.ask(criteria, stream=stream, until=until):
+            named = Named(self._ids[cell], cell)
+            self._courier.outbox.want(
+                Want(variable=named, criteria=criteria, timeout=timeout, stream=stream, until=until)
+            )
+
+    def flush(self) -> None:
+        """Send what there is, without waiting for it."""
+        if not self.ended:
+            self._courier.flush()
+
+    def call(self, act: Callable[[Transport, SessionId], Awaitable[T]]) -> T:
+        """Do one thing with the service, after what was declared before it, and wait for it."""
+        self.check_open()
+        return self._courier.call(lambda transport: act(transport, self.id))
+
+    def put(self, cell: Cell, value: str) -> None:
+        """Tell the service the value of a variable that it knows as EMPTY."""
+        identity = self._ids[cell]
+        if not self.ended and self._courier.outbox.was_sent(identity):
+            self.call(lambda transport, session: transport.set_value(session, identity, value))
+
+    def retry(self, cell: Cell) -> None:
+        """Run a variable's producer again, and what failed upstream of it."""
+        identity = self._ids[cell]
+        self.call(lambda transport, session: transport.retry(session, identity))
+        # Which of the other failures still hold is for the service to say, when somebody asks.
+        for other in list(self._courier.cells.values()):
+            other.reset()
+
+    def view(self) -> SessionView:
+        """The session's graph with states and timings, as the service sees it."""
+        return self.call(lambda transport, session: transport.session_view(session))
+
+    # --- Its life -------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """End the session now, and wait until the service has freed it."""
+        self._courier.close()
+        background().call(self._courier.end())
+
+    def __enter__(self) -> Self:
+        self.check_open()
+        self._depth += 1
+        _blocks.set((*_blocks.get(), self))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        blocks = _blocks.get()
+        innermost = len(blocks) - 1 - blocks[::-1].index(self)
+        _blocks.set(blocks[:innermost] + blocks[innermost + 1 :])
+        self._depth -= 1
+        if self._depth == 0 and not self.ended:
+            self._courier.close()
+            background().spawn(self._courier.end(flush=error is None))
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+_blocks: ContextVar[tuple[Session, ...]] = ContextVar("parrot_blocks", default=())
+_default: ContextVar[Session | None] = ContextVar("parrot_default_session", default=None)
+
+
+def current_session() -> Session:
+    """The session of the innermost block that is open here, else this context's default session."""
+    blocks = _blocks.get()
+    return blocks[-1] if blocks else _default_session()
+
+
+def session_for(produced_in: Iterable[Session]) -> Session:
+    """The session that a call belongs to, where its inputs were produced in these sessions.
+
+    That of the innermost open block; outside of blocks that of its inputs, so that a thread may go on with what
+    another one began; else the context's default session. Raises `Cancelled` where it has ended.
+    """
+    blocks = _blocks.get()
+    if blocks:
+        session = blocks[-1]
+    else:
+        session = next((each for each in produced_in if not each.ended), None) or _default_session()
+    session.check_open()
+    return session
+
+
+def _default_session() -> Session:
+    session = _default.get()
+    if session is None or session.ended or session.connection is not current_connection():
+        session = Session()
+        _default.set(session)
+    return session

@@ -1,0 +1,284 @@
+"""Semantic variables: text values with at most one producer and any number of consumers."""
+
+import asyncio
+import concurrent.futures
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Self, TypeVar
+from weakref import WeakSet
+
+from parrotserve.criteria import Criteria
+from parrotserve.errors import AlreadyProduced, DeclarationError, ForeignVariable, GetTimeout
+from parrotserve.sampling import FinishReason, TokenLogprob
+from parrotserve.sdk.cell import Cell, State
+from parrotserve.sdk.loop import background, wait_for
+from parrotserve.sdk.outbox import Named
+from parrotserve.sdk.session import Session
+
+T = TypeVar("T")
+
+
+class SemanticVariable:
+    """A text that is known, or will be.
+
+    `SemanticVariable("a snake game")` is READY; `SemanticVariable(name="task")` is EMPTY until `set`; either may
+    be used in any session. What a call of a function returns is produced, and belongs to the call's session.
+
+    `str()` and f-strings give the text once it is known here, and raise `TypeError` before: a prompt never contains
+    a placeholder's representation by accident.
+    """
+
+    __slots__ = ("__weakref__", "_cell", "_session", "_used_in")
+
+    def __init__(self, value: object = None, name: str | None = None) -> None:
+        self._cell = Cell(name=name, value=None if value is None else str(value))
+        self._session: Session | None = None
+        self._used_in: WeakSet[Session] = WeakSet()
+
+    @classmethod
+    def produced(cls, session: Session, name: str) -> tuple[Self, Named]:
+        """A new variable of a session, for the output of a call."""
+        variable = cls(name=name)
+        variable._cell.produced = True
+        variable._session = session
+        return variable, session.name(variable._cell)
+
+    # --- Reading --------------------------------------------------------------------------------------------
+
+    def get(self, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None) -> str:
+        """Wait for the value.
+
+        `perf` says what matters: LATENCY, THROUGHPUT, TTFT or TPOT. Raises `GetTimeout` after `timeout` seconds, which
+        cancels nothing; where the value cannot be had, the error that says why: `RequestFailed`, `Cancelled`,
+        `RequestRefused` and others of `parrotserve.errors`. Interrupted, the variable can be waited for again.
+        """
+        (future,), flush = ask((self,), perf, timeout)
+        flush()
+        return result_of(future, self, timeout)
+
+    async def aget(self, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None) -> str:  # noqa: ASYNC109
+        """`get`, for coroutines on any asyncio loop."""
+        (future,), flush = ask((self,), perf, timeout)
+        # After every other task that is ready now, so that tasks which start to wait together ask together.
+        asyncio.get_running_loop().call_soon(flush)
+        return await aresult_of(future, self, timeout)
+
+    def stream(self, perf: Criteria | str = Criteria.TTFT) -> Iterator[str]:
+        """The text, piece by piece as it grows; from the beginning, whenever it is called.
+
+        Raises what `get` raises, after the pieces that came. Leaving early cancels nothing.
+        """
+        position = 0
+        while (growth := self._growth(position, perf)) is not None:
+            wait_for(growth)
+            piece = self._cell.text[position:]
+            position += len(piece)
+            if piece:
+                yield piece
+        self._raise_failure()
+
+    async def astream(self, perf: Criteria | str = Criteria.TTFT) -> AsyncIterator[str]:
+        """`stream`, for coroutines on any asyncio loop."""
+        position = 0
+        while (growth := self._growth(position, perf)) is not None:
+            await asyncio.wrap_future(growth)
+            piece = self._cell.text[position:]
+            position += len(piece)
+            if piece:
+                yield piece
+        self._raise_failure()
+
+    @property
+    def ready(self) -> bool:
+        """Whether `get` would return at once. Asks the service, as `state` does."""
+        return self.state is State.READY
+
+    @property
+    def state(self) -> State:
+        """EMPTY, PRODUCING, READY, FAILED or CANCELLED; asks the service unless it is final or local."""
+        if self._session is None or self._cell.settled:
+            return self._cell.state
+        identity = self._session.id_of(self._cell)
+        views = {view.id: view for view in self._session.view().variables}
+        if self._cell.settled or identity is None or identity not in views:
+            return self._cell.state
+        return State(views[identity].state.lower())
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is known here to have FAILED or been CANCELLED; asks nobody."""
+        return self._cell.state in (State.FAILED, State.CANCELLED)
+
+    @property
+    def name(self) -> str | None:
+        """For people: what it was called where it was declared."""
+        return self._cell.name
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the output ended; None until the value was got, and for values that were set."""
+        return self._cell.reason
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Log-probabilities of the output's tokens, if its sampling asked for them; empty until the value was got."""
+        return self._cell.logprobs
+
+    # --- Acting ---------------------------------------------------------------------------------------------
+
+    def set(self, text: object) -> None:
+        """Give an EMPTY variable its value. Raises `AlreadyProduced` where it has a producer or a value."""
+        if self._cell.produced:
+            raise AlreadyProduced(f"{self!r} is produced by a call; only a variable without a producer can be set.")
+        if not self._cell.resolve(str(text)):
+            raise AlreadyProduced(f"{self!r} has a value; make a new SemanticVariable for another one.")
+        for session in list(self._used_in):
+            session.put(self._cell, str(text))
+
+    def retry(self) -> None:
+        """Run the failed or cancelled producer again, and what failed upstream of it."""
+        self._producing_session("retry").retry(self._cell)
+
+    def cancel(self) -> None:
+        """Cancel the producer, and producers upstream that nothing else needs."""
+        session = self._producing_session("cancel")
+        (named, _) = self.named_in(session)
+        session.call(lambda transport, owner: transport.cancel(owner, named.id))
+
+    # --- For functions --------------------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session | None:
+        """The session that produces it; None where nothing does."""
+        return self._session
+
+    def check_usable_in(self, session: Session) -> None:
+        """Raises `ForeignVariable` for what another session produces."""
+        if self._session is not None and self._session is not session:
+            raise ForeignVariable(
+                f"{self!r} belongs to session {self._session.id}{' (ended)' if self._session.ended else ''} and "
+                f"cannot be used in {session.id}: call both functions in one `with P.Session()` block (in threads, "
+                "enter the same session), or pass the text that `get()` returns.",
+                variable=self.name or "",
+                session=self._session.id,
+            )
+
+    def named_in(self, session: Session) -> tuple[Named, bool]:
+        """The variable with its id in this session, and whether the session had not seen it before."""
+        identity = session.id_of(self._cell)
+        if identity is not None:
+            return Named(identity, self._cell), False
+        self._used_in.add(session)
+        return session.name(self._cell), True
+
+    def want(self, criteria: Criteria, timeout: float | None, *, stream: bool = False) -> None:
+        """Ask the service for the value, if a call produces it and it is not known yet; leaves with the next flush."""
+        if self._session is not None and not self._cell.settled:
+            self._session.want(self._cell, criteria=criteria, timeout=timeout, stream=stream)
+
+    def value_future(self) -> Future[str]:
+        """The value, or its error."""
+        return self._cell.wait()
+
+    def forget(self, future: Future[str]) -> None:
+        """Nobody waits for this `value_future` any more."""
+        self._cell.forget(future)
+
+    def _growth(self, position: int, perf: Criteria | str) -> Future[None] | None:
+        """Done when there is text beyond this position; None where there will be none."""
+        if self._cell.settled and len(self._cell.text) <= position:
+            return None
+        growth = self._cell.grown(position)
+        self.want(criteria_of(perf), None, stream=True)
+        if self._session is not None and not growth.done():
+            self._session.flush()
+        return growth
+
+    def _raise_failure(self) -> None:
+        error = self._cell.error()
+        if error is not None:
+            raise error
+
+    def _producing_session(self, what: str) -> Session:
+        if self._session is None:
+            raise DeclarationError(f"{self!r} has no producer to {what}.")
+        return self._session
+
+    # --- As text --------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        name = f" {self.name}" if self.name else ""
+        value = self._cell.value
+        shown = "" if value is None else f": {value if len(value) <= 40 else value[:39] + '…'!r}"
+        return f"<SemanticVariable{name} {self._cell.state.name}{shown}>"
+
+    def __str__(self) -> str:
+        if self._cell.value is None:
+            raise TypeError(
+                f"{self!r} has no text here yet: pass the variable itself to a function, or get() its text first."
+            )
+        return self._cell.value
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+
+def criteria_of(perf: Criteria | str) -> Criteria:
+    """Raises `DeclarationError` for what is no criteria."""
+    try:
+        return Criteria(perf)
+    except ValueError as error:
+        known = ", ".join(each.name for each in Criteria)
+        raise DeclarationError(f"perf={perf!r} is none of {known}.") from error
+
+
+def ask(
+    variables: Iterable[SemanticVariable], perf: Criteria | str, timeout: float | None
+) -> tuple[list[Future[str]], Callable[[], None]]:
+    """Ask for all of these at once: futures of their values, and what sends the question."""
+    criteria = criteria_of(perf)
+    asked = tuple(variables)
+    futures = [variable.value_future() for variable in asked]
+    for variable in asked:
+        variable.want(criteria, timeout)
+    sessions = {
+        id(each.session): each.session for each, future in zip(asked, futures, strict=True) if not future.done()
+    }
+
+    def flush() -> None:
+        for session in sessions.values():
+            if session is not None:
+                session.flush()
+
+    return futures, flush
+
+
+def result_of(future: Future[str], variable: SemanticVariable, timeout: float | None) -> str:
+    """The value, waited for in this thread."""
+    if not future.done():
+        background().refuse_here("get() would block Parrot's own event loop; use aget().")
+    try:
+        return wait_for(future, timeout)
+    except (TimeoutError, concurrent.futures.TimeoutError) as error:
+        raise timed_out(variable, timeout) from error
+    finally:
+        variable.forget(future)
+
+
+async def aresult_of(future: Future[str], variable: SemanticVariable, timeout: float | None) -> str:  # noqa: ASYNC109
+    """The value, waited for in this task."""
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+    except TimeoutError as error:
+        raise timed_out(variable, timeout) from error
+    finally:
+        variable.forget(future)
+
+
+def timed_out(variable: SemanticVariable, timeout: float | None) -> GetTimeout:
+    """The error of a wait that took too long."""
+    seconds = timeout or 0.0
+    return GetTimeout(
+        f"{variable!r} was not ready within {seconds:g} seconds; nothing was cancelled, and it can be got again.",
+        variable=variable.name or "",
+    )
