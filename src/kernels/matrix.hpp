@@ -16,7 +16,13 @@ constexpr int rows_of_group(int panels) { return panels == 3 ? 8 : 12; }
 #else
 #define PARROT_NARROW 1
 constexpr int kPageGroup = 1;
+#if defined(__AVX2__)
 constexpr int rows_of_group(int) { return 5; }
+#elif defined(__aarch64__)
+constexpr int rows_of_group(int) { return 4; }
+#else
+constexpr int rows_of_group(int) { return 2; }
+#endif
 #endif
 constexpr int group_of(int panels) {
   return kPageGroup > 1 && panels % 3 == 0 ? 3 : panels % kPageGroup == 0 ? kPageGroup : 1;
@@ -56,13 +62,14 @@ class Aligned {
 template <int R, int P, class B>
 static inline void micro(const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
                          std::size_t out_stride, const std::uint16_t* ahead, std::size_t ahead_step) {
-  F32x16 acc[R][P];
+  constexpr int kVectors = kLanes / kTileLanes;  // of a panel
+  TileVector acc[R][P * kVectors];
   for (int r = 0; r < R; ++r)
-    for (int p = 0; p < P; ++p) acc[r][p] = F32x16{};
+    for (int v = 0; v < P * kVectors; ++v) acc[r][v] = TileVector{};
   for (int k = 0; k < pairs; ++k) {
-    PanelVector panel[P];
+    PanelVector panel[P * kVectors];
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) panel[p] = load_panel(b(p, k));
+    for (int v = 0; v < P * kVectors; ++v) panel[v] = load_panel(b(v / kVectors, k) + v % kVectors * 2 * kTileLanes);
     if (ahead) {
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) prefetch_l2(ahead + k * ahead_step + p * kPanel);
@@ -71,13 +78,14 @@ static inline void micro(const Activation* a, std::size_t a_stride, int pairs, c
     for (int r = 0; r < R; ++r) {
       const PairVector pair = splat_pair(a + r * a_stride + 2 * k);
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) accumulate(acc[r][p], pair, panel[p]);
+      for (int v = 0; v < P * kVectors; ++v) accumulate(acc[r][v], pair, panel[v]);
     }
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) store(out + r * out_stride + p * kLanes, acc[r][p]);
+    for (int v = 0; v < P * kVectors; ++v)
+      __builtin_memcpy(out + r * out_stride + v * kTileLanes, &acc[r][v], sizeof(TileVector));
 }
 
 template <int P, class B, int... Rs>

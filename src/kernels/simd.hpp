@@ -79,11 +79,14 @@ static inline float from_bf16(std::uint16_t value) {
 }
 
 // What a variant keeps its activations in, and products of pairs of them with pairs of bf16 weights: a panel vector
-// holds 16 columns x 2 consecutive k, a pair a row's two values of the same k.
+// holds kTileLanes columns x 2 consecutive k, a pair a row's two values of the same k.
 // acc[lane] += a[0] * b[lane][0] + a[1] * b[lane][1]
+// Here the vectors are the target's own, for the compiler lowers wider ones through memory.
 #if defined(PARROT_HAS_BF16)
 
 typedef std::uint16_t Activation;
+constexpr int kTileLanes = 16;
+typedef F32x16 TileVector;
 typedef __m512bh PanelVector;
 typedef __m512bh PairVector;
 
@@ -98,15 +101,24 @@ static inline PairVector splat_pair(const Activation* from) {
   __builtin_memcpy(&pair, from, sizeof pair);
   return (__m512bh)_mm512_set1_epi32(static_cast<int>(pair));
 }
-static inline void accumulate(F32x16& acc, PairVector a, PanelVector b) {
+static inline void accumulate(TileVector& acc, PairVector a, PanelVector b) {
   acc = (F32x16)_mm512_dpbf16_ps((__m512)acc, a, b);
 }
 
 #else
 
 typedef float Activation;
+#if defined(__AVX512F__)
+constexpr int kTileLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kTileLanes = 8;
+#else
+constexpr int kTileLanes = 4;
+#endif
+typedef float TileVector __attribute__((vector_size(4 * kTileLanes)));
+typedef std::uint32_t TileBits __attribute__((vector_size(4 * kTileLanes)));
 struct PanelVector {
-  F32x16 first, second;
+  TileVector first, second;
 };
 struct PairVector {
   float first, second;
@@ -116,12 +128,12 @@ static inline Activation to_activation(float value) { return value; }
 static inline void store_activations(Activation* to, F32x16 v) { store(to, v); }
 
 static inline PanelVector load_panel(const std::uint16_t* from) {
-  U32x16 bits;
+  TileBits bits;
   __builtin_memcpy(&bits, from, sizeof bits);
-  return {(F32x16)(bits << 16), (F32x16)(bits & 0xffff0000u)};
+  return {(TileVector)(bits << 16), (TileVector)(bits & 0xffff0000u)};
 }
 static inline PairVector splat_pair(const Activation* from) { return {from[0], from[1]}; }
-static inline void accumulate(F32x16& acc, const PairVector& a, const PanelVector& b) {
+static inline void accumulate(TileVector& acc, const PairVector& a, const PanelVector& b) {
   acc += b.first * a.first;
   acc += b.second * a.second;
 }
