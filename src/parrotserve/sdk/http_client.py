@@ -10,7 +10,7 @@ import contextlib
 import ipaddress
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -121,7 +121,7 @@ class HttpClient:
         async with contextlib.aclosing(self.resumed(attempt)) as results:
             return await anext(results)
 
-    async def resumed(self, attempt: Callable[[], AsyncIterator[T]]) -> AsyncGenerator[T, None]:
+    async def resumed(self, attempt: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
         """What the attempts yield, one after another, until one ends by itself.
 
         After one breaks, the next is made: pauses double from 0.1 to 2 seconds, less up to half by chance so that not
@@ -130,9 +130,10 @@ class HttpClient:
         pause, since = FIRST_PAUSE, time.monotonic()
         while True:
             try:
-                async for item in attempt():
-                    pause, since = FIRST_PAUSE, time.monotonic()
-                    yield item
+                async with contextlib.aclosing(attempt()) as items:
+                    async for item in items:
+                        pause, since = FIRST_PAUSE, time.monotonic()
+                        yield item
                 return
             except _Broken as broken:
                 if not (broken.reached or self._reached):
@@ -151,10 +152,8 @@ class HttpClient:
             raise ServiceUnavailable(f"The connection to {self.url} is closed.")
         content = None
         if body is not None:
-            content, headers = (
-                body.model_dump_json(exclude_defaults=True),
-                {**headers, "Content-Type": "application/json"},
-            )
+            content = body.model_dump_json()
+            headers = {**headers, "Content-Type": "application/json"}
         try:
             if self._delay:
                 await asyncio.sleep(self._delay)
@@ -203,7 +202,8 @@ class HttpClient:
 
     def _unreachable(self, broken: _Broken) -> ServiceUnavailable:
         return ServiceUnavailable(
-            f"No service can be reached at {self.url} ({broken.what}). Check the URL, or start one with `parrot serve`.",
+            f"No service can be reached at {self.url} ({broken.what}). Check the URL, or start a service there with "
+            "`parrot serve`.",
             url=self.url,
         )
 
