@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from dense import dense_logits, random_weights, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
-from dense import dense_logits, random_weights, tiny_config
 
 from parrotserve.engines.native import attention
 from parrotserve.engines.native.backend import FloatArray
