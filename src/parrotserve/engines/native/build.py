@@ -6,15 +6,24 @@ import sys
 from pathlib import Path
 
 from parrotserve.engines.base import Capability, EngineDescription
+from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.cache import KvCache, NaiveCache
+from parrotserve.engines.native.kernels import BLOCK_TOKENS, KernelsBackend, variants
 from parrotserve.engines.native.loop import NativeCore
 from parrotserve.engines.native.reference import ReferenceBackend
-from parrotserve.engines.native.settings import PAGE_TOKENS, CoreSettings, Launch, NativeSettings
+from parrotserve.engines.native.settings import (
+    PAGE_TOKENS,
+    BackendName,
+    CoreSettings,
+    Launch,
+    NativeSettings,
+    usable_cores,
+)
 from parrotserve.errors import EngineFailed
 from parrotserve.models.config import ModelConfig, load_config
 from parrotserve.models.files import ModelFiles
 from parrotserve.models.tokenizer import load_tokenizer
-from parrotserve.models.weights import load_weights
+from parrotserve.models.weights import ModelWeights, load_weights
 
 _MIB = 1 << 20
 _MOST_BY_DEFAULT = 1024 * _MIB
@@ -27,10 +36,13 @@ def build_engine(launch: Launch) -> tuple[EngineDescription, NativeCore]:
     files = ModelFiles(launch.model, Path(launch.path), launch.format)
     config = load_config(files)
     tokenizer = load_tokenizer(files)
-    pages = _pages(settings, config)
-    backend = ReferenceBackend(load_weights(files, config), config, pages=pages, page_tokens=PAGE_TOKENS)
+    backend_name = _backend_name(settings.backend)
+    page_bytes = _page_bytes(backend_name, config)
+    pages = _pages(settings, page_bytes)
+    backend = _backend(backend_name, load_weights(files, config), config, pages, settings.threads)
     cache = (KvCache if settings.share else NaiveCache)(pages, PAGE_TOKENS)
-    core_settings = _core_settings(settings, config, cache_tokens=pages * PAGE_TOKENS)
+    align_tokens = BLOCK_TOKENS if backend_name is BackendName.KERNELS else 1
+    core_settings = _core_settings(settings, config, cache_tokens=pages * PAGE_TOKENS, align_tokens=align_tokens)
     description = EngineDescription(
         model=launch.model,
         context_length=core_settings.context_length,
@@ -39,7 +51,7 @@ def build_engine(launch: Launch) -> tuple[EngineDescription, NativeCore]:
         credits=settings.credits,
         capabilities=frozenset(Capability),
     )
-    _announce(description, config)
+    _announce(description, backend_name, page_bytes)
     return description, NativeCore(backend, cache, tokenizer, core_settings)
 
 
@@ -51,9 +63,31 @@ def default_kv_bytes() -> int:
     return min(_MOST_BY_DEFAULT, memory // 8)
 
 
-def _pages(settings: NativeSettings, config: ModelConfig) -> int:
+def _backend_name(asked: BackendName) -> BackendName:
+    if asked is BackendName.AUTO:
+        return BackendName.KERNELS if variants() else BackendName.REFERENCE
+    if asked is BackendName.KERNELS and not variants():
+        raise EngineFailed(
+            "The kernels backend needs the compiled extension, which is not installed: install a C++17 compiler and "
+            "install Parrot again, or use the reference backend."
+        )
+    return asked
+
+
+def _backend(name: BackendName, weights: ModelWeights, config: ModelConfig, pages: int, threads: int | None) -> Backend:
+    if name is BackendName.KERNELS:
+        return KernelsBackend(weights, config, pages=pages, threads=threads or usable_cores())
+    return ReferenceBackend(weights, config, pages=pages, page_tokens=PAGE_TOKENS)
+
+
+def _page_bytes(name: BackendName, config: ModelConfig) -> int:
+    if name is BackendName.KERNELS:
+        return KernelsBackend.page_bytes(config)
+    return ReferenceBackend.page_bytes(config, PAGE_TOKENS)
+
+
+def _pages(settings: NativeSettings, page_bytes: int) -> int:
     budget = settings.kv_bytes if settings.kv_bytes is not None else default_kv_bytes()
-    page_bytes = ReferenceBackend.page_bytes(config, PAGE_TOKENS)
     if budget < page_bytes:
         raise EngineFailed(
             f"A KV cache of {budget:,} bytes holds nothing: one page of this model's KV takes {page_bytes:,} bytes."
@@ -61,7 +95,9 @@ def _pages(settings: NativeSettings, config: ModelConfig) -> int:
     return budget // page_bytes
 
 
-def _core_settings(settings: NativeSettings, config: ModelConfig, *, cache_tokens: int) -> CoreSettings:
+def _core_settings(
+    settings: NativeSettings, config: ModelConfig, *, cache_tokens: int, align_tokens: int
+) -> CoreSettings:
     model_limits = config.context_length <= cache_tokens
     return CoreSettings(
         context_length=min(config.context_length, cache_tokens),
@@ -71,14 +107,14 @@ def _core_settings(settings: NativeSettings, config: ModelConfig, *, cache_token
         credits=settings.credits,
         group=settings.group,
         share=settings.share,
+        align_tokens=align_tokens,
     )
 
 
-def _announce(description: EngineDescription, config: ModelConfig) -> None:
-    pages = description.cache_tokens // description.page_tokens
-    mib = pages * ReferenceBackend.page_bytes(config, PAGE_TOKENS) / _MIB
+def _announce(description: EngineDescription, backend: BackendName, page_bytes: int) -> None:
+    mib = description.cache_tokens // description.page_tokens * page_bytes / _MIB
     print(
-        f"{description.model}: context of {description.context_length:,} tokens, "
+        f"{description.model} on the {backend} backend: context of {description.context_length:,} tokens, "
         f"KV cache of {description.cache_tokens:,} tokens in {mib:,.1f} MiB",
         file=sys.stderr,
         flush=True,

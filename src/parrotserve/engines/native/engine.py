@@ -1,9 +1,8 @@
 """The native engine as the service sees it: a process that runs one model on this machine's CPU."""
 
-import os
 import sys
 
-from parrotserve.engines.native.settings import Launch, NativeSettings
+from parrotserve.engines.native.settings import Launch, NativeSettings, usable_cores
 from parrotserve.engines.process import ProcessEngine
 from parrotserve.ids import EngineId
 from parrotserve.models.files import ModelFiles
@@ -23,15 +22,10 @@ class NativeEngine(ProcessEngine):
         settings: NativeSettings | None = None,
     ) -> None:
         settings = settings or NativeSettings()
-        threads = settings.threads or _cores()
+        threads = settings.threads or usable_cores()
         super().__init__(
             id,
             [sys.executable, "-m", "parrotserve.engines.native"],
             Launch(model=model, path=str(files.path.absolute()), format=files.format, settings=settings),
             env={name: str(threads) for name in _THREAD_VARIABLES},
         )
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

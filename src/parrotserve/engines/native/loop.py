@@ -99,7 +99,10 @@ class NativeCore:
     def _run(self, plan: Sequence[Planned]) -> None:
         started = self._clock()
         batch, order = build_batch(
-            [_rows(planned) for planned in plan], self._cache.page_tokens, group=self._settings.group
+            [_rows(planned) for planned in plan],
+            self._cache.page_tokens,
+            group=self._settings.group,
+            align_tokens=self._settings.align_tokens,
         )
         logits = self._backend.step(batch)
         for planned in plan:

@@ -1,6 +1,8 @@
 """What can be set about a native engine."""
 
+import os
 from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
@@ -10,6 +12,15 @@ DEFAULT_PREFILL_CHUNK = 512
 DEFAULT_MAX_RUNNING = 64
 DEFAULT_CREDITS = 1024
 PAGE_TOKENS = 16
+
+
+class BackendName(StrEnum):
+    """What computes an engine's steps."""
+
+    AUTO = "auto"
+    """`kernels` where the compiled extension is installed, else `reference`."""
+    KERNELS = "kernels"
+    REFERENCE = "reference"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +41,8 @@ class CoreSettings:
     """Whether attention reads KV that sequences share once for all of them."""
     share: bool = True
     """Whether sequences share the KV of equal prefixes."""
+    align_tokens: int = 1
+    """Attention's shared spans begin and end at multiples of this."""
 
     def __post_init__(self) -> None:
         for name in ("context_length", "prefill_chunk", "max_running", "credits"):
@@ -39,6 +52,8 @@ class CoreSettings:
 
 class NativeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What can be set about a native engine; the defaults suit a laptop."""
+
+    backend: BackendName = BackendName.AUTO
 
     kv_bytes: int | None = None
     """Memory for KV. None: an eighth of this machine's, at most 1 GiB; no more is taken than is used."""
@@ -50,7 +65,7 @@ class NativeSettings(msgspec.Struct, frozen=True, kw_only=True):
     share: bool = True
     """Whether sequences share the KV of equal prefixes."""
     threads: int | None = None
-    """Threads of a matrix product. None: one a core."""
+    """Threads that compute a step. None: one a core."""
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,3 +76,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     format: ModelFormat
     settings: NativeSettings
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
