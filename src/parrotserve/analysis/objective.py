@@ -1,0 +1,78 @@
+"""Objective deduction: what each request is scheduled for, from what somebody waits for.
+
+After section 5.2 of "Parrot: Efficient Serving of LLM-based Applications with Semantic Variable" (OSDI 2024).
+From a result that is waited for urgently, walk upstream. Requests at the same distance from the result (the
+longest path counts, in requests) are a *stage*. A stage of one is serial: the result comes no sooner than it
+ends, so it is latency-sensitive. A stage of several is a task group: only its last member's end counts. A request
+that several results need takes the strictest objective; what no urgent result needs is there for throughput.
+Native calls pass the walk on and are no stage.
+"""
+
+import heapq
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+
+from parrotserve.criteria import Objective
+from parrotserve.graph.objects import Producer, Request, Variable
+
+_STRICTEST_FIRST = list(Objective)
+
+
+def stricter(one: Objective, other: Objective) -> bool:
+    """Whether the first objective is stricter than the second."""
+    return _STRICTEST_FIRST.index(one) < _STRICTEST_FIRST.index(other)
+
+
+def deduce(results: Iterable[Variable], rewired: AbstractSet[Producer]) -> dict[Request, Objective]:
+    """New objectives of unfinished requests upstream of these urgent results, where they are stricter than now.
+
+    `rewired` are producers that came or came back since objectives were last deduced, with all that is downstream
+    of them. Everywhere else a latency-sensitive request is a sign that what lies upstream of it has been walked.
+    """
+    found: dict[Request, Objective] = {}
+    for result in results:
+        for stage in _stages(result, found, rewired):
+            objective = Objective.LATENCY if len(stage) == 1 else Objective.GROUP
+            for request in stage:
+                if stricter(objective, found.get(request, request.objective)):
+                    found[request] = objective
+    return found
+
+
+def _stages(
+    result: Variable, found: dict[Request, Objective], rewired: AbstractSet[Producer]
+) -> Iterable[list[Request]]:
+    """The stages upstream of a result, as far as they may bring something new.
+
+    Producers are taken by falling depth, so that each comes after all that need it and its distance is final.
+    When one latency-sensitive request is all that is left and is a stage alone, everything further upstream passes
+    through it and was walked when it became so: chains are walked once, however many results hang on them.
+    """
+    first = result.producer
+    if first is None or first.finished:
+        return ()
+    levels: dict[Producer, int] = {first: 0}
+    pending = [(-first.depth, first.arrival, first)]
+    stages: list[list[Request]] = []
+    while pending:
+        _, _, producer = heapq.heappop(pending)
+        level = levels[producer]
+        if isinstance(producer, Request):
+            alone = not pending and level == len(stages)
+            if (
+                alone
+                and found.get(producer, producer.objective) is Objective.LATENCY
+                and (producer in found or producer not in rewired)
+            ):
+                break
+            stages += [[] for _ in range(level + 1 - len(stages))]
+            stages[level].append(producer)
+            level += 1
+        for variable in producer.inputs:
+            needed = variable.producer
+            if needed is None or needed.finished:
+                continue
+            if needed not in levels:
+                heapq.heappush(pending, (-needed.depth, needed.arrival, needed))
+            levels[needed] = max(level, levels.get(needed, 0))
+    return stages

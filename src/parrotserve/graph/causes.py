@@ -1,0 +1,30 @@
+"""Why something has no value: the first failure or cancellation, told to everybody downstream of it."""
+
+from dataclasses import dataclass
+
+from parrotserve.errors import ParrotError
+from parrotserve.ids import EngineId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """The first failure or cancellation of a chain of them."""
+
+    error: ParrotError
+    """As it was reported: its class and details are kept in all that follows from it."""
+    sentence: str
+    """What happened first, such as `'Write' (r-1) failed on engine native-0: out of memory`."""
+    origin: str | None = None
+    """The request or native call that fell first; None where no one of them did (a session ended)."""
+    engine: EngineId | None = None
+
+    def error_of(self, *, producer: str, function: str, label: str) -> ParrotError:
+        """The error of a request or native call (and of its outputs) that fell for this cause."""
+        details = {**self.error.details, "request": producer, "function": function}
+        if self.engine is not None:
+            details["engine"] = self.engine
+        if self.origin == producer:
+            return type(self.error)(self.sentence, **details)
+        if self.origin is not None:
+            details["upstream"] = self.origin
+        return type(self.error)(f"{label} was not run: {self.sentence}", **details)

@@ -1,0 +1,27 @@
+"""What one event changes: gathered while the graph takes the event in, then acted on."""
+
+from dataclasses import dataclass, field
+
+from parrotserve.graph.decisions import Decision
+from parrotserve.graph.objects import Producer, Request, Variable
+from parrotserve.ids import EngineId, RequestId, VariableId
+
+
+@dataclass(slots=True, eq=False)
+class Changes:
+    """The decisions so far, and what the scheduler has to know."""
+
+    now: float
+    decisions: list[Decision] = field(default_factory=list[Decision])
+    queued: list[Request] = field(default_factory=list[Request])
+    """They wait for an engine now."""
+    unqueued: list[Request] = field(default_factory=list[Request])
+    """They did, and no longer do."""
+    freed: list[tuple[EngineId, RequestId]] = field(default_factory=list[tuple[EngineId, RequestId]])
+    """These engines no longer run these requests."""
+    rewired: list[Producer] = field(default_factory=list[Producer])
+    """New or revived, with all that is downstream of them: what they are scheduled for is to be deduced."""
+    asked: list[Variable] = field(default_factory=list[Variable])
+    """Somebody waits for them now who did not before."""
+    streams: dict[Request, set[VariableId]] = field(default_factory=dict[Request, set[VariableId]])
+    """Outputs of running requests that somebody streams now."""

@@ -1,0 +1,231 @@
+"""How values, failures and cancellations move through the graph.
+
+All loops are iterative (a graph may be a chain of any length), and their cost is proportional to what they
+change: nothing here looks at a session, or at a producer, that the event does not reach.
+"""
+
+from collections.abc import Iterable
+
+from parrotserve.errors import Cancelled, NativeCallFailed, ParrotError
+from parrotserve.graph.causes import Cause
+from parrotserve.graph.changes import Changes
+from parrotserve.graph.decisions import CancelSequence, OfferCall, PublishFailure, PublishValue, RevokeCall
+from parrotserve.graph.graph import Graph
+from parrotserve.graph.objects import Call, Producer, Request, Variable
+from parrotserve.graph.states import ProducerState, VariableState
+from parrotserve.sampling import FinishReason
+
+
+def fill(graph: Graph, variable: Variable, value: str, reason: FinishReason | None, changes: Changes) -> None:
+    """A variable has its value: it is READY, and so is whatever waited only for it."""
+    variable.value, variable.reason = value, reason
+    variable.move(VariableState.READY, changes.now, "its value is known")
+    changes.decisions.append(PublishValue(variable=variable.id, value=value, reason=reason))
+    consumers, variable.consumers, variable.fallen_consumers = variable.consumers, {}, {}
+    for consumer in consumers:
+        consumer.missing -= 1
+        if consumer.missing == 0:
+            begin(graph, consumer, changes)
+
+
+def begin(graph: Graph, producer: Producer, changes: Changes) -> None:
+    """All inputs are known: queue a request for an engine, hand a native call to the client."""
+    producer.times.ready = changes.now
+    if isinstance(producer, Request):
+        producer.move(ProducerState.QUEUED, changes.now, "its inputs are known")
+        changes.queued.append(producer)
+        return
+    producer.move(ProducerState.OFFERED, changes.now, "its inputs are known")
+    producer.times.started = changes.now
+    if producer.spec.timeout is not None:
+        graph.deadlines.put(producer, changes.now + producer.spec.timeout)
+    values = {variable.id: variable.value or "" for variable in producer.inputs}
+    changes.decisions.append(
+        OfferCall(
+            session=producer.session.id,
+            call=producer.id,
+            function=producer.function,
+            inputs=tuple(values[variable] for variable in producer.spec.inputs),
+        )
+    )
+
+
+def finish(producer: Producer, changes: Changes) -> None:
+    """A producer has made all of its outputs."""
+    producer.move(ProducerState.DONE, changes.now, "all outputs are known")
+    producer.times.ended = changes.now
+
+
+def fail(graph: Graph, producer: Producer, error: ParrotError, changes: Changes) -> None:
+    """A producer fails, and with it all that needs its outputs."""
+    where = f" on engine {producer.engine}" if isinstance(producer, Request) and producer.engine else ""
+    cause = Cause(
+        error=error,
+        sentence=f"{producer} failed{where}: {error.message}",
+        origin=producer.id,
+        engine=producer.engine if isinstance(producer, Request) else None,
+    )
+    fall(graph, [producer], cause, ProducerState.FAILED, changes)
+
+
+def cancel(graph: Graph, variable: Variable, changes: Changes) -> None:
+    """Cancel a variable's producer, what is downstream of it, and what upstream nothing else needs."""
+    producer = variable.producer
+    if producer is None:
+        sentence = f"{variable} was cancelled before anything produced it"
+        cause = Cause(error=Cancelled(sentence), sentence=sentence)
+        _lose(variable, cause, Cancelled(sentence), VariableState.CANCELLED, changes)
+        fallen = fall(graph, list(variable.consumers), cause, ProducerState.CANCELLED, changes, by_input=True)
+    else:
+        sentence = f"{producer} was cancelled"
+        cause = Cause(error=Cancelled(sentence), sentence=sentence, origin=producer.id)
+        fallen = fall(graph, [producer], cause, ProducerState.CANCELLED, changes)
+    _cancel_unneeded(graph, fallen, cause, changes)
+
+
+def _cancel_unneeded(graph: Graph, fallen: Iterable[Producer], cause: Cause, changes: Changes) -> None:
+    """Cancel producers upstream of cancelled ones whose remaining outputs nobody needs any more."""
+    pending = list(fallen)
+    while pending:
+        for variable in pending.pop().inputs:
+            producer = variable.producer
+            if producer is None or producer.finished or _needed(producer):
+                continue
+            sentence = f"{producer} was cancelled, for nothing needs it any more: {cause.sentence}"
+            own = Cause(error=cause.error, sentence=sentence, origin=producer.id)
+            pending += fall(graph, [producer], own, ProducerState.CANCELLED, changes)
+
+
+def _needed(producer: Producer) -> bool:
+    return any(not output.settled and (output.asked or output.consumers) for output in producer.outputs)
+
+
+def fall(
+    graph: Graph,
+    producers: list[Producer],
+    cause: Cause,
+    state: ProducerState,
+    changes: Changes,
+    *,
+    by_input: bool = False,
+) -> list[Producer]:
+    """End producers without their outputs, and everything downstream; return all that ended.
+
+    `by_input` says whether the given ones themselves end only because an input did.
+    """
+    fallen: list[Producer] = []
+    pending = [(producer, by_input) for producer in reversed(producers)]
+    while pending:
+        producer, by_input = pending.pop()
+        if producer.finished:
+            continue
+        _stop(graph, producer, changes)
+        producer.move(state, changes.now, cause.sentence)
+        producer.times.ended = changes.now
+        producer.cause, producer.fell_by_input = cause, by_input
+        error = cause.error_of(producer=producer.id, function=producer.function, label=str(producer))
+        producer.error = error
+        fallen.append(producer)
+        for variable in producer.inputs:
+            if not variable.ready:
+                del variable.consumers[producer]
+                variable.fallen_consumers[producer] = None
+        for output in producer.outputs:
+            if not output.ready:
+                _lose(output, cause, error, VariableState(state.value), changes)
+                pending += [(consumer, True) for consumer in reversed(output.consumers)]
+    return fallen
+
+
+def _lose(variable: Variable, cause: Cause, error: ParrotError, state: VariableState, changes: Changes) -> None:
+    variable.move(state, changes.now, cause.sentence)
+    variable.cause, variable.error = cause, error
+    changes.decisions.append(PublishFailure(variable=variable.id, error=error))
+
+
+def _stop(graph: Graph, producer: Producer, changes: Changes) -> None:
+    """Take a producer back from whoever has it: the queue, an engine or the client."""
+    if isinstance(producer, Call):
+        graph.deadlines.discard(producer)
+        if producer.state is ProducerState.OFFERED:
+            changes.decisions.append(RevokeCall(session=producer.session.id, call=producer.id))
+    elif producer.state is ProducerState.QUEUED:
+        changes.unqueued.append(producer)
+    elif producer.state is ProducerState.RUNNING and producer.engine is not None and producer.aboard:
+        changes.freed.append((producer.engine, producer.id))
+        producer.aboard = False
+        changes.decisions.append(CancelSequence(request=producer.id, engine=producer.engine, epoch=producer.epoch))
+
+
+def revive(graph: Graph, variable: Variable, changes: Changes) -> None:
+    """Bring back a FAILED or CANCELLED variable: what failed upstream of it, and downstream because of it."""
+    variables = _fallen_upstream(variable)
+    chosen = dict.fromkeys(found.producer for found in variables if found.producer is not None)
+    for found in variables:
+        if found.producer is None:
+            _reset(found, VariableState.EMPTY, changes)
+    for producer in chosen:
+        _reset_outputs(producer, changes)
+    pending = [*variables, *(output for producer in chosen for output in producer.outputs)]
+    while pending:
+        for consumer in pending.pop().fallen_consumers:
+            if consumer in chosen or not consumer.fell_by_input or any(needed.fallen for needed in consumer.inputs):
+                continue
+            chosen[consumer] = None
+            _reset_outputs(consumer, changes)
+            pending += consumer.outputs
+    for producer in chosen:
+        _rewire(producer, changes)
+    for producer in chosen:
+        if producer.missing == 0:
+            begin(graph, producer, changes)
+
+
+def _fallen_upstream(variable: Variable) -> list[Variable]:
+    """The variable, and those that its producer misses, and theirs, as far as they are FAILED or CANCELLED."""
+    found = {variable: None}
+    pending = [variable]
+    while pending:
+        producer = pending.pop().producer
+        for needed in producer.inputs if producer is not None else ():
+            if needed.fallen and needed not in found:
+                found[needed] = None
+                pending.append(needed)
+    return list(found)
+
+
+def _reset_outputs(producer: Producer, changes: Changes) -> None:
+    for output in producer.outputs:
+        if output.fallen:
+            _reset(output, VariableState.PRODUCING, changes)
+
+
+def _reset(variable: Variable, state: VariableState, changes: Changes) -> None:
+    variable.cause = variable.error = None
+    variable.move(state, changes.now, "retried")
+
+
+def _rewire(producer: Producer, changes: Changes) -> None:
+    """Let a fallen producer wait for its inputs again."""
+    producer.move(ProducerState.WAITING, changes.now, "retried")
+    producer.cause = producer.error = None
+    producer.fell_by_input = False
+    producer.times.ready = producer.times.started = producer.times.ended = None
+    unknown = [variable for variable in producer.inputs if not variable.ready]
+    producer.missing = len(unknown)
+    for variable in unknown:
+        del variable.fallen_consumers[producer]
+        variable.consumers[producer] = None
+    if isinstance(producer, Request):
+        producer.epoch += 1
+        producer.engine = None
+    changes.rewired.append(producer)
+
+
+def time_out(graph: Graph, call: Call, changes: Changes) -> None:
+    """A native call's client did not answer in time."""
+    message = (
+        f"no result came within its timeout of {call.spec.timeout:g} s. Raise the timeout, or see whether the "
+        "client that runs native functions is still connected."
+    )
+    fail(graph, call, NativeCallFailed(message), changes)

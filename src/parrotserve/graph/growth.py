@@ -1,0 +1,116 @@
+"""How the graph grows by a batch, and shrinks by a session."""
+
+from parrotserve.criteria import Criteria
+from parrotserve.errors import Cancelled
+from parrotserve.graph.causes import Cause
+from parrotserve.graph.changes import Changes
+from parrotserve.graph.decisions import ForgetRequest, ForgetSession, PublishFailure
+from parrotserve.graph.events import Wait
+from parrotserve.graph.flow import begin, fall, fill
+from parrotserve.graph.graph import Graph
+from parrotserve.graph.objects import Producer, Request, Session, Variable
+from parrotserve.graph.states import ProducerState, VariableState
+from parrotserve.graph.validation import Plan
+
+
+def grow(graph: Graph, plan: Plan, changes: Changes) -> None:
+    """Take a batch in; what has all its inputs begins."""
+    session = plan.session
+    graph.sessions[session.id] = session
+    for variable in plan.variables:
+        graph.variables[variable.id] = variable
+        _hold(session, variable)
+        if variable.declared.value is not None:
+            fill(graph, variable, variable.declared.value, None, changes)
+    for variable in plan.adopted:
+        _hold(session, variable)
+    for producer in plan.producers:
+        _attach(graph, producer, changes)
+    for producer in plan.ordered:
+        above = (variable.producer.depth for variable in producer.inputs if variable.producer is not None)
+        producer.depth = 1 + max(above, default=0)
+    changes.rewired += plan.ordered
+    for variable, wait in plan.waits:
+        ask(variable, wait, changes)
+    for producer in plan.producers:
+        _start(graph, producer, changes)
+
+
+def ask(variable: Variable, wait: Wait, changes: Changes) -> None:
+    """Somebody waits for a variable from now on."""
+    if variable.settled:
+        return
+    variable.asked = True
+    if wait.criteria is not Criteria.THROUGHPUT and not variable.urgent:
+        variable.urgent = True
+        changes.asked.append(variable)
+    if wait.stream and not variable.streamed:
+        variable.streamed = True
+        if isinstance(variable.producer, Request) and variable.producer.aboard:
+            changes.streams.setdefault(variable.producer, set()).add(variable.id)
+
+
+def end_session(graph: Graph, session: Session, reason: str, changes: Changes) -> None:
+    """Cancel what is unfinished in a session, and forget all of it."""
+    why = f"its session ended ({reason})"
+    for producer in session.producers:
+        if not producer.finished:
+            sentence = f"{producer} was cancelled: {why}"
+            cause = Cause(error=Cancelled(sentence), sentence=sentence, origin=producer.id)
+            fall(graph, [producer], cause, ProducerState.CANCELLED, changes)
+    for variable in session.variables.values():
+        if variable.state is VariableState.EMPTY:
+            variable.move(VariableState.CANCELLED, changes.now, why)
+            error = Cancelled(f"The {variable} was cancelled: {why}.")
+            changes.decisions.append(PublishFailure(variable=variable.id, error=error))
+    graph.deadlines.discard(session)
+    for request in session.requests.values():
+        del graph.requests[request.id]
+        if request.state is not ProducerState.DONE:
+            changes.decisions.append(ForgetRequest(request.id))
+    for call in session.calls.values():
+        del graph.calls[call.id]
+    gone = [variable for variable in session.variables.values() if _release(graph, variable)]
+    del graph.sessions[session.id]
+    changes.decisions.append(ForgetSession(session.id, tuple(variable.id for variable in gone)))
+
+
+def _hold(session: Session, variable: Variable) -> None:
+    session.variables[variable.id] = variable
+    variable.holders += 1
+
+
+def _release(graph: Graph, variable: Variable) -> bool:
+    """One session less has it; whether that was the last."""
+    variable.holders -= 1
+    if variable.holders == 0:
+        del graph.variables[variable.id]
+    return variable.holders == 0
+
+
+def _attach(graph: Graph, producer: Producer, changes: Changes) -> None:
+    graph.arrivals += 1
+    producer.arrival = graph.arrivals
+    if isinstance(producer, Request):
+        graph.requests[producer.id] = producer.session.requests[producer.id] = producer
+    else:
+        graph.calls[producer.id] = producer.session.calls[producer.id] = producer
+    for variable in producer.inputs:
+        if not variable.ready:
+            variable.consumers[producer] = None
+            producer.missing += 1
+    for output in producer.outputs:
+        output.producer = producer
+        output.move(VariableState.PRODUCING, changes.now, f"{producer} produces it")
+
+
+def _start(graph: Graph, producer: Producer, changes: Changes) -> None:
+    """A new producer begins, or falls at once where an input has fallen already."""
+    if producer.finished:
+        return
+    for variable in producer.inputs:
+        if variable.cause is not None:
+            fall(graph, [producer], variable.cause, ProducerState(variable.state.value), changes, by_input=True)
+            return
+    if producer.missing == 0:
+        begin(graph, producer, changes)

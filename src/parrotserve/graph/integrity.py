@@ -1,0 +1,77 @@
+"""The graph's invariants, executable: whatever is kept incrementally is counted anew."""
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from parrotserve.graph.graph import Graph
+from parrotserve.graph.objects import Producer, Request, Session, Variable
+from parrotserve.graph.states import ProducerState, VariableState
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def check_graph(graph: Graph) -> None:
+    """Raises `AssertionError` naming the object that is not as it should be."""
+    holders = dict.fromkeys(graph.variables.values(), 0)
+    for session in graph.sessions.values():
+        for variable in session.variables.values():
+            assert graph.variables[variable.id] is variable, f"{variable} cannot be found by its id"
+            holders[variable] += 1
+        assert (session in graph.deadlines) == (session.attached == 0), f"session {session.id}: its lease"
+    for variable, count in holders.items():
+        assert variable.holders == count > 0, f"{variable} has {count} holders, not {variable.holders}"
+        _check_variable(variable)
+    _check_index("requests", graph.requests, [session.requests for session in graph.sessions.values()])
+    _check_index("native calls", graph.calls, [session.calls for session in graph.sessions.values()])
+    for producer in (*graph.requests.values(), *graph.calls.values()):
+        _check_producer(graph, producer)
+    for overdue in graph.deadlines:
+        known = graph.sessions if isinstance(overdue, Session) else graph.calls
+        assert overdue.id in known, f"{overdue.id} has a deadline but is gone"
+
+
+def _check_index(what: str, index: Mapping[K, V], parts: Iterable[Mapping[K, V]]) -> None:
+    assert index == {name: item for part in parts for name, item in part.items()}, f"the index of {what}"
+
+
+def _check_variable(variable: Variable) -> None:
+    state, producer = variable.state, variable.producer
+    assert (variable.value is not None) == variable.ready, f"{variable} is {state} with value {variable.value!r}"
+    assert (variable.error is not None) == variable.fallen == (variable.cause is not None), f"{variable}: its error"
+    if producer is None:
+        assert state in {VariableState.EMPTY, VariableState.READY, VariableState.CANCELLED}, f"{variable} is {state}"
+    else:
+        assert variable in producer.outputs, f"{variable} is no output of its producer"
+        assert state is not VariableState.EMPTY, f"{variable} has a producer and is {state}"
+        assert variable.ready or variable.fallen == producer.fallen, f"{variable} is {state}, {producer.state} makes it"
+    for consumer in variable.consumers:
+        assert not consumer.finished, f"{consumer} is {consumer.state} and still consumes {variable}"
+    for consumer in variable.fallen_consumers:
+        assert consumer.fallen, f"{consumer} is {consumer.state} and not fallen"
+    assert not variable.ready or not (variable.consumers or variable.fallen_consumers), f"{variable}: consumers"
+    assert not variable.fallen or not variable.consumers, f"{variable} is {state} and something waits for it"
+
+
+def _check_producer(graph: Graph, producer: Producer) -> None:
+    state = producer.state
+    unknown = [variable for variable in producer.inputs if not variable.ready]
+    assert (producer.error is not None) == producer.fallen, f"{producer}: its error"
+    for variable in unknown:
+        where = variable.fallen_consumers if producer.fallen else variable.consumers
+        assert producer in where, f"{variable} does not know {producer}"
+    if not producer.fallen:
+        assert producer.missing == len(unknown), f"{producer} misses {len(unknown)}, not {producer.missing}"
+        assert (state is ProducerState.WAITING) == bool(unknown), (
+            f"{producer} is {state}, {len(unknown)} inputs unknown"
+        )
+    if state is ProducerState.DONE:
+        assert all(output.ready for output in producer.outputs), f"{producer} is done without its outputs"
+    for variable in producer.inputs:
+        above = variable.producer
+        assert above is None or above.depth < producer.depth, f"{producer} is not below {above}"
+    if isinstance(producer, Request):
+        assert producer.aboard == (state is ProducerState.RUNNING), f"{producer} is {state}"
+    else:
+        timed = state is ProducerState.OFFERED and producer.spec.timeout is not None
+        assert (producer in graph.deadlines) == timed, f"{producer}: its deadline"

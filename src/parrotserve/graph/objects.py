@@ -1,0 +1,193 @@
+"""What the graph is made of: variables, their producers (requests and native calls), and sessions."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from parrotserve.criteria import Objective
+from parrotserve.errors import ParrotError
+from parrotserve.graph.causes import Cause
+from parrotserve.graph.events import NewCall, NewRequest, NewVariable
+from parrotserve.graph.states import (
+    CALL_TRANSITIONS,
+    FALLEN,
+    FINISHED,
+    REQUEST_TRANSITIONS,
+    SETTLED,
+    VARIABLE_TRANSITIONS,
+    ProducerState,
+    Tracked,
+    Transitions,
+    VariableState,
+)
+from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.sampling import FinishReason, Usage
+
+DEATHS_OF_A_SUSPECT = 2
+"""A request that was aboard so many engines' deaths runs alone from then on, and fails at the next."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True, repr=False)
+class Variable(Tracked[VariableState]):
+    """A semantic variable."""
+
+    transitions: ClassVar[Transitions] = VARIABLE_TRANSITIONS
+
+    declared: NewVariable
+    tenant: TenantId
+    state: VariableState = VariableState.EMPTY
+    producer: "Producer | None" = None
+    value: str | None = None
+    reason: FinishReason | None = None
+    cause: Cause | None = None
+    error: ParrotError | None = None
+    asked: bool = False
+    """Somebody has waited for it."""
+    urgent: bool = False
+    """Somebody has waited for it with a criteria other than THROUGHPUT."""
+    streamed: bool = False
+    holders: int = 0
+    """Sessions that have it: one, or for a set value all that use it."""
+    consumers: "dict[Producer, None]" = field(default_factory=dict["Producer", None])
+    """Unfinished requests and native calls that need its value; nobody once it is READY."""
+    fallen_consumers: "dict[Producer, None]" = field(default_factory=dict["Producer", None])
+    """FAILED and CANCELLED ones, which a retry brings back."""
+
+    @property
+    def id(self) -> VariableId:
+        return self.declared.id
+
+    @property
+    def ready(self) -> bool:
+        return self.state is VariableState.READY
+
+    @property
+    def fallen(self) -> bool:
+        return self.state in FALLEN
+
+    @property
+    def settled(self) -> bool:
+        return self.state in SETTLED
+
+    @property
+    def was_set(self) -> bool:
+        """READY because a client set it: usable in every session of its tenant."""
+        return self.ready and self.producer is None
+
+    def __str__(self) -> str:
+        return f"variable {self.declared.name!r} ({self.id})" if self.declared.name else f"variable {self.id}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Times:
+    """When things happened to a producer, on the clock of `now`."""
+
+    submitted: float
+    ready: float | None = None
+    started: float | None = None
+    ended: float | None = None
+
+
+@dataclass(slots=True, eq=False, kw_only=True, repr=False)
+class _Node(Tracked[ProducerState]):
+    """What requests and native calls have in common: they make outputs from inputs."""
+
+    session: "Session"
+    inputs: tuple[Variable, ...]
+    """Distinct, in order of first use."""
+    outputs: tuple[Variable, ...]
+    times: Times
+    state: ProducerState = ProducerState.WAITING
+    missing: int = 0
+    """How many inputs are not READY."""
+    arrival: int = 0
+    """Its number in order of submission."""
+    depth: int = 0
+    """Longest path from a producer without produced inputs: below every consumer's."""
+    cause: Cause | None = None
+    error: ParrotError | None = None
+    fell_by_input: bool = False
+    """FAILED or CANCELLED only because an input did."""
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINISHED
+
+    @property
+    def fallen(self) -> bool:
+        return self.state in FALLEN
+
+
+@dataclass(slots=True, eq=False, kw_only=True, repr=False)
+class Request(_Node):
+    """One call of a semantic function."""
+
+    transitions: ClassVar[Transitions] = REQUEST_TRANSITIONS
+
+    spec: NewRequest
+    objective: Objective = Objective.THROUGHPUT
+    engine: EngineId | None = None
+    """Where it runs, or ran last."""
+    aboard: bool = False
+    """The engine has it: until it says that the sequence ended, dies, or is told to cancel it."""
+    epoch: int = 0
+    """Counts its runs, so that late events of an earlier one are recognised."""
+    deaths: tuple[tuple[EngineId, str], ...] = ()
+    """The engines that died under it, and of what."""
+    usage: Usage = Usage()
+
+    @property
+    def id(self) -> RequestId:
+        return self.spec.id
+
+    @property
+    def function(self) -> str:
+        return self.spec.function
+
+    @property
+    def suspect(self) -> bool:
+        return len(self.deaths) >= DEATHS_OF_A_SUSPECT
+
+    def __str__(self) -> str:
+        return f"{self.function!r} ({self.id})" if self.function else f"request {self.id}"
+
+
+@dataclass(slots=True, eq=False, kw_only=True, repr=False)
+class Call(_Node):
+    """One native call."""
+
+    transitions: ClassVar[Transitions] = CALL_TRANSITIONS
+
+    spec: NewCall
+
+    @property
+    def id(self) -> CallId:
+        return self.spec.id
+
+    @property
+    def function(self) -> str:
+        return self.spec.function
+
+    def __str__(self) -> str:
+        return f"native call {self.function!r} ({self.id})"
+
+
+Producer = Request | Call
+"""What makes a variable's value."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True, repr=False)
+class Session:
+    """The life of one application run."""
+
+    id: SessionId
+    tenant: TenantId
+    lease_seconds: float
+    began: float
+    attached: int = 0
+    variables: dict[VariableId, Variable] = field(default_factory=dict[VariableId, Variable])
+    requests: dict[RequestId, Request] = field(default_factory=dict[RequestId, Request])
+    calls: dict[CallId, Call] = field(default_factory=dict[CallId, Call])
+
+    @property
+    def producers(self) -> list[Producer]:
+        return [*self.requests.values(), *self.calls.values()]

@@ -1,0 +1,87 @@
+"""What engines tell of the requests that they run."""
+
+from dataclasses import astuple
+
+from parrotserve.errors import Cancelled, EngineFailed
+from parrotserve.graph.causes import Cause
+from parrotserve.graph.changes import Changes
+from parrotserve.graph.decisions import ForgetRequest
+from parrotserve.graph.events import OutputProduced, RequestEnded
+from parrotserve.graph.flow import fail, fall, fill, finish
+from parrotserve.graph.graph import Graph
+from parrotserve.graph.objects import DEATHS_OF_A_SUSPECT, Request
+from parrotserve.graph.states import ProducerState
+from parrotserve.ids import EngineId, RequestId
+from parrotserve.sampling import Usage
+
+
+def board(request: Request, engine: EngineId, changes: Changes) -> None:
+    """The request is handed to an engine."""
+    request.move(ProducerState.RUNNING, changes.now, f"placed on engine {engine}")
+    request.engine, request.aboard = engine, True
+    if request.times.started is None:
+        request.times.started = changes.now
+
+
+def output_produced(graph: Graph, event: OutputProduced, changes: Changes) -> None:
+    """An output is READY. What comes late, or twice, is ignored."""
+    request = _aboard(graph, event.request, event.epoch)
+    if request is None:
+        return
+    for output in request.outputs:
+        if output.id == event.variable and not output.settled:
+            fill(graph, output, event.value, event.reason, changes)
+
+
+def request_ended(graph: Graph, event: RequestEnded, changes: Changes) -> None:
+    """A sequence ended: well if all outputs are there, whatever the engine says, and else badly."""
+    request = _aboard(graph, event.request, event.epoch)
+    if request is None or request.engine is None:
+        return
+    request.aboard = False
+    request.usage = _sum(request.usage, event.usage)
+    changes.freed.append((request.engine, request.id))
+    if all(output.ready for output in request.outputs):
+        _done(request, changes)
+    elif event.error is not None:
+        fail(graph, request, event.error, changes)
+    elif event.cancelled:
+        sentence = f"{request} was cancelled by engine {request.engine}"
+        cause = Cause(error=Cancelled(sentence), sentence=sentence, origin=request.id, engine=request.engine)
+        fall(graph, [request], cause, ProducerState.CANCELLED, changes)
+    else:
+        missing = ", ".join(str(output) for output in request.outputs if not output.ready)
+        fail(graph, request, EngineFailed(f"the engine ended it without {missing}; see the engine's log."), changes)
+
+
+def engine_died(graph: Graph, request: Request, engine: EngineId, reason: str, changes: Changes) -> None:
+    """An engine died or hung under a request: it runs again, unless too many did."""
+    request.aboard = False
+    request.epoch += 1
+    request.deaths = (*request.deaths, (engine, reason))
+    if all(output.ready for output in request.outputs):
+        _done(request, changes)
+    elif len(request.deaths) > DEATHS_OF_A_SUSPECT:
+        told = "; ".join(f"{name}: {what}" for name, what in request.deaths)
+        error = EngineFailed(
+            f"{len(request.deaths)} engines died while they ran it, the last while it ran alone ({told}). "
+            "It is not run again by itself; change the request, or retry when the engines' fault is found."
+        )
+        fail(graph, request, error, changes)
+    else:
+        request.move(ProducerState.QUEUED, changes.now, f"engine {engine} was lost: {reason}")
+        changes.queued.append(request)
+
+
+def _aboard(graph: Graph, request: RequestId, epoch: int) -> Request | None:
+    found = graph.requests.get(request)
+    return found if found is not None and found.aboard and found.epoch == epoch else None
+
+
+def _done(request: Request, changes: Changes) -> None:
+    finish(request, changes)
+    changes.decisions.append(ForgetRequest(request.id))
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))

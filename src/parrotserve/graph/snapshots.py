@@ -1,0 +1,153 @@
+"""Pictures of the graph for people and APIs: they do not change when it does."""
+
+from dataclasses import dataclass
+
+from parrotserve.criteria import Objective
+from parrotserve.errors import ParrotError
+from parrotserve.graph.objects import Call, Producer, Request, Session, Variable
+from parrotserve.graph.states import ProducerState, VariableState
+from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.sampling import FinishReason, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Seconds since the session began; None: not yet."""
+
+    submitted: float
+    ready: float | None
+    """All inputs known."""
+    started: float | None
+    """First handed to an engine, or to the client."""
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariableSnapshot:
+    """A semantic variable."""
+
+    id: VariableId
+    name: str | None
+    state: VariableState
+    producer: RequestId | CallId | None
+    value: str | None
+    reason: FinishReason | None
+    error: ParrotError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestSnapshot:
+    """A request."""
+
+    id: RequestId
+    function: str
+    model: str
+    state: ProducerState
+    inputs: tuple[VariableId, ...]
+    outputs: tuple[VariableId, ...]
+    objective: Objective
+    engine: EngineId | None
+    """Where it runs, or ran last."""
+    epoch: int
+    timings: Timings
+    usage: Usage
+    """Of all its runs that ended; what an engine that died had done is not known."""
+    error: ParrotError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallSnapshot:
+    """A native call."""
+
+    id: CallId
+    function: str
+    state: ProducerState
+    inputs: tuple[VariableId, ...]
+    output: VariableId
+    timings: Timings
+    error: ParrotError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSnapshot:
+    """A session's graph."""
+
+    id: SessionId
+    tenant: TenantId
+    lease_seconds: float
+    began: float
+    """On the clock of `now`."""
+    attached: int
+    variables: tuple[VariableSnapshot, ...]
+    requests: tuple[RequestSnapshot, ...]
+    calls: tuple[CallSnapshot, ...]
+
+
+def picture_session(session: Session) -> SessionSnapshot:
+    """The session as it is now, in order of declaration."""
+    return SessionSnapshot(
+        id=session.id,
+        tenant=session.tenant,
+        lease_seconds=session.lease_seconds,
+        began=session.began,
+        attached=session.attached,
+        variables=tuple(picture_variable(variable) for variable in session.variables.values()),
+        requests=tuple(_request(request) for request in session.requests.values()),
+        calls=tuple(_call(call) for call in session.calls.values()),
+    )
+
+
+def picture_variable(variable: Variable) -> VariableSnapshot:
+    """The variable as it is now."""
+    return VariableSnapshot(
+        id=variable.id,
+        name=variable.declared.name,
+        state=variable.state,
+        producer=variable.producer.id if variable.producer is not None else None,
+        value=variable.value,
+        reason=variable.reason,
+        error=variable.error,
+    )
+
+
+def _request(request: Request) -> RequestSnapshot:
+    return RequestSnapshot(
+        id=request.id,
+        function=request.function,
+        model=request.spec.model,
+        state=request.state,
+        inputs=tuple(variable.id for variable in request.inputs),
+        outputs=tuple(variable.id for variable in request.outputs),
+        objective=request.objective,
+        engine=request.engine,
+        epoch=request.epoch,
+        timings=_timings(request),
+        usage=request.usage,
+        error=request.error,
+    )
+
+
+def _call(call: Call) -> CallSnapshot:
+    return CallSnapshot(
+        id=call.id,
+        function=call.function,
+        state=call.state,
+        inputs=call.spec.inputs,
+        output=call.spec.output,
+        timings=_timings(call),
+        error=call.error,
+    )
+
+
+def _timings(producer: Producer) -> Timings:
+    began, times = producer.session.began, producer.times
+
+    def since(when: float | None) -> float | None:
+        return None if when is None else when - began
+
+    return Timings(
+        submitted=times.submitted - began,
+        ready=since(times.ready),
+        started=since(times.started),
+        ended=since(times.ended),
+    )

@@ -1,0 +1,258 @@
+"""The machine: the service's deterministic core behind one façade.
+
+It owns the graph of every session and the scheduler's picture of the engines, mutates only itself, and answers every
+event with decisions, as data, that the runtime carries out in their order. It does no I/O and reads no clock: `now` is
+an argument, in seconds from any start, never falling. The same events give the same decisions.
+"""
+
+from collections.abc import Iterable
+
+from parrotserve.analysis.objective import deduce
+from parrotserve.errors import AlreadyProduced, InvalidGraph, NativeCallFailed, UnknownObject
+from parrotserve.graph.changes import Changes
+from parrotserve.graph.decisions import Decision, OpenSequence, UpdateSequence
+from parrotserve.graph.events import (
+    CallReturned,
+    EngineJoined,
+    EngineLost,
+    Event,
+    OutputProduced,
+    RequestEnded,
+    Retried,
+    SessionEnded,
+    SessionTouched,
+    Submitted,
+    Ticked,
+    ValueSet,
+    Waited,
+    Withdrawn,
+)
+from parrotserve.graph.flow import cancel, fail, fill, finish, revive, time_out
+from parrotserve.graph.graph import Graph
+from parrotserve.graph.growth import ask, end_session, grow
+from parrotserve.graph.integrity import check_graph
+from parrotserve.graph.objects import Request, Session
+from parrotserve.graph.runs import board, engine_died, output_produced, request_ended
+from parrotserve.graph.snapshots import SessionSnapshot, VariableSnapshot, picture_session, picture_variable
+from parrotserve.graph.states import ProducerState, VariableState
+from parrotserve.graph.validation import plan_submit
+from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.scheduler.scheduler import Scheduler
+from parrotserve.scheduler.slots import EngineSnapshot
+
+
+class Machine:
+    """Sessions, their graphs, and engines.
+
+    `models` are those that requests may name before any engine serves them; an engine that joins adds its own.
+    A variable is published once, when it becomes READY, FAILED or CANCELLED, and again only after a retry: whoever
+    waits for one that is settled finds it by `variable`.
+    """
+
+    def __init__(self, *, models: Iterable[str] = ()) -> None:
+        self.graph = Graph()
+        """To be read only."""
+        self._scheduler = Scheduler()
+        self._models = set(models)
+
+    def handle(self, event: Event, now: float) -> list[Decision]:
+        """Take an event in, and say what is to be done.
+
+        Raises the `RequestRefused` that a client's event deserves; then nothing has changed. Late events of engines,
+        about what was cancelled, lost or forgotten, are ignored.
+        """
+        changes = Changes(now)
+        match event:
+            case Submitted():
+                self._submit(event, changes)
+            case Waited():
+                self._wait(event, changes)
+            case ValueSet():
+                self._set_value(event, changes)
+            case Retried() | Withdrawn():
+                self._retry_or_withdraw(event, changes)
+            case SessionEnded():
+                end_session(self.graph, self.graph.session(event.session, event.tenant), event.reason, changes)
+            case SessionTouched():
+                session = self.graph.session(event.session, event.tenant)
+                session.attached = event.attached
+                self._renew_lease(session, now)
+            case CallReturned():
+                self._call_returned(event, changes)
+            case EngineJoined():
+                self._engine_joined(event, changes)
+            case EngineLost():
+                self._engine_lost(event.engine, event.reason, changes)
+            case OutputProduced():
+                output_produced(self.graph, event, changes)
+            case RequestEnded():
+                request_ended(self.graph, event, changes)
+            case Ticked():
+                self._tick(changes)
+        self._schedule(changes)
+        return changes.decisions
+
+    def next_deadline(self) -> float | None:
+        """When the next `Ticked` is due; None while nothing has a deadline."""
+        first = self.graph.deadlines.first()
+        return first[0] if first is not None else None
+
+    def add_model(self, model: str) -> None:
+        """Requests may name this model from now on; they wait until an engine serves it."""
+        self._models.add(model)
+
+    # --- What can be seen ------------------------------------------------------------------------------------
+
+    def session_view(self, session: SessionId, tenant: TenantId) -> SessionSnapshot:
+        """A session's graph with states and timings. Raises `UnknownObject`."""
+        return picture_session(self.graph.session(session, tenant))
+
+    def variable(self, session: SessionId, tenant: TenantId, variable: VariableId) -> VariableSnapshot:
+        """A variable that a session may use. Raises `UnknownObject`, `ForeignVariable`."""
+        return picture_variable(self.graph.variable(self.graph.session(session, tenant), variable))
+
+    def request(self, request: RequestId) -> Request:
+        """A request, to be read only: its segments, inputs and their values, session. Raises `UnknownObject`."""
+        found = self.graph.requests.get(request)
+        if found is None:
+            raise UnknownObject(f"There is no request {request!r}; its session may have ended.", request=request)
+        return found
+
+    def engines(self) -> tuple[EngineSnapshot, ...]:
+        """All engines, in the order they joined."""
+        return self._scheduler.engines()
+
+    def waiting(self, model: str) -> int:
+        """How many requests wait for an engine of a model."""
+        return self._scheduler.waiting(model)
+
+    def check_integrity(self) -> None:
+        """Recount everything that is kept incrementally. Raises `AssertionError`. For tests: it looks at all."""
+        check_graph(self.graph)
+        self._scheduler.check_integrity(self.graph.requests.values())
+
+    # --- Clients ---------------------------------------------------------------------------------------------
+
+    def _submit(self, event: Submitted, changes: Changes) -> None:
+        plan = plan_submit(self.graph, event, self._models, changes.now)
+        grow(self.graph, plan, changes)
+        self._renew_lease(plan.session, changes.now)
+
+    def _wait(self, event: Waited, changes: Changes) -> None:
+        session = self.graph.session(event.session, event.tenant)
+        found = [(self.graph.variable(session, wait.variable), wait) for wait in event.waits]
+        for variable, wait in found:
+            ask(variable, wait, changes)
+        self._renew_lease(session, changes.now)
+
+    def _set_value(self, event: ValueSet, changes: Changes) -> None:
+        session = self.graph.session(event.session, event.tenant)
+        variable = self.graph.variable(session, event.variable)
+        if variable.producer is not None:
+            raise AlreadyProduced(
+                f"The {variable} is produced by {variable.producer} and cannot be set; set a variable of its own.",
+                variable=variable.id,
+            )
+        if variable.state is not VariableState.EMPTY:
+            what = "has a value" if variable.ready else "was cancelled"
+            raise AlreadyProduced(f"The {variable} {what} and cannot be set.", variable=variable.id)
+        fill(self.graph, variable, event.value, None, changes)
+        self._renew_lease(session, changes.now)
+
+    def _retry_or_withdraw(self, event: Retried | Withdrawn, changes: Changes) -> None:
+        session = self.graph.session(event.session, event.tenant)
+        variable = self.graph.variable(session, event.variable)
+        if isinstance(event, Retried):
+            if variable.fallen:
+                revive(self.graph, variable, changes)
+        elif not variable.settled:
+            cancel(self.graph, variable, changes)
+        self._renew_lease(session, changes.now)
+
+    def _call_returned(self, event: CallReturned, changes: Changes) -> None:
+        session = self.graph.session(event.session, event.tenant)
+        call = self.graph.call(session, event.call)
+        if (event.value is None) == (event.error is None):
+            raise InvalidGraph(f"A result of {call} is either a value or an error.", call=call.id)
+        if call.state is ProducerState.WAITING:
+            raise InvalidGraph(f"There can be no result of {call} yet: its inputs are not known.", call=call.id)
+        self._renew_lease(session, changes.now)
+        if call.finished:
+            return
+        self.graph.deadlines.discard(call)
+        if event.value is None:
+            fail(self.graph, call, NativeCallFailed(event.error or "no reason given"), changes)
+        else:
+            finish(call, changes)
+            fill(self.graph, call.outputs[0], event.value, None, changes)
+
+    def _renew_lease(self, session: Session, now: float) -> None:
+        """Contact: the session's lease starts anew, or stands still while a client is attached."""
+        if session.attached > 0:
+            self.graph.deadlines.discard(session)
+        else:
+            self.graph.deadlines.put(session, now + session.lease_seconds)
+
+    # --- Engines and the clock -------------------------------------------------------------------------------
+
+    def _engine_joined(self, event: EngineJoined, changes: Changes) -> None:
+        self._engine_lost(event.engine, "it was started anew", changes)
+        self._models.add(event.model)
+        self._scheduler.join(event)
+
+    def _engine_lost(self, engine: EngineId, reason: str, changes: Changes) -> None:
+        for request in self._scheduler.lose(engine):
+            engine_died(self.graph, request, engine, reason, changes)
+
+    def _tick(self, changes: Changes) -> None:
+        deadlines = self.graph.deadlines
+        while (first := deadlines.first()) is not None and first[0] <= changes.now:
+            overdue = deadlines.pop()
+            if isinstance(overdue, Session):
+                end_session(self.graph, overdue, "lease expired", changes)
+            else:
+                time_out(self.graph, overdue, changes)
+
+    # --- What follows from every event -----------------------------------------------------------------------
+
+    def _schedule(self, changes: Changes) -> None:
+        self._deduce(changes)
+        for engine, request in changes.freed:
+            self._scheduler.free(engine, request)
+        for request in changes.queued:
+            if request.state is ProducerState.QUEUED:
+                self._scheduler.queue(request)
+        for request in changes.unqueued:
+            if request.state is not ProducerState.QUEUED:
+                self._scheduler.unqueue(request)
+        for request, engine in self._scheduler.place():
+            board(request, engine, changes)
+            changes.decisions.append(
+                OpenSequence(
+                    request=request.id,
+                    engine=engine,
+                    epoch=request.epoch,
+                    objective=request.objective,
+                    stream=frozenset(output.id for output in request.outputs if output.streamed and not output.ready),
+                )
+            )
+
+    def _deduce(self, changes: Changes) -> None:
+        """What requests that the event reached are scheduled for; engines are told of that, and of new streams."""
+        rewired = set(changes.rewired)
+        results = dict.fromkeys(changes.asked)
+        results |= dict.fromkeys(output for one in changes.rewired for output in one.outputs if output.urgent)
+        objectives = deduce(results, rewired) if results else {}
+        for request, objective in objectives.items():
+            request.objective = objective
+        for request in {**objectives, **changes.streams}:
+            if request.aboard and request.engine is not None:
+                changes.decisions.append(
+                    UpdateSequence(
+                        request=request.id,
+                        engine=request.engine,
+                        epoch=request.epoch,
+                        objective=objectives.get(request),
+                        stream=frozenset(changes.streams.get(request, ())),
+                    )
+                )

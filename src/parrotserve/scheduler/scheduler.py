@@ -1,0 +1,162 @@
+"""The scheduler: requests whose inputs are known go, in order of arrival, to the least loaded engine of their model.
+
+Order of arrival is that of submission, not of readiness: the later steps of an application do not queue anew behind
+everybody who came after it. A request stays queued until an engine can admit it. A suspect (`Request.suspect`) runs
+alone: an engine that is empty, or else the least loaded one once it has emptied, is reserved for it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from parrotserve.graph.events import EngineJoined
+from parrotserve.graph.lazy_heap import LazyHeap
+from parrotserve.graph.objects import Request
+from parrotserve.graph.states import ProducerState
+from parrotserve.ids import EngineId, RequestId
+from parrotserve.scheduler.slots import EngineSlot, EngineSnapshot
+
+
+@dataclass(slots=True, eq=False)
+class _Pool:
+    """The engines of one model, and the requests that wait for one."""
+
+    engines: dict[EngineId, EngineSlot] = field(default_factory=dict[EngineId, EngineSlot])
+    waiting: LazyHeap[Request] = field(default_factory=LazyHeap[Request])
+    suspects: LazyHeap[Request] = field(default_factory=LazyHeap[Request])
+
+    def queue_of(self, request: Request) -> LazyHeap[Request]:
+        return self.suspects if request.suspect else self.waiting
+
+
+class Scheduler:
+    """Queued requests, engines, and who runs where.
+
+    A pass costs O(placed x (log waiting + engines of the model)), and looks only at models where something changed.
+    """
+
+    def __init__(self) -> None:
+        self._pools: dict[str, _Pool] = {}
+        self._engines: dict[EngineId, EngineSlot] = {}
+        self._changed: dict[str, None] = {}
+
+    # --- What happens ----------------------------------------------------------------------------------------
+
+    def join(self, description: EngineJoined) -> None:
+        """There is a new engine."""
+        slot = EngineSlot(description)
+        self._engines[slot.id] = slot
+        self._pool(description.model).engines[slot.id] = slot
+
+    def lose(self, engine: EngineId) -> list[Request]:
+        """An engine is gone: the requests that ran there. None if it was not known."""
+        slot = self._engines.pop(engine, None)
+        if slot is None:
+            return []
+        del self._pool(slot.description.model).engines[engine]
+        return list(slot.running.values())
+
+    def queue(self, request: Request) -> None:
+        """A request waits for an engine."""
+        self._pool(request.spec.model).queue_of(request).put(request, request.arrival)
+
+    def unqueue(self, request: Request) -> None:
+        """A request no longer waits."""
+        self._pool(request.spec.model).queue_of(request).discard(request)
+
+    def free(self, engine: EngineId, request: RequestId) -> None:
+        """An engine no longer runs a request."""
+        slot = self._engines.get(engine)
+        if slot is None or slot.running.pop(request, None) is None:
+            return
+        self._changed[slot.description.model] = None
+
+    # --- What is decided -------------------------------------------------------------------------------------
+
+    def place(self) -> list[tuple[Request, EngineId]]:
+        """Every queued request that can run now, with the engine that is to run it."""
+        placed: list[tuple[Request, EngineId]] = []
+        for model in self._changed:
+            pool = self._pools[model]
+            self._place_suspects(pool, placed)
+            while len(pool.waiting):
+                slot = max(pool.engines.values(), key=_least_loaded_first, default=None)
+                if slot is None or slot.free <= 0:
+                    break
+                _run(pool.waiting.pop(), slot, placed)
+        self._changed.clear()
+        return placed
+
+    def _place_suspects(self, pool: _Pool, placed: list[tuple[Request, EngineId]]) -> None:
+        engines = pool.engines.values()
+        for slot in engines:
+            # One that was kept for a suspect which has ended, or is queued no more, is open to all again.
+            slot.reserved = any(request.suspect for request in slot.running.values())
+        while len(pool.suspects):
+            empty = next((slot for slot in engines if not slot.running), None)
+            if empty is None:
+                draining = min((slot for slot in engines if not slot.reserved), key=_load, default=None)
+                if draining is not None:
+                    draining.reserved = True
+                return
+            empty.reserved = True
+            _run(pool.suspects.pop(), empty, placed)
+
+    # --- What can be seen ------------------------------------------------------------------------------------
+
+    def waiting(self, model: str) -> int:
+        """How many requests wait for an engine of a model."""
+        pool = self._pools.get(model)
+        return len(pool.waiting) + len(pool.suspects) if pool is not None else 0
+
+    def engines(self) -> tuple[EngineSnapshot, ...]:
+        """All engines, in the order they joined."""
+        return tuple(
+            EngineSnapshot(
+                id=slot.id,
+                model=slot.description.model,
+                context_length=slot.description.context_length,
+                cache_tokens=slot.description.cache_tokens,
+                credits=slot.description.credits,
+                running=tuple(slot.running),
+                reserved=slot.reserved,
+            )
+            for slot in self._engines.values()
+        )
+
+    def check_integrity(self, requests: Iterable[Request]) -> None:
+        """Compare queues and engines with these requests, all there are. Raises `AssertionError`."""
+        queued = {request for pool in self._pools.values() for request in (*pool.waiting, *pool.suspects)}
+        running = {request: slot for slot in self._engines.values() for request in slot.running.values()}
+        for request in requests:
+            assert (request in queued) == (request.state is ProducerState.QUEUED), f"{request} is {request.state}"
+            assert (request in running) == request.aboard, f"{request}: aboard is {request.aboard}"
+            assert not request.aboard or running[request].id == request.engine, f"{request} is not on {request.engine}"
+            queued.discard(request)
+            running.pop(request, None)
+        assert not queued, "forgotten requests are queued"
+        assert not running, "forgotten requests run"
+        for slot in self._engines.values():
+            assert len(slot.running) <= slot.description.credits, f"engine {slot.id} has too many"
+            alone = not any(request.suspect for request in slot.running.values()) or len(slot.running) == 1
+            assert alone, f"a suspect is not alone on engine {slot.id}"
+        for pool in self._pools.values():
+            idle = any(slot.free > 0 for slot in pool.engines.values())
+            assert not (idle and len(pool.waiting)), "requests wait though an engine would take them"
+
+    def _pool(self, model: str) -> _Pool:
+        """The pool of a model in which something is about to change."""
+        self._changed[model] = None
+        return self._pools.setdefault(model, _Pool())
+
+
+def _run(request: Request, slot: EngineSlot, placed: list[tuple[Request, EngineId]]) -> None:
+    slot.running[request.id] = request
+    placed.append((request, slot.id))
+
+
+def _load(slot: EngineSlot) -> int:
+    return len(slot.running)
+
+
+def _least_loaded_first(slot: EngineSlot) -> tuple[bool, int]:
+    return slot.free > 0, -len(slot.running)
