@@ -1,0 +1,78 @@
+"""The models that a service serves: found, with the form of their prompts, and how engines for them are made."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from parrotserve.config import ServiceConfig
+from parrotserve.engines.base import Engine
+from parrotserve.engines.fake import FakeEngine
+from parrotserve.engines.fake_tokenizer import FakeTokenizer
+from parrotserve.engines.native.engine import NativeEngine
+from parrotserve.engines.native.settings import DEFAULT_PREFILL_CHUNK, NativeSettings
+from parrotserve.ids import EngineId
+from parrotserve.models.chat import load_chat_template
+from parrotserve.models.config import load_config
+from parrotserve.models.files import ModelFiles
+from parrotserve.models.pull import Progress
+from parrotserve.models.registry import resolve
+from parrotserve.models.tokenizer import Tokenizer, load_tokenizer
+from parrotserve.runtime.render import Renderer
+
+FAKE_MODEL = "fake"
+"""A model without weights, for demonstrations and tests: it answers at once, with a few words that mean nothing."""
+
+_FAKE_CONTEXT = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """A model that was found: how prompts for it are written, and how engines for it are made."""
+
+    name: str
+    context_length: int
+    renderer: Renderer
+    make_engine: Callable[[EngineId], Engine]
+
+    @property
+    def slug(self) -> str:
+        """Its name as ids may have it: the last part of a path."""
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(self.name).name).strip("-.")[:40] or "model"
+
+
+Loader = Callable[[str, ServiceConfig, Progress | None], ServedModel]
+"""Finds a model by name or path. May take long, so it runs in a thread. Raises `ModelError`."""
+
+
+def load_model(name: str, config: ServiceConfig, progress: Progress | None = None) -> ServedModel:
+    """The model of a known name, pulled on first use, or at a path. Raises `ModelError`."""
+    if name == FAKE_MODEL:
+        return fake_model()
+    files = resolve(name, progress=progress)
+    return ServedModel(
+        name=files.name,
+        context_length=load_config(files).context_length,
+        renderer=Renderer(load_tokenizer(files), load_chat_template(files)),
+        make_engine=partial(_native_engine, files=files, settings=_native_settings(config)),
+    )
+
+
+def fake_model(make_engine: Callable[[EngineId], Engine] = FakeEngine, *, name: str = FAKE_MODEL) -> ServedModel:
+    """The model without weights, served by these engines."""
+    renderer = Renderer(cast("Tokenizer", FakeTokenizer()), None)
+    return ServedModel(name=name, context_length=_FAKE_CONTEXT, renderer=renderer, make_engine=make_engine)
+
+
+def _native_engine(engine: EngineId, *, files: ModelFiles, settings: NativeSettings) -> Engine:
+    return NativeEngine(engine, files.name, files, settings)
+
+
+def _native_settings(config: ServiceConfig) -> NativeSettings:
+    return NativeSettings(
+        kv_bytes=config.kv_memory,
+        prefill_chunk=config.prefill_chunk or DEFAULT_PREFILL_CHUNK,
+        threads=config.threads,
+    )

@@ -1,0 +1,152 @@
+"""The driver: the one place that tells the machine what happened and carries out what it decides."""
+
+import asyncio
+import logging
+
+from parrotserve.errors import ParrotError, RequestRefused
+from parrotserve.graph.decisions import (
+    CancelSequence,
+    Decision,
+    ForgetRequest,
+    ForgetSession,
+    OfferCall,
+    OpenSequence,
+    PublishFailure,
+    PublishValue,
+    RevokeCall,
+    UpdateSequence,
+)
+from parrotserve.graph.events import Event, OutputProduced, RequestEnded, Ticked
+from parrotserve.ids import EngineId, SessionId
+from parrotserve.machine import Machine
+from parrotserve.protocol import CallOffer, ErrorBody, Failure, Value
+from parrotserve.runtime.board import Board
+from parrotserve.runtime.calls import CallDesk
+from parrotserve.runtime.keeper import EngineKeeper
+from parrotserve.runtime.render import Opening, Renderer, pieces_of
+from parrotserve.runtime.runs import Runs
+
+log = logging.getLogger(__name__)
+
+_SOONEST_TICK = 0.001
+"""Seconds. A deadline in the past must not keep the loop from everything else."""
+
+
+class Driver:
+    """Owns the machine and its timer. Synchronous: nothing comes between an event and its decisions."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.board = Board()
+        self.desk = CallDesk()
+        self.runs = Runs(self.board)
+        self.keepers: dict[EngineId, EngineKeeper] = {}
+        self.renderers: dict[str, Renderer] = {}
+        """By model."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
+        self._closed = False
+
+    def now(self) -> float:
+        """The machine's clock, in seconds."""
+        return asyncio.get_running_loop().time()
+
+    def apply(self, event: Event) -> None:
+        """Tell the machine, and carry out its decisions.
+
+        Raises what the machine refuses. Anything else that it raises is a bug: it is logged, and whoever waits in the
+        event's session is told rather than left to wait for ever.
+        """
+        if self._closed:
+            return
+        try:
+            decisions = self.machine.handle(event, self.now())
+        except RequestRefused:
+            raise
+        except Exception:
+            log.exception("the machine could not handle %s", type(event).__name__)
+            self._fail(event)
+            return
+        for decision in decisions:
+            self._carry_out(decision)
+        self._set_timer()
+
+    def close(self) -> None:
+        """Nothing happens any more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _carry_out(self, decision: Decision) -> None:
+        match decision:
+            case OpenSequence():
+                self._open(decision)
+            case UpdateSequence() | CancelSequence():
+                self.keepers[decision.engine].order(decision)
+            case PublishValue():
+                self._publish(decision)
+            case PublishFailure():
+                error = ErrorBody.of(decision.error)
+                self.board.publish(Failure(variable=decision.variable, error=error))
+            case OfferCall():
+                offer = CallOffer(id=decision.call, function=decision.function, inputs=decision.inputs)
+                self.desk.offer(decision.session, offer)
+            case RevokeCall():
+                self.desk.settle(decision.session, decision.call)
+            case ForgetRequest():
+                self.runs.forget(decision.request)
+            case ForgetSession():
+                self.desk.forget(decision.session)
+                self.board.forget(decision.variables)
+
+    def _open(self, decision: OpenSequence) -> None:
+        request = self.machine.request(decision.request)
+        delivered = self.runs.begin(request.id, decision.epoch, [output.id for output in request.outputs])
+        self.keepers[decision.engine].order(
+            Opening(
+                request=request.id,
+                epoch=decision.epoch,
+                model=request.spec.model,
+                objective=decision.objective,
+                tenant=request.session.tenant,
+                pieces=pieces_of(
+                    request.spec.segments,
+                    values={variable.id: variable.value or "" for variable in request.inputs},
+                    stream=decision.stream,
+                    delivered=delivered,
+                ),
+            )
+        )
+
+    def _publish(self, decision: PublishValue) -> None:
+        logprobs = self.runs.take_logprobs(decision.variable)
+        value = Value(variable=decision.variable, value=decision.value, reason=decision.reason, logprobs=logprobs)
+        self.board.publish(value)
+
+    def _fail(self, event: Event) -> None:
+        session = self._session_of(event)
+        if session is not None:
+            error = ParrotError("The service hit an unexpected error; its log has the details.")
+            self.board.fail_readers(session, error)
+
+    def _session_of(self, event: Event) -> SessionId | None:
+        if isinstance(event, (OutputProduced, RequestEnded)):
+            request = self.machine.graph.requests.get(event.request)
+            return request.session.id if request is not None else None
+        return getattr(event, "session", None)
+
+    def _set_timer(self) -> None:
+        deadline = self.machine.next_deadline()
+        if deadline == self._deadline:
+            return
+        self._deadline = deadline
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(deadline, loop.time() + _SOONEST_TICK), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._deadline = None
+        self.apply(Ticked())

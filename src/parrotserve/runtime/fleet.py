@@ -1,0 +1,229 @@
+"""The fleet: the models served, the engines that serve them, and what engines tell, in the machine's words."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from parrotserve.config import ServiceConfig
+from parrotserve.engines.base import Cancel as CancelCommand
+from parrotserve.engines.base import (
+    Capability,
+    Command,
+    EngineDescription,
+    Event,
+    SegmentFinished,
+    SequenceEnded,
+    TokensGenerated,
+    Update,
+)
+from parrotserve.errors import EngineFailed, ParrotError, UnknownModel
+from parrotserve.graph.decisions import CancelSequence, UpdateSequence
+from parrotserve.graph.events import EngineJoined, EngineLost, RequestEnded
+from parrotserve.ids import EngineId
+from parrotserve.models.pull import Progress
+from parrotserve.protocol import EngineView, ModelView
+from parrotserve.runtime.catalog import Loader, ServedModel
+from parrotserve.runtime.driver import Driver
+from parrotserve.runtime.keeper import EngineKeeper, KeeperPolicy, KeeperState, Order
+from parrotserve.runtime.metrics import Metrics
+from parrotserve.runtime.render import Opening
+from parrotserve.runtime.runs import request_ended
+
+log = logging.getLogger(__name__)
+
+_BOUNDLESS = 1 << 40
+
+
+class Fleet:
+    """Models by every name that they are asked for, and the keepers of their engines. Owned by one event loop."""
+
+    def __init__(
+        self, config: ServiceConfig, driver: Driver, metrics: Metrics, *, load: Loader, policy: KeeperPolicy
+    ) -> None:
+        self._config = config
+        self._driver = driver
+        self._metrics = metrics
+        self._load = load
+        self._policy = policy
+        self._asked: dict[str, ServedModel] = {}
+        self._models: dict[str, ServedModel] = {}
+        self._loading = asyncio.Lock()
+        self._closed = False
+
+    # --- Models ----------------------------------------------------------------------------------------------
+
+    @property
+    def default(self) -> str:
+        """What requests that name no model ask for."""
+        return self._config.models[0]
+
+    def find(self, name: str | None) -> ServedModel | None:
+        """A model that is served already, by a name that it was asked for before or its own."""
+        name = self.default if name is None else name
+        return self._asked.get(name) or self._models.get(name)
+
+    async def load(self, name: str | None, *, progress: Progress | None = None) -> ServedModel:
+        """A model, found and with its engines starting. Raises `UnknownModel` and what finding it raises."""
+        name = self.default if name is None else name
+        async with self._loading:
+            found = self.find(name)
+            if found is not None:
+                return found
+            if not (self._config.on_demand or name in self._config.models):
+                served = ", ".join(self._models) or "none yet"
+                raise UnknownModel(f"This service does not serve {name!r}; it serves: {served}.", model=name)
+            found = await asyncio.to_thread(self._load, name, self._config, progress)
+            self._asked[name] = found = self._models.setdefault(found.name, found)
+            if found.name not in self._driver.renderers:
+                self._driver.renderers[found.name] = found.renderer
+                self._driver.machine.add_model(found.name)
+                self._start_engines(found)
+            return found
+
+    async def require(self, name: str | None, *, progress: Progress | None = None) -> ServedModel:
+        """A model that can serve, now or soon. Raises what `load` raises, and why no engine of it can be started."""
+        model = self.find(name) or await self.load(name, progress=progress)
+        keepers = self._keepers_of(model.name)
+        if all(keeper.state is KeeperState.FAILED for keeper in keepers):
+            raise next(keeper.error for keeper in keepers if keeper.error is not None)
+        return model
+
+    def models(self) -> list[ModelView]:
+        """The models that are served."""
+        default = self.find(None)
+        return [
+            ModelView(name=model.name, default=model is default, context_length=self._context_length(model))
+            for model in self._models.values()
+        ]
+
+    # --- Engines ---------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether every configured model is loaded and every engine is up."""
+        return all(self.find(name) for name in self._config.models) and all(
+            keeper.state is KeeperState.UP for keeper in self._driver.keepers.values()
+        )
+
+    async def wait_started(self) -> None:
+        """Until every engine is up. Raises why one was given up."""
+        for keeper in list(self._driver.keepers.values()):
+            await keeper.wait_started()
+
+    def engines(self) -> list[EngineView]:
+        """The engines and how busy they are."""
+        return [_engine_view(keeper) for keeper in self._driver.keepers.values()]
+
+    async def close(self) -> None:
+        """End all engines."""
+        self._closed = True
+        await asyncio.gather(*(keeper.close() for keeper in self._driver.keepers.values()))
+
+    def _start_engines(self, model: ServedModel) -> None:
+        for number in range(self._config.engines):
+            engine = EngineId(f"{model.slug}-{number}")
+            keeper = EngineKeeper(engine, model.name, partial(model.make_engine, engine), self, policy=self._policy)
+            self._driver.keepers[engine] = keeper
+            keeper.start()
+
+    def _context_length(self, model: ServedModel) -> int:
+        keepers = self._keepers_of(model.name)
+        known = [keeper.description.context_length for keeper in keepers if keeper.description]
+        return min(known, default=model.context_length)
+
+    def _keepers_of(self, model: str) -> list[EngineKeeper]:
+        return [keeper for keeper in self._driver.keepers.values() if keeper.model == model]
+
+    # --- What keepers report and ask (`Office`) --------------------------------------------------------------
+
+    def joined(self, engine: EngineId, description: EngineDescription) -> None:
+        """An engine is up."""
+        model = self._driver.keepers[engine].model
+        joined = EngineJoined(
+            engine=engine,
+            model=model,
+            context_length=description.context_length,
+            cache_tokens=description.cache_tokens,
+            credits=description.credits,
+        )
+        self._driver.apply(joined)
+
+    def lost(self, engine: EngineId, reason: str) -> None:
+        """An engine died or hung."""
+        if not self._closed:
+            self._metrics.engine_lost(self._driver.keepers[engine].model)
+            self._driver.apply(EngineLost(engine=engine, reason=reason))
+
+    def given_up(self, engine: EngineId, error: ParrotError) -> None:
+        """An engine cannot be started. If it was its model's last, it goes on as one that fails every request,
+        so that nobody waits for ever."""
+        model = self._driver.keepers[engine].model
+        if all(keeper.state is KeeperState.FAILED for keeper in self._keepers_of(model)):
+            joined = EngineJoined(
+                engine=engine, model=model, context_length=_BOUNDLESS, cache_tokens=_BOUNDLESS, credits=_BOUNDLESS
+            )
+            self._driver.apply(joined)
+
+    def refuse(self, engine: EngineId, order: Order, error: ParrotError) -> None:
+        """An order that a given-up engine got."""
+        if isinstance(order, Opening):
+            message = f"No engine for the model could be started: {error.message}"
+            failure = EngineFailed(message, **error.details | {"engine": engine})
+            self._driver.apply(RequestEnded(request=order.request, epoch=order.epoch, error=failure))
+
+    def heard(self, events: Sequence[Event]) -> None:
+        """What an engine tells. Raises `EngineFailed` if that cannot be."""
+        runs = self._driver.runs
+        for event in events:
+            match event:
+                case TokensGenerated():
+                    runs.tokens(event)
+                case SegmentFinished():
+                    produced = runs.finished(event)
+                    if produced is not None:
+                        self._driver.apply(produced)
+                        runs.take_logprobs(produced.variable)  # left if the machine no longer wanted it
+                case SequenceEnded():
+                    self._metrics.sequence_ended(event)
+                    self._driver.apply(request_ended(event))
+                case _:
+                    pass
+
+    async def command(self, order: Order, description: EngineDescription) -> Command | None:
+        """The order in the engine's words. A request that cannot be rendered fails; then there is nothing to send."""
+        match order:
+            case Opening():
+                return await self._open(order, description)
+            case CancelSequence():
+                return CancelCommand(sequence=order.request, epoch=order.epoch)
+            case UpdateSequence():
+                if Capability.UPDATE not in description.capabilities:
+                    return None
+                segments = self._driver.runs.segments_of(order.request, order.stream)
+                return Update(sequence=order.request, epoch=order.epoch, objective=order.objective, stream=segments)
+
+    async def _open(self, opening: Opening, description: EngineDescription) -> Command | None:
+        try:
+            return await self._driver.renderers[opening.model].open(opening, description)
+        except ParrotError as error:
+            failure = error
+        except Exception as error:
+            log.exception("request %s could not be rendered", opening.request)
+            failure = EngineFailed(f"The prompt could not be rendered: {error!r}")
+        self._driver.apply(RequestEnded(request=opening.request, epoch=opening.epoch, error=failure))
+        return None
+
+
+def _engine_view(keeper: EngineKeeper) -> EngineView:
+    page = keeper.description.page_tokens if keeper.description else 0
+    beat = keeper.heartbeat
+    return EngineView(
+        id=keeper.engine,
+        model=keeper.model,
+        state=keeper.state,
+        running=beat.running,
+        waiting=beat.waiting,
+        free_tokens=beat.free_pages * page,
+        cached_tokens=beat.cached_pages * page,
+    )

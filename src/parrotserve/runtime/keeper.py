@@ -1,0 +1,246 @@
+"""The keeper of one engine: starts it, talks with it, notices that it died or hangs, and starts it again."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from parrotserve.engines import base
+from parrotserve.errors import EngineFailed, ModelError, ParrotError, PullFailed
+from parrotserve.graph.decisions import CancelSequence, UpdateSequence
+from parrotserve.ids import EngineId
+from parrotserve.runtime.render import Opening
+
+log = logging.getLogger(__name__)
+
+Order = Opening | UpdateSequence | CancelSequence
+"""What an engine is to do, in the machine's words."""
+
+
+class KeeperState(StrEnum):
+    """What an engine's keeper is at."""
+
+    STARTING = "starting"
+    UP = "up"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+    """Given up."""
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperPolicy:
+    """How patient a keeper is; times in seconds."""
+
+    heartbeat: float = base.HEARTBEAT_SECONDS
+    missed_heartbeats: int = base.MISSED_HEARTBEATS
+    stuck_after: float = 300.0
+    """An engine that beats, has work, and makes no step for so long hangs too."""
+    start_timeout: float = 300.0
+    start_attempts: int = 3
+    """Failed starts in a row before the keeper gives up."""
+    first_backoff: float = 0.2
+    longest_backoff: float = 5.0
+    settled_after: float = 10.0
+    """Up for so long, an engine that dies is started again at once."""
+
+    def backoff(self, failures: int) -> float:
+        """The pause after so many failures in a row."""
+        return 0.0 if failures <= 1 else min(self.first_backoff * 2 ** (failures - 2), self.longest_backoff)
+
+
+class Office(Protocol):
+    """Whom a keeper reports to and asks."""
+
+    def joined(self, engine: EngineId, description: base.EngineDescription) -> None: ...
+    def lost(self, engine: EngineId, reason: str) -> None: ...
+    def given_up(self, engine: EngineId, error: ParrotError) -> None: ...
+    def refuse(self, engine: EngineId, order: Order, error: ParrotError) -> None:
+        """An order for an engine that was given up."""
+        ...
+
+    def heard(self, events: Sequence[base.Event]) -> None:
+        """Raises `EngineFailed` if the engine broke the contract."""
+        ...
+
+    async def command(self, order: Order, description: base.EngineDescription) -> base.Command | None:
+        """The order in the engine's words; None where there is nothing to send."""
+        ...
+
+
+class EngineKeeper:
+    """Keeps one engine up until it is closed. Owned by one event loop."""
+
+    def __init__(
+        self, engine: EngineId, model: str, make: Callable[[], base.Engine], office: Office, *, policy: KeeperPolicy
+    ) -> None:
+        self.engine = engine
+        self.model = model
+        self.state = KeeperState.STARTING
+        self.description: base.EngineDescription | None = None
+        self.heartbeat = base.Heartbeat()
+        self.restarts = 0
+        self.error: ParrotError | None = None
+        """Why it gave up."""
+        self._make = make
+        self._office = office
+        self._policy = policy
+        self._orders: asyncio.Queue[Order] = asyncio.Queue()
+        self._settled = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin keeping it up."""
+        self._task = asyncio.get_running_loop().create_task(self._keep(), name=f"keeper of {self.engine}")
+
+    async def wait_started(self) -> None:
+        """Until it is up for the first time. Raises why not, if the keeper gave up."""
+        await self._settled.wait()
+        if self.error is not None:
+            raise self.error
+
+    def order(self, order: Order) -> None:
+        """Pass on an order; dropped where the engine is down, which the machine has been told."""
+        if self.state is KeeperState.UP:
+            self._orders.put_nowait(order)
+        elif self.error is not None and self.state is KeeperState.FAILED:
+            # Later, for an order comes while the machine's decisions are being carried out.
+            asyncio.get_running_loop().call_soon(self._office.refuse, self.engine, order, self.error)
+
+    async def close(self) -> None:
+        """End the engine."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self.state = KeeperState.CLOSED
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        refusals = deaths = 0
+        while True:
+            await asyncio.sleep(self._policy.backoff(max(refusals, deaths)))
+            engine = self._make()
+            try:
+                description = await self._start(engine)
+                if description is None:
+                    refusals += 1
+                    if refusals >= self._policy.start_attempts or _hopeless(self.error):
+                        break
+                    continue
+                began = loop.time()
+                await self._run(engine, description)
+                refusals = 0
+                deaths = 1 if loop.time() - began >= self._policy.settled_after else deaths + 1
+                self.restarts += 1
+            finally:
+                await engine.close()
+        self._give_up()
+
+    async def _start(self, engine: base.Engine) -> base.EngineDescription | None:
+        """Bring it up; None, and `error`, if it did not come up."""
+        self.error = None
+        try:
+            async with asyncio.timeout(self._policy.start_timeout):
+                return await engine.start()
+        except TimeoutError as error:
+            self.error = EngineFailed(f"Engine {self.engine} did not start within {self._policy.start_timeout:g} s.")
+            self.error.__cause__ = error
+        except ParrotError as error:
+            self.error = error
+        except Exception as error:
+            self.error = EngineFailed(f"Engine {self.engine} could not be started: {error!r}.", engine=self.engine)
+            self.error.__cause__ = error
+        log.warning("engine %s did not start: %s", self.engine, self.error)
+        return None
+
+    def _give_up(self) -> None:
+        assert self.error is not None
+        self.state = KeeperState.FAILED
+        self._settled.set()
+        log.error("engine %s is given up: %s", self.engine, self.error)
+        self._office.given_up(self.engine, self.error)
+
+    async def _run(self, engine: base.Engine, description: base.EngineDescription) -> None:
+        """Serve orders and events until the engine is lost."""
+        self.description, self.heartbeat = description, base.Heartbeat()
+        self._orders = asyncio.Queue()
+        self.state = KeeperState.UP
+        self._office.joined(self.engine, description)
+        self._settled.set()
+        reason = "its keeper was closed"
+        try:
+            async with asyncio.TaskGroup() as group:
+                pulse = _Pulse(self._policy)
+                group.create_task(self._send(engine, description))
+                group.create_task(self._receive(engine, pulse))
+                group.create_task(self._watch(pulse))
+        except* EngineFailed as failed:
+            reason = str(failed.exceptions[0])
+            log.warning("engine %s is lost: %s", self.engine, reason)
+        except* Exception as failed:
+            reason = f"an unexpected error: {failed.exceptions[0]!r}"
+            log.exception("engine %s is lost", self.engine)
+        finally:
+            self.state = KeeperState.RESTARTING
+            self._office.lost(self.engine, reason)
+
+    async def _send(self, engine: base.Engine, description: base.EngineDescription) -> None:
+        while True:
+            orders = [await self._orders.get()]
+            while not self._orders.empty():
+                orders.append(self._orders.get_nowait())
+            commands = [await self._office.command(order, description) for order in orders]
+            wanted = [command for command in commands if command is not None]
+            if wanted:
+                await engine.send(wanted)
+
+    async def _receive(self, engine: base.Engine, pulse: "_Pulse") -> None:
+        async for events in engine.events():
+            for event in events:
+                if isinstance(event, base.Heartbeat):
+                    self.heartbeat = event
+                    pulse.beat(event)
+            pulse.alive()
+            self._office.heard(events)
+        raise EngineFailed(f"Engine {self.engine} ended.", engine=self.engine)
+
+    async def _watch(self, pulse: "_Pulse") -> None:
+        while True:
+            await asyncio.sleep(self._policy.heartbeat)
+            complaint = pulse.complaint()
+            if complaint:
+                raise EngineFailed(f"Engine {self.engine} hangs: {complaint}.", engine=self.engine)
+
+
+def _hopeless(error: ParrotError | None) -> bool:
+    """Whether another attempt would end the same: a model that cannot be read stays so."""
+    return isinstance(error, ModelError) and not isinstance(error, PullFailed)
+
+
+class _Pulse:
+    """Signs of life. Silence is counted in our own turns, so that our own pauses do not count against an engine."""
+
+    def __init__(self, policy: KeeperPolicy) -> None:
+        self._policy = policy
+        self._silent = 0
+        self._stuck = 0
+        self._steps = -1
+
+    def alive(self) -> None:
+        self._silent = 0
+
+    def beat(self, heartbeat: base.Heartbeat) -> None:
+        if heartbeat.steps != self._steps or not heartbeat.running:
+            self._steps, self._stuck = heartbeat.steps, 0
+
+    def complaint(self) -> str | None:
+        """What is wrong, looked at once every heartbeat."""
+        self._silent += 1
+        self._stuck += 1
+        if self._silent > self._policy.missed_heartbeats:
+            return f"no sign of life in {self._policy.missed_heartbeats} heartbeats"
+        if self._stuck * self._policy.heartbeat > self._policy.stuck_after:
+            return f"no step in {self._policy.stuck_after:g} s"
+        return None

@@ -1,0 +1,66 @@
+"""What Prometheus is told: counts and gauges, never a text."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from parrotserve.engines.base import SequenceEnded
+from parrotserve.protocol import EngineView
+
+
+class Metrics:
+    """The counters of one service, in a registry of its own. What has a present value is read when it is asked for."""
+
+    def __init__(self, *, engines: Callable[[], list[EngineView]], sessions: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        self._sequences = self._counter("parrot_sequences", "Runs of requests on engines that ended.", "status")
+        self._tokens = self._counter("parrot_tokens", "Tokens of ended runs: prompt, of these cached, output.", "kind")
+        self._seconds = self._counter("parrot_engine_seconds", "Engine time of ended runs.")
+        self._losses = self._counter("parrot_engine_losses", "Engines that died or hung.", "model")
+        self._refusals = self._counter("parrot_refusals", "Batches refused, by error code.", "code")
+        self.registry.register(_Present(engines, sessions))
+
+    def sequence_ended(self, event: SequenceEnded) -> None:
+        """A run of a request ended."""
+        self._sequences.labels(event.status.value).inc()
+        self._tokens.labels("prompt").inc(event.usage.prompt_tokens)
+        self._tokens.labels("cached").inc(event.usage.cached_tokens)
+        self._tokens.labels("output").inc(event.usage.output_tokens)
+        self._seconds.inc(event.usage.engine_seconds)
+
+    def engine_lost(self, model: str) -> None:
+        """An engine died or hung."""
+        self._losses.labels(model).inc()
+
+    def refused(self, code: str) -> None:
+        """A batch was refused."""
+        self._refusals.labels(code).inc()
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(name, about, labels, registry=self.registry)
+
+
+class _Present(Collector):
+    def __init__(self, engines: Callable[[], list[EngineView]], sessions: Callable[[], int]) -> None:
+        self._engines = engines
+        self._sessions = sessions
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        up = _of_engines("up", "1 while the engine is up.")
+        running = _of_engines("running", "Sequences in the engine's steps.")
+        waiting = _of_engines("waiting", "Sequences that wait in the engine.")
+        free = _of_engines("free_tokens", "Room in the engine's KV cache.")
+        for engine in self._engines():
+            labels = [engine.id, engine.model]
+            up.add_metric(labels, float(engine.state == "up"))
+            running.add_metric(labels, engine.running)
+            waiting.add_metric(labels, engine.waiting)
+            free.add_metric(labels, engine.free_tokens)
+        yield from (up, running, waiting, free)
+        yield GaugeMetricFamily("parrot_sessions", "Sessions that live.", value=self._sessions())
+
+
+def _of_engines(name: str, about: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"parrot_engine_{name}", about, labels=["engine", "model"])

@@ -1,0 +1,152 @@
+"""Rendering: a request whose inputs are known, as the sequence that an engine runs.
+
+For each output there are two engine segments: what leads to it, as one fill, and the output itself.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from parrotserve.criteria import Objective
+from parrotserve.engines.base import Capability, EngineDescription, EngineSegment, Fill, Generate, Open
+from parrotserve.ids import RequestId, TenantId, VariableId
+from parrotserve.models.chat import ChatTemplate, Flat, render
+from parrotserve.models.prompt import PromptTokenizer
+from parrotserve.models.tokenizer import Tokenizer
+from parrotserve.sampling import Sampling
+from parrotserve.segments import Input, Output, Segment, Text
+from parrotserve.transforms import Transform, TruncatesTokens, apply_transforms
+
+LONG_TEXT = 20_000
+"""Characters. A longer prompt is tokenised in a thread, so that the event loop goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The value of an input, and what is to be done with it."""
+
+    value: str
+    transforms: tuple[Transform, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToGenerate:
+    """An output: how its tokens are chosen, whether they are told as they come, and those that were before."""
+
+    sampling: Sampling
+    stream: bool
+    delivered: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """A run of a request, with all that it takes: nothing in it changes while it waits to be sent."""
+
+    request: RequestId
+    epoch: int
+    model: str
+    objective: Objective
+    tenant: TenantId
+    pieces: tuple[Text | Known | ToGenerate, ...]
+
+    @property
+    def length(self) -> int:
+        """Characters of its known content."""
+        return sum(
+            len(piece.text) if isinstance(piece, Text) else len(piece.value)
+            for piece in self.pieces
+            if not isinstance(piece, ToGenerate)
+        )
+
+
+def pieces_of(
+    segments: Sequence[Flat],
+    *,
+    values: Mapping[VariableId, str],
+    stream: frozenset[VariableId],
+    delivered: Mapping[VariableId, tuple[int, ...]],
+) -> tuple[Text | Known | ToGenerate, ...]:
+    """A request's segments with everything filled in that is known now."""
+
+    def piece(segment: Flat) -> Text | Known | ToGenerate:
+        match segment:
+            case Text():
+                return segment
+            case Input():
+                return Known(values[segment.variable], segment.transforms)
+            case Output():
+                streamed = segment.variable in stream
+                return ToGenerate(segment.sampling, streamed, delivered.get(segment.variable, ()))
+
+    return tuple(map(piece, segments))
+
+
+def engine_segment(output: int) -> int:
+    """Which segment of the engine's sequence is a request's output number `output` (from 0)."""
+    return 2 * output + 1
+
+
+class Renderer:
+    """How one model's prompts are written: its chat template and its tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+
+    def flatten(self, segments: Sequence[Segment], *, chat: bool) -> tuple[Flat, ...]:
+        """The segments without roles. Raises `TemplateError` where the chat template refuses them."""
+        return render(segments, template=self._template, chat=chat)
+
+    async def open(self, opening: Opening, engine: EngineDescription) -> Open:
+        """The command that runs it. Raises `TransformFailed` where a transform does not fit its value."""
+        as_tokens = Capability.TOKENS in engine.capabilities
+        build = self._token_segments if as_tokens else self._text_segments
+        long = opening.length > LONG_TEXT
+        segments = await asyncio.to_thread(build, opening) if long else build(opening)
+        return Open(
+            sequence=opening.request,
+            epoch=opening.epoch,
+            segments=segments,
+            salt=opening.tenant,
+            objective=opening.objective,
+        )
+
+    def _token_segments(self, opening: Opening) -> tuple[EngineSegment, ...]:
+        prompt = PromptTokenizer(self._tokenizer)
+        segments: list[EngineSegment] = []
+        tokens: list[int] = []
+        for piece in opening.pieces:
+            if isinstance(piece, ToGenerate):
+                tokens += prompt.before_output()
+                segments += (Fill(tokens=tuple(tokens)), _generate(piece))
+                tokens = []
+            else:
+                tokens += prompt.text(_text(piece, self._tokenizer), template=_by_template(piece))
+        return tuple(segments)
+
+    def _text_segments(self, opening: Opening) -> tuple[EngineSegment, ...]:
+        def build() -> Iterator[EngineSegment]:
+            text = ""
+            for piece in opening.pieces:
+                if isinstance(piece, ToGenerate):
+                    yield Fill(text=text)
+                    yield _generate(piece)
+                    text = ""
+                else:
+                    text += _text(piece, self._tokenizer)
+
+        return tuple(build())
+
+
+def _text(piece: Text | Known, tokenizer: TruncatesTokens) -> str:
+    if isinstance(piece, Text):
+        return piece.text
+    return apply_transforms(piece.transforms, piece.value, tokenizer)
+
+
+def _by_template(piece: Text | Known) -> bool:
+    return isinstance(piece, Text) and piece.template
+
+
+def _generate(piece: ToGenerate) -> Generate:
+    return Generate(sampling=piece.sampling, stream=piece.stream, delivered=piece.delivered)

@@ -1,0 +1,137 @@
+"""What is kept of requests while they run, so that a rerun goes on at the exact token where a client's stream broke.
+
+An engine may die under a request, which then runs again as a new *epoch*. Tokens that were delivered become the
+beginning of the rerun (`Generate.delivered`), so a stream never contradicts itself; events of earlier epochs, which may
+still be on their way, are dropped here.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from parrotserve.engines.base import EndStatus, SegmentFinished, SequenceEnded, TokensGenerated
+from parrotserve.errors import EngineFailed, from_wire
+from parrotserve.graph.events import OutputProduced, RequestEnded
+from parrotserve.ids import RequestId, VariableId
+from parrotserve.runtime.board import Board
+from parrotserve.runtime.render import engine_segment
+from parrotserve.sampling import TokenLogprob
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """One output: what has been delivered of it."""
+
+    variable: VariableId
+    tokens: list[int] = field(default_factory=list[int])
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    repeated: int = 0
+    """Characters that readers have already from a run whose tokens are no longer kept."""
+    finished: bool = False
+
+
+@dataclass(slots=True)
+class _Run:
+    epoch: int
+    outputs: dict[int, _Progress]
+    """By segment."""
+
+
+class Runs:
+    """The runs of all requests that may still run, by request. Owned by one event loop."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._runs: dict[RequestId, _Run] = {}
+        self._logprobs: dict[VariableId, tuple[TokenLogprob, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def begin(self, request: RequestId, epoch: int, outputs: Sequence[VariableId]) -> dict[VariableId, tuple[int, ...]]:
+        """A run begins, of a request with these outputs. The tokens of each that were delivered already."""
+        run = self._runs.get(request)
+        if run is None:
+            run = self._runs[request] = _Run(epoch, {})
+            for number, variable in enumerate(outputs):
+                seen = len(self._board.text(variable))
+                run.outputs[engine_segment(number)] = _Progress(variable, repeated=seen)
+        run.epoch = epoch
+        return {progress.variable: tuple(progress.tokens) for progress in run.outputs.values()}
+
+    def segments_of(self, request: RequestId, variables: frozenset[VariableId]) -> tuple[int, ...]:
+        """Where these outputs are in their request."""
+        run = self._runs.get(request)
+        if run is None:
+            return ()
+        return tuple(index for index, progress in run.outputs.items() if progress.variable in variables)
+
+    def tokens(self, event: TokensGenerated) -> None:
+        """New tokens of a streamed output: remembered, and their text shown. Raises `EngineFailed` for a gap."""
+        progress = self._progress(event.sequence, event.epoch, event.segment)
+        if progress is None or progress.finished:
+            return
+        if event.offset != len(progress.tokens):
+            raise EngineFailed(
+                f"The engine sent token {event.offset} of {progress.variable} after {len(progress.tokens)} tokens.",
+                request=event.sequence,
+            )
+        progress.tokens.extend(event.tokens)
+        progress.logprobs.extend(event.logprobs)
+        text = event.text[progress.repeated :]
+        progress.repeated -= len(event.text) - len(text)
+        if text:
+            self._board.append(progress.variable, text)
+
+    def finished(self, event: SegmentFinished) -> OutputProduced | None:
+        """An output is complete; None where that is known already."""
+        progress = self._progress(event.sequence, event.epoch, event.segment)
+        if progress is None or progress.finished:
+            return None
+        before = len(event.tokens) - len(event.logprobs)
+        logprobs = (*progress.logprobs[:before], *event.logprobs)
+        if logprobs:
+            self._logprobs[progress.variable] = logprobs
+        progress.logprobs = []
+        progress.tokens = list(event.tokens)
+        progress.finished = True
+        return OutputProduced(
+            request=event.sequence,
+            epoch=event.epoch,
+            variable=progress.variable,
+            value=self._agreed(progress.variable, event.text),
+            reason=event.reason,
+        )
+
+    def take_logprobs(self, variable: VariableId) -> tuple[TokenLogprob, ...]:
+        """The log-probabilities of a finished output's tokens, where its sampling asked for them; once."""
+        return self._logprobs.pop(variable, ())
+
+    def forget(self, request: RequestId) -> None:
+        """It will not run again."""
+        self._runs.pop(request, None)
+
+    def _progress(self, request: RequestId, epoch: int, segment: int) -> _Progress | None:
+        run = self._runs.get(request)
+        return run.outputs.get(segment) if run is not None and run.epoch == epoch else None
+
+    def _agreed(self, variable: VariableId, text: str) -> str:
+        """The final text, which begins with what readers have seen."""
+        seen = self._board.text(variable)
+        if text.startswith(seen):
+            return text
+        log.error("the final text of %s does not begin with the %d characters streamed", variable, len(seen))
+        return seen + text[len(seen) :]
+
+
+def request_ended(event: SequenceEnded) -> RequestEnded:
+    """The end of a run, in the machine's words."""
+    return RequestEnded(
+        request=event.sequence,
+        epoch=event.epoch,
+        usage=event.usage,
+        error=from_wire(*event.error) if event.error else None,
+        cancelled=event.status is EndStatus.CANCELLED,
+    )

@@ -1,0 +1,311 @@
+"""The service: one façade for the HTTP server and for the embedded transport, in the words of the protocol."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing, contextmanager
+from weakref import WeakValueDictionary
+
+from prometheus_client import CollectorRegistry
+
+from parrotserve.config import ServiceConfig
+from parrotserve.criteria import Criteria
+from parrotserve.errors import ParrotError, RequestRefused, ServiceUnavailable
+from parrotserve.graph.events import (
+    CallReturned,
+    Retried,
+    SessionEnded,
+    SessionTouched,
+    Submitted,
+    ValueSet,
+    Wait,
+    Waited,
+    Withdrawn,
+)
+from parrotserve.graph.states import FALLEN
+from parrotserve.ids import LOCAL_TENANT, CallId, SessionId, TenantId, VariableId
+from parrotserve.machine import Machine
+from parrotserve.models.pull import Progress
+from parrotserve.protocol import (
+    Accepted,
+    CallOffer,
+    CallResult,
+    Delta,
+    EngineView,
+    Failure,
+    ModelView,
+    SessionView,
+    Submit,
+    Value,
+    WaitSpec,
+)
+from parrotserve.runtime import views
+from parrotserve.runtime.admission import admit, is_big
+from parrotserve.runtime.catalog import Loader, load_model
+from parrotserve.runtime.driver import Driver
+from parrotserve.runtime.fleet import Fleet
+from parrotserve.runtime.keeper import KeeperPolicy
+from parrotserve.runtime.metrics import Metrics
+
+WaitEvent = Delta | Value | Failure
+AnswerEvent = Accepted | WaitEvent
+
+
+class Service:
+    """Models, engines and the machine behind one interface. Owned by one event loop.
+
+    Every method raises what the machine refuses (`RequestRefused`), and `ServiceUnavailable` once it closes.
+    Abandoning an iterator, or the task that waits, cancels nothing but the waiting. A session's lease does not run
+    while an exchange of it is open.
+    """
+
+    def __init__(self, config: ServiceConfig, *, load: Loader = load_model, policy: KeeperPolicy | None = None) -> None:
+        self.config = config
+        self._driver = Driver(Machine())
+        self._metrics = Metrics(engines=self.engines, sessions=lambda: len(self._driver.machine.graph.sessions))
+        policy = policy or KeeperPolicy()
+        self._fleet = Fleet(config, self._driver, self._metrics, load=load, policy=policy)
+        self._attached: Counter[SessionId] = Counter()
+        self._admissions: WeakValueDictionary[SessionId, asyncio.Lock] = WeakValueDictionary()
+        self._draining: ServiceUnavailable | None = None
+
+    @classmethod
+    async def start(
+        cls,
+        config: ServiceConfig,
+        *,
+        progress: Progress | None = None,
+        load: Loader = load_model,
+        policy: KeeperPolicy | None = None,
+    ) -> "Service":
+        """A service whose models are there (pulled if need be, `progress` told) and whose engines are coming up.
+
+        Raises `ModelError`; then nothing is left running.
+        """
+        service = cls(config, load=load, policy=policy)
+        try:
+            for name in config.models:
+                await service._fleet.load(name, progress=progress)
+        except BaseException:
+            await service.close()
+            raise
+        return service
+
+    async def wait_started(self) -> None:
+        """Until all engines are up. Raises why one cannot be started."""
+        await self._fleet.wait_started()
+
+    def drain(self) -> None:
+        """Take nothing more, and end open exchanges with `ServiceUnavailable`."""
+        if self._draining is None:
+            self._draining = ServiceUnavailable("The service is shutting down; try again when it is back.")
+            self._driver.board.close(self._draining)
+            self._driver.desk.close()
+
+    async def close(self) -> None:
+        """End everything. Safe to call twice."""
+        self.drain()
+        self._driver.close()
+        await self._fleet.close()
+
+    # --- Declaring and waiting -------------------------------------------------------------------------------
+
+    async def declare(
+        self, body: Submit, *, tenant: TenantId = LOCAL_TENANT, progress: Progress | None = None
+    ) -> tuple[Accepted, AsyncGenerator[AnswerEvent, None]]:
+        """Take in a batch. The acceptance, and the whole answer: it again, then what the batch waits for."""
+        session = SessionId(body.session)
+        async with self._admission(session):
+            try:
+                batch = await self._admit(body, tenant, progress)
+                self._check_open()
+                self._driver.apply(batch)
+            except ParrotError as error:
+                self._metrics.refused(error.code)
+                raise
+        accepted = Accepted(session=session)
+        return accepted, self._answer(accepted, body.wait, tenant)
+
+    async def submit(self, body: Submit, *, tenant: TenantId = LOCAL_TENANT) -> AsyncGenerator[AnswerEvent, None]:
+        """Declare a batch: `Accepted`, then deltas, values and failures of what it waits for, until all is answered.
+
+        A refusal is raised before `Accepted`; then nothing has changed.
+        """
+        _, answer = await self.declare(body, tenant=tenant)
+        async with aclosing(answer) as events:
+            async for event in events:
+                yield event
+
+    async def wait(
+        self,
+        session: SessionId,
+        variable: VariableId,
+        *,
+        criteria: Criteria = Criteria.LATENCY,
+        timeout: float | None = None,  # noqa: ASYNC109 - running out is an answer, and cancels nothing
+        tenant: TenantId = LOCAL_TENANT,
+    ) -> Value:
+        """A variable's value. Raises its failure, or `GetTimeout`."""
+        self._ask(session, Wait(variable, criteria), tenant)
+        wait = WaitSpec(variable=variable, criteria=criteria, timeout=timeout)
+        async with aclosing(self._watched(session, [wait], tenant)) as events:
+            async for event in events:
+                if isinstance(event, Failure):
+                    raise event.error.to_error()
+                if isinstance(event, Value):
+                    return event
+        raise ServiceUnavailable("The wait ended without an answer.")
+
+    def stream(
+        self, session: SessionId, variable: VariableId, *, offset: int = 0, tenant: TenantId = LOCAL_TENANT
+    ) -> AsyncGenerator[WaitEvent, None]:
+        """A variable's text from character `offset` on: deltas as it grows, then its value or failure.
+
+        Refuses at the call, not at the first event.
+        """
+        self._ask(session, Wait(variable, Criteria.LATENCY, stream=True), tenant)
+        wait = WaitSpec(variable=variable, stream=True)
+        return self._watched(session, [wait], tenant, offset=offset)
+
+    # --- Changing what was declared --------------------------------------------------------------------------
+
+    def set_value(
+        self, session: SessionId, variable: VariableId, value: str, *, tenant: TenantId = LOCAL_TENANT
+    ) -> None:
+        """Make an EMPTY variable READY. Raises `AlreadyProduced`."""
+        self._check_open()
+        self._driver.apply(ValueSet(session=session, tenant=tenant, variable=variable, value=value))
+
+    def cancel_variable(self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT) -> None:
+        """Cancel a variable's producer, and producers upstream that nothing else needs."""
+        self._driver.apply(Withdrawn(session=session, tenant=tenant, variable=variable))
+
+    def retry(self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT) -> None:
+        """Run the failed or cancelled producer of a variable again, and what failed upstream of it."""
+        self._check_open()
+        self._driver.apply(Retried(session=session, tenant=tenant, variable=variable))
+        for view in self._driver.machine.session_view(session, tenant).variables:
+            if view.state not in FALLEN:
+                self._driver.board.reopen(view.id)
+
+    def end_session(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> None:
+        """Cancel what still runs in a session and free all of it."""
+        self._driver.apply(SessionEnded(session=session, tenant=tenant, reason="its client ended it"))
+
+    def session_view(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> SessionView:
+        """The session's graph, with states and timings."""
+        self._touch(session, tenant)
+        return views.session_view(self._driver.machine.session_view(session, tenant))
+
+    # --- Native calls ----------------------------------------------------------------------------------------
+
+    def calls(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> AsyncGenerator[CallOffer, None]:
+        """Native calls for this client, until the session ends. Refuses at the call, not at the first offer."""
+        self._check_open()
+        self._touch(session, tenant)
+        return self._offers(session, tenant)
+
+    def put_result(
+        self, session: SessionId, call: CallId, result: CallResult, *, tenant: TenantId = LOCAL_TENANT
+    ) -> None:
+        """A native call's value, or its error. One that comes too late is ignored."""
+        self._check_open()
+        self._driver.apply(
+            CallReturned(session=session, tenant=tenant, call=call, value=result.value, error=result.error)
+        )
+        self._driver.desk.settle(session, call)
+
+    # --- What the service is ---------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether every engine is up."""
+        return self._draining is None and self._fleet.ready
+
+    @property
+    def metrics(self) -> CollectorRegistry:
+        """What Prometheus may read."""
+        return self._metrics.registry
+
+    def models(self) -> list[ModelView]:
+        """The models that requests may name."""
+        return self._fleet.models()
+
+    def engines(self) -> list[EngineView]:
+        """The engines and how busy they are."""
+        return self._fleet.engines()
+
+    @contextmanager
+    def attached(self, session: SessionId, tenant: TenantId = LOCAL_TENANT) -> Generator[RequestRefused | None]:
+        """While this is open, the session's lease does not run. Gives why, if the session is not there."""
+        self._attached[session] += 1
+        try:
+            yield self._touch_if_there(session, tenant)
+        finally:
+            self._attached[session] -= 1
+            self._touch_if_there(session, tenant)
+            if not self._attached[session]:
+                del self._attached[session]
+
+    # --- Inside ----------------------------------------------------------------------------------------------
+
+    def _admission(self, session: SessionId) -> asyncio.Lock:
+        """Batches of one session are taken in one after another, in the order they came."""
+        lock = self._admissions.get(session)
+        if lock is None:
+            lock = self._admissions[session] = asyncio.Lock()
+        return lock
+
+    async def _admit(self, body: Submit, tenant: TenantId, progress: Progress | None) -> Submitted:
+        self._check_open()
+        models = {
+            name: await self._fleet.require(name, progress=progress) for name in {spec.model for spec in body.requests}
+        }
+        longest = self.config.max_lease_seconds
+        if is_big(body):
+            return await asyncio.to_thread(admit, body, tenant=tenant, models=models, longest_lease=longest)
+        return admit(body, tenant=tenant, models=models, longest_lease=longest)
+
+    def _ask(self, session: SessionId, wait: Wait, tenant: TenantId) -> None:
+        self._check_open()
+        self._driver.apply(Waited(session=session, tenant=tenant, waits=(wait,)))
+
+    async def _answer(
+        self, accepted: Accepted, waits: Sequence[WaitSpec], tenant: TenantId
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        async with aclosing(self._watched(accepted.session, waits, tenant)) as events:
+            yield accepted
+            async for event in events:
+                yield event
+
+    async def _watched(
+        self, session: SessionId, waits: Sequence[WaitSpec], tenant: TenantId, *, offset: int = 0
+    ) -> AsyncGenerator[WaitEvent, None]:
+        watch = self._driver.board.watch(session)
+        with self.attached(session, tenant) as gone:
+            for wait in waits:
+                variable = VariableId(wait.variable)
+                watch.read(variable, stream=wait.stream, offset=offset, timeout=wait.timeout, error=gone)
+            async with aclosing(watch.events()) as events:
+                async for event in events:
+                    yield event
+
+    async def _offers(self, session: SessionId, tenant: TenantId) -> AsyncGenerator[CallOffer, None]:
+        with self.attached(session, tenant):
+            async with aclosing(self._driver.desk.connect(session)) as offers:
+                async for offer in offers:
+                    yield offer
+
+    def _touch(self, session: SessionId, tenant: TenantId) -> None:
+        self._driver.apply(SessionTouched(session=session, tenant=tenant, attached=self._attached[session]))
+
+    def _touch_if_there(self, session: SessionId, tenant: TenantId) -> RequestRefused | None:
+        try:
+            self._touch(session, tenant)
+        except RequestRefused as refused:
+            return refused
+        return None
+
+    def _check_open(self) -> None:
+        if self._draining is not None:
+            raise self._draining

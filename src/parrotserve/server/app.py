@@ -1,0 +1,27 @@
+"""The HTTP application: routes in front of one service."""
+
+from fastapi import FastAPI
+
+from parrotserve import __version__
+from parrotserve.runtime.service import Service
+from parrotserve.server import errors
+from parrotserve.server.middleware import BodyLimit, ProtocolVersion, Unexpected
+from parrotserve.server.routes import calls, catalog, health, sessions, submit, variables
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application in front of a started service. Whoever started the service closes it."""
+    app = FastAPI(
+        title="Parrot",
+        version=__version__,
+        summary="Serves LLM applications: requests, the values that flow between them, and what waits for them.",
+        redoc_url=None,
+    )
+    app.state.service = service
+    errors.install(app)
+    app.add_middleware(Unexpected)
+    app.add_middleware(BodyLimit, max_bytes=service.config.max_body_bytes)
+    app.add_middleware(ProtocolVersion)
+    for module in (submit, sessions, variables, calls, catalog, health):
+        app.include_router(module.router)
+    return app

@@ -1,0 +1,81 @@
+"""Every answer that is an error has one shape: `ErrorAnswer`. A traceback never leaves the service."""
+
+import http
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from parrotserve.errors import LimitExceeded, ParrotError, UnknownObject
+from parrotserve.protocol import ErrorAnswer, ErrorBody
+
+log = logging.getLogger(__name__)
+
+INVALID_REQUEST = "invalid_request"
+INTERNAL_ERROR = "internal_error"
+_MOST_PROBLEMS = 5
+_LONGEST_PLACE = 200
+
+
+def answer(status: int, body: ErrorBody, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An error as HTTP carries it."""
+    return JSONResponse(ErrorAnswer(error=body).model_dump(mode="json"), status_code=status, headers=headers)
+
+
+def answer_error(error: ParrotError) -> JSONResponse:
+    """One of Parrot's own errors, with its status."""
+    return answer(error.status, ErrorBody.of(error))
+
+
+def internal_error(error: Exception) -> ErrorBody:
+    """What a client is told of a bug; the log gets the whole of it."""
+    log.error("unexpected error in an exchange", exc_info=error)
+    return ErrorBody(code=INTERNAL_ERROR, message="The service hit an unexpected error; its log has the details.")
+
+
+def too_large(max_bytes: int) -> ErrorBody:
+    """Why a body is refused. Its status is 413, not the class's 429: trying again later would not help."""
+    limit = f"{max_bytes / (1 << 20):g} MiB"
+    return ErrorBody.of(LimitExceeded(f"The body is larger than the {limit} that this service takes."))
+
+
+def install(app: FastAPI) -> None:
+    """Make every kind of error answer in the one shape."""
+
+    @app.exception_handler(ParrotError)
+    async def _(_request: Request, error: ParrotError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        return answer_error(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _(_request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        return answer(422, ErrorBody(code=INVALID_REQUEST, message=_problems(error)))
+
+    @app.exception_handler(HTTPException)
+    async def _(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        return answer(error.status_code, _of_http(request, error), dict(error.headers or {}))
+
+
+def _of_http(request: Request, error: HTTPException) -> ErrorBody:
+    if error.status_code == 404:
+        return ErrorBody.of(UnknownObject(f"There is nothing at {request.method} {request.url.path}; see /docs."))
+    if error.status_code == 413:
+        return ErrorBody(code=LimitExceeded.code, message=error.detail)
+    if error.status_code == 400:
+        return ErrorBody(code=INVALID_REQUEST, message=f"The body cannot be read as JSON: {error.detail}.")
+    code = http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return ErrorBody(code=code, message=f"{request.method} {request.url.path}: {error.detail}.")
+
+
+def _problems(error: RequestValidationError) -> str:
+    """Where the request is wrong and how, without repeating what it holds."""
+    problems = error.errors()
+    told = [f"{_place(problem['loc'])}: {problem['msg']}" for problem in problems[:_MOST_PROBLEMS]]
+    more = len(problems) - len(told)
+    return "; ".join(told) + (f"; and {more} more" if more > 0 else "") + "."
+
+
+def _place(location: tuple[object, ...]) -> str:
+    place = ".".join(str(part) for part in location)
+    return place if len(place) <= _LONGEST_PLACE else place[:_LONGEST_PLACE] + "..."

@@ -1,0 +1,89 @@
+"""What is checked of every exchange before a route sees it: the protocol's version and the size of the body."""
+
+from fastapi import HTTPException
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from parrotserve.errors import IncompatibleVersions
+from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION
+from parrotserve.server import errors
+
+
+class ProtocolVersion:
+    """Answers carry our version; a client that names another is refused. Clients that name none are welcome."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_version(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[PROTOCOL_HEADER] = str(PROTOCOL_VERSION)
+            await send(message)
+
+        theirs = Headers(scope=scope).get(PROTOCOL_HEADER)
+        app = self._app
+        if theirs is not None and theirs != str(PROTOCOL_VERSION):
+            app = errors.answer_error(
+                IncompatibleVersions(
+                    f"The client speaks protocol {theirs[:20]}, this service {PROTOCOL_VERSION}: "
+                    "install the same version of parrotserve on both sides."
+                )
+            )
+        await app(scope, receive, send_with_version)
+
+
+class BodyLimit:
+    """Refuses bodies above a size, however they are sent, without reading on."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "0")
+        if length.isdecimal() and int(length) > self._max_bytes:
+            await errors.answer(413, errors.too_large(self._max_bytes))(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._max_bytes:
+                # FastAPI lets only this class through while it reads a body.
+                raise HTTPException(413, errors.too_large(self._max_bytes).message)
+            return message
+
+        await self._app(scope, counted, send)
+
+
+class Unexpected:
+    """Turns bugs into answers. Innermost, so that these carry what every answer carries."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            # What has begun cannot become an error; the server above cuts it off.
+            if started or scope["type"] != "http":
+                raise
+            await errors.answer(500, errors.internal_error(error))(scope, receive, send)

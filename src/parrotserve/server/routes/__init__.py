@@ -1,0 +1,1 @@
+"""Routes, one file a noun. Each turns an exchange into one call of the service."""

@@ -1,0 +1,26 @@
+"""Native calls of a session: handed out to its client, answered by it."""
+
+from fastapi import APIRouter
+from sse_starlette import EventSourceResponse
+
+from parrotserve.ids import CallId, SessionId
+from parrotserve.protocol import CallResult
+from parrotserve.server.access import PathId, TheService, TheTenant
+from parrotserve.server.streams import event_stream
+
+router = APIRouter(prefix="/v1/sessions/{session}/calls", tags=["calls"])
+
+
+@router.get("", response_class=EventSourceResponse)
+async def take(session: PathId, service: TheService, tenant: TheTenant) -> EventSourceResponse:
+    """`call` events: native calls whose inputs are ready, until the session ends.
+
+    A call is with one connection at a time; if that ends without an answer, the next connection gets it.
+    """
+    return event_stream(service.calls(SessionId(session), tenant=tenant))
+
+
+@router.put("/{call}", status_code=204)
+async def answer(session: PathId, call: PathId, body: CallResult, service: TheService, tenant: TheTenant) -> None:
+    """A call's value, or why it failed."""
+    service.put_result(SessionId(session), CallId(call), body, tenant=tenant)

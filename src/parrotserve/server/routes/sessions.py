@@ -1,0 +1,21 @@
+"""Sessions: looking at one, ending one."""
+
+from fastapi import APIRouter
+
+from parrotserve.ids import SessionId
+from parrotserve.protocol import SessionView
+from parrotserve.server.access import PathId, TheService, TheTenant
+
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+
+@router.get("/{session}")
+async def look(session: PathId, service: TheService, tenant: TheTenant) -> SessionView:
+    """The session's graph, with states and timings."""
+    return service.session_view(SessionId(session), tenant=tenant)
+
+
+@router.delete("/{session}", status_code=204)
+async def end(session: PathId, service: TheService, tenant: TheTenant) -> None:
+    """Cancel what still runs in the session and free all of it."""
+    service.end_session(SessionId(session), tenant=tenant)

@@ -1,0 +1,26 @@
+"""Declaring a batch."""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from sse_starlette import EventSourceResponse
+
+from parrotserve.protocol import Accepted, Submit
+from parrotserve.server.access import TheService, TheTenant
+from parrotserve.server.streams import event_stream
+
+router = APIRouter(tags=["submit"])
+
+
+@router.post(
+    "/v1/submit",
+    response_model=Accepted,
+    responses={200: {"description": "`Accepted`; with `wait`, an event stream of it and what was waited for."}},
+)
+async def submit(body: Submit, service: TheService, tenant: TheTenant) -> Response | EventSourceResponse | Accepted:
+    """Declare variables, requests and native calls, whole or not at all, and wait for variables.
+
+    With `wait` the answer is an event stream: `accepted`, then `delta`, `value` and `failure` events of what is
+    waited for, as they come, until all of it is answered. A client that leaves cancels nothing.
+    """
+    accepted, events = await service.declare(body, tenant=tenant)
+    return event_stream(events) if body.wait else accepted

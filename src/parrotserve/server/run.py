@@ -1,0 +1,143 @@
+"""Running the HTTP server until a signal ends it."""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+from types import FrameType
+
+import uvicorn
+
+from parrotserve.config import ServiceConfig
+from parrotserve.errors import DeclarationError, ServiceUnavailable
+from parrotserve.models.pull import Progress
+from parrotserve.runtime.service import Service
+from parrotserve.server.app import create_app
+
+GRACE_SECONDS = 5
+"""How long open exchanges may still take once the service ends."""
+
+
+def serve(
+    config: ServiceConfig, *, progress: Progress | None = None, announce: Callable[[str], None] | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM. Says one line, by default on standard error, once all engines are up.
+
+    Raises `DeclarationError` for an address that is not this machine's own, `ServiceUnavailable` where the port is
+    taken, `ModelError` and `EngineFailed` where a model or an engine does not come up.
+    """
+    asyncio.run(serve_until_stopped(config, progress=progress, announce=announce or _on_stderr))
+
+
+async def serve_until_stopped(
+    config: ServiceConfig, *, progress: Progress | None = None, announce: Callable[[str], None]
+) -> None:
+    """The same inside a running event loop; cancelling it ends the server too."""
+    with contextlib.closing(open_socket(config.host, config.port)) as listener:
+        service = await Service.start(config, progress=progress)
+        try:
+            await _run(service, listener, announce)
+        finally:
+            await service.close()
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A listening socket on this machine's own address. See `serve` for errors."""
+    if not _is_loopback(host):
+        raise DeclarationError(
+            f"{host!r} can be reached from other machines, and this service has no keys yet to tell who may use it. "
+            "Bind to 127.0.0.1, and use an SSH tunnel or a proxy with authentication in front.",
+            setting="host",
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            message = f"Port {port} of {host} is in use by another program. Stop it, or choose another with --port."
+        else:
+            message = f"Cannot listen on port {port} of {host}: {error.strerror or error}."
+        raise ServiceUnavailable(message) from error
+
+
+async def _run(service: Service, listener: socket.socket, announce: Callable[[str], None]) -> None:
+    config = uvicorn.Config(
+        create_app(service), lifespan="off", log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS
+    )
+    server = _Server(config)
+
+    def stop() -> None:
+        service.drain()
+        if server.should_exit:
+            server.force_exit = True
+        server.should_exit = True
+
+    with _on_signals(stop):
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        try:
+            await _until_ready(service, serving)
+            if not serving.done() and not server.should_exit:
+                announce(banner(service, listener))
+            await serving
+        finally:
+            stop()
+            await asyncio.gather(serving, return_exceptions=True)
+
+
+async def _until_ready(service: Service, serving: asyncio.Future[None]) -> None:
+    """All engines are up, or the server was stopped before. Raises why an engine cannot be started."""
+    starting = asyncio.ensure_future(service.wait_started())
+    try:
+        await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+
+
+def banner(service: Service, listener: socket.socket) -> str:
+    """One line: where, what, and how much cache."""
+    host, port = listener.getsockname()[:2]
+    address = f"[{host}]" if ":" in host else host
+    models = ", ".join(model.name for model in service.models())
+    tokens = sum(engine.free_tokens for engine in service.engines())
+    return f"Parrot serves {models} at http://{address}:{port} (KV cache: {tokens:,} tokens). Ctrl-C stops it."
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        # Signals are ours: uvicorn would raise them again at its end, before the engines were closed.
+        yield
+
+
+@contextlib.contextmanager
+def _on_signals(stop: Callable[[], None]) -> Generator[None]:
+    loop = asyncio.get_running_loop()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop)
+
+    with contextlib.ExitStack() as restore:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Outside the main thread there are no signals to handle.
+            with contextlib.suppress(ValueError):
+                restore.callback(signal.signal, number, signal.signal(number, handle))
+        yield
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def _on_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,46 @@
+"""Services whose engines are fake: they recite scripts, and fail when told to."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from runtime_programs import HEARTBEAT, SOON, Stage, Staged
+
+from parrotserve.config import ServiceConfig
+from parrotserve.engines.fake import FakeEngine
+from parrotserve.ids import EngineId
+from parrotserve.models.pull import Progress
+from parrotserve.runtime.catalog import ServedModel, fake_model
+from parrotserve.runtime.service import Service
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    """Starts a service; keywords of `FakeEngine` are for its engines, `config` for the service's settings."""
+    services: list[Service] = []
+
+    async def begin(
+        *, config: dict[str, Any] | None = None, started: bool = True, faults: Any = (), **options: Any
+    ) -> Staged:
+        engines: list[FakeEngine] = []
+        faults_left = list(faults)
+
+        def make(engine: EngineId) -> FakeEngine:
+            more = {"faults": faults_left.pop(0)} if faults_left else {}
+            made = FakeEngine(engine, heartbeat_seconds=HEARTBEAT / 4, **options, **more)
+            engines.append(made)
+            return made
+
+        def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+            return fake_model(make, name=name)
+
+        settings = ServiceConfig(**{"models": ("fake",)} | (config or {}))
+        service = await Service.start(settings, load=load, policy=SOON)
+        services.append(service)
+        if started:
+            await service.wait_started()
+        return Staged(service, engines)
+
+    yield begin
+    for service in services:
+        await service.close()

@@ -1,0 +1,289 @@
+"""Programs run by the service: dependent requests, failures, timeouts, sessions."""
+
+import asyncio
+
+import pytest
+from runtime_programs import SESSION, Stage, answer, batch, call, made, request, taken, text, wait
+
+from parrotserve.engines.base import Capability
+from parrotserve.engines.fake import Faults
+from parrotserve.errors import (
+    AlreadyProduced,
+    EngineFailed,
+    GetTimeout,
+    InvalidGraph,
+    InvalidSchema,
+    ServiceUnavailable,
+    UnknownModel,
+    UnknownObject,
+)
+from parrotserve.ids import SessionId, VariableId
+from parrotserve.protocol import Submit, VariableSpec, WireTransform
+
+S = SessionId(SESSION)
+A, B = VariableId("a"), VariableId("b")
+
+CODE = batch(
+    VariableSpec(id="task", value="a snake game"),
+    request("Code", text("Write code of "), taken("task"), text(". Code:"), made("a")),
+    request("Test", text("Test "), taken("a"), text(". Test:"), made("b")),
+)
+SCRIPT = {"Write code of a snake game. Code:": "import snake", "Test import snake. Test:": "assert snake"}
+
+
+async def test_dependent_requests_run_on_the_server_in_one_exchange(stage: Stage):
+    staged = await stage(script=SCRIPT)
+    program = CODE.model_copy(update={"wait": (wait("b"), wait("a", stream=True))})
+    got = await answer(staged.service.submit(program))
+    assert got.accepted
+    assert got.values == {"a": "import snake", "b": "assert snake"}
+    assert got.streamed == {"a": "import snake"}
+
+
+async def test_an_engine_of_text_gives_the_same(stage: Stage):
+    staged = await stage(script=SCRIPT, capabilities=frozenset(Capability) - {Capability.TOKENS})
+    got = await answer(staged.service.submit(CODE.model_copy(update={"wait": (wait("b"),)})))
+    assert got.values == {"b": "assert snake"}
+
+
+async def test_several_outputs_of_a_request_come_one_after_another(stage: Stage):
+    staged = await stage(script={"Q": "first", "first, then": "second"})
+    program = batch(request("r", text("Q:"), made("a"), text(", then"), made("b")), wait("a"), wait("b", stream=True))
+    got = await answer(staged.service.submit(program))
+    assert got.values == {"a": "first", "b": "second"}
+
+
+async def test_transforms_are_applied_by_the_service(stage: Stage):
+    staged = await stage(script={"make": "```python\nx = 1\n```", "use x = 1 now": "used"})
+    program = batch(
+        request("one", text("make"), made("a")),
+        request("two", text("use "), taken("a", WireTransform(name="code_block")), text(" now"), made("b")),
+        wait("b"),
+    )
+    assert (await answer(staged.service.submit(program))).values == {"b": "used"}
+
+
+async def test_what_was_declared_can_be_waited_for_and_streamed_later(stage: Stage):
+    staged = await stage(script=SCRIPT)
+    await answer(staged.service.submit(CODE))
+    assert (await staged.service.wait(S, B)).value == "assert snake"
+    got = await answer(staged.service.stream(S, A, offset=0))
+    assert got.streamed == got.values == {"a": "import snake"}
+    rest = [event async for event in staged.service.stream(S, A, offset=7)]
+    assert [getattr(event, "text", None) for event in rest] == ["snake", None]
+
+
+async def test_a_variable_that_is_set_later_lets_its_consumers_run(stage: Stage):
+    staged = await stage(script={"hello you": "hi"})
+    program = batch(VariableSpec(id="who"), request("r", text("hello "), taken("who"), made("a")))
+    await answer(staged.service.submit(program))
+    staged.service.set_value(S, VariableId("who"), "you")
+    assert (await staged.service.wait(S, A)).value == "hi"
+    with pytest.raises(AlreadyProduced):
+        staged.service.set_value(S, VariableId("who"), "me")
+    with pytest.raises(AlreadyProduced):
+        staged.service.set_value(S, A, "no")
+
+
+async def test_a_set_value_is_used_in_another_session_even_after_its_own_has_ended(stage: Stage):
+    staged = await stage(script={"say word": "said"})
+    await answer(staged.service.submit(batch(VariableSpec(id="w", value="word"), session="first")))
+    other = batch(request("r", text("say "), taken("w"), made("a")), wait("w"), wait("a"), session="second")
+    assert (await answer(staged.service.submit(other))).values == {"w": "word", "a": "said"}
+    staged.service.end_session(SessionId("first"))
+    assert (await staged.service.wait(SessionId("second"), VariableId("w"))).value == "word"
+
+
+async def test_a_failure_flows_downstream_with_its_cause(stage: Stage):
+    staged = await stage(faults=[Faults(fail_prompts=("broken",))])
+    program = batch(
+        request("First", text("broken"), made("a")),
+        request("Second", text("from "), taken("a"), made("b")),
+        wait("b"),
+        wait("a"),
+    )
+    got = await answer(staged.service.submit(program))
+    assert {failure.error.code for failure in got.failures.values()} == {EngineFailed.code}
+    assert "First" in got.failures["b"].error.message
+    with pytest.raises(EngineFailed, match="First"):
+        await staged.service.wait(S, B)
+
+
+async def test_a_wait_that_runs_out_cancels_nothing(stage: Stage):
+    staged = await stage(script=SCRIPT, ticking=True)
+    program = CODE.model_copy(update={"wait": (wait("a", timeout=0.0), wait("b", timeout=0.01))})
+    got = await answer(staged.service.submit(program))
+    assert {failure.error.code for failure in got.failures.values()} == {GetTimeout.code}
+    with pytest.raises(GetTimeout):
+        await staged.service.wait(S, A, timeout=0.01)
+    waiting = asyncio.ensure_future(staged.service.wait(S, B))
+    await tick_until(staged, waiting)
+    assert waiting.result().value == "assert snake"
+
+
+async def tick_until(staged, done: asyncio.Future) -> None:
+    while not done.done():
+        await staged.engine.tick()
+        await asyncio.sleep(0)
+
+
+async def test_the_same_batch_again_changes_nothing(stage: Stage):
+    staged = await stage(script=SCRIPT)
+    program = CODE.model_copy(update={"wait": (wait("b"),)})
+    first, second = await answer(staged.service.submit(program)), await answer(staged.service.submit(program))
+    assert first.values == second.values == {"b": "assert snake"}
+    assert len(staged.service.session_view(S).requests) == 2
+
+
+async def test_a_refused_batch_leaves_nothing(stage: Stage):
+    staged = await stage()
+    bad = batch(request("r", text("x"), taken("nowhere"), made("a")), wait("a"))
+    with pytest.raises(UnknownObject):
+        await answer(staged.service.submit(bad))
+    with pytest.raises(UnknownObject):
+        staged.service.session_view(S)
+
+
+async def test_a_cycle_is_refused(stage: Stage):
+    staged = await stage()
+    cycle = batch(request("one", taken("b"), made("a")), request("two", taken("a"), made("b")))
+    with pytest.raises(InvalidGraph):
+        await answer(staged.service.submit(cycle))
+
+
+@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"a": 1} | {"anyOf": "no list"}])
+async def test_a_schema_that_cannot_be_enforced_is_refused(stage: Stage, schema: dict[str, object]):
+    staged = await stage()
+    with pytest.raises(InvalidSchema):
+        await answer(staged.service.submit(batch(request("r", text("x"), made("a", schema=schema)))))
+
+
+async def test_a_schema_nested_too_deeply_is_refused(stage: Stage):
+    staged = await stage()
+    schema: dict[str, object] = {}
+    for _ in range(5000):
+        schema = {"not": schema}
+    program = Submit.model_construct(
+        session=SESSION, requests=(request("r", text("x"), made("a", schema=schema)),), wait=(), variables=(), calls=()
+    )
+    with pytest.raises(InvalidSchema):
+        await answer(staged.service.submit(program))
+
+
+async def test_an_unknown_model_is_refused_with_those_that_are_served(stage: Stage):
+    staged = await stage()
+    with pytest.raises(UnknownModel, match="does not serve 'gpt-9'; it serves: fake"):
+        await answer(staged.service.submit(batch(request("r", text("x"), made("a"), model="gpt-9"))))
+
+
+async def test_models_are_served_beside_each_other_and_on_demand(stage: Stage):
+    staged = await stage(config={"models": ("one", "two"), "on_demand": True, "engines": 2})
+    program = batch(
+        request("r1", text("x"), made("a")),
+        request("r2", text("x"), made("b"), model="two"),
+        request("r3", text("x"), made("c"), model="three"),
+        wait("a"),
+        wait("b"),
+        wait("c"),
+    )
+    got = await answer(staged.service.submit(program))
+    assert set(got.values) == {"a", "b", "c"}
+    view = staged.service.session_view(S)
+    assert [(one.model, (one.engine or "")[:-2]) for one in view.requests] == [
+        ("one", "one"),
+        ("two", "two"),
+        ("three", "three"),
+    ]
+    assert [(model.name, model.default) for model in staged.service.models()] == [
+        ("one", True),
+        ("two", False),
+        ("three", False),
+    ]
+    assert len(staged.engines) == 6
+
+
+async def test_cancelling_a_variable_frees_its_engine(stage: Stage):
+    staged = await stage(ticking=True)
+    program = batch(
+        request("one", text("x"), made("a")), request("two", taken("a"), made("b")), wait("b"), session=SESSION
+    )
+    waiting = asyncio.ensure_future(answer(staged.service.submit(program)))
+    while not (staged.engine.heartbeat.running or staged.engine.heartbeat.waiting):
+        await asyncio.sleep(0)
+    staged.service.cancel_variable(S, B)
+    got = await waiting
+    assert got.failures["b"].error.code == "cancelled"
+    while staged.engine.heartbeat.running or staged.engine.heartbeat.waiting:
+        await staged.engine.tick()
+        await asyncio.sleep(0)
+
+
+async def test_a_retry_runs_what_failed_again(stage: Stage):
+    staged = await stage(faults=[Faults(refuse_start=EngineFailed("no memory"))] * 3, started=False)
+    program = batch(request("r", text("x"), made("a")), session=SESSION)
+    with pytest.raises(EngineFailed, match="no memory"):
+        await staged.service.wait_started()
+    with pytest.raises(EngineFailed, match="no memory"):
+        await answer(staged.service.submit(program))
+
+
+async def test_requests_that_wait_for_an_engine_fail_when_it_is_given_up(stage: Stage):
+    faults = [Faults(start_seconds=0.01, refuse_start=EngineFailed("no memory"))] * 3
+    staged = await stage(faults=faults, started=False)
+    got = await answer(staged.service.submit(batch(request("r", text("x"), made("a")), wait("a"))))
+    assert got.failures["a"].error.code == EngineFailed.code
+    assert "no memory" in got.failures["a"].error.message
+    assert not staged.service.ready
+
+
+async def test_a_failed_variable_is_produced_again_on_retry(stage: Stage):
+    said = {"broken": True}
+
+    def script(prompt: str) -> str:
+        if said["broken"]:
+            raise EngineFailed("a bad day")
+        return "well"
+
+    staged = await stage(script=script)
+    got = await answer(staged.service.submit(batch(request("r", text("x"), made("a")), wait("a"))))
+    assert "a bad day" in got.failures["a"].error.message
+    said["broken"] = False
+    staged.service.retry(S, A)
+    assert (await staged.service.wait(S, A)).value == "well"
+
+
+async def test_a_session_ends_with_its_exchanges(stage: Stage):
+    staged = await stage(ticking=True)
+    waiting = asyncio.ensure_future(answer(staged.service.submit(CODE.model_copy(update={"wait": (wait("b"),)}))))
+    while not staged.engine.heartbeat.waiting:
+        await asyncio.sleep(0)
+    staged.service.end_session(S)
+    got = await waiting
+    assert got.failures["b"].error.code == "cancelled"
+    with pytest.raises(UnknownObject):
+        await staged.service.wait(S, B)
+
+
+async def test_an_answer_read_only_after_its_session_ended_says_so(stage: Stage):
+    staged = await stage(ticking=True)
+    _, events = await staged.service.declare(CODE.model_copy(update={"wait": (wait("b"),)}))
+    staged.service.end_session(S)
+    got = await answer(events)
+    assert got.failures["b"].error.code == UnknownObject.code
+
+
+async def test_closing_ends_open_exchanges_clearly(stage: Stage):
+    staged = await stage(ticking=True)
+    program = batch(request("r", text("x"), made("a")), call("f", ["a"], "b"), wait("a"), wait("b", stream=True))
+    waiting = asyncio.ensure_future(answer(staged.service.submit(program)))
+    offers = staged.service.submit(batch(session="other"))
+    await anext(offers)
+    taking = asyncio.ensure_future(anext(staged.service.calls(SessionId("other")), None))
+    while not staged.engine.heartbeat.waiting:
+        await asyncio.sleep(0)
+    await staged.service.close()
+    got = await waiting
+    assert {one.error.code for one in got.failures.values()} == {ServiceUnavailable.code}
+    assert await taking is None
+    with pytest.raises(ServiceUnavailable):
+        await answer(staged.service.submit(program))

@@ -1,0 +1,172 @@
+"""The keeper, with engines that start, die, hang and refuse when told to."""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from parrotserve.engines.base import Cancel, Command, EngineDescription, Event, SequenceEnded
+from parrotserve.engines.fake import FakeEngine, Faults
+from parrotserve.errors import EngineFailed, MalformedModel, ParrotError
+from parrotserve.graph.decisions import CancelSequence
+from parrotserve.ids import EngineId, RequestId
+from parrotserve.runtime.keeper import EngineKeeper, KeeperPolicy, KeeperState, Order
+
+ENGINE = EngineId("e-0")
+SOON = KeeperPolicy(heartbeat=0.02, first_backoff=0.001, longest_backoff=0.001)
+ORDER = CancelSequence(request=RequestId("r"), engine=ENGINE, epoch=1)
+
+
+class Reports:
+    """What the keeper said, in order; a test waits for the next word."""
+
+    def __init__(self) -> None:
+        self.words: asyncio.Queue[str] = asyncio.Queue()
+        self.complaint: EngineFailed | None = None
+
+    def joined(self, engine: EngineId, description: EngineDescription) -> None:
+        self.words.put_nowait(f"joined {engine}")
+
+    def lost(self, engine: EngineId, reason: str) -> None:
+        self.words.put_nowait(f"lost {engine}: {reason}")
+
+    def given_up(self, engine: EngineId, error: ParrotError) -> None:
+        self.words.put_nowait(f"given up {engine}: {error}")
+
+    def refuse(self, engine: EngineId, order: Order, error: ParrotError) -> None:
+        self.words.put_nowait(f"refused {order.request}")
+
+    def heard(self, events: Sequence[Event]) -> None:
+        if self.complaint is not None:
+            complaint, self.complaint = self.complaint, None
+            raise complaint
+        for event in events:
+            if isinstance(event, SequenceEnded):
+                self.words.put_nowait(f"ended {event.sequence}")
+
+    async def command(self, order: Order, description: EngineDescription) -> Command | None:
+        self.words.put_nowait(f"asked {order.request}")
+        return Cancel(sequence=order.request, epoch=order.epoch)
+
+    async def next(self) -> str:
+        return await self.words.get()
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return Reports()
+
+
+Start = Callable[..., tuple[EngineKeeper, list[FakeEngine]]]
+
+
+@pytest.fixture
+async def start(reports: Reports):
+    """Starts a keeper whose engines, one after another, have these faults (then none)."""
+    keepers: list[EngineKeeper] = []
+
+    def begin(*faults: Faults, policy: KeeperPolicy = SOON) -> tuple[EngineKeeper, list[FakeEngine]]:
+        engines: list[FakeEngine] = []
+
+        def make() -> FakeEngine:
+            fault = faults[len(engines)] if len(engines) < len(faults) else Faults()
+            engines.append(FakeEngine(ENGINE, faults=fault, heartbeat_seconds=policy.heartbeat / 4))
+            return engines[-1]
+
+        keeper = EngineKeeper(ENGINE, "fake", make, reports, policy=policy)
+        keeper.start()
+        keepers.append(keeper)
+        return keeper, engines
+
+    yield begin
+    for keeper in keepers:
+        await keeper.close()
+
+
+async def test_it_starts_the_engine_and_passes_orders_on(start: Start, reports: Reports):
+    keeper, _ = start()
+    await keeper.wait_started()
+    assert await reports.next() == "joined e-0"
+    keeper.order(ORDER)
+    assert await reports.next() == "asked r"
+    assert keeper.state is KeeperState.UP
+
+
+async def test_a_dead_engine_is_started_again(start: Start, reports: Reports):
+    keeper, engines = start()
+    assert await reports.next() == "joined e-0"
+    await engines[0].die("pulled the plug")
+    assert "pulled the plug" in await reports.next()
+    assert await reports.next() == "joined e-0"
+    assert (len(engines), keeper.restarts) == (2, 1)
+
+
+async def test_an_engine_without_a_sign_of_life_is_replaced(start: Start, reports: Reports):
+    _, engines = start(policy=KeeperPolicy(heartbeat=0.02, first_backoff=0.001))
+    assert await reports.next() == "joined e-0"
+    engines[0].hang()
+    assert re.search("hung|hangs", await reports.next())
+    assert await reports.next() == "joined e-0"
+
+
+async def test_an_engine_that_breaks_the_contract_is_replaced(start: Start, reports: Reports):
+    reports.complaint = EngineFailed("a token too many")
+    start()
+    assert await reports.next() == "joined e-0"
+    assert await reports.next() == "lost e-0: a token too many"
+    assert await reports.next() == "joined e-0"
+
+
+async def test_a_start_that_fails_is_tried_again(start: Start, reports: Reports):
+    refuses = Faults(refuse_start=EngineFailed("not yet"))
+    keeper, engines = start(refuses, refuses)
+    await keeper.wait_started()
+    assert await reports.next() == "joined e-0"
+    assert len(engines) == 3
+
+
+async def test_it_gives_up_after_several_starts_and_says_why(start: Start, reports: Reports):
+    refuses = Faults(refuse_start=EngineFailed("no memory"))
+    keeper, engines = start(refuses, refuses, refuses)
+    with pytest.raises(EngineFailed, match="no memory"):
+        await keeper.wait_started()
+    assert await reports.next() == "given up e-0: no memory"
+    assert (len(engines), keeper.state) == (3, KeeperState.FAILED)
+    keeper.order(ORDER)
+    assert await reports.next() == "refused r"
+
+
+async def test_a_model_that_cannot_be_read_is_tried_once(start: Start, reports: Reports):
+    keeper, engines = start(Faults(refuse_start=MalformedModel("no GGUF")))
+    with pytest.raises(MalformedModel):
+        await keeper.wait_started()
+    assert len(engines) == 1
+
+
+async def test_a_start_that_takes_too_long_fails(start: Start, reports: Reports):
+    forever = Faults(start_seconds=3600)
+    policy = KeeperPolicy(start_timeout=0.01, start_attempts=1)
+    keeper, _ = start(forever, policy=policy)
+    with pytest.raises(EngineFailed, match=r"did not start within 0\.01 s"):
+        await keeper.wait_started()
+
+
+async def test_closing_in_the_middle_of_a_start_ends_it(start: Start, reports: Reports):
+    keeper, engines = start(Faults(start_seconds=3600))
+    while not engines:
+        await asyncio.sleep(0)
+    await keeper.close()
+    assert keeper.state is KeeperState.CLOSED
+    assert reports.words.empty()
+
+
+async def test_orders_for_an_engine_that_is_down_are_dropped(start: Start, reports: Reports):
+    keeper, _ = start(Faults(start_seconds=3600))
+    keeper.order(ORDER)
+    assert reports.words.empty()
+
+
+def test_pauses_between_starts_grow_to_a_bound():
+    policy = KeeperPolicy(first_backoff=1.0, longest_backoff=5.0)
+    assert [policy.backoff(failures) for failures in range(6)] == [0.0, 0.0, 1.0, 2.0, 4.0, 5.0]
