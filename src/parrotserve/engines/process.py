@@ -71,6 +71,11 @@ class ProcessEngine(Engine):
         """The process, while there is one."""
         return self._pipes.pid if self._pipes is not None else None
 
+    @property
+    def held_back(self) -> bool:
+        """Whether the process may have to wait for the consumer of its events."""
+        return self._pipes is not None and self._pipes.held_back
+
     async def start(self) -> EngineDescription:
         """Bring it up and say what it is. Raises `ModelError` or `EngineFailed`; then nothing is left running."""
         if self._pipes is not None:

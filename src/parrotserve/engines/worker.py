@@ -108,15 +108,19 @@ class _Worker:
 
     def _beat(self) -> None:
         while True:
-            self._write(Events([self._heartbeat]))
+            with self._writing:  # so that no heartbeat is older than the events before it
+                self._write_locked(Events([self._heartbeat]))
             time.sleep(HEARTBEAT_SECONDS)
 
     def _write(self, message: Ready | Refused | Events) -> None:
+        with self._writing:
+            self._write_locked(message)
+
+    def _write_locked(self, message: Ready | Refused | Events) -> None:
         """Waits while the service does not read. If it never will again, there is nobody to work for."""
         frame = memoryview(encode(message))
         try:
-            with self._writing:
-                while frame:
-                    frame = frame[self._stdout.write(frame) :]
+            while frame:
+                frame = frame[self._stdout.write(frame) :]
         except OSError:
             os._exit(0)

@@ -46,6 +46,16 @@ def test_a_value_that_may_go_on_may_also_end():
     assert {END, ord("7")} <= allowed(grammar)
 
 
+def test_white_space_between_the_parts_of_a_value_comes_to_an_end():
+    grammar = Grammar({"type": "array"}, TOKENIZER)
+    grammar.push(ord("["))
+    spaces = 0
+    while ord(" ") in allowed(grammar):
+        grammar.push(ord(" "))
+        spaces += 1
+    assert 8 <= spaces <= 20
+
+
 def test_tokens_beyond_the_tokenizers_vocabulary_are_never_allowed():
     assert not Grammar({"type": "string"}, TOKENIZER).allowed(VOCABULARY + 50)[VOCABULARY:].any()
 
