@@ -13,9 +13,14 @@ def bind(signature: inspect.Signature, function: str, args: tuple[Any, ...], kwa
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"{function}{signature}: {error}") from error
+        raise TypeError(f"{shown(function, signature)}: {error}") from error
     bound.apply_defaults()
     return dict(bound.arguments)
+
+
+def shown(function: str, signature: inspect.Signature) -> str:
+    """A function with the names of its parameters, for people."""
+    return f"{function}({', '.join(signature.parameters)})"
 
 
 def holds_variables(argument: Any) -> bool:

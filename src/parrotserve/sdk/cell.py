@@ -4,10 +4,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from enum import StrEnum
+from typing import TypeVar, cast
 
 from parrotserve.criteria import Criteria
 from parrotserve.errors import Cancelled, ParrotError, from_wire
 from parrotserve.sampling import FinishReason, TokenLogprob
+
+E = TypeVar("E", bound=BaseException)
 
 FOREVER = float("inf")
 
@@ -89,10 +92,10 @@ class Cell:
                 self._waiters.remove(future)
 
     def error(self) -> ParrotError | None:
-        """The failure as a new exception, so that tracebacks of several readers do not pile up on one."""
+        """The failure, if it failed."""
         if self._error is None:
             return None
-        error = from_wire(self._error.code, self._error.message, self._error.details)
+        error = _copy(self._error)
         error.__cause__ = self._cause
         return error
 
@@ -138,7 +141,7 @@ class Cell:
             watchers, self._watchers = self._watchers, []
             self._asked.clear()
         for future in (*waiters, *(future for _, future in watchers)):
-            future.set_exception(error)
+            future.set_exception(_copy(error))
 
     def reset(self) -> None:
         """Forget a failure: its producer runs again."""
@@ -185,3 +188,12 @@ class Cell:
             future.set_exception(error)
         else:
             future.set_result(self.value or "")
+
+
+def _copy(error: E) -> E:
+    """An exception of its own for every reader, so that tracebacks do not pile up on one."""
+    if not isinstance(error, ParrotError):
+        return error
+    copied = from_wire(error.code, error.message, error.details)
+    copied.__cause__ = error.__cause__
+    return cast(E, copied)

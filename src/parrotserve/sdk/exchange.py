@@ -8,6 +8,7 @@ from parrotserve.ids import SessionId, VariableId
 from parrotserve.protocol import Accepted, Failure, Submit, Value, VariableEvent
 from parrotserve.sdk.connection import Connection
 from parrotserve.sdk.outbox import Batch, Declaration, Outbox, Want
+from parrotserve.sdk.transport import Transport
 
 GET_TIMEOUT = "get_timeout"
 
@@ -27,10 +28,22 @@ class Exchange:
 
     async def run(self, batch: Batch) -> None:
         """Send a batch and deliver its whole answer. Errors go to those who wait for what it carried."""
+        try:
+            transport = await self.connection.opened()
+        except ParrotError as error:
+            # That there is no service says nothing about the batch: who asks again may have better luck.
+            self.outbox.resend()
+            self._interrupt(batch.wants, error)
+        else:
+            await self._converse(transport, batch)
+        finally:
+            for want in batch.wants:
+                want.answered()
+
+    async def _converse(self, transport: Transport, batch: Batch) -> None:
         open_wants = {want.variable.id: want for want in batch.wants}
         entered = False
         try:
-            transport = await self.connection.opened()
             async for event in transport.submit(batch.body(self.session, self.lease_seconds)):
                 if isinstance(event, Accepted):
                     entered = True
@@ -52,9 +65,6 @@ class Exchange:
             # A defect of the transport; whoever waits must see it rather than wait for ever.
             self._interrupt(batch.wants, error)
             raise
-        finally:
-            for want in batch.wants:
-                want.answered()
 
     def _deliver(self, event: VariableEvent, open_wants: dict[VariableId, Want]) -> None:
         if isinstance(event, Value | Failure):

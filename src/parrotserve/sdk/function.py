@@ -19,7 +19,7 @@ from parrotserve.protocol import (
 )
 from parrotserve.sampling import Sampling
 from parrotserve.sdk.annotations import Parameters, read_parameters
-from parrotserve.sdk.arguments import bind, produced_in, variables_of
+from parrotserve.sdk.arguments import bind, produced_in, shown, variables_of
 from parrotserve.sdk.blame import Blame, closest
 from parrotserve.sdk.declaring import Declaring
 from parrotserve.sdk.options import SAMPLING_FIELDS, FunctionOptions, check_names, sampling_from
@@ -85,7 +85,7 @@ class SemanticFunction:
         self._result = _result_type(self.name, outputs) if len(outputs) > 1 else None
 
     def __repr__(self) -> str:
-        return f"<SemanticFunction {self.name}{self.__signature__} -> {', '.join(self.template.outputs)}>"
+        return f"<SemanticFunction {shown(self.name, self.__signature__)} -> {', '.join(self.template.outputs)}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Declare a request. Raises `TypeError` for arguments that do not fit, `ForeignVariable`, and `Cancelled`

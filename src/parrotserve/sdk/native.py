@@ -8,7 +8,7 @@ from typing import Any, Self, TypedDict, Unpack, overload
 from parrotserve.errors import DeclarationError
 from parrotserve.ids import new_id
 from parrotserve.protocol import CallSpec
-from parrotserve.sdk.arguments import bind, produced_in
+from parrotserve.sdk.arguments import bind, produced_in, shown
 from parrotserve.sdk.declaring import Declaring
 from parrotserve.sdk.natives import BoundCall, Slot
 from parrotserve.sdk.options import check_names
@@ -64,7 +64,7 @@ class NativeFunction:
         self.signature = inspect.signature(function)
 
     def __repr__(self) -> str:
-        return f"<NativeFunction {self.name}{self.signature}>"
+        return f"<NativeFunction {shown(self.name, self.signature)}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> SemanticVariable:
         """Declare a native call. Raises `TypeError` for arguments that do not fit, `ForeignVariable`, and `Cancelled`

@@ -1,0 +1,276 @@
+"""Semantic variables: reading, streaming, setting, failing."""
+
+import asyncio
+
+import pytest
+from fake_service import FakeService
+from hypothesis import given
+from hypothesis import strategies as st
+
+import Parrot as P
+from Parrot.PerformanceCriteria import LATENCY, THROUGHPUT, TPOT, TTFT
+from parrotserve.criteria import Criteria
+from parrotserve.errors import (
+    AlreadyProduced,
+    Cancelled,
+    DeclarationError,
+    EngineFailed,
+    GetTimeout,
+    ServiceUnavailable,
+)
+from parrotserve.sampling import FinishReason
+from parrotserve.sdk.cell import Cell, State
+
+
+@P.SemanticFunction
+def Write(task: str):
+    """{{input:task}}: {{output:text}}"""
+
+
+class TestGet:
+    def test_it_waits_for_the_value(self, service: FakeService):
+        text = Write("x")
+        assert (text.get(), text.get(), len(service.submits)) == ("<text>", "<text>", 1)
+        assert (text.ready, text.state, text.finish_reason) == (True, State.READY, FinishReason.STOP)
+
+    async def test_coroutines_wait_too(self, service: FakeService):
+        assert await Write("x").aget() == "<text>"
+
+    async def test_it_works_inside_a_running_loop(self, service: FakeService):
+        assert Write("x").get() == "<text>"
+
+    @pytest.mark.parametrize("perf", [LATENCY, THROUGHPUT, TTFT, TPOT, "throughput"])
+    def test_the_criteria_travel(self, service: FakeService, perf: Criteria):
+        Write("x").get(perf)
+        assert service.submits[0].wait[0].criteria == perf
+
+    def test_unknown_criteria_are_refused(self, service: FakeService):
+        with pytest.raises(DeclarationError, match="perf='fast' is none of LATENCY"):
+            Write("x").get("fast")
+
+    def test_a_timeout_cancels_nothing(self, service: FakeService):
+        service.held.add("Write")
+        text = Write("x")
+        with pytest.raises(GetTimeout, match=r"text PRODUCING> was not ready within 0\.01 seconds"):
+            text.get(timeout=0.01)
+        service.release("Write")
+        assert text.get() == "<text>"
+        assert "cancel" not in service.log
+
+    async def test_timeouts_of_coroutines(self, service: FakeService):
+        service.held.add("Write")
+        with pytest.raises(GetTimeout):
+            await Write("x").aget(timeout=0.01)
+
+    def test_nobody_asks_twice_for_the_same(self, service: FakeService):
+        service.held.add("Write")
+        text = Write("x")
+        futures = [asyncio.run_coroutine_threadsafe(text.aget(), loop) for loop in [service_loop()] * 3]
+        service.until(lambda: bool(service.submits))
+        service.release("Write")
+        assert [future.result(10) for future in futures] == ["<text>"] * 3
+        assert len(service.submits) == 1
+
+    def test_a_stricter_wait_is_told_to_the_service(self, service: FakeService):
+        service.held.add("Write")
+        text = Write("x")
+        first = asyncio.run_coroutine_threadsafe(text.aget(THROUGHPUT), service_loop())
+        service.until(lambda: len(service.submits) == 1)
+        second = asyncio.run_coroutine_threadsafe(text.aget(LATENCY), service_loop())
+        service.until(lambda: len(service.submits) == 2)
+        service.release("Write")
+        assert first.result(10) == second.result(10) == "<text>"
+        assert [body.wait[0].criteria for body in service.submits] == [THROUGHPUT, LATENCY]
+
+    def test_a_failure_is_raised_anew_by_every_get(self, service: FakeService):
+        service.script["Write"] = EngineFailed("The engine died.", engine="e0")
+        text = Write("x")
+        raised: list[BaseException] = []
+        for _ in range(2):
+            with pytest.raises(EngineFailed, match="The engine died") as caught:
+                text.get()
+            raised.append(caught.value)
+        assert raised[0] is not raised[1]
+        assert caught.value.details == {"engine": "e0"}
+        assert text.state is State.FAILED
+
+    def test_a_service_that_is_away_can_be_asked_again(self, service: FakeService):
+        service.down = ServiceUnavailable("Nobody there.")
+        text = Write("x")
+        with pytest.raises(ServiceUnavailable, match="Nobody there"):
+            text.get()
+        service.down = None
+        assert text.get() == "<text>"
+
+
+class TestStream:
+    def test_pieces_come_as_the_text_grows(self, service: FakeService):
+        service.held.add("Write")
+        service.script["Write"] = "one two three"
+        text = Write("x")
+        pieces = text.stream()
+        read: list[str] = []
+        service_grow = iter(["one", " two"])
+
+        def grow() -> None:
+            service.until(lambda: bool(service.submits))
+            service.grow("text", next(service_grow))
+
+        grown = asyncio.run_coroutine_threadsafe(asyncio.to_thread(grow), service_loop())
+        read.append(next(pieces))
+        grown.result(10)
+        grow()
+        read.append(next(pieces))
+        service.release("Write")
+        assert [*read, *pieces] == ["one", " two", " three"]
+        assert text.get() == "one two three"
+        assert service.submits[0].wait[0].stream
+        assert service.submits[0].wait[0].criteria is TTFT
+
+    async def test_coroutines_stream_too(self, service: FakeService):
+        assert "".join([piece async for piece in Write("x").astream()]) == "<text>"
+
+    def test_every_stream_starts_at_the_beginning(self, service: FakeService):
+        text = Write("x")
+        assert ["".join(text.stream()) for _ in range(2)] == ["<text>", "<text>"]
+        assert len(service.submits) == 1
+
+    def test_values_that_were_set_stream_too(self):
+        assert list(P.SemanticVariable("known").stream()) == ["known"]
+
+    def test_an_empty_text_has_no_pieces(self, service: FakeService):
+        service.script["Write"] = ""
+        assert list(Write("x").stream()) == []
+
+    def test_a_failure_comes_after_the_pieces(self, service: FakeService):
+        service.held.add("Write")
+        service.script["Write"] = EngineFailed("It died.")
+        text = Write("x")
+        pieces = text.stream()
+        grown = asyncio.run_coroutine_threadsafe(asyncio.to_thread(grow_once, service), service_loop())
+        assert next(pieces) == "half"
+        grown.result(10)
+        service.release("Write")
+        with pytest.raises(EngineFailed):
+            next(pieces)
+
+    def test_leaving_a_stream_cancels_nothing(self, service: FakeService):
+        text = Write("x")
+        pieces = text.stream()
+        next(pieces)
+        del pieces
+        assert text.get() == "<text>"
+        assert service.log == ["open"]
+
+
+class TestSet:
+    def test_an_empty_variable_is_set_for_those_that_wait(self, service: FakeService):
+        task = P.SemanticVariable(name="task")
+        text = Write(task)
+        assert (task.state, repr(task)) == (State.EMPTY, "<SemanticVariable task EMPTY>")
+        future = asyncio.run_coroutine_threadsafe(text.aget(), service_loop())
+        service.until(lambda: bool(service.submits))
+        task.set("late")
+        assert future.result(10) == "<text>"
+        assert task.get() == "late"
+        assert service.log == ["open", "set late"]
+
+    def test_set_before_anything_was_sent_it_travels_with_the_call(self, service: FakeService):
+        task = P.SemanticVariable()
+        text = Write(task)
+        task.set(7)
+        assert text.get() == "<text>"
+        assert service.submits[0].variables[0].value == "7"
+        assert service.log == ["open"]
+
+    def test_nothing_is_set_twice(self, service: FakeService):
+        with pytest.raises(AlreadyProduced, match="has a value"):
+            P.SemanticVariable("x").set("y")
+
+    def test_a_produced_variable_cannot_be_set(self, service: FakeService):
+        with pytest.raises(AlreadyProduced, match="is produced by a call"):
+            Write("x").set("y")
+
+    def test_a_value_may_be_used_in_any_session(self, service: FakeService):
+        task = P.SemanticVariable("shared")
+        with P.Session():
+            first = Write(task).get()
+        with P.Session():
+            second = Write(task).get()
+        assert first == second == "<text>"
+        one, other = service.submits
+        assert one.variables[0].value == other.variables[0].value == "shared"
+        assert one.variables[0].id != other.variables[0].id
+
+
+class TestRetryAndCancel:
+    def test_a_failed_variable_can_be_retried(self, service: FakeService):
+        service.script["Write"] = EngineFailed("It died.")
+        text = Write("x")
+        with pytest.raises(EngineFailed):
+            text.get()
+        service.script["Write"] = "well"
+        text.retry()
+        assert text.get() == "well"
+
+    def test_cancelling_tells_the_service(self, service: FakeService):
+        service.held.add("Write")
+        text = Write("x")
+        text.cancel()
+        assert text.state is State.CANCELLED
+        with pytest.raises(Cancelled, match="Somebody"):
+            text.get()
+
+    @pytest.mark.parametrize("act", [P.SemanticVariable.retry, P.SemanticVariable.cancel])
+    def test_only_produced_variables_have_a_producer(self, act):
+        with pytest.raises(DeclarationError, match="has no producer"):
+            act(P.SemanticVariable("x"))
+
+    def test_the_state_is_asked_of_the_service(self, service: FakeService):
+        service.held.add("Write")
+        text = Write("x")
+        assert (text.state, text.ready) == (State.PRODUCING, False)
+        service.release("Write")
+        assert text.ready
+
+
+class TestAsText:
+    def test_known_text_goes_into_f_strings(self, service: FakeService):
+        text = Write("x")
+        text.get()
+        assert f"{text:>8}|{P.SemanticVariable('y')}" == "  <text>|y"
+
+    def test_unknown_text_does_not(self, service: FakeService):
+        with pytest.raises(TypeError, match=r"text PRODUCING> has no text here yet: pass the variable itself"):
+            f"{Write('x')}"
+
+    def test_repr_shows_the_beginning(self):
+        assert repr(P.SemanticVariable("a" * 50, name="n")) == f"<SemanticVariable n READY: '{'a' * 39}…'>"
+
+
+class TestCells:
+    @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9))))
+    def test_whatever_deltas_come_again_the_text_grows_once(self, pieces: list[tuple[int, int]]):
+        text, cell, end = "0123456789", Cell(produced=True), 0
+        for start, length in pieces:
+            start = min(start, end)
+            cell.grow(start, text[start : start + length])
+            end = max(end, min(start + length, len(text)))
+            assert cell.text == text[:end]
+
+    def test_a_delta_beyond_a_gap_is_left_for_the_value(self):
+        cell = Cell(produced=True)
+        cell.grow(5, "x")
+        assert cell.text == ""
+
+
+def grow_once(service: FakeService) -> None:
+    service.until(lambda: bool(service.submits))
+    service.grow("text", "half")
+
+
+def service_loop() -> asyncio.AbstractEventLoop:
+    """Any loop of another thread will do; the front end's own is at hand."""
+    from parrotserve.sdk.loop import background
+
+    return background().loop
