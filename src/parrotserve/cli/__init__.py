@@ -1,0 +1,1 @@
+"""The command `parrot`: one file a command, `main` puts them together."""

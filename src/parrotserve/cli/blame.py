@@ -1,0 +1,74 @@
+"""Showing an error of the user's program: the user's own frames, none of Parrot's."""
+
+import contextlib
+import sysconfig
+import traceback
+from collections.abc import Generator
+from pathlib import Path
+
+import typer
+
+import parrotserve
+from parrotserve.cli.console import complain, harmless, standard_error
+from parrotserve.errors import NativeCallFailed, ParrotError
+
+_PACKAGE = Path(parrotserve.__file__).parent
+_OURS = (str(_PACKAGE), str(_PACKAGE.parent / "Parrot"))
+_LIBRARIES = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+
+
+@contextlib.contextmanager
+def users_errors() -> Generator[None]:
+    """While the user's code runs: say what went wrong in it, and exit with 1.
+
+    A `ParrotError` takes one line that names the user's line; any other exception is shown as Python does, without
+    frames of Parrot. An exception inside a native function is shown as well as what it led to.
+    """
+    try:
+        yield
+    except typer.BadParameter:
+        raise
+    except ParrotError as error:
+        if isinstance(error, NativeCallFailed) and error.__cause__ is not None:
+            _show(error.__cause__)
+        place = place_of(error)
+        complain(error.message + (f" ({place})" if place else ""))
+        raise typer.Exit(1) from error
+    except Exception as error:
+        _show(error)
+        raise typer.Exit(1) from error
+
+
+def format_error(error: BaseException) -> str:
+    """Like Python's traceback, without frames of Parrot and of the import machinery; chained errors too."""
+    report = traceback.TracebackException.from_exception(error, compact=True)
+    _strip(report)
+    if not report.stack:
+        # "Traceback (most recent call last)" with nothing below it would mislead: a syntax error, say.
+        return "".join(report.format_exception_only()).rstrip()
+    return "".join(report.format()).rstrip()
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error left the user's own code: `write_snake_game.py, line 26`. Empty where it never was there."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if _is_theirs(frame.filename) and not frame.filename.startswith(_LIBRARIES)
+    ]
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+
+
+def _show(error: BaseException) -> None:
+    standard_error().print(harmless(format_error(error)), style="red", soft_wrap=True)
+
+
+def _is_theirs(filename: str) -> bool:
+    return not filename.startswith((*_OURS, "<frozen "))
+
+
+def _strip(report: traceback.TracebackException) -> None:
+    report.stack[:] = [frame for frame in report.stack if _is_theirs(frame.filename)]
+    for chained in (report.__cause__, report.__context__):
+        if chained is not None:
+            _strip(chained)

@@ -1,0 +1,100 @@
+"""`parrot chat`: talk to the model in the terminal."""
+
+import contextlib
+import importlib
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from parrotserve.cli.console import complain, harmless
+from parrotserve.errors import ParrotError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from parrotserve.sdk.chat import Chat
+
+WELCOME = "Type a message and press Enter. /reset begins anew, /exit (or Ctrl-D) leaves."
+
+
+def chat(
+    url: Annotated[
+        str | None, typer.Option(help="Talk to the service at this URL.", show_default="$PARROT_URL, else embedded")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name or path of the model.", show_default="the default model")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="What the model is told before everything else.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="At most this many tokens in an answer.")] = 512,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="0 takes the likeliest token; higher is more random.")
+    ] = 0.7,
+    seed: Annotated[int | None, typer.Option(min=0, help="Fixes the randomness.", show_default="a new one")] = None,
+) -> None:
+    """Talk to the model. Answers appear as it writes them; Ctrl-C stops one.
+
+    The conversation is one growing sequence: every turn goes on from the KV cache that the last one left.
+
+    \b
+    Examples:
+      parrot chat
+      parrot chat --system "Answer in one sentence." --temperature 0
+    """
+    from parrotserve.cli.console import standard_output
+    from parrotserve.cli.service import service
+    from parrotserve.sdk.chat import Chat
+    from parrotserve.sdk.connection import use
+    from parrotserve.sdk.loop import background
+
+    remote = bool(url or os.environ.get("PARROT_URL"))
+
+    def begin() -> "Chat":
+        return Chat(
+            system=system,
+            model=model if remote else None,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+        )
+
+    console = standard_output()
+    with use(service(url, model)) as connection:
+        console.print("Starting ...", style="dim", end="\r")
+        background().call(connection.opened())
+        console.print(WELCOME, style="dim", soft_wrap=True)
+        talk = begin()
+        while (text := _read()) is not None:
+            if text == "/reset":
+                talk = begin()
+            elif text.startswith("/"):
+                console.print(f"There is no command {text}. {WELCOME}", style="yellow", soft_wrap=True)
+            elif text:
+                _answer(talk, text, console)
+
+
+def _read() -> str | None:
+    """What the user typed; None to leave."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("readline")  # with it, `input` edits lines and keeps a history
+    try:
+        text = input("> ").strip()
+    except EOFError:
+        print()
+        return None
+    return None if text in ("/exit", "/quit") else text
+
+
+def _answer(talk: "Chat", text: str, console: "Console") -> None:
+    """Stream one reply. One that fails, or is stopped by Ctrl-C, is left out of the conversation."""
+    reply = talk.say(text)
+    try:
+        for piece in reply.stream():
+            console.out(harmless(piece), end="", highlight=False)
+        console.print()
+    except KeyboardInterrupt:
+        console.print(" (stopped)", style="yellow")
+        reply.cancel()
+    except ParrotError as error:
+        console.print()
+        complain(error.message)

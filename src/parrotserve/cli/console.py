@@ -1,0 +1,62 @@
+"""What all commands say in the same way: errors, and the two consoles."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from parrotserve.errors import ParrotError
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended: 128 + SIGINT."""
+
+# A terminal acts on control characters; shown as pictures they do no harm.
+_PICTURES = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)} | {0x7F: 0x2421}
+
+
+def standard_output() -> Console:
+    """A console on stdout as it is now, which leaves text as it is: no markup, no highlighting."""
+    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+
+
+def standard_error() -> Console:
+    """The same on stderr."""
+    return Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
+
+
+def harmless(text: str) -> str:
+    """The text with control characters made visible, lines and tabs aside."""
+    return text.translate(_PICTURES)
+
+
+def complain(message: str) -> None:
+    """One red line on stderr."""
+    line = " ".join(harmless(message).split())
+    standard_error().print(Text.assemble(("Error: ", "bold red"), (line, "red")), soft_wrap=True)
+
+
+Command = Callable[..., None]
+
+
+def guarded(command: Command) -> Command:
+    """The command with errors said in one line and Ctrl-C in one word, never with a traceback.
+
+    Exit codes: 1 for an error, 130 for Ctrl-C, 2 (by typer) for wrong usage.
+    """
+
+    @functools.wraps(command)
+    def guard(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except ParrotError as error:
+            complain(error.message)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as interrupt:
+            standard_error().print("Interrupted.", style="yellow")
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+    return guard

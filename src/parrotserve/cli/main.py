@@ -1,0 +1,61 @@
+"""The command `parrot`, put together. Commands import what they need when they run, so that `--help` is quick."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from parrotserve.cli.chat import chat
+from parrotserve.cli.console import guarded
+from parrotserve.cli.models import models
+from parrotserve.cli.pull import pull
+from parrotserve.cli.run import run
+from parrotserve.cli.serve import serve
+from parrotserve.cli.version import version, version_line
+
+app = typer.Typer(
+    name="parrot",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (run, chat, serve, pull, models, version):
+    app.command()(guarded(command))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(version_line())
+        raise typer.Exit
+
+
+@app.callback()
+def parrot(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Serve LLM applications: programs whose prompts feed one another.
+
+    \b
+    Start here:
+      parrot run examples/hello.py   run a program and see every output live
+      parrot chat                    talk to the model
+      parrot serve                   serve many programs over HTTP
+    """
+
+
+def main() -> None:
+    """The entry point of the command `parrot`."""
+    try:
+        app()
+    except BrokenPipeError:
+        # The reader of our output has gone (`parrot run ... | head`); Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""`parrot models`: the models that go by a name."""
+
+
+def models() -> None:
+    """List the models that can be asked for by name, and where they are.
+
+    Everywhere that a name goes, so does the path of a .gguf file or of a Hugging Face folder with safetensors.
+
+    \b
+    Example:
+      parrot models
+    """
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    from parrotserve.cli.console import standard_output
+    from parrotserve.models.registry import list_models
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("name", "cached", "size", "what it is", "path"):
+        table.add_column(column, overflow="fold", justify="right" if column == "size" else "left")
+    for model in list_models():
+        name = " ".join((model.name, *(f"({alias})" for alias in model.aliases)))
+        cached = "no" if model.path is None else "yes"
+        table.add_row(name, cached, decimal(model.size), model.description, str(model.path or "-"))
+    standard_output().print(table)

@@ -1,0 +1,101 @@
+"""`parrot run`: call a function of a program and show every output live."""
+
+import asyncio
+import inspect
+import os
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from parrotserve.cli.blame import users_errors
+
+if TYPE_CHECKING:
+    from parrotserve.cli.watch import Figures, WatchedTransport
+
+Target = Annotated[
+    str,
+    typer.Argument(metavar="FILE[:FUNCTION]", show_default=False, help="A Python file, and what to call in it."),
+]
+Url = Annotated[
+    str | None, typer.Option(help="Run on the service at this URL.", show_default="PARROT_URL, else embedded")
+]
+Model = Annotated[
+    str | None, typer.Option(help="Name or path of the embedded service's model.", show_default="smollm2-135m")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but what the function returned.")]
+
+
+def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = False) -> None:
+    """Run a program: call a function of FILE and show every output while the model writes it.
+
+    Without FUNCTION, it is the only function of the file that can be called without arguments. The file is imported,
+    not executed as a script: what stands under `if __name__ == "__main__"` does not run.
+
+    \b
+    Examples:
+      parrot run examples/write_snake_game.py
+      parrot run examples/game_team.py:develop_game --url http://127.0.0.1:8000
+      parrot run --quiet examples/hello.py > greeting.txt
+    """
+    from parrotserve.cli.console import standard_output
+    from parrotserve.cli.program import split_target
+    from parrotserve.cli.screens import SilentScreen, screen_on
+    from parrotserve.cli.service import service
+    from parrotserve.cli.watch import WatchedTransport
+    from parrotserve.sdk.connection import use
+
+    if model and (url or os.environ.get("PARROT_URL")):
+        raise typer.BadParameter("--model is for the embedded service; the service at a URL has its own.")
+    path, name = split_target(target)
+    screen = SilentScreen() if quiet else screen_on(standard_output())
+    transport = WatchedTransport(service(url, model), screen)
+    with use(transport), screen:
+        outcome = _outcome(path, name, transport)
+    _tell(outcome, transport, quiet=quiet)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    function: str
+    result: Any
+    figures: "Figures"
+    seconds: float
+
+
+def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Outcome:
+    """Load, choose, call; then wait for the outputs that nobody has asked for."""
+    from parrotserve.cli.program import choose, load
+    from parrotserve.cli.result import resolved
+    from parrotserve.sdk.loop import background
+
+    with users_errors():
+        function = choose(load(path), path, name)
+        began = time.monotonic()
+        result = function()
+        if inspect.isawaitable(result):
+            result = asyncio.run(_awaited(result))
+        result = resolved(result)
+    background().call(transport.drained())
+    seconds = time.monotonic() - began
+    return _Outcome(function.__name__, result, background().call(transport.figures()), seconds)
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+def _tell(outcome: _Outcome, transport: "WatchedTransport", *, quiet: bool) -> None:
+    from parrotserve.cli.console import harmless, standard_output
+    from parrotserve.cli.result import figures_line, raw, told
+
+    console = standard_output()
+    if quiet:
+        console.out(raw(outcome.result))
+        return
+    result = told(outcome.result, transport.variables.values())
+    console.print(harmless(f"{outcome.function}() returned: {result}"), style="bold", soft_wrap=True)
+    console.print(figures_line(outcome.figures, outcome.seconds), style="dim", soft_wrap=True)

@@ -1,0 +1,228 @@
+"""Showing variables while the model writes them: panels on a terminal, prefixed lines in a pipe."""
+
+import contextlib
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Protocol, Self, TextIO, cast
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
+
+from parrotserve.cli.console import harmless
+from parrotserve.cli.prints import ProgramOutput
+from parrotserve.cli.watch import Screen, Watched
+from parrotserve.sampling import FinishReason
+
+_PANEL_FRAME = 2
+"""Lines that a panel needs besides its text."""
+_REFRESH_PER_SECOND = 12
+
+
+class RunScreen(Screen, Protocol):
+    """A screen for the length of a `with` block."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class SilentScreen:
+    """Shows nothing."""
+
+    def declared(self, watched: Watched) -> None:
+        """Nothing."""
+
+    def grew(self, watched: Watched, text: str) -> None:
+        """Nothing."""
+
+    def settled(self, watched: Watched) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing."""
+
+
+def ending(watched: Watched) -> str:
+    """What a reader should know of how it ended; nothing if it came to its end."""
+    if watched.error is not None:
+        return f"{watched.error.code}: {watched.error.message}"
+    return "cut at max_tokens" if watched.reason is FinishReason.LENGTH else ""
+
+
+class LineScreen:
+    """Whole lines, each behind the variable's title, as soon as they are complete."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._unfinished: dict[int, tuple[Watched, str]] = {}
+        self._open = 0
+        self._lock = threading.Lock()
+        self._mid_line = False
+        self._stack = contextlib.ExitStack()
+
+    def declared(self, watched: Watched) -> None:
+        """Nothing is shown yet."""
+        self._open += 1
+
+    def grew(self, watched: Watched, text: str) -> None:
+        """Print the lines that this completes."""
+        _, pending = self._unfinished.get(id(watched), (watched, ""))
+        *lines, rest = (pending + text).split("\n")
+        self._unfinished[id(watched)] = (watched, rest)
+        for line in lines:
+            self._line(watched, "|", line)
+
+    def settled(self, watched: Watched) -> None:
+        """Print what is left, and how it ended where that matters."""
+        _, rest = self._unfinished.pop(id(watched), (watched, ""))
+        if rest or not (watched.text or watched.error):
+            self._line(watched, "|", rest)
+        if note := ending(watched):
+            self._line(watched, "!" if watched.error else "-", note)
+        self._open -= 1
+
+    def __enter__(self) -> Self:
+        prints = ProgramOutput(sys.stdout, emit=self._emit, busy=lambda: self._open > 0, terminal=sys.stdout.isatty())
+        self._stack.callback(prints.finish)
+        self._stack.enter_context(contextlib.redirect_stdout(prints))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Lines that were never completed are shown as far as they came."""
+        self._stack.close()
+        for watched, rest in self._unfinished.values():
+            if rest:
+                self._line(watched, "|", rest)
+
+    def _line(self, watched: Watched, mark: str, text: str) -> None:
+        line = f"{watched.title} {mark} {harmless(text)}".rstrip() + "\n"
+        self._emit("\n" + line if self._mid_line else line)
+
+    def _emit(self, text: str) -> None:
+        with self._lock:
+            self._console.out(text, end="")
+            self._console.file.flush()
+            self._mid_line = not text.endswith("\n")
+
+
+class PanelScreen:
+    """A panel for every variable.
+
+    Those being written are at the bottom, as much of their ends as fits the terminal; finished ones move up into
+    the terminal's history, whole. While nothing is being produced, the terminal is the program's alone.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._open: list[Watched] = []
+        self._began = time.monotonic()
+        self._live: Live | None = None
+        self._stack = contextlib.ExitStack()
+
+    def declared(self, watched: Watched) -> None:
+        """Show it from now on."""
+        self._open = [*self._open, watched]
+        if self._live is None:
+            self._live = live = Live(
+                console=self._console,
+                get_renderable=self._render,
+                transient=True,
+                refresh_per_second=_REFRESH_PER_SECOND,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            live.start()
+
+    def grew(self, watched: Watched, text: str) -> None:
+        """Nothing: the next refresh reads the text."""
+
+    def settled(self, watched: Watched) -> None:
+        """Move it into the history."""
+        self._open = [each for each in self._open if each is not watched]
+        self._console.print(_panel(watched, watched.text))
+        if not self._open:
+            self._stop()
+
+    def __enter__(self) -> Self:
+        out = self._prints(sys.stdout, terminal=True)
+        self._stack.enter_context(contextlib.redirect_stdout(out))
+        if sys.stderr.isatty():
+            # No terminal for the program: progress bars would draw over the panels.
+            self._stack.enter_context(contextlib.redirect_stderr(self._prints(sys.stderr, terminal=False)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """What is unfinished is shown as far as it came."""
+        self._stop()
+        for watched in self._open:
+            if watched.text:
+                self._console.print(_panel(watched, watched.text))
+        self._stack.close()
+
+    def _prints(self, stream: TextIO, *, terminal: bool) -> TextIO:
+        prints = ProgramOutput(stream, emit=self._above, busy=lambda: self._live is not None, terminal=terminal)
+        self._stack.callback(prints.finish)
+        return cast("TextIO", prints)
+
+    def _above(self, text: str) -> None:
+        self._console.out(text, end="")
+
+    def _stop(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def _render(self) -> RenderableType:
+        # On rich's thread, which holds rich's lock: the list is replaced, never changed, so none of ours is needed.
+        everything = self._open
+        writing = [watched for watched in everything if watched.text]
+        waiting = len(everything) - len(writing)
+        room = max(self._console.height - 2, _PANEL_FRAME + 1)
+        shown = writing[: room // (_PANEL_FRAME + 1)]
+        lines = room // max(len(shown), 1) - _PANEL_FRAME
+        panels = [_panel(watched, self._tail(watched.text, lines)) for watched in shown]
+        return Group(*panels, Text(self._summary(len(writing), waiting), style="dim"))
+
+    def _summary(self, writing: int, waiting: int) -> str:
+        parts = [f"{writing} being written"] if writing else []
+        if waiting:
+            parts.append(f"{waiting} waiting")
+        return f"{', '.join(parts)}, {time.monotonic() - self._began:.0f} s"
+
+    def _tail(self, text: str, lines: int) -> str:
+        """The last lines that a panel has room for, as they wrap."""
+        width = max(self._console.width - 4, 1)
+        wrapped = Text(text[-width * lines :]).wrap(self._console, width)
+        return "\n".join(line.plain for line in wrapped[-lines:])
+
+
+def _panel(watched: Watched, text: str) -> Panel:
+    note = ending(watched)
+    return Panel(
+        Text(harmless(text)),
+        title=Text(watched.title, style="bold"),
+        title_align="left",
+        subtitle=Text(harmless(note)) if note else None,
+        subtitle_align="right",
+        border_style="red" if watched.error else "green" if watched.settled else "cyan",
+    )
+
+
+def screen_on(console: Console) -> RunScreen:
+    """Panels on a terminal, else lines."""
+    return PanelScreen(console) if console.is_terminal else LineScreen(console)

@@ -1,0 +1,33 @@
+"""`parrot version`: what is installed, and on what."""
+
+import platform
+
+from parrotserve import __version__
+
+
+def version() -> None:
+    """Print the version, and what a report of a fault should say of this machine.
+
+    \b
+    Example:
+      parrot version
+    """
+    from parrotserve.cli.console import standard_output
+    from parrotserve.cpu import cpu_features
+
+    features = cpu_features()
+    console = standard_output()
+    console.print(version_line(), soft_wrap=True)
+    console.print(f"Python {platform.python_version()} on {platform.platform()}", soft_wrap=True)
+    console.print(f"CPU {platform.machine()}: {_told(features)}", soft_wrap=True)
+
+
+def version_line() -> str:
+    """`parrot 0.1.0`."""
+    return f"parrot {__version__}"
+
+
+def _told(features: tuple[str, ...] | None) -> str:
+    if features is None:
+        return "features unknown, the compiled extension is missing"
+    return " ".join(features) or "no special features"

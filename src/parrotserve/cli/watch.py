@@ -1,0 +1,300 @@
+"""Seeing all that a program produces, from outside: a transport around the transport that the program uses.
+
+Every variable that the program's requests and native calls will produce is asked for in the very submit that
+declares it, streamed, as throughput work: that is what a variable is that nobody asks for, so watching changes
+neither what the program computes nor what it is scheduled for, and costs no further exchange.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from parrotserve.criteria import Criteria
+from parrotserve.errors import GetTimeout, ParrotError
+from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.protocol import (
+    Accepted,
+    CallOffer,
+    CallResult,
+    Delta,
+    Failure,
+    OutputSegment,
+    SessionView,
+    Submit,
+    Value,
+    VariableEvent,
+    WaitSpec,
+)
+from parrotserve.sampling import FinishReason
+from parrotserve.sdk.transport import Transport
+
+
+@dataclass(slots=True)
+class Watched:
+    """A variable that the program produces, and its text so far."""
+
+    title: str
+    """`function.output`, numbered where the program calls the function again."""
+    session: SessionId
+    text: str = ""
+    value: str | None = None
+    reason: FinishReason | None = None
+    error: ParrotError | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is a value or an error."""
+        return self.value is not None or self.error is not None
+
+
+class Screen(Protocol):
+    """Where watched variables are shown. Called on the front end's event loop."""
+
+    def declared(self, watched: Watched) -> None:
+        """A new variable will be produced."""
+        ...
+
+    def grew(self, watched: Watched, text: str) -> None:
+        """`text` was added to its text."""
+        ...
+
+    def settled(self, watched: Watched) -> None:
+        """It has a value or an error now."""
+        ...
+
+
+@dataclass(slots=True)
+class Figures:
+    """What a program used."""
+
+    requests: int = 0
+    native_calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+    def add(self, view: SessionView) -> None:
+        """Count a session in."""
+        self.requests += len(view.requests)
+        self.native_calls += len(view.calls)
+        for request in view.requests:
+            self.prompt_tokens += request.usage.prompt_tokens
+            self.cached_tokens += request.usage.cached_tokens
+            self.output_tokens += request.usage.output_tokens
+
+
+class WatchedTransport:
+    """Hands everything on to another transport and shows what the program produces. See `Transport`."""
+
+    def __init__(self, inner: Transport, screen: Screen) -> None:
+        self.inner = inner
+        self.screen = screen
+        self.variables: dict[VariableId, Watched] = {}
+        self._sessions: set[SessionId] = set()
+        self._ended = Figures()
+        self._titles: Counter[str] = Counter()
+        self._pumps: set[asyncio.Task[None]] = set()
+
+    # --- What the command asks ------------------------------------------------------------------------------
+
+    async def drained(self) -> None:
+        """Wait until every watched variable is settled."""
+        while self._pumps:
+            await asyncio.wait(self._pumps)
+
+    async def figures(self) -> Figures:
+        """What all sessions so far have used."""
+        total = Figures(**{name: getattr(self._ended, name) for name in Figures.__slots__})
+        for session in self._sessions:
+            with contextlib.suppress(ParrotError):
+                total.add(await self.inner.session_view(session))
+        return total
+
+    # --- Transport ------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        await self.inner.open()
+
+    async def close(self) -> None:
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        await self.inner.close()
+
+    async def submit(self, body: Submit) -> AsyncGenerator[VariableEvent]:
+        """The answer that the program asked for; what else was asked for goes on in the background."""
+        answers = _Answers(body.wait)
+        self._spawn(self._pump(body, answers))
+        async for event in answers:
+            yield event
+
+    def stream(self, session: SessionId, variable: VariableId, offset: int) -> AsyncIterator[VariableEvent]:
+        return self.inner.stream(session, variable, offset)
+
+    async def set_value(self, session: SessionId, variable: VariableId, value: str) -> None:
+        await self.inner.set_value(session, variable, value)
+
+    async def retry(self, session: SessionId, variable: VariableId) -> None:
+        await self.inner.retry(session, variable)
+        if watched := self.variables.get(variable):
+            watched.error = None
+            self._spawn(self._follow(variable, watched))
+
+    async def cancel(self, session: SessionId, variable: VariableId) -> None:
+        await self.inner.cancel(session, variable)
+
+    async def end_session(self, session: SessionId) -> None:
+        """End it; what it used is counted first, and what it was still producing counts as cancelled."""
+        with contextlib.suppress(ParrotError):
+            self._ended.add(await self.inner.session_view(session))
+        self._sessions.discard(session)
+        await self.inner.end_session(session)
+
+    async def session_view(self, session: SessionId) -> SessionView:
+        return await self.inner.session_view(session)
+
+    def calls(self, session: SessionId) -> AsyncIterator[CallOffer]:
+        return self.inner.calls(session)
+
+    async def put_result(self, session: SessionId, call: CallId, result: CallResult) -> None:
+        await self.inner.put_result(session, call, result)
+
+    # --- Watching -------------------------------------------------------------------------------------------
+
+    def _accepted(self, body: Submit) -> None:
+        """Begin to show what this batch will produce. A refused batch may come again in parts, so not earlier."""
+        session = SessionId(body.session)
+        self._sessions.add(session)
+        names = {spec.id: spec.name for spec in body.variables}
+        for variable, function in _produced(body).items():
+            if variable not in self.variables:
+                watched = Watched(self._title(function, names.get(variable)), session)
+                self.variables[variable] = watched
+                self.screen.declared(watched)
+
+    def _title(self, function: str, output: str | None) -> str:
+        parts = dict.fromkeys(filter(None, (function, output)))  # a native function's output has its name
+        title = ".".join(parts) or "output"
+        self._titles[title] += 1
+        times = self._titles[title]
+        return title if times == 1 else f"{title} #{times}"
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        pump = asyncio.create_task(work)
+        self._pumps.add(pump)
+        pump.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, body: Submit, answers: "_Answers") -> None:
+        """Read the answer to a submit to its end, whoever still listens."""
+        fresh = [variable for variable in _produced(body) if variable not in self.variables]
+        error: BaseException | None = None
+        try:
+            async for event in self.inner.submit(_widened(body, fresh)):
+                if isinstance(event, Accepted):
+                    self._accepted(body)
+                else:
+                    self._show(event)
+                answers.put(event)
+        except ParrotError as failure:
+            error = failure
+            for watched in filter(None, map(self.variables.get, fresh)):
+                self._fail(watched, failure)
+        except BaseException as other:
+            error = other
+            raise
+        finally:
+            answers.end(error)
+
+    def _show(self, event: Delta | Value | Failure) -> None:
+        watched = self.variables.get(event.variable)
+        if watched is None or watched.settled:
+            return
+        if isinstance(event, Delta):
+            self._grow(watched, event.text[max(len(watched.text) - event.offset, 0) :])
+        elif isinstance(event, Value):
+            if event.value.startswith(watched.text):
+                self._grow(watched, event.value[len(watched.text) :])
+            watched.value, watched.reason = event.value, event.reason
+            self.screen.settled(watched)
+        elif isinstance(error := event.error.to_error(), GetTimeout):
+            self._spawn(self._follow(event.variable, watched))
+        else:
+            self._fail(watched, error)
+
+    def _grow(self, watched: Watched, text: str) -> None:
+        if text:
+            watched.text += text
+            self.screen.grew(watched, text)
+
+    async def _follow(self, variable: VariableId, watched: Watched) -> None:
+        """Go on showing a variable whose wait has ended before it did."""
+        try:
+            async for event in self.inner.stream(watched.session, variable, len(watched.text)):
+                if not isinstance(event, Accepted):
+                    self._show(event)
+        except ParrotError as error:
+            self._fail(watched, error)
+
+    def _fail(self, watched: Watched, error: ParrotError) -> None:
+        if not watched.settled:
+            watched.error = error
+            self.screen.settled(watched)
+
+
+class _Answers:
+    """The part of an answer that the program asked for, as an iterator that ends when that part is complete."""
+
+    def __init__(self, waits: tuple[WaitSpec, ...]) -> None:
+        self._streamed = {wait.variable for wait in waits if wait.stream}
+        self._missing = Counter(wait.variable for wait in waits)
+        self._queue: asyncio.Queue[VariableEvent | BaseException | None] = asyncio.Queue()
+
+    def put(self, event: VariableEvent) -> None:
+        if isinstance(event, Delta):
+            if event.variable in self._streamed and event.variable in self._missing:
+                self._queue.put_nowait(event)
+            return
+        if isinstance(event, Value | Failure):
+            if event.variable not in self._missing:
+                return
+            self._missing -= Counter((event.variable,))
+        self._queue.put_nowait(event)
+        if not self._missing:
+            self._queue.put_nowait(None)
+
+    def end(self, error: BaseException | None) -> None:
+        self._queue.put_nowait(error)
+
+    async def __aiter__(self) -> AsyncGenerator[VariableEvent]:
+        while (event := await self._queue.get()) is not None:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+
+
+def _produced(body: Submit) -> dict[VariableId, str]:
+    """The variables that a batch will produce, with the function that each comes from."""
+    outputs = {
+        segment.variable: request.function
+        for request in body.requests
+        for segment in request.segments
+        if isinstance(segment, OutputSegment)
+    }
+    outputs |= {call.output: call.function for call in body.calls}
+    return {VariableId(variable): function for variable, function in outputs.items()}
+
+
+def _widened(body: Submit, fresh: list[VariableId]) -> Submit:
+    """The batch, waiting for these variables too, and streaming them."""
+    watched = set[str](fresh)
+    asked = {wait.variable for wait in body.wait}
+    waits = [wait.model_copy(update={"stream": True}) if wait.variable in watched else wait for wait in body.wait]
+    waits += [
+        WaitSpec(variable=variable, criteria=Criteria.THROUGHPUT, stream=True)
+        for variable in fresh
+        if variable not in asked
+    ]
+    return body.model_copy(update={"wait": tuple(waits)})
