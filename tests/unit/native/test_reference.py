@@ -149,6 +149,17 @@ def test_the_block_size_does_not_matter(scores: int, monkeypatch: pytest.MonkeyP
     close(logits, expected(config, tokens))
 
 
+@pytest.mark.parametrize("tokens_a_run", [1, 8, 12])
+def test_whether_neighbouring_pages_are_copied_does_not_matter(tokens_a_run: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(attention, "LONG_RUN_TOKENS", tokens_a_run)
+    config, tokens = CONFIGS["llama"], text(42)
+    table = [9, 10, 11, 4, 2, 3, 30, 20, 21, 22, 40]
+    backend = backend_for(config)
+    for start, stop in ((0, 30), (30, 41), (41, 42)):
+        batch, _ = build_batch([SequenceRows(tokens[start:stop], start, table, True)], PAGE)
+        close(backend.step(batch)[0], expected(config, tokens[:stop]))
+
+
 def test_a_prefix_computed_by_another_sequence_is_as_good_as_ones_own():
     config = CONFIGS["qwen3"]
     run = Run(backend_for(config), group=True)

@@ -7,6 +7,7 @@ are read once, by the queries of all rows below it as one matrix product, and ea
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from parrotserve.engines.native.backend import FloatArray, IntArray, StepBatch
 
 MAX_SCORES = 1 << 20
 """Scores computed at a time, over all heads: 4 MB stay in the cache, and a long prompt needs no more memory."""
+
+LONG_RUN_TOKENS = 512
+"""Neighbouring pages with this many tokens are a block of their own: that costs less than copying them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,24 @@ def plan_blocks(batch: StepBatch, page_tokens: int, heads: int) -> list[Block]:
     bounds = zip(spans.rows.tolist(), spans.keys.tolist(), spans.causal.tolist(), strict=True)
     for span, ((first, last), (start, count), causal) in enumerate(bounds):
         pages = spans.pages[spans.page_starts[span] : spans.page_starts[span + 1]]
-        step = max(1, MAX_SCORES // ((last - first) * heads * page_tokens)) * page_tokens
-        for skip in range(0, count, step):
-            keys = min(step, count - skip)
-            here = pages[skip // page_tokens : -(-(skip + keys) // page_tokens)]
-            blocks.append(_block(batch.positions, (first, last), here, start + skip, keys, causal=causal))
+        step = max(1, MAX_SCORES // ((last - first) * heads * page_tokens))
+        for low, high in _pieces(pages, step, -(-LONG_RUN_TOKENS // page_tokens)):
+            skip = low * page_tokens
+            keys = min(high * page_tokens, count) - skip
+            blocks.append(_block(batch.positions, (first, last), pages[low:high], start + skip, keys, causal=causal))
     return blocks
+
+
+def _pieces(pages: IntArray, step: int, long_run: int) -> list[tuple[int, int]]:
+    """Cuts `pages` around their long runs of neighbours, and every piece into at most `step` pages."""
+    breaks = [0, *(np.flatnonzero(np.diff(pages) != 1) + 1).tolist(), len(pages)]
+    cuts = {0, len(pages)}
+    for low, high in pairwise(breaks):
+        if high - low >= long_run:
+            cuts |= {low, high}
+    return [
+        (place, min(place + step, high)) for low, high in pairwise(sorted(cuts)) for place in range(low, high, step)
+    ]
 
 
 def _block(

@@ -69,11 +69,13 @@ def build_batch(
     return batch, [forest.order[place] for place in outputs]
 
 
-def _slots(one: SequenceRows, page_tokens: int) -> list[int]:
+def _slots(one: SequenceRows, page_tokens: int) -> Sequence[int]:
     """Where the KV of its rows goes."""
     stop = one.start + len(one.tokens)
     if stop > len(one.pages) * page_tokens:
         raise ValueError(f"Rows up to position {stop} do not fit into {len(one.pages)} pages of {page_tokens} tokens.")
+    if stop == one.start + 1:  # a decode row: most are, and this runs in every step
+        return (one.pages[one.start // page_tokens] * page_tokens + one.start % page_tokens,)
     slots: list[int] = []
     for index in range(one.start // page_tokens, -(-stop // page_tokens)):
         first, shift = index * page_tokens, one.pages[index] * page_tokens

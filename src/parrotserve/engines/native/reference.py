@@ -98,7 +98,7 @@ class ReferenceBackend:
         if layer.qkv_bias is not None:
             qkv += layer.qkv_bias
         heads = qkv.reshape(rows, -1, config.head_dim)
-        q, k, v = np.split(heads, [config.heads, config.heads + config.kv_heads], axis=1)
+        q, k, v = heads[:, : config.heads], heads[:, config.heads : -config.kv_heads], heads[:, -config.kv_heads :]
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
         keys, values = kv
@@ -112,7 +112,7 @@ class ReferenceBackend:
 
     def _norm(self, x: FloatArray, weight: FloatArray) -> FloatArray:
         """RMSNorm over the last axis."""
-        mean_square = np.square(x).mean(axis=-1, keepdims=True)
+        mean_square = np.square(x).sum(axis=-1, keepdims=True) / np.float32(x.shape[-1])
         return x / np.sqrt(mean_square + np.float32(self._config.rms_eps)) * weight
 
 
@@ -134,7 +134,9 @@ def _rotate(x: FloatArray, step: _Step) -> FloatArray:
 
 
 def _swiglu(layer: _Layer, x: FloatArray) -> FloatArray:
-    gate, up = np.split(linear(x, layer.gate_up), 2, axis=-1)
+    both = linear(x, layer.gate_up)
+    inner = both.shape[1] // 2
+    gate, up = both[:, :inner], both[:, inner:]
     half: FloatArray = gate * np.float32(0.5)
     # silu(g) = g sigmoid(g) = g/2 + g/2 tanh(g/2), which cannot overflow.
     gated: FloatArray = (half + half * np.tanh(half)) * up
