@@ -64,7 +64,7 @@ class ModelConfig:
     """Tokens that end a generation, as far as the configuration names them; the tokenizer's set is complete."""
     bos: int | None
     add_bos: bool
-    """Prompts start with `bos`."""
+    """Prompts start with `bos`, as far as the configuration says; `Tokenizer.prompt_start` decides."""
 
     def __post_init__(self) -> None:
         sizes = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocabulary")

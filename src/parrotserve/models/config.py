@@ -10,6 +10,7 @@ from parrotserve.models.architecture import Family, ModelConfig, RopeKind, RopeS
 from parrotserve.models.files import ModelFiles, ModelFormat
 from parrotserve.models.gguf_file import GgufFile
 from parrotserve.models.metadata import Metadata, read_json
+from parrotserve.models.template_source import tokenizer_config
 
 __all__ = ["Family", "ModelConfig", "RopeKind", "RopeScaling", "load_config"]
 
@@ -65,7 +66,7 @@ def gguf_config(file: GgufFile) -> ModelConfig:
         qk_norm="blk.0.attn_q_norm.weight" in file.places,
         eos=frozenset(data.integer(name) for name in ends if name in data),
         bos=bos,
-        add_bos=bos is not None and data.flag("tokenizer.ggml.add_bos_token", family is not Family.QWEN2),
+        add_bos=bos is not None and data.flag("tokenizer.ggml.add_bos_token", False),
     )
 
 
@@ -102,7 +103,7 @@ def folder_config(files: ModelFiles) -> ModelConfig:
         qk_norm=family is Family.QWEN3,
         eos=folder_eos(files, data),
         bos=bos,
-        add_bos=bos is not None and family in (Family.LLAMA, Family.MISTRAL),
+        add_bos=bos is not None and tokenizer_config(files.path).flag("add_bos_token", False),
     )
 
 
