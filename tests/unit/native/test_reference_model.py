@@ -1,6 +1,6 @@
 """The reference backend with the real model."""
 
-from os.path import commonprefix
+from itertools import takewhile
 
 import pytest
 
@@ -28,7 +28,8 @@ def backend() -> ReferenceBackend:
 
 def greedy(backend: ReferenceBackend, prompts: list[list[int]], count: int, *, group: bool = True) -> list[list[int]]:
     """Continues all prompts in one batch, each in pages of its own but for the prefix that they all share."""
-    shared = len(commonprefix(prompts)) // PAGE
+    same = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
+    shared = len(list(same)) // PAGE
     pages = [[*range(shared), *range(shared + 8 * index, shared + 8 * index + 8)] for index in range(len(prompts))]
     texts, starts = [list(prompt) for prompt in prompts], [0] * len(prompts)
     for _ in range(count):
