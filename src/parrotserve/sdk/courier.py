@@ -55,7 +55,7 @@ class Courier:
 
     def flush(self) -> None:
         """Send what there is, without waiting for it."""
-        background().loop.call_soon_threadsafe(self._flush)
+        background().soon(self._flush)
 
     def call(self, act: Callable[[Transport], Awaitable[T]]) -> T:
         """Do one thing with the service, after what was declared before it, and wait for it."""
@@ -74,7 +74,7 @@ class Courier:
         loop = running()
         if loop is not None and not self.ended and self.connection.usable:
             self.ended = True
-            loop.loop.call_soon_threadsafe(self._finish, False)
+            loop.soon(lambda: self._finish(False))
 
     # --- On the background loop -----------------------------------------------------------------------------
 
@@ -176,5 +176,5 @@ class Courier:
 
 
 def _call_later(seconds: float, act: Callable[[], None]) -> None:
-    loop = background().loop
-    loop.call_soon_threadsafe(loop.call_later, seconds, act)
+    loop = background()
+    loop.soon(lambda: loop.loop.call_later(seconds, act))

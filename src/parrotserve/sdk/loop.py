@@ -8,6 +8,7 @@ first, while connections can still be used.
 import asyncio
 import concurrent.futures
 import contextlib
+import contextvars
 import os
 import sys
 import threading
@@ -47,11 +48,15 @@ class BackgroundLoop:
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine on the loop."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        return _nowhere(asyncio.run_coroutine_threadsafe, coroutine, self.loop)
+
+    def soon(self, act: Callable[[], object]) -> None:
+        """Run a function on the loop; on any thread, in the midst of anything."""
+        _nowhere(self.loop.call_soon_threadsafe, act)
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task that lives until it is done; on the loop's thread only."""
-        task = self.loop.create_task(coroutine)
+        task = self.loop.create_task(coroutine, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -106,6 +111,11 @@ class BackgroundLoop:
             if not thread.daemon and thread is not threading.current_thread():
                 thread.join()
         self.close()
+
+
+def _nowhere(function: Callable[..., T], *args: object) -> T:
+    """Call with no context variables: tasks keep the context they were made in, and it would keep the session alive."""
+    return contextvars.Context().run(function, *args)
 
 
 class _DaemonExecutor(ThreadPoolExecutor):

@@ -1,0 +1,157 @@
+"""What only a process of its own shows: Ctrl-C, forks, threads that outlive the main one, and exits."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+HELPERS = Path(__file__).parents[2] / "unit" / "sdk"
+PRELUDE = """
+import os, sys, threading, time
+import Parrot as P
+from fake_service import FakeService
+from parrotserve.sdk.connection import set_embedded_factory, use
+
+class Told(FakeService):
+    # Says on standard output what it is asked, as it is asked.
+    async def submit(self, body):
+        print("submit", flush=True)
+        async for event in super().submit(body):
+            yield event
+
+    async def end_session(self, session):
+        print("end", flush=True)
+
+    async def close(self):
+        print("close", flush=True)
+
+service = Told()
+use(service)
+
+@P.SemanticFunction
+def Write(task):
+    '''{{input:task}}: {{output:text}}'''
+"""
+
+
+def start(program: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", "-W", "error", "-W", "ignore:This process:DeprecationWarning", "-c", PRELUDE + textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HELPERS)},
+    )
+
+
+def run(program: str) -> list[str]:
+    """The lines that it prints; it must end well and complain of nothing."""
+    with start(program) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    return out.splitlines()
+
+
+def test_ctrl_c_in_a_blocking_get_is_prompt_and_the_variable_stays_usable():
+    program = """
+        service.held.add("Write")
+        text = Write("x")
+        try:
+            text.get()
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        service.release("Write")
+        print(text.get())
+    """
+    with start(program) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "submit\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    # The wait that was interrupted still stands, so that the second get needs no exchange.
+    assert (out.splitlines(), err) == (["interrupted", "<text>", "end", "close"], "")
+
+
+def test_ctrl_c_that_nobody_catches_ends_the_program():
+    with start("service.held.add('Write')\nWrite('x').get()") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "submit\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, 130)
+    assert out.splitlines() == ["end", "close"]
+    assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_at_exit_sessions_are_ended_and_the_transport_is_closed():
+    assert run("print(Write('x').get())") == ["submit", "<text>", "end", "close"]
+
+
+def test_a_program_that_only_declares_exits():
+    assert run("Write('x')")[-1:] in ([], ["close"])
+
+
+def test_threads_go_on_after_the_main_one():
+    program = """
+        def late():
+            threading.main_thread().join()
+            print(Write("x").get())
+        threading.Thread(target=late).start()
+    """
+    assert run(program) == ["submit", "<text>", "end", "close"]
+
+
+def test_a_native_function_that_never_returns_does_not_keep_the_program():
+    program = """
+        started = threading.Event()
+
+        @P.NativeFunction
+        def Hang():
+            started.set()
+            threading.Event().wait()
+
+        hanging = Hang()
+        print(Write("x").get())
+        started.wait()
+    """
+    assert run(program) == ["submit", "<text>", "end", "close"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_starts_anew():
+    program = """
+        kept = Write("x")
+        print(kept.get())
+        unread = Write("y")
+        service.until(lambda: len(service.submits) == 2)
+        set_embedded_factory(Told)
+        child = os.fork()
+        if child == 0:
+            print(kept.get(), Write("z").get(), flush=True)
+            try:
+                unread.get()
+            except P.ParrotError as error:
+                print(type(error).__name__, "forked" in error.message, flush=True)
+            from parrotserve.sdk.loop import background
+            background().close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        print(unread.get())
+    """
+    assert run(program) == [
+        "submit", "<text>", "submit",
+        "submit", "<text> <text>", "ServiceUnavailable True", "end", "close",
+        "submit", "<text>", "end", "close",
+    ]  # fmt: skip
+
+
+def test_importing_is_cheap():
+    program = (
+        "import Parrot, sys; print(*sorted({'httpx', 'rich', 'parrotserve.embedded', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
