@@ -1,0 +1,123 @@
+"""Which service a program talks to."""
+
+import threading
+
+import pytest
+from fake_service import FakeService
+
+import Parrot as P
+from parrotserve.errors import EngineFailed, ServiceUnavailable
+from parrotserve.sdk import connection as connections
+from parrotserve.sdk.connection import Connection, current_connection, use
+from parrotserve.sdk.http import HttpTransport
+
+
+@P.SemanticFunction
+def Write(task: str):
+    """{{input:task}}: {{output:text}}"""
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[FakeService]:
+    """The embedded services that were made."""
+    made: list[FakeService] = []
+
+    def make() -> FakeService:
+        made.append(FakeService())
+        return made[-1]
+
+    monkeypatch.setattr(connections, "_embedded", make)
+    monkeypatch.setattr(connections, "_current", None)
+    return made
+
+
+def test_with_nothing_configured_the_first_call_starts_an_embedded_service(embedded: list[FakeService]):
+    assert Write("x").get() == "<text>"
+    assert Write("y").get() == "<text>"
+    assert [service.log for service in embedded] == [["open"]]
+    current_connection().close()
+    assert embedded[0].log == ["open", "end", "close"]
+
+
+def test_after_closing_the_next_call_starts_anew(embedded: list[FakeService]):
+    for _ in range(2):
+        Write("x").get()
+        current_connection().close()
+    assert [service.log for service in embedded] == [["open", "end", "close"]] * 2
+
+
+def test_the_environment_names_a_service(embedded: list[FakeService], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PARROT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("PARROT_API_KEY", "k")
+    assert isinstance(current_connection().transport, HttpTransport)
+    assert embedded == []
+
+
+def test_connect_needs_no_service_yet(embedded: list[FakeService]):
+    with P.connect("http://127.0.0.1:9/", api_key="k") as connection:
+        assert current_connection() is connection
+    assert current_connection() is not connection
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "http://host:x", "http://[", ""])
+def test_what_is_no_url_is_refused_at_once(url: str):
+    with pytest.raises(ServiceUnavailable, match="is not the URL of a service"):
+        P.connect(url)
+
+
+def test_without_an_embedded_service_it_says_what_to_configure(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connections, "_embedded", None)
+    monkeypatch.setattr(connections, "_current", None)
+    with pytest.raises(ServiceUnavailable, match="set PARROT_URL"):
+        Write("x")
+
+
+def test_many_threads_open_it_once(service: FakeService):
+    meeting = threading.Barrier(8)
+    values: list[str] = []
+
+    def work() -> None:
+        meeting.wait()
+        values.append(Write("x").get())
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert values == ["<text>"] * 8
+    assert service.log.count("open") == 1
+
+
+class Unlucky(FakeService):
+    """Fails to open the first time."""
+
+    async def open(self) -> None:
+        await super().open()
+        if len(self.log) == 1:
+            raise EngineFailed("No engine came up.")
+
+
+def test_a_service_that_did_not_come_up_is_tried_again():
+    service = Unlucky()
+    with use(service):
+        text = Write("x")
+        with pytest.raises(EngineFailed, match="No engine came up"):
+            text.get()
+        assert text.get() == "<text>"
+    assert service.log == ["open", "open", "end", "close"]
+
+
+def test_what_never_opened_is_never_closed():
+    service = FakeService()
+    connection = Connection(service)
+    connection.close()
+    connection.close()
+    assert service.log == []
+
+
+def test_a_closed_connection_says_so(service: FakeService):
+    text = Write("x")
+    current_connection().close()
+    with pytest.raises(ServiceUnavailable, match="was closed"):
+        text.get()
