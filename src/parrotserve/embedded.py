@@ -11,6 +11,7 @@ from parrotserve.config import ServiceConfig
 from parrotserve.errors import ServiceUnavailable
 from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.protocol import CallOffer, CallResult, SessionView, Submit, VariableEvent
+from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 
 
@@ -19,11 +20,12 @@ class EmbeddedTransport:
 
     The service starts with `open` and ends with `close`. Its sessions live as long as their client, which is here:
     their leases do not run. Settings come from `PARROT_` variables where none are given; models other than those
-    configured are served on demand.
+    configured are served on demand. `load` finds models; tests hand in one that finds fakes.
     """
 
-    def __init__(self, config: ServiceConfig | None = None) -> None:
+    def __init__(self, config: ServiceConfig | None = None, *, load: Loader = load_model) -> None:
         self._config = config
+        self._load = load
         self._service: Service | None = None
         self._holds: dict[SessionId, ExitStack] = {}
 
@@ -32,7 +34,7 @@ class EmbeddedTransport:
         `EngineFailed` where no engine comes up."""
         config = self._config or ServiceConfig.load(on_demand=True)
         with PullBar() as bar:
-            service = await Service.start(config, progress=bar)
+            service = await Service.start(config, progress=bar, load=self._load)
         try:
             await service.wait_started()
         except BaseException:

@@ -37,6 +37,7 @@ class Driver:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self._loop = asyncio.get_running_loop()
         self.board = Board()
         self.desk = CallDesk()
         self.runs = Runs(self.board)
@@ -49,7 +50,7 @@ class Driver:
 
     def now(self) -> float:
         """The machine's clock, in seconds."""
-        return asyncio.get_running_loop().time()
+        return self._loop.time()
 
     def apply(self, event: Event) -> None:
         """Tell the machine, and carry out its decisions.
@@ -144,8 +145,7 @@ class Driver:
             self._timer.cancel()
             self._timer = None
         if deadline is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(max(deadline, loop.time() + _SOONEST_TICK), self._tick)
+            self._timer = self._loop.call_at(max(deadline, self.now() + _SOONEST_TICK), self._tick)
 
     def _tick(self) -> None:
         self._timer = self._deadline = None

@@ -15,6 +15,7 @@ import uvicorn
 from parrotserve.config import ServiceConfig
 from parrotserve.errors import DeclarationError, ServiceUnavailable
 from parrotserve.models.pull import Progress
+from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
 
@@ -34,11 +35,15 @@ def serve(
 
 
 async def serve_until_stopped(
-    config: ServiceConfig, *, progress: Progress | None = None, announce: Callable[[str], None]
+    config: ServiceConfig,
+    *,
+    progress: Progress | None = None,
+    announce: Callable[[str], None],
+    load: Loader = load_model,
 ) -> None:
     """The same inside a running event loop; cancelling it ends the server too."""
     with contextlib.closing(open_socket(config.host, config.port)) as listener:
-        service = await Service.start(config, progress=progress)
+        service = await Service.start(config, progress=progress, load=load)
         try:
             await _run(service, listener, announce)
         finally:
@@ -82,10 +87,10 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
             await _until_ready(service, serving)
             if not serving.done() and not server.should_exit:
                 announce(banner(service, listener))
-            await serving
+            await asyncio.wait({serving})
         finally:
             stop()
-            await asyncio.gather(serving, return_exceptions=True)
+            await serving
 
 
 async def _until_ready(service: Service, serving: asyncio.Future[None]) -> None:

@@ -1,0 +1,47 @@
+"""The HTTP application in front of a service whose engine is fake, without a socket."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from parrotserve.config import ServiceConfig
+from parrotserve.engines.fake import FakeEngine
+from parrotserve.ids import EngineId
+from parrotserve.models.pull import Progress
+from parrotserve.runtime.catalog import ServedModel, fake_model
+from parrotserve.runtime.service import Service
+from parrotserve.server.app import create_app
+
+SCRIPT = {"tell": "a tale 🦘 of some length", "then": "the end"}
+
+Client = Callable[..., Awaitable[httpx.AsyncClient]]
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Client]:
+    """Starts a service and gives a client of it; keywords are for its engine."""
+    services: list[Service] = []
+    clients: list[httpx.AsyncClient] = []
+
+    async def begin(*, started: bool = True, **options: Any) -> httpx.AsyncClient:
+        def make(engine: EngineId) -> FakeEngine:
+            return FakeEngine(engine, **{"script": SCRIPT} | options)
+
+        def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+            return fake_model(make, name=name)
+
+        service = await Service.start(ServiceConfig(models=("fake",)), load=load)
+        services.append(service)
+        if started:
+            await service.wait_started()
+        transport = httpx.ASGITransport(create_app(service))
+        clients.append(httpx.AsyncClient(transport=transport, base_url="http://parrot"))
+        return clients[-1]
+
+    yield begin
+    for client in clients:
+        await client.aclose()
+    for service in services:
+        await service.close()

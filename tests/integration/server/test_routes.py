@@ -1,0 +1,243 @@
+"""Every endpoint, as any HTTP client sees it."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import ServerSentEvent
+from prometheus_client.parser import text_string_to_metric_families
+
+Client = Callable[..., Awaitable[httpx.AsyncClient]]
+
+
+def program(*wait: dict[str, Any], text: str = "tell") -> dict[str, Any]:
+    """Two requests, the second of which needs the first."""
+    return {
+        "session": "s1",
+        "variables": [{"id": "tale"}, {"id": "end"}],
+        "requests": [
+            {
+                "id": "r1",
+                "function": "Tell",
+                "segments": [{"kind": "text", "text": text}, {"kind": "output", "variable": "tale"}],
+            },
+            {
+                "id": "r2",
+                "function": "End",
+                "segments": [
+                    {"kind": "input", "variable": "tale"},
+                    {"kind": "text", "text": " then"},
+                    {"kind": "output", "variable": "end"},
+                ],
+            },
+        ],
+        "wait": list(wait),
+    }
+
+
+def events_of(answer: httpx.Response) -> list[ServerSentEvent]:
+    """The events of a finished stream."""
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events: list[ServerSentEvent] = []
+    for block in answer.text.split("\n\n"):
+        lines = [line for line in block.split("\n") if line and not line.startswith(":")]
+        fields = dict(line.split(": ", 1) for line in lines)
+        if fields:
+            events.append(
+                ServerSentEvent(**{key: value for key, value in fields.items() if key in {"event", "data", "id"}})
+            )
+    return events
+
+
+def code_of(answer: httpx.Response) -> str:
+    return answer.json()["error"]["code"]
+
+
+async def test_a_whole_program_is_one_exchange(served: Client):
+    client = await served()
+    answer = await client.post("/v1/submit", json=program({"variable": "end"}, {"variable": "tale", "stream": True}))
+    events = [(event.event, event.json()) for event in events_of(answer)]
+    assert events[0] == ("accepted", {"event": "accepted", "session": "s1"})
+    values = {body["variable"]: body["value"] for kind, body in events if kind == "value"}
+    assert values == {"tale": "a tale 🦘 of some length", "end": "the end"}
+    assert "".join(body["text"] for kind, body in events if kind == "delta") == values["tale"]
+
+
+async def test_a_batch_that_waits_for_nothing_is_answered_at_once(served: Client):
+    client = await served(ticking=True)
+    answer = await client.post("/v1/submit", json=program())
+    assert answer.json() == {"event": "accepted", "session": "s1"}
+
+
+async def test_a_refused_batch_is_an_error_and_no_stream(served: Client):
+    client = await served()
+    body = program({"variable": "end"}) | {"requests": [program()["requests"][1]], "variables": [{"id": "end"}]}
+    answer = await client.post("/v1/submit", json=body)
+    assert (answer.status_code, code_of(answer)) == (404, "unknown_object")
+
+
+async def test_a_value_is_waited_for(served: Client):
+    client = await served()
+    await client.post("/v1/submit", json=program())
+    answer = await client.get("/v1/sessions/s1/variables/end", params={"criteria": "throughput", "timeout": 60})
+    assert answer.json() == {"event": "value", "variable": "end", "value": "the end", "reason": "stop", "logprobs": []}
+
+
+async def test_a_wait_that_runs_out_says_so(served: Client):
+    client = await served(ticking=True)
+    await client.post("/v1/submit", json=program())
+    answer = await client.get("/v1/sessions/s1/variables/end", params={"timeout": 0.001})
+    assert (answer.status_code, code_of(answer)) == (408, "get_timeout")
+
+
+async def test_a_failure_is_an_error_answer_with_its_cause(served: Client):
+    client = await served(context_length=3)
+    await client.post("/v1/submit", json=program())
+    answer = await client.get("/v1/sessions/s1/variables/end")
+    assert (answer.status_code, code_of(answer)) == (422, "context_exceeded")
+    assert "Tell" in answer.json()["error"]["message"]
+
+
+async def test_a_stream_is_numbered_by_characters_and_resumes(served: Client):
+    client = await served()
+    await client.post("/v1/submit", json=program({"variable": "tale"}))
+    whole = events_of(await client.get("/v1/sessions/s1/variables/tale/stream"))
+    assert [(event.event, event.id) for event in whole] == [("delta", "23"), ("value", "23")]
+    for place in ({"headers": {"Last-Event-ID": "8"}}, {"params": {"offset": 8}}):
+        answer = await client.get("/v1/sessions/s1/variables/tale/stream", **place)
+        delta, value = (event.json() for event in events_of(answer))
+        assert (delta["offset"], delta["text"]) == (8, " of some length")
+        assert value["value"] == "a tale 🦘 of some length"
+
+
+@pytest.mark.parametrize("place", [{"headers": {"Last-Event-ID": "x"}}, {"params": {"offset": -1}}])
+async def test_a_place_that_is_none_is_refused(served: Client, place: dict[str, Any]):
+    client = await served()
+    await client.post("/v1/submit", json=program())
+    answer = await client.get("/v1/sessions/s1/variables/tale/stream", **place)
+    assert (answer.status_code, code_of(answer)) == (422, "invalid_request")
+
+
+async def test_a_variable_is_set_once(served: Client):
+    client = await served()
+    await client.post("/v1/submit", json={"session": "s1", "variables": [{"id": "v"}]})
+    first = await client.put("/v1/sessions/s1/variables/v", json={"value": "text"})
+    assert (first.status_code, first.content) == (204, b"")
+    assert (await client.get("/v1/sessions/s1/variables/v")).json()["value"] == "text"
+    again = await client.put("/v1/sessions/s1/variables/v", json={"value": "other"})
+    assert (again.status_code, code_of(again)) == (409, "already_produced")
+
+
+async def test_a_cancelled_variable_can_be_retried(served: Client):
+    client = await served(ticking=True)
+    await client.post("/v1/submit", json=program())
+    assert (await client.delete("/v1/sessions/s1/variables/tale")).status_code == 204
+    answer = await client.get("/v1/sessions/s1/variables/end")
+    assert (answer.status_code, code_of(answer)) == (409, "cancelled")
+    assert (await client.post("/v1/sessions/s1/variables/tale/retry")).status_code == 204
+    states = {one["id"]: one["state"] for one in (await client.get("/v1/sessions/s1")).json()["variables"]}
+    assert states == {"tale": "producing", "end": "producing"}
+
+
+async def test_a_session_shows_its_graph_and_ends(served: Client):
+    client = await served()
+    await client.post("/v1/submit", json=program({"variable": "end"}))
+    view = (await client.get("/v1/sessions/s1")).json()
+    assert [(one["function"], one["state"], one["engine"]) for one in view["requests"]] == [
+        ("Tell", "done", "fake-0"),
+        ("End", "done", "fake-0"),
+    ]
+    assert (await client.delete("/v1/sessions/s1")).status_code == 204
+    answer = await client.get("/v1/sessions/s1")
+    assert (answer.status_code, code_of(answer)) == (404, "unknown_object")
+
+
+async def test_native_calls_are_answered_by_the_client(served: Client):
+    client = await served()
+    calls = [{"id": "c", "function": "f", "inputs": ["x"], "output": "y"}]
+    variables = [{"id": "x", "value": "1"}, {"id": "y"}]
+    await client.post("/v1/submit", json={"session": "s1", "variables": variables, "calls": calls})
+    assert (await client.put("/v1/sessions/s1/calls/c", json={"value": "2"})).status_code == 204
+    assert (await client.get("/v1/sessions/s1/variables/y")).json()["value"] == "2"
+    both = await client.put("/v1/sessions/s1/calls/c", json={"value": "2", "error": "3"})
+    assert both.status_code == 422
+    unknown = await client.put("/v1/sessions/s1/calls/d", json={"value": "2"})
+    assert unknown.status_code == 404
+
+
+async def test_what_is_served_can_be_looked_at(served: Client):
+    client = await served()
+    (model,) = (await client.get("/v1/models")).json()
+    assert model == {"name": "fake", "default": True, "context_length": 8192}
+    (engine,) = (await client.get("/v1/engines")).json()
+    assert (engine["id"], engine["model"], engine["state"]) == ("fake-0", "fake", "up")
+
+
+async def test_health_and_readiness(served: Client):
+    from parrotserve.engines.fake import Faults
+
+    client = await served(started=False, faults=Faults(start_seconds=3600))
+    assert (await client.get("/healthz")).json() == {"status": "ok"}
+    answer = await client.get("/readyz")
+    assert (answer.status_code, code_of(answer)) == (503, "service_unavailable")
+    ready = await served()
+    assert (await ready.get("/readyz")).status_code == 200
+
+
+async def test_metrics_count_and_hold_no_prompt(served: Client):
+    client = await served()
+    await client.post("/v1/submit", json=program({"variable": "end"}, text="tell a secret"))
+    answer = await client.get("/metrics")
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    assert samples["parrot_sequences_total", "done"] == 2
+    assert samples["parrot_tokens_total", "output"] > 30
+    assert samples["parrot_engine_up", "fake", "fake-0"] == 1
+    assert samples["parrot_sessions",] == 1
+    assert "secret" not in answer.text
+
+
+async def test_the_interface_is_documented(served: Client):
+    client = await served()
+    assert "Parrot" in (await client.get("/docs")).text
+    schema = (await client.get("/openapi.json")).json()
+    assert "/v1/sessions/{session}/variables/{variable}/stream" in schema["paths"]
+    assert "Submit" in json.dumps(schema["paths"]["/v1/submit"]["post"]["requestBody"])
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [{"kind": "output", "variable": "a", "sampling": {"schema": {"not": 1}}}],
+        [{"kind": "input", "variable": "../etc"}],
+        [
+            {"kind": "input", "variable": "tale", "transforms": [{"name": "explode"}]},
+            {"kind": "output", "variable": "a"},
+        ],
+        [{"kind": "nonsense"}],
+        [],
+    ],
+)
+async def test_bad_requests_are_the_clients_fault_and_harm_nothing(served: Client, segments: list[Any]):
+    client = await served()
+    body = {"session": "s1", "variables": [{"id": "a"}], "requests": [{"id": "r", "segments": segments}]}
+    answer = await client.post("/v1/submit", json=body)
+    assert 400 <= answer.status_code < 500
+    assert (await client.get("/v1/sessions/s1")).status_code == 404
+    assert (await client.post("/v1/submit", json=program({"variable": "end"}))).status_code == 200
+
+
+async def test_a_schema_that_nests_for_ever_is_refused(served: Client):
+    client = await served()
+    schema = '{"not":' * 400 + "{}" + "}" * 400
+    body = json.dumps(program()).replace('"variable": "tale"}]', '"variable": "tale", "sampling": {"schema": @}}]', 1)
+    answer = await client.post(
+        "/v1/submit", content=body.replace("@", schema), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 422
+    assert code_of(answer) in {"invalid_schema", "invalid_request"}

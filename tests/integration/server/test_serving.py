@@ -1,0 +1,168 @@
+"""A real server on a real socket: streams that break and resume, clients that leave, and the end of the service."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import aconnect_sse
+
+from parrotserve.config import ServiceConfig
+from parrotserve.engines.fake import FakeEngine
+from parrotserve.errors import DeclarationError, EngineFailed, ServiceUnavailable
+from parrotserve.ids import EngineId
+from parrotserve.models.pull import Progress
+from parrotserve.runtime.catalog import ServedModel, fake_model
+from parrotserve.server.run import open_socket, serve_until_stopped
+
+TALE = "a tale 🦘 of some length"
+PROGRAM: dict[str, Any] = {
+    "session": "s1",
+    "lease_seconds": 0.5,
+    "variables": [{"id": "tale"}],
+    "requests": [
+        {"id": "r1", "segments": [{"kind": "text", "text": "tell"}, {"kind": "output", "variable": "tale"}]},
+    ],
+}
+TALE_STREAM = "/v1/sessions/s1/variables/tale/stream"
+
+
+class Running:
+    """A server whose engine makes a step only when told to."""
+
+    def __init__(self) -> None:
+        self.engines: list[FakeEngine] = []
+        self.lines: asyncio.Queue[str] = asyncio.Queue()
+        config = ServiceConfig(models=("fake",), port=0)
+        self.task = asyncio.create_task(serve_until_stopped(config, announce=self.lines.put_nowait, load=self._load))
+
+    def _load(self, name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+        return fake_model(self._make, name=name)
+
+    def _make(self, engine: EngineId) -> FakeEngine:
+        self.engines.append(FakeEngine(engine, script={"tell": TALE}, ticking=True))
+        return self.engines[-1]
+
+    async def client(self) -> httpx.AsyncClient:
+        line = await self.lines.get()
+        assert line.startswith("Parrot serves fake at http://127.0.0.1:")
+        return httpx.AsyncClient(base_url=line.split()[4])
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    server = Running()
+    yield server
+    await server.stop()
+
+
+async def test_a_stream_that_broke_resumes_where_it_was(running: Running):
+    async with await running.client() as client:
+        await client.post("/v1/submit", json=PROGRAM)
+        seen, last = "", ""
+        async with aconnect_sse(client, "GET", TALE_STREAM) as source:
+            events = source.aiter_sse()
+            while len(seen) < 10:
+                reading = asyncio.ensure_future(anext(events))
+                while not reading.done():
+                    await running.engines[0].tick()
+                    await asyncio.sleep(0)
+                seen, last = seen + reading.result().json()["text"], reading.result().id
+            await events.aclose()
+        async with aconnect_sse(client, "GET", TALE_STREAM, headers={"Last-Event-ID": last}) as source:
+            await running.engines[0].tick(100)
+            events = [event async for event in source.aiter_sse()]
+        assert seen + "".join(event.json()["text"] for event in events if event.event == "delta") == TALE
+        assert events[-1].json()["value"] == TALE
+
+
+async def sessions_fall_to(client: httpx.AsyncClient, count: int) -> None:
+    while f"parrot_sessions {count}.0" not in (await client.get("/metrics")).text:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_leaves_cancels_nothing_until_its_lease(running: Running):
+    async with await running.client() as client:
+        answering = aconnect_sse(client, "POST", "/v1/submit", json=PROGRAM | {"wait": [{"variable": "tale"}]})
+        async with answering as source:
+            assert (await anext(source.aiter_sse())).event == "accepted"
+            waiting = asyncio.ensure_future(client.get("/v1/sessions/s1/variables/tale", timeout=None))
+            for _ in range(5):  # by now the server has taken up the wait that was sent before
+                assert (await client.get("/v1/sessions/s1")).is_success
+        longer = {"session": "probe", "lease_seconds": 2 * PROGRAM["lease_seconds"]}
+        assert (await client.post("/v1/submit", json=longer)).is_success
+        await sessions_fall_to(client, 1)  # the probe's, though its lease was the longer one
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await sessions_fall_to(client, 0)
+        assert (await client.get(TALE_STREAM)).status_code == 404
+
+
+async def test_open_streams_end_clearly_when_the_service_stops(running: Running):
+    async with await running.client() as client:
+        answering = aconnect_sse(
+            client, "POST", "/v1/submit", json=PROGRAM | {"wait": [{"variable": "tale", "stream": True}]}
+        )
+        async with answering as source:
+            events = source.aiter_sse()
+            assert (await anext(events)).event == "accepted"
+            stopping = asyncio.ensure_future(running.stop())
+            failure = await anext(events)
+            assert (failure.event, failure.json()["error"]["code"]) == ("failure", "service_unavailable")
+            assert [event async for event in events] == []
+        await stopping
+        with pytest.raises(httpx.ConnectError):
+            await client.get("/healthz")
+
+
+async def test_a_service_whose_engines_do_not_start_says_why():
+    def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+        from parrotserve.engines.fake import Faults
+
+        refuse = Faults(refuse_start=EngineFailed("no memory"))
+        return fake_model(lambda engine: FakeEngine(engine, faults=refuse), name=name)
+
+    config = ServiceConfig(models=("fake",), port=0)
+    with pytest.raises(EngineFailed, match="no memory"):
+        await serve_until_stopped(config, announce=print, load=load)
+
+
+def test_a_port_in_use_is_said_with_what_to_do():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ServiceUnavailable, match=f"Port {port} of 127.0.0.1 is in use .* --port"):
+            open_socket("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.com", ""])
+def test_an_address_that_others_reach_is_refused(host: str):
+    with pytest.raises(DeclarationError, match="no keys"):
+        open_socket(host, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_cleanly(number: signal.Signals):
+    program = (
+        "from parrotserve.config import ServiceConfig; from parrotserve.server.run import serve; "
+        "serve(ServiceConfig(models=('fake',), port=0))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONWARNINGS": ""}
+    )
+    with process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("Parrot serves fake at http://127.0.0.1:")
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 0
+        assert process.stderr.read() == ""
