@@ -46,7 +46,7 @@ class Machine:
 
     `models` are those that requests may name before any engine serves them; an engine that joins adds its own.
     A variable is published once, when it becomes READY, FAILED or CANCELLED, and again only after a retry: whoever
-    waits for one that is settled finds it by `variable`.
+    waits for one that is settled finds it by `variable_state`.
     """
 
     def __init__(self, *, models: Iterable[str] = ()) -> None:
@@ -107,7 +107,7 @@ class Machine:
         """A session's graph with states and timings. Raises `UnknownObject`."""
         return picture_session(self.graph.session(session, tenant))
 
-    def variable(self, session: SessionId, tenant: TenantId, variable: VariableId) -> VariableSnapshot:
+    def variable_state(self, session: SessionId, tenant: TenantId, variable: VariableId) -> VariableSnapshot:
         """A variable that a session may use. Raises `UnknownObject`, `ForeignVariable`."""
         return picture_variable(self.graph.variable(self.graph.session(session, tenant), variable))
 
@@ -180,6 +180,7 @@ class Machine:
         if call.finished:
             return
         self.graph.deadlines.discard(call)
+        call.aboard = False
         if event.value is None:
             fail(self.graph, call, NativeCallFailed(event.error or "no reason given"), changes)
         else:

@@ -37,6 +37,7 @@ def begin(graph: Graph, producer: Producer, changes: Changes) -> None:
         return
     producer.move(ProducerState.OFFERED, changes.now, "its inputs are known")
     producer.times.started = changes.now
+    producer.aboard = True
     if producer.spec.timeout is not None:
         graph.deadlines.put(producer, changes.now + producer.spec.timeout)
     values = {variable.id: variable.value or "" for variable in producer.inputs}
@@ -147,14 +148,14 @@ def _stop(graph: Graph, producer: Producer, changes: Changes) -> None:
     """Take a producer back from whoever has it: the queue, an engine or the client."""
     if isinstance(producer, Call):
         graph.deadlines.discard(producer)
-        if producer.state is ProducerState.OFFERED:
+        if producer.aboard:
             changes.decisions.append(RevokeCall(session=producer.session.id, call=producer.id))
     elif producer.state is ProducerState.QUEUED:
         changes.unqueued.append(producer)
-    elif producer.state is ProducerState.RUNNING and producer.engine is not None and producer.aboard:
+    elif producer.aboard and producer.engine is not None:
         changes.freed.append((producer.engine, producer.id))
-        producer.aboard = False
         changes.decisions.append(CancelSequence(request=producer.id, engine=producer.engine, epoch=producer.epoch))
+    producer.aboard = False
 
 
 def revive(graph: Graph, variable: Variable, changes: Changes) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from parrotserve.graph.graph import Graph
-from parrotserve.graph.objects import Producer, Request, Session, Variable
+from parrotserve.graph.objects import Call, Producer, Session, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 
 K = TypeVar("K")
@@ -70,8 +70,8 @@ def _check_producer(graph: Graph, producer: Producer) -> None:
     for variable in producer.inputs:
         above = variable.producer
         assert above is None or above.depth < producer.depth, f"{producer} is not below {above}"
-    if isinstance(producer, Request):
-        assert producer.aboard == (state is ProducerState.RUNNING), f"{producer} is {state}"
-    else:
+    held = state in {ProducerState.RUNNING, ProducerState.OFFERED}
+    assert producer.aboard == held, f"{producer} is {state} and aboard: {producer.aboard}"
+    if isinstance(producer, Call):
         timed = state is ProducerState.OFFERED and producer.spec.timeout is not None
         assert (producer in graph.deadlines) == timed, f"{producer}: its deadline"

@@ -107,6 +107,8 @@ class _Node(Tracked[ProducerState]):
     error: ParrotError | None = None
     fell_by_input: bool = False
     """FAILED or CANCELLED only because an input did."""
+    aboard: bool = False
+    """An engine, or the client, has it and must be told if it is no longer wanted."""
 
     @property
     def finished(self) -> bool:
@@ -127,8 +129,6 @@ class Request(_Node):
     objective: Objective = Objective.THROUGHPUT
     engine: EngineId | None = None
     """Where it runs, or ran last."""
-    aboard: bool = False
-    """The engine has it: until it says that the sequence ended, dies, or is told to cancel it."""
     epoch: int = 0
     """Counts its runs, so that late events of an earlier one are recognised."""
     deaths: tuple[tuple[EngineId, str], ...] = ()

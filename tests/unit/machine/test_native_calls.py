@@ -1,0 +1,80 @@
+"""Native calls are handed to the session's client when their inputs are known, and time out."""
+
+from machine_world import World, call, only
+
+from parrotserve.errors import NativeCallFailed
+from parrotserve.graph.decisions import OfferCall, OpenSequence, PublishFailure, PublishValue, RevokeCall
+
+
+def test_a_call_is_offered_with_its_inputs_in_their_order():
+    world = World()
+    world.submit(calls=["join: a b a -> c"], values={"a": "1", "b": "2"})
+    world.submit(calls=["again: c -> d"])
+    decisions = world.answer("join", "121")
+    assert decisions[0] == PublishValue(variable="c", value="121", reason=None)
+    assert only(decisions, OfferCall) == [OfferCall(session="s", call="again", function="Again", inputs=("121",))]
+
+
+def test_requests_and_calls_feed_each_other():
+    world = World("e")
+    world.submit("write: -> code", "fix: report -> better", calls=["check: code -> report"])
+    assert [one.inputs for one in only(world.run("write"), OfferCall)] == [("<code>",)]
+    assert [one.request for one in only(world.answer("check", "ok"), OpenSequence)] == ["fix"]
+
+
+def test_an_error_fails_the_call_and_what_is_downstream():
+    world = World("e")
+    world.submit("fix: report -> better", calls=["check: -> report"])
+    failures = only(world.answer("check", error="ValueError: no code"), PublishFailure)
+    assert [type(failure.error) for failure in failures] == [NativeCallFailed] * 2
+    assert str(failures[1].error) == (
+        "'Fix' (fix) was not run: native call 'Check' (check) failed: ValueError: no code"
+    )
+    assert failures[1].error.details == {"request": "fix", "function": "Fix", "upstream": "check"}
+
+
+def test_a_second_answer_is_ignored():
+    world = World()
+    world.submit(calls=["check: -> ok"])
+    world.answer("check", "first")
+    assert world.answer("check", "second") == world.answer("check", error="third") == []
+    assert world.machine.variable_state("s", "t", "ok").value == "first"
+
+
+def test_the_timeout_counts_from_the_offer():
+    world = World()
+    world.submit(calls=[call("check: code -> ok", timeout=5.0)])
+    world.touch(attached=1)
+    assert world.machine.next_deadline() is None
+    world.now = 100.0
+    world.set("code")
+    assert world.machine.next_deadline() == 105.0
+    assert world.tick(104.9) == []
+    decisions = world.tick(105.0)
+    assert only(decisions, RevokeCall) == [RevokeCall(session="s", call="check")]
+    assert type(world.error("ok")) is NativeCallFailed
+    assert "timeout of 5 s" in str(world.error("ok"))
+    assert world.machine.next_deadline() is None
+
+
+def test_an_answer_in_time_stops_the_clock():
+    world = World()
+    world.submit(calls=[call("check: -> ok", timeout=5.0)])
+    world.answer("check", "yes")
+    world.touch(attached=1)
+    assert world.machine.next_deadline() is None
+
+
+def test_a_retried_call_has_its_whole_timeout():
+    world = World()
+    world.submit(calls=[call("check: -> ok", timeout=5.0)])
+    world.touch(attached=1)
+    world.tick(5.0)
+    world.retry("ok")
+    assert world.machine.next_deadline() == 10.0
+
+
+def test_an_error_of_the_client_itself_needs_no_revocation():
+    world = World()
+    world.submit(calls=["check: -> ok"])
+    assert only(world.answer("check", error="no"), RevokeCall) == []
