@@ -6,6 +6,7 @@ service runs the prompts before and after it as parts of one graph. The passages
 
 import inspect
 import re
+from collections import Counter
 
 import Parrot as P
 from Parrot.PerformanceCriteria import LATENCY
@@ -19,25 +20,31 @@ def pick_keywords(question: P.SemanticVariable):
     """
 
 
+PASSAGES = [f"str.{name}: {inspect.getdoc(getattr(str, name))}" for name in dir(str) if not name.startswith("_")]
+
+
+def words_of(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.lower()))
+
+
 @P.NativeFunction
 def look_up(question: str, keywords: str) -> str:
-    """The documentation of the string method that shares most words with the question and the keywords."""
-    wanted = set(re.findall(r"[a-z]+", f"{question} {keywords}".lower()))
-    passages = {name: inspect.getdoc(getattr(str, name)) or "" for name in dir(str) if not name.startswith("_")}
+    """The documentation of a string method that has most in common with both texts, for its length."""
+    wanted = words_of(f"{question} {keywords}")
+    spread = Counter(word for passage in PASSAGES for word in words_of(passage))
 
-    def overlap(name: str) -> int:
-        words = set(re.findall(r"[a-z]+", passages[name].lower()))
-        return 3 * (name in wanted) + len(words & wanted)
+    def score(passage: str) -> float:
+        words = words_of(passage)
+        return sum(1 / spread[word] for word in words & wanted) / len(words) ** 0.5
 
-    best = max(passages, key=overlap)
-    return f"str.{best}: {passages[best]}"
+    return max(PASSAGES, key=score)
 
 
 @P.SemanticFunction(max_tokens=60)
 def answer_from(question: P.SemanticVariable, passage: P.SemanticVariable):
     """Answer the question in one sentence, using only the documentation.
 
-    Documentation of {{input:passage | truncate(200)}}
+    Documentation: {{input:passage | truncate(200)}}
 
     Question: {{input:question}}
     {{output:answer}}

@@ -15,7 +15,7 @@ MESSAGES = (
 )
 
 
-@P.SemanticFunction(max_tokens=12, schema={"enum": ["complaint", "question", "praise"]})
+@P.SemanticFunction(max_tokens=16, schema={"enum": ["complaint", "question", "praise"]})
 def sort_message(message: P.SemanticVariable):
     """Is this message of a customer a complaint, a question or praise?
     Message: {{input:message}}
@@ -23,7 +23,7 @@ def sort_message(message: P.SemanticVariable):
     """
 
 
-@P.SemanticFunction(max_tokens=12, schema={"enum": ["refund", "replacement"]})
+@P.SemanticFunction(max_tokens=16, schema={"enum": ["refund", "replacement"]})
 def choose_remedy(message: P.SemanticVariable):
     """Does this customer want a refund or a replacement?
     Message: {{input:message}}
