@@ -126,6 +126,15 @@ async def test_a_command_that_does_not_exist_is_a_failure_to_start():
         await engine.start()
 
 
+async def test_a_process_that_cannot_read_its_commands_ends():
+    engine = engine_of(STUB)
+    await engine.start()
+    driver = Driver(engine, TOKENIZER)
+    await engine.send(["no command"])  # type: ignore[list-item]
+    assert "exit code 1" in (await lost(driver)).message
+    await driver.close()
+
+
 async def test_models_that_cannot_be_read_are_told_as_such(tmp_path: Path):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF and nothing else")

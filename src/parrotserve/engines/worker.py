@@ -10,6 +10,7 @@ import queue
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
@@ -98,8 +99,12 @@ class _Worker:
         return lists
 
     def _read(self) -> None:
-        while (body := read_frame(self._stdin)) is not None:
-            self._inbox.put(decode_commands(body))
+        try:
+            while (body := read_frame(self._stdin)) is not None:
+                self._inbox.put(decode_commands(body))
+        except Exception:  # whatever is wrong with a frame, what follows it cannot be trusted
+            traceback.print_exc()
+            os._exit(1)
         self._service_gone.set()
         if self._inbox.empty():
             self._inbox.put([])  # wakes the main thread

@@ -1,5 +1,6 @@
 """The engine loop, on a backend whose logits depend on exactly the tokens that a row attends to."""
 
+import numpy as np
 import pytest
 from token_backend import PAGE, TOKENIZER, Bench, fill, generate, hashed, late, reciting
 
@@ -19,6 +20,7 @@ from parrotserve.engines.base import (
     TokensGenerated,
     Update,
 )
+from parrotserve.engines.native.backend import FloatArray
 from parrotserve.ids import RequestId
 from parrotserve.sampling import FinishReason, TokenLogprob
 
@@ -396,6 +398,18 @@ def test_a_schema_that_cannot_be_enforced_fails_the_sequence():
     bench.open("a", fill("x"), generate(5, schema={"type": "nonsense"}))
     bench.run()
     assert (bench.ended("a").error or ("",))[0] == "invalid_schema"
+
+
+def test_logits_that_are_no_numbers_fail_their_sequence_and_no_other():
+    def broken(context: tuple[int, ...]) -> FloatArray:
+        return hashed(context) * np.float32("nan") if 0 in context else hashed(context)
+
+    bench = Bench(model=broken)
+    bench.open("bad", Fill(tokens=(0,)), generate(5, temperature=1.0, seed=1))
+    bench.open("good", fill("x"), generate(5))
+    bench.run()
+    assert (bench.ended("bad").error or ("",))[0] == "engine_failed"
+    assert bench.text("good") == alone(fill("x"), generate(5))
 
 
 def test_text_is_refused_by_an_engine_of_tokens():

@@ -141,7 +141,7 @@ def test_what_is_given_out_joins_to_the_text_whatever_comes(
     for token in tokens:
         if not text.stopped:
             parts.append(text.push(token))
-            assert text.certain == "".join(parts)
+            assert text.given_since(0) == "".join(parts)
     parts.append(text.finish())
     assert "".join(parts) == text.text
     assert text.text == reference(tokens, stop, min_tokens)
@@ -154,4 +154,4 @@ def test_a_rerun_that_pushes_delivered_tokens_stands_where_the_first_run_stood(c
     told = "".join(first.push(token) for token in tokens[:count])
     for token in tokens[:count]:
         second.push(token)
-    assert second.certain == told
+    assert second.given_since(0) == told

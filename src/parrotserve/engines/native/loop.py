@@ -6,6 +6,7 @@
 Everything about processes and pipes is outside.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -20,7 +21,7 @@ from parrotserve.engines.native.progress import Progress
 from parrotserve.engines.native.sampler import Draw, sample
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
-from parrotserve.errors import ParrotError
+from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.sampling import TokenLogprob
 
 Sampled = tuple[SequenceState, int, TokenLogprob | None]
@@ -129,9 +130,11 @@ class NativeCore:
     def _sample(self, states: Sequence[SequenceState], logits: FloatArray) -> list[Sampled]:
         """The next token of each of these sequences; logits are [sequences, vocabulary]."""
         asking: list[tuple[int, Draw]] = []
-        for row, state in enumerate(states):
+        for row, (state, highest) in enumerate(zip(states, logits.max(axis=1), strict=True)):
             assert state.output is not None
             try:
+                if math.isnan(highest):
+                    raise EngineFailed("The model's logits are not numbers: its weights are damaged, or overflow.")
                 asking.append((row, state.output.draw(logits.shape[1])))
             except ParrotError as error:
                 self._sequences.end(state, EndStatus.FAILED, error)

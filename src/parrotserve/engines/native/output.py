@@ -59,9 +59,13 @@ class OutputText:
         return self._decoded[: self.cut]
 
     @property
-    def certain(self) -> str:
-        """The part that has been given out."""
-        return self._decoded[: self._given]
+    def given(self) -> int:
+        """How many characters have been given out: they are certain."""
+        return self._given
+
+    def given_since(self, start: int) -> str:
+        """The certain text from character `start` on."""
+        return self._decoded[start : self._given]
 
     @property
     def stopped(self) -> bool:

@@ -71,8 +71,7 @@ class Progress:
         output = state.output
         if output is None or output.segment not in state.streamed:
             return
-        certain = output.text.certain
-        if len(output.tokens) == output.told_tokens and len(certain) == output.told_text:
+        if len(output.tokens) == output.told_tokens and output.text.given == output.told_text:
             return
         event = TokensGenerated(
             sequence=state.sequence,
@@ -80,11 +79,11 @@ class Progress:
             segment=output.segment,
             offset=output.told_tokens,
             tokens=tuple(output.tokens[output.told_tokens :]),
-            text=certain[output.told_text :],
+            text=output.text.given_since(output.told_text),
             logprobs=tuple(output.logprobs[output.told_tokens - output.delivered :]),
         )
         self.events.append(event)
-        output.told_tokens, output.told_text = len(output.tokens), len(certain)
+        output.told_tokens, output.told_text = len(output.tokens), output.text.given
 
     def _start(self, state: SequenceState, generate: Generate) -> Output:
         if not state.known:

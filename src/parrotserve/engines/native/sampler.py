@@ -21,8 +21,8 @@ from parrotserve.sampling import Sampling, TokenLogprob
 
 _WORD = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
-_FIRST_LOOK = 128
-"""How many of the likeliest tokens are sorted at first; nearly always the drawn one is among them."""
+_LOOKS = (2.0**-8, 2.0**-12, 2.0**-16, 2.0**-24, 0.0)
+"""Tokens at least this likely, relative to the likeliest, are sorted: at first few, and nearly always enough."""
 
 Mask = NDArray[np.bool_]
 Weights = NDArray[np.float64]
@@ -138,11 +138,10 @@ def _draw_token(logits: Weights, sampling: Sampling, number: float) -> int:
     weights = np.exp((logits - logits.max()) / sampling.temperature)
     total = float(weights.sum())
     filtered = sampling.top_p < 1.0 or sampling.min_p > 0.0
-    look = max(_FIRST_LOOK, sampling.top_k)
-    while True:
-        ids = _likeliest(weights, look)
-        complete = bool(sampling.top_k) or len(ids) == len(weights)
-        ids = ids[: sampling.top_k] if sampling.top_k else ids
+    for least in _LOOKS:
+        ids = _sorted(weights, np.flatnonzero(weights >= least))
+        complete = len(ids) == len(weights) or 0 < sampling.top_k <= len(ids)
+        ids = ids[: sampling.top_k or None]
         sums = np.cumsum(weights[ids])
         mass = float(sums[-1]) if sampling.top_k else total
         kept = _kept(weights[ids], sums, mass, sampling)
@@ -152,17 +151,12 @@ def _draw_token(logits: Weights, sampling: Sampling, number: float) -> int:
         if complete or (index < kept and not filtered):
             last_possible = int(np.count_nonzero(weights[ids[:kept]])) - 1
             return int(ids[min(index, last_possible)])
-        look *= 8
+    raise AssertionError("the last look is complete")
 
 
-def _likeliest(weights: Weights, count: int) -> Ids:
-    """Ids of at least the `count` heaviest tokens, all ties of the last included; heaviest, then lowest id, first."""
-    if count >= len(weights):
-        ids = np.arange(len(weights))
-    else:
-        least = np.partition(weights, len(weights) - count)[len(weights) - count]
-        ids = np.flatnonzero(weights >= least)
-    return ids[np.argsort(-weights[ids], kind="stable")]
+def _sorted(values: Weights, ids: Ids) -> Ids:
+    """These ascending ids, highest value first and lower ids first among equals."""
+    return ids[np.argsort(-values[ids], kind="stable")]
 
 
 def _kept(weights: Weights, sums: Weights, mass: float, sampling: Sampling) -> int:
@@ -180,5 +174,12 @@ def logprob_of(raw: FloatArray, token: int, top: int) -> TokenLogprob:
     logits = raw.astype(np.float64)
     highest = logits.max()
     logprobs = logits - (highest + np.log(np.exp(logits - highest).sum()))
-    ids = _likeliest(logprobs, top)[:top] if top else []
+    ids = _likeliest(logprobs, top) if top else []
     return TokenLogprob(token, float(logprobs[token]), tuple((int(other), float(logprobs[other])) for other in ids))
+
+
+def _likeliest(values: Weights, count: int) -> Ids:
+    """Ids of the `count` highest values, highest first and lower ids first among equals."""
+    count = min(count, len(values))
+    least = np.partition(values, len(values) - count)[len(values) - count]
+    return _sorted(values, np.flatnonzero(values >= least))[:count]

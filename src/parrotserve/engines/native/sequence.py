@@ -68,7 +68,7 @@ class Output:
         self.delivered = len(self.tokens)
         self.told_tokens = len(self.tokens)
         """How many tokens, and characters below, the reader of a stream has been told."""
-        self.told_text = len(self.text.certain)
+        self.told_text = self.text.given
 
     def draw(self, vocabulary: int) -> Draw:
         """The question to the sampler: which of `vocabulary` tokens is next? Raises `InvalidSchema` if its grammar

@@ -1,0 +1,197 @@
+"""What a step holds: order, budget, pages, and who waits for whom."""
+
+import pytest
+
+from parrotserve.criteria import Objective
+from parrotserve.engines.base import Generate
+from parrotserve.engines.fake_tokenizer import FakeTokenizer
+from parrotserve.engines.native.cache import KvCache, NaiveCache, PageCache
+from parrotserve.engines.native.planner import Planned, Planner
+from parrotserve.engines.native.sequence import Content, Output, SequenceState
+from parrotserve.ids import RequestId
+from parrotserve.sampling import Sampling
+
+PAGE = 4
+
+
+def sequence(
+    tokens: str,
+    *,
+    arrival: int = 0,
+    objective: Objective = Objective.LATENCY,
+    waits: bool = False,
+) -> SequenceState:
+    """One whose prompt is known; with `waits` a late segment comes before its output."""
+    generate = Generate(sampling=Sampling())
+    late = [Content([], complete=False)] if waits else []
+    state = SequenceState(
+        sequence=RequestId(tokens),
+        epoch=1,
+        salt="",
+        objective=objective,
+        arrival=arrival,
+        segments=[Content(list(tokens.encode()), complete=True), *late, generate],
+    )
+    for output in state.take_content():
+        state.output = Output(output, segment=1, prompt=state.known, room=100, tokenizer=FakeTokenizer(), grammar=None)
+    return state
+
+
+class Bench:
+    """A planner, and the cache that it plans for."""
+
+    def __init__(self, cache: PageCache | None = None, *, chunk: int = 64, max_running: int = 8, share: bool = True):
+        self.cache = cache or KvCache(64, PAGE)
+        self.planner = Planner(self.cache, prefill_chunk=chunk, max_running=max_running, share=share)
+
+    def step(self, *states: SequenceState) -> dict[str, int]:
+        """Plans one step and carries it out, but for the model; how many tokens of each sequence ran."""
+        plan = self.planner.plan(states)
+        for planned in plan:
+            self.compute(planned)
+        self.cache.check_integrity()
+        return {planned.state.sequence: planned.count for planned in plan}
+
+    def compute(self, planned: Planned) -> None:
+        state = planned.state
+        assert len(state.pages) * PAGE >= state.computed + planned.count
+        state.computed += planned.count
+        full = state.computed // PAGE
+        state.pages[:full] = self.cache.publish(state.salt, state.known, state.pages[:full])
+        if state.output is not None and state.computed == len(state.known):
+            state.known.append(0)
+
+
+def test_a_step_holds_prompts_up_to_the_budget_in_whole_pages():
+    bench = Bench(chunk=10)
+    assert bench.step(sequence("a" * 30)) == {"a" * 30: 8}
+
+
+def test_what_is_left_of_the_budget_goes_to_the_next():
+    bench = Bench(chunk=16)
+    assert bench.step(sequence("aaaaa"), sequence("b" * 20, arrival=1)) == {"aaaaa": 5, "b" * 20: 8}
+
+
+def test_decoding_sequences_run_whatever_is_prefilled_and_count_in_the_budget():
+    bench = Bench(chunk=8)
+    decoding = [sequence(letter, arrival=place + 1) for place, letter in enumerate("abcd")]
+    bench.step(*decoding)
+    assert bench.step(sequence("x" * 20), *decoding) == {"x" * 20: 4, "a": 1, "b": 1, "c": 1, "d": 1}
+
+
+def test_a_page_is_prefilled_however_small_the_budget():
+    assert Bench(chunk=1).step(sequence("a" * 10)) == {"a" * 10: 4}
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 7, 64])
+def test_chunks_add_up_to_the_prompt(chunk: int):
+    bench, state = Bench(chunk=chunk), sequence("a" * 30)
+    done = 0
+    while state.output is not None and len(state.known) == 30:
+        done += bench.step(state)[state.sequence]
+    assert done == 30
+
+
+def test_importance_decides_before_arrival():
+    bench = Bench(max_running=1)
+    states = [
+        sequence("bulk", arrival=0, objective=Objective.THROUGHPUT),
+        sequence("group", arrival=1, objective=Objective.GROUP),
+        sequence("ahead", arrival=2, waits=True),
+        sequence("chat", arrival=3),
+    ]
+    order: list[str] = []
+    while states:
+        (name,) = bench.step(*states)
+        order.append(name)
+        (done,) = [state for state in states if state.sequence == name]
+        bench.planner.rewind(done, 0)
+        states.remove(done)
+    assert order == ["chat", "group", "bulk", "ahead"]
+
+
+def test_a_paused_sequence_does_not_run():
+    state = sequence("abc")
+    state.paused = True
+    assert Bench().step(state) == {}
+
+
+def test_what_the_cache_has_is_not_computed_but_for_the_last_token():
+    bench = Bench()
+    bench.step(sequence("abcdefgh"))
+    again = sequence("abcdefgh", arrival=1)
+    assert bench.step(again) == {"abcdefgh": 4}
+    assert again.cached_tokens == 4
+
+
+def test_who_shares_a_prefix_waits_until_it_is_computed():
+    bench = Bench(chunk=8)
+    first, second = sequence("shared prefix one"), sequence("shared prefix two", arrival=1)
+    assert bench.step(first, second) == {"shared prefix one": 8}
+    assert bench.step(first, second) == {"shared prefix one": 8}
+    assert bench.step(first, second) == {"shared prefix one": 1, "shared prefix two": 5}
+    assert second.cached_tokens == 12
+
+
+def test_nobody_waits_for_what_will_not_be_shared():
+    bench = Bench(NaiveCache(64, PAGE), share=False)
+    assert bench.step(sequence("same"), sequence("same")) == {"same": 4}
+    first, second = sequence("same prompt"), sequence("same prompt", arrival=1)
+    bench.step(first, second)
+    assert first.computed == second.computed == 11
+
+
+def test_a_sequence_joins_only_with_room_for_its_prompt_beside_the_others():
+    bench = Bench(KvCache(8, PAGE))
+    assert bench.step(sequence("a" * 16), sequence("b" * 12, arrival=1)) == {"a" * 16: 16}
+    bench = Bench(KvCache(9, PAGE))
+    assert bench.step(sequence("a" * 16), sequence("b" * 11, arrival=1)) == {"a" * 16: 16, "b" * 11: 11}
+
+
+def test_those_after_one_that_does_not_fit_wait_their_turn():
+    bench = Bench(KvCache(8, PAGE))
+    states = sequence("a" * 12), sequence("b" * 20, arrival=1), sequence("c", arrival=2)
+    assert bench.step(*states) == {"a" * 12: 12}
+
+
+def test_the_least_important_gives_up_its_pages_first():
+    bench = Bench(KvCache(8, PAGE))
+    old, young = sequence("a" * 8, arrival=0), sequence("b" * 8, arrival=1)
+    bench.step(old, young)
+    new = sequence("c" * 20, arrival=2, objective=Objective.LATENCY)
+    old.objective = young.objective = Objective.THROUGHPUT
+    assert bench.step(old, young, new)["c" * 20] == 20
+    assert (len(old.pages), len(young.pages)) == (3, 0)
+
+
+def test_a_sequence_that_waits_for_content_gives_up_its_pages_before_any_other():
+    bench = Bench(KvCache(6, PAGE))
+    ahead = sequence("a" * 8, waits=True, objective=Objective.LATENCY)
+    bench.step(ahead)
+    running = sequence("b" * 8, arrival=1, objective=Objective.THROUGHPUT)
+    bench.step(ahead, running)
+    assert bench.step(ahead, sequence("c" * 12, arrival=2, objective=Objective.GROUP), running)
+    assert (ahead.pages, ahead.dormant) == ([], True)
+
+
+def test_a_reclaimed_sequence_that_waits_for_content_is_not_computed_again_in_vain():
+    bench = Bench(KvCache(2, PAGE))
+    ahead = sequence("a" * 8, waits=True)
+    bench.step(ahead)
+    bench.step(ahead, sequence("b" * 6))
+    assert bench.step(ahead) == {}
+
+
+def test_rewinding_gives_up_a_page_that_others_may_share():
+    bench, state = Bench(), sequence("abcdefghij")
+    bench.step(state)
+    bench.planner.rewind(state, 7)
+    assert (state.computed, len(state.pages)) == (4, 1)
+    bench.cache.check_integrity()
+
+
+def test_rewinding_keeps_a_page_that_nobody_shares():
+    bench, state = Bench(), sequence("abcdefghij")
+    bench.step(state)
+    bench.planner.rewind(state, 9)
+    assert (state.computed, len(state.pages)) == (9, 3)
