@@ -3,14 +3,12 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from parrotserve.errors import ParrotError, ServiceUnavailable, Unauthorized
+from parrotserve.errors import GetTimeout, ParrotError, ServiceUnavailable, Unauthorized
 from parrotserve.ids import SessionId, VariableId
 from parrotserve.protocol import Accepted, Failure, Submit, Value, VariableEvent
 from parrotserve.sdk.connection import Connection
 from parrotserve.sdk.outbox import Batch, Declaration, Outbox, Want
 from parrotserve.sdk.transport import Transport
-
-GET_TIMEOUT = "get_timeout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +65,12 @@ class Exchange:
             raise
 
     def _deliver(self, event: VariableEvent, open_wants: dict[VariableId, Want]) -> None:
+        if isinstance(event, Failure) and event.error.code == ServiceUnavailable.code:
+            # This is about the service that goes away, and not about the variable.
+            raise event.error.to_error()
         if isinstance(event, Value | Failure):
             open_wants.pop(event.variable, None)
-        if isinstance(event, Failure) and event.error.code == GET_TIMEOUT:
+        if isinstance(event, Failure) and event.error.code == GetTimeout.code:
             # The waiter's own clock says when it gives up; the variable is none the worse.
             return
         self.deliver(event)

@@ -7,7 +7,7 @@ import httpx
 from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter, ValidationError
 
-from parrotserve.errors import IncompatibleVersions, UnknownObject
+from parrotserve.errors import IncompatibleVersions, ServiceUnavailable, UnknownObject
 from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.protocol import (
     Accepted,
@@ -185,6 +185,9 @@ class _Answer:
                 self.position[variable] = max(position, offset + len(text))
                 fresh = text[max(position - offset, 0) :]
                 return Delta(variable=variable, offset=max(position, offset), text=fresh) if fresh else None
+            case Failure(error=error) if error.code == ServiceUnavailable.code:
+                # This is about the service that goes away, and not about the variable.
+                raise ended_early(error.message.rstrip("."))
             case Value(variable=variable) | Failure(variable=variable):
                 return event if self._open.pop(variable, None) else None
 

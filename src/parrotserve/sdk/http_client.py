@@ -41,9 +41,9 @@ class _Broken(Exception):
         """Whether anybody answered the connection."""
 
 
-def ended_early() -> Exception:
+def ended_early(why: str = "the answer ended early") -> Exception:
     """The answer ended in good order, but not all of it was there: to be raised within `resumed`."""
-    return _Broken("the answer ended early")
+    return _Broken(why)
 
 
 class HttpClient:
@@ -107,7 +107,7 @@ class HttpClient:
             try:
                 async for event in EventSource(response).aiter_sse():
                     if event.event == "error":
-                        raise ErrorAnswer.model_validate_json(event.data).error.to_error()
+                        raise _told(event.data)
                     yield event
             except SSEError as error:
                 raise self._stranger("answers, but not with the events of a Parrot service") from error
@@ -182,7 +182,7 @@ class HttpClient:
                 raise self._incompatible(theirs)
             return
         try:
-            raise ErrorAnswer.model_validate_json(response.content).error.to_error()
+            raise _told(response.content)
         except ValidationError as error:
             if theirs != str(PROTOCOL_VERSION):
                 raise self._incompatible(theirs) from error
@@ -213,6 +213,12 @@ class HttpClient:
             "seconds. Nothing was cancelled: what was asked for can be asked for again.",
             url=self.url,
         )
+
+
+def _told(answer: str | bytes) -> Exception:
+    """What the service says went wrong. Where it says that it is going, or not up yet, waiting may help."""
+    error = ErrorAnswer.model_validate_json(answer).error.to_error()
+    return _Broken(error.message.rstrip(".")) if isinstance(error, ServiceUnavailable) else error
 
 
 def _checked(url: str) -> str:

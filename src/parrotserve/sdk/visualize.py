@@ -25,7 +25,7 @@ def _lines(view: SessionView) -> Iterator[str]:
     names = {variable.id: f"v{number}" for number, variable in enumerate(view.variables)}
     yield "flowchart TD"
     for variable in view.variables:
-        yield f"    {names[variable.id]}({_label(variable.name or variable.id, variable.state)})"
+        yield f"    {names[variable.id]}({_label(variable.name or variable.value or variable.id, variable.state)})"
     producers: list[tuple[str, RequestView | CallView]] = [
         *((f"r{number}", request) for number, request in enumerate(view.requests)),
         *((f"c{number}", call) for number, call in enumerate(view.calls)),

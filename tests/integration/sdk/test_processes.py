@@ -40,7 +40,16 @@ def Write(task):
 
 def start(program: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-u", "-W", "error", "-W", "ignore:This process:DeprecationWarning", "-c", PRELUDE + textwrap.dedent(program)],
+        [
+            sys.executable,
+            "-u",
+            "-W",
+            "error",
+            "-W",
+            "ignore:This process:DeprecationWarning",
+            "-c",
+            PRELUDE + textwrap.dedent(program),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,0 +1,236 @@
+"""Programs against a real server: the same as embedded, in few exchanges, whatever happens to the connection."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from sdk_server import Served
+
+import Parrot as P
+from parrotserve.config import ServiceConfig
+from parrotserve.embedded import EmbeddedTransport
+from parrotserve.errors import (
+    AlreadyProduced,
+    Cancelled,
+    ContextExceeded,
+    GetTimeout,
+    NativeCallFailed,
+    ServiceUnavailable,
+    UnknownModel,
+)
+from parrotserve.sdk.cell import State
+from parrotserve.sdk.connection import use
+from parrotserve.sdk.http import HttpTransport
+
+
+@P.SemanticFunction
+def WritePythonCode(task: P.SemanticVariable):
+    """You are an expert software engineer.
+    Write python code of {{input:task}}.
+    Code: {{output:code}}
+    """
+
+
+@P.SemanticFunction
+def WriteTestCode(task: P.SemanticVariable, code: P.SemanticVariable):
+    """ You are an experienced QA engineer.
+    You write test code for {{input:task}}.
+    Code: {{input:code}}.
+    Your test code: {{output:test}}
+    """  # fmt: skip
+
+
+@P.SemanticFunction(max_tokens=2000)
+def Echo(text: str):
+    """Echo: {{input:text}}{{output:echo}}"""
+
+
+@P.NativeFunction
+def Upper(text: str) -> str:
+    return text.upper()
+
+
+def write_snake_game() -> tuple[str, str]:
+    task = P.SemanticVariable("a snake game")
+    code = WritePythonCode(task)
+    test = WriteTestCode(task, code)
+    return code.get(), test.get()
+
+
+def recite(prompt: str) -> str:
+    return f"[{prompt.rpartition('Echo: ')[2]}]"
+
+
+Serve = Callable[..., Served]
+
+
+class TestPrograms:
+    def test_the_published_program_says_the_same_embedded_and_served(self, serve: Serve):
+        with P.connect(serve().url):
+            served = write_snake_game()
+        with use(EmbeddedTransport(ServiceConfig(models=("fake",)))):
+            embedded = write_snake_game()
+        assert served == embedded
+        assert all(served)
+
+    def test_the_environment_switches(self, serve: Serve, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("PARROT_URL", serve(script=recite).url)
+        with P.Session() as session:
+            assert isinstance(session.connection.transport, HttpTransport)
+            assert Echo("x").get() == "[x]"
+            session.end()
+        session.connection.close()
+
+    def test_native_functions_run_here(self, serve: Serve):
+        with P.connect(serve(script=recite).url):
+            assert Echo(Upper(Echo("x"))).get() == "[[X]]"
+
+    def test_native_functions_fail_here(self, serve: Serve):
+        @P.NativeFunction
+        def Divide(text: str) -> float:
+            return 1 / (len(text) - len(text))
+
+        with P.connect(serve(script=recite).url):
+            below = Echo(Divide(Echo("x")))
+            with pytest.raises(NativeCallFailed, match="Divide raised ZeroDivisionError"):
+                below.get()
+
+    def test_streams_come_in_pieces(self, serve: Serve):
+        with P.connect(serve(script=recite, step_seconds=0.001).url):
+            pieces = list(Echo("a text of some length").stream())
+        assert "".join(pieces) == "[a text of some length]"
+        assert len(pieces) > 1
+
+    def test_several_threads_and_sessions(self, serve: Serve):
+        values: dict[int, str] = {}
+
+        def work(number: int) -> None:
+            with P.Session():
+                values[number] = Echo(Upper(f"n{number}")).get()
+
+        with P.connect(serve(script=recite).url):
+            threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert values == {number: f"[N{number}]" for number in range(12)}
+
+    def test_a_conversation(self, serve: Serve):
+        with P.connect(serve().url):
+            chat = P.Chat(system="Be a parrot.")
+            first = chat.say("Hello?")
+            second = chat.say("Again?")
+            assert first.get() != second.get()
+
+    def test_set_state_view_retry_cancel(self, serve: Serve):
+        with P.connect(serve(script=recite).url), P.Session():
+            task = P.SemanticVariable(name="task")
+            echo = Echo(task)
+            assert echo.state is State.PRODUCING
+            task.set("late")
+            assert echo.get() == "[late]"
+            assert 'v0("task<br/><small>ready</small>")' in P.visualize()
+            waiting = Echo(P.SemanticVariable(name="never"))
+            waiting.cancel()
+            assert waiting.state is State.CANCELLED
+            with pytest.raises(Cancelled):
+                waiting.get()
+
+
+class TestErrors:
+    def test_they_keep_their_class(self, serve: Serve):
+        @P.SemanticFunction(model="no-such-model")
+        def Unknown(text: str):
+            """{{input:text}}{{output:y}}"""
+
+        with P.connect(serve(script=recite).url):
+            bad, good = Unknown("x"), Echo("y")
+            assert good.get() == "[y]"
+            with pytest.raises(UnknownModel, match="no-such-model"):
+                bad.get()
+            with pytest.raises(ContextExceeded):
+                Echo("x" * 20_000).get()
+
+    def test_timeouts(self, serve: Serve):
+        with P.connect(serve(script=recite, ticking=True).url):
+            echo = Echo("x")
+            with pytest.raises(GetTimeout):
+                echo.get(timeout=0.05)
+
+    def test_set_by_somebody_else(self, serve: Serve):
+        with P.connect(serve(script=recite).url), P.Session() as session:
+            task = P.SemanticVariable(name="task")
+            echo = Echo(task)
+            assert echo.state is State.PRODUCING
+            identity = next(view.id for view in session.view().variables if view.name == "task")
+            session.call(lambda transport, owner: transport.set_value(owner, identity, "theirs"))
+            with pytest.raises(AlreadyProduced):
+                task.set("mine")
+            assert echo.get() == "[theirs]"
+
+
+class TestExchanges:
+    def test_a_chain_of_eight_takes_one_round_trip(self, serve: Serve):
+        delay = 0.25
+        url = serve(script=recite).url
+
+        def seconds(transport: HttpTransport) -> float:
+            with use(transport), P.Session():
+                # The first exchange makes the connection, which is not what is measured.
+                Echo("warm").get()
+                start = time.monotonic()
+                variable = P.SemanticVariable("x")
+                for _ in range(8):
+                    variable = Echo(variable)
+                assert variable.get() == "[" * 8 + "x" + "]" * 8
+                return time.monotonic() - start
+
+        assert seconds(HttpTransport(url, delay=delay)) - seconds(HttpTransport(url)) < 1.2 * delay
+
+
+LONG = ("some text " * 150).strip()
+
+
+class TestInterruptions:
+    def test_a_service_stopped_in_mid_stream_is_reported(self, serve: Serve):
+        server = serve(script=recite, ticking=True)
+        with use(HttpTransport(server.url, patience=0.3)):
+            pieces = Echo(LONG).stream()
+            first = first_piece(server, pieces)
+            server.stop()
+            with pytest.raises(ServiceUnavailable, match="went away"):
+                list(pieces)
+        assert f"[{LONG}]".startswith(first)
+
+    def test_a_service_that_comes_back_goes_on_with_the_program(self, serve: Serve):
+        server = serve(script=recite, ticking=True)
+        with use(HttpTransport(server.url)):
+            pieces = Echo(LONG).stream()
+            first = first_piece(server, pieces)
+            server.stop()
+            # Without a journal the service has forgotten the session; the program's batch makes it anew.
+            serve(script=recite, port=server.port)
+            assert first + "".join(pieces) == f"[{LONG}]"
+
+    def test_nobody_there(self):
+        with use(HttpTransport("http://127.0.0.1:9")), pytest.raises(ServiceUnavailable, match="parrot serve"):
+            Echo("x").get()
+
+
+def first_piece(server: Served, pieces: Iterator[str]) -> str:
+    """The first piece of a stream, from engines that make steps until it is there, and no more."""
+    arrived = threading.Event()
+
+    def tick() -> None:
+        while not arrived.is_set():
+            server.call(server.tick(1))
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        return next(pieces)
+    finally:
+        arrived.set()
+        thread.join()

@@ -1,0 +1,306 @@
+"""The HTTP transport over a scripted wire: no sockets."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+
+from parrotserve.errors import (
+    AlreadyProduced,
+    EngineFailed,
+    IncompatibleVersions,
+    ParrotError,
+    ServiceUnavailable,
+    Unauthorized,
+    UnknownObject,
+)
+from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.protocol import (
+    Accepted,
+    CallOffer,
+    CallResult,
+    Delta,
+    ErrorAnswer,
+    ErrorBody,
+    Failure,
+    SessionView,
+    Submit,
+    Value,
+    VariableEvent,
+    VariableSpec,
+    WaitSpec,
+    Wire,
+)
+from parrotserve.sdk import http_client
+from parrotserve.sdk.http import HttpTransport
+
+URL = "http://service.example"
+SESSION, VARIABLE = SessionId("s-1"), VariableId("v-1")
+OURS = {"Parrot-Protocol": "1"}
+Answer = httpx.Response | Exception
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body that comes piece by piece; an exception among them breaks it off."""
+
+    def __init__(self, *pieces: Wire | bytes | Exception) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece if isinstance(piece, bytes) else f"data: {piece.model_dump_json()}\n\n".encode()
+
+
+class Wired:
+    """Answers exchanges in turn and keeps what was asked."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.asked: list[httpx.Request] = []
+        self._answers = list(answers)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @property
+    def bodies(self) -> list[Submit]:
+        return [Submit.model_validate_json(request.content) for request in self.asked]
+
+
+def events(*pieces: Wire | bytes | Exception) -> httpx.Response:
+    return httpx.Response(200, headers={**OURS, "Content-Type": "text/event-stream"}, stream=Pieces(*pieces))
+
+
+def refused(error: ParrotError) -> httpx.Response:
+    answer = ErrorAnswer(error=ErrorBody.of(error))
+    return httpx.Response(error.status, headers=OURS, json=answer.model_dump(mode="json"))
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "FIRST_PAUSE", 0.0001)
+
+
+@pytest.fixture
+async def wired() -> AsyncIterator[Callable[..., tuple[HttpTransport, Wired]]]:
+    opened: list[HttpTransport] = []
+
+    def open_one(*answers: Answer, **options: object) -> tuple[HttpTransport, Wired]:
+        wire = Wired(*answers)
+        transport = HttpTransport(URL, wire=httpx.MockTransport(wire), **{"patience": 5, **options})  # pyright: ignore[reportArgumentType]
+        opened.append(transport)
+        return transport, wire
+
+    yield open_one
+    for transport in opened:
+        await transport.close()
+
+
+Open = Callable[..., tuple[HttpTransport, Wired]]
+
+
+async def submitted(transport: HttpTransport, *waits: WaitSpec, **fields: object) -> list[VariableEvent]:
+    await transport.open()
+    return [event async for event in transport.submit(Submit(session=SESSION, wait=waits, **fields))]  # pyright: ignore[reportArgumentType]
+
+
+ACCEPTED = Accepted(session=SESSION)
+VALUE = Value(variable=VARIABLE, value="text")
+WAIT = WaitSpec(variable=VARIABLE)
+STREAM = WaitSpec(variable=VARIABLE, stream=True)
+BREAK = httpx.ReadError("connection reset")
+
+
+class TestSubmit:
+    async def test_without_waits_the_answer_is_json(self, wired: Open):
+        transport, wire = wired(httpx.Response(200, headers=OURS, json=ACCEPTED.model_dump(mode="json")))
+        assert await submitted(transport) == [ACCEPTED]
+        (request,) = wire.asked
+        assert (request.method, str(request.url)) == ("POST", f"{URL}/v1/submit")
+        assert request.headers["Parrot-Protocol"] == "1"
+        assert "Authorization" not in request.headers
+
+    async def test_with_waits_it_is_a_stream(self, wired: Open):
+        transport, wire = wired(events(ACCEPTED, b": ping\n\n", VALUE), api_key="k")
+        assert await submitted(transport, WAIT) == [ACCEPTED, VALUE]
+        assert wire.asked[0].headers["Authorization"] == "Bearer k"
+
+    async def test_a_broken_answer_is_asked_for_again(self, wired: Open):
+        other = VariableId("v-2")
+        transport, wire = wired(events(ACCEPTED, VALUE, BREAK), events(ACCEPTED, Value(variable=other, value="late")))
+        answer = await submitted(transport, WAIT, WaitSpec(variable=other), variables=(VariableSpec(id="v-3"),))
+        assert answer == [ACCEPTED, VALUE, Value(variable=other, value="late")]
+        # The same declarations, and the waits that were still open.
+        assert [len(body.variables) for body in wire.bodies] == [1, 1]
+        assert [[wait.variable for wait in body.wait] for body in wire.bodies] == [["v-1", "v-2"], ["v-2"]]
+
+    async def test_a_text_that_breaks_off_goes_on_where_it_was(self, wired: Open):
+        transport, _ = wired(
+            events(ACCEPTED, Delta(variable=VARIABLE, offset=0, text="te"), BREAK),
+            events(ACCEPTED, Delta(variable=VARIABLE, offset=0, text="t"), BREAK),
+            events(ACCEPTED, Delta(variable=VARIABLE, offset=0, text="tex"), VALUE),
+        )
+        deltas = [event for event in await submitted(transport, STREAM) if isinstance(event, Delta)]
+        assert [(delta.offset, delta.text) for delta in deltas] == [(0, "te"), (2, "x")]
+
+    async def test_a_break_after_the_last_event_needs_no_further_exchange(self, wired: Open):
+        transport, wire = wired(events(ACCEPTED, VALUE, BREAK))
+        assert await submitted(transport, WAIT) == [ACCEPTED, VALUE]
+        assert len(wire.asked) == 1
+
+    @pytest.mark.parametrize(
+        "first",
+        [
+            events(ACCEPTED),
+            events(ACCEPTED, Failure(variable=VARIABLE, error=ErrorBody(code="service_unavailable", message="Bye."))),
+            events(ACCEPTED, b'event: error\ndata: {"error": {"code": "service_unavailable", "message": "Bye."}}\n\n'),
+            refused(ServiceUnavailable("Not up yet.")),
+            httpx.Response(502, html="<h1>Bad gateway</h1>"),
+            httpx.RemoteProtocolError("Server disconnected without sending a response."),
+        ],
+        ids=["an early end", "a failure", "an error", "503", "a gateway", "a disconnection"],
+    )
+    async def test_a_service_that_goes_away_is_asked_again(self, wired: Open, first: Answer):
+        transport, _ = wired(first, events(ACCEPTED, VALUE))
+        assert await submitted(transport, WAIT) == [ACCEPTED, VALUE]
+
+    async def test_patience_ends(self, wired: Open):
+        transport, _ = wired(events(ACCEPTED, BREAK), *[httpx.ConnectError("refused")] * 100, patience=0.001)
+        with pytest.raises(ServiceUnavailable, match=f"{URL} went away .* did not come back within 0.001 seconds"):
+            await submitted(transport, WAIT)
+
+    async def test_where_nobody_ever_answered_it_fails_at_once(self, wired: Open):
+        transport, wire = wired(httpx.ConnectError("refused"))
+        with pytest.raises(ServiceUnavailable, match=rf"reached at {URL} \(refused\).*`parrot serve`") as caught:
+            await submitted(transport, WAIT)
+        assert isinstance(caught.value.__cause__, httpx.ConnectError)
+        assert len(wire.asked) == 1
+
+    async def test_refusals_keep_their_class(self, wired: Open):
+        transport, _ = wired(refused(Unauthorized("No such key.", key="k")))
+        with pytest.raises(Unauthorized, match="No such key") as caught:
+            await submitted(transport, WAIT)
+        assert caught.value.details == {"key": "k"}
+
+    async def test_a_failure_of_a_variable_is_an_event(self, wired: Open):
+        failure = Failure(variable=VARIABLE, error=ErrorBody.of(EngineFailed("It died.")))
+        transport, _ = wired(events(ACCEPTED, failure))
+        assert await submitted(transport, WAIT) == [ACCEPTED, failure]
+
+
+class TestStrangers:
+    @pytest.mark.parametrize(
+        ("answer", "kind", "said"),
+        [
+            (httpx.Response(404, html="<h1>Not found</h1>"), ServiceUnavailable, "answered 404 but is not a Parrot"),
+            (httpx.Response(200, html="<h1>Hello</h1>"), ServiceUnavailable, "answered 200 but is not a Parrot"),
+            (
+                httpx.Response(200, headers={"Parrot-Protocol": "2"}),
+                IncompatibleVersions,
+                "speaks protocol 1.*speaks 2",
+            ),
+            (
+                httpx.Response(400, headers={"Parrot-Protocol": "2"}),
+                IncompatibleVersions,
+                "speaks protocol 1.*speaks 2",
+            ),
+            (httpx.Response(400, headers=OURS, text="?"), ParrotError, "answered 400 in a form"),
+            (httpx.Response(200, headers=OURS, json={"event": "?"}), ServiceUnavailable, "not with the events"),
+            (events(b"data: {}\n\n"), IncompatibleVersions, "not of this protocol"),
+        ],
+    )
+    async def test_what_is_no_service_of_ours_is_told_apart(
+        self, wired: Open, answer: httpx.Response, kind: type[ParrotError], said: str
+    ):
+        transport, _ = wired(answer)
+        with pytest.raises(kind, match=said):
+            await submitted(transport, WAIT)
+
+
+class TestOthers:
+    async def test_streams_resume_behind_the_last_character(self, wired: Open):
+        transport, wire = wired(
+            events(Delta(variable=VARIABLE, offset=1, text="e"), BREAK),
+            events(Delta(variable=VARIABLE, offset=2, text="xt"), VALUE),
+        )
+        await transport.open()
+        seen = [event async for event in transport.stream(SESSION, VARIABLE, 1)]
+        assert seen[2:] == [VALUE]
+        assert [request.headers["Last-Event-ID"] for request in wire.asked] == ["1", "2"]
+        assert wire.asked[0].url.path == "/v1/sessions/s-1/variables/v-1/stream"
+
+    async def test_each_thing_has_its_route(self, wired: Open):
+        done = [httpx.Response(204, headers=OURS) for _ in range(5)]
+        transport, wire = wired(*done)
+        await transport.open()
+        await transport.set_value(SESSION, VARIABLE, "x")
+        await transport.retry(SESSION, VARIABLE)
+        await transport.cancel(SESSION, VARIABLE)
+        await transport.put_result(SESSION, CallId("c-1"), CallResult(value="y"))
+        await transport.end_session(SESSION)
+        assert [(request.method, request.url.path) for request in wire.asked] == [
+            ("PUT", "/v1/sessions/s-1/variables/v-1"),
+            ("POST", "/v1/sessions/s-1/variables/v-1/retry"),
+            ("DELETE", "/v1/sessions/s-1/variables/v-1"),
+            ("PUT", "/v1/sessions/s-1/calls/c-1"),
+            ("DELETE", "/v1/sessions/s-1"),
+        ]
+        assert json.loads(wire.asked[0].content) == {"value": "x"}
+        assert json.loads(wire.asked[3].content) == {"value": "y", "error": None}
+
+    async def test_views_are_read(self, wired: Open):
+        view = SessionView(id=SESSION, lease_seconds=30, variables=(), requests=(), calls=())
+        transport, _ = wired(httpx.Response(200, headers=OURS, json=view.model_dump(mode="json")))
+        await transport.open()
+        assert await transport.session_view(SESSION) == view
+
+    async def test_refusals_of_a_set(self, wired: Open):
+        transport, _ = wired(refused(AlreadyProduced("It has a value.")))
+        await transport.open()
+        with pytest.raises(AlreadyProduced):
+            await transport.set_value(SESSION, VARIABLE, "x")
+
+    async def test_ending_what_has_ended_is_fine(self, wired: Open):
+        transport, wire = wired(refused(UnknownObject("No such session.")))
+        await transport.open()
+        await transport.end_session(SESSION)
+        assert len(wire.asked) == 1
+
+    async def test_offers_go_on_after_a_break_until_the_session_has_ended(self, wired: Open):
+        offers = [CallOffer(id=CallId(f"c-{n}"), function="f", inputs=()) for n in range(2)]
+        transport, _ = wired(events(offers[0], BREAK), events(offers[1]), refused(UnknownObject("No such session.")))
+        await transport.open()
+        assert [offer async for offer in transport.calls(SESSION)] == offers
+
+    async def test_offers_of_an_unknown_session_are_refused(self, wired: Open):
+        transport, _ = wired(refused(UnknownObject("No such session.")))
+        await transport.open()
+        with pytest.raises(UnknownObject):
+            _ = [offer async for offer in transport.calls(SESSION)]
+
+    async def test_a_closed_transport_says_so(self, wired: Open):
+        transport, _ = wired()
+        with pytest.raises(ServiceUnavailable, match="is closed"):
+            await submitted_without_opening(transport)
+
+    async def test_every_exchange_takes_the_injected_delay(self, wired: Open, monkeypatch: pytest.MonkeyPatch):
+        slept: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+
+        monkeypatch.setattr(http_client.asyncio, "sleep", sleep)
+        transport, _ = wired(events(ACCEPTED, VALUE), httpx.Response(204, headers=OURS), delay=0.25)
+        await submitted(transport, WAIT)
+        await transport.cancel(SESSION, VARIABLE)
+        assert slept == [0.25, 0.25]
+
+
+async def submitted_without_opening(transport: HttpTransport) -> list[VariableEvent]:
+    return [event async for event in transport.submit(Submit(session=SESSION))]
