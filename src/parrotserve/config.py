@@ -18,6 +18,8 @@ from parrotserve.errors import DeclarationError
 DEFAULT_MODEL = "default"
 """The registry's own default; a service with nothing configured serves it."""
 
+BACKENDS = ("auto", "kernels", "reference")
+
 _PREFIX = "PARROT_"
 _READ_ELSEWHERE = ("PARROT_URL", "PARROT_API_KEY", "PARROT_CACHE", "PARROT_INDEX_URL")
 
@@ -34,6 +36,8 @@ class ServiceConfig:
     """Engines for each model."""
     on_demand: bool = False
     """Start engines for other models, if they can be found, when requests name them."""
+    backend: str = "auto"
+    """What computes the engines' steps: `kernels`, `reference`, or `auto`, the first where it is installed."""
     kv_memory: int | None = None
     """Bytes of each engine's KV cache; None lets the engine choose."""
     prefill_chunk: int | None = None
@@ -52,6 +56,7 @@ class ServiceConfig:
         _require(bool(self.models) and all(self.models), "models", "must name at least one model")
         _require(len(set(self.models)) == len(self.models), "models", "must not name a model twice")
         _require(1 <= self.engines <= 64, "engines", "must be between 1 and 64")
+        _require(self.backend in BACKENDS, "backend", f"must be one of {', '.join(BACKENDS)}")
         _require(self.kv_memory is None or self.kv_memory >= _MIB, "kv_memory", "must be at least 1MiB")
         _require(self.prefill_chunk is None or self.prefill_chunk >= 1, "prefill_chunk", "must be at least 1")
         _require(self.threads is None or self.threads >= 1, "threads", "must be at least 1")
@@ -135,6 +140,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "models": _names,
     "engines": _whole,
     "on_demand": _switch,
+    "backend": str,
     "kv_memory": parse_size,
     "prefill_chunk": _whole,
     "threads": _whole,

@@ -36,6 +36,10 @@ def serve(
         ),
     ] = None,
     engines: Annotated[int | None, typer.Option(help="Engines for each model.", show_default="1")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="What computes the engines' steps: auto, kernels or reference.", show_default="auto"),
+    ] = None,
     kv_memory: Annotated[
         Any,
         typer.Option(
@@ -77,6 +81,7 @@ def serve(
         port=port,
         models=tuple(model) if model else None,
         engines=engines,
+        backend=backend,
         kv_memory=kv_memory,
         prefill_chunk=prefill_chunk,
         threads=threads,

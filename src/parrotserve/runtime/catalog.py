@@ -12,7 +12,7 @@ from parrotserve.engines.base import Engine
 from parrotserve.engines.fake import FakeEngine
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.engine import NativeEngine
-from parrotserve.engines.native.settings import DEFAULT_PREFILL_CHUNK, NativeSettings
+from parrotserve.engines.native.settings import DEFAULT_PREFILL_CHUNK, BackendName, NativeSettings
 from parrotserve.ids import EngineId
 from parrotserve.models.chat import load_chat_template
 from parrotserve.models.config import load_config
@@ -72,6 +72,7 @@ def _native_engine(engine: EngineId, *, files: ModelFiles, settings: NativeSetti
 
 def _native_settings(config: ServiceConfig) -> NativeSettings:
     return NativeSettings(
+        backend=BackendName(config.backend),
         kv_bytes=config.kv_memory,
         prefill_chunk=config.prefill_chunk or DEFAULT_PREFILL_CHUNK,
         threads=config.threads,

@@ -1,0 +1,44 @@
+"""Engines of the real model that die or hang in the middle of a request: what a client reads shows none of it."""
+
+import os
+import signal
+
+import pytest
+from real_service import RealService, program, real_service
+
+from parrotserve.protocol import Delta, Value
+
+pytestmark = [pytest.mark.model, pytest.mark.long, pytest.mark.timeout(600)]
+
+PROMPTS = ("Tell a short story about a cat 🐈.", "Now the same in German.")
+SAMPLING = {"temperature": 0.8, "seed": 5, "max_tokens": 40, "ignore_eos": True}
+
+
+async def read(real: RealService, session: str, *, harm_after: int | None = None, harm: int = signal.SIGKILL):
+    """All that a client streams, by variable; after so many deltas the engine is sent the signal."""
+    streamed: dict[str, str] = {}
+    values: dict[str, str] = {}
+    deltas = 0
+    async for event in real.service.submit(program(session, *PROMPTS, **SAMPLING)):
+        if isinstance(event, Delta):
+            name = event.variable.removeprefix(session)
+            assert event.offset == len(streamed.get(name, ""))
+            streamed[name] = streamed.get(name, "") + event.text
+            deltas += 1
+            if deltas == harm_after:
+                os.kill(real.engines[-1].pid, harm)
+        elif isinstance(event, Value):
+            values[event.variable.removeprefix(session)] = event.value
+    assert streamed == values
+    return values
+
+
+async def test_a_stream_goes_on_across_killed_and_stopped_engines():
+    async with real_service() as real:
+        uninterrupted = await read(real, "whole")
+        assert set(uninterrupted) == {".0", ".1"}
+        for started, deltas in enumerate((1, 8, 25, 45, 60), start=2):
+            assert await read(real, f"killed-{deltas}", harm_after=deltas) == uninterrupted
+            assert len(real.engines) == started
+        assert await read(real, "stopped", harm_after=12, harm=signal.SIGSTOP) == uninterrupted
+        assert len(real.engines) == 7
