@@ -71,9 +71,9 @@ def tables(draw: st.DrawFn) -> list[list[int]]:
     return [[pages.setdefault(tuple(text[: end + 1]), len(pages)) for end in range(len(text))] for text in texts]
 
 
-@given(tables(), st.integers(1, 4))
-def test_every_page_of_every_sequence_is_covered_once_and_by_its_own_page(found: list[list[int]], worth: int):
-    result = forest(*found, min_saved_pages=worth)
+@given(tables(), st.integers(1, 4), st.integers(1, 3))
+def test_every_page_is_covered_once_and_as_its_own(found: list[list[int]], worth: int, align: int):
+    result = find_forest(found, [len(table) for table in found], min_saved_pages=worth, align_pages=align)
     assert sorted(result.order) == list(range(len(found)))
     for place, sequence in enumerate(result.order):
         above = [run for run in result.shared if run.first <= place < run.last]
@@ -83,6 +83,7 @@ def test_every_page_of_every_sequence_is_covered_once_and_by_its_own_page(found:
         members = result.order[run.first : run.last]
         assert len({tuple(found[member][: run.stop]) for member in members}) == 1
         assert (len(members) - 1) * (run.stop - run.start) >= worth
+        assert run.start % align == run.stop % align == 0
 
 
 @given(tables())
