@@ -35,6 +35,9 @@ class RunScreen(Screen, Protocol):
 class SilentScreen:
     """Shows nothing."""
 
+    def starting(self) -> None:
+        """Nothing."""
+
     def declared(self, watched: Watched) -> None:
         """Nothing."""
 
@@ -70,6 +73,9 @@ class LineScreen:
         self._lock = threading.Lock()
         self._mid_line = False
         self._stack = contextlib.ExitStack()
+
+    def starting(self) -> None:
+        """Nothing: a pipe wants results."""
 
     def declared(self, watched: Watched) -> None:
         """Nothing is shown yet."""
@@ -131,6 +137,10 @@ class PanelScreen:
         self._began = time.monotonic()
         self._live: Live | None = None
         self._stack = contextlib.ExitStack()
+
+    def starting(self) -> None:
+        """One line, so that loading a model does not look like standing still."""
+        self._console.print("Starting ...", style="dim")
 
     def declared(self, watched: Watched) -> None:
         """Show it from now on."""

@@ -53,6 +53,10 @@ class Watched:
 class Screen(Protocol):
     """Where watched variables are shown. Called on the front end's event loop."""
 
+    def starting(self) -> None:
+        """The service is coming up, which may take a while."""
+        ...
+
     def declared(self, watched: Watched) -> None:
         """A new variable will be produced."""
         ...
@@ -116,6 +120,7 @@ class WatchedTransport:
     # --- Transport ------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
+        self.screen.starting()
         await self.inner.open()
 
     async def close(self) -> None:
@@ -128,7 +133,7 @@ class WatchedTransport:
         """The answer that the program asked for; what else was asked for goes on in the background."""
         answers = _Answers(body.wait)
         self._spawn(self._pump(body, answers))
-        async for event in answers:
+        while (event := await answers.next()) is not None:
             yield event
 
     def stream(self, session: SessionId, variable: VariableId, offset: int) -> AsyncIterator[VariableEvent]:
@@ -245,7 +250,7 @@ class WatchedTransport:
 
 
 class _Answers:
-    """The part of an answer that the program asked for, as an iterator that ends when that part is complete."""
+    """The part of an answer that the program asked for; it ends when that part is complete."""
 
     def __init__(self, waits: tuple[WaitSpec, ...]) -> None:
         self._streamed = {wait.variable for wait in waits if wait.stream}
@@ -268,11 +273,12 @@ class _Answers:
     def end(self, error: BaseException | None) -> None:
         self._queue.put_nowait(error)
 
-    async def __aiter__(self) -> AsyncGenerator[VariableEvent]:
-        while (event := await self._queue.get()) is not None:
-            if isinstance(event, BaseException):
-                raise event
-            yield event
+    async def next(self) -> VariableEvent | None:
+        """The next event; None after the last. Raises what the answer ended with."""
+        event = await self._queue.get()
+        if isinstance(event, BaseException):
+            raise event
+        return event
 
 
 def _produced(body: Submit) -> dict[VariableId, str]:
