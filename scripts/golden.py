@@ -1,0 +1,176 @@
+"""Writes what the model's own tokenizer and Hugging Face transformers say, for tests to compare with.
+
+    python scripts/golden.py            writes tests/data/golden/
+    python scripts/golden.py --check    asks them again, live, and compares the native engine with what they say
+
+Runs in an environment of its own (`make parity`): Parrot and scripts/parity-requirements.txt. Tokens come from
+llama.cpp, where this model's pre-tokenizer is defined; next tokens from transformers in float32, greedily.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from golden_corpus import Corpus
+from transformers import AutoModelForCausalLM
+
+from parrotserve.models.registry import DEFAULT_MODEL, resolve
+
+FOLDER = Path(__file__).resolve().parents[1] / "tests" / "data" / "golden"
+SEED = "parrot"
+TEXTS = 1000
+PROMPTS, SHORTEST, LONGEST = 40, 5, 1500
+SHARERS, SHARED, LONGEST_TAIL = 16, 500, 200
+GENERATED = 64
+
+Encode = Callable[..., list[int]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare live instead of writing")
+    arguments = parser.parse_args()
+    path = resolve(DEFAULT_MODEL).path
+    if arguments.check:
+        check(path)
+    else:
+        write(path)
+
+
+def write(path: Path) -> None:
+    """Draw texts and prompts, and write down what is expected for them."""
+    corpus = Corpus(SEED)
+    with llama_cpp(path) as encode:
+        texts = [tokenised(text, encode) for text in corpus.tokenizer_texts(TEXTS)]
+        save("tokenizer.json", {"versions": versions()}, {"texts": texts})
+        prompts = draw_prompts(corpus, encode)
+        shared, tails = draw_sharers(corpus, encode)
+    model = load_transformers(path)
+    alone = [{"prompt": prompt, **greedy(model, prompt)} for prompt in prompts]
+    behind = [{"prompt": tail, **greedy(model, shared + tail)} for tail in tails]
+    head = {"versions": versions(), "generated": GENERATED, "shared": shared}
+    save("greedy.json", head, {"alone": alone, "behind_shared": behind})
+
+
+def check(path: Path) -> None:
+    """Ask both references again for the committed texts and prompts; exit 1 where they or the engine disagree."""
+    from parity import Difference, Settings, compare, describe
+
+    expected = json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
+    greedy_file = json.loads((FOLDER / "greedy.json").read_text(encoding="utf-8"))
+    with llama_cpp(path) as encode:
+        wrong = [entry["text"] for entry in expected["texts"] if tokenised(entry["text"], encode) != entry]
+    print(f"tokenizer: {len(expected['texts'])} texts, {len(wrong)} differ from llama.cpp today", *wrong, sep="\n  ")
+    model = load_transformers(path)
+    shared = greedy_file["shared"]
+    for entry in greedy_file["alone"]:
+        entry.update(greedy(model, entry["prompt"]))
+    for entry in greedy_file["behind_shared"]:
+        entry.update(greedy(model, shared + entry["prompt"]))
+    del model
+    differences: list[Difference] = []
+    for settings in Settings:
+        found = compare(path, greedy_file, settings)
+        print(describe(settings, found))
+        differences += found
+    sys.exit(bool(wrong) or any(not difference.allowed for difference in differences))
+
+
+def tokenised(text: str, encode: Encode) -> dict[str, object]:
+    """A text's tokens as plain text, and with control tokens recognised where that makes a difference."""
+    plain, special = encode(text), encode(text, special=True)
+    return {"text": text, "ids": plain} | ({"special": special} if special != plain else {})
+
+
+def draw_prompts(corpus: Corpus, encode: Encode) -> list[list[int]]:
+    """Prompts of every length between the extremes, these included."""
+    lengths = [SHORTEST, LONGEST, *(corpus.length(SHORTEST, LONGEST) for _ in range(PROMPTS - 2))]
+    return [_cut(corpus, kind, length, encode) for kind, length in enumerate(lengths)]
+
+
+def draw_sharers(corpus: Corpus, encode: Encode) -> tuple[list[int], list[list[int]]]:
+    """A common beginning, and how each prompt goes on after it."""
+    shared = _cut(corpus, 0, SHARED, encode)
+    return shared, [_cut(corpus, kind, corpus.length(SHORTEST, LONGEST_TAIL), encode) for kind in range(SHARERS)]
+
+
+def _cut(corpus: Corpus, kind: int, length: int, encode: Encode) -> list[int]:
+    return encode(corpus.long_text(kind, characters=length * 8))[:length]
+
+
+@contextmanager
+def llama_cpp(path: Path):
+    """llama.cpp's tokenizer, which its server offers."""
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(path)
+    parameters.n_ctx, parameters.warmup, parameters.port = 64, False, 0
+    server = xllamacpp.Server(parameters)
+
+    def encode(text: str, *, special: bool = False) -> list[int]:
+        body = json.dumps({"content": text, "add_special": False, "parse_special": special}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{server.listening_address}/tokenize", body, headers)
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)["tokens"]
+
+    yield encode
+
+
+def load_transformers(path: Path) -> torch.nn.Module:
+    """The model with transformers' own reading and dequantising of the file."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation="eager"
+    )
+    return model.eval()
+
+
+@torch.inference_mode()
+def greedy(model: torch.nn.Module, prompt: list[int]) -> dict[str, list[float]]:
+    """The likeliest next tokens, whatever they mean, and by how much each beats the second likeliest."""
+    started = time.monotonic()
+    tokens: list[int] = []
+    gaps: list[float] = []
+    inputs, cache = torch.tensor([prompt]), None
+    for _ in range(GENERATED):
+        out = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = out.past_key_values
+        (first, second), (token, _) = (x.tolist() for x in out.logits[0, -1].topk(2))
+        tokens.append(token)
+        gaps.append(float(f"{first - second:.4g}"))
+        inputs = torch.tensor([[token]])
+    print(f"{len(prompt)} tokens: {time.monotonic() - started:.1f} s, least gap {min(gaps):.2g}", file=sys.stderr)
+    return {"tokens": tokens, "gaps": gaps}
+
+
+def versions() -> dict[str, str]:
+    """What said so."""
+    packages = ("torch", "transformers", "tokenizers", "gguf", "xllamacpp")
+    return {"model": DEFAULT_MODEL, "python": platform.python_version()} | {p: version(p) for p in packages}
+
+
+def save(name: str, head: dict[str, object], lists: dict[str, Iterable[object]]) -> None:
+    """As JSON with one entry a line, so that a change shows as the lines that changed."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+    for key, entries in lists.items():
+        lines = ",\n".join(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) for entry in entries)
+        parts.append(f"{json.dumps(key)}: [\n{lines}\n]")
+    (FOLDER / name).write_text("{" + ",\n".join(parts) + "}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
