@@ -37,8 +37,8 @@ def build_engine(launch: Launch) -> tuple[EngineDescription, NativeCore]:
     config = load_config(files)
     tokenizer = load_tokenizer(files)
     backend_name = _backend_name(settings.backend)
-    page_bytes = _page_bytes(backend_name, config)
-    pages = _pages(settings, page_bytes)
+    bytes_a_page = page_bytes(backend_name, config)
+    pages = _pages(settings, bytes_a_page)
     backend = _backend(backend_name, load_weights(files, config), config, pages, settings.threads)
     cache = (KvCache if settings.share else NaiveCache)(pages, PAGE_TOKENS)
     align_tokens = BLOCK_TOKENS if backend_name is BackendName.KERNELS else 1
@@ -51,7 +51,7 @@ def build_engine(launch: Launch) -> tuple[EngineDescription, NativeCore]:
         credits=settings.credits,
         capabilities=frozenset(Capability),
     )
-    _announce(description, backend_name, page_bytes)
+    _announce(description, backend_name, bytes_a_page)
     return description, NativeCore(backend, cache, tokenizer, core_settings)
 
 
@@ -61,6 +61,13 @@ def default_kv_bytes() -> int:
     with contextlib.suppress(OSError, ValueError):  # no such file outside of Linux, and "max" where there is no limit
         memory = min(memory, int(_CGROUP_LIMIT.read_text()))
     return min(_MOST_BY_DEFAULT, memory // 8)
+
+
+def page_bytes(backend: BackendName, config: ModelConfig) -> int:
+    """How much memory one page of KV takes."""
+    if _backend_name(backend) is BackendName.KERNELS:
+        return KernelsBackend.page_bytes(config)
+    return ReferenceBackend.page_bytes(config, PAGE_TOKENS)
 
 
 def _backend_name(asked: BackendName) -> BackendName:
@@ -80,19 +87,13 @@ def _backend(name: BackendName, weights: ModelWeights, config: ModelConfig, page
     return ReferenceBackend(weights, config, pages=pages, page_tokens=PAGE_TOKENS)
 
 
-def _page_bytes(name: BackendName, config: ModelConfig) -> int:
-    if name is BackendName.KERNELS:
-        return KernelsBackend.page_bytes(config)
-    return ReferenceBackend.page_bytes(config, PAGE_TOKENS)
-
-
-def _pages(settings: NativeSettings, page_bytes: int) -> int:
+def _pages(settings: NativeSettings, bytes_a_page: int) -> int:
     budget = settings.kv_bytes if settings.kv_bytes is not None else default_kv_bytes()
-    if budget < page_bytes:
+    if budget < bytes_a_page:
         raise EngineFailed(
-            f"A KV cache of {budget:,} bytes holds nothing: one page of this model's KV takes {page_bytes:,} bytes."
+            f"A KV cache of {budget:,} bytes holds nothing: one page of this model's KV takes {bytes_a_page:,} bytes."
         )
-    return budget // page_bytes
+    return budget // bytes_a_page
 
 
 def _core_settings(
@@ -111,8 +112,8 @@ def _core_settings(
     )
 
 
-def _announce(description: EngineDescription, backend: BackendName, page_bytes: int) -> None:
-    mib = description.cache_tokens // description.page_tokens * page_bytes / _MIB
+def _announce(description: EngineDescription, backend: BackendName, bytes_a_page: int) -> None:
+    mib = description.cache_tokens // description.page_tokens * bytes_a_page / _MIB
     print(
         f"{description.model} on the {backend} backend: context of {description.context_length:,} tokens, "
         f"KV cache of {description.cache_tokens:,} tokens in {mib:,.1f} MiB",
