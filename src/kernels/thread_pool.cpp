@@ -11,7 +11,7 @@ namespace {
 
 // Between steps the engine's Python runs for less than this; a sleeping worker would cost more to wake.
 constexpr auto kSpinBetweenTasks = std::chrono::microseconds(300);
-constexpr int kSpinsBeforeYield = 4096;
+constexpr int kSpinsBeforeYield = 256;
 
 inline void relax() {
 #if defined(__x86_64__)
