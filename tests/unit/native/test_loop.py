@@ -103,6 +103,15 @@ def test_a_stop_string_leaves_no_trace_before_the_next_segment():
     assert bytes(written[place] for place in sorted(written)[:19]) == b"really? yes.\nsure? "
 
 
+def test_the_dropped_space_stays_in_the_sequence():
+    bench = Bench(model=reciting(" yes.\nAnd more"))
+    bench.open("a", fill("really?"), generate(20, stop=("\nAnd",)), fill("\nsure?"), generate(3))
+    bench.run()
+    assert bench.text("a") == "yes."
+    written = {int(p): int(t) for step in bench.backend.steps for p, t in zip(step.positions, step.tokens, strict=True)}
+    assert bytes(written[place] for place in sorted(written)[:18]) == b"really? yes.\nsure?"
+
+
 def test_two_outputs_may_follow_each_other_directly():
     bench = Bench()
     bench.open("a", fill("prompt"), generate(7, ignore_eos=True), generate(8))
@@ -324,6 +333,40 @@ def test_a_sequence_that_runs_ahead_never_takes_pages_from_one_that_can_finish()
     bench.extend("consumer", 1, value)
     bench.run()
     assert bench.text("consumer") == alone(fill("c" * 16 + value), generate(10, ignore_eos=True))
+
+
+def test_a_sequence_whose_pages_were_reclaimed_goes_on_when_its_content_comes():
+    bench = Bench(pages=10)
+    bench.open("consumer", fill("c" * 16), late(), generate(10, ignore_eos=True))
+    bench.run()
+    bench.open("other", fill("o" * 30), generate(8, ignore_eos=True))
+    bench.run()
+    bench.extend("consumer", 1, "value")
+    bench.run()
+    assert bench.text("consumer") == alone(fill("c" * 16 + "value"), generate(10, ignore_eos=True))
+
+
+def test_sequences_that_run_ahead_do_not_take_pages_from_each_other():
+    bench = Bench(pages=10)
+    for name in ("first", "second"):
+        bench.open(name, fill(f"{name} " * 4), late(), generate(5))
+        bench.run()
+    assert bench.core.heartbeat().used_pages == 10
+    assert bench.backend.computed_rows == 24 + 16  # all of the first, and what fits of the second
+
+
+def test_what_a_sequence_computes_again_is_not_counted_as_cached():
+    bench = Bench(pages=10)
+    bench.open("bulk", fill("b" * 20), generate(18, ignore_eos=True), objective=Objective.THROUGHPUT)
+    bench.step()
+    bench.open("chat", fill("c" * 12), generate(3, ignore_eos=True))
+    bench.core.handle(Pause(RequestId("bulk"), 1))
+    bench.open("more", fill("m" * 12), generate(3, ignore_eos=True))
+    bench.run()
+    bench.core.handle(Resume(RequestId("bulk"), 1))
+    bench.run()
+    assert bench.ended("bulk").usage.cached_tokens == 0
+    assert bench.backend.computed_rows > 20 + 17 + 2 * (12 + 2)
 
 
 def test_a_cancelled_sequence_frees_all_it_holds():
