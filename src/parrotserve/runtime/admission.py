@@ -1,20 +1,25 @@
 """Admission: a batch from the wire, checked and in the machine's words."""
 
+import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 
+import msgspec
+
 from parrotserve.engines.schema import check_schema
-from parrotserve.errors import InvalidSchema
+from parrotserve.errors import DeclarationError, InvalidGraph, InvalidSampling, InvalidSchema
 from parrotserve.graph.events import NewCall, NewRequest, NewVariable, Submitted, Wait
 from parrotserve.ids import CallId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.protocol import (
+    CallSpec,
     InputSegment,
     OutputSegment,
     RequestSpec,
     RoleSegment,
     Submit,
     TextSegment,
+    VariableSpec,
     WireSegment,
 )
 from parrotserve.runtime.catalog import ServedModel
@@ -39,25 +44,34 @@ def admit(
 ) -> Submitted:
     """The batch for the machine: chat templates applied, every seed drawn. `models` are those that it names.
 
-    Raises `InvalidTransform`, `InvalidSchema` and what the chat template refuses.
+    Raises `InvalidTransform`, `InvalidSampling`, `InvalidSchema` and what the chat template refuses.
     """
     return Submitted(
         session=SessionId(body.session),
         tenant=tenant,
         lease_seconds=min(body.lease_seconds, longest_lease),
-        variables=tuple(NewVariable(VariableId(spec.id), spec.name, spec.value) for spec in body.variables),
+        variables=tuple(map(_variable, body.variables)),
         requests=tuple(_request(spec, models[spec.model]) for spec in body.requests),
-        calls=tuple(
-            NewCall(
-                id=CallId(spec.id),
-                function=spec.function,
-                inputs=tuple(VariableId(variable) for variable in spec.inputs),
-                output=VariableId(spec.output),
-                timeout=spec.timeout,
-            )
-            for spec in body.calls
-        ),
+        calls=tuple(map(_call, body.calls)),
         waits=tuple(Wait(VariableId(spec.variable), spec.criteria, spec.stream) for spec in body.wait),
+    )
+
+
+def _variable(spec: VariableSpec) -> NewVariable:
+    name = None if spec.name is None else check_text(spec.name, "A variable's name")
+    value = None if spec.value is None else check_text(spec.value, f"The value of {spec.id}")
+    return NewVariable(VariableId(spec.id), name, value)
+
+
+def _call(spec: CallSpec) -> NewCall:
+    if spec.timeout is not None and not spec.timeout > 0:
+        raise InvalidGraph(f"The timeout of native call {spec.id!r} must be above 0 seconds.", call=spec.id)
+    return NewCall(
+        id=CallId(spec.id),
+        function=check_text(spec.function, "A function's name"),
+        inputs=tuple(VariableId(variable) for variable in spec.inputs),
+        output=VariableId(spec.output),
+        timeout=spec.timeout,
     )
 
 
@@ -65,7 +79,7 @@ def _request(spec: RequestSpec, model: ServedModel) -> NewRequest:
     segments = tuple(_segment(segment) for segment in spec.segments)
     return NewRequest(
         id=RequestId(spec.id),
-        function=spec.function,
+        function=check_text(spec.function, "A function's name"),
         model=model.name,
         segments=model.renderer.flatten(segments, chat=spec.chat),
     )
@@ -74,7 +88,7 @@ def _request(spec: RequestSpec, model: ServedModel) -> NewRequest:
 def _segment(segment: WireSegment) -> Segment:
     match segment:
         case TextSegment():
-            return Text(segment.text)
+            return Text(check_text(segment.text, "A constant text"))
         case InputSegment():
             transforms = tuple(Transform(one.name, one.args) for one in segment.transforms)
             return Input(VariableId(segment.variable), transforms)
@@ -84,6 +98,18 @@ def _segment(segment: WireSegment) -> Segment:
             return RoleSwitch(segment.role)
 
 
+def check_text(text: str, what: str) -> str:
+    """The text. Raises `DeclarationError` for one with a lone surrogate: it could be neither tokenised nor sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DeclarationError(
+            f"{what} is no Unicode text: it has a lone surrogate at character {error.start}. Such texts come from "
+            "decoding with errors='surrogateescape'; decode with errors='replace' instead."
+        ) from error
+    return text
+
+
 def _fixed(sampling: Sampling) -> Sampling:
     """The sampling with a schema that can be enforced and a seed, so that every rerun gives the same text."""
     if sampling.schema is not None:
@@ -91,4 +117,10 @@ def _fixed(sampling: Sampling) -> Sampling:
             check_schema(sampling.schema)
         except RecursionError as error:
             raise InvalidSchema("The JSON schema is nested too deeply.") from error
+    if not all(map(math.isfinite, sampling.logit_bias.values())):
+        raise InvalidSampling("logit_bias adds finite numbers; -100 is as good as never.")
+    try:
+        msgspec.msgpack.encode(sampling)
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise InvalidSampling(f"The sampling has a number or a text that no engine could take: {error}.") from error
     return sampling if sampling.seed is not None else replace(sampling, seed=secrets.randbits(63))

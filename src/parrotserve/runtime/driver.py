@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from parrotserve.errors import ParrotError, RequestRefused
+from parrotserve.errors import EngineFailed, ParrotError, RequestRefused
 from parrotserve.graph.decisions import (
     CancelSequence,
     Decision,
@@ -27,6 +27,8 @@ from parrotserve.runtime.render import Opening, Renderer, pieces_of
 from parrotserve.runtime.runs import Runs
 
 log = logging.getLogger(__name__)
+
+_BUG = "The service hit an unexpected error; its log has the details."
 
 _SOONEST_TICK = 0.001
 """Seconds. A deadline in the past must not keep the loop from everything else."""
@@ -69,7 +71,13 @@ class Driver:
             self._fail(event)
             return
         for decision in decisions:
-            self._carry_out(decision)
+            try:
+                self._carry_out(decision)
+            except Exception:
+                log.exception("%s could not be carried out", type(decision).__name__)
+                if isinstance(decision, OpenSequence):
+                    ended = RequestEnded(request=decision.request, epoch=decision.epoch, error=EngineFailed(_BUG))
+                    self._loop.call_soon(self.apply, ended)
         self._set_timer()
 
     def close(self) -> None:
@@ -127,8 +135,7 @@ class Driver:
     def _fail(self, event: Event) -> None:
         session = self._session_of(event)
         if session is not None:
-            error = ParrotError("The service hit an unexpected error; its log has the details.")
-            self.board.fail_readers(session, error)
+            self.board.fail_readers(session, ParrotError(_BUG))
 
     def _session_of(self, event: Event) -> SessionId | None:
         if isinstance(event, (OutputProduced, RequestEnded)):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
 from functools import partial
 
@@ -17,7 +18,7 @@ from parrotserve.engines.base import (
     TokensGenerated,
     Update,
 )
-from parrotserve.errors import EngineFailed, ParrotError, UnknownModel
+from parrotserve.errors import EngineFailed, ParrotError, PullFailed, UnknownModel
 from parrotserve.graph.decisions import CancelSequence, UpdateSequence
 from parrotserve.graph.events import EngineJoined, EngineLost, RequestEnded
 from parrotserve.ids import EngineId
@@ -61,7 +62,7 @@ class Fleet:
     def find(self, name: str | None) -> ServedModel | None:
         """A model that is served already, by a name that it was asked for before or its own."""
         name = self.default if name is None else name
-        return self._asked.get(name) or self._models.get(name)
+        return self._asked.get(name) or self._models.get(name) or self._models.get(name.lower())
 
     async def load(self, name: str | None, *, progress: Progress | None = None) -> ServedModel:
         """A model, found and with its engines starting. Raises `UnknownModel` and what finding it raises."""
@@ -73,13 +74,29 @@ class Fleet:
             if not (self._config.on_demand or name in self._config.models):
                 served = ", ".join(self._models) or "none yet"
                 raise UnknownModel(f"This service does not serve {name!r}; it serves: {served}.", model=name)
-            found = await asyncio.to_thread(self._load, name, self._config, progress)
+            found = await self._load_in_thread(name, progress)
             self._asked[name] = found = self._models.setdefault(found.name, found)
             if found.name not in self._driver.renderers:
                 self._driver.renderers[found.name] = found.renderer
                 self._driver.machine.add_model(found.name)
                 self._start_engines(found)
             return found
+
+    async def _load_in_thread(self, name: str, progress: Progress | None) -> ServedModel:
+        """A thread cannot be cancelled; but where it tells its progress, it can be made to stop."""
+        unwanted = threading.Event()
+
+        def watched(done: int, total: int) -> None:
+            if unwanted.is_set():
+                raise PullFailed("The service was stopped before the model had come.")
+            if progress is not None:
+                progress(done, total)
+
+        try:
+            return await asyncio.to_thread(self._load, name, self._config, watched)
+        except asyncio.CancelledError:
+            unwanted.set()
+            raise
 
     async def require(self, name: str | None, *, progress: Progress | None = None) -> ServedModel:
         """A model that can serve, now or soon. Raises what `load` raises, and why no engine of it can be started."""
@@ -122,10 +139,15 @@ class Fleet:
 
     def _start_engines(self, model: ServedModel) -> None:
         for number in range(self._config.engines):
-            engine = EngineId(f"{model.slug}-{number}")
+            engine = self._free_id(f"{model.slug}-{number}")
             keeper = EngineKeeper(engine, model.name, partial(model.make_engine, engine), self, policy=self._policy)
             self._driver.keepers[engine] = keeper
             keeper.start()
+
+    def _free_id(self, wanted: str) -> EngineId:
+        """Two paths may end alike."""
+        names = (wanted, *(f"{wanted}.{number}" for number in range(2, len(self._driver.keepers) + 3)))
+        return next(EngineId(name) for name in names if name not in self._driver.keepers)
 
     def _context_length(self, model: ServedModel) -> int:
         keepers = self._keepers_of(model.name)
@@ -166,11 +188,9 @@ class Fleet:
             self._driver.apply(joined)
 
     def refuse(self, engine: EngineId, order: Order, error: ParrotError) -> None:
-        """An order that a given-up engine got."""
+        """An order cannot be carried out: its request fails."""
         if isinstance(order, Opening):
-            message = f"No engine for the model could be started: {error.message}"
-            failure = EngineFailed(message, **error.details | {"engine": engine})
-            self._driver.apply(RequestEnded(request=order.request, epoch=order.epoch, error=failure))
+            self._driver.apply(RequestEnded(request=order.request, epoch=order.epoch, error=error))
 
     def heard(self, events: Sequence[Event]) -> None:
         """What an engine tells. Raises `EngineFailed` if that cannot be."""
@@ -210,7 +230,7 @@ class Fleet:
             failure = error
         except Exception as error:
             log.exception("request %s could not be rendered", opening.request)
-            failure = EngineFailed(f"The prompt could not be rendered: {error!r}")
+            failure = EngineFailed(f"The prompt could not be rendered: {type(error).__name__}.")
         self._driver.apply(RequestEnded(request=opening.request, epoch=opening.epoch, error=failure))
         return None
 

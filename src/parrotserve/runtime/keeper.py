@@ -58,7 +58,7 @@ class Office(Protocol):
     def lost(self, engine: EngineId, reason: str) -> None: ...
     def given_up(self, engine: EngineId, error: ParrotError) -> None: ...
     def refuse(self, engine: EngineId, order: Order, error: ParrotError) -> None:
-        """An order for an engine that was given up."""
+        """An order that no engine will carry out, and why."""
         ...
 
     def heard(self, events: Sequence[base.Event]) -> None:
@@ -88,7 +88,7 @@ class EngineKeeper:
         self._office = office
         self._policy = policy
         self._orders: asyncio.Queue[Order] = asyncio.Queue()
-        self._settled = asyncio.Event()
+        self._decided = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -97,7 +97,7 @@ class EngineKeeper:
 
     async def wait_started(self) -> None:
         """Until it is up for the first time. Raises why not, if the keeper gave up."""
-        await self._settled.wait()
+        await self._decided.wait()
         if self.error is not None:
             raise self.error
 
@@ -107,7 +107,8 @@ class EngineKeeper:
             self._orders.put_nowait(order)
         elif self.error is not None and self.state is KeeperState.FAILED:
             # Later, for an order comes while the machine's decisions are being carried out.
-            asyncio.get_running_loop().call_soon(self._office.refuse, self.engine, order, self.error)
+            why = EngineFailed(f"No engine for the model could be started: {self.error.message}", engine=self.engine)
+            asyncio.get_running_loop().call_soon(self._office.refuse, self.engine, order, why)
 
     async def close(self) -> None:
         """End the engine."""
@@ -117,26 +118,35 @@ class EngineKeeper:
         self.state = KeeperState.CLOSED
 
     async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
+        try:
+            await self._keep_up()
+        except Exception as error:
+            log.exception("the keeper of engine %s", self.engine)
+            self.error = EngineFailed(f"Engine {self.engine} cannot be kept up: {_words(error)}.", engine=self.engine)
+        assert self.error is not None
+        self.state = KeeperState.FAILED
+        self._decided.set()
+        log.error("engine %s is given up: %s", self.engine, self.error)
+        self._office.given_up(self.engine, self.error)
+
+    async def _keep_up(self) -> None:
+        """Start the engine, again and again, until that no longer helps."""
         refusals = deaths = 0
-        while True:
+        while refusals < self._policy.start_attempts and not _hopeless(self.error):
             await asyncio.sleep(self._policy.backoff(max(refusals, deaths)))
             engine = self._make()
             try:
                 description = await self._start(engine)
                 if description is None:
                     refusals += 1
-                    if refusals >= self._policy.start_attempts or _hopeless(self.error):
-                        break
                     continue
-                began = loop.time()
+                began = asyncio.get_running_loop().time()
                 await self._run(engine, description)
-                refusals = 0
-                deaths = 1 if loop.time() - began >= self._policy.settled_after else deaths + 1
+                settled = asyncio.get_running_loop().time() - began >= self._policy.settled_after
+                refusals, deaths = 0, 1 if settled else deaths + 1
                 self.restarts += 1
             finally:
                 await engine.close()
-        self._give_up()
 
     async def _start(self, engine: base.Engine) -> base.EngineDescription | None:
         """Bring it up; None, and `error`, if it did not come up."""
@@ -150,17 +160,12 @@ class EngineKeeper:
         except ParrotError as error:
             self.error = error
         except Exception as error:
-            self.error = EngineFailed(f"Engine {self.engine} could not be started: {error!r}.", engine=self.engine)
+            self.error = EngineFailed(
+                f"Engine {self.engine} could not be started: {_words(error)}.", engine=self.engine
+            )
             self.error.__cause__ = error
         log.warning("engine %s did not start: %s", self.engine, self.error)
         return None
-
-    def _give_up(self) -> None:
-        assert self.error is not None
-        self.state = KeeperState.FAILED
-        self._settled.set()
-        log.error("engine %s is given up: %s", self.engine, self.error)
-        self._office.given_up(self.engine, self.error)
 
     async def _run(self, engine: base.Engine, description: base.EngineDescription) -> None:
         """Serve orders and events until the engine is lost."""
@@ -168,7 +173,7 @@ class EngineKeeper:
         self._orders = asyncio.Queue()
         self.state = KeeperState.UP
         self._office.joined(self.engine, description)
-        self._settled.set()
+        self._decided.set()
         reason = "its keeper was closed"
         try:
             async with asyncio.TaskGroup() as group:
@@ -180,7 +185,7 @@ class EngineKeeper:
             reason = str(failed.exceptions[0])
             log.warning("engine %s is lost: %s", self.engine, reason)
         except* Exception as failed:
-            reason = f"an unexpected error: {failed.exceptions[0]!r}"
+            reason = f"an unexpected error ({_words(failed.exceptions[0])})"
             log.exception("engine %s is lost", self.engine)
         finally:
             self.state = KeeperState.RESTARTING
@@ -191,10 +196,27 @@ class EngineKeeper:
             orders = [await self._orders.get()]
             while not self._orders.empty():
                 orders.append(self._orders.get_nowait())
-            commands = [await self._office.command(order, description) for order in orders]
-            wanted = [command for command in commands if command is not None]
+            commands = [(order, await self._office.command(order, description)) for order in orders]
+            wanted = [(order, command) for order, command in commands if command is not None]
             if wanted:
-                await engine.send(wanted)
+                await self._hand_over(engine, wanted)
+
+    async def _hand_over(self, engine: base.Engine, wanted: Sequence[tuple[Order, base.Command]]) -> None:
+        """Send all at once. If that cannot be, one by one, so that what cannot be sent harms nothing else."""
+        try:
+            await engine.send([command for _, command in wanted])
+        except EngineFailed:
+            raise
+        except Exception:
+            for order, command in wanted:
+                try:
+                    await engine.send([command])
+                except EngineFailed:
+                    raise
+                except Exception as error:
+                    log.exception("engine %s cannot be sent request %s", self.engine, order.request)
+                    refusal = EngineFailed(f"The request cannot be sent to an engine: {_words(error)}.")
+                    self._office.refuse(self.engine, order, refusal)
 
     async def _receive(self, engine: base.Engine, pulse: "_Pulse") -> None:
         async for events in engine.events():
@@ -217,6 +239,11 @@ class EngineKeeper:
 def _hopeless(error: ParrotError | None) -> bool:
     """Whether another attempt would end the same: a model that cannot be read stays so."""
     return isinstance(error, ModelError) and not isinstance(error, PullFailed)
+
+
+def _words(error: Exception) -> str:
+    # Not its repr, which may hold what it is about: a prompt.
+    return f"{type(error).__name__}: {error}"
 
 
 class _Pulse:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from parrotserve.config import ServiceConfig
 from parrotserve.criteria import Criteria
-from parrotserve.errors import ParrotError, RequestRefused, ServiceUnavailable
+from parrotserve.errors import DeclarationError, ParrotError, RequestRefused, ServiceUnavailable
 from parrotserve.graph.events import (
     CallReturned,
     Retried,
@@ -40,7 +40,7 @@ from parrotserve.protocol import (
     WaitSpec,
 )
 from parrotserve.runtime import views
-from parrotserve.runtime.admission import admit, is_big
+from parrotserve.runtime.admission import admit, check_text, is_big
 from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.fleet import Fleet
@@ -174,6 +174,7 @@ class Service:
     ) -> None:
         """Make an EMPTY variable READY. Raises `AlreadyProduced`."""
         self._check_open()
+        check_text(value, f"The value of {variable}")
         self._driver.apply(ValueSet(session=session, tenant=tenant, variable=variable, value=value))
 
     def cancel_variable(self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT) -> None:
@@ -210,9 +211,13 @@ class Service:
     ) -> None:
         """A native call's value, or its error. One that comes too late is ignored."""
         self._check_open()
-        self._driver.apply(
-            CallReturned(session=session, tenant=tenant, call=call, value=result.value, error=result.error)
-        )
+        value, error = result.value, result.error
+        try:
+            check_text(value or "", "The value")
+        except DeclarationError as refused:
+            value, error = None, refused.message
+        error = None if error is None else error.encode(errors="replace").decode()
+        self._driver.apply(CallReturned(session=session, tenant=tenant, call=call, value=value, error=error))
         self._driver.desk.settle(session, call)
 
     # --- What the service is ---------------------------------------------------------------------------------
@@ -238,14 +243,12 @@ class Service:
     @contextmanager
     def attached(self, session: SessionId, tenant: TenantId = LOCAL_TENANT) -> Generator[RequestRefused | None]:
         """While this is open, the session's lease does not run. Gives why, if the session is not there."""
-        self._attached[session] += 1
+        refused = self._attach(session, tenant, 1)
         try:
-            yield self._touch_if_there(session, tenant)
+            yield refused
         finally:
-            self._attached[session] -= 1
-            self._touch_if_there(session, tenant)
-            if not self._attached[session]:
-                del self._attached[session]
+            if refused is None:
+                self._attach(session, tenant, -1)
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
@@ -299,12 +302,18 @@ class Service:
     def _touch(self, session: SessionId, tenant: TenantId) -> None:
         self._driver.apply(SessionTouched(session=session, tenant=tenant, attached=self._attached[session]))
 
-    def _touch_if_there(self, session: SessionId, tenant: TenantId) -> RequestRefused | None:
+    def _attach(self, session: SessionId, tenant: TenantId, change: int) -> RequestRefused | None:
+        """One open exchange more or less; why not, if there is no such session (any more)."""
+        self._attached[session] += change
+        refusal = None
         try:
             self._touch(session, tenant)
         except RequestRefused as refused:
-            return refused
-        return None
+            refusal = refused
+            self._attached[session] -= max(change, 0)
+        if not self._attached[session]:
+            del self._attached[session]
+        return refusal
 
     def _check_open(self) -> None:
         if self._draining is not None:
