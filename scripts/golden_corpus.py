@@ -12,7 +12,7 @@ _MODULES = """
     math mimetypes numbers os pathlib pickle platform pprint queue random re sched shelve shlex shutil socket
     sqlite3 statistics string struct subprocess tarfile tempfile textwrap threading timeit tokenize traceback
     typing unittest urllib uuid warnings wave weakref xml zipfile
-""".split()
+"""
 _LEAST_CHARACTERS = 60
 
 # Letters and signs of scripts that byte-level vocabularies treat differently, and characters that trip tokenizers.
@@ -37,7 +37,7 @@ _SPECIALS = """
     <|endoftext|> <|im_start|> <|im_end|> <repo_name> <reponame> <file_sep> <filename> <gh_stars> <issue_start>
     <issue_comment> <issue_closed> <jupyter_start> <jupyter_text> <jupyter_code> <jupyter_output> <jupyter_script>
     <empty_output> <|im_end <|im_start|>user |im_end|> <| </s> <s> [INST] <|eot_id|>
-""".split()
+"""
 
 
 class Corpus:
@@ -45,7 +45,8 @@ class Corpus:
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
-        modules = [importlib.import_module(name) for name in _MODULES]
+        self._specials = _SPECIALS.split()
+        modules = [importlib.import_module(name) for name in _MODULES.split()]
         self._documentation = _long_enough(text for module in modules for text in _docstrings(module))
         self._code = _long_enough(text for module in modules for text in _sources(module))
 
@@ -118,8 +119,8 @@ class Corpus:
 
     def _special_text(self) -> str:
         draw = self._random
-        parts = [draw.choice((draw.choice(_SPECIALS), self._excerpt(self._documentation)[:40])) for _ in range(5)]
-        return draw.choice(("", " ", "\n")).join([*parts, draw.choice(_SPECIALS)])
+        parts = [draw.choice((draw.choice(self._specials), self._excerpt(self._documentation)[:40])) for _ in range(5)]
+        return draw.choice(("", " ", "\n")).join([*parts, draw.choice(self._specials)])
 
 
 def _docstrings(module: ModuleType) -> Iterator[str]:
