@@ -6,8 +6,9 @@ from parrotserve.criteria import Objective
 from parrotserve.engines.base import Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.cache import KvCache, NaiveCache, PageCache
+from parrotserve.engines.native.generating import Output
 from parrotserve.engines.native.planner import Planned, Planner
-from parrotserve.engines.native.sequence import Content, Output, SequenceState
+from parrotserve.engines.native.sequence import Content, SequenceState
 from parrotserve.ids import RequestId
 from parrotserve.sampling import Sampling
 

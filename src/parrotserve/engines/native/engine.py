@@ -25,7 +25,7 @@ class NativeEngine(ProcessEngine):
         threads = settings.threads or usable_cores()
         super().__init__(
             id,
-            [sys.executable, "-m", "parrotserve.engines.native"],
+            [sys.executable, "-P", "-m", "parrotserve.engines.native"],  # -P: nothing in the working folder is imported
             Launch(model=model, path=str(files.path.absolute()), format=files.format, settings=settings),
             env={name: str(threads) for name in _THREAD_VARIABLES},
         )

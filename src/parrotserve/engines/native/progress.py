@@ -5,9 +5,10 @@ from collections.abc import Callable
 from llguidance import LLTokenizer
 
 from parrotserve.engines.base import Event, Generate, SegmentFinished, TokensGenerated
+from parrotserve.engines.native.generating import Output
 from parrotserve.engines.native.grammar import Grammar
 from parrotserve.engines.native.output import EngineTokenizer
-from parrotserve.engines.native.sequence import Output, SequenceState
+from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
 from parrotserve.errors import ContextExceeded
 from parrotserve.sampling import Sampling, TokenLogprob

@@ -1,4 +1,4 @@
-"""One open sequence: its segments, how far they are known and computed, and the output under way."""
+"""One open sequence: its segments, and how far they are known and computed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -6,11 +6,9 @@ from itertools import takewhile
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Generate
-from parrotserve.engines.native.grammar import Grammar
-from parrotserve.engines.native.output import EngineTokenizer, OutputText
-from parrotserve.engines.native.sampler import Draw, has_penalties
+from parrotserve.engines.native.generating import Output
 from parrotserve.ids import RequestId
-from parrotserve.sampling import FinishReason, TokenLogprob, Usage
+from parrotserve.sampling import Usage
 
 _RANKS = {objective: rank for rank, objective in enumerate(Objective)}
 
@@ -31,99 +29,6 @@ class Content:
             raise ValueError(f"tokens {have} to {offset - 1} of a late segment never came")
         self.tokens.extend(tokens[have - offset :])
         self.complete = last
-
-
-class Output:
-    """A generated segment under way: the tokens so far and all that decides the next one."""
-
-    def __init__(
-        self,
-        generate: Generate,
-        *,
-        segment: int,
-        prompt: Sequence[int],
-        room: int,
-        tokenizer: EngineTokenizer,
-        grammar: Grammar | None,
-    ) -> None:
-        """`room`: how many tokens the context and the cache have left after the prompt."""
-        sampling = generate.sampling
-        self.segment = segment
-        self.start = len(prompt)
-        """Position of its first token in the sequence."""
-        self.sampling = sampling
-        self.limit = min(sampling.max_tokens, room)
-        self.tokens: list[int] = []
-        self.logprobs: list[TokenLogprob] = []
-        self.text = OutputText(tokenizer.stream(), sampling)
-        self.grammar = grammar
-        self.reason: FinishReason | None = None
-        self._tokenizer = tokenizer
-        self._eos = tuple(sorted(tokenizer.eos))
-        self._counts: dict[int, int] = {}
-        self._seen: set[int] = set(prompt) if sampling.repetition_penalty != 1.0 else set()
-        for token in generate.delivered:
-            if self.reason is None:
-                self.push(token)
-        self.delivered = len(self.tokens)
-        self.told_tokens = len(self.tokens)
-        """How many tokens, and characters below, the reader of a stream has been told."""
-        self.told_text = self.text.given
-
-    def draw(self, vocabulary: int) -> Draw:
-        """The question to the sampler: which of `vocabulary` tokens is next? Raises `InvalidSchema` if its grammar
-        cannot say."""
-        too_short = len(self.tokens) < self.sampling.min_tokens
-        return Draw(
-            self.sampling,
-            position=len(self.tokens),
-            banned=self._eos if too_short and not self.sampling.ignore_eos else (),
-            counts=self._counts,
-            seen=self._seen,
-            allowed=None if self.grammar is None else self.grammar.allowed(vocabulary),
-        )
-
-    def push(self, token: int, logprob: TokenLogprob | None = None) -> None:
-        """The output goes on with this token; `reason` says whether it is complete with it."""
-        self.tokens.append(token)
-        if logprob is not None:
-            self.logprobs.append(logprob)
-        if has_penalties(self.sampling):
-            self._counts[token] = self._counts.get(token, 0) + 1
-            self._seen.add(token)
-        self.reason = self._reason_to_end(token)
-        if self.reason is not None:
-            self.text.finish()
-
-    def kept(self) -> list[int]:
-        """What of a complete output stays in the sequence: no end of turn, and nothing from a stop string on."""
-        if self.text.cut is not None:
-            return self._tokens_before_cut(self.text.cut + self.text.space_dropped)
-        ended_by_model = self.tokens and self.tokens[-1] in self._eos and not self.sampling.ignore_eos
-        return self.tokens[:-1] if ended_by_model else self.tokens
-
-    def _reason_to_end(self, token: int) -> FinishReason | None:
-        if token in self._eos and not self.sampling.ignore_eos:
-            return FinishReason.STOP
-        self.text.push(token)
-        if self.grammar is not None:
-            self.grammar.push(token)
-        if self.text.stopped or (self.grammar is not None and self.grammar.complete):
-            return FinishReason.STOP
-        return FinishReason.LENGTH if len(self.tokens) >= self.limit else None
-
-    def _tokens_before_cut(self, cut: int) -> list[int]:
-        """The tokens of the first `cut` decoded characters; a token that the cut goes through is spelled anew."""
-        stream = self._tokenizer.stream()
-        texts = [stream.push((token,)) for token in self.tokens]
-        length, kept = 0, 0
-        for count, text in enumerate(texts, start=1):
-            if length + len(text) > cut:
-                break
-            if text:
-                length, kept = length + len(text), count
-        rest = "".join(texts)[length:cut]
-        return self.tokens[:kept] + (self._tokenizer.encode(rest) if rest else [])
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,189 @@
+"""An engine's process and its three pipes, as asyncio tells of them.
+
+Frames come in on its standard output, and wait in a bounded queue; commands go out on its standard input; what it
+says on standard error is logged, and its last lines are kept for the failure that may follow.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections import deque
+from typing import cast
+
+import msgspec
+
+from parrotserve.engines.base import EngineDescription, Event, Heartbeat
+from parrotserve.engines.frames import Events, FrameBuffer, Ready, Refused, decode_from_engine
+from parrotserve.errors import EngineFailed, ParrotError, from_wire
+from parrotserve.ids import EngineId
+
+_MOST_UNREAD = 256
+"""Lists of events that wait for the consumer before the process has to."""
+_LAST_WORDS = 20
+"""Lines of its standard error that a failure quotes."""
+
+_log = logging.getLogger(__name__)
+
+
+class EnginePipes(asyncio.SubprocessProtocol):
+    """One process. Whatever ends it, `connection_lost` is told once, after its last event was read."""
+
+    def __init__(self, engine: EngineId) -> None:
+        self.ready: asyncio.Future[EngineDescription] = asyncio.get_running_loop().create_future()
+        self.heartbeat = Heartbeat()
+        self.frames = 0
+        """How many frames have come: grows while the process lives."""
+        self.held_back = False
+        """Whether reading has stopped until the consumer takes events."""
+        self.gone = False
+        self._engine = engine
+        self._why: str | None = None
+        self._failure: EngineFailed | None = None
+        self._closed = False
+        self._frames_in = FrameBuffer()
+        self._unread: deque[list[Event]] = deque()
+        self._news = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._lost = asyncio.Event()
+        self._stderr = b""
+        self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
+
+    # --- What the engine handle asks -------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int | None:
+        return self._transport.get_pid()
+
+    def write(self, frame: bytes) -> None:
+        stdin = self._transport.get_pipe_transport(0)
+        cast(asyncio.WriteTransport, stdin).write(frame)
+
+    async def send(self, frame: bytes) -> None:
+        """Writes, and waits while more than a pipe's worth is unread. Raises `EngineFailed` if nobody will read it."""
+        if not self.gone:
+            self.write(frame)
+            await self._writable.wait()
+        if self.gone:
+            await self._lost.wait()
+            raise self._failed()
+
+    async def next_events(self) -> list[Event] | None:
+        """The next list; None once closed. Raises `EngineFailed` after the last one."""
+        while not self._unread and not self._lost.is_set():
+            self._news.clear()
+            await self._news.wait()
+        if self._closed:
+            return None
+        if not self._unread:
+            raise self._failed()
+        events = self._unread.popleft()
+        if self.held_back and len(self._unread) <= _MOST_UNREAD // 2:
+            self.held_back = False
+            self._stdout().resume_reading()
+        return events
+
+    def kill(self, why: str) -> None:
+        """Ends it by force; `why` is what its failure says."""
+        self._why = self._why or why
+        with contextlib.suppress(ProcessLookupError):
+            self._transport.kill()
+
+    async def close(self) -> None:
+        self._closed = True
+        self._transport.close()
+        self._news.set()
+        await self._lost.wait()
+
+    # --- What asyncio tells ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 2:
+            self._hear(data)
+            return
+        try:
+            for body in self._frames_in.feed(data):
+                self._take(decode_from_engine(body))
+        except (ValueError, msgspec.MsgspecError) as error:
+            self.kill(f"Engine {self._engine} does not speak the engines' protocol: {error}. It was killed.")
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        if fd == 0:
+            self._give_up_writing()
+
+    def process_exited(self) -> None:
+        self._give_up_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The process has ended and everything it wrote was read."""
+        self._give_up_writing()
+        if not self.ready.done():
+            self.ready.set_exception(self._failed())
+            self.ready.exception()  # it may be that nobody waits any more
+        self._lost.set()
+        self._news.set()
+
+    # --- Inside ----------------------------------------------------------------------------------------------
+
+    def _stdout(self) -> asyncio.ReadTransport:
+        return cast(asyncio.ReadTransport, self._transport.get_pipe_transport(1))
+
+    def _take(self, message: Ready | Refused | Events) -> None:
+        self.frames += 1
+        match message:
+            case Ready():
+                if not self.ready.done():
+                    self.ready.set_result(message.description)
+            case Refused():
+                if not self.ready.done():
+                    self.ready.set_exception(from_wire(message.code, message.message))
+            case Events():
+                self._note_heartbeat(message.events)
+                if self.ready.done():
+                    self._unread.append(message.events)
+                    self._news.set()
+        if len(self._unread) >= _MOST_UNREAD and not self.held_back:
+            self.held_back = True
+            self._stdout().pause_reading()
+
+    def _note_heartbeat(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Heartbeat):
+                self.heartbeat = event
+
+    def _hear(self, data: bytes) -> None:
+        *lines, self._stderr = (self._stderr + data).split(b"\n")
+        for line in lines:
+            text = line.decode("utf-8", errors="replace").rstrip()
+            self._last_words.append(text)
+            _log.info("%s: %s", self._engine, text)
+
+    def _give_up_writing(self) -> None:
+        self.gone = True
+        self._writable.set()
+
+    def _failed(self) -> ParrotError:
+        if self._failure is None:
+            self._failure = EngineFailed(self._why or self._epitaph(), engine=self._engine)
+        return self._failure
+
+    def _epitaph(self) -> str:
+        if self._closed:
+            return f"Engine {self._engine} was closed."
+        code = self._transport.get_returncode()
+        if code is not None and code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
+        else:
+            how = f"ended with exit code {code}"
+        words = "\n".join([*self._last_words, self._stderr.decode("utf-8", errors="replace")]).strip()
+        return f"The process of engine {self._engine} {how}." + (f" Its last words:\n{words}" if words else "")
