@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 
 from parrotserve.config import ServiceConfig
@@ -103,7 +104,7 @@ class Fleet:
         model = self.find(name) or await self.load(name, progress=progress)
         keepers = self._keepers_of(model.name)
         if all(keeper.state is KeeperState.FAILED for keeper in keepers):
-            raise next(keeper.error for keeper in keepers if keeper.error is not None)
+            raise copy(next(keeper.error for keeper in keepers if keeper.error is not None))
         return model
 
     def models(self) -> list[ModelView]:

@@ -15,6 +15,9 @@ from parrotserve.runtime.render import Opening
 
 log = logging.getLogger(__name__)
 
+_MOST_AT_ONCE = 32
+"""Commands that are sent together: enough for an engine to see what they share, few enough to begin soon."""
+
 Order = Opening | UpdateSequence | CancelSequence
 """What an engine is to do, in the machine's words."""
 
@@ -194,10 +197,15 @@ class EngineKeeper:
     async def _send(self, engine: base.Engine, description: base.EngineDescription) -> None:
         while True:
             orders = [await self._orders.get()]
-            while not self._orders.empty():
+            while len(orders) < _MOST_AT_ONCE and not self._orders.empty():
                 orders.append(self._orders.get_nowait())
-            commands = [(order, await self._office.command(order, description)) for order in orders]
-            wanted = [(order, command) for order, command in commands if command is not None]
+            wanted: list[tuple[Order, base.Command]] = []
+            for order in orders:
+                command = await self._office.command(order, description)
+                if command is not None:
+                    wanted.append((order, command))
+                # Prompts take their time to be tokenised; streams go on meanwhile.
+                await asyncio.sleep(0)
             if wanted:
                 await self._hand_over(engine, wanted)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Capability, EngineDescription, EngineSegment, Fill, Generate, Open
+from parrotserve.errors import EngineFailed
 from parrotserve.ids import RequestId, TenantId, VariableId
 from parrotserve.models.chat import ChatTemplate, Flat, render
 from parrotserve.models.prompt import PromptTokenizer
@@ -98,7 +99,9 @@ class Renderer:
         return render(segments, template=self._template, chat=chat)
 
     async def open(self, opening: Opening, engine: EngineDescription) -> Open:
-        """The command that runs it. Raises `TransformFailed` where a transform does not fit its value."""
+        """The command that runs it. Raises `TransformFailed` where a transform does not fit its value, and
+        `EngineFailed` where the engine cannot do what a sampling asks."""
+        _check_capabilities(opening, engine)
         as_tokens = Capability.TOKENS in engine.capabilities
         build = self._token_segments if as_tokens else self._text_segments
         long = opening.length > LONG_TEXT
@@ -136,6 +139,17 @@ class Renderer:
                     text += _text(piece, self._tokenizer)
 
         return tuple(build())
+
+
+def _check_capabilities(opening: Opening, engine: EngineDescription) -> None:
+    samplings = [piece.sampling for piece in opening.pieces if isinstance(piece, ToGenerate)]
+    asked = {
+        Capability.GRAMMAR: any(sampling.schema is not None for sampling in samplings),
+        Capability.LOGPROBS: any(sampling.logprobs is not None for sampling in samplings),
+    }
+    for capability, wanted in asked.items():
+        if wanted and capability not in engine.capabilities:
+            raise EngineFailed(f"The engines of {engine.model} cannot do what its sampling asks: {capability}.")
 
 
 def _text(piece: Text | Known, tokenizer: TruncatesTokens) -> str:

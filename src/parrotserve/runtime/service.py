@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, contextmanager
+from copy import copy
 from weakref import WeakValueDictionary
 
 from prometheus_client import CollectorRegistry
@@ -317,4 +318,4 @@ class Service:
 
     def _check_open(self) -> None:
         if self._draining is not None:
-            raise self._draining
+            raise copy(self._draining)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from runtime_programs import SESSION, Stage, answer, batch, call, made, request, text, wait
 
-from parrotserve.engines.base import Command, Open
+from parrotserve.engines.base import Capability, Command, Open
 from parrotserve.engines.fake import FakeEngine
 from parrotserve.errors import DeclarationError, EngineFailed, InvalidGraph, InvalidSampling, NativeCallFailed
 from parrotserve.graph.decisions import Decision
@@ -93,6 +93,30 @@ async def test_a_request_that_cannot_be_sent_fails_alone(stage: Stage, monkeypat
     assert got.failures["b"].error.code == EngineFailed.code
     assert "too much" in got.failures["b"].error.message
     assert len(staged.engines) == 1
+
+
+@pytest.mark.parametrize(
+    ("capability", "sampling"),
+    [(Capability.GRAMMAR, {"schema": {"type": "integer"}}), (Capability.LOGPROBS, {"logprobs": 1})],
+)
+async def test_what_an_engine_cannot_do_fails_the_request_that_asks_for_it(
+    stage: Stage, capability: Capability, sampling: dict[str, Any]
+):
+    staged = await stage(capabilities=frozenset(Capability) - {capability})
+    program = batch(
+        request("asks", text("x"), made("a", **sampling)), request("other", text("x"), made("b")), wait("a"), wait("b")
+    )
+    got = await answer(staged.service.submit(program))
+    assert got.failures["a"].error.code == EngineFailed.code
+    assert capability in got.failures["a"].error.message
+    assert set(got.values) == {"b"}
+
+
+async def test_many_requests_at_once_all_run(stage: Stage):
+    staged = await stage(script=lambda prompt: prompt[::-1], max_running=128)
+    parts = [part for n in range(300) for part in (request(f"r{n}", text(f"{n:03}"), made(f"v{n}")), wait(f"v{n}"))]
+    got = await answer(staged.service.submit(batch(*parts)))
+    assert got.values == {f"v{n}": f"{n:03}"[::-1] for n in range(300)}
 
 
 async def test_a_bug_in_the_machine_ends_the_waits_that_it_would_leave_open(
