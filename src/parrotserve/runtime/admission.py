@@ -76,7 +76,12 @@ def _call(spec: CallSpec) -> NewCall:
 
 
 def _request(spec: RequestSpec, model: ServedModel) -> NewRequest:
-    segments = tuple(_segment(segment) for segment in spec.segments)
+    try:
+        segments = tuple(_segment(segment) for segment in spec.segments)
+    except DeclarationError as error:
+        # Its text alone would not say which of a batch's requests it is about.
+        name = check_text(spec.function, "A function's name")
+        raise type(error)(f"{name!r} ({spec.id}): {error.message}", request=spec.id) from error
     return NewRequest(
         id=RequestId(spec.id),
         function=check_text(spec.function, "A function's name"),

@@ -71,6 +71,9 @@ def _of_http(request: Request, error: HTTPException) -> ErrorBody:
 def _problems(error: RequestValidationError) -> str:
     """Where the request is wrong and how, without repeating what it holds."""
     problems = error.errors()
+    if any(problem["type"] == "json_invalid" for problem in problems):
+        why = "; ".join(str(problem.get("ctx", {}).get("error", "")) for problem in problems)
+        return f"The body cannot be read as JSON: {why} (at character {problems[0]['loc'][-1]})."
     told = [f"{_place(problem['loc'])}: {problem['msg']}" for problem in problems[:_MOST_PROBLEMS]]
     more = len(problems) - len(told)
     return "; ".join(told) + (f"; and {more} more" if more > 0 else "") + "."

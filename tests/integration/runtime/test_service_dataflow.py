@@ -1,10 +1,12 @@
 """Programs run by the service: dependent requests, failures, timeouts, sessions."""
 
 import asyncio
+import threading
 
 import pytest
 from runtime_programs import SESSION, Stage, answer, batch, call, made, request, taken, text, wait
 
+from parrotserve.config import ServiceConfig
 from parrotserve.engines.base import Capability
 from parrotserve.engines.fake import Faults
 from parrotserve.errors import (
@@ -18,7 +20,10 @@ from parrotserve.errors import (
     UnknownObject,
 )
 from parrotserve.ids import SessionId, VariableId
+from parrotserve.models.pull import Progress
 from parrotserve.protocol import Submit, VariableSpec, WireTransform
+from parrotserve.runtime.catalog import ServedModel
+from parrotserve.runtime.service import Service
 
 S = SessionId(SESSION)
 A, B = VariableId("a"), VariableId("b")
@@ -287,3 +292,25 @@ async def test_closing_ends_open_exchanges_clearly(stage: Stage):
     assert await taking is None
     with pytest.raises(ServiceUnavailable):
         await answer(staged.service.submit(program))
+
+
+async def test_stopping_in_the_middle_of_a_pull_ends_it():
+    fetching, ended = threading.Event(), threading.Event()
+
+    def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+        assert progress is not None
+        try:
+            while True:
+                progress(1, 2)
+                fetching.set()
+        finally:
+            ended.set()
+
+    seen: set[tuple[int, int]] = set()
+    starting = asyncio.ensure_future(Service.start(ServiceConfig(), progress=lambda *of: seen.add(of), load=load))
+    await asyncio.to_thread(fetching.wait)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await asyncio.to_thread(ended.wait)
+    assert seen == {(1, 2)}
