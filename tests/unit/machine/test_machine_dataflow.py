@@ -42,6 +42,17 @@ def test_it_starts_at_the_output_it_needs_and_not_at_the_end_of_its_producer():
     assert world.state("joke") == "running"
 
 
+def test_a_value_reaches_all_its_consumers_and_a_request_waits_for_all_its_inputs():
+    world = World("e")
+    world.submit(
+        "plan: -> idea", "code: idea -> c", "draw: idea -> d", "ship: c d -> game", calls=["check: idea -> ok"]
+    )
+    assert opened(world.produce("plan", "idea")) == ["code", "draw"]
+    assert world.state("check") == "offered"
+    assert opened(world.run("draw")) == []
+    assert opened(world.run("code")) == ["ship"]
+
+
 def test_a_request_that_reads_a_variable_twice_waits_for_it_once():
     world = World("e")
     world.submit("write: task task -> code")
