@@ -57,6 +57,7 @@ class Sampling:
     """A JSON schema that the output must satisfy."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         checks: tuple[tuple[str, bool, str], ...] = (
             ("max_tokens", self.max_tokens >= 1, "must be at least 1"),
             ("temperature", 0.0 <= self.temperature <= 100.0, "must be between 0 and 100"),
@@ -79,6 +80,27 @@ class Sampling:
         for name, good, rule in checks:
             if not good:
                 raise InvalidSampling(f"{name}={getattr(self, name)!r}: {name} {rule}.")
+
+    def _check_types(self) -> None:
+        """What a type checker would have said, for those who use none."""
+        for names, kinds, rule in _TYPES:
+            for name in names:
+                value = getattr(self, name)
+                if not isinstance(value, kinds) and not (value is None and name in _OPTIONAL):
+                    raise InvalidSampling(f"{name}={value!r} has the wrong type: it must be {rule}.")
+
+
+_TYPES: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (
+    (("max_tokens", "top_k", "seed", "min_tokens", "logprobs"), int, "a whole number"),
+    (
+        ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"),
+        (int, float),
+        "a number",
+    ),
+    (("stop",), (tuple, list, str), "a text or several"),
+    (("logit_bias", "schema"), dict, "a dict"),
+)
+_OPTIONAL = frozenset({"seed", "logprobs", "schema"})
 
 
 @dataclass(frozen=True, slots=True)

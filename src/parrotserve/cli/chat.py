@@ -60,7 +60,8 @@ def chat(
 
     console = standard_output()
     with use(service(url, model)) as connection:
-        console.print("Starting ...", style="dim", end="\r")
+        if console.is_terminal:
+            console.print("Starting ...", style="dim", end="\r")
         background().call(connection.opened())
         console.print(WELCOME, style="dim", soft_wrap=True)
         talk = begin()

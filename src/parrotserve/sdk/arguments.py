@@ -29,7 +29,11 @@ def holds_variables(argument: Any) -> bool:
 
 
 def variables_of(argument: Any, name: str) -> tuple[SemanticVariable, ...]:
-    """The variables that an argument is, or becomes. Raises `TypeError` where one hides where none can be."""
+    """The variables that an argument is, or becomes. Raises `TypeError` where one hides where none can
+    be, and for None: a result that somebody forgot to return must not become the word "None" in a prompt.
+    """
+    if argument is None:
+        raise TypeError(f"{name} is None, which has no text; pass a text ('' for none) or a semantic variable.")
     if isinstance(argument, SemanticVariable):
         return (argument,)
     if holds_variables(argument):

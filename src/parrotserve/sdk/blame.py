@@ -45,9 +45,9 @@ class Blame:
 
 
 def closest(name: str, known: Collection[str]) -> str:
-    """`; did you mean 'task'?` where a known name is close, else nothing."""
+    """The end of a sentence: `; did you mean 'task'?` where a known name is close, else its full stop."""
     matches = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    return f"; did you mean {matches[0]!r}?" if matches else "."
 
 
 def _first_line(function: Callable[..., Any]) -> tuple[str, int]:

@@ -77,8 +77,7 @@ class SemanticFunction:
             function.__doc__ or "", inputs=parameters.inputs, outputs=tuple(parameters.outputs), blame=blame
         )
         self.samplings = _samplings(self.template.outputs, options, parameters, blame)
-        self.model = options.get("model")
-        self.chat = options.get("chat", True)
+        self.model, self.chat = _model(options, blame), bool(options.get("chat", True))
         self.__signature__ = parameters.signature
         self.name = function.__name__
         outputs = self.template.outputs
@@ -125,6 +124,13 @@ def _result_type(function: str, outputs: tuple[str, ...]) -> Callable[..., tuple
     return namedtuple(f"{function}Outputs", outputs)  # pyright: ignore[reportUntypedNamedTuple] - names of a docstring
 
 
+def _model(options: FunctionOptions, blame: Blame) -> str | None:
+    model = options.get("model")
+    if not isinstance(model, str | None):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
+        raise blame.error(f"model={model!r}: a model goes by its name or path, as text.", kind=DeclarationError)
+    return model
+
+
 def _samplings(
     outputs: tuple[str, ...], options: FunctionOptions, parameters: Parameters, blame: Blame
 ) -> dict[str, Sampling]:
@@ -134,7 +140,7 @@ def _samplings(
     own = options.get("outputs") or {}
     for name, sampling in own.items():
         if name not in outputs:
-            raise blame.error(f"outputs= names {name!r}, which is no output{closest(name, outputs)}.")
+            raise blame.error(f"outputs= names {name!r}, which is no output{closest(name, outputs)}")
         if parameters.outputs.get(name) is not None:
             raise blame.error(f"the output {name!r} has a sampling in its annotation and another in outputs=.")
         if not isinstance(sampling, Sampling):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ipaddress
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
@@ -17,8 +18,9 @@ from urllib.parse import urlsplit
 import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
-from parrotserve.errors import IncompatibleVersions, ParrotError, ServiceUnavailable
+from parrotserve.errors import DeclarationError, IncompatibleVersions, ParrotError, ServiceUnavailable
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, Wire
 
 T = TypeVar("T")
@@ -139,7 +141,7 @@ class HttpClient:
                 if not (broken.reached or self._reached):
                     raise self._unreachable(broken) from broken.__cause__
                 if time.monotonic() + pause > since + self._patience:
-                    raise self._gone(broken) from broken.__cause__
+                    raise (self._gone(broken) if self._reached else self._mute(broken)) from broken.__cause__
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -152,7 +154,7 @@ class HttpClient:
             raise ServiceUnavailable(f"The connection to {self.url} is closed.")
         content = None
         if body is not None:
-            content = body.model_dump_json()
+            content = _as_json(body)
             headers = {**headers, "Content-Type": "application/json"}
         try:
             if self._delay:
@@ -200,6 +202,9 @@ class HttpClient:
             f"The server at {self.url} {what}. Check the URL: `parrot serve` prints the right one.", url=self.url
         )
 
+    def _mute(self, broken: _Broken) -> ServiceUnavailable:
+        return self._stranger(f"takes connections, but has never answered as a Parrot service does ({broken.what})")
+
     def _unreachable(self, broken: _Broken) -> ServiceUnavailable:
         return ServiceUnavailable(
             f"No service can be reached at {self.url} ({broken.what}). Check the URL, or start a service there with "
@@ -215,6 +220,17 @@ class HttpClient:
         )
 
 
+def _as_json(body: Wire) -> str:
+    """Raises `DeclarationError` for texts that JSON cannot carry, as an embedded service does."""
+    try:
+        return body.model_dump_json()
+    except PydanticSerializationError as error:
+        raise DeclarationError(
+            f"A text in it is no Unicode text: it has a lone surrogate ({error}). Such texts come from decoding with "
+            "errors='surrogateescape'; decode with errors='replace' instead."
+        ) from error
+
+
 def _told(answer: str | bytes) -> Exception:
     """What the service says went wrong. Where it says that it is going, or not up yet, waiting may help."""
     error = ErrorAnswer.model_validate_json(answer).error.to_error()
@@ -228,7 +244,8 @@ def _checked(url: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise ServiceUnavailable(f"{url!r} is not the URL of a service; write http://HOST:PORT.", url=url)
+        guess = f"http://{url}" if re.fullmatch(r"[\w.-]+:\d+", url) else "http://HOST:PORT"
+        raise ServiceUnavailable(f"{url!r} is not the URL of a service; write {guess}.", url=url)
     return url.rstrip("/")
 
 

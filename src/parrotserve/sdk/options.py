@@ -47,7 +47,7 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
     for name in given:
         if name not in names:
             raise DeclarationError(
-                f"{what} has no option {name!r}{closest(name, names)}. There are: {', '.join(names)}.", option=name
+                f"{what} has no option {name!r}{closest(name, names)} There are: {', '.join(names)}.", option=name
             )
 
 

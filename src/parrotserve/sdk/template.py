@@ -175,7 +175,7 @@ class _Reader:
         if kind not in _KINDS:
             raise self._error(
                 placeholder,
-                f"{kind!r} is no kind of placeholder{closest(kind, _KINDS)}. There are: input, output, role.",
+                f"{kind!r} is no kind of placeholder{closest(kind, _KINDS)} There are: input, output, role.",
             )
         if transforms and kind != "input":
             raise self._error(placeholder, f"only inputs take transforms, and this is an {kind}." if kind == "output"
@@ -209,14 +209,14 @@ class _Reader:
         known = [*self._inputs, *self._outputs]
         raise self._error(
             placeholder,
-            f"there is no parameter {name!r}{closest(name, known)}. To declare an output, write {{{{output:{name}}}}}; "
+            f"there is no parameter {name!r}{closest(name, known)} To declare an output, write {{{{output:{name}}}}}; "
             "for the text `{{`, write `{{{{`.",
         )
 
     def _role(self, name: str, placeholder: _Placeholder) -> RolePart:
         roles = [role.value for role in Role]
         if name not in roles:
-            raise self._error(placeholder, f"{name!r} is no role{closest(name, roles)}. There are: {', '.join(roles)}.")
+            raise self._error(placeholder, f"{name!r} is no role{closest(name, roles)} There are: {', '.join(roles)}.")
         return RolePart(Role(name))
 
     def _output(self, name: str, placeholder: _Placeholder) -> OutputPart:
@@ -234,7 +234,7 @@ class _Reader:
                 f"{name!r} is an output of this function: its text stands in the prompt where it is generated.",
             )
         if name not in self._inputs:
-            raise self._error(placeholder, f"there is no parameter {name!r}{closest(name, self._inputs)}.")
+            raise self._error(placeholder, f"there is no parameter {name!r}{closest(name, self._inputs)}")
         try:
             return InputPart(name, tuple(parse_transform(source) for source in transforms))
         except InvalidTransform as error:
