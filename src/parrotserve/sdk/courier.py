@@ -28,6 +28,8 @@ T = TypeVar("T")
 FLUSH_SECONDS = 0.005
 """Declarations that nobody waits for leave so long after the last of them."""
 BEATS_PER_LEASE = 3
+END_SECONDS = 3.0
+"""The most that a program waits, at its exit too, for a service to be told that a session has ended."""
 
 
 class Courier:
@@ -167,8 +169,9 @@ class Courier:
             return
         self._heart.cancel()
         # Where the service cannot be told, the lease ends the session.
-        with contextlib.suppress(ParrotError):
-            await self._after_flush(lambda transport: transport.end_session(self.session), flush=False)
+        with contextlib.suppress(ParrotError, TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await self._after_flush(lambda transport: transport.end_session(self.session), flush=False)
         self.natives.stop()
         for task in tuple(self._exchanges):
             task.cancel()

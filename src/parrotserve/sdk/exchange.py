@@ -84,55 +84,63 @@ class Exchange:
             want.variable.cell.interrupt(error)
 
     async def _refused(self, batch: Batch, error: ParrotError) -> None:
-        """A batch is in whole or not at all, so one bad call keeps the others out: send them one by one."""
+        """A batch is in whole or not at all, so one bad call keeps the others out: find it, and send the rest."""
+        failed: dict[VariableId, ParrotError] = {}
         if isinstance(error, Unauthorized) or not batch.declarations:
-            self._fail(batch.declarations, error)
+            self._fail(batch.declarations, error, failed)
             self._interrupt(batch.wants, error)
             return
         try:
-            failed = await self._one_by_one(batch.declarations, error)
-        except ParrotError as later:
-            self._fail(batch.declarations, later)
-            self._interrupt(batch.wants, later)
+            await self._halve(batch, error, failed)
+        except ServiceUnavailable as gone:
+            self.outbox.resend()
+            self._interrupt(batch.wants, gone)
             return
         rest = tuple(want for want in batch.wants if want.variable.id not in failed)
         if rest:
             await self.run(Batch((), rest))
 
-    async def _one_by_one(self, declarations: tuple[Declaration, ...], refusal: ParrotError) -> set[VariableId]:
-        """The variables that will never be, because what produces them was refused."""
-        failed: dict[VariableId, ParrotError] = {}
-        introduced = tuple(named.spec() for declaration in declarations for named in declaration.introduced)
-        if introduced:
-            await self._send(Submit(session=self.session, lease_seconds=self.lease_seconds, variables=introduced))
-        for declaration in declarations:
-            error = next((failed[name] for name in declaration.inputs if name in failed), None)
-            if error is None:
-                error = refusal if len(declarations) == 1 else await self._refusal(declaration)
-            if error is None:
-                self._settle(Batch((declaration,)))
+    async def _halve(self, batch: Batch, error: ParrotError, failed: dict[VariableId, ParrotError]) -> None:
+        """Send the halves of a refused batch, one after the other, down to single calls; note those that `failed`."""
+        declarations = batch.declarations
+        if len(declarations) == 1:
+            self._fail(declarations, error, failed)
+            # Calls after it may read what it was the first to name.
+            variables = tuple(batch.introduced[named.id] for named in declarations[0].introduced)
+            if variables:
+                await self._refusal_of(
+                    Submit(session=self.session, lease_seconds=self.lease_seconds, variables=variables)
+                )
+            return
+        middle = len(declarations) // 2
+        for half in (declarations[:middle], declarations[middle:]):
+            part = batch.part(half)
+            refusal = await self._refusal_of(part.body(self.session, self.lease_seconds))
+            if refusal is None:
+                self._settle(part)
             else:
-                self._fail((declaration,), error)
-                failed.update((named.id, error) for named in declaration.outputs)
-        return set(failed)
+                await self._halve(part, refusal, failed)
 
-    async def _refusal(self, declaration: Declaration) -> ParrotError | None:
+    async def _refusal_of(self, body: Submit) -> ParrotError | None:
+        """What the service says against it. Raises `ServiceUnavailable`."""
         try:
-            await self._send(Batch((declaration,)).body(self.session, self.lease_seconds))
+            transport = await self.connection.opened()
+            async for _ in transport.submit(body):
+                pass
         except ServiceUnavailable:
             raise
         except ParrotError as error:
             return error
         return None
 
-    async def _send(self, body: Submit) -> None:
-        transport = await self.connection.opened()
-        async for _ in transport.submit(body):
-            pass
-
-    def _fail(self, declarations: Iterable[Declaration], error: ParrotError) -> None:
-        self.outbox.settle(declarations)
+    def _fail(
+        self, declarations: Iterable[Declaration], error: ParrotError, failed: dict[VariableId, ParrotError]
+    ) -> None:
+        """These will never be; what reads the outputs of a call that failed before fails for the same reason."""
         for declaration in declarations:
+            reason = next((failed[name] for name in declaration.inputs if name in failed), error)
             for named in declaration.outputs:
+                failed[named.id] = reason
                 named.cell.refused = True
-                named.cell.fail(error, cause=error.__cause__)
+                named.cell.fail(reason, cause=reason.__cause__)
+        self.outbox.settle(declarations)

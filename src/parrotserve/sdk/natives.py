@@ -104,7 +104,7 @@ class NativeCalls:
                 return
 
     def _interrupt(self, error: ParrotError) -> None:
-        for bound in self._pending.values():
+        for bound in list(self._pending.values()):
             bound.output.cell.interrupt(error)
 
     async def _answer(self, offer: CallOffer) -> None:
@@ -113,7 +113,9 @@ class NativeCalls:
                 result = await self._result(offer)
             transport = await self._connection.opened()
             await transport.put_result(self._session, offer.id, result)
-            self._pending.pop(offer.id, None)
+            if result.error is None:
+                # After a failure it may be retried.
+                self._pending.pop(offer.id, None)
         except ParrotError as error:
             bound = self._pending.get(offer.id)
             if bound is not None:

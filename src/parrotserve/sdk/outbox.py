@@ -5,8 +5,8 @@ included: ids make that harmless, and a program never waits for one exchange bef
 """
 
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from parrotserve.criteria import Criteria
 from parrotserve.ids import SessionId, VariableId
@@ -67,12 +67,18 @@ class Batch:
 
     declarations: tuple[Declaration, ...] = ()
     wants: tuple[Want, ...] = ()
+    introduced: Mapping[VariableId, VariableSpec] = field(default_factory=dict[VariableId, VariableSpec])
+    """Inputs as they were when they were first sent: sent again, a variable says the same."""
+
+    def part(self, declarations: Iterable[Declaration]) -> "Batch":
+        """Some of its declarations, alone."""
+        return Batch(tuple(declarations), (), self.introduced)
 
     def body(self, session: SessionId, lease_seconds: float) -> Submit:
         """The submit itself, each variable waited for once: as strictly, as long and as live as anybody asks."""
         specs = [declaration.spec for declaration in self.declarations]
         variables = [
-            named.spec()
+            self.introduced.get(named.id) or named.spec()
             for declaration in self.declarations
             for named in (*declaration.introduced, *declaration.outputs)
         ]
@@ -108,7 +114,8 @@ class Outbox:
         self._lock = threading.Lock()
         self._declared: dict[str, Declaration] = {}
         self._unsent = False
-        self._sent: set[VariableId] = set()
+        self._introduced: dict[VariableId, VariableSpec] = {}
+        self._empty: set[VariableId] = set()
         self._wants: list[Want] = []
 
     def declare(self, declaration: Declaration) -> None:
@@ -127,8 +134,11 @@ class Outbox:
         with self._lock:
             if not (self._unsent or self._wants):
                 return None
-            batch = Batch(tuple(self._declared.values()), tuple(self._wants))
-            self._sent.update(named.id for declaration in batch.declarations for named in declaration.introduced)
+            for declaration in self._declared.values():
+                for named in declaration.introduced:
+                    if named.id not in self._introduced:
+                        self._introduced[named.id] = named.spec()
+            batch = Batch(tuple(self._declared.values()), tuple(self._wants), dict(self._introduced))
             self._unsent, self._wants = False, []
             return batch
 
@@ -136,14 +146,18 @@ class Outbox:
         """The service has accepted these, or refused them for good."""
         with self._lock:
             for declaration in declarations:
-                self._declared.pop(declaration.spec.id, None)
+                if self._declared.pop(declaration.spec.id, None) is not None:
+                    for named in declaration.introduced:
+                        if self._introduced.pop(named.id, named.spec()).value is None:
+                            self._empty.add(named.id)
 
     def resend(self) -> None:
         """An exchange failed before it was accepted: what it carried is new again."""
         with self._lock:
             self._unsent = bool(self._declared)
 
-    def was_sent(self, variable: VariableId) -> bool:
-        """Whether a submit has carried this variable as an input that was introduced."""
+    def sent_empty(self, variable: VariableId) -> bool:
+        """Whether the service has been told of this input without a value."""
         with self._lock:
-            return variable in self._sent
+            spec = self._introduced.get(variable)
+            return variable in self._empty or (spec is not None and spec.value is None)

@@ -45,7 +45,7 @@ class Session:
         self._ids: weakref.WeakKeyDictionary[Cell, VariableId] = weakref.WeakKeyDictionary()
         self._depth = 0
         self.declaring = threading.RLock()
-        """Held from the naming of a call's variables to its declaration."""
+        """Held from the naming of a call's variables to its declaration, and where blocks are counted."""
         # At exit the connection ends its sessions itself.
         weakref.finalize(self, self._courier.abandon).atexit = False
 
@@ -109,7 +109,7 @@ class Session:
     def put(self, cell: Cell, value: str) -> None:
         """Tell the service the value of a variable that it knows as EMPTY."""
         identity = self._ids[cell]
-        if not self.ended and self._courier.outbox.was_sent(identity):
+        if not self.ended and self._courier.outbox.sent_empty(identity):
             self.call(lambda transport, session: transport.set_value(session, identity, value))
 
     def retry(self, cell: Cell) -> None:
@@ -133,7 +133,8 @@ class Session:
 
     def __enter__(self) -> Self:
         self.check_open()
-        self._depth += 1
+        with self.declaring:
+            self._depth += 1
         _blocks.set((*_blocks.get(), self))
         return self
 
@@ -143,8 +144,10 @@ class Session:
         blocks = _blocks.get()
         innermost = len(blocks) - 1 - blocks[::-1].index(self)
         _blocks.set(blocks[:innermost] + blocks[innermost + 1 :])
-        self._depth -= 1
-        if self._depth == 0 and not self.ended:
+        with self.declaring:
+            self._depth -= 1
+            last = self._depth == 0 and not self.ended
+        if last:
             self._courier.close()
             background().spawn(self._courier.end(flush=error is None))
 

@@ -70,6 +70,7 @@ class SemanticVariable:
         """
         position = 0
         while (growth := self._growth(position, perf)) is not None:
+            background().refuse_here("stream() would block Parrot's own event loop; use astream().")
             wait_for(growth)
             piece = self._cell.text[position:]
             position += len(piece)

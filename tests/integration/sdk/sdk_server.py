@@ -1,8 +1,10 @@
-"""A real server on a real socket, with fake engines behind it, away from the front end's own event loop."""
+"""A real server on a real socket, with fake engines behind it: in a thread, or in a process that can be killed."""
 
 import asyncio
+import re
+import subprocess
+import sys
 import threading
-from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,32 +17,21 @@ from parrotserve.server.run import serve_until_stopped
 
 
 class Served:
-    """`parrot serve` with fake engines, in a thread and an event loop of its own, as another process would be."""
+    """`parrot serve` with fake engines, in a thread with an event loop of its own; keywords are for its engines."""
 
-    def __init__(self, port: int = 0, **options: Any) -> None:
-        self.engines: list[FakeEngine] = []
+    def __init__(self, **options: Any) -> None:
         self._options = options
         self._up: Future[str] = Future()
-        self._config = ServiceConfig(models=("fake",), port=port)
+        self._config = ServiceConfig(models=("fake",), port=0)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="served")
         self._thread.start()
         self.url = self._up.result(30).split()[4]
-        self.port = int(self.url.rpartition(":")[2])
 
     def stop(self) -> None:
         """As Ctrl-C does."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._task.cancel)
             self._thread.join(30)
-
-    def call(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Do something on the server's loop."""
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
-
-    async def tick(self, steps: int) -> None:
-        """So many steps of every engine."""
-        for engine in self.engines:
-            await engine.tick(steps)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -52,5 +43,51 @@ class Served:
         return fake_model(self._make, name=name)
 
     def _make(self, engine: EngineId) -> FakeEngine:
-        self.engines.append(FakeEngine(engine, **self._options))
-        return self.engines[-1]
+        return FakeEngine(engine, **self._options)
+
+
+class ServedApart:
+    """The same in a process of its own, whose engine echoes slowly: a text takes it seconds."""
+
+    def __init__(self, port: int = 0, *, step_seconds: float = 0.002) -> None:
+        command = [sys.executable, __file__, str(port), str(step_seconds)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        match = re.search(r"(http://\S+?):(\d+)", self.process.stdout.readline())
+        assert match
+        self.url, self.port = match[0], int(match[2])
+
+    def stop(self) -> None:
+        """As an operator does."""
+        self.process.terminate()
+        self._wait()
+
+    def kill(self) -> None:
+        """As the kernel does."""
+        self.process.kill()
+        self._wait()
+
+    def _wait(self) -> None:
+        self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def recite(prompt: str) -> str:
+    """What stands after the prompt's last `Echo: `, in brackets."""
+    return f"[{prompt.rpartition('Echo: ')[2]}]"
+
+
+def _main(port: int, step_seconds: float) -> None:
+    def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+        return fake_model(lambda engine: FakeEngine(engine, script=recite, step_seconds=step_seconds), name=name)
+
+    def announce(line: str) -> None:
+        print(line, flush=True)
+
+    config = ServiceConfig(models=("fake",), port=port)
+    asyncio.run(serve_until_stopped(config, announce=announce, load=load))
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]), float(sys.argv[2]))

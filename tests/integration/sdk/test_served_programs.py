@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from sdk_server import Served
+from sdk_server import Served, ServedApart, recite
 
 import Parrot as P
 from parrotserve.config import ServiceConfig
@@ -56,10 +56,6 @@ def write_snake_game() -> tuple[str, str]:
     code = WritePythonCode(task)
     test = WriteTestCode(task, code)
     return code.get(), test.get()
-
-
-def recite(prompt: str) -> str:
-    return f"[{prompt.rpartition('Echo: ')[2]}]"
 
 
 Serve = Callable[..., Served]
@@ -187,50 +183,50 @@ class TestExchanges:
                 assert variable.get() == "[" * 8 + "x" + "]" * 8
                 return time.monotonic() - start
 
-        assert seconds(HttpTransport(url, delay=delay)) - seconds(HttpTransport(url)) < 1.2 * delay
+        # The best of several: other programs on the machine only ever add.
+        delayed = min(seconds(HttpTransport(url, delay=delay)) for _ in range(3))
+        assert delayed - min(seconds(HttpTransport(url)) for _ in range(3)) < 1.2 * delay
 
 
 LONG = ("some text " * 150).strip()
 
 
 class TestInterruptions:
-    def test_a_service_stopped_in_mid_stream_is_reported(self, serve: Serve):
-        server = serve(script=recite, ticking=True)
-        with use(HttpTransport(server.url, patience=0.3)):
+    @pytest.fixture
+    def apart(self) -> Iterator[ServedApart]:
+        server = ServedApart()
+        yield server
+        server.kill()
+
+    @pytest.mark.parametrize("end", [ServedApart.stop, ServedApart.kill])
+    def test_a_service_that_ends_in_mid_stream_is_reported(
+        self, apart: ServedApart, end: Callable[[ServedApart], None]
+    ):
+        with use(HttpTransport(apart.url, patience=0.3)):
             pieces = Echo(LONG).stream()
-            first = first_piece(server, pieces)
-            server.stop()
+            first = next(pieces)
+            end(apart)
             with pytest.raises(ServiceUnavailable, match="went away"):
                 list(pieces)
         assert f"[{LONG}]".startswith(first)
 
-    def test_a_service_that_comes_back_goes_on_with_the_program(self, serve: Serve):
-        server = serve(script=recite, ticking=True)
-        with use(HttpTransport(server.url)):
+    @pytest.mark.parametrize("end", [ServedApart.stop, ServedApart.kill])
+    def test_a_service_that_comes_back_goes_on_with_the_program(
+        self, apart: ServedApart, end: Callable[[ServedApart], None]
+    ):
+        with use(HttpTransport(apart.url, patience=60)):
             pieces = Echo(LONG).stream()
-            first = first_piece(server, pieces)
-            server.stop()
-            # Without a journal the service has forgotten the session; the program's batch makes it anew.
-            serve(script=recite, port=server.port)
-            assert first + "".join(pieces) == f"[{LONG}]"
+            first = next(pieces)
+            end(apart)
+            # The new service knows nothing of the session; the program's batch makes it anew.
+            again = ServedApart(apart.port, step_seconds=0)
+            try:
+                assert first + "".join(pieces) == f"[{LONG}]"
+            finally:
+                again.kill()
 
     def test_nobody_there(self):
-        with use(HttpTransport("http://127.0.0.1:9")), pytest.raises(ServiceUnavailable, match="parrot serve"):
-            Echo("x").get()
-
-
-def first_piece(server: Served, pieces: Iterator[str]) -> str:
-    """The first piece of a stream, from engines that make steps until it is there, and no more."""
-    arrived = threading.Event()
-
-    def tick() -> None:
-        while not arrived.is_set():
-            server.call(server.tick(1))
-
-    thread = threading.Thread(target=tick)
-    thread.start()
-    try:
-        return next(pieces)
-    finally:
-        arrived.set()
-        thread.join()
+        with use(HttpTransport("http://127.0.0.1:9")):
+            echo = Echo("x")
+            with pytest.raises(ServiceUnavailable, match="parrot serve"):
+                echo.get()

@@ -4,7 +4,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
 
-from parrotserve.errors import AlreadyProduced, Cancelled, InvalidGraph, NativeCallFailed, ParrotError, UnknownObject
+from parrotserve.errors import (
+    AlreadyProduced,
+    Cancelled,
+    InvalidGraph,
+    NativeCallFailed,
+    ParrotError,
+    ServiceUnavailable,
+    UnknownObject,
+)
 from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.protocol import (
     Accepted,
@@ -64,6 +72,8 @@ class FakeService:
     refused: dict[str, ParrotError] = field(default_factory=dict)
     """By function: submits with a request of it are refused."""
     down: ParrotError | None = None
+    fragile: int = 0
+    """The submit of this number, from 1, finds nobody there."""
     submits: list[Submit] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     results: dict[str, CallResult] = field(default_factory=dict)
@@ -83,6 +93,8 @@ class FakeService:
 
     async def submit(self, body: Submit) -> AsyncGenerator[VariableEvent, None]:
         self.submits.append(body)
+        if len(self.submits) == self.fragile:
+            raise ServiceUnavailable("Gone for a moment.")
         self._check(body)
         self._declare(body)
         yield Accepted(session=SessionId(body.session))
@@ -119,7 +131,9 @@ class FakeService:
 
     async def retry(self, session: SessionId, variable: VariableId) -> None:
         self.log.append("retry")
-        self._slot(variable).error = None
+        slot = self._slot(variable)
+        slot.error = None
+        self.offered.discard(slot.producer or "")
         self._advance()
 
     async def cancel(self, session: SessionId, variable: VariableId) -> None:

@@ -95,6 +95,22 @@ class TestFailures:
             Divide("").get()
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
+    def test_it_can_be_retried(self, service: FakeService):
+        attempts: list[str] = []
+
+        @P.NativeFunction
+        def Flaky() -> str:
+            attempts.append("x")
+            if len(attempts) == 1:
+                raise OSError("not now")
+            return "well"
+
+        result = Flaky()
+        with pytest.raises(NativeCallFailed):
+            result.get()
+        result.retry()
+        assert result.get() == "well"
+
     def test_its_consumers_fail_with_it(self, service: FakeService):
         @P.NativeFunction
         def Fail() -> str:
