@@ -1,0 +1,49 @@
+"""What the documents say of the code is true of it."""
+
+import ast
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def names_in_source() -> set[str]:
+    """Every class, function, method (`Class.method`) and module attribute name that src defines."""
+    names: set[str] = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                names.add(node.name)
+                names |= {
+                    f"{node.name}.{member.name}"
+                    for member in node.body
+                    if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef)
+                }
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names.add(node.name)
+    return names
+
+
+def test_the_journey_names_functions_that_exist():
+    page = (ROOT / "docs" / "journey.md").read_text(encoding="utf-8")
+    mentioned = set(re.findall(r"`([A-Z]\w+(?:\.\w+)?|[a-z_]+(?=`))`?", page))
+    of_the_program = {"WritePythonCode", "WriteTestCode", "WriteSnakeGame", "code", "task"}
+    unknown = mentioned - names_in_source() - of_the_program
+    assert len(mentioned) > 25
+    assert not unknown
+
+
+def test_the_module_list_is_up_to_date():
+    module_map = runpy.run_path(str(ROOT / "scripts" / "module_map.py"))
+    page = module_map["PAGE"].read_text(encoding="utf-8")
+    assert page == module_map["page_with_list"](page), "run scripts/module_map.py"
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
