@@ -22,13 +22,14 @@ class Connection:
     As a context manager it is the connection in use within its block, and closed at its end.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, *, before: "Connection | None" = None) -> None:
         self.transport = transport
         self._closers: set[Callable[[], Awaitable[None]]] = set()
         self._pid = os.getpid()
         self._opening: asyncio.Task[None] | None = None
         self._closed = False
-        self._previous: Connection | None = None
+        self.before = before
+        """The connection that was in use before, and is again when this one closes."""
 
     @property
     def usable(self) -> bool:
@@ -98,7 +99,7 @@ def use(transport: Transport) -> Connection:
     """Make this the service that programs talk to from now on; sessions that have begun stay where they are."""
     global _current
     with _lock:
-        _current = Connection(transport)
+        _current = Connection(transport, before=_current)
         return _current
 
 
@@ -148,7 +149,7 @@ def _forget(connection: Connection) -> None:
     global _current
     with _lock:
         if _current is connection:
-            _current = None
+            _current = connection.before
 
 
 def _forget_in_child() -> None:

@@ -89,6 +89,7 @@ class Session:
 
     def want(self, cell: Cell, *, criteria: Criteria, timeout: float | None, stream: bool = False) -> None:
         """Ask the service for a produced variable; leaves with the next `flush`."""
+        timeout = None if timeout is None else max(timeout, 0.0)
         until = FOREVER if timeout is None else time.monotonic() + timeout
         if not self.ended and cell.ask(criteria, stream=stream, until=until):
             named = Named(self._ids[cell], cell)

@@ -31,7 +31,7 @@ class SemanticVariable:
     __slots__ = ("__weakref__", "_cell", "_session", "_used_in")
 
     def __init__(self, value: object = None, name: str | None = None) -> None:
-        self._cell = Cell(name=name, value=None if value is None else str(value))
+        self._cell = Cell(name=None if name is None else str(name), value=None if value is None else str(value))
         self._session: Session | None = None
         self._used_in: WeakSet[Session] = WeakSet()
 

@@ -121,3 +121,10 @@ def test_a_closed_connection_says_so(service: FakeService):
     current_connection().close()
     with pytest.raises(ServiceUnavailable, match="was closed"):
         text.get()
+
+
+def test_after_a_block_the_connection_before_it_is_in_use_again(service: FakeService):
+    outer = current_connection()
+    with use(FakeService()):
+        assert current_connection() is not outer
+    assert current_connection() is outer

@@ -194,7 +194,9 @@ class TestSampling:
         [
             ({"max_tokens": 0}, InvalidSampling, "max_tokens must be at least 1"),
             ({"max_tokens": -3}, InvalidSampling, "max_tokens must be at least 1"),
-            ({"max_tokens": "5"}, InvalidSampling, "wrong type"),
+            ({"max_tokens": "5"}, InvalidSampling, "max_tokens='5' has the wrong type"),
+            ({"max_tokens": 5.5}, InvalidSampling, "max_tokens=5.5 has the wrong type"),
+            ({"model": 5}, DeclarationError, "model=5: a model goes by its name"),
             ({"temperature": float("nan")}, InvalidSampling, "temperature must be"),
             ({"stop": [3]}, InvalidSampling, "stop must be a text or several"),
             ({"stop": ""}, InvalidSampling, "must not hold an empty text"),

@@ -10,6 +10,7 @@ from fake_service import FakeService
 
 import Parrot as P
 from parrotserve.errors import Cancelled, EngineFailed, ForeignVariable, GetTimeout, ServiceUnavailable
+from parrotserve.sdk import courier
 from parrotserve.sdk.connection import use
 from parrotserve.sdk.loop import background
 from parrotserve.sdk.session import current_session
@@ -50,12 +51,14 @@ class TestBatching:
         assert [service.functions(body) for body in service.submits] == [["Write", "Other"], []]
         assert service.waits == [["text"], ["other"]]
 
-    def test_calls_that_nobody_waits_for_leave_by_themselves(self, service: FakeService):
+    def test_calls_that_nobody_waits_for_leave_by_themselves(
+        self, service: FakeService, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(courier, "FLUSH_SECONDS", 0.005)
         Write("x")
         Other("y")
-        service.until(lambda: bool(service.submits))
-        assert [service.functions(body) for body in service.submits] == [["Write", "Other"]]
-        assert service.waits == [[]]
+        service.until(lambda: len(service.requests) == 2)
+        assert service.waits[0] == []
 
     async def test_tasks_that_start_to_wait_together_ask_together(self, service: FakeService):
         variables = [Write(n) for n in range(5)]
