@@ -1,10 +1,11 @@
 """The engines that keep the contract: a fake, and the native one on each of its backends and on a real model."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 from engine_driver import Driver
+from engines_here import CREDITS, StartNative
 from tiny_model import write_tiny_model
 
 from parrotserve.engines.base import HEARTBEAT_SECONDS, Engine
@@ -20,11 +21,8 @@ from parrotserve.models.files import ModelFiles
 from parrotserve.models.registry import resolve
 from parrotserve.models.tokenizer import Tokenizer, load_tokenizer
 
-CREDITS = 40
 NEEDS_KERNELS = pytest.mark.skipif(not variants(), reason="the compiled extension is not installed")
 BACKENDS = [BackendName.REFERENCE, pytest.param(BackendName.KERNELS, marks=NEEDS_KERNELS)]
-
-StartNative = Callable[..., Awaitable[NativeEngine]]
 
 
 @pytest.fixture(scope="session")

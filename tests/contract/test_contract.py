@@ -4,8 +4,8 @@ import json
 
 import pytest
 from engine_driver import Driver, generate
+from engines_here import CREDITS
 
-from conftest import CREDITS
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import (
     Capability,

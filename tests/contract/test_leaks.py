@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 from engine_driver import Driver, generate
+from engines_here import StartNative
 
-from conftest import StartNative
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.settings import BackendName
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 from engine_driver import Driver, Result, generate
+from engines_here import StartNative
 from tiny_model import CONTEXT
 
-from conftest import StartNative
 from parrotserve.engines.base import EndStatus, Fill, Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.settings import BackendName
