@@ -9,10 +9,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from parrotserve.errors import ParrotError
+from parrotserve.errors import DeclarationError, ParrotError
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended: 128 + SIGINT."""
+
+_BOUNDLESS = 10_000
+"""Columns of a pipe: whoever reads it folds lines, or does not."""
 
 # A terminal acts on control characters; shown as pictures they do no harm.
 _PICTURES = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)} | {0x7F: 0x2421}
@@ -20,7 +23,8 @@ _PICTURES = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0
 
 def standard_output() -> Console:
     """A console on stdout as it is now, which leaves text as it is: no markup, no highlighting."""
-    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+    width = None if sys.stdout.isatty() else _BOUNDLESS
+    return Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
 
 
 def standard_error() -> Console:
@@ -45,7 +49,7 @@ Command = Callable[..., None]
 def guarded(command: Command) -> Command:
     """The command with errors said in one line and Ctrl-C in one word, never with a traceback.
 
-    Exit codes: 1 for an error, 130 for Ctrl-C, 2 (by typer) for wrong usage.
+    Exit codes: 1 for an error, 2 for wrong usage and settings, 130 for Ctrl-C.
     """
 
     @functools.wraps(command)
@@ -54,7 +58,7 @@ def guarded(command: Command) -> Command:
             command(*args, **kwargs)
         except ParrotError as error:
             complain(error.message)
-            raise typer.Exit(1) from error
+            raise typer.Exit(2 if isinstance(error, DeclarationError) else 1) from error
         except KeyboardInterrupt as interrupt:
             standard_error().print("Interrupted.", style="yellow")
             raise typer.Exit(INTERRUPTED) from interrupt

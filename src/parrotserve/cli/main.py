@@ -1,7 +1,5 @@
 """The command `parrot`, put together. Commands import what they need when they run, so that `--help` is quick."""
 
-import os
-import sys
 from typing import Annotated
 
 import typer
@@ -49,12 +47,7 @@ def parrot(
 
 def main() -> None:
     """The entry point of the command `parrot`."""
-    try:
-        app()
-    except BrokenPipeError:
-        # The reader of our output has gone (`parrot run ... | head`); Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    app()
 
 
 if __name__ == "__main__":

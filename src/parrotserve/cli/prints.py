@@ -5,6 +5,10 @@ import threading
 from collections.abc import Callable
 from typing import TextIO
 
+_ALIVE: list["ProgramOutput"] = []
+"""`print` only borrows `sys.stdout` (https://github.com/python/cpython/issues/130163): a thread that is printing while
+its stream is replaced and freed would crash the process. So none is freed."""
+
 
 class ProgramOutput(io.TextIOBase):
     """Stands for a standard stream. Lines go to `emit` when they are complete.
@@ -22,6 +26,7 @@ class ProgramOutput(io.TextIOBase):
         self._terminal = terminal
         self._pending = ""
         self._lock = threading.Lock()
+        _ALIVE.append(self)
 
     @property
     def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - as io.TextIOWrapper has it

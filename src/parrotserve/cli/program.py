@@ -102,5 +102,5 @@ def _only(names: list[str], path: Path) -> str:
 def _similar_file(path: Path) -> str:
     folder = path.parent
     names = [each.name for each in folder.glob("*.py")] if folder.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1)
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
     return f" Did you mean {folder / close[0]}?" if close else ""

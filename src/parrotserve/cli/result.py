@@ -22,9 +22,9 @@ def resolved(result: Any) -> Any:
 
 
 def told(result: Any, shown: Iterable[Watched]) -> str:
-    """The result for a reader who has seen these variables: a text of theirs goes by the variable's title."""
+    """What goes after "returned", for a reader who has seen these variables: a text of theirs goes by its title."""
     titles = {watched.value: watched.title for watched in shown if watched.value is not None}
-    return "nothing" if result is None else _told(result, titles)
+    return " nothing" if result is None else f": {_told(result, titles)}"
 
 
 def raw(result: Any) -> str:

@@ -1,6 +1,6 @@
 """`parrot run`: call a function of a program and show every output live."""
 
-import asyncio
+import errno
 import inspect
 import os
 import time
@@ -53,8 +53,13 @@ def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = Fal
     path, name = split_target(target)
     screen = SilentScreen() if quiet else screen_on(standard_output())
     transport = WatchedTransport(service(url, model), screen)
-    with use(transport), screen:
-        outcome = _outcome(path, name, transport)
+    try:
+        with use(transport), screen:
+            outcome = _outcome(path, name, transport)
+    except KeyboardInterrupt as interrupt:
+        if screen.reader_left:
+            raise BrokenPipeError(errno.EPIPE, "The reader has left.") from interrupt
+        raise
     _tell(outcome, transport, quiet=quiet)
 
 
@@ -68,6 +73,8 @@ class _Outcome:
 
 def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Outcome:
     """Load, choose, call; then wait for the outputs that nobody has asked for."""
+    import asyncio
+
     from parrotserve.cli.program import choose, load
     from parrotserve.cli.result import resolved
     from parrotserve.sdk.loop import background
@@ -97,5 +104,5 @@ def _tell(outcome: _Outcome, transport: "WatchedTransport", *, quiet: bool) -> N
         console.out(raw(outcome.result))
         return
     result = told(outcome.result, transport.variables.values())
-    console.print(harmless(f"{outcome.function}() returned: {result}"), style="bold", soft_wrap=True)
+    console.print(harmless(f"{outcome.function}() returned{result}"), style="bold", soft_wrap=True)
     console.print(figures_line(outcome.figures, outcome.seconds), style="dim", soft_wrap=True)

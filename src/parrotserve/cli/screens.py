@@ -1,6 +1,7 @@
 """Showing variables while the model writes them: panels on a terminal, prefixed lines in a pipe."""
 
 import contextlib
+import signal
 import sys
 import threading
 import time
@@ -25,6 +26,9 @@ _REFRESH_PER_SECOND = 12
 class RunScreen(Screen, Protocol):
     """A screen for the length of a `with` block."""
 
+    reader_left: bool
+    """Nobody reads what is shown any more (`parrot run ... | head`), so the program was interrupted."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -34,6 +38,8 @@ class RunScreen(Screen, Protocol):
 
 class SilentScreen:
     """Shows nothing."""
+
+    reader_left = False
 
     def starting(self) -> None:
         """Nothing."""
@@ -66,12 +72,14 @@ def ending(watched: Watched) -> str:
 class LineScreen:
     """Whole lines, each behind the variable's title, as soon as they are complete."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.reader_left = False
         self._unfinished: dict[int, tuple[Watched, str]] = {}
         self._open = 0
         self._lock = threading.Lock()
         self._mid_line = False
+        self._down = False
         self._stack = contextlib.ExitStack()
 
     def starting(self) -> None:
@@ -107,20 +115,29 @@ class LineScreen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Lines that were never completed are shown as far as they came."""
+        """Lines that were never completed are shown as far as they came; what comes later is not."""
         self._stack.close()
         for watched, rest in self._unfinished.values():
             if rest:
                 self._line(watched, "|", rest)
+        self._down = True
 
     def _line(self, watched: Watched, mark: str, text: str) -> None:
+        if self._down:
+            return
         line = f"{watched.title} {mark} {harmless(text)}".rstrip() + "\n"
         self._emit("\n" + line if self._mid_line else line)
 
     def _emit(self, text: str) -> None:
         with self._lock:
-            self._console.out(text, end="")
-            self._console.file.flush()
+            if self.reader_left:
+                return
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except BrokenPipeError:
+                self.reader_left = True
+                interrupt_main()
             self._mid_line = not text.endswith("\n")
 
 
@@ -131,11 +148,14 @@ class PanelScreen:
     the terminal's history, whole. While nothing is being produced, the terminal is the program's alone.
     """
 
+    reader_left = False
+
     def __init__(self, console: Console) -> None:
         self._console = console
         self._open: list[Watched] = []
         self._began = time.monotonic()
         self._live: Live | None = None
+        self._down = False
         self._stack = contextlib.ExitStack()
 
     def starting(self) -> None:
@@ -145,7 +165,7 @@ class PanelScreen:
     def declared(self, watched: Watched) -> None:
         """Show it from now on."""
         self._open = [*self._open, watched]
-        if self._live is None:
+        if self._live is None and not self._down:
             self._live = live = Live(
                 console=self._console,
                 get_renderable=self._render,
@@ -162,7 +182,8 @@ class PanelScreen:
     def settled(self, watched: Watched) -> None:
         """Move it into the history."""
         self._open = [each for each in self._open if each is not watched]
-        self._console.print(_panel(watched, watched.text))
+        if not self._down:
+            self._console.print(_panel(watched, watched.text))
         if not self._open:
             self._stop()
 
@@ -177,7 +198,8 @@ class PanelScreen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """What is unfinished is shown as far as it came."""
+        """What is unfinished is shown as far as it came; what comes later is not."""
+        self._down = True
         self._stop()
         for watched in self._open:
             if watched.text:
@@ -235,4 +257,13 @@ def _panel(watched: Watched, text: str) -> Panel:
 
 def screen_on(console: Console) -> RunScreen:
     """Panels on a terminal, else lines."""
-    return PanelScreen(console) if console.is_terminal else LineScreen(console)
+    return PanelScreen(console) if console.is_terminal else LineScreen(cast("TextIO", console.file))
+
+
+def interrupt_main() -> None:
+    """As if Ctrl-C was pressed. On any thread."""
+    if sys.platform == "win32":
+        signal.raise_signal(signal.SIGINT)
+    else:
+        # To the main thread, so that it wakes if it waits for a lock.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

@@ -17,7 +17,6 @@ def shown() -> list[Watched]:
 @pytest.mark.parametrize(
     ("result", "expected"),
     [
-        (None, "nothing"),
         (LONG, "write.code"),
         ("yes", "'yes'"),
         ((LONG, 3), "(write.code, 3)"),
@@ -26,7 +25,11 @@ def shown() -> list[Watched]:
     ],
 )
 def test_a_long_text_that_was_shown_goes_by_its_title(result, expected, shown):
-    assert told(result, shown) == expected
+    assert told(result, shown) == f": {expected}"
+
+
+def test_no_result_is_nothing(shown):
+    assert told(None, shown) == " nothing"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class TestLines:
 
     @pytest.fixture
     def screen(self, out: io.StringIO) -> LineScreen:
-        return LineScreen(Console(file=out, highlight=False, markup=False))
+        return LineScreen(out)
 
     @staticmethod
     def read(out: io.StringIO) -> str:
@@ -110,6 +110,7 @@ class TestLines:
             screen.declared(code)
             grow(screen, code, "half a li")
             print("and the program's", end="")
+        finish(screen, code, value=None, error=EngineFailed("too late to be shown."))
         assert self.read(out) == "and the program's\nwrite.code | half a li\n"
 
 
@@ -175,6 +176,7 @@ class TestPanels:
             code = variable()
             screen.declared(code)
             grow(screen, code, "half")
+        finish(screen, code, value=None, error=EngineFailed("too late to be shown."))
         assert self.drawn(terminal).rstrip().splitlines()[-2].startswith("│ half")
 
     def test_markup_and_escapes_in_a_text_are_shown_not_obeyed(self, terminal):

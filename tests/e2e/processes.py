@@ -1,0 +1,64 @@
+"""The command `parrot` in processes of its own."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+PARROT = (sys.executable, "-m", "parrotserve.cli.main")
+
+
+def environment(**settings: str) -> dict[str, str]:
+    return {**os.environ, "COLUMNS": "500", "PYTHONUNBUFFERED": "1", **settings}
+
+
+def parrot(*arguments: str | Path, timeout: float = 100, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; settings go into its environment."""
+    return subprocess.run(
+        [*PARROT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment(**settings),
+        cwd=ROOT,
+    )
+
+
+@contextlib.contextmanager
+def started(*arguments: str | Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a command, and make sure that it has ended afterwards."""
+    process = subprocess.Popen(
+        [*PARROT, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(**settings),
+        cwd=ROOT,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+@contextlib.contextmanager
+def served(*arguments: str) -> Iterator[str]:
+    """`parrot serve` on a free port of this machine; its URL."""
+    with started("serve", "--port", "0", *arguments) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if match := re.search(r"http://\S+", line):
+                yield match[0]
+                return
+        raise AssertionError("the service did not come up")

@@ -1,0 +1,94 @@
+"""`parrot` as users start it: a process with its streams, signals and exit code."""
+
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+from processes import EXAMPLES, parrot, served, started
+
+HEAVY = {"asyncio", "fastapi", "gguf", "httpx", "numpy", "pydantic", "tokenizers", "uvicorn"}
+
+
+def test_help_and_typos_do_not_wait_for_heavy_imports():
+    code = f"import sys, parrotserve.cli.main; print(*sorted({HEAVY} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert found == []
+
+
+def test_run_shows_outputs_in_a_pipe():
+    done = parrot("run", EXAMPLES / "write_snake_game.py", "--model", "fake")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    *outputs, returned, figures = done.stdout.splitlines()
+    assert [line.partition(" |")[0] for line in outputs] == ["WritePythonCode.code", "WriteTestCode.test"]
+    assert returned.startswith("WriteSnakeGame() returned: (")
+    assert figures.startswith("2 requests, ")
+
+
+def test_ctrl_c_in_a_blocking_get_ends_it_cleanly(tmp_path):
+    program = tmp_path / "waits.py"
+    program.write_text(
+        "import threading\nimport Parrot as P\n"
+        "@P.NativeFunction\ndef never(x):\n    print('waiting', flush=True)\n    threading.Event().wait()\n"
+        "def main():\n    return never(P.SemanticVariable('x')).get()\n"
+    )
+    with started("run", program, "--model", "fake") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signal.SIGINT)
+        rest, complaints = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert rest == ""
+    assert complaints == "Interrupted.\n"
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    with started("run", EXAMPLES / "game_team.py", "--model", "fake") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.wait(30)
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_ends_cleanly_on_a_signal(number: signal.Signals):
+    with started("serve", "--port", "0", "--model", "fake") as process:
+        assert process.stderr is not None
+        assert "Parrot serves fake at http://127.0.0.1:" in process.stderr.readline()
+        process.send_signal(number)
+        _, complaints = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert complaints == ""
+
+
+def test_a_second_service_on_the_same_port_is_refused_in_one_line():
+    with served("--model", "fake") as url:
+        port = url.rpartition(":")[2]
+        done = parrot("serve", "--port", port, "--model", "fake")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"Port {port}" in line
+    assert "--port" in line
+
+
+@pytest.mark.parametrize("name", ["write_snake_game", "question_answering"])
+def test_a_program_gives_the_same_text_embedded_and_served(name: str):
+    arguments = ("run", "--quiet", EXAMPLES / f"{name}.py")
+    with served("--model", "fake") as url:
+        there = parrot(*arguments, PARROT_URL=url)
+        assert httpx.get(f"{url}/v1/engines").json()[0]["running"] == 0
+    here = parrot(*arguments, PARROT_MODELS="fake")
+    assert (there.returncode, there.stderr) == (0, "")
+    assert there.stdout
+    assert there.stdout == here.stdout
+
+
+def test_chat_talks_to_a_service():
+    with served("--model", "fake") as url, started("chat", "--url", url) as process:
+        answers, complaints = process.communicate("", timeout=30)
+    assert complaints == ""
+    assert "Type a message" in answers

@@ -1,0 +1,209 @@
+"""The command line itself, on a service without a model: what commands print, and how they refuse."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from parrotserve import __version__
+from parrotserve.cli.main import app
+
+PRELUDE = """
+import Parrot as P
+
+@P.SemanticFunction
+def Say(x):
+    '''{{input:x}} {{output:y}}'''
+"""
+
+Parrot = Callable[..., Result]
+
+
+@pytest.fixture
+def parrot(monkeypatch: pytest.MonkeyPatch) -> Parrot:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    # Wide enough that no message is folded.
+    monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setenv("TERM", "dumb")
+    return lambda *arguments: CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = tmp_path / "program_under_test.py"
+        path.write_text(PRELUDE + text)
+        sys.modules.pop(path.stem, None)
+        return path
+
+    return write
+
+
+def run(parrot: Parrot, path: Path, *more: str) -> Result:
+    return parrot("run", path, "--model", "fake", *more)
+
+
+@pytest.mark.parametrize("command", ["run", "chat", "serve", "pull", "models", "version"])
+def test_every_command_has_help_with_an_example(parrot: Parrot, command: str):
+    result = parrot(command, "--help")
+    assert result.exit_code == 0
+    assert f"parrot {command}" in result.output.split("Example")[1]
+
+
+def test_without_a_command_there_is_help(parrot: Parrot):
+    assert "parrot run examples/" in parrot().output
+
+
+class TestRun:
+    """`parrot run`."""
+
+    def test_every_output_is_shown_then_the_result_and_the_figures(self, parrot, program):
+        result = run(parrot, program("def main():\n    first = Say('a')\n    return Say(first).get()"))
+        assert result.exit_code == 0
+        *shown, returned, figures = result.output.splitlines()
+        assert [line.split(" | ")[0] for line in shown] == ["Say.y", "Say.y #2"]
+        assert returned in (f"main() returned: {shown[1].split(' | ')[1]!r}", "main() returned: Say.y #2")
+        assert figures.startswith("2 requests, ")
+
+    def test_outputs_that_nobody_asks_for_are_produced_and_shown(self, parrot, program):
+        result = run(parrot, program("def main():\n    Say('a')"))
+        assert result.output.splitlines()[0].startswith("Say.y | ")
+        assert "main() returned nothing" in result.output
+
+    def test_showing_outputs_changes_nothing_that_is_computed(self, parrot, program):
+        path = program("def main():\n    return Say('a', ).get() + str(len(list(Say('b').stream())) > 0)")
+        quiet = run(parrot, path, "--quiet").output
+        assert quiet.strip() in run(parrot, path).output
+
+    def test_quiet_prints_the_result_alone(self, parrot, program):
+        assert run(parrot, program("def main():\n    return 'just this'"), "-q").output == "just this\n"
+
+    def test_a_coroutine_function_is_awaited(self, parrot, program):
+        result = run(parrot, program("async def main():\n    return (await Say('a').aget())[:0] + 'awaited'"), "-q")
+        assert result.output == "awaited\n"
+
+    def test_variables_in_the_result_are_got(self, parrot, program):
+        result = run(parrot, program("def main():\n    return {'said': Say('a')}"), "-q")
+        assert result.output.startswith("said:\n")
+        assert result.output.rstrip().endswith(".")
+
+    def test_an_error_in_the_program_shows_its_frames_alone(self, parrot, program):
+        result = run(parrot, program("def main():\n    return {}[Say('a').get()]"))
+        assert result.exit_code == 1
+        assert "program_under_test.py" in result.output
+        assert "return {}[Say('a').get()]" in result.output
+        assert "KeyError" in result.output
+        assert "parrotserve" not in result.output
+
+    def test_a_syntax_error_shows_its_line(self, parrot, program):
+        result = run(parrot, program("def main(:"))
+        assert result.exit_code == 1
+        assert "def main(:\n" in result.output
+        assert "SyntaxError" in result.output
+        assert "Traceback" not in result.output
+
+    def test_an_error_of_parrot_is_one_line_that_names_the_users_line(self, parrot, program):
+        result = run(parrot, program("def main():\n    return P.SemanticVariable().get(timeout=0)"))
+        assert result.exit_code == 1
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("Error: ")
+        assert line.endswith("(program_under_test.py, line 8)")
+
+    def test_an_error_in_a_native_function_shows_where(self, parrot, program):
+        text = "@P.NativeFunction\ndef half(x):\n    return 1 / 0\ndef main():\n    return half(Say('a')).get()"
+        result = run(parrot, program(text))
+        assert result.exit_code == 1
+        assert "return 1 / 0" in result.stderr
+        assert result.stderr.splitlines()[-1].startswith("Error: ")
+
+    def test_a_program_may_choose_its_exit_code(self, parrot, program):
+        assert run(parrot, program("def main():\n    raise SystemExit(3)")).exit_code == 3
+
+    def test_ctrl_c_is_one_word_and_130(self, parrot, program):
+        result = run(parrot, program("def main():\n    raise KeyboardInterrupt"))
+        assert result.exit_code == 130
+        assert result.stderr == "Interrupted.\n"
+
+    def test_a_model_for_a_service_elsewhere_is_refused(self, parrot, program):
+        result = parrot("run", program("def main(): ..."), "--url", "http://127.0.0.1:1", "--model", "fake")
+        assert result.exit_code == 2
+        assert "--model is for the embedded service" in result.output
+
+    def test_a_service_that_is_not_there_is_one_line(self, parrot, program):
+        result = parrot("run", program("def main():\n    return Say('a').get()"), "--url", "http://127.0.0.1:1")
+        assert result.exit_code == 1
+        assert "parrot serve" in result.stderr
+
+
+class TestChat:
+    """`parrot chat`."""
+
+    @pytest.fixture
+    def talk(self, parrot, monkeypatch) -> Callable[..., Result]:
+        monkeypatch.setenv("PARROT_MODELS", "fake")
+        return lambda *lines, arguments=(): CliRunner().invoke(app, ["chat", *arguments], input="\n".join(lines))
+
+    @staticmethod
+    def answers(result: Result) -> list[str]:
+        """What stands behind prompts."""
+        return [line.lstrip("> ") for line in result.stdout.splitlines() if line.startswith("> ") and line.lstrip("> ")]
+
+    def test_answers_follow_messages_until_exit(self, talk):
+        result = talk("Hello", "", "Again", "/exit", "not read")
+        assert result.exit_code == 0
+        assert len(self.answers(result)) == 2
+
+    def test_a_turn_reads_the_turns_before_it_until_reset(self, talk):
+        first, second = self.answers(talk("Hello", "Hello", arguments=["--seed", "1"]))
+        assert first != second
+        first, second = self.answers(talk("Hello", "/reset", "Hello", arguments=["--seed", "1"]))
+        assert first == second
+
+    def test_an_unknown_command_lists_the_commands(self, talk):
+        assert "There is no command /rest. Type a message" in talk("/rest").output
+
+    def test_a_failed_answer_does_not_end_the_chat(self, talk):
+        result = talk("word " * 3000, "Hello")
+        assert result.exit_code == 0
+        assert result.stderr.startswith("Error: ")
+        assert result.output.rstrip().splitlines()[-1] == ">"
+
+
+class TestOthers:
+    """`parrot serve`, `pull`, `models`, `version`."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--kv-memory", "much"], "write a size such as 512MiB"),
+            (["--port", "99999"], "port must be between 0 and 65535"),
+            (["--engines", "0"], "engines must be between 1 and 64"),
+            (["--host", "0.0.0.0"], "no keys yet"),
+            (["--log-level", "loud"], "'debug', 'info'"),
+        ],
+    )
+    def test_serve_refuses_settings_that_make_no_sense(self, parrot, arguments: list[str], message: str):
+        result = parrot("serve", "--model", "fake", *arguments)
+        assert result.exit_code == 2
+        assert message in result.output
+
+    def test_pull_of_an_unknown_model_says_what_there_is(self, parrot):
+        result = parrot("pull", "smolm2-135m")
+        assert result.exit_code == 1
+        assert "Did you mean 'smollm2-135m'?" in result.stderr
+
+    def test_models_lists_what_is_known_and_whether_it_is_there(self, parrot, monkeypatch, tmp_path):
+        monkeypatch.setenv("PARROT_CACHE", str(tmp_path))
+        header, row = parrot("models").output.splitlines()
+        assert header.split() == ["name", "cached", "size", "what", "it", "is", "path"]
+        assert row.split()[:3] == ["smollm2-135m", "(default)", "no"]
+
+    def test_version_says_what_a_report_needs(self, parrot):
+        output = parrot("version").output
+        assert output.startswith(f"parrot {__version__}\n")
+        assert "Python 3" in output
+        assert "CPU " in output
+        assert parrot("--version").output == f"parrot {__version__}\n"
