@@ -60,6 +60,16 @@ class TestBatching:
         service.until(lambda: len(service.requests) == 2)
         assert service.waits[0] == []
 
+    def test_sync_waits_until_all_that_was_declared_is_in(self, service: FakeService):
+        Write("x")
+        current_session().sync()
+        assert [service.functions(body) for body in service.submits] == [["Write"]]
+        assert service.waits == [[]]
+
+    def test_sync_needs_no_exchange_where_nothing_was_declared(self, service: FakeService):
+        current_session().sync()
+        assert service.log == []
+
     async def test_tasks_that_start_to_wait_together_ask_together(self, service: FakeService):
         variables = [Write(n) for n in range(5)]
         assert await asyncio.gather(*(each.aget() for each in variables)) == ["<text>"] * 5
@@ -275,12 +285,12 @@ class TestGather:
     def test_timeouts(self, service: FakeService):
         service.held.add("Write")
         with pytest.raises(GetTimeout, match="text PRODUCING"):
-            P.gather(Other("y"), Write("x"), timeout=0.01)
+            P.gather(P.SemanticVariable("y"), Write("x"), timeout=0.01)
 
     async def test_timeouts_of_coroutines(self, service: FakeService):
         service.held.add("Write")
         with pytest.raises(GetTimeout, match="text PRODUCING"):
-            await P.agather(Other("y"), Write("x"), timeout=0.01)
+            await P.agather(P.SemanticVariable("y"), Write("x"), timeout=0.01)
 
     def test_only_variables_are_gathered(self, service: FakeService):
         with pytest.raises(TypeError, match="not str"):
