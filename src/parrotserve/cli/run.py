@@ -78,6 +78,7 @@ def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Ou
     from parrotserve.cli.program import choose, load
     from parrotserve.cli.result import resolved
     from parrotserve.sdk.loop import background
+    from parrotserve.sdk.session import current_session
 
     with users_errors():
         function = choose(load(path), path, name)
@@ -86,6 +87,7 @@ def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Ou
         if inspect.isawaitable(result):
             result = asyncio.run(_awaited(result))
         result = resolved(result)
+    current_session().sync()
     background().call(transport.drained())
     seconds = time.monotonic() - began
     return _Outcome(function.__name__, result, background().call(transport.figures()), seconds)

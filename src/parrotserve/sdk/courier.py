@@ -59,6 +59,10 @@ class Courier:
         """Send what there is, without waiting for it."""
         background().soon(self._flush)
 
+    def sync(self) -> None:
+        """Send what there is, and wait until the service has taken it in, or has refused it."""
+        background().call(self._entered())
+
     def call(self, act: Callable[[Transport], Awaitable[T]]) -> T:
         """Do one thing with the service, after what was declared before it, and wait for it."""
         return background().call(self._after_flush(act))
@@ -125,11 +129,14 @@ class Courier:
             self._heart = background().start(self._keep_alive())
 
     async def _after_flush(self, act: Callable[[Transport], Awaitable[T]], *, flush: bool = True) -> T:
+        await self._entered(flush=flush)
+        return await act(await self.connection.opened())
+
+    async def _entered(self, *, flush: bool = True) -> None:
         if flush:
             self._flush()
         if self._entering:
             await asyncio.wait(self._entering)
-        return await act(await self.connection.opened())
 
     def _deliver(self, event: VariableEvent) -> None:
         cell = None if not isinstance(event, Delta | Value | Failure) else self.cells.get(event.variable)

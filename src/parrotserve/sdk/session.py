@@ -102,6 +102,11 @@ class Session:
         if not self.ended:
             self._courier.flush()
 
+    def sync(self) -> None:
+        """Send what there is, and wait until the service has taken it in, or has refused it."""
+        if not self.ended:
+            self._courier.sync()
+
     def call(self, act: Callable[[Transport, SessionId], Awaitable[T]]) -> T:
         """Do one thing with the service, after what was declared before it, and wait for it."""
         self.check_open()
