@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Self, TypeVar
@@ -233,11 +234,18 @@ def criteria_of(perf: Criteria | str) -> Criteria:
         raise DeclarationError(f"perf={perf!r} is none of {known}.") from error
 
 
+def _check_timeout(timeout: float | None) -> None:
+    """Raises `DeclarationError` for no length of time; above the bound, locks overflow."""
+    if timeout is not None and not 0 <= timeout <= threading.TIMEOUT_MAX:
+        raise DeclarationError(f"timeout={timeout!r}: timeout is a number of seconds from 0 up, or None for no end.")
+
+
 def ask(
     variables: Iterable[SemanticVariable], perf: Criteria | str, timeout: float | None
 ) -> tuple[list[Future[str]], Callable[[], None]]:
     """Ask for all of these at once: futures of their values, and what sends the question."""
     criteria = criteria_of(perf)
+    _check_timeout(timeout)
     asked = tuple(variables)
     futures = [variable.value_future() for variable in asked]
     for variable in asked:
