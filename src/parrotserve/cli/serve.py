@@ -24,6 +24,9 @@ def _size(text: str) -> int:
         raise typer.BadParameter(f"{error}.") from error
 
 
+_BY_ENGINE = "chosen by the engine"
+
+
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[
@@ -42,20 +45,13 @@ def serve(
     ] = None,
     kv_memory: Annotated[
         Any,
-        typer.Option(
-            parser=_size,
-            metavar="SIZE",
-            help="KV cache of each engine, such as 512MiB.",
-            show_default="chosen by the engine",
-        ),
+        typer.Option(parser=_size, metavar="SIZE", help="KV cache of each engine, as 512MiB.", show_default=_BY_ENGINE),
     ] = None,
     prefill_chunk: Annotated[
         int | None,
-        typer.Option(help="Most prompt tokens that an engine reads in one step.", show_default="chosen by the engine"),
+        typer.Option(help="Most prompt tokens that an engine reads in one step.", show_default=_BY_ENGINE),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of each engine.", show_default="chosen by the engine")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each engine.", show_default=_BY_ENGINE)] = None,
     log_level: Annotated[LogLevel, typer.Option(help="What is logged on standard error.")] = LogLevel.WARNING,
 ) -> None:
     """Serve programs over HTTP, until Ctrl-C.
