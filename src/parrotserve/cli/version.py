@@ -20,6 +20,7 @@ def version() -> None:
     console.print(version_line(), soft_wrap=True)
     console.print(f"Python {platform.python_version()} on {platform.platform()}", soft_wrap=True)
     console.print(f"CPU {platform.machine()}: {_told(features)}", soft_wrap=True)
+    console.print(f"Backend {_backend()}", soft_wrap=True)
 
 
 def version_line() -> str:
@@ -31,3 +32,14 @@ def _told(features: tuple[str, ...] | None) -> str:
     if features is None:
         return "features unknown, the compiled extension is missing"
     return " ".join(features) or "no special features"
+
+
+def _backend() -> str:
+    """What `auto` chooses here, and why."""
+    from parrotserve.engines.native.kernels import measured_variants
+
+    speeds = measured_variants()
+    if not speeds:
+        return "reference: the compiled extension is missing"
+    measured = ", ".join(f"{variant} {speed:.0f}" for variant, speed in speeds.items())
+    return f"kernels, variant {next(iter(speeds))}: the fastest here (GFLOP/s on one core: {measured})"
