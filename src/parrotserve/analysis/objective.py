@@ -30,27 +30,29 @@ def deduce(results: Iterable[Variable], rewired: AbstractSet[Producer]) -> dict[
     of them. Everywhere else a latency-sensitive request is a sign that what lies upstream of it has been walked.
     """
     found: dict[Request, Objective] = {}
+    walked: set[Producer] = set()
     for result in results:
-        for stage in _stages(result, found, rewired):
+        for stage in _stages(result, walked, rewired):
             objective = Objective.LATENCY if len(stage) == 1 else Objective.GROUP
             for request in stage:
                 if stricter(objective, found.get(request, request.objective)):
                     found[request] = objective
+            if len(stage) == 1:
+                walked.update(stage)
     return found
 
 
-def _stages(
-    result: Variable, found: dict[Request, Objective], rewired: AbstractSet[Producer]
-) -> Iterable[list[Request]]:
+def _stages(result: Variable, walked: AbstractSet[Producer], rewired: AbstractSet[Producer]) -> list[list[Request]]:
     """The stages upstream of a result, as far as they may bring something new.
 
     Producers are taken by falling depth, so that each comes after all that need it and its distance is final.
-    When one latency-sensitive request is all that is left and is a stage alone, everything further upstream passes
-    through it and was walked when it became so: chains are walked once, however many results hang on them.
+    When one request is all that is left, and is a stage alone, everything further upstream passes through it. If it
+    was a stage alone before (it is in `walked`, or latency-sensitive from an earlier time), that is known already:
+    chains are walked once, however many results hang on them.
     """
     first = result.producer
     if first is None or first.finished:
-        return ()
+        return []
     levels: dict[Producer, int] = {first: 0}
     pending = [(-first.depth, first.arrival, first)]
     stages: list[list[Request]] = []
@@ -59,11 +61,7 @@ def _stages(
         level = levels[producer]
         if isinstance(producer, Request):
             alone = not pending and level == len(stages)
-            if (
-                alone
-                and found.get(producer, producer.objective) is Objective.LATENCY
-                and (producer in found or producer not in rewired)
-            ):
+            if alone and (producer in walked or _was_walked(producer, rewired)):
                 break
             stages += [[] for _ in range(level + 1 - len(stages))]
             stages[level].append(producer)
@@ -76,3 +74,7 @@ def _stages(
                 heapq.heappush(pending, (-needed.depth, needed.arrival, needed))
             levels[needed] = max(level, levels.get(needed, 0))
     return stages
+
+
+def _was_walked(request: Request, rewired: AbstractSet[Producer]) -> bool:
+    return request.objective is Objective.LATENCY and request not in rewired
