@@ -1,13 +1,19 @@
 """What the documents say is so: their programs run, their commands work, their links lead somewhere."""
 
+import json
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from httpx_sse import connect_sse
 from processes import EXAMPLES, ROOT, environment, parrot, served
+
+from parrotserve.errors import ParrotError
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -81,6 +87,46 @@ def test_the_guide_runs_from_top_to_bottom():
     assert "there is no parameter 'tusk'" in output
     assert "out of seeds" in output
     assert "flowchart TD" in output
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    """Of a running service."""
+    with served("--model", "fake") as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
+class TestHttp:
+    """The page on the HTTP interface, against a running service."""
+
+    PAGE = ROOT / "docs" / "http.md"
+
+    def test_the_program_is_answered_as_shown(self, client: httpx.Client):
+        body = json.loads(blocks(self.PAGE, "json")[0])
+        with connect_sse(client, "POST", "/v1/submit", json=body) as source:
+            events = [json.loads(event.data) for event in source.iter_sse()]
+        shown = [json.loads(line[6:]) for line in blocks(self.PAGE, "")[0].splitlines() if line.startswith("data: ")]
+        assert [event["event"] for event in events if event["event"] != "delta"] == ["accepted", "value", "value"]
+        for example in shown:
+            assert any(
+                event.keys() == example.keys() and event.get("variable") == example.get("variable") for event in events
+            )
+
+    def test_the_error_is_as_shown(self, client: httpx.Client):
+        assert client.get("/v1/sessions/nope").json() == json.loads(blocks(self.PAGE, "json")[1])
+
+    def test_every_route_is_listed_and_every_listed_route_is_there(self, client: httpx.Client):
+        paths = client.get("/openapi.json").json()["paths"]
+        routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+        text = self.PAGE.read_text("utf-8")
+        listed = set(re.findall(r"`((?:GET|POST|PUT|DELETE) /[^`?]*)`", text)) - {"GET /docs", "GET /openapi.json"}
+        assert listed == routes
+        assert client.get("/docs").is_success
+
+    def test_its_codes_are_codes(self):
+        table = self.PAGE.read_text("utf-8").split("| status | codes")[1]
+        codes = set(re.findall(r"`([a-z_]+)`", table)) - {"failure", "error"}
+        assert codes - set(ParrotError.by_code) == {"invalid_request"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
