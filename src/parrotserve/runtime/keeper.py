@@ -172,7 +172,9 @@ class EngineKeeper:
 
     async def _run(self, engine: base.Engine, description: base.EngineDescription) -> None:
         """Serve orders and events until the engine is lost."""
-        self.description, self.heartbeat = description, base.Heartbeat()
+        # Nothing is in its cache until its first heartbeat says otherwise.
+        empty = base.Heartbeat(free_pages=description.cache_tokens // description.page_tokens)
+        self.description, self.heartbeat = description, empty
         self._orders = asyncio.Queue()
         self.state = KeeperState.UP
         self._office.joined(self.engine, description)
