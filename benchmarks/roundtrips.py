@@ -1,0 +1,225 @@
+"""What distance to the service costs a chain of dependent calls: with and without a delay of every HTTP exchange.
+
+    python benchmarks/roundtrips.py                        # the protocol alone: a model without weights
+    python benchmarks/roundtrips.py --model smollm2-135m   # with real decoding
+
+Each run is one program of dependent calls on a `parrot serve` of its own on this machine: `chain` declares all calls
+and gets the last value; `step by step` gets every value before the next call, as clients of single requests must. Each
+is measured without and with a delay, which stands for a network's round trip and is added to every HTTP exchange
+(`HttpTransport(delay=)`). Runs are interleaved, medians are shown with ranges, and all runs must give the same text.
+
+The target: a delayed chain takes at most 1.2 delays more than one without. The exit code is 1 where it is missed.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from Parrot import SemanticFunction, Session
+from parrotserve import __version__
+from parrotserve.sdk.connection import use
+from parrotserve.sdk.http import HttpTransport
+
+TARGET_DELAYS = 1.2
+BEGINNING = "A parrot repeats what it hears."
+
+
+class CountingWire(httpx.AsyncHTTPTransport):
+    """The network, with a list of the exchanges that went over it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exchanges: list[str] = []
+        """Method and path of each."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Note it, then make it."""
+        self.exchanges.append(f"{request.method} {request.url.path}")
+        return await super().handle_async_request(request)
+
+
+@SemanticFunction(max_tokens=32, ignore_eos=True)  # always as many, so that all runs are the same work
+def go_on(text):
+    """Say this in other words: {{input:text}} {{output:more}}"""
+
+
+def chain(calls: int) -> str:
+    """All calls declared, then one `get`."""
+    text = go_on(BEGINNING)
+    for _ in range(calls - 1):
+        text = go_on(text)
+    return text.get()
+
+
+def step_by_step(calls: int) -> str:
+    """Every value got before the next call."""
+    text = BEGINNING
+    for _ in range(calls):
+        text = go_on(text).get()
+    return text
+
+
+@dataclass
+class Series:
+    """All runs of one program with one delay."""
+
+    program: Callable[[int], str]
+    delay: float
+    seconds: list[float] = field(default_factory=list)
+    exchanges: list[int] = field(default_factory=list)
+    texts: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.program.__name__.replace("_", " ")
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return statistics.median(self.seconds)
+
+    def run(self, url: str, calls: int) -> None:
+        """Once more, on a connection that is open already; the session's end is not timed either."""
+        wire = CountingWire()
+        with use(HttpTransport(url, delay=self.delay, wire=wire)), Session() as session:
+            go_on("Hello.").get()
+            wire.exchanges.clear()
+            began = time.perf_counter()
+            text = self.program(calls)
+            self.seconds.append(time.perf_counter() - began)
+            self.exchanges.append(len(wire.exchanges))
+            self.texts.add(text)
+            session.end()
+
+
+@contextlib.contextmanager
+def served(model: str) -> Iterator[str]:
+    """`parrot serve` in a process of its own; its URL."""
+    command = [sys.executable, "-m", "parrotserve.cli.main", "serve", "--port", "0", "--model", model]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            said: list[str] = []
+            for line in process.stderr:
+                said.append(line)
+                if match := re.search(r"at (http://\S+)", line):
+                    yield match[1]
+                    return
+            sys.exit("".join(said) or "The service did not come up.")
+        finally:
+            process.terminate()
+
+
+def report(options: argparse.Namespace, plain: list[Series], delayed: list[Series]) -> dict[str, Any]:
+    """Everything that was measured, and what on."""
+    return {
+        "benchmark": "roundtrips",
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "model": options.model,
+        "calls": options.calls,
+        "max_tokens": go_on.samplings["more"].max_tokens,
+        "delay_seconds": options.delay,
+        "runs": [
+            {
+                "program": series.name,
+                "delay_seconds": series.delay,
+                "seconds": [round(each, 4) for each in series.seconds],
+                "median_seconds": round(series.median, 4),
+                "exchanges": series.exchanges,
+            }
+            for series in (*plain, *delayed)
+        ],
+        "extra_delays": {
+            far.name: round((far.median - near.median) / options.delay, 3)
+            for near, far in zip(plain, delayed, strict=True)
+        },
+        "target_delays": TARGET_DELAYS,
+        "versions": {"parrotserve": __version__, "python": platform.python_version(), "httpx": httpx.__version__},
+        "machine": {"platform": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
+    }
+
+
+def processor() -> str:
+    """The CPU's name, where the system tells it."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The same for people."""
+    shown = Table(title=f"{result['calls']} dependent calls, model {result['model']}", title_justify="left")
+    for column in ("program", "delay", "exchanges", "median", "range", "delays more than without"):
+        shown.add_column(column, justify="left" if column == "program" else "right")
+    for run in result["runs"]:
+        far = run["delay_seconds"] > 0
+        shown.add_row(
+            run["program"],
+            f"{run['delay_seconds'] * 1000:.0f} ms",
+            str(max(run["exchanges"])),
+            f"{run['median_seconds']:.3f} s",
+            f"{min(run['seconds']):.3f} - {max(run['seconds']):.3f} s",
+            f"{result['extra_delays'][run['program']]:.2f}" if far else "",
+        )
+    return shown
+
+
+def arguments() -> argparse.Namespace:
+    """The command line's."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--model", default="fake", help="name or path; default: a model without weights")
+    parser.add_argument("--delay", type=float, default=0.25, help="seconds for every HTTP exchange (0.25)")
+    parser.add_argument("--calls", type=int, default=8, help="length of the chain (8)")
+    parser.add_argument("--repeat", type=int, default=5, help="runs of each program with each delay (5)")
+    parser.add_argument("--json", type=Path, help="write the JSON there instead of below the table")
+    options = parser.parse_args()
+    if options.delay <= 0 or min(options.calls, options.repeat) < 1:
+        parser.error("--delay must be above 0; --calls and --repeat at least 1")
+    return options
+
+
+def main() -> None:
+    """Measure, print, judge."""
+    options = arguments()
+    plain = [Series(chain, 0.0), Series(step_by_step, 0.0)]
+    delayed = [Series(chain, options.delay), Series(step_by_step, options.delay)]
+    with served(options.model) as url:
+        # So that the KV of these prompts is there for all runs alike.
+        Series(chain, 0.0).run(url, options.calls)
+        for _ in range(options.repeat):
+            for series in (*plain, *delayed):
+                series.run(url, options.calls)
+    if len(set.union(*(series.texts for series in (*plain, *delayed)))) != 1:
+        sys.exit("The runs gave different texts, so they were not the same work.")
+    result = report(options, plain, delayed)
+    Console(width=110).print(table(result))
+    written = json.dumps(result, indent=2)
+    if options.json:
+        options.json.write_text(written + "\n", encoding="utf-8")
+    else:
+        print(written)
+    if result["extra_delays"]["chain"] > TARGET_DELAYS:
+        sys.exit(f"The target of {TARGET_DELAYS} delays was missed.")
+
+
+if __name__ == "__main__":
+    main()
