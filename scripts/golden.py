@@ -18,18 +18,26 @@ from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypedDict
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from golden_corpus import Corpus
+from golden_vocabulary import write_vocabulary
+from parity import Entry, Golden, Setting, compare, describe, read_golden, reference_engine
 from transformers import AutoModelForCausalLM
 
+from parrotserve.models.files import ModelFiles
 from parrotserve.models.registry import DEFAULT_MODEL, resolve
+from parrotserve.models.tokenizer import load_tokenizer
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "data" / "golden"
 SEED = "parrot"
 TEXTS = 1000
+PRE_TOKENIZED = 100
+PRE_TOKENIZERS = ("default", "gpt-2", "llama-bpe", "qwen2", "tekken")
 PROMPTS, SHORTEST, LONGEST = 40, 5, 1500
 SHARERS, SHARED, LONGEST_TAIL = 16, 500, 200
 GENERATED = 64
@@ -37,15 +45,22 @@ GENERATED = 64
 Encode = Callable[..., list[int]]
 
 
+class Next(TypedDict):
+    """Greedy tokens, and by how much each beats the second likeliest."""
+
+    tokens: list[int]
+    gaps: list[float]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare live instead of writing")
     arguments = parser.parse_args()
-    path = resolve(DEFAULT_MODEL).path
+    files = resolve(DEFAULT_MODEL)
     if arguments.check:
-        check(path)
+        check(files)
     else:
-        write(path)
+        write(files.path)
 
 
 def write(path: Path) -> None:
@@ -54,6 +69,7 @@ def write(path: Path) -> None:
     with llama_cpp(path) as encode:
         texts = [tokenised(text, encode) for text in corpus.tokenizer_texts(TEXTS)]
         save("tokenizer.json", {"versions": versions()}, {"texts": texts})
+        save("pre_tokenizers.json", {"versions": versions()}, pre_tokenized(path, texts[:: TEXTS // PRE_TOKENIZED]))
         prompts = draw_prompts(corpus, encode)
         shared, tails = draw_sharers(corpus, encode)
     model = load_transformers(path)
@@ -63,34 +79,54 @@ def write(path: Path) -> None:
     save("greedy.json", head, {"alone": alone, "behind_shared": behind})
 
 
-def check(path: Path) -> None:
+def check(files: ModelFiles) -> None:
     """Ask both references again for the committed texts and prompts; exit 1 where they or the engine disagree."""
-    from parity import Difference, Settings, compare, describe
+    tokenizer = load_tokenizer(files)
+    entries = json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))["texts"]
+    with llama_cpp(files.path) as encode:
+        live = [tokenised(entry["text"], encode) for entry in entries]
+    stale = [new["text"] for new, old in zip(live, entries, strict=True) if new != old]
+    wrong = [entry["text"] for entry in live if tokenised(entry["text"], tokenizer.encode) != entry]
+    print(f"{len(live)} texts: llama.cpp differs from the file in {len(stale)}, Parrot from llama.cpp in {len(wrong)}")
+    golden = ask_again(load_transformers(files.path), read_golden())
+    engine = reference_engine(files)
+    failed = bool(wrong)
+    for setting in Setting:
+        differences = compare(engine, golden, setting)
+        print(describe(setting, golden, differences), flush=True)
+        failed = failed or not all(difference.allowed for difference in differences)
+    sys.exit(failed)
 
-    expected = json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
-    greedy_file = json.loads((FOLDER / "greedy.json").read_text(encoding="utf-8"))
-    with llama_cpp(path) as encode:
-        wrong = [entry["text"] for entry in expected["texts"] if tokenised(entry["text"], encode) != entry]
-    print(f"tokenizer: {len(expected['texts'])} texts, {len(wrong)} differ from llama.cpp today", *wrong, sep="\n  ")
-    model = load_transformers(path)
-    shared = greedy_file["shared"]
-    for entry in greedy_file["alone"]:
-        entry.update(greedy(model, entry["prompt"]))
-    for entry in greedy_file["behind_shared"]:
-        entry.update(greedy(model, shared + entry["prompt"]))
-    del model
-    differences: list[Difference] = []
-    for settings in Settings:
-        found = compare(path, greedy_file, settings)
-        print(describe(settings, found))
-        differences += found
-    sys.exit(bool(wrong) or any(not difference.allowed for difference in differences))
+
+def ask_again(model: torch.nn.Module, golden: Golden) -> Golden:
+    """The committed prompts with what transformers says of them now."""
+    shared = golden["shared"]
+    alone = [Entry(prompt=old["prompt"], **greedy(model, old["prompt"])) for old in golden["alone"]]
+    behind = [Entry(prompt=old["prompt"], **greedy(model, shared + old["prompt"])) for old in golden["behind_shared"]]
+    changed = sum(
+        new["tokens"] != old["tokens"]
+        for new, old in zip(alone + behind, golden["alone"] + golden["behind_shared"], strict=True)
+    )
+    print(f"{len(alone + behind)} prompts: transformers differs from the file in {changed}")
+    return Golden(shared=shared, alone=alone, behind_shared=behind)
 
 
 def tokenised(text: str, encode: Encode) -> dict[str, object]:
     """A text's tokens as plain text, and with control tokens recognised where that makes a difference."""
     plain, special = encode(text), encode(text, special=True)
     return {"text": text, "ids": plain} | ({"special": special} if special != plain else {})
+
+
+def pre_tokenized(path: Path, texts: list[dict[str, object]]) -> dict[str, list[list[int]]]:
+    """The same vocabulary behind other models' rules for parting a text into words."""
+    found: dict[str, list[list[int]]] = {}
+    with TemporaryDirectory() as folder:
+        for pre in PRE_TOKENIZERS:
+            tiny = Path(folder) / f"{pre}.gguf"
+            write_vocabulary(tiny, like=path, pre=pre)
+            with llama_cpp(tiny) as encode:
+                found[pre] = [encode(str(entry["text"])) for entry in texts]
+    return found
 
 
 def draw_prompts(corpus: Corpus, encode: Encode) -> list[list[int]]:
@@ -139,8 +175,8 @@ def load_transformers(path: Path) -> torch.nn.Module:
 
 
 @torch.inference_mode()
-def greedy(model: torch.nn.Module, prompt: list[int]) -> dict[str, list[float]]:
-    """The likeliest next tokens, whatever they mean, and by how much each beats the second likeliest."""
+def greedy(model: torch.nn.Module, prompt: list[int]) -> Next:
+    """What comes next, ends of generation ignored."""
     started = time.monotonic()
     tokens: list[int] = []
     gaps: list[float] = []
@@ -153,7 +189,7 @@ def greedy(model: torch.nn.Module, prompt: list[int]) -> dict[str, list[float]]:
         gaps.append(float(f"{first - second:.4g}"))
         inputs = torch.tensor([[token]])
     print(f"{len(prompt)} tokens: {time.monotonic() - started:.1f} s, least gap {min(gaps):.2g}", file=sys.stderr)
-    return {"tokens": tokens, "gaps": gaps}
+    return Next(tokens=tokens, gaps=gaps)
 
 
 def versions() -> dict[str, str]:

@@ -39,11 +39,12 @@ _CONTROL, _USER_DEFINED = 3, 4
 def read_tokenizer_parts(files: ModelFiles) -> TokenizerParts:
     """Build the tokenizer. Raises `MalformedModel` for broken files or kinds that are not supported."""
     if files.format is ModelFormat.GGUF:
-        return _gguf_parts(GgufFile(files.path).metadata)
+        return gguf_parts(GgufFile(files.path).metadata)
     return _folder_parts(files)
 
 
-def _gguf_parts(data: Metadata) -> TokenizerParts:
+def gguf_parts(data: Metadata) -> TokenizerParts:
+    """The tokenizer in a GGUF file's key-values."""
     kind = data.text("tokenizer.ggml.model")
     if kind != "gpt2":
         raise data.malformed(f"its tokenizer is of the kind {kind!r}; supported is 'gpt2' (byte-level BPE)")
@@ -123,6 +124,7 @@ def _bytes(*, words: bool) -> PreTokenizer:
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words)
 
 
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = r"|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -142,7 +144,10 @@ def _pre_tokenizers() -> dict[str, _PreTokenizer]:
         adds_bos=True,
     )
     qwen2 = _PreTokenizer((_split(f"{_CONTRACTIONS}{_WORDS}\\p{{N}}{_REST}"), _bytes(words=False)))
+    # What llama.cpp does with files that name none.
+    default = (_split(r"[\p{P}\$\+<=>\^~\|]+"), _split(_GPT2), _split(r"\p{N}+"), _split("[0-9][0-9][0-9]"))
     return {
+        "default": _PreTokenizer((*default, _bytes(words=False))),
         "gpt-2": _PreTokenizer((_bytes(words=True),)),
         "smollm": single_digits,
         "starcoder": single_digits,
@@ -157,10 +162,10 @@ def _pre_tokenizers() -> dict[str, _PreTokenizer]:
 
 
 def _pre_tokenizer(data: Metadata) -> _PreTokenizer:
-    name = data.text("tokenizer.ggml.pre", "gpt-2")
+    name = data.text("tokenizer.ggml.pre", "default")
     known = _pre_tokenizers()
     try:
-        return known["gpt-2" if name == "default" else name]
+        return known[name]
     except KeyError as error:
         names = ", ".join(known)
         raise data.malformed(f"its pre-tokenizer {name!r} is not known; known are {names}") from error

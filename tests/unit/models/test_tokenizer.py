@@ -13,9 +13,12 @@ from llguidance import LLTokenizer
 
 from parrotserve.errors import MalformedModel
 from parrotserve.models.files import ModelFiles
+from parrotserve.models.gguf_file import GgufFile
+from parrotserve.models.metadata import Metadata
 from parrotserve.models.tokenizer import Tokenizer, load_tokenizer
+from parrotserve.models.tokenizer_parts import gguf_parts
 
-GOLDEN = Path(__file__).resolve().parents[2] / "data" / "golden" / "tokenizer.json"
+GOLDEN = Path(__file__).resolve().parents[2] / "data" / "golden"
 
 any_text = st.text(st.characters(codec="utf-8"), max_size=60)
 
@@ -27,13 +30,27 @@ def tiny(tiny_gguf: ModelFiles) -> Tokenizer:
 
 @pytest.mark.model
 def test_tokens_equal_the_model_s_own_for_1000_texts(tokenizer: Tokenizer):
-    entries = json.loads(GOLDEN.read_text(encoding="utf-8"))["texts"]
+    entries = json.loads((GOLDEN / "tokenizer.json").read_text(encoding="utf-8"))["texts"]
     assert len({entry["text"] for entry in entries}) > 950
     for entry in entries:
         text = entry["text"]
         assert tokenizer.encode(text) == entry["ids"], text
         assert tokenizer.encode(text, special=True) == entry.get("special", entry["ids"]), text
         assert tokenizer.decode(entry["ids"], special=True) == text
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("pre", ["default", "gpt-2", "llama-bpe", "qwen2", "tekken"])
+def test_other_models_part_texts_into_words_as_llama_cpp_does(pre: str, smollm: ModelFiles):
+    texts = json.loads((GOLDEN / "tokenizer.json").read_text(encoding="utf-8"))["texts"]
+    expected = json.loads((GOLDEN / "pre_tokenizers.json").read_text(encoding="utf-8"))[pre]
+    keys = ("model", "tokens", "token_type", "merges", "bos_token_id", "eos_token_id")
+    metadata = GgufFile(smollm.path).metadata
+    values = {f"tokenizer.ggml.{key}": metadata.raw(f"tokenizer.ggml.{key}") for key in keys}
+    tokenizer = Tokenizer(gguf_parts(Metadata(values | {"tokenizer.ggml.pre": pre}, smollm.path)))
+    assert len(expected) == 100
+    for entry, ids in zip(texts[:: len(texts) // len(expected)], expected, strict=True):
+        assert tokenizer.encode(entry["text"]) == ids, entry["text"]
 
 
 @pytest.mark.model
@@ -202,7 +219,7 @@ def test_words_are_split_as_each_pre_tokenizer_says(pre: str, pieces: list[str],
     ("extra", "words"),
     [
         ({"tokenizer.ggml.model": "llama"}, "of the kind 'llama'; supported is 'gpt2'"),
-        ({"tokenizer.ggml.pre": "unheard-of"}, "pre-tokenizer 'unheard-of' is not known; known are gpt-2, smollm"),
+        ({"tokenizer.ggml.pre": "unheard-of"}, "pre-tokenizer 'unheard-of' is not known; known are default, gpt-2, smollm"),
         ({"tokenizer.ggml.eos_token_id": 9999}, "eos_token_id is 9999, but there are"),
     ],
 )

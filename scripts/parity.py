@@ -1,0 +1,157 @@
+"""Compares the native engine's greedy tokens with those that transformers gave (tests/data/golden/greedy.json).
+
+A token may differ only where the likeliest two were closer than `CLOSE` there. After a difference the sequence
+goes on from the expected tokens, so that every step of every prompt is compared.
+"""
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypedDict
+
+from parrotserve.engines.base import EndStatus, Fill, Generate, Open, SegmentFinished, SequenceEnded
+from parrotserve.engines.native.build import build_engine
+from parrotserve.engines.native.loop import NativeCore
+from parrotserve.engines.native.settings import BackendName, Launch, NativeSettings
+from parrotserve.ids import RequestId, new_id
+from parrotserve.models.files import ModelFiles
+from parrotserve.sampling import Sampling
+
+GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "data" / "golden" / "greedy.json"
+CLOSE = 1e-3
+BATCH = 16
+
+
+class Entry(TypedDict):
+    """One prompt, its greedy tokens, and by how much each was likelier than the next."""
+
+    prompt: list[int]
+    tokens: list[int]
+    gaps: list[float]
+
+
+class Golden(TypedDict):
+    """What golden.py wrote."""
+
+    shared: list[int]
+    alone: list[Entry]
+    behind_shared: list[Entry]
+
+
+class Setting(StrEnum):
+    """In what company prompts run."""
+
+    ALONE = "alone"
+    MIXED = "in a mixed batch of 16"
+    SHARING = "behind a shared prefix of 500 tokens, in a batch of 16"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A step at which the engine took another token."""
+
+    prompt: int
+    step: int
+    expected: int
+    found: int
+    gap: float
+
+    @property
+    def allowed(self) -> bool:
+        """Whether rounding explains it."""
+        return self.gap < CLOSE
+
+    def __str__(self) -> str:
+        verdict = "a near tie" if self.allowed else "NOT a near tie"
+        return f"prompt {self.prompt}, step {self.step}: {self.found}, not {self.expected}; gap {self.gap}: {verdict}"
+
+
+def read_golden() -> Golden:
+    """The committed expectations."""
+    return json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def reference_engine(files: ModelFiles) -> NativeCore:
+    """The engine's loop on its float32 backend, in this process."""
+    settings = NativeSettings(backend=BackendName.REFERENCE)
+    launch = Launch(model=files.name, path=str(files.path), format=files.format, settings=settings)
+    return build_engine(launch)[1]
+
+
+def compare(core: NativeCore, golden: Golden, setting: Setting) -> list[Difference]:
+    """All differences of one setting's prompts. Raises RuntimeError where a sequence fails."""
+    if setting is Setting.SHARING:
+        return _Comparison(core, golden["behind_shared"], shared=golden["shared"]).run(BATCH)
+    return _Comparison(core, golden["alone"]).run(BATCH if setting is Setting.MIXED else 1)
+
+
+class _Comparison:
+    def __init__(self, core: NativeCore, entries: Sequence[Entry], shared: Sequence[int] = ()) -> None:
+        self._core = core
+        self._entries = entries
+        self._shared = tuple(shared)
+        self._id = new_id("comparison")  # an engine runs each (sequence, epoch) once
+        self._differences: list[Difference] = []
+        self._compared: dict[int, int] = {}
+        """How many steps of each prompt are compared so far."""
+
+    def run(self, batch: int) -> list[Difference]:
+        waiting = deque(range(len(self._entries)))
+        open_now: set[int] = set()
+        while waiting or open_now:
+            while waiting and len(open_now) < batch:
+                open_now.add(waiting[0])
+                self._open(waiting.popleft())
+            for event in self._core.step():
+                if isinstance(event, SegmentFinished):
+                    self._compare(_prompt(event.sequence), event.tokens)
+                elif isinstance(event, SequenceEnded):
+                    prompt = _prompt(event.sequence)
+                    if event.status is not EndStatus.DONE:
+                        raise RuntimeError(f"Prompt {prompt} ended as {event.status}: {event.error}")
+                    open_now.discard(prompt)
+                    if self._compared[prompt] < len(self._entries[prompt]["tokens"]):
+                        waiting.appendleft(prompt)
+        return self._differences
+
+    def _open(self, prompt: int) -> None:
+        entry = self._entries[prompt]
+        done = self._compared.get(prompt, 0)
+        sampling = Sampling(max_tokens=len(entry["tokens"]), ignore_eos=True)
+        fills = [Fill(tokens=self._shared)] if self._shared else []
+        # Salts part what is to run as if alone; an epoch of its own lets a prompt go on after a difference.
+        self._core.handle(
+            Open(
+                sequence=RequestId(f"{self._id}:{prompt}"),
+                epoch=done + 1,
+                segments=(
+                    *fills,
+                    Fill(tokens=tuple(entry["prompt"])),
+                    Generate(sampling=sampling, delivered=tuple(entry["tokens"][:done])),
+                ),
+                salt=self._id if self._shared else f"{self._id}:{prompt}",
+            )
+        )
+
+    def _compare(self, prompt: int, tokens: Sequence[int]) -> None:
+        entry = self._entries[prompt]
+        for step, (expected, found) in enumerate(zip(entry["tokens"], tokens, strict=True)):
+            if found != expected:
+                self._differences.append(Difference(prompt, step, expected, found, entry["gaps"][step]))
+                self._compared[prompt] = step + 1
+                return
+        self._compared[prompt] = len(tokens)
+
+
+def _prompt(sequence: RequestId) -> int:
+    return int(sequence.rpartition(":")[2])
+
+
+def describe(setting: Setting, golden: Golden, differences: Sequence[Difference]) -> str:
+    """The result of one setting, for people."""
+    prompts = len(golden["behind_shared" if setting is Setting.SHARING else "alone"])
+    lines = [f"{prompts} prompts {setting}: {len(differences)} differences", *map(str, differences)]
+    return "\n  ".join(lines)
