@@ -78,3 +78,11 @@ def test_an_error_of_the_client_itself_needs_no_revocation():
     world = World()
     world.submit(calls=["check: -> ok"])
     assert only(world.answer("check", error="no"), RevokeCall) == []
+
+
+def test_a_call_that_is_cancelled_stops_its_clock():
+    world = World()
+    world.submit(calls=[call("check: -> ok", timeout=5.0)])
+    world.touch(attached=1)
+    world.cancel("ok")
+    assert world.machine.next_deadline() is None

@@ -312,7 +312,7 @@ def not_run(variable: Any) -> bool:
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=50)
+TestAnyOrder.settings = settings(stateful_step_count=40)
 
 
 def test_the_same_events_give_the_same_decisions():
