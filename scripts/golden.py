@@ -25,6 +25,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from golden_corpus import Corpus
+from golden_families import family_logits
 from golden_vocabulary import write_vocabulary
 from parity import Entry, Golden, Setting, compare, describe, read_golden, reference_engine
 from transformers import AutoModelForCausalLM
@@ -72,6 +73,7 @@ def write(path: Path) -> None:
         save("pre_tokenizers.json", {"versions": versions()}, pre_tokenized(path, texts[:: TEXTS // PRE_TOKENIZED]))
         prompts = draw_prompts(corpus, encode)
         shared, tails = draw_sharers(corpus, encode)
+    save("families.json", {"versions": versions()}, {"models": family_logits()})
     model = load_transformers(path)
     alone = [{"prompt": prompt, **greedy(model, prompt)} for prompt in prompts]
     behind = [{"prompt": tail, **greedy(model, shared + tail)} for tail in tails]

@@ -14,6 +14,8 @@ from parrotserve.models.template_source import tokenizer_config
 
 __all__ = ["Family", "ModelConfig", "RopeKind", "RopeScaling", "load_config"]
 
+_QWEN3_HEAD_DIM = 128
+"""What its configurations leave out means, whatever the sizes."""
 _PLAIN_ROPE = ("default", "none", "")
 
 
@@ -91,7 +93,7 @@ def folder_config(files: ModelFiles) -> ModelConfig:
         hidden=hidden,
         heads=heads,
         kv_heads=data.integer("num_key_value_heads", heads),
-        head_dim=data.integer("head_dim", hidden // max(heads, 1)),
+        head_dim=data.integer("head_dim", _QWEN3_HEAD_DIM if family is Family.QWEN3 else hidden // max(heads, 1)),
         intermediate=data.integer("intermediate_size"),
         vocabulary=data.integer("vocab_size"),
         context_length=_folder_context(data),

@@ -62,7 +62,7 @@ def test_the_default_model(smollm: ModelFiles):
 def test_families_differ_in_their_flags(family: str, tensors: dict[str, bool], tmp_path: Path):
     weights = tiny_models.weights(**tensors)
     from_gguf = load_config(tiny_models.write_gguf(tmp_path / "a.gguf", architecture=family, tensors=weights))
-    tied = {"tie_word_embeddings": "tied" not in tensors}
+    tied = {"tie_word_embeddings": "tied" not in tensors, "head_dim": tiny_models.HEAD_DIM}
     files = tiny_models.write_folder(tmp_path / "a", tensors=weights, config={"model_type": family} | tied)
     from_folder = load_config(files)
     for config in (from_gguf, from_folder):

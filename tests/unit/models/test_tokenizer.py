@@ -219,7 +219,10 @@ def test_words_are_split_as_each_pre_tokenizer_says(pre: str, pieces: list[str],
     ("extra", "words"),
     [
         ({"tokenizer.ggml.model": "llama"}, "of the kind 'llama'; supported is 'gpt2'"),
-        ({"tokenizer.ggml.pre": "unheard-of"}, "pre-tokenizer 'unheard-of' is not known; known are default, gpt-2, smollm"),
+        (
+            {"tokenizer.ggml.pre": "unheard-of"},
+            "pre-tokenizer 'unheard-of' is not known; known are default, gpt-2, smollm",
+        ),
         ({"tokenizer.ggml.eos_token_id": 9999}, "eos_token_id is 9999, but there are"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -159,6 +160,13 @@ def write_folder(
     )
     save_file(dict(weights() if tensors is None else tensors), folder / "model.safetensors")
     return ModelFiles("tiny", folder, ModelFormat.SAFETENSORS)
+
+
+def write_case(folder: Path, case: Mapping[str, Any]) -> ModelFiles:
+    """The folder of one model of tests/data/golden/families.json."""
+    made = {name: bool(case[name]) for name in ("biased", "normed", "tied") if name in case}
+    config = {"tie_word_embeddings": made.get("tied", True)} | case.get("config", {})
+    return write_folder(folder, tensors=weights(**made), config=config)
 
 
 def hf_config() -> dict[str, object]:
