@@ -112,6 +112,11 @@ class TestHttp:
                 event.keys() == example.keys() and event.get("variable") == example.get("variable") for event in events
             )
 
+    def test_a_broken_stream_goes_on_as_shown(self, client: httpx.Client):
+        client.post("/v1/submit", json=json.loads(blocks(self.PAGE, "json")[0]))
+        answer = client.get("/v1/sessions/s-1/variables/v-test/stream", headers={"Last-Event-ID": "5"})
+        assert answer.text.strip() == blocks(self.PAGE, "text")[0].strip()
+
     def test_the_error_is_as_shown(self, client: httpx.Client):
         assert client.get("/v1/sessions/nope").json() == json.loads(blocks(self.PAGE, "json")[1])
 
@@ -127,6 +132,11 @@ class TestHttp:
         table = self.PAGE.read_text("utf-8").split("| status | codes")[1]
         codes = set(re.findall(r"`([a-z_]+)`", table)) - {"failure", "error"}
         assert codes - set(ParrotError.by_code) == {"invalid_request"}
+
+    def test_every_code_is_listed_with_its_status(self):
+        rows = dict(re.findall(r"^\| (\d{3}) \| (.*) \|$", self.PAGE.read_text("utf-8"), re.MULTILINE))
+        missing = [code for code, kind in ParrotError.by_code.items() if f"`{code}`" not in rows[str(kind.status)]]
+        assert not missing
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
