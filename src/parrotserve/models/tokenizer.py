@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
+from tokenizers import Encoding
 from tokenizers import Tokenizer as Core
 
 from parrotserve.models.files import ModelFiles
@@ -45,11 +46,14 @@ class Tokenizer:
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """The tokens of a text, taken alone. `special` recognises control tokens that it spells."""
+        return self._encoding(text, special=special).ids
+
+    def _encoding(self, text: str, *, special: bool = False) -> Encoding:
         core = self._core if special else self._literal
         try:
-            return core.encode(text, add_special_tokens=False).ids
+            return core.encode(text, add_special_tokens=False)
         except TypeError:  # what the package says of lone surrogates, which are no Unicode text
-            return core.encode(_without_surrogates(text), add_special_tokens=False).ids
+            return core.encode(_without_surrogates(text), add_special_tokens=False)
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """The text of tokens; broken UTF-8 becomes U+FFFD. `special` shows control tokens, otherwise left out."""
@@ -68,13 +72,13 @@ class Tokenizer:
     def truncate(self, text: str, tokens: int) -> str:
         """The beginning of `text` that is at most `tokens` tokens, cut at a character, and that one more
         character would make too long."""
-        ids = self.encode(text)
-        if len(ids) <= tokens:
+        offsets = self._encoding(text).offsets
+        if len(offsets) <= tokens:
             return text
-        end = len(b"".join(map(self.token_bytes, ids[:tokens])).decode("utf-8", errors="ignore"))
+        end, limit = offsets[tokens]  # of the first token that is too many: a part of it may fit as another token
         while end > 0 and self.count(text[:end]) > tokens:
             end -= 1
-        while self.count(text[: end + 1]) <= tokens:
+        while end < limit and self.count(text[: end + 1]) <= tokens:
             end += 1
         return text[:end]
 

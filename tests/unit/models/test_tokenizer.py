@@ -150,6 +150,16 @@ def test_truncation_cuts_at_characters(tokenizer: Tokenizer):
     assert tokenizer.truncate("hello wörld 🎉🎉 12345", 7) == "hello wörld 🎉"
 
 
+@pytest.mark.model
+def test_truncation_is_quick_on_any_text(tokenizer: Tokenizer):
+    # Neither characters that are no tokens nor a word without end make it try every length.
+    dropped = "hello" + "\x04" * 50_000 + "world"
+    assert tokenizer.truncate(dropped, 1) == "hello" + "\x04" * 50_000
+    assert tokenizer.truncate(dropped, 0) == ""
+    for endless in ("a" * 50_000, " " * 50_000, "🎉" * 20_000):
+        assert 98 <= tokenizer.count(tokenizer.truncate(endless, 100)) <= 100
+
+
 def test_threads_share_one_tokenizer(tiny: Tokenizer):
     text = "hello <|im_end|> hello"
     expected = {special: tiny.encode(text, special=special) for special in (False, True)}
