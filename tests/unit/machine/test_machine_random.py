@@ -3,6 +3,7 @@
 import pickle
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -311,7 +312,7 @@ def not_run(variable: Any) -> bool:
     return variable.state == "producing" and variable.producer.state == "waiting"
 
 
-TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder = pytest.mark.timeout(900)(AnyOrder.TestCase)  # minutes, where the long profile searches
 TestAnyOrder.settings = settings(stateful_step_count=40)
 
 
