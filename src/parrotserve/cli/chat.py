@@ -63,13 +63,13 @@ def chat(
         if console.is_terminal:
             console.print("Starting ...", style="dim", end="\r")
         background().call(connection.opened())
-        console.print(WELCOME, style="dim", soft_wrap=True)
+        console.print(WELCOME, style="dim")
         talk = begin()
         while (text := _read()) is not None:
             if text == "/reset":
                 talk = begin()
             elif text.startswith("/"):
-                console.print(f"There is no command {text}. {WELCOME}", style="yellow", soft_wrap=True)
+                console.print(f"There is no command {text}. {WELCOME}", style="yellow")
             elif text:
                 _answer(talk, text, console)
 

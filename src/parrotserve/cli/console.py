@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
@@ -23,13 +23,17 @@ _PICTURES = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0
 
 def standard_output() -> Console:
     """A console on stdout as it is now, which leaves text as it is: no markup, no highlighting."""
-    width = None if sys.stdout.isatty() else _BOUNDLESS
-    return Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+    return _console(sys.stdout)
 
 
 def standard_error() -> Console:
     """The same on stderr."""
-    return Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
+    return _console(sys.stderr)
+
+
+def _console(stream: TextIO) -> Console:
+    width = None if stream.isatty() else _BOUNDLESS
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
 def harmless(text: str) -> str:
@@ -40,7 +44,7 @@ def harmless(text: str) -> str:
 def complain(message: str) -> None:
     """One red line on stderr."""
     line = " ".join(harmless(message).split())
-    standard_error().print(Text.assemble(("Error: ", "bold red"), (line, "red")), soft_wrap=True)
+    standard_error().print(Text.assemble(("Error: ", "bold red"), (line, "red")))
 
 
 Command = Callable[..., None]

@@ -19,4 +19,4 @@ def pull(name: Annotated[str, typer.Argument(help="A model of `parrot models`.")
 
     with PullBar() as bar:
         path = fetch(name, progress=bar)
-    standard_output().print(f"{name} is in {path}", soft_wrap=True)
+    standard_output().print(f"{name} is in {path}")

@@ -106,5 +106,5 @@ def _tell(outcome: _Outcome, transport: "WatchedTransport", *, quiet: bool) -> N
         console.out(raw(outcome.result))
         return
     result = told(outcome.result, transport.variables.values())
-    console.print(harmless(f"{outcome.function}() returned{result}"), style="bold", soft_wrap=True)
-    console.print(figures_line(outcome.figures, outcome.seconds), style="dim", soft_wrap=True)
+    console.print(harmless(f"{outcome.function}() returned{result}"), style="bold")
+    console.print(figures_line(outcome.figures, outcome.seconds), style="dim")

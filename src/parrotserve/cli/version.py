@@ -17,10 +17,10 @@ def version() -> None:
 
     features = cpu_features()
     console = standard_output()
-    console.print(version_line(), soft_wrap=True)
-    console.print(f"Python {platform.python_version()} on {platform.platform()}", soft_wrap=True)
-    console.print(f"CPU {platform.machine()}: {_told(features)}", soft_wrap=True)
-    console.print(f"Backend {_backend()}", soft_wrap=True)
+    console.print(version_line())
+    console.print(f"Python {platform.python_version()} on {platform.platform()}")
+    console.print(f"CPU {platform.machine()}: {_told(features)}")
+    console.print(f"Backend {_backend()}")
 
 
 def version_line() -> str:
