@@ -60,13 +60,17 @@ def open_socket(host: str, port: int) -> socket.socket:
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             message = f"Port {port} of {host} is in use by another program. Stop it, or choose another with --port."
         else:
             message = f"Cannot listen on port {port} of {host}: {error.strerror or error}."
         raise ServiceUnavailable(message) from error
+    # Connections inherit it. asyncio sets it only on sockets made with an explicit protocol number, which these are
+    # not, and without it every short answer waits some 40 ms for the client's delayed acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 async def _run(service: Service, listener: socket.socket, announce: Callable[[str], None]) -> None:

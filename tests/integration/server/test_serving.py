@@ -166,3 +166,12 @@ def test_a_signal_ends_the_server_cleanly(number: signal.Signals):
         process.send_signal(number)
         assert process.wait(timeout=30) == 0
         assert process.stderr.read() == ""
+
+
+def test_short_answers_do_not_wait_for_an_acknowledgement():
+    with (
+        open_socket("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as served,
+    ):
+        assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
