@@ -11,7 +11,7 @@ import pytest
 from parrotserve.engines.native.loop import NativeCore
 from parrotserve.models.registry import DEFAULT_MODEL, resolve
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
