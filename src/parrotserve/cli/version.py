@@ -36,10 +36,10 @@ def _told(features: tuple[str, ...] | None) -> str:
 
 def _backend() -> str:
     """What `auto` chooses here, and why."""
-    from parrotserve.engines.native.kernels import measured_variants
+    from parrotserve.engines.native.kernels import chosen_variant, measured_variants
 
     speeds = measured_variants()
     if not speeds:
         return "reference: the compiled extension is missing"
     measured = ", ".join(f"{variant} {speed:.0f}" for variant, speed in speeds.items())
-    return f"kernels, variant {next(iter(speeds))}: the fastest here (GFLOP/s on one core: {measured})"
+    return f"kernels, variant {chosen_variant()} (GFLOP/s on one core: {measured})"

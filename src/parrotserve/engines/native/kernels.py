@@ -21,6 +21,8 @@ PAGE_TOKENS = 16
 BLOCK_TOKENS = 256
 """Shared spans begin and end at multiples of this."""
 
+CLEARLY_FASTER = 1.25
+
 
 def variants() -> tuple[str, ...]:
     """Instruction-set variants that run here, newest first; none where the extension was not built."""
@@ -29,14 +31,22 @@ def variants() -> tuple[str, ...]:
 
 @functools.cache
 def measured_variants() -> dict[str, float]:
-    """GFLOP/s on one core of every variant that runs here, fastest first; takes some milliseconds, once.
+    """GFLOP/s on one core of every variant that runs here, in the order of `variants`; some milliseconds, once."""
+    return {variant: _kernels.measure(variant) for variant in variants()} if _kernels is not None else {}
 
-    Measured, because the newest instructions are not the fastest on every CPU that has them.
+
+@functools.cache
+def chosen_variant() -> str | None:
+    """The variant to use: the newest, unless an older one is clearly faster; None where there is none.
+
+    Measured, because the newest instructions are not the fastest on every CPU that has them. The margin keeps the
+    choice the same from start to start, for variants differ in rounding, and so, at near ties, in text.
     """
-    if _kernels is None:
-        return {}
-    speeds = {variant: _kernels.measure(variant) for variant in variants()}
-    return dict(sorted(speeds.items(), key=lambda pair: -pair[1]))
+    chosen: str | None = None
+    for variant, speed in measured_variants().items():
+        if chosen is None or speed > CLEARLY_FASTER * measured_variants()[chosen]:
+            chosen = variant
+    return chosen
 
 
 class KernelsBackend:
@@ -58,7 +68,7 @@ class KernelsBackend:
             raise RuntimeError("The kernels extension was not built.")
         self._logits = np.empty((0, config.vocabulary), dtype=np.float32)
         self._decoder = _kernels.Decoder(
-            variant or next(iter(measured_variants())),
+            variant or chosen_variant() or "",
             layers=config.layers,
             hidden=config.hidden,
             heads=config.heads,
