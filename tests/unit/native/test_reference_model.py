@@ -45,12 +45,14 @@ def greedy(backend: ReferenceBackend, prompts: list[list[int]], count: int, *, g
 
 
 @pytest.mark.model
+@pytest.mark.timeout(600)
 def test_it_knows_the_capital_of_france(backend: ReferenceBackend, tokenizer: Tokenizer):
     (answer,) = greedy(backend, [tokenizer.encode("The capital of France is")], 8)
     assert " Paris" in tokenizer.decode(answer)
 
 
 @pytest.mark.model
+@pytest.mark.timeout(600)
 def test_sharing_a_prefix_and_a_batch_does_not_change_what_it_says(backend: ReferenceBackend, tokenizer: Tokenizer):
     facts = "Here are some facts about countries, each with its capital and what is eaten there. " * 2
     countries = ["France", "Italy", "Japan"]
