@@ -105,6 +105,6 @@ def _tell(outcome: _Outcome, transport: "WatchedTransport", *, quiet: bool) -> N
     if quiet:
         console.out(raw(outcome.result))
         return
-    result = told(outcome.result, transport.variables.values())
+    result = told(outcome.result, tuple(transport.variables.values()))
     console.print(harmless(f"{outcome.function}() returned{result}"), style="bold")
     console.print(figures_line(outcome.figures, outcome.seconds), style="dim")

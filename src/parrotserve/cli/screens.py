@@ -117,7 +117,7 @@ class LineScreen:
     ) -> None:
         """Lines that were never completed are shown as far as they came; what comes later is not."""
         self._stack.close()
-        for watched, rest in self._unfinished.values():
+        for watched, rest in tuple(self._unfinished.values()):  # text may still come, on another thread
             if rest:
                 self._line(watched, "|", rest)
         self._down = True

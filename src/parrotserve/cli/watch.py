@@ -112,7 +112,7 @@ class WatchedTransport:
     async def figures(self) -> Figures:
         """What all sessions so far have used."""
         total = Figures(**{name: getattr(self._ended, name) for name in Figures.__slots__})
-        for session in self._sessions:
+        for session in tuple(self._sessions):
             with contextlib.suppress(ParrotError):
                 total.add(await self.inner.session_view(session))
         return total
