@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parrotserve.errors import DeclarationError
+from parrotserve.switches import Switches
 
 DEFAULT_MODEL = "default"
 """The registry's own default; a service with nothing configured serves it."""
@@ -44,6 +45,8 @@ class ServiceConfig:
     """Most prompt tokens that an engine prefills in one step; None lets the engine choose."""
     threads: int | None = None
     """Threads of each engine; None lets the engine choose."""
+    without: tuple[str, ...] = ()
+    """Optimisations that are turned off, by the names of `Switches`; `all` for all of them."""
     max_lease_seconds: float = 86_400.0
     """The longest lease that a session gets, whatever it asks for."""
     host: str = "127.0.0.1"
@@ -60,9 +63,15 @@ class ServiceConfig:
         _require(self.kv_memory is None or self.kv_memory >= _MIB, "kv_memory", "must be at least 1MiB")
         _require(self.prefill_chunk is None or self.prefill_chunk >= 1, "prefill_chunk", "must be at least 1")
         _require(self.threads is None or self.threads >= 1, "threads", "must be at least 1")
+        Switches.without(self.without)
         _require(self.max_lease_seconds > 0, "max_lease_seconds", "must be above 0")
         _require(0 <= self.port <= 65_535, "port", "must be between 0 and 65535")
         _require(self.max_body_bytes >= 1024, "max_body_bytes", "must be at least 1KiB")
+
+    @property
+    def switches(self) -> Switches:
+        """Which optimisations are on."""
+        return Switches.without(self.without)
 
     @classmethod
     def load(cls, *, environment: Mapping[str, str] | None = None, **flags: Any) -> "ServiceConfig":
@@ -98,6 +107,11 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * base ** " KMGT".index(match[2] or " "))
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Names from a list with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def _require(good: bool, name: str, rule: str) -> None:
     if not good:
         raise DeclarationError(f"{name} {rule}.", setting=name)
@@ -108,10 +122,6 @@ def _unknown(variable: str) -> DeclarationError:
     close = difflib.get_close_matches(variable.upper(), known, n=1)
     hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(sorted(known))}."
     return DeclarationError(f"There is no setting {variable}. {hint}", setting=variable)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _whole(text: str) -> int:
@@ -137,13 +147,14 @@ def _switch(text: str) -> bool:
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
-    "models": _names,
+    "models": parse_names,
     "engines": _whole,
     "on_demand": _switch,
     "backend": str,
     "kv_memory": parse_size,
     "prefill_chunk": _whole,
     "threads": _whole,
+    "without": parse_names,
     "max_lease_seconds": _seconds,
     "host": str,
     "port": _whole,

@@ -37,8 +37,10 @@ from parrotserve.graph.snapshots import SessionSnapshot, VariableSnapshot, pictu
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import plan_submit
 from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId
-from parrotserve.scheduler.scheduler import Scheduler
+from parrotserve.scheduler.base import Scheduler
+from parrotserve.scheduler.naive import NaiveScheduler
 from parrotserve.scheduler.slots import EngineSnapshot
+from parrotserve.switches import Switches
 
 
 class Machine:
@@ -49,10 +51,11 @@ class Machine:
     waits for one that is settled finds it by `variable_state`.
     """
 
-    def __init__(self, *, models: Iterable[str] = ()) -> None:
+    def __init__(self, *, models: Iterable[str] = (), switches: Switches = Switches()) -> None:
         self.graph = Graph()
         """To be read only."""
-        self._scheduler = Scheduler()
+        self._switches = switches
+        self._scheduler: Scheduler = NaiveScheduler()
         self._models = set(models)
 
     def handle(self, event: Event, now: float) -> list[Decision]:
@@ -243,7 +246,7 @@ class Machine:
         rewired = set(changes.rewired)
         results = dict.fromkeys(changes.asked)
         results |= dict.fromkeys(output for one in changes.rewired for output in one.outputs if output.urgent)
-        objectives = deduce(results, rewired) if results else {}
+        objectives = deduce(results, rewired) if results and self._switches.objectives else {}
         for request, objective in objectives.items():
             request.objective = objective
         for request in {**objectives, **changes.streams}:

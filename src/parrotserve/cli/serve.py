@@ -27,6 +27,14 @@ def _size(text: str) -> int:
 _BY_ENGINE = "chosen by the engine"
 
 
+Without = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SWITCHES", help="Optimisations to turn off, as prefix,groups; all for all.", show_default="none"
+    ),
+]
+
+
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[
@@ -52,6 +60,7 @@ def serve(
         typer.Option(help="Most prompt tokens that an engine reads in one step.", show_default=_BY_ENGINE),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of each engine.", show_default=_BY_ENGINE)] = None,
+    without: Without = None,
     log_level: Annotated[LogLevel, typer.Option(help="What is logged on standard error.")] = LogLevel.WARNING,
 ) -> None:
     """Serve programs over HTTP, until Ctrl-C.
@@ -67,7 +76,7 @@ def serve(
     """
     import logging
 
-    from parrotserve.config import ServiceConfig
+    from parrotserve.config import ServiceConfig, parse_names
     from parrotserve.embedded import PullBar
     from parrotserve.server.run import serve as run_server
 
@@ -81,6 +90,7 @@ def serve(
         kv_memory=kv_memory,
         prefill_chunk=prefill_chunk,
         threads=threads,
+        without=parse_names(without) if without else None,
     )
     with PullBar() as bar:
         run_server(config, progress=bar)

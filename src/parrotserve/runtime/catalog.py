@@ -76,4 +76,6 @@ def _native_settings(config: ServiceConfig) -> NativeSettings:
         kv_bytes=config.kv_memory,
         prefill_chunk=config.prefill_chunk or DEFAULT_PREFILL_CHUNK,
         threads=config.threads,
+        share=config.switches.sharing,
+        group=config.switches.attention,
     )

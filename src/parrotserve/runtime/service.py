@@ -62,7 +62,7 @@ class Service:
 
     def __init__(self, config: ServiceConfig, *, load: Loader = load_model, policy: KeeperPolicy | None = None) -> None:
         self.config = config
-        self._driver = Driver(Machine())
+        self._driver = Driver(Machine(switches=config.switches))
         self._metrics = Metrics(engines=self.engines, sessions=lambda: len(self._driver.machine.graph.sessions))
         policy = policy or KeeperPolicy()
         self._fleet = Fleet(config, self._driver, self._metrics, load=load, policy=policy)

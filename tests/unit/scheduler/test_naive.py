@@ -2,16 +2,16 @@
 
 from parrotserve.graph.events import EngineJoined, NewRequest
 from parrotserve.graph.objects import Request, Session, Times
-from parrotserve.scheduler.scheduler import Scheduler
+from parrotserve.scheduler.naive import NaiveScheduler
 
 SESSION = Session(id="s", tenant="t", lease_seconds=1.0, began=0.0)
 
 
-def join(scheduler: Scheduler, engine: str, *, places: int = 4, model: str = "m") -> None:
+def join(scheduler: NaiveScheduler, engine: str, *, places: int = 4, model: str = "m") -> None:
     scheduler.join(EngineJoined(engine=engine, model=model, context_length=1, cache_tokens=1, credits=places))
 
 
-def queue(scheduler: Scheduler, *names: str, model: str = "m") -> list[Request]:
+def queue(scheduler: NaiveScheduler, *names: str, model: str = "m") -> list[Request]:
     """Requests that arrive in this order; a number in a name is its arrival."""
     made = []
     for name in names:
@@ -23,12 +23,12 @@ def queue(scheduler: Scheduler, *names: str, model: str = "m") -> list[Request]:
     return made
 
 
-def placed(scheduler: Scheduler) -> list[tuple[str, str]]:
+def placed(scheduler: NaiveScheduler) -> list[tuple[str, str]]:
     return [(request.id, engine) for request, engine in scheduler.place()]
 
 
 def test_requests_go_in_order_of_arrival_and_not_of_readiness():
-    scheduler = Scheduler()
+    scheduler = NaiveScheduler()
     queue(scheduler, "r3", "r1", "r2")
     join(scheduler, "e", places=2)
     assert placed(scheduler) == [("r1", "e"), ("r2", "e")]
@@ -37,7 +37,7 @@ def test_requests_go_in_order_of_arrival_and_not_of_readiness():
 
 
 def test_they_go_to_the_least_loaded_engine():
-    scheduler = Scheduler()
+    scheduler = NaiveScheduler()
     join(scheduler, "e")
     join(scheduler, "f")
     queue(scheduler, "r1", "r2", "r3")
@@ -49,7 +49,7 @@ def test_they_go_to_the_least_loaded_engine():
 
 
 def test_an_engine_without_credits_gets_nothing_though_it_has_least():
-    scheduler = Scheduler()
+    scheduler = NaiveScheduler()
     join(scheduler, "small", places=1)
     join(scheduler, "big", places=9)
     queue(scheduler, "r1", "r2", "r3", "r4")
@@ -57,7 +57,7 @@ def test_an_engine_without_credits_gets_nothing_though_it_has_least():
 
 
 def test_only_an_engine_of_the_model_will_do():
-    scheduler = Scheduler()
+    scheduler = NaiveScheduler()
     join(scheduler, "e", model="other")
     queue(scheduler, "r1")
     assert placed(scheduler) == []
@@ -66,7 +66,7 @@ def test_only_an_engine_of_the_model_will_do():
 
 
 def test_one_model_does_not_hold_up_another():
-    scheduler = Scheduler()
+    scheduler = NaiveScheduler()
     join(scheduler, "e", places=1)
     queue(scheduler, "r1", "r2")
     queue(scheduler, "r3", model="other")
@@ -76,7 +76,7 @@ def test_one_model_does_not_hold_up_another():
 
 
 def test_what_is_taken_back_is_not_placed():
-    scheduler = Scheduler()
+    scheduler = NaiveScheduler()
     first, _ = queue(scheduler, "r1", "r2")
     scheduler.unqueue(first)
     join(scheduler, "e")
@@ -84,7 +84,7 @@ def test_what_is_taken_back_is_not_placed():
 
 
 def test_a_lost_engine_gives_back_what_it_ran():
-    scheduler = Scheduler()
+    scheduler = NaiveScheduler()
     join(scheduler, "e")
     requests = queue(scheduler, "r1", "r2")
     scheduler.place()
@@ -95,7 +95,7 @@ def test_a_lost_engine_gives_back_what_it_ran():
 
 
 def test_a_pass_looks_only_where_something_changed():
-    scheduler = Scheduler()
+    scheduler = NaiveScheduler()
     join(scheduler, "e", places=1)
     queue(scheduler, "r1", "r2")
     assert placed(scheduler) == [("r1", "e")]
@@ -105,7 +105,7 @@ def test_a_pass_looks_only_where_something_changed():
 
 
 def test_engines_can_be_looked_at():
-    scheduler = Scheduler()
+    scheduler = NaiveScheduler()
     join(scheduler, "e", places=2)
     queue(scheduler, "r1")
     scheduler.place()
@@ -115,7 +115,7 @@ def test_engines_can_be_looked_at():
 
 class TestSuspects:
     @staticmethod
-    def suspect(scheduler: Scheduler, name: str) -> Request:
+    def suspect(scheduler: NaiveScheduler, name: str) -> Request:
         (request,) = queue(scheduler, name)
         scheduler.unqueue(request)
         request.deaths = (("x", "died"), ("y", "died"))
@@ -123,7 +123,7 @@ class TestSuspects:
         return request
 
     def test_the_least_loaded_engine_is_emptied_for_one(self):
-        scheduler = Scheduler()
+        scheduler = NaiveScheduler()
         join(scheduler, "e", places=3)
         join(scheduler, "f", places=3)
         queue(scheduler, "r1", "r2", "r3")
@@ -139,14 +139,14 @@ class TestSuspects:
         assert placed(scheduler) == [("r7", "f")]
 
     def test_it_goes_before_others_to_an_engine_that_is_empty(self):
-        scheduler = Scheduler()
+        scheduler = NaiveScheduler()
         queue(scheduler, "r1")
         self.suspect(scheduler, "r2")
         join(scheduler, "e")
         assert placed(scheduler) == [("r2", "e")]
 
     def test_two_are_not_placed_together(self):
-        scheduler = Scheduler()
+        scheduler = NaiveScheduler()
         self.suspect(scheduler, "r1")
         self.suspect(scheduler, "r2")
         join(scheduler, "e")

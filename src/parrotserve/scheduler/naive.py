@@ -1,4 +1,4 @@
-"""The scheduler: requests whose inputs are known go, in order of arrival, to the least loaded engine of their model.
+"""The naive scheduler: order of arrival, least loaded engine. The baseline that ablations compare with.
 
 Order of arrival is that of submission, not of readiness: the later steps of an application do not queue anew behind
 everybody who came after it. A request stays queued until an engine can admit it. A suspect (`Request.suspect`) runs
@@ -13,6 +13,7 @@ from parrotserve.graph.lazy_heap import LazyHeap
 from parrotserve.graph.objects import Request
 from parrotserve.graph.states import ProducerState
 from parrotserve.ids import EngineId, RequestId
+from parrotserve.scheduler.base import Scheduler
 from parrotserve.scheduler.slots import EngineSlot, EngineSnapshot
 
 
@@ -28,8 +29,8 @@ class _Pool:
         return self.suspects if request.suspect else self.waiting
 
 
-class Scheduler:
-    """Queued requests, engines, and who runs where.
+class NaiveScheduler(Scheduler):
+    """Requests whose inputs are known go, in order of arrival, to the least loaded engine of their model.
 
     A pass costs O(placed x (log waiting + engines of the model)), and looks only at models where something changed.
     """
