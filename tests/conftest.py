@@ -18,7 +18,8 @@ KEPT_SETTINGS = {"PARROT_CACHE", "PARROT_INDEX_URL"}
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch):
-    """The developer's own PARROT_URL, PARROT_ENGINES and the like must not steer a test."""
+    """The developer's own PARROT_URL, PARROT_ENGINES, file of settings and the like must not steer a test."""
     for name in os.environ.keys() - KEPT_SETTINGS:
         if name.startswith("PARROT_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("PARROT_CONFIG", os.devnull)

@@ -1,29 +1,57 @@
-"""Settings of a service: one frozen object, filled from flags, then the environment, then defaults.
+"""Settings of a service: one frozen object, filled from flags, then the environment, then a file, then defaults.
 
-A flag wins over the environment, which wins over the default. The variable of a setting is its name in capitals
-behind `PARROT_`: `engines` is `PARROT_ENGINES`. A `PARROT_` variable that nothing reads is refused, so that a typo
-is not a silent default.
+`ServiceConfig` is the one table of them: a new setting is a new field, and its flag, its variable, its key in the
+file and its row in docs/configuration.md follow. What nothing reads is refused in the environment and in the file
+alike, so that a typo is not a silent default.
 """
 
-import dataclasses
 import difflib
 import os
-import re
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from parrotserve.errors import DeclarationError
+from parrotserve.settings import (
+    NAMES,
+    SECONDS,
+    SIZE,
+    SWITCH,
+    TEXT,
+    WHOLE,
+    Group,
+    Rule,
+    above,
+    at_least,
+    between,
+    one_of,
+    setting,
+    settings_of,
+)
 from parrotserve.switches import Switches
 
 DEFAULT_MODEL = "default"
 """The registry's own default; a service with nothing configured serves it."""
 
 BACKENDS = ("auto", "kernels", "reference")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+READ_ELSEWHERE = {
+    "PARROT_URL": "the service that programs use",
+    "PARROT_API_KEY": "the key sent to it",
+    "PARROT_CONFIG": "the file of settings, instead of the one in the user's configuration folder",
+    "PARROT_CACHE": "where pulled models are kept, instead of the user's cache folder",
+    "PARROT_INDEX_URL": "the Python package index that models come from, instead of PyPI",
+}
+"""Variables that are no settings of a service, and what they are."""
 
 _PREFIX = "PARROT_"
-_READ_ELSEWHERE = ("PARROT_URL", "PARROT_API_KEY", "PARROT_CACHE", "PARROT_INDEX_URL")
-
+_FILE_VARIABLE = "PARROT_CONFIG"
+_BY_ENGINE = "chosen by the engine"
 _MIB = 1 << 20
 
 
@@ -31,42 +59,85 @@ _MIB = 1 << 20
 class ServiceConfig:
     """What a service serves, and within which limits. Raises `DeclarationError` for values that make no sense."""
 
-    models: tuple[str, ...] = (DEFAULT_MODEL,)
-    """Names or paths; the first is used by requests that name none."""
-    engines: int = 1
-    """Engines for each model."""
-    on_demand: bool = False
-    """Start engines for other models, if they can be found, when requests name them."""
-    backend: str = "auto"
-    """What computes the engines' steps: `kernels`, `reference`, or `auto`, the first where it is installed."""
-    kv_memory: int | None = None
-    """Bytes of each engine's KV cache; None lets the engine choose."""
-    prefill_chunk: int | None = None
-    """Most prompt tokens that an engine prefills in one step; None lets the engine choose."""
-    threads: int | None = None
-    """Threads of each engine; None lets the engine choose."""
-    without: tuple[str, ...] = ()
-    """Optimisations that are turned off, by the names of `Switches`; `all` for all of them."""
-    max_lease_seconds: float = 86_400.0
-    """The longest lease that a session gets, whatever it asks for."""
-    host: str = "127.0.0.1"
-    port: int = 8000
-    """0 takes a free one."""
-    max_body_bytes: int = 16 * _MIB
-    """Larger HTTP bodies are refused."""
+    models: tuple[str, ...] = setting(
+        (DEFAULT_MODEL,),
+        "Names or paths of models; requests that name none get the first.",
+        kind=NAMES,
+        group=Group.MODELS,
+        flag="--model",
+        rules=(
+            Rule(lambda names: bool(names) and all(names), "must name at least one model"),
+            Rule(lambda names: len(set(names)) == len(names), "must not name a model twice"),
+        ),
+    )
+    engines: int = setting(1, "Engines for each model.", kind=WHOLE, group=Group.MODELS, rules=(between(1, 64),))
+    on_demand: bool = setting(
+        False,
+        "Start engines for other models when requests name them; always on in the embedded service.",
+        kind=SWITCH,
+        group=Group.MODELS,
+    )
+    backend: str = setting(
+        "auto",
+        "What computes the engines' steps; auto is kernels where they are installed, else reference.",
+        kind=TEXT,
+        group=Group.MODELS,
+        rules=(one_of(*BACKENDS),),
+    )
+    kv_memory: int | None = setting(
+        None,
+        "KV cache of each engine, as 512MiB.",
+        kind=SIZE,
+        group=Group.MODELS,
+        rules=(at_least(_MIB, "1MiB"),),
+        unset="an eighth of the machine's memory, at most 1GiB",
+    )
+    prefill_chunk: int | None = setting(
+        None,
+        "Most prompt tokens that an engine prefills in one step.",
+        kind=WHOLE,
+        group=Group.MODELS,
+        rules=(at_least(1),),
+        unset=_BY_ENGINE,
+    )
+    threads: int | None = setting(
+        None, "Threads of each engine.", kind=WHOLE, group=Group.MODELS, rules=(at_least(1),), unset="one a core"
+    )
+    without: tuple[str, ...] = setting(
+        (),
+        "Optimisations to turn off, as prefix,groups; all for all of them.",
+        kind=NAMES,
+        group=Group.SCHEDULING,
+        unset="none",
+    )
+    host: str = setting("127.0.0.1", "Address to listen on; only this machine's own.", kind=TEXT, group=Group.SERVER)
+    port: int = setting(
+        8000, "Port to listen on; 0 takes a free one.", kind=WHOLE, group=Group.SERVER, rules=(between(0, 65_535),)
+    )
+    log_level: str = setting(
+        "warning",
+        "What `parrot serve` logs on standard error; never a prompt.",
+        kind=TEXT,
+        group=Group.SERVER,
+        rules=(one_of(*LOG_LEVELS),),
+    )
+    max_lease_seconds: float = setting(
+        86_400.0,
+        "The longest lease that a session gets, whatever it asks for.",
+        kind=SECONDS,
+        group=Group.LIMITS,
+        rules=(above(0),),
+    )
+    max_body_bytes: int = setting(
+        16 * _MIB, "Larger HTTP bodies are refused.", kind=SIZE, group=Group.LIMITS, rules=(at_least(1024, "1KiB"),)
+    )
 
     def __post_init__(self) -> None:
-        _require(bool(self.models) and all(self.models), "models", "must name at least one model")
-        _require(len(set(self.models)) == len(self.models), "models", "must not name a model twice")
-        _require(1 <= self.engines <= 64, "engines", "must be between 1 and 64")
-        _require(self.backend in BACKENDS, "backend", f"must be one of {', '.join(BACKENDS)}")
-        _require(self.kv_memory is None or self.kv_memory >= _MIB, "kv_memory", "must be at least 1MiB")
-        _require(self.prefill_chunk is None or self.prefill_chunk >= 1, "prefill_chunk", "must be at least 1")
-        _require(self.threads is None or self.threads >= 1, "threads", "must be at least 1")
+        for one in SETTINGS.values():
+            must = one.broken_rule(getattr(self, one.name))
+            if must is not None:
+                raise DeclarationError(f"{one.name} {must}.", setting=one.name)
         Switches.without(self.without)
-        _require(self.max_lease_seconds > 0, "max_lease_seconds", "must be above 0")
-        _require(0 <= self.port <= 65_535, "port", "must be between 0 and 65535")
-        _require(self.max_body_bytes >= 1024, "max_body_bytes", "must be at least 1KiB")
 
     @property
     def switches(self) -> Switches:
@@ -74,90 +145,100 @@ class ServiceConfig:
         return Switches.without(self.without)
 
     @classmethod
-    def load(cls, *, environment: Mapping[str, str] | None = None, **flags: Any) -> "ServiceConfig":
-        """Settings from flags (None: not given), else the environment, else the defaults."""
-        given = read_environment(os.environ if environment is None else environment)
-        return cls(**given | {name: value for name, value in flags.items() if value is not None})
+    def load(
+        cls, *, file: Path | None = None, environment: Mapping[str, str] | None = None, **flags: Any
+    ) -> "ServiceConfig":
+        """Settings from flags (None: not given), else the environment, else the file, else the defaults.
+
+        `file` must be there; without one, it is PARROT_CONFIG's, else `default_file()` if that is there.
+        """
+        return effective(file=file, environment=environment, **flags)[0]
+
+
+SETTINGS = settings_of(ServiceConfig)
+
+
+def effective(
+    *, file: Path | None = None, environment: Mapping[str, str] | None = None, **flags: Any
+) -> tuple[ServiceConfig, dict[str, str]]:
+    """The settings as `ServiceConfig.load` finds them, and where each was found."""
+    environment = os.environ if environment is None else environment
+    path = _chosen_file(file, environment)
+    found: dict[str, Any] = {}
+    origins = dict.fromkeys(SETTINGS, "default")
+    from_environment = read_environment(environment)
+    given = {name: value for name, value in flags.items() if value is not None}
+    for values, origin in (
+        (read_file(path) if path else {}, str(path)),
+        (from_environment, None),
+        (given, "flag"),
+    ):
+        found |= values
+        origins |= {name: origin or SETTINGS[name].variable for name in values}
+    return ServiceConfig(**found), origins
+
+
+def default_file() -> Path:
+    """Where settings are looked for if nothing says where: `parrot/config.toml` in the user's configuration folder."""
+    return platformdirs.user_config_path("parrot") / "config.toml"
 
 
 def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     """The settings that `PARROT_` variables give. Raises `DeclarationError` for unknown ones and bad values."""
     settings: dict[str, Any] = {}
     for variable, text in environment.items():
-        if not variable.startswith(_PREFIX) or variable in _READ_ELSEWHERE:
+        if not variable.startswith(_PREFIX) or variable in READ_ELSEWHERE:
             continue
-        name = variable.removeprefix(_PREFIX).lower()
-        parse = _PARSERS.get(name)
-        if parse is None or variable != variable.upper():
-            raise _unknown(variable)
+        one = SETTINGS.get(variable.removeprefix(_PREFIX).lower())
+        if one is None or variable != one.variable:
+            known = [setting.variable for setting in SETTINGS.values()] + list(READ_ELSEWHERE)
+            raise DeclarationError(
+                f"There is no setting {variable}. {_hint(variable.upper(), known)}", setting=variable
+            )
         if text.strip():
             try:
-                settings[name] = parse(text.strip())
+                settings[one.name] = one.kind.parse(text)
             except ValueError as error:
-                raise DeclarationError(f"{variable}={text!r}: {error}.", setting=name) from error
+                raise DeclarationError(f"{variable}={text!r}: {error}.", setting=one.name) from error
     return settings
 
 
-def parse_size(text: str) -> int:
-    """Bytes from `512MiB`, `2GB`, `1.5 GiB` or a plain number. Raises ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", text.strip().upper())
-    if match is None or (match[3] and not match[2]):
-        raise ValueError("write a size such as 512MiB or 2GB")
-    base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** " KMGT".index(match[2] or " "))
-
-
-def parse_names(text: str) -> tuple[str, ...]:
-    """Names from a list with commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _require(good: bool, name: str, rule: str) -> None:
-    if not good:
-        raise DeclarationError(f"{name} {rule}.", setting=name)
-
-
-def _unknown(variable: str) -> DeclarationError:
-    known = [_PREFIX + name.upper() for name in _PARSERS] + list(_READ_ELSEWHERE)
-    close = difflib.get_close_matches(variable.upper(), known, n=1)
-    hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(sorted(known))}."
-    return DeclarationError(f"There is no setting {variable}. {hint}", setting=variable)
-
-
-def _whole(text: str) -> int:
+def read_file(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file. Raises `DeclarationError` for unknown ones, bad values and unreadable files."""
     try:
-        return int(text)
-    except ValueError:
-        raise ValueError("write a whole number") from None
-
-
-def _seconds(text: str) -> float:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise DeclarationError(f"The settings in {path} cannot be read: {why}.", setting="config") from error
     try:
-        return float(text)
-    except ValueError:
-        raise ValueError("write a number of seconds") from None
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise DeclarationError(f"{path} is no TOML: {error}.", setting="config") from error
+    return {name: _from_file(path, name, value) for name, value in values.items()}
 
 
-def _switch(text: str) -> bool:
-    if text.lower() in {"1", "true", "yes", "on"}:
-        return True
-    if text.lower() in {"0", "false", "no", "off"}:
-        return False
-    raise ValueError("write 1 or 0")
+def _from_file(path: Path, name: str, value: object) -> Any:
+    one = SETTINGS.get(name)
+    if one is None:
+        hint = _hint(name.lower().replace("-", "_"), SETTINGS)
+        raise DeclarationError(f"There is no setting {name!r}, as {path} has it. {hint}", setting=name)
+    try:
+        return one.kind.from_toml(value)
+    except ValueError as error:
+        raise DeclarationError(f"{name} = {value!r} in {path}: {error}.", setting=name) from error
 
 
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "models": parse_names,
-    "engines": _whole,
-    "on_demand": _switch,
-    "backend": str,
-    "kv_memory": parse_size,
-    "prefill_chunk": _whole,
-    "threads": _whole,
-    "without": parse_names,
-    "max_lease_seconds": _seconds,
-    "host": str,
-    "port": _whole,
-    "max_body_bytes": parse_size,
-}
-assert set(_PARSERS) == {field.name for field in dataclasses.fields(ServiceConfig)}
+def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
+    if file is not None:
+        return file
+    named = environment.get(_FILE_VARIABLE, "").strip()
+    if named:
+        return Path(named).expanduser()
+    usual = default_file()
+    return usual if usual.exists() else None
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}."

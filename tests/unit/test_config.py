@@ -1,18 +1,116 @@
+import dataclasses
+import re
+from pathlib import Path
+
 import pytest
 
-from parrotserve.config import ServiceConfig, parse_size
+from parrotserve import config
+from parrotserve.config import SETTINGS, ServiceConfig, default_file
 from parrotserve.errors import DeclarationError
+from parrotserve.settings import Setting, parse_size
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def no_file_of_the_developer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(config, "default_file", lambda: tmp_path / "config.toml")
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def test_defaults_serve_the_default_model_on_loopback():
-    config = ServiceConfig.load(environment={})
-    assert (config.models, config.engines, config.host, config.port) == (("default",), 1, "127.0.0.1", 8000)
+    loaded = ServiceConfig.load(environment={})
+    assert (loaded.models, loaded.engines, loaded.host, loaded.port) == (("default",), 1, "127.0.0.1", 8000)
 
 
 def test_a_flag_wins_over_the_environment_which_wins_over_the_default():
     environment = {"PARROT_PORT": "9000", "PARROT_ENGINES": "2"}
-    config = ServiceConfig.load(environment=environment, port=9100, engines=None)
-    assert (config.port, config.engines) == (9100, 2)
+    loaded = ServiceConfig.load(environment=environment, port=9100, engines=None)
+    assert (loaded.port, loaded.engines) == (9100, 2)
+
+
+def test_the_environment_wins_over_the_file_which_wins_over_the_default(tmp_path: Path):
+    file = write(tmp_path / "mine.toml", "port = 9000\nengines = 2\nthreads = 3")
+    loaded = ServiceConfig.load(file=file, environment={"PARROT_ENGINES": "4"}, threads=5)
+    assert (loaded.port, loaded.engines, loaded.threads, loaded.host) == (9000, 4, 5, "127.0.0.1")
+
+
+def test_the_file_is_the_one_given_else_the_environments_else_the_usual_one(tmp_path: Path):
+    given, named = write(tmp_path / "a.toml", "port = 1"), write(tmp_path / "b.toml", "port = 2")
+    write(tmp_path / "config.toml", "port = 3")
+    environment = {"PARROT_CONFIG": str(named)}
+    assert ServiceConfig.load(file=given, environment=environment).port == 1
+    assert ServiceConfig.load(environment=environment).port == 2
+    assert ServiceConfig.load(environment={}).port == 3
+
+
+def test_the_usual_file_is_in_the_users_folder():
+    assert default_file().parts[-2:] == ("parrot", "config.toml")
+
+
+def test_the_file_is_read_by_type(tmp_path: Path):
+    text = """
+        models = ["smollm2-135m", "/models/other.gguf"]
+        kv_memory = "512MiB"
+        max_body_bytes = 4096
+        on_demand = true
+        max_lease_seconds = 90
+        threads = "2"
+    """
+    loaded = ServiceConfig.load(file=write(tmp_path / "mine.toml", text), environment={})
+    assert loaded.models == ("smollm2-135m", "/models/other.gguf")
+    assert (loaded.kv_memory, loaded.max_body_bytes) == (512 << 20, 4096)
+    assert (loaded.on_demand, loaded.max_lease_seconds, loaded.threads) == (True, 90, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("modles = ['fake']", r"no setting 'modles', as .*mine\.toml has it\. Did you mean models\?"),
+        ("kv-memory = '1GiB'", r"Did you mean kv_memory\?"),
+        ("xyzzy = 1", "There are: backend, engines"),
+        ("[server]\nport = 1", "no setting 'server'"),
+        ("port = true", r"port = True in .*mine\.toml: write a whole number"),
+        ("port = 80.5", "write a whole number"),
+        ("models = 3", "write names"),
+        ("kv_memory = ['1GiB']", "write a size"),
+        ("on_demand = 1", "write 1 or 0"),
+        ("port = 70000", "between 0 and 65535"),
+        ("\nport == 1", r"mine\.toml is no TOML: .*line 2"),
+        ("x = " + "[" * 100_000, "no TOML"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str, advice: str):
+    with pytest.raises(DeclarationError, match=advice):
+        ServiceConfig.load(file=write(tmp_path / "mine.toml", text), environment={})
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path):
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    for file, why in ((tmp_path / "missing.toml", "No such file"), (tmp_path, "directory"), (binary, "not UTF-8")):
+        with pytest.raises(DeclarationError, match=why):
+            ServiceConfig.load(file=file, environment={})
+
+
+def test_the_page_has_every_setting_with_its_default():
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in PAGE.splitlines() if line.startswith("| `")]
+    told = {row[0].strip(" `"): row for row in rows if len(row) == 5}
+    assert told.keys() == {field.name for field in dataclasses.fields(ServiceConfig)}
+    defaults = {SETTINGS[name].variable: row[3].strip(" `") for name, row in told.items() if "`" in row[3]}
+    assert ServiceConfig.load(environment=defaults) == ServiceConfig()
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=lambda setting: setting.name)
+def test_a_shown_value_is_read_back(setting: "Setting"):
+    if setting.default not in (None, ()):
+        assert setting.kind.parse(setting.shown(setting.default)) == setting.default
+    else:
+        assert setting.unset
 
 
 def test_the_environment_is_read_by_type():
@@ -24,12 +122,12 @@ def test_the_environment_is_read_by_type():
         "PARROT_THREADS": " ",
         "HOME": "/home/someone",
     }
-    config = ServiceConfig.load(environment=environment)
-    assert config.models == ("smollm2-135m", "/models/other.gguf")
-    assert config.kv_memory == 512 << 20
-    assert config.on_demand
-    assert config.max_lease_seconds == 90.5
-    assert config.threads is None
+    loaded = ServiceConfig.load(environment=environment)
+    assert loaded.models == ("smollm2-135m", "/models/other.gguf")
+    assert loaded.kv_memory == 512 << 20
+    assert loaded.on_demand
+    assert loaded.max_lease_seconds == 90.5
+    assert loaded.threads is None
 
 
 def test_a_misspelt_variable_is_refused_with_a_suggestion():

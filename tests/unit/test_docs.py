@@ -37,10 +37,11 @@ def test_the_journey_names_functions_that_exist():
     assert not unknown
 
 
-def test_the_module_list_is_up_to_date():
-    module_map = runpy.run_path(str(ROOT / "scripts" / "module_map.py"))
-    page = module_map["PAGE"].read_text(encoding="utf-8")
-    assert page == module_map["page_with_list"](page), "run scripts/module_map.py"
+@pytest.mark.parametrize("script", ["module_map", "settings_table"])
+def test_what_scripts_write_into_documents_is_up_to_date(script: str):
+    written = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))
+    page = written["PAGE"].read_text(encoding="utf-8")
+    assert page == written["page_with_list"](page), f"run scripts/{script}.py"
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda path: str(path.relative_to(ROOT)))

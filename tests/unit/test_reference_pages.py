@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parrotserve import config, errors, transforms
+from parrotserve import errors, transforms
 from parrotserve.sampling import Sampling
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
@@ -23,19 +23,6 @@ def table(heading: str) -> dict[str, list[str]]:
 def test_every_field_of_sampling_is_there_with_its_default(field: "dataclasses.Field[object]"):
     default = table("Sampling")[field.name][0]
     assert default == f"`{getattr(Sampling(), field.name)!r}`"
-
-
-def test_every_setting_is_there():
-    settings = {f"PARROT_{field.name.upper()}" for field in dataclasses.fields(config.ServiceConfig)}
-    assert table("Settings").keys() == settings | set(config._READ_ELSEWHERE)
-
-
-def test_defaults_of_settings_are_told():
-    shown = {name: row[1] for name, row in table("Settings").items() if len(row) == 3}
-    given = {name: re.match(r"`(.+?)`", text) for name, text in shown.items()}
-    environment = {name: match[1] for name, match in given.items() if match}
-    assert len(environment) >= 8
-    assert config.ServiceConfig.load(environment=environment | {"PARROT_PREFILL_CHUNK": ""}) == config.ServiceConfig()
 
 
 def test_every_transform_is_there():

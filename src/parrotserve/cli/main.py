@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from parrotserve.cli.chat import chat
+from parrotserve.cli.config import config
 from parrotserve.cli.console import guarded
 from parrotserve.cli.models import models
 from parrotserve.cli.pull import pull
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, chat, serve, pull, models, version):
+for command in (run, chat, serve, config, pull, models, version):
     app.command()(guarded(command))
 
 

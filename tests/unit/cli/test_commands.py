@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 from parrotserve import __version__
 from parrotserve.cli.main import app
+from parrotserve.config import SETTINGS
 
 PRELUDE = """
 import Parrot as P
@@ -46,7 +47,7 @@ def run(parrot: Parrot, path: Path, *more: str) -> Result:
     return parrot("run", path, "--model", "fake", *more)
 
 
-@pytest.mark.parametrize("command", ["run", "chat", "serve", "pull", "models", "version"])
+@pytest.mark.parametrize("command", ["run", "chat", "serve", "config", "pull", "models", "version"])
 def test_every_command_has_help_with_an_example(parrot: Parrot, command: str):
     result = parrot(command, "--help")
     assert result.exit_code == 0
@@ -173,7 +174,7 @@ class TestChat:
 
 
 class TestOthers:
-    """`parrot serve`, `pull`, `models`, `version`."""
+    """`parrot serve`, `config`, `pull`, `models`, `version`."""
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -182,13 +183,35 @@ class TestOthers:
             (["--port", "99999"], "port must be between 0 and 65535"),
             (["--engines", "0"], "engines must be between 1 and 64"),
             (["--host", "0.0.0.0"], "no keys yet"),
-            (["--log-level", "loud"], "'debug', 'info'"),
+            (["--log-level", "loud"], "log_level must be one of debug, info"),
+            (["--config", "no-such.toml"], "The settings in no-such.toml cannot be read: No such file"),
         ],
     )
     def test_serve_refuses_settings_that_make_no_sense(self, parrot, arguments: list[str], message: str):
         result = parrot("serve", "--model", "fake", *arguments)
         assert result.exit_code == 2
         assert message in result.output
+
+    def test_every_setting_has_a_flag(self, parrot):
+        output = parrot("serve", "--help").output
+        assert [setting.flag for setting in SETTINGS.values() if f"{setting.flag} " not in output] == []
+
+    def test_config_says_where_each_setting_comes_from(self, parrot, tmp_path, monkeypatch):
+        file = tmp_path / "config.toml"
+        file.write_text("engines = 3\nthreads = 2\nport = 9000\n")
+        monkeypatch.setenv("PARROT_THREADS", "4")
+        flags = ["--config", file, "--port", "9100", "--model", "fake", "--model", "other", "--on-demand"]
+        rows = {row.split()[0]: row.split()[1:] for row in parrot("config", *flags).output.splitlines()}
+        assert rows["engines"] == ["3", str(file)]
+        assert rows["threads"] == ["4", "PARROT_THREADS"]
+        assert rows["port"] == ["9100", "flag"]
+        assert rows["models"] == ["fake,other", "flag"]
+        assert rows["on_demand"] == ["on", "flag"]
+        assert rows["max_body_bytes"] == ["16MiB", "default"]
+
+    def test_a_flag_switches_off_what_the_environment_switches_on(self, parrot, monkeypatch):
+        monkeypatch.setenv("PARROT_ON_DEMAND", "1")
+        assert "off" in next(row for row in parrot("config", "--no-on-demand").output.splitlines() if "demand" in row)
 
     def test_pull_of_an_unknown_model_says_what_there_is(self, parrot):
         result = parrot("pull", "smolm2-135m")

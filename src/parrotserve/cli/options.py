@@ -1,0 +1,82 @@
+"""The settings of a service as options of a command: one for each field of `ServiceConfig`."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from parrotserve.config import SETTINGS
+from parrotserve.settings import NAMES, SWITCH, Kind, Setting
+
+FILE_OPTION = "--config"
+
+Command = Callable[..., None]
+
+_LISTS = [setting.name for setting in SETTINGS.values() if setting.kind is NAMES]
+
+_File = Annotated[
+    Path | None,
+    typer.Option(
+        FILE_OPTION,
+        metavar="FILE",
+        help="TOML file of settings.",
+        show_default="PARROT_CONFIG, else config.toml in the user's folder",
+    ),
+]
+
+
+def takes_settings(command: Command) -> Command:
+    """The command with an option for every setting and one for their file.
+
+    It is given `settings`: what was given, as keyword arguments of `ServiceConfig.load`.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
+    added = [inspect.Parameter("file", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_File)]
+    added += map(_parameter, SETTINGS.values())
+
+    def with_options(**arguments: Any) -> None:
+        settings = {parameter.name: arguments.pop(parameter.name) for parameter in added}
+        for name in _LISTS:
+            settings[name] = tuple(part for text in settings[name] or () for part in NAMES.parse(text)) or None
+        command(settings=settings, **arguments)
+
+    with_options.__name__ = command.__name__
+    with_options.__doc__ = command.__doc__
+    parameters = [*own, *added]
+    with_options.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_options
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    default = setting.shown(setting.default)
+    if setting.kind is SWITCH:
+        annotation = bool | None
+        flags = f"{setting.flag}/--no-{setting.flag.removeprefix('--')}"
+        option = typer.Option(flags, help=setting.told, show_default=default, rich_help_panel=setting.group.value)
+    else:
+        several = setting.kind is NAMES
+        annotation = list[str] | None if several else Any
+        option = typer.Option(
+            setting.flag,
+            help=setting.told + (" May be repeated." if several else ""),
+            metavar=setting.kind.metavar,
+            parser=None if several else _parser(setting.kind),
+            show_default=default,
+            rich_help_panel=setting.group.value,
+        )
+    annotated = Annotated[annotation, option]
+    return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotated)
+
+
+def _parser(kind: Kind) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            return kind.parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(f"{error}.") from error
+
+    return parse

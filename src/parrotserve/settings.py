@@ -1,0 +1,194 @@
+"""What a setting is: its type as texts and TOML have it, its rule, and what people are told of it.
+
+A setting is one field of a config class, made by `setting`: flags, the environment, the file, `parrot config` and
+docs/configuration.md are all read off the fields.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+
+_KEY = "setting"
+
+
+class Group(StrEnum):
+    """What settings are sorted by wherever they are listed."""
+
+    MODELS = "Models and engines"
+    SCHEDULING = "Scheduling"
+    SERVER = "Server"
+    LIMITS = "Limits"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A type of values: read from texts, taken from TOML, shown."""
+
+    read: Callable[[str], Any]
+    """From a text without blanks around it; raises ValueError."""
+    advice: str
+    """What to write."""
+    metavar: str
+    native: tuple[type, ...] = ()
+    """What TOML may have in place of a text."""
+    show: Callable[[Any], str] = str
+    """As `parse` reads it."""
+
+    def parse(self, text: str) -> Any:
+        """A value from a flag or the environment. Raises ValueError with the advice."""
+        try:
+            return self.read(text.strip())
+        except ValueError as error:
+            raise ValueError(self.advice) from error
+
+    def from_toml(self, value: object) -> Any:
+        """A value from a file. Raises ValueError with the advice."""
+        if isinstance(value, str):
+            return self.parse(value)
+        if type(value) not in self.native:
+            raise ValueError(self.advice)
+        return tuple(map(str, cast("list[object]", value))) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a value must be."""
+
+    holds: Callable[[Any], bool]
+    must: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting, as all that list or read settings see it."""
+
+    name: str
+    default: Any
+    about: str
+    kind: Kind
+    group: Group
+    rules: tuple[Rule, ...]
+    unset: str
+    """What holds while the value is None or empty."""
+    flag: str
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return f"PARROT_{self.name.upper()}"
+
+    @property
+    def told(self) -> str:
+        """What it is and what its values must be, in a line."""
+        rules = " and ".join(rule.must for rule in self.rules)
+        return f"{self.about} {rules[0].upper()}{rules[1:]}." if rules else self.about
+
+    def shown(self, value: Any) -> str:
+        """The value as people write it."""
+        return self.unset if value in (None, ()) else self.kind.show(value)
+
+    def broken_rule(self, value: Any) -> str | None:
+        """What the value must be and is not."""
+        if value is None and self.default is None:
+            return None
+        return next((rule.must for rule in self.rules if not rule.holds(value)), None)
+
+
+def setting(
+    default: T, about: str, *, kind: Kind, group: Group, rules: tuple[Rule, ...] = (), unset: str = "", flag: str = ""
+) -> T:
+    """A field of a config class. `about`: one sentence, as in help and documents. `flag`: where its name is not that
+    of the field."""
+    return field(default=default, metadata={_KEY: (about, kind, group, rules, unset, flag)})
+
+
+def settings_of(config: type[Any]) -> dict[str, Setting]:
+    """The settings of a config class by name, in its order."""
+    found: dict[str, Setting] = {}
+    for one in fields(config):
+        about, kind, group, rules, unset, flag = one.metadata[_KEY]
+        found[one.name] = Setting(
+            name=one.name,
+            default=one.default,
+            about=about,
+            kind=kind,
+            group=group,
+            rules=rules,
+            unset=unset,
+            flag=flag or f"--{one.name.replace('_', '-')}",
+        )
+    return found
+
+
+# --- Kinds ----------------------------------------------------------------------------------------------------
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `512MiB`, `2GB`, `1.5 GiB` or a plain number. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", text.strip().upper())
+    if match is None or (match[3] and not match[2]):
+        raise ValueError("write a size such as 512MiB or 2GB")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** " KMGT".index(match[2] or " "))
+
+
+def show_size(size: int) -> str:
+    """Bytes in the largest binary unit that leaves a whole number."""
+    unit = 0
+    while size and size % 1024 == 0 and unit < 4:
+        size //= 1024
+        unit += 1
+    return f"{size}{('', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in _SWITCH:
+        raise ValueError(text)
+    return _SWITCH[text.lower()]
+
+
+def _show_switch(on: bool) -> str:
+    return "on" if on else "off"
+
+
+TEXT = Kind(str, "write a text", "TEXT")
+NAMES = Kind(_names, "write names, separated by commas", "TEXT", (list,), ",".join)
+WHOLE = Kind(int, "write a whole number", "NUMBER", (int,))
+NUMBER = Kind(float, "write a number", "NUMBER", (int, float), "{:g}".format)
+SECONDS = Kind(float, "write a number of seconds", "SECONDS", (int, float), "{:g}".format)
+SIZE = Kind(parse_size, "write a size such as 512MiB or 2GB", "SIZE", (int,), show_size)
+SWITCH = Kind(_switch, "write 1 or 0", "", (bool,), _show_switch)
+
+
+# --- Rules ----------------------------------------------------------------------------------------------------
+
+
+def at_least(least: float, shown: str | None = None) -> Rule:
+    """Not below; `shown` where the number alone says little."""
+    return Rule(lambda value: value >= least, f"must be at least {shown or least}")
+
+
+def between(least: float, most: float) -> Rule:
+    """Within, the ends too."""
+    return Rule(lambda value: least <= value <= most, f"must be between {least} and {most}")
+
+
+def above(bound: float) -> Rule:
+    """Larger; not-a-number is not."""
+    return Rule(lambda value: value > bound, f"must be above {bound}")
+
+
+def one_of(*choices: str) -> Rule:
+    """One of a few words."""
+    return Rule(lambda value: value in choices, f"must be one of {', '.join(choices)}")
