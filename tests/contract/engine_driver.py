@@ -23,6 +23,7 @@ from parrotserve.engines.base import (
     Resume,
     SegmentFinished,
     SequenceEnded,
+    StepsTimed,
     TokensGenerated,
     Update,
 )
@@ -33,7 +34,7 @@ _serial = itertools.count()
 
 
 def _of(event: Event) -> tuple[RequestId, int] | None:
-    return None if isinstance(event, Heartbeat) else (event.sequence, event.epoch)
+    return None if isinstance(event, Heartbeat | StepsTimed) else (event.sequence, event.epoch)
 
 
 class Tokenizer(Protocol):
@@ -126,6 +127,10 @@ class Driver:
         if not happened():
             await self._gathering
             raise AssertionError("the engine was closed before that happened")
+
+    @property
+    def times(self) -> list[StepsTimed]:
+        return [event for event in self.events if isinstance(event, StepsTimed)]
 
     # --- Commands -------------------------------------------------------------------------------------------
 

@@ -106,6 +106,19 @@ async def test_usage_counts_prompt_and_output(driver: Driver):
     assert result.usage.engine_seconds >= 0
 
 
+async def test_steps_are_timed_with_what_they_held(driver: Driver):
+    await driver.settle()
+    seen = len(driver.times)
+    result = await driver.run(driver.fill("Once timed: " + PROMPT), generate(6, stream=True, ignore_eos=True))
+    times = driver.times[seen:]
+    prompt, cached = result.usage.prompt_tokens, result.usage.cached_tokens
+    assert sum(step.prefill_tokens for step in times) == prompt - cached
+    assert sum(step.decode_rows for step in times) == 5
+    assert sum(step.attended for step in times) == sum(range(cached + 1, prompt + 6))
+    assert 0 < sum(step.kv_tokens for step in times) <= sum(range(prompt + 6))
+    assert all(step.steps > 0 and step.seconds >= 0 for step in times)
+
+
 # --- Sampling -----------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,8 @@ are either filled with known tokens or generated. Rules that every engine keeps,
 - At most `EngineDescription.credits` sequences are open at once. More are refused by `EngineFailed`.
 - A segment that is not streamed produces no `TokensGenerated`.
 - `Heartbeat` comes every `HEARTBEAT_SECONDS`; after three missed the engine counts as hung.
+- `StepsTimed` is the only event that may be left out: an engine that cannot time its steps never sends it. It never
+  comes alone within `HEARTBEAT_SECONDS` of the one before, so that nobody is woken for it.
 - An optional command that the engine's capabilities do not name is never sent to it.
 """
 
@@ -217,7 +219,27 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat", kw_only=True):
     """Steps since the start: two heartbeats with work and the same number mean a stuck step loop."""
 
 
-Event = TokensGenerated | SegmentFinished | SequenceEnded | Heartbeat
+class StepsTimed(msgspec.Struct, frozen=True, tag="steps", kw_only=True):
+    """What the steps since the last `StepsTimed` held, summed, and how long they took: points for a cost model.
+
+    Comes with the other events of a step, so of a stream there is one a step; steps that tell nothing else are
+    summed until there is something to tell, or for about `HEARTBEAT_SECONDS`.
+    """
+
+    steps: int
+    prefill_tokens: int
+    """Rows that are not decode rows."""
+    decode_rows: int
+    """Rows that continue a sequence by its one unknown token."""
+    kv_tokens: int
+    """Tokens whose KV attention read; one that several sequences share, and that is read once for them, once."""
+    attended: int
+    """Pairs of a row and a token that it attends to, shared or not."""
+    seconds: float
+    """Of the steps as wholes: planning, computing, sampling."""
+
+
+Event = TokensGenerated | SegmentFinished | SequenceEnded | Heartbeat | StepsTimed
 
 
 class Engine(ABC):

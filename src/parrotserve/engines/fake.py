@@ -19,6 +19,7 @@ from parrotserve.engines.base import (
     EngineDescription,
     Event,
     Heartbeat,
+    StepsTimed,
 )
 from parrotserve.engines.fake_core import FakeCore
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
@@ -50,7 +51,7 @@ class Faults:
     refuse_start: ParrotError | None = None
     """What `start` raises."""
     die_after_events: int | None = None
-    """The engine dies once it has told this many events."""
+    """The engine dies once it has told this many events, those that only tell times apart."""
     hang_after_events: int | None = None
     """The same, but it falls silent; it is found hung after three heartbeats that did not come."""
     fail_prompts: tuple[str, ...] = ()
@@ -202,7 +203,7 @@ class FakeEngine(Engine):
         events = self._core.step()
         if events:
             await self._tell(events)
-            self._told += len(events)
+            self._told += sum(not isinstance(event, StepsTimed) for event in events)
         if _reached(self._told, self._faults.hang_after_events):
             self.hang()
         if _reached(self._told, self._faults.die_after_events):

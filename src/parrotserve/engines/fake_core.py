@@ -1,6 +1,6 @@
 """What a `FakeEngine` steps: the native engine's bookkeeping of sequences over a script instead of a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,6 +12,7 @@ from parrotserve.engines.native.open_sequences import OpenSequences
 from parrotserve.engines.native.progress import Progress
 from parrotserve.engines.native.sequence import Content, SequenceState
 from parrotserve.engines.native.settings import CoreSettings
+from parrotserve.engines.native.timing import StepTimes
 from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.sampling import TokenLogprob
 
@@ -41,6 +42,7 @@ class FakeCore:
         self._step_seconds = step_seconds
         self._fail_prompts = fail_prompts
         self._steps = 0
+        self._times = StepTimes()
         self._scripts: WeakKeyDictionary[Output, bytes] = WeakKeyDictionary()
         self._retained: dict[str, tuple[int, ...]] = {}
         self._sequences = OpenSequences(
@@ -89,6 +91,7 @@ class FakeCore:
         if running:
             self._steps += 1
             self.now += self._step_seconds
+            self._note_time(running)
         for state in running:
             state.engine_seconds += self._step_seconds / len(running)
             state.computed = len(state.known)
@@ -96,7 +99,19 @@ class FakeCore:
                 self._generate(state, state.output)
             elif state.runs_out:
                 self._sequences.end(state, EndStatus.DONE)
-        return self._sequences.take_events()
+        events = self._sequences.take_events()
+        self._times.add_to(events)
+        return events
+
+    def _note_time(self, running: Sequence[SequenceState]) -> None:
+        decode_rows = sum(len(state.known) - state.computed == 1 for state in running)
+        self._times.note(
+            prefill_tokens=sum(len(state.known) - state.computed for state in running) - decode_rows,
+            decode_rows=decode_rows,
+            kv_tokens=sum(len(state.known) for state in running),
+            attended=sum(sum(range(state.computed + 1, len(state.known) + 1)) for state in running),
+            seconds=self._step_seconds,
+        )
 
     def _generate(self, state: SequenceState, output: Output) -> None:
         try:

@@ -15,6 +15,7 @@ from parrotserve.engines.base import (
     Open,
     SegmentFinished,
     SequenceEnded,
+    StepsTimed,
     TokensGenerated,
 )
 from parrotserve.engines.fake import FakeEngine, Faults, some_words
@@ -92,7 +93,9 @@ async def test_a_ticking_engine_moves_only_when_told():
     await anext(told)  # the first heartbeat
     for letter in "abc":
         await engine.tick()
-        (event,) = await anext(told)
+        event, times = await anext(told)
+        assert isinstance(times, StepsTimed)
+        assert times.seconds == 0.5
         assert isinstance(event, TokensGenerated)
         assert event.text == letter
     assert engine.now == 1.5

@@ -9,7 +9,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from parrotserve.criteria import Objective
-from parrotserve.engines.base import EndStatus, Event, Extend, Fill, Generate, Open, SegmentFinished, SequenceEnded
+from parrotserve.engines.base import (
+    EndStatus,
+    Event,
+    Extend,
+    Fill,
+    Generate,
+    Open,
+    SegmentFinished,
+    SequenceEnded,
+    StepsTimed,
+)
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.backend import FloatArray, StepBatch
 from parrotserve.engines.native.cache import KvCache, NaiveCache
@@ -98,6 +108,7 @@ class Bench:
         self.backend = TokenBackend(pages=pages, model=model)
         self.cache = KvCache(pages, PAGE) if share else NaiveCache(pages, PAGE)
         self.time = 0.0
+        self.step_seconds = 0.5
         self.core = NativeCore(
             self.backend,
             self.cache,
@@ -106,9 +117,11 @@ class Bench:
             clock=self._clock,
         )
         self.events: list[Event] = []
+        """All but the times of steps."""
+        self.times: list[StepsTimed] = []
 
     def _clock(self) -> float:
-        self.time += 0.5
+        self.time += self.step_seconds
         return self.time
 
     def open(
@@ -129,8 +142,10 @@ class Bench:
         )
 
     def step(self) -> list[Event]:
-        events = self.core.step()
+        told = self.core.step()
         self.cache.check_integrity()
+        self.times += [event for event in told if isinstance(event, StepsTimed)]
+        events: list[Event] = [event for event in told if not isinstance(event, StepsTimed)]
         self.events += events
         return events
 

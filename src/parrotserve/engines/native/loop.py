@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from parrotserve.engines.base import Command, EndStatus, Event, Heartbeat, Release, Retain
-from parrotserve.engines.native.backend import Backend, FloatArray
+from parrotserve.engines.native.backend import Backend, FloatArray, StepBatch
 from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.cache import PageCache
 from parrotserve.engines.native.open_sequences import OpenSequences
@@ -21,6 +21,7 @@ from parrotserve.engines.native.progress import Progress
 from parrotserve.engines.native.sampler import Draw, sample
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
+from parrotserve.engines.native.timing import StepTimes
 from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.sampling import TokenLogprob
 
@@ -56,6 +57,7 @@ class NativeCore:
         )
         self._stalled = False
         self._steps = 0
+        self._times = StepTimes()
 
     @property
     def idle(self) -> bool:
@@ -95,7 +97,9 @@ class NativeCore:
         self._stalled = not plan
         if plan:
             self._run(plan)
-        return self._sequences.take_events()
+        events = self._sequences.take_events()
+        self._times.add_to(events)
+        return events
 
     def _run(self, plan: Sequence[Planned]) -> None:
         started = self._clock()
@@ -110,7 +114,7 @@ class NativeCore:
             self._note_computed(planned)
         sampled = self._sample([plan[index].state for index in order], logits)
         self._steps += 1
-        self._share_time(plan, self._clock() - started)
+        self._note_time(plan, batch, self._clock() - started)
         for state, token, logprob in sampled:
             self._sequences.push(state, token, logprob)
         for planned in plan:
@@ -142,11 +146,19 @@ class NativeCore:
         chosen = sample(logits if len(rows) == len(states) else logits[rows], [draw for _, draw in asking])
         return [(states[row], token, logprob) for row, (token, logprob) in zip(rows, chosen, strict=True)]
 
-    @staticmethod
-    def _share_time(plan: Sequence[Planned], seconds: float) -> None:
-        rows = sum(planned.count for planned in plan)
+    def _note_time(self, plan: Sequence[Planned], batch: StepBatch, seconds: float) -> None:
+        """Its sequences share the step's time by their rows."""
+        rows = len(batch.tokens)
         for planned in plan:
             planned.state.engine_seconds += seconds * planned.count / rows
+        decode_rows = sum(planned.decodes for planned in plan)
+        self._times.note(
+            prefill_tokens=rows - decode_rows,
+            decode_rows=decode_rows,
+            kv_tokens=int(batch.spans.keys[:, 1].sum()),
+            attended=int(batch.positions.sum()) + rows,
+            seconds=seconds,
+        )
 
 
 def _rows(planned: Planned) -> SequenceRows:

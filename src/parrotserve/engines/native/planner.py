@@ -18,6 +18,8 @@ class Planned:
 
     state: SequenceState
     count: int
+    decodes: bool
+    """Whether this is the one token that it lacks, and not a part of its prompt."""
 
 
 @dataclass(slots=True)
@@ -83,8 +85,9 @@ class Planner:
         return count
 
     def _note(self, state: SequenceState, count: int, step: _Step) -> None:
-        step.planned.append(Planned(state, count))
-        if len(state.known) - state.computed > 1:
+        decodes = len(state.known) - state.computed == 1
+        step.planned.append(Planned(state, count, decodes))
+        if not decodes:
             step.budget -= count
         step.promised += 1 + self._missing(state)
         if self._share:
