@@ -1,6 +1,7 @@
 """What every test relies on."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -17,9 +18,18 @@ KEPT_SETTINGS = {"PARROT_CACHE", "PARROT_INDEX_URL"}
 
 
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch):
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, no_data: Path):
     """The developer's own PARROT_URL, PARROT_ENGINES, file of settings and the like must not steer a test."""
     for name in os.environ.keys() - KEPT_SETTINGS:
         if name.startswith("PARROT_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("PARROT_CONFIG", os.devnull)
+    monkeypatch.setenv("PARROT_DATA", str(no_data))
+    monkeypatch.setenv("XDG_DATA_HOME", str(no_data))  # for processes that tests start
+    monkeypatch.setattr("platformdirs.user_data_path", lambda _name: no_data)
+
+
+@pytest.fixture(scope="session")
+def no_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder without tenants and keys."""
+    return tmp_path_factory.mktemp("data")

@@ -17,6 +17,7 @@ import platformdirs
 
 from parrotserve.errors import DeclarationError
 from parrotserve.settings import (
+    FOLDER,
     NAMES,
     SECONDS,
     SIZE,
@@ -37,6 +38,7 @@ from parrotserve.switches import Switches
 DEFAULT_MODEL = "default"
 """The registry's own default; a service with nothing configured serves it."""
 
+KEY_MODES = ("auto", "always", "never")
 BACKENDS = ("auto", "kernels", "reference")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -110,7 +112,12 @@ class ServiceConfig:
         group=Group.SCHEDULING,
         unset="none",
     )
-    host: str = setting("127.0.0.1", "Address to listen on; only this machine's own.", kind=TEXT, group=Group.SERVER)
+    host: str = setting(
+        "127.0.0.1",
+        "Address to listen on; others than this machine's own only with keys.",
+        kind=TEXT,
+        group=Group.SERVER,
+    )
     port: int = setting(
         8000, "Port to listen on; 0 takes a free one.", kind=WHOLE, group=Group.SERVER, rules=(between(0, 65_535),)
     )
@@ -120,6 +127,20 @@ class ServiceConfig:
         kind=TEXT,
         group=Group.SERVER,
         rules=(one_of(*LOG_LEVELS),),
+    )
+    data: Path | None = setting(
+        None,
+        "Folder of what lasts: tenants and their keys, limits and usage.",
+        kind=FOLDER,
+        group=Group.TENANTS,
+        unset="parrot in the user's data folder",
+    )
+    keys: str = setting(
+        "auto",
+        "Whether `parrot serve` asks for API keys: auto, once there is one; never, on loopback only.",
+        kind=TEXT,
+        group=Group.TENANTS,
+        rules=(one_of(*KEY_MODES),),
     )
     max_lease_seconds: float = setting(
         86_400.0,
@@ -138,6 +159,11 @@ class ServiceConfig:
             if must is not None:
                 raise DeclarationError(f"{one.name} {must}.", setting=one.name)
         Switches.without(self.without)
+
+    @property
+    def data_folder(self) -> Path:
+        """Where what lasts is kept."""
+        return self.data or platformdirs.user_data_path("parrot")
 
     @property
     def switches(self) -> Switches:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ class Group(StrEnum):
     MODELS = "Models and engines"
     SCHEDULING = "Scheduling"
     SERVER = "Server"
+    TENANTS = "Tenants"
     LIMITS = "Limits"
 
 
@@ -162,8 +164,15 @@ def _show_switch(on: bool) -> str:
     return "on" if on else "off"
 
 
+def _folder(text: str) -> Path:
+    if not text:
+        raise ValueError(text)
+    return Path(text).expanduser()
+
+
 TEXT = Kind(str, "write a text", "TEXT")
 NAMES = Kind(_names, "write names, separated by commas", "TEXT", (list,), ",".join)
+FOLDER = Kind(_folder, "write the path of a folder", "FOLDER")
 WHOLE = Kind(int, "write a whole number", "NUMBER", (int,))
 NUMBER = Kind(float, "write a number", "NUMBER", (int, float), "{:g}".format)
 SECONDS = Kind(float, "write a number of seconds", "SECONDS", (int, float), "{:g}".format)
@@ -177,6 +186,11 @@ SWITCH = Kind(_switch, "write 1 or 0", "", (bool,), _show_switch)
 def at_least(least: float, shown: str | None = None) -> Rule:
     """Not below; `shown` where the number alone says little."""
     return Rule(lambda value: value >= least, f"must be at least {shown or least}")
+
+
+def at_most(most: float) -> Rule:
+    """Not above."""
+    return Rule(lambda value: value <= most, f"must be at most {most}")
 
 
 def between(least: float, most: float) -> Rule:

@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
+from parrotserve.cli import key, tenant
 from parrotserve.cli.chat import chat
 from parrotserve.cli.config import config
-from parrotserve.cli.console import guarded
+from parrotserve.cli.console import Command, guarded
 from parrotserve.cli.models import models
 from parrotserve.cli.pull import pull
 from parrotserve.cli.run import run
@@ -22,6 +23,17 @@ app = typer.Typer(
 )
 for command in (run, chat, serve, config, pull, models, version):
     app.command()(guarded(command))
+
+
+def _group(name: str, about: str, **commands: Command) -> None:
+    group = typer.Typer(name=name, help=about, no_args_is_help=True)
+    for each, command in commands.items():
+        group.command(each)(guarded(command))
+    app.add_typer(group)
+
+
+_group("tenant", "Who may use a service, and how much.", create=tenant.create, list=tenant.list_, limits=tenant.limits)
+_group("key", "API keys of tenants.", create=key.create, list=key.list_, revoke=key.revoke)
 
 
 def _print_version(wanted: bool) -> None:

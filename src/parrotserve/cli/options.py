@@ -1,7 +1,7 @@
 """The settings of a service as options of a command: one for each field of `ServiceConfig`."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,12 +9,11 @@ import typer
 
 from parrotserve.config import SETTINGS
 from parrotserve.settings import NAMES, SWITCH, Kind, Setting
+from parrotserve.tenancy.limits import LIMITS
 
 FILE_OPTION = "--config"
 
 Command = Callable[..., None]
-
-_LISTS = [setting.name for setting in SETTINGS.values() if setting.kind is NAMES]
 
 _File = Annotated[
     Path | None,
@@ -28,20 +27,35 @@ _File = Annotated[
 
 
 def takes_settings(command: Command) -> Command:
-    """The command with an option for every setting and one for their file.
+    """The command with an option for every setting of a service and one for their file.
 
     It is given `settings`: what was given, as keyword arguments of `ServiceConfig.load`.
     """
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
-    added = [inspect.Parameter("file", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_File)]
-    added += map(_parameter, SETTINGS.values())
+    return _with_options(command, "settings", SETTINGS, file=True)
 
-    def with_options(**arguments: Any) -> None:
-        settings = {parameter.name: arguments.pop(parameter.name) for parameter in added}
-        for name in _LISTS:
-            settings[name] = tuple(part for text in settings[name] or () for part in NAMES.parse(text)) or None
-        command(settings=settings, **arguments)
+
+def takes_data(command: Command) -> Command:
+    """The same with the option for the data folder alone."""
+    return _with_options(command, "settings", {"data": SETTINGS["data"]}, file=True)
+
+
+def takes_limits(command: Command) -> Command:
+    """The command with an option for every limit of a tenant. It is given `limits`, as `Limits.changed` takes them."""
+    return _with_options(command, "limits", LIMITS)
+
+
+def _with_options(command: Command, name: str, settings: Mapping[str, Setting], *, file: bool = False) -> Command:
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != name]
+    added = [inspect.Parameter("file", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_File)] if file else []
+    added += map(_parameter, settings.values())
+    lists = [setting.name for setting in settings.values() if setting.kind is NAMES]
+
+    def with_options(*arguments: Any, **options: Any) -> None:
+        given = {parameter.name: options.pop(parameter.name) for parameter in added}
+        for each in lists:
+            given[each] = tuple(part for text in given[each] or () for part in NAMES.parse(text)) or None
+        command(*arguments, **options, **{name: given})
 
     with_options.__name__ = command.__name__
     with_options.__doc__ = command.__doc__

@@ -47,6 +47,7 @@ from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.fleet import Fleet
 from parrotserve.runtime.keeper import KeeperPolicy
 from parrotserve.runtime.metrics import Metrics
+from parrotserve.tenancy.directory import Directory
 
 WaitEvent = Delta | Value | Failure
 AnswerEvent = Accepted | WaitEvent
@@ -60,8 +61,16 @@ class Service:
     while an exchange of it is open.
     """
 
-    def __init__(self, config: ServiceConfig, *, load: Loader = load_model, policy: KeeperPolicy | None = None) -> None:
+    def __init__(
+        self,
+        config: ServiceConfig,
+        *,
+        load: Loader = load_model,
+        policy: KeeperPolicy | None = None,
+        directory: Directory | None = None,
+    ) -> None:
         self.config = config
+        self.directory = directory or Directory()
         self._driver = Driver(Machine(switches=config.switches))
         self._metrics = Metrics(engines=self.engines, sessions=lambda: len(self._driver.machine.graph.sessions))
         policy = policy or KeeperPolicy()
@@ -78,12 +87,13 @@ class Service:
         progress: Progress | None = None,
         load: Loader = load_model,
         policy: KeeperPolicy | None = None,
+        directory: Directory | None = None,
     ) -> "Service":
         """A service whose models are there (pulled if need be, `progress` told) and whose engines are coming up.
 
         Raises `ModelError`; then nothing is left running.
         """
-        service = cls(config, load=load, policy=policy)
+        service = cls(config, load=load, policy=policy, directory=directory)
         try:
             for name in config.models:
                 await service._fleet.load(name, progress=progress)

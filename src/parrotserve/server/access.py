@@ -1,23 +1,73 @@
-"""What routes are given: the service, and on whose behalf they run."""
+"""Who may do what: every exchange but health's is somebody's, and routes are given whose."""
 
 from typing import Annotated, cast
 
 from fastapi import Depends, Path, Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from parrotserve.ids import LOCAL_TENANT, TenantId
+from parrotserve.errors import Unauthorized
+from parrotserve.ids import TenantId
 from parrotserve.protocol import Identifier
 from parrotserve.runtime.service import Service
+from parrotserve.server import errors
+from parrotserve.tenancy.directory import Caller, Directory
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+"""What answers without a key: whoever watches over the service needs none. All else, what is not there
+included, asks for one, so that a new route is closed unless somebody opens it here."""
+
+_CALLER = "caller"
+
+
+class Authentication:
+    """Finds out on whose behalf an exchange is made; refuses it, unread, if that is nobody's."""
+
+    def __init__(self, app: ASGIApp, *, directory: Directory) -> None:
+        self._app = app
+        self._directory = directory
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            try:
+                scope.setdefault("state", {})[_CALLER] = self._directory.authenticate(_key_of(Headers(scope=scope)))
+            except Unauthorized as refused:
+                app = errors.answer_error(refused)
+        await app(scope, receive, send)
+
+
+def _key_of(headers: Headers) -> str | None:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else None
+
+
+def caller_of(scope: Scope) -> Caller:
+    """On whose behalf an authenticated exchange is made."""
+    return scope["state"][_CALLER]
 
 
 def _service(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
-def _tenant() -> TenantId:
-    # A service without keys is bound to loopback and has one tenant.
-    return LOCAL_TENANT
+def _caller(request: Request) -> Caller:
+    return caller_of(request.scope)
+
+
+def _tenant(request: Request) -> TenantId:
+    return caller_of(request.scope).tenant
+
+
+def _operator(request: Request) -> Caller:
+    caller = caller_of(request.scope)
+    if not caller.operator:
+        raise Unauthorized("This is about all tenants: use a key made with `parrot key create --operator`.")
+    return caller
 
 
 TheService = Annotated[Service, Depends(_service)]
+TheCaller = Annotated[Caller, Depends(_caller)]
 TheTenant = Annotated[TenantId, Depends(_tenant)]
+OperatorOnly = Depends(_operator)
 PathId = Annotated[Identifier, Path()]

@@ -4,7 +4,8 @@ from fastapi import FastAPI
 
 from parrotserve import __version__
 from parrotserve.runtime.service import Service
-from parrotserve.server import errors
+from parrotserve.server import docs, errors
+from parrotserve.server.access import Authentication
 from parrotserve.server.middleware import BodyLimit, ProtocolVersion, Unexpected
 from parrotserve.server.routes import calls, catalog, health, sessions, submit, variables
 
@@ -15,12 +16,16 @@ def create_app(service: Service) -> FastAPI:
         title="Parrot",
         version=__version__,
         summary="Serves LLM applications: requests, the values that flow between them, and what waits for them.",
+        docs_url=None,
         redoc_url=None,
     )
     app.state.service = service
     errors.install(app)
+    docs.install(app)
+    # The last one added is the first one asked.
     app.add_middleware(Unexpected)
     app.add_middleware(BodyLimit, max_bytes=service.config.max_body_bytes)
+    app.add_middleware(Authentication, directory=service.directory)
     app.add_middleware(ProtocolVersion)
     for module in (submit, sessions, variables, calls, catalog, health):
         app.include_router(module.router)

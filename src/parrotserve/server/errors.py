@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from parrotserve.errors import LimitExceeded, ParrotError, UnknownObject
+from parrotserve.errors import LimitExceeded, ParrotError, Unauthorized, UnknownObject
 from parrotserve.protocol import ErrorAnswer, ErrorBody
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,11 @@ def answer(status: int, body: ErrorBody, headers: dict[str, str] | None = None) 
 
 def answer_error(error: ParrotError) -> JSONResponse:
     """One of Parrot's own errors, with its status."""
-    return answer(error.status, ErrorBody.of(error))
+    return answer(error.status, ErrorBody.of(error), _headers(error))
+
+
+def _headers(error: ParrotError) -> dict[str, str]:
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
 
 
 def internal_error(error: Exception) -> ErrorBody:

@@ -18,6 +18,8 @@ from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
+from parrotserve.tenancy.directory import Directory
+from parrotserve.tenancy.store import TenantStore
 
 GRACE_SECONDS = 5
 """How long open exchanges may still take once the service ends."""
@@ -28,7 +30,7 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM. Says one line, by default on standard error, once all engines are up.
 
-    Raises `DeclarationError` for an address that is not this machine's own, `ServiceUnavailable` where the port is
+    Raises `DeclarationError` for an address that others can reach without keys, `ServiceUnavailable` where the port is
     taken, `ModelError` and `EngineFailed` where a model or an engine does not come up.
     """
     asyncio.run(serve_until_stopped(config, progress=progress, announce=announce or _on_stderr))
@@ -42,22 +44,34 @@ async def serve_until_stopped(
     load: Loader = load_model,
 ) -> None:
     """The same inside a running event loop; cancelling it ends the server too."""
-    with contextlib.closing(open_socket(config.host, config.port)) as listener:
-        service = await Service.start(config, progress=progress, load=load)
+    with contextlib.closing(TenantStore(config.data_folder)) as store, contextlib.ExitStack() as opened:
+        directory = Directory(store, always=config.keys == "always", never=config.keys == "never")
+        check_reach(config, directory)
+        listener = opened.enter_context(contextlib.closing(open_socket(config.host, config.port)))
+        service = await Service.start(config, progress=progress, load=load, directory=directory)
         try:
             await _run(service, listener, announce)
         finally:
             await service.close()
 
 
-def open_socket(host: str, port: int) -> socket.socket:
-    """A listening socket on this machine's own address. See `serve` for errors."""
-    if not _is_loopback(host):
+def check_reach(config: ServiceConfig, directory: Directory) -> None:
+    """Raises `DeclarationError` where a service that others can reach would let them in without a key."""
+    if _is_loopback(config.host):
+        return
+    reach = f"{config.host!r} can be reached from other machines"
+    if config.keys == "never":
+        raise DeclarationError(f"{reach}, where keys=never would let everybody in. Bind to 127.0.0.1.", setting="keys")
+    if not directory.usable:
         raise DeclarationError(
-            f"{host!r} can be reached from other machines, and this service has no keys yet to tell who may use it. "
-            "Bind to 127.0.0.1, and use an SSH tunnel or a proxy with authentication in front.",
+            f"{reach}, and there are no keys yet to tell who may use this service. Make one with `parrot tenant create "
+            "NAME` and `parrot key create NAME`, or bind to 127.0.0.1.",
             setting="host",
         )
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A listening socket. See `serve` for errors."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
@@ -115,7 +129,8 @@ def banner(service: Service, listener: socket.socket) -> str:
     address = f"[{host}]" if ":" in host else host
     models = ", ".join(model.name for model in service.models())
     tokens = sum(engine.free_tokens for engine in service.engines())
-    return f"Parrot serves {models} at http://{address}:{port} (KV cache: {tokens:,} tokens). Ctrl-C stops it."
+    keys = ", API keys asked for" if service.directory.closed else ""
+    return f"Parrot serves {models} at http://{address}:{port} (KV cache: {tokens:,} tokens{keys}). Ctrl-C stops it."
 
 
 class _Server(uvicorn.Server):

@@ -13,6 +13,7 @@ from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import ServedModel, fake_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
+from parrotserve.tenancy.directory import Directory
 
 SCRIPT = {"tell": "a tale 🦘 of some length", "then": "the end"}
 
@@ -25,14 +26,14 @@ async def served() -> AsyncIterator[Client]:
     services: list[Service] = []
     clients: list[httpx.AsyncClient] = []
 
-    async def begin(*, started: bool = True, **options: Any) -> httpx.AsyncClient:
+    async def begin(*, started: bool = True, directory: Directory | None = None, **options: Any) -> httpx.AsyncClient:
         def make(engine: EngineId) -> FakeEngine:
             return FakeEngine(engine, **{"script": SCRIPT} | options)
 
         def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
             return fake_model(make, name=name)
 
-        service = await Service.start(ServiceConfig(models=("fake",)), load=load)
+        service = await Service.start(ServiceConfig(models=("fake",)), load=load, directory=directory)
         services.append(service)
         if started:
             await service.wait_started()

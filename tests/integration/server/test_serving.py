@@ -1,25 +1,30 @@
 """A real server on a real socket: streams that break and resume, clients that leave, and the end of the service."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from httpx_sse import aconnect_sse
 
-from parrotserve.config import ServiceConfig
+from parrotserve.config import KEY_MODES, ServiceConfig
 from parrotserve.engines.fake import FakeEngine
 from parrotserve.errors import DeclarationError, EngineFailed, ServiceUnavailable
 from parrotserve.ids import EngineId
 from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import ServedModel, fake_model
-from parrotserve.server.run import open_socket, serve_until_stopped
+from parrotserve.server.run import check_reach, open_socket, serve, serve_until_stopped
+from parrotserve.tenancy.directory import Directory
+from parrotserve.tenancy.limits import Limits
+from parrotserve.tenancy.store import TenantStore
 
 TALE = "a tale 🦘 of some length"
 PROGRAM: dict[str, Any] = {
@@ -146,9 +151,22 @@ def test_a_port_in_use_is_said_with_what_to_do():
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.com", ""])
-def test_an_address_that_others_reach_is_refused(host: str):
-    with pytest.raises(DeclarationError, match="no keys"):
-        open_socket(host, 0)
+@pytest.mark.parametrize("mode", KEY_MODES)
+def test_an_address_that_others_reach_is_refused_without_keys(host: str, mode: str, tmp_path: Path):
+    config = ServiceConfig(models=("fake",), host=host, port=0, keys=mode, data=tmp_path)
+    with pytest.raises(DeclarationError, match="reached from other machines"):
+        serve(config)
+
+
+def test_an_address_that_others_reach_is_served_once_there_is_a_key(tmp_path: Path):
+    with contextlib.closing(TenantStore(tmp_path)) as store:
+        store.create_tenant("search", Limits())
+        config = ServiceConfig(host="0.0.0.0", data=tmp_path)
+        key, _ = store.create_key("search")
+        check_reach(config, Directory(store))
+        store.revoke_key(key)
+        with pytest.raises(DeclarationError, match="parrot key create"):
+            check_reach(config, Directory(store))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -182,7 +182,7 @@ class TestOthers:
             (["--kv-memory", "much"], "write a size such as 512MiB"),
             (["--port", "99999"], "port must be between 0 and 65535"),
             (["--engines", "0"], "engines must be between 1 and 64"),
-            (["--host", "0.0.0.0"], "no keys yet"),
+            (["--host", "0.0.0.0"], "there are no keys yet"),
             (["--log-level", "loud"], "log_level must be one of debug, info"),
             (["--config", "no-such.toml"], "The settings in no-such.toml cannot be read: No such file"),
         ],

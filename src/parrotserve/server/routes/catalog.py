@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from parrotserve.protocol import EngineView, ModelView
-from parrotserve.server.access import TheService
+from parrotserve.server.access import OperatorOnly, TheService
 
 router = APIRouter(prefix="/v1", tags=["models and engines"])
 
@@ -14,7 +14,7 @@ async def models(service: TheService) -> list[ModelView]:
     return service.models()
 
 
-@router.get("/engines")
+@router.get("/engines", dependencies=[OperatorOnly])
 async def engines(service: TheService) -> list[EngineView]:
-    """The engines and how busy they are."""
+    """The engines and how busy they are. With keys: for operators only, since it tells what other tenants do."""
     return service.engines()

@@ -5,7 +5,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from parrotserve.errors import ServiceUnavailable
-from parrotserve.server.access import TheService
+from parrotserve.server.access import OperatorOnly, TheService
 
 router = APIRouter(tags=["health"])
 
@@ -24,7 +24,7 @@ async def readyz(service: TheService) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=PlainTextResponse, dependencies=[OperatorOnly])
 async def metrics(service: TheService) -> PlainTextResponse:
-    """Counts and gauges for Prometheus; never a prompt."""
+    """Counts and gauges for Prometheus; never a prompt. With keys: for operators only."""
     return PlainTextResponse(generate_latest(service.metrics), media_type=CONTENT_TYPE_LATEST)

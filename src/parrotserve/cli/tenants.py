@@ -1,0 +1,18 @@
+"""The tenants that commands change: those of the data folder that a service on this machine uses."""
+
+import contextlib
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from parrotserve.tenancy.store import TenantStore
+
+
+@contextlib.contextmanager
+def opened(settings: dict[str, Any]) -> "Generator[TenantStore]":
+    """The store in the data folder that settings give. Raises what reading settings and opening it raise."""
+    from parrotserve.config import ServiceConfig
+    from parrotserve.tenancy.store import TenantStore
+
+    with contextlib.closing(TenantStore(ServiceConfig.load(**settings).data_folder)) as store:
+        yield store

@@ -1,0 +1,1 @@
+"""Tenants: who they are, what they may, and what they used."""

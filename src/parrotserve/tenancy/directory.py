@@ -1,0 +1,86 @@
+"""Whom a key belongs to, as the store has it now."""
+
+from dataclasses import dataclass
+
+from parrotserve.errors import Unauthorized
+from parrotserve.ids import LOCAL_TENANT, TenantId
+from parrotserve.tenancy.keys import hash_key
+from parrotserve.tenancy.limits import Limits
+from parrotserve.tenancy.store import Tenant, TenantStore
+
+_LOCAL = Tenant(LOCAL_TENANT, Limits())
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf an exchange is made."""
+
+    tenant: TenantId
+    operator: bool
+    """Whether it may see what is of all tenants."""
+
+
+_ANYBODY = Caller(LOCAL_TENANT, operator=True)
+
+
+class Directory:
+    """Tenants and keys in memory, read anew as soon as another process has changed them.
+
+    Without a store, or while none of its keys was ever made, the service is open: everybody is one tenant. Once there
+    was a key it stays closed, the last one revoked or not. `always` closes it from the start; `never` leaves it open.
+    """
+
+    def __init__(self, store: TenantStore | None = None, *, always: bool = False, never: bool = False) -> None:
+        self._store = store
+        self._never = never
+        self.closed = always
+        """Whether keys are asked for."""
+        self._tenants: dict[TenantId, Tenant] = {}
+        self._keys: dict[bytes, Caller] = {}
+        self.published: tuple[str, ...] = ()
+        """Texts whose KV all tenants share."""
+        self._read()
+
+    def authenticate(self, key: str | None) -> Caller:
+        """Whose key it is. Raises `Unauthorized`."""
+        self.refresh()
+        if not self.closed:
+            return _ANYBODY
+        if not key:
+            raise Unauthorized(
+                "This service asks for a key: send 'Authorization: Bearer KEY' (PARROT_API_KEY in programs of Parrot). "
+                "Its operator makes keys with `parrot key create`."
+            )
+        caller = self._keys.get(hash_key(key))
+        if caller is None:
+            raise Unauthorized("This key opens nothing here: it was mistyped, revoked, or made for another service.")
+        return caller
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a key that opens anything."""
+        return bool(self._keys)
+
+    def limits(self, tenant: TenantId) -> Limits:
+        """A tenant's limits as they are now; nobody's for one that is not known."""
+        self.refresh()
+        return self._tenants.get(tenant, _LOCAL).limits
+
+    def tenants(self) -> list[Tenant]:
+        """All tenants, who uses an open service among them."""
+        self.refresh()
+        return [_LOCAL, *self._tenants.values()]
+
+    def refresh(self) -> None:
+        """Read the store again if another process changed it."""
+        if self._store is not None and self._store.changed():
+            self._read()
+
+    def _read(self) -> None:
+        if self._store is None:
+            return
+        keys = self._store.keys()
+        self._tenants = {tenant.name: tenant for tenant in self._store.tenants()}
+        self._keys = {key.hash: Caller(key.tenant, key.operator) for key in keys if key.revoked is None}
+        self.published = tuple(one.text for one in self._store.published())
+        self.closed = (self.closed or bool(keys)) and not self._never

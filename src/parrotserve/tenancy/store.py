@@ -1,0 +1,225 @@
+"""What lasts of tenants, in one SQLite file: names, limits, hashed keys, published texts and usage.
+
+Commands write it while services read it: the file is in WAL mode, where readers never wait, and whoever holds a
+store open sees by `changed` that another process wrote.
+"""
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from parrotserve.errors import DeclarationError, ServiceUnavailable, UnknownObject
+from parrotserve.ids import LOCAL_TENANT, TenantId
+from parrotserve.tenancy.keys import hash_key, make_key
+from parrotserve.tenancy.limits import Limits
+from parrotserve.tenancy.usage import Usage
+
+FILE = "tenants.db"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tenants (name TEXT PRIMARY KEY, created REAL NOT NULL, limits TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS keys (
+    id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, tenant TEXT NOT NULL REFERENCES tenants (name),
+    label TEXT NOT NULL, operator INTEGER NOT NULL, created REAL NOT NULL, revoked REAL
+) STRICT;
+CREATE TABLE IF NOT EXISTS published (id TEXT PRIMARY KEY, text TEXT NOT NULL UNIQUE, created REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS usage (
+    tenant TEXT NOT NULL, day TEXT NOT NULL, requests INTEGER NOT NULL, prompt INTEGER NOT NULL,
+    cached INTEGER NOT NULL, output INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (tenant, day)
+) STRICT;
+"""
+
+_NAME_LENGTH = 64
+_BUSY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who is billed, limited and isolated."""
+
+    name: TenantId
+    limits: Limits
+    created: float = 0.0
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it is listed: never its text."""
+
+    id: str
+    tenant: TenantId
+    label: str
+    operator: bool
+    """Whether it also opens what is of all tenants: metrics, engines and usage."""
+    created: float
+    revoked: float | None
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A constant text whose KV all tenants share."""
+
+    id: str
+    text: str
+    created: float
+
+
+class TenantStore:
+    """The file in a data folder, made if it is not there, readable by its owner only.
+
+    Raises `ServiceUnavailable` where the file cannot be opened or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Made here, for SQLite gives a new file what the umask leaves, and its WAL the permissions of the file.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._db.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise ServiceUnavailable(f"The tenants in {self.path} cannot be opened: {error}.") from error
+        self._seen = self._version()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def changed(self) -> bool:
+        """Whether another process wrote since this was asked last. Takes microseconds."""
+        before, self._seen = self._seen, self._version()
+        return before != self._seen
+
+    # --- Tenants and keys ------------------------------------------------------------------------------------
+
+    def tenants(self) -> list[Tenant]:
+        """All tenants by name."""
+        rows = self._db.execute("SELECT name, limits, created FROM tenants ORDER BY name")
+        return [Tenant(TenantId(name), Limits.from_json(limits), created) for name, limits, created in rows]
+
+    def tenant(self, name: str) -> Tenant:
+        """One tenant. Raises `UnknownObject`."""
+        found = next((tenant for tenant in self.tenants() if tenant.name == name), None)
+        if found is None:
+            raise UnknownObject(f"There is no tenant {name!r}; `parrot tenant list` shows those there are.")
+        return found
+
+    def create_tenant(self, name: str, limits: Limits) -> None:
+        """A new tenant. Raises `DeclarationError` for a name that is taken, or that is none."""
+        plain = name.replace("-", "").replace("_", "").replace(".", "")
+        if not (plain.isascii() and plain.isalnum() and len(name) <= _NAME_LENGTH):
+            raise DeclarationError(f"A tenant's name is letters, digits, '-', '_' and '.', at most {_NAME_LENGTH}.")
+        if name == LOCAL_TENANT:
+            raise DeclarationError(f"{name!r} is who uses a service without keys; choose another name.")
+        with self._writing():
+            if self._db.execute("SELECT 1 FROM tenants WHERE name = ?", (name,)).fetchone():
+                raise DeclarationError(
+                    f"There is a tenant {name!r} already; `parrot tenant limits` changes its limits."
+                )
+            self._db.execute("INSERT INTO tenants VALUES (?, ?, ?)", (name, time.time(), limits.to_json()))
+
+    def set_limits(self, name: str, limits: Limits) -> None:
+        """Change a tenant's limits. Raises `UnknownObject`."""
+        with self._writing():
+            self.tenant(name)
+            self._db.execute("UPDATE tenants SET limits = ? WHERE name = ?", (limits.to_json(), name))
+
+    def keys(self, tenant: str | None = None) -> list[Key]:
+        """All keys, or a tenant's, revoked ones too, in the order they were made."""
+        rows = self._db.execute("SELECT id, tenant, label, operator, created, revoked, hash FROM keys ORDER BY created")
+        return [
+            Key(name, TenantId(owner), label, bool(operator), *rest)
+            for name, owner, label, operator, *rest in rows
+            if tenant in (None, owner)
+        ]
+
+    def create_key(self, tenant: str, *, label: str = "", operator: bool = False) -> tuple[str, str]:
+        """A new key for a tenant: its id, and its text, which is not kept. Raises `UnknownObject`."""
+        key = make_key()
+        with self._writing():
+            self.tenant(tenant)
+            row = (key.id, key.hash, tenant, label, operator, time.time())
+            self._db.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, NULL)", row)
+        return key.id, key.text
+
+    def revoke_key(self, key: str) -> Key:
+        """End a key, named by its id or its text; twice is fine. Raises `UnknownObject`."""
+        with self._writing():
+            found = next((one for one in self.keys() if one.id == key or one.hash == hash_key(key)), None)
+            if found is None:
+                raise UnknownObject("There is no such key; `parrot key list` shows those there are.")
+            self._db.execute("UPDATE keys SET revoked = coalesce(revoked, ?) WHERE id = ?", (time.time(), found.id))
+        return found
+
+    # --- Published texts -------------------------------------------------------------------------------------
+
+    def published(self) -> list[Published]:
+        """All published texts, in the order they were published."""
+        return [Published(*row) for row in self._db.execute("SELECT id, text, created FROM published ORDER BY created")]
+
+    def publish(self, text: str) -> str:
+        """Publish a constant text; its id. Publishing it again changes nothing."""
+        identity = f"p-{hash_key(text).hex()[:12]}"
+        with self._writing():
+            self._db.execute("INSERT OR IGNORE INTO published VALUES (?, ?, ?)", (identity, text, time.time()))
+        return identity
+
+    def unpublish(self, identity: str) -> None:
+        """Take a published text back. Raises `UnknownObject`."""
+        with self._writing():
+            if self._db.execute("DELETE FROM published WHERE id = ?", (identity,)).rowcount == 0:
+                raise UnknownObject(f"There is no published text {identity!r}; `parrot publish` lists those there are.")
+
+    # --- Usage -----------------------------------------------------------------------------------------------
+
+    def add_usage(self, day: str, used: Mapping[TenantId, Usage]) -> None:
+        """Add to what tenants used on a day. Does not wait for the disk: the last of it may be lost with the power."""
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        with self._writing():
+            self._db.executemany(
+                "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "requests = requests + excluded.requests, prompt = prompt + excluded.prompt, "
+                "cached = cached + excluded.cached, output = output + excluded.output, "
+                "seconds = seconds + excluded.seconds",
+                [
+                    (tenant, day, one.requests, one.prompt_tokens, one.cached_tokens, one.output_tokens, one.seconds)
+                    for tenant, one in used.items()
+                ],
+            )
+        self._db.execute("PRAGMA synchronous = FULL")
+
+    def usage(self, tenant: str | None = None) -> Iterable[tuple[str, TenantId, Usage]]:
+        """What each tenant (or one) used on each day, the days in order."""
+        rows = self._db.execute(
+            "SELECT day, tenant, requests, prompt, cached, output, seconds FROM usage ORDER BY day, tenant"
+        )
+        return [(day, TenantId(name), Usage(*row)) for day, name, *row in rows if tenant in (None, name)]
+
+    # --- Inside ----------------------------------------------------------------------------------------------
+
+    def _version(self) -> int:
+        return self._db.execute("PRAGMA data_version").fetchone()[0]
+
+    @contextlib.contextmanager
+    def _writing(self) -> Generator[None]:
+        """One transaction, from its first read on the only one that writes."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise ServiceUnavailable(f"The tenants in {self.path} cannot be written: {error}.") from error

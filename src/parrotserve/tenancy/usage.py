@@ -1,0 +1,28 @@
+"""What somebody used: sums of what engines report. Pure."""
+
+from dataclasses import dataclass
+
+from parrotserve import sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Sums over runs of requests that ended."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt tokens, those whose KV was already in the cache."""
+    output_tokens: int = 0
+    seconds: float = 0.0
+    """Engine time."""
+
+    def plus(self, run: sampling.Usage) -> "Usage":
+        """With one more run."""
+        return Usage(
+            self.requests + 1,
+            self.prompt_tokens + run.prompt_tokens,
+            self.cached_tokens + run.cached_tokens,
+            self.output_tokens + run.output_tokens,
+            self.seconds + run.engine_seconds,
+        )

@@ -1,0 +1,154 @@
+"""Who gets in: every route, with no key, a revoked one, another tenant's; changes made by commands count at once."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.routing import Route
+
+from parrotserve.ids import new_id
+from parrotserve.server.access import OPEN_PATHS
+from parrotserve.tenancy.directory import Directory
+from parrotserve.tenancy.limits import Limits
+from parrotserve.tenancy.store import TenantStore
+
+OUTPUT = [{"kind": "text", "text": "tell"}, {"kind": "output", "variable": "tale"}]
+PROGRAM = {
+    "session": "a-session",
+    "variables": [{"id": "tale"}],
+    "requests": [{"id": "telling", "function": "Tell", "segments": OUTPUT}],
+}
+IDS = {"session": "a-session", "variable": "tale", "call": "a-call"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[TenantStore]:
+    store = TenantStore(tmp_path)
+    store.create_tenant("ann", Limits())
+    store.create_tenant("bob", Limits())
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def directory(store: TenantStore, tmp_path: Path) -> Iterator[Directory]:
+    """The service's own view of the file; `store` stands for the commands, which are other processes."""
+    own = TenantStore(tmp_path)
+    yield Directory(own)
+    own.close()
+
+
+def key_of(store: TenantStore, tenant: str, *, operator: bool = False) -> dict[str, str]:
+    return {"Authorization": f"Bearer {store.create_key(tenant, operator=operator)[1]}"}
+
+
+def routes(client: httpx.AsyncClient) -> list[tuple[str, str]]:
+    """Every method and path that the application answers, ids filled in."""
+
+    def walk(routes: list[Any]) -> Iterator[tuple[str, str]]:
+        for route in routes:
+            if isinstance(route, Route):
+                yield from ((method, route.path) for method in route.methods or () if method != "HEAD")
+            else:
+                yield from walk(route.original_router.routes)
+
+    found = list(walk(client._transport.app.routes))
+    assert len(found) > 15
+    return [(method, re.sub(r"{(\w+)(:\w+)?}", lambda name: IDS.get(name[1], "x"), path)) for method, path in found]
+
+
+def assert_refused(answer: httpx.Response) -> None:
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "unauthorized"
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_every_route_but_health_is_refused_without_a_key_and_with_a_revoked_one(served, store, directory):
+    headers = key_of(store, "ann")
+    client = await served(directory=directory)
+    store.revoke_key(headers["Authorization"].removeprefix("Bearer "))
+    bad = [{}, headers, {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer "}, {"Authorization": "Bearer ü"}]
+    for method, path in [*routes(client), ("GET", "/nothing/here"), ("OPTIONS", "/v1/models")]:
+        for sent in bad:
+            raw = {name: value.encode("latin-1") for name, value in sent.items()}
+            answer = await client.request(method, path, headers=raw)
+            if path in OPEN_PATHS:
+                assert answer.status_code == 200
+            else:
+                assert_refused(answer)
+
+
+async def test_what_is_anothers_looks_like_what_is_not_there(served, store, directory):
+    ann, bob = key_of(store, "ann"), key_of(store, "bob")
+    client = await served(directory=directory)
+    assert (await client.post("/v1/submit", json=PROGRAM, headers=ann)).status_code == 200
+    seen = 0
+    for method, path in routes(client):
+        if "a-session" not in path:
+            continue
+        seen += 1
+        json = {"value": "mine now"} if method == "PUT" else None
+        foreign = await client.request(method, path, json=json, headers=bob)
+        absent = await client.request(method, path.replace("a-session", "no-session"), json=json, headers=bob)
+        assert foreign.status_code == absent.status_code == 404
+        assert foreign.text.replace("a-session", "no-session") == absent.text
+    assert seen >= 8
+    tale = await client.get("/v1/sessions/a-session/variables/tale", headers=ann)
+    assert tale.json()["value"] == "a tale 🦘 of some length"
+
+
+async def test_submitting_into_anothers_session_is_refused(served, store, directory):
+    ann, bob = key_of(store, "ann"), key_of(store, "bob")
+    client = await served(directory=directory)
+    await client.post("/v1/submit", json=PROGRAM, headers=ann)
+    answer = await client.post("/v1/submit", json=PROGRAM, headers=bob)
+    assert answer.json()["error"]["code"] == "unknown_object"
+    foreign = {"session": new_id("s"), "wait": [{"variable": "tale"}]}
+    answer = await client.post("/v1/submit", json=foreign, headers=bob)
+    assert answer.json()["error"]["code"] == "unknown_object"
+
+
+async def test_what_is_of_all_tenants_is_for_operators(served, store, directory):
+    ann, operator = key_of(store, "ann"), key_of(store, "ann", operator=True)
+    client = await served(directory=directory)
+    for path in ("/metrics", "/v1/engines"):
+        assert_refused(await client.get(path, headers=ann))
+        assert (await client.get(path, headers=operator)).status_code == 200
+    for path in ("/v1/models", "/docs", "/openapi.json"):
+        assert (await client.get(path, headers=ann)).status_code == 200
+
+
+async def test_commands_change_a_running_service(served, store, directory):
+    client = await served(directory=directory)
+    assert (await client.get("/v1/models")).status_code == 200  # open: nobody has made a key
+    headers = key_of(store, "bob")
+    assert_refused(await client.get("/v1/models"))
+    assert (await client.get("/v1/models", headers=headers)).status_code == 200
+    store.revoke_key(store.keys()[0].id)
+    assert_refused(await client.get("/v1/models", headers=headers))
+    assert_refused(await client.get("/v1/models"))  # closed for good
+
+
+async def test_keys_can_be_asked_for_from_the_start_and_never(served, store):
+    client = await served(directory=Directory(store, always=True))
+    assert_refused(await client.get("/v1/models"))
+    headers = key_of(store, "ann")
+    client = await served(directory=Directory(store, never=True))
+    for sent in ({}, headers):
+        assert (await client.get("/v1/models", headers=sent)).status_code == 200
+
+
+async def test_the_page_of_documents_needs_nothing_from_elsewhere(served):
+    client = await served()
+    page = await client.get("/docs")
+    assert "/v1/submit" in page.text
+    assert "WireSegment" in page.text or "RequestSpec" in page.text
+    links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"' )]*)""", page.text)
+    assert [link for link in links if not link.startswith(("#", "openapi.json"))] == []
+    assert "<script" not in page.text
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    names = (await client.get("/openapi.json")).json()["paths"]
+    assert [path for path in names if path not in page.text] == []

@@ -1,0 +1,111 @@
+"""The tenants' file: keys are hashed, changes are seen by others at once, and mistakes say what to do."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parrotserve.errors import DeclarationError, ServiceUnavailable, UnknownObject
+from parrotserve.ids import TenantId
+from parrotserve.tenancy.limits import LIFT, Limits
+from parrotserve.tenancy.store import TenantStore
+from parrotserve.tenancy.usage import Usage
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[TenantStore]:
+    store = TenantStore(tmp_path / "data")
+    store.create_tenant("search", Limits(weight=3))
+    yield store
+    store.close()
+
+
+def test_only_the_owner_may_read_the_file(store: TenantStore):
+    store.create_key("search")
+    files = list(store.path.parent.iterdir())
+    assert store.path in files
+    for path in (store.path.parent, *files):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_a_key_is_nowhere_in_the_file(store: TenantStore):
+    _, text = store.create_key("search", label="a label")
+    written = b"".join(path.read_bytes() for path in store.path.parent.iterdir())
+    assert b"a label" in written
+    assert text.encode() not in written
+    assert text.removeprefix("parrot-").encode() not in written
+
+
+def test_keys_are_long_and_differ(store: TenantStore):
+    keys = {store.create_key("search")[1] for _ in range(20)}
+    assert len(keys) == 20
+    assert min(map(len, keys)) >= 43  # 32 bytes in base64
+
+
+def test_a_key_is_revoked_by_its_id_or_itself_and_stays_listed(store: TenantStore):
+    (one, _), (other, text) = store.create_key("search"), store.create_key("search")
+    assert store.revoke_key(one).id == one
+    assert store.revoke_key(text).id == other
+    revoked = store.keys("search")
+    assert None not in [key.revoked for key in revoked]
+    store.revoke_key(one)
+    assert store.keys("search") == revoked
+
+
+def test_another_connection_sees_that_something_changed(store: TenantStore):
+    other = TenantStore(store.path.parent)
+    assert not store.changed()
+    other.set_limits("search", Limits(sessions=2))
+    assert store.changed()
+    assert not store.changed()
+    assert store.tenant("search").limits == Limits(sessions=2)
+    other.close()
+
+
+def test_limits_are_changed_one_by_one_and_lifted():
+    limits = Limits(weight=2).changed({"sessions": 3, "weight": None})
+    assert limits == Limits(weight=2, sessions=3)
+    assert limits.changed({"sessions": LIFT}) == Limits(weight=2)
+    assert Limits.from_json(limits.to_json()) == limits
+
+
+@pytest.mark.parametrize("changes", [{"weight": 0}, {"sessions": 0}, {"body_bytes": 10}, {"weight": float("nan")}])
+def test_limits_that_make_no_sense_are_refused(changes: dict[str, float]):
+    with pytest.raises(DeclarationError):
+        Limits().changed(changes)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "local", "x" * 65, "ünder", "search"])
+def test_names_that_cannot_be_are_refused(store: TenantStore, name: str):
+    with pytest.raises(DeclarationError):
+        store.create_tenant(name, Limits())
+
+
+def test_what_is_not_there_is_told(store: TenantStore):
+    for ask in (
+        lambda: store.create_key("serach"),
+        lambda: store.set_limits("serach", Limits()),
+        lambda: store.revoke_key("k-000000000000"),
+        lambda: store.unpublish("p-0"),
+    ):
+        with pytest.raises(UnknownObject, match="parrot "):
+            ask()
+
+
+def test_a_file_that_is_no_database_is_told(tmp_path: Path):
+    (tmp_path / "tenants.db").write_text("something else, long enough to be no database header at all")
+    with pytest.raises(ServiceUnavailable, match="cannot be opened"):
+        TenantStore(tmp_path)
+
+
+def test_usage_adds_up_by_tenant_and_day(store: TenantStore):
+    one = {TenantId("search"): Usage(1, 10, 5, 2, 0.5), TenantId("chat"): Usage(2, 1, 0, 1, 0.25)}
+    store.add_usage("2026-01-01", one)
+    store.add_usage("2026-01-01", one)
+    store.add_usage("2026-01-02", one)
+    assert list(store.usage("search")) == [
+        ("2026-01-01", "search", Usage(2, 20, 10, 4, 1.0)),
+        ("2026-01-02", "search", Usage(1, 10, 5, 2, 0.5)),
+    ]
+    assert len(list(store.usage())) == 4
