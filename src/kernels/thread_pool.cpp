@@ -11,13 +11,15 @@ namespace {
 
 // Between steps the engine's Python runs for less than this; a sleeping worker would cost more to wake.
 constexpr auto kSpinBetweenTasks = std::chrono::microseconds(300);
+// A few microseconds: what others need who are running, too. Whoever waits longer lets others have the core.
 constexpr int kSpinsBeforeYield = 256;
 
-inline void relax() {
+inline void relax(int spins) {
+  if (spins >= kSpinsBeforeYield) return std::this_thread::yield();
 #if defined(__x86_64__)
   _mm_pause();
-#else
-  std::this_thread::yield();
+#elif defined(__aarch64__)
+  asm volatile("isb");
 #endif
 }
 
@@ -63,7 +65,7 @@ void ThreadPool::work(int thread) {
 std::uint64_t ThreadPool::await_task(std::uint64_t seen) {
   const auto deadline = std::chrono::steady_clock::now() + kSpinBetweenTasks;
   for (int spins = 0; round_.load(std::memory_order_acquire) == seen; ++spins) {
-    relax();
+    relax(spins);
     if (spins % 64 == 63 && std::chrono::steady_clock::now() > deadline) {
       std::unique_lock<std::mutex> lock(mutex_);
       wake_.wait(lock, [&] { return round_.load() != seen; });
@@ -80,11 +82,7 @@ void ThreadPool::barrier() {
     generation_.store(generation + 1, std::memory_order_release);
     return;
   }
-  for (int spins = 0; generation_.load(std::memory_order_acquire) == generation; ++spins) {
-    relax();
-    // A thread that shares its core must let the one it waits for run.
-    if (spins > kSpinsBeforeYield) std::this_thread::yield();
-  }
+  for (int spins = 0; generation_.load(std::memory_order_acquire) == generation; ++spins) relax(spins);
 }
 
 }  // namespace parrot

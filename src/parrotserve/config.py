@@ -103,7 +103,12 @@ class ServiceConfig:
         unset=_BY_ENGINE,
     )
     threads: int | None = setting(
-        None, "Threads of each engine.", kind=WHOLE, group=Group.MODELS, rules=(at_least(1),), unset="one a core"
+        None,
+        "Threads of each engine.",
+        kind=WHOLE,
+        group=Group.MODELS,
+        rules=(at_least(1),),
+        unset="an equal share of the cores",
     )
     without: tuple[str, ...] = setting(
         (),

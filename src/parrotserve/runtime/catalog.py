@@ -12,7 +12,7 @@ from parrotserve.engines.base import Engine
 from parrotserve.engines.fake import FakeEngine
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.engine import NativeEngine
-from parrotserve.engines.native.settings import DEFAULT_PREFILL_CHUNK, BackendName, NativeSettings
+from parrotserve.engines.native.settings import DEFAULT_PREFILL_CHUNK, BackendName, NativeSettings, usable_cores
 from parrotserve.ids import EngineId
 from parrotserve.models.chat import load_chat_template
 from parrotserve.models.config import load_config
@@ -66,6 +66,12 @@ def fake_model(make_engine: Callable[[EngineId], Engine] = FakeEngine, *, name: 
     return ServedModel(name=name, context_length=_FAKE_CONTEXT, renderer=renderer, make_engine=make_engine)
 
 
+def engine_threads(config: ServiceConfig) -> int:
+    """Threads of each engine: as configured, or its share of the cores when all of the service's engines compute."""
+    engines = config.engines * sum(name != FAKE_MODEL for name in config.models)
+    return config.threads or max(1, usable_cores() // max(1, engines))
+
+
 def _native_engine(engine: EngineId, *, files: ModelFiles, settings: NativeSettings) -> Engine:
     return NativeEngine(engine, files.name, files, settings)
 
@@ -75,7 +81,7 @@ def _native_settings(config: ServiceConfig) -> NativeSettings:
         backend=BackendName(config.backend),
         kv_bytes=config.kv_memory,
         prefill_chunk=config.prefill_chunk or DEFAULT_PREFILL_CHUNK,
-        threads=config.threads,
+        threads=engine_threads(config),
         share=config.switches.sharing,
         group=config.switches.attention,
     )
