@@ -33,37 +33,37 @@ struct LayerKv {
   std::uint16_t* values;
 };
 
-static inline void write_key(const Geometry& g, const LayerKv& kv, int slot, int head, const float* key) {
+// One token's key and value of one head, in bf16; threads write the two halves of a pair of values at the same time.
+static inline void write_key(const Geometry& g, const LayerKv& kv, int slot, int head, const std::uint16_t* key) {
   std::uint16_t* page = kv.keys + (static_cast<std::size_t>(slot / kPage) * g.kv_heads + head) * g.key_page();
-  for (int d = 0; d < g.head_dim; ++d) page[(d / 2) * kPanel + (slot % kPage) * 2 + d % 2] = to_bf16(key[d]);
+  for (int pair = 0; pair < g.key_pairs(); ++pair)
+    std::memcpy(page + pair * kPanel + slot % kPage * 2, key + 2 * pair, 2 * sizeof *key);
 }
 
-static inline void write_value(const Geometry& g, const LayerKv& kv, int slot, int head, const float* value) {
+static inline void write_value(const Geometry& g, const LayerKv& kv, int slot, int head, const std::uint16_t* value) {
   std::uint16_t* page = kv.values + (static_cast<std::size_t>(slot / kPage) * g.kv_heads + head) * g.value_page();
   std::uint16_t* pair = page + static_cast<std::size_t>(slot % kPage / 2) * g.head_columns * 2 + slot % 2;
-  for (int d = 0; d < g.head_dim; ++d) pair[2 * d] = to_bf16(value[d]);
+  for (int d = 0; d < g.head_dim; ++d) pair[2 * d] = value[d];
 }
 
-// Softmax partials of one query row: `total` is relative to `peak`; total 0 means nothing was seen.
-struct Partial {
-  float peak, total;
-  float* values;  // [head_columns]
+// Softmax state of sixteen query rows: the largest score seen, and the total of weights relative to it.
+struct Softmax {
+  F32x16 peak, total;
 };
+constexpr float kNoPeak = -1e30f;  // of a row that has seen nothing; its total is 0
 
-static inline void absorb(Partial& into, const Partial& from, int columns) {
-  if (from.total == 0.0f) return;
-  if (into.total == 0.0f) {
-    into.peak = from.peak, into.total = from.total;
-    std::memcpy(into.values, from.values, columns * sizeof(float));
-    return;
-  }
-  const float peak = std::max(into.peak, from.peak);
-  float scales[kLanes] = {into.peak - peak, from.peak - peak};
-  store(scales, exp2_nonpositive(load(scales)));
-  into.peak = peak;
-  into.total = into.total * scales[0] + from.total * scales[1];
-  for (int c = 0; c < columns; c += kLanes)
-    store(into.values + c, load(into.values + c) * scales[0] + load(from.values + c) * scales[1]);
+// Folds `part` into `state`; what was summed by weight before is to be scaled by `before`, what comes by `now`.
+// Not inlined, like `blend`, so that every caller rounds alike.
+__attribute__((noinline)) static void fold(Softmax& state, const Softmax& part, float* before, float* now) {
+  const F32x16 peak = max(state.peak, part.peak);
+  const F32x16 old_scale = exp2(state.peak - peak), new_scale = exp2(part.peak - peak);
+  state.peak = peak;
+  state.total = state.total * old_scale + part.total * new_scale;
+  store(before, old_scale), store(now, new_scale);
+}
+
+__attribute__((noinline)) static void blend(float* sums, const float* part, int columns, float before, float now) {
+  for (int c = 0; c < columns; c += kLanes) store(sums + c, load(sums + c) * before + load(part + c) * now);
 }
 
 class Attention {
@@ -77,7 +77,8 @@ class Attention {
     slots_.assign(batch.rows + 1, 0);
     for (int row = 0; row < batch.rows; ++row) slots_[row + 1] = slots_[row] + batch.positions[row] / kBlock + 1;
     const std::size_t partials = static_cast<std::size_t>(slots_[batch.rows]) * g_.heads;
-    stats_.reserve(2 * partials);
+    peaks_.reserve(partials + kLanes);
+    totals_.reserve(partials + kLanes);
     values_.reserve(partials * g_.head_columns);
     for (int span = 0; span < batch.spans; ++span) plan_span(span, threads);
   }
@@ -87,25 +88,44 @@ class Attention {
   // Marks every partial as empty; thread `t` of `n` does its share.
   void clear(int t, int n) {
     const std::size_t count = static_cast<std::size_t>(slots_[batch_.rows]) * g_.heads;
-    for (std::size_t i = count * t / n; i < count * (t + 1) / n; ++i) stats_[2 * i + 1] = 0.0f;
+    std::fill(totals_.get() + count * t / n, totals_.get() + count * (t + 1) / n, 0.0f);
   }
 
-  // `queries` are [rows][heads][head_dim], scaled so that scores are logarithms to base 2.
-  void run(int index, const Activation* queries, const LayerKv& kv) {
+  // `queries` are [rows][heads][head_dim], scaled so that scores are logarithms to base 2. `next` is the unit that this
+  // thread computes then, or -1.
+  void run(int index, int next, const Activation* queries, const LayerKv& kv) {
     const Unit& unit = units_[index];
     const int queries_a_tile = kTileQueries / g_.group() < 1 ? 1 : kTileQueries / g_.group();
-    for (int row = unit.first_row; row < unit.last_row; row += queries_a_tile)
-      run_tile(unit, row, std::min(row + queries_a_tile, unit.last_row), queries, kv);
+    for (int row = unit.first_row; row < unit.last_row; row += queries_a_tile) {
+      const int last = std::min(row + queries_a_tile, unit.last_row);
+      run_tile(unit, row, last, next >= 0 && last == unit.last_row ? units_[next] : unit, queries, kv);
+    }
   }
 
   // The attention output of one row, [heads * head_dim].
   void merge(int row, Activation* out) {
-    alignas(64) float sum[kMostColumns];
-    for (int head = 0; head < g_.heads; ++head) {
-      Partial state{0, 0, sum};
-      for (int slot = slots_[row]; slot < slots_[row + 1]; ++slot) absorb(state, partial(slot, head), g_.head_columns);
-      const float scale = 1.0f / state.total;
-      for (int d = 0; d < g_.head_dim; ++d) out[head * g_.head_dim + d] = to_activation(sum[d] * scale);
+    alignas(64) float sums[kLanes * kMostColumns];
+    const int columns = g_.head_columns;
+    for (int first = 0; first < g_.heads; first += kLanes) {
+      const int count = std::min(kLanes, g_.heads - first);
+      Softmax state{splat(kNoPeak), splat(0.0f)};
+      std::fill(sums, sums + count * columns, 0.0f);
+      for (int slot = slots_[row]; slot < slots_[row + 1]; ++slot) {
+        const std::size_t from = static_cast<std::size_t>(slot) * g_.heads + first;
+        float seen[kLanes] = {}, peaks[kLanes] = {}, before[kLanes], now[kLanes];
+        for (int i = 0; i < count; ++i)
+          seen[i] = totals_[from + i], peaks[i] = seen[i] == 0.0f ? kNoPeak : peaks_[from + i];
+        fold(state, {load(peaks), load(seen)}, before, now);
+        for (int i = 0; i < count; ++i)
+          if (seen[i] != 0.0f) blend(sums + i * columns, values_.get() + (from + i) * columns, columns, before[i], now[i]);
+      }
+      float totals[kLanes];
+      store(totals, state.total);
+      for (int i = 0; i < count; ++i) {
+        alignas(64) Activation done[kMostColumns];
+        for (int c = 0; c < columns; c += kLanes) store_activations(done + c, load(sums + i * columns + c) / totals[i]);
+        std::memcpy(out + (first + i) * g_.head_dim, done, g_.head_dim * sizeof *done);
+      }
     }
   }
 
@@ -129,113 +149,148 @@ class Attention {
                             std::min(block + blocks_a_unit, last_block)});
   }
 
-  Partial partial(int slot, int head) {
-    const std::size_t i = static_cast<std::size_t>(slot) * g_.heads + head;
-    return {stats_[2 * i], stats_[2 * i + 1], values_.get() + i * g_.head_columns};
+  // The keys of one span in one absolute block.
+  struct Keys {
+    int first, count;  // position; number
+    const std::int32_t* pages;
+  };
+  Keys keys_of(int span, int block) const {
+    const int start = batch_.span_keys[2 * span], end = start + batch_.span_keys[2 * span + 1];
+    const int first = std::max(block * kBlock, start);
+    return {first, std::min((block + 1) * kBlock, end) - first,
+            batch_.pages + batch_.page_starts[span] + (first - start) / kPage};
   }
-  void keep(int slot, int head, const Partial& p) {
-    const std::size_t i = static_cast<std::size_t>(slot) * g_.heads + head;
-    stats_[2 * i] = p.peak, stats_[2 * i + 1] = p.total;
-    std::memcpy(values_.get() + i * g_.head_columns, p.values, g_.head_columns * sizeof(float));
+
+  void keep(int row, int block, int head, float peak, float total, const float* values) {
+    const std::size_t i = (static_cast<std::size_t>(slots_[row]) + block) * g_.heads + head;
+    peaks_[i] = peak, totals_[i] = total;
+    std::memcpy(values_.get() + i * g_.head_columns, values, g_.head_columns * sizeof *values);
   }
 
   // A unit that begins at key block 0 carries the state of each row along and leaves it in the row's first slot;
   // any other leaves the partials of each block. `merge` then does the same sums in the same order either way.
-  void run_tile(const Unit& unit, int first, int last, const Activation* queries, const LayerKv& kv) {
+  void run_tile(const Unit& unit, int first, int last, const Unit& next, const Activation* queries, const LayerKv& kv) {
     alignas(64) Activation q[kTileQueries * kMostColumns];
     alignas(64) float scores[kTileQueries * kBlock];
     alignas(64) Activation weights[kTileQueries * kBlock];
     alignas(64) float sums[kTileQueries * kMostColumns];
     alignas(64) float carried[kTileQueries * kMostColumns];
+    constexpr int kVectors = (kTileQueries + kLanes - 1) / kLanes;
+    alignas(64) float peaks[kVectors * kLanes] = {}, totals[kVectors * kLanes] = {};
     const int group = g_.group(), count = (last - first) * group, q_stride = g_.key_pairs() * 2;
-    Partial state[kTileQueries];
+    const int columns = g_.head_columns;
     for (int i = 0; i < count; ++i) {
       const std::size_t from = static_cast<std::size_t>(first + i / group) * g_.heads + unit.kv_head * group + i % group;
       q[i * q_stride + q_stride - 1] = 0;
       std::memcpy(q + i * q_stride, queries + from * g_.head_dim, g_.head_dim * sizeof *q);
-      state[i] = {0, 0, carried + i * g_.head_columns};
     }
-    const int start = batch_.span_keys[2 * unit.span], end = start + batch_.span_keys[2 * unit.span + 1];
-    const std::int32_t* pages = batch_.pages + batch_.page_starts[unit.span];
     const bool carry = unit.first_block == 0;
+    Softmax states[kVectors];
+    for (Softmax& state : states) state = {splat(kNoPeak), splat(0.0f)};
+    if (carry) std::fill(carried, carried + count * columns, 0.0f);
     for (int block = unit.first_block; block < unit.last_block; ++block) {
-      const int key = std::max(block * kBlock, start), keys = std::min((block + 1) * kBlock, end) - key;
+      const Keys keys = keys_of(unit.span, block);
       int seen[kTileQueries], most = 0;
       for (int i = 0; i < count; ++i) {
         const int position = batch_.positions[first + i / group];
-        seen[i] = batch_.span_causal[unit.span] ? std::min(keys, position + 1 - key) : keys;
+        seen[i] = batch_.span_causal[unit.span] ? std::min(keys.count, position + 1 - keys.first) : keys.count;
         most = std::max(most, seen[i]);
       }
-      if (most <= 0) continue;
-      const std::int32_t* here = pages + (key - start) / kPage;
+      if (most <= 0) break;
       const int block_pages = (most + kPage - 1) / kPage;
-      score(q, q_stride, count, here, block_pages, unit.kv_head, kv, scores);
-      float peaks[kTileQueries], totals[kTileQueries];
+      const bool more = block + 1 < unit.last_block;
+      score(q, q_stride, count, keys.pages, block_pages, unit.kv_head, kv, scores);
       for (int i = 0; i < count; ++i)
         soften(scores + i * kBlock, seen[i], block_pages * kPage, weights + i * kBlock, peaks[i], totals[i]);
-      gather(weights, count, here, block_pages, unit.kv_head, kv, sums);
-      for (int i = 0; i < count; ++i) {
-        const Partial part{peaks[i], totals[i], sums + i * g_.head_columns};
-        const int row = first + i / group, head = unit.kv_head * group + i % group;
-        if (carry)
-          absorb(state[i], part, g_.head_columns);
-        else if (part.total != 0.0f)
-          keep(slots_[row] + block, head, part);
+      gather(weights, count, keys.pages, block_pages, unit.kv_head, kv, sums,
+             more ? keys_of(unit.span, block + 1) : keys_of(next.span, next.first_block), more ? unit.kv_head : next.kv_head);
+      if (carry) {
+        alignas(64) float before[kVectors * kLanes], now[kVectors * kLanes];
+        for (int v = 0; v < kVectors; ++v)
+          fold(states[v], {load(peaks + v * kLanes), load(totals + v * kLanes)}, before + v * kLanes, now + v * kLanes);
+        for (int i = 0; i < count; ++i) blend(carried + i * columns, sums + i * columns, columns, before[i], now[i]);
+        continue;
       }
+      for (int i = 0; i < count; ++i)
+        if (totals[i] != 0.0f)
+          keep(first + i / group, block, unit.kv_head * group + i % group, peaks[i], totals[i], sums + i * columns);
     }
     if (!carry) return;
-    for (int i = 0; i < count; ++i) keep(slots_[first + i / group], unit.kv_head * group + i % group, state[i]);
+    for (int v = 0; v < kVectors; ++v)
+      store(peaks + v * kLanes, states[v].peak), store(totals + v * kLanes, states[v].total);
+    for (int i = 0; i < count; ++i)
+      keep(first + i / group, 0, unit.kv_head * group + i % group, peaks[i], totals[i], carried + i * columns);
   }
 
+  const std::uint16_t* key_panel(const LayerKv& kv, int page, int kv_head) const {
+    return kv.keys + (static_cast<std::size_t>(page) * g_.kv_heads + kv_head) * g_.key_page();
+  }
+  const std::uint16_t* value_pairs(const LayerKv& kv, int page, int kv_head) const {
+    return kv.values + (static_cast<std::size_t>(page) * g_.kv_heads + kv_head) * g_.value_page();
+  }
+
+  // Reads the keys once, and fetches as much of the values meanwhile.
   void score(const Activation* q, int q_stride, int count, const std::int32_t* pages, int block_pages, int kv_head,
              const LayerKv& kv, float* scores) const {
     for (int first = 0; first < block_pages; first += kPageGroup) {
-      const std::uint16_t* panels[kPageGroup];
+      const std::uint16_t *panels[kPageGroup], *values[kPageGroup];
       // A group is computed whole; beyond the last page it repeats one, and nobody looks.
       for (int p = 0; p < kPageGroup; ++p) {
         const int page = pages[std::min(first + p, block_pages - 1)];
-        panels[p] = kv.keys + (static_cast<std::size_t>(page) * g_.kv_heads + kv_head) * g_.key_page();
+        panels[p] = key_panel(kv, page, kv_head), values[p] = value_pairs(kv, page, kv_head);
       }
       constexpr int kRows = rows_of_group(kPageGroup);
       for (int i = 0; i < count; i += kRows)
         micro_group<kPageGroup>(std::min(kRows, count - i), q + i * q_stride, q_stride, g_.key_pairs(),
-                               [&](int p, int k) { return panels[p] + k * kPanel; },
-                               scores + i * kBlock + first * kPage, kBlock);
+                                [&](int p, int k) { return panels[p] + k * kPanel; },
+                                scores + i * kBlock + first * kPage, kBlock, [&](int k) {
+                                  if (i > 0) return;
+#pragma GCC unroll 4
+                                  for (int p = 0; p < kPageGroup; ++p) prefetch_l2(values[p] + k * kPanel);
+                                });
     }
   }
 
   // Scores of the first `seen` keys to weights, padded with zeros to `padded`.
   static void soften(float* scores, int seen, int padded, Activation* weights, float& peak, float& total) {
-    peak = 0, total = 0;
+    peak = kNoPeak, total = 0;
     if (seen <= 0) {
       std::memset(weights, 0, padded * sizeof *weights);
       return;
     }
-    for (int k = seen; k < padded; ++k) scores[k] = -INFINITY;
+    for (int k = seen; k < padded; ++k) scores[k] = kNoPeak;
     F32x16 best = load(scores);
     for (int k = kLanes; k < padded; k += kLanes) best = max(best, load(scores + k));
     peak = max_lanes(best);
     F32x16 sum{};
     for (int k = 0; k < padded; k += kLanes) {
-      const F32x16 weight = exp2_nonpositive(load(scores + k) - peak);
+      const F32x16 weight = exp2(load(scores + k) - peak);
       sum += weight;
       store_activations(weights + k, weight);
     }
     total = sum_lanes(sum);
   }
 
+  // Reads the values once, and fetches the keys that are wanted next meanwhile.
   void gather(const Activation* weights, int count, const std::int32_t* pages, int block_pages, int kv_head,
-              const LayerKv& kv, float* sums) const {
-    const std::uint16_t* bases[kBlockPages];
-    for (int page = 0; page < block_pages; ++page)
-      bases[page] = kv.values + (static_cast<std::size_t>(pages[page]) * g_.kv_heads + kv_head) * g_.value_page();
-    const int pairs = block_pages * kPage / 2, columns = g_.head_columns;
+              const LayerKv& kv, float* sums, const Keys& next, int next_head) const {
+    const std::uint16_t *bases[kBlockPages], *ahead[kBlockPages];
+    const int next_pages = std::min((next.count + kPage - 1) / kPage, block_pages);
+    for (int page = 0; page < block_pages; ++page) {
+      bases[page] = value_pairs(kv, pages[page], kv_head);
+      ahead[page] = page < next_pages ? key_panel(kv, next.pages[page], next_head) : nullptr;
+    }
+    const int pairs = block_pages * kPage / 2, columns = g_.head_columns, lines = g_.key_pairs() / 8;
     for (int first = 0; first < columns / kLanes; first += kPageGroup) {
       constexpr int kRows = rows_of_group(kPageGroup);
       for (int i = 0; i < count; i += kRows)
-        micro_group<kPageGroup>(std::min(kRows, count - i), weights + i * kBlock, kBlock, pairs,
-                               [&](int p, int k) { return bases[k / 8] + (k % 8) * columns * 2 + (first + p) * kPanel; },
-                               sums + i * columns + first * kLanes, columns);
+        micro_group<kPageGroup>(
+            std::min(kRows, count - i), weights + i * kBlock, kBlock, pairs,
+            [&](int p, int k) { return bases[k / 8] + (k % 8) * columns * 2 + (first + p) * kPanel; },
+            sums + i * columns + first * kLanes, columns, [&](int k) {
+              if (i > 0 || first > 0 || !ahead[k / 8]) return;
+              for (int line = 0; line < lines; ++line) prefetch_l2(ahead[k / 8] + (k % 8 * lines + line) * kPanel);
+            });
     }
   }
 
@@ -243,6 +298,7 @@ class Attention {
   Batch batch_;
   std::vector<Unit> units_;
   std::vector<int> slots_;  // [rows + 1]: a row's partials, one an absolute key block up to its own
-  Aligned<float> stats_;    // [partials][2]: peak, total
+  Aligned<float> peaks_;    // [partials]
+  Aligned<float> totals_;   // [partials]; 0 where nothing was seen
   Aligned<float> values_;   // [partials][head_columns]
 };

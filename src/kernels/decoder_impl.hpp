@@ -34,7 +34,7 @@ class VariantDecoder final : public Decoder {
 
   void load_layer(int index, const LayerSource& s) override {
     Layer& layer = layers_[index];
-    const int q_size = c_.heads * c_.head_dim, kv_size = c_.kv_heads * c_.head_dim;
+    const int q_size = c_.heads * c_.head_dim;
     // One tile a head, so that whoever computes it can rotate and store it.
     const int columns = geometry_.head_columns, all = c_.heads + 2 * c_.kv_heads;
     layer.qkv.reset(all * columns, c_.hidden, columns);
@@ -46,13 +46,17 @@ class VariantDecoder final : public Decoder {
       layer.qkv.pack(source, c_.head_dim, c_.hidden, h * columns);
     }
     if (s.q_bias) {
-      layer.qkv_bias.assign(s.q_bias, s.q_bias + q_size);
-      layer.qkv_bias.insert(layer.qkv_bias.end(), s.k_bias, s.k_bias + kv_size);
-      layer.qkv_bias.insert(layer.qkv_bias.end(), s.v_bias, s.v_bias + kv_size);
+      layer.qkv_bias.assign(all * columns, 0.0f);
+      for (int h = 0; h < all; ++h) {
+        const float* source = h < c_.heads ? s.q_bias + h * c_.head_dim
+                              : h < c_.heads + c_.kv_heads ? s.k_bias + (h - c_.heads) * c_.head_dim
+                                                           : s.v_bias + (h - c_.heads - c_.kv_heads) * c_.head_dim;
+        std::copy(source, source + c_.head_dim, layer.qkv_bias.begin() + h * columns);
+      }
     }
     if (s.q_norm) {
-      layer.q_norm.assign(s.q_norm, s.q_norm + c_.head_dim);
-      layer.k_norm.assign(s.k_norm, s.k_norm + c_.head_dim);
+      layer.q_norm.assign(s.q_norm, s.q_norm + c_.head_dim), layer.q_norm.resize(columns);
+      layer.k_norm.assign(s.k_norm, s.k_norm + c_.head_dim), layer.k_norm.resize(columns);
     }
     layer.attn_norm.assign(s.attn_norm, s.attn_norm + c_.hidden);
     layer.mlp_norm.assign(s.mlp_norm, s.mlp_norm + c_.hidden);
@@ -110,20 +114,21 @@ class VariantDecoder final : public Decoder {
     int phase = 0;
     each(phase, batch_.rows, [&](int row, int) { embed(row); });
     for (Layer& layer : layers_) {
+      const PackedMatrix& following = &layer == &layers_.back() ? head_ : (&layer + 1)->qkv;
       const LayerKv kv{layer.keys.get(), layer.values.get()};
       attention_.clear(thread, pool_.size());
       each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.attn_norm.data(), normed(row)); });
-      multiply(phase, layer.qkv, normed_.get(), batch_.rows,
+      multiply(phase, layer.qkv, normed_.get(), batch_.rows, first_tile(layer.o, thread),
                [&](int row, int head, float* out) { place(layer, kv, row, head, out); });
-      each(phase, attention_.units(), [&](int unit, int) { attention_.run(unit, queries_.get(), kv); });
+      each(phase, attention_.units(), [&](int unit, int next) { attention_.run(unit, next, queries_.get(), kv); });
       each(phase, batch_.rows, [&](int row, int) { attention_.merge(row, mixed(row)); });
-      add(phase, layer.o, mixed_.get());
+      add(phase, layer.o, mixed_.get(), first_tile(layer.gate_up, 2 * thread));
       each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.mlp_norm.data(), normed(row)); });
-      gate_up(phase, layer);
-      add(phase, layer.down, gated_.get());
+      gate_up(phase, layer, first_tile(layer.down, thread));
+      add(phase, layer.down, gated_.get(), first_tile(following, thread));
     }
     each(phase, batch_.outputs, [&](int i, int) { norm(x(batch_.logit_rows[i]), final_norm_.data(), normed(i)); });
-    multiply(phase, head_, normed_.get(), batch_.outputs, [&](int row, int tile, const float* out) {
+    multiply(phase, head_, normed_.get(), batch_.outputs, nullptr, [&](int row, int tile, const float* out) {
       const int first = tile * head_.tile_outputs(), count = std::min(head_.tile_outputs(), c_.vocabulary - first);
       std::memcpy(logits_ + static_cast<std::size_t>(row) * c_.vocabulary + first, out, count * sizeof *out);
     });
@@ -142,40 +147,49 @@ class VariantDecoder final : public Decoder {
     pool_.barrier();
   }
 
-  // done(row, tile, out) for every row and tile of `matrix`.
+  // What a thread is likely to read first of a matrix.
+  static const std::uint16_t* first_tile(const PackedMatrix& matrix, int index) {
+    return matrix.tile(std::min(index, matrix.tiles() - 1));
+  }
+
+  // done(row, tile, out) for every row and tile of `matrix`; then `following` is fetched, to be read in a later phase.
   template <class Done>
-  void multiply(int& phase, const PackedMatrix& matrix, const Activation* a, int rows, const Done& done) {
+  void multiply(int& phase, const PackedMatrix& matrix, const Activation* a, int rows, const std::uint16_t* following,
+                const Done& done) {
     const int pieces = (rows + kRowsAUnit - 1) / kRowsAUnit;
     each(phase, matrix.tiles() * pieces, [&](int unit, int next) {
       const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
-      const int ahead = next < 0 ? tile : next / pieces;
-      matrix.rows(tile, a, first, std::min(first + kRowsAUnit, rows), ahead == tile ? nullptr : matrix.tile(ahead),
+      const std::uint16_t* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(next / pieces);
+      matrix.rows(tile, a, first, std::min(first + kRowsAUnit, rows), ahead,
                   [&](int row, float* out) { done(row, tile, out); });
     });
   }
 
-  void add(int& phase, const PackedMatrix& matrix, const Activation* a) {
+  void add(int& phase, const PackedMatrix& matrix, const Activation* a, const std::uint16_t* following) {
     const int columns = matrix.tile_outputs();
-    multiply(phase, matrix, a, batch_.rows, [&](int row, int tile, const float* out) {
+    multiply(phase, matrix, a, batch_.rows, following, [&](int row, int tile, const float* out) {
       float* to = x(row) + tile * columns;
       const int count = std::min(columns, c_.hidden - tile * columns);
-      for (int i = 0; i < count; i += kLanes) store(to + i, load(to + i) + load(out + i));
+      for (int i = 0; i < count; i += kLanes) {
+        prefetch_l2(to + 8 * c_.hidden + i);  // of the next pass
+        store(to + i, load(to + i) + load(out + i));
+      }
     });
   }
 
-  void gate_up(int& phase, const Layer& layer) {
+  void gate_up(int& phase, const Layer& layer, const std::uint16_t* following) {
     const PackedMatrix& matrix = layer.gate_up;
     const int columns = matrix.tile_outputs(), tiles = matrix.tiles() / 2;
     const int pieces = (batch_.rows + kRowsAUnit - 1) / kRowsAUnit;
     each(phase, tiles * pieces, [&](int unit, int next) {
       alignas(64) float gates[kRowsAUnit * 64];
       const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
-      const int last = std::min(first + kRowsAUnit, batch_.rows), ahead = next < 0 ? tile : next / pieces;
+      const int last = std::min(first + kRowsAUnit, batch_.rows);
       matrix.rows(2 * tile, normed_.get(), first, last, matrix.tile(2 * tile + 1), [&](int row, const float* out) {
         std::memcpy(gates + (row - first) * columns, out, columns * sizeof *out);
       });
-      const std::uint16_t* after = ahead == tile ? nullptr : matrix.tile(2 * ahead);
-      matrix.rows(2 * tile + 1, normed_.get(), first, last, after, [&](int row, const float* up) {
+      const std::uint16_t* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(2 * (next / pieces));
+      matrix.rows(2 * tile + 1, normed_.get(), first, last, ahead, [&](int row, const float* up) {
         gate(gates + (row - first) * columns, up, tile * columns, columns, row);
       });
     });
@@ -186,14 +200,12 @@ class VariantDecoder final : public Decoder {
     Activation* to = gated_.get() + static_cast<std::size_t>(row) * c_.intermediate + column;
     const int count = std::min(columns, c_.intermediate - column);
     alignas(64) Activation out[64];
+    Activation* whole = count == columns ? to : out;
     for (int i = 0; i < columns; i += kLanes) {
       const F32x16 g = load(gates + i);
-      // 1 / (1 + e^-g) by the exponential of a number that is never positive.
-      const F32x16 e = exp2_nonpositive((g < splat(0.0f) ? g : -g) * kLog2E);
-      const F32x16 sigmoid = (g < splat(0.0f) ? e : splat(1.0f)) / (e + 1.0f);
-      store_activations(out + i, g * sigmoid * load(up + i));
+      store_activations(whole + i, g / (exp2(g * -kLog2E) + 1.0f) * load(up + i));
     }
-    std::memcpy(to, out, count * sizeof *to);
+    if (whole == out) std::memcpy(to, out, count * sizeof *to);
   }
 
   void embed(int row) {
@@ -214,32 +226,52 @@ class VariantDecoder final : public Decoder {
     for (int i = 0; i < c_.hidden; i += kLanes) store_activations(to + i, load(from + i) * scale * load(weight + i));
   }
 
-  // One head of one row, fresh from its projection: bias, norm and rotation, then to the queries or the cache.
+  // One head of one row, fresh from its projection: bias, norm and rotation, then to the queries or the cache. The
+  // columns behind head_dim are zero.
   void place(const Layer& layer, const LayerKv& kv, int row, int head, float* out) {
+    const int columns = geometry_.head_columns;
+    alignas(64) std::uint16_t half[kMostColumns];
     if (!layer.qkv_bias.empty())
-      for (int d = 0; d < c_.head_dim; ++d) out[d] += layer.qkv_bias[head * c_.head_dim + d];
-    if (head >= c_.heads + c_.kv_heads)
-      return write_value(geometry_, kv, batch_.slots[row], head - c_.heads - c_.kv_heads, out);
-    const bool is_query = head < c_.heads;
-    if (!layer.q_norm.empty()) head_norm(out, is_query ? layer.q_norm.data() : layer.k_norm.data());
-    rotate(out, rotation_.get() + static_cast<std::size_t>(row) * c_.head_dim);
-    if (!is_query) return write_key(geometry_, kv, batch_.slots[row], head - c_.heads, out);
-    const float scale = kLog2E / std::sqrt(static_cast<float>(c_.head_dim));
-    Activation* to = queries_.get() + (static_cast<std::size_t>(row) * c_.heads + head) * c_.head_dim;
-    for (int d = 0; d < c_.head_dim; ++d) to[d] = to_activation(out[d] * scale);
+      for (int d = 0; d < columns; d += kLanes) store(out + d, load(out + d) + load(&layer.qkv_bias[head * columns + d]));
+    const bool is_query = head < c_.heads, is_key = !is_query && head < c_.heads + c_.kv_heads;
+    if (is_query || is_key) {
+      if (!layer.q_norm.empty()) head_norm(out, is_query ? layer.q_norm.data() : layer.k_norm.data());
+      rotate(out, rotation_.get() + static_cast<std::size_t>(row) * c_.head_dim);
+    }
+    if (is_query) {
+      alignas(64) Activation query[kMostColumns];
+      const float scale = kLog2E / std::sqrt(static_cast<float>(c_.head_dim));
+      for (int d = 0; d < columns; d += kLanes) store_activations(query + d, load(out + d) * scale);
+      std::memcpy(queries_.get() + (static_cast<std::size_t>(row) * c_.heads + head) * c_.head_dim, query,
+                  c_.head_dim * sizeof *query);
+      return;
+    }
+    for (int d = 0; d < columns; d += kLanes) store_bf16(half + d, load(out + d));
+    const int slot = batch_.slots[row];
+    if (is_key)
+      write_key(geometry_, kv, slot, head - c_.heads, half);
+    else
+      write_value(geometry_, kv, slot, head - c_.heads - c_.kv_heads, half);
   }
 
   void head_norm(float* head, const float* weight) const {
-    float squares = 0;
-    for (int d = 0; d < c_.head_dim; ++d) squares += head[d] * head[d];
-    const float scale = 1.0f / std::sqrt(squares / static_cast<float>(c_.head_dim) + c_.rms_eps);
-    for (int d = 0; d < c_.head_dim; ++d) head[d] = head[d] * scale * weight[d];
+    F32x16 squares{};
+    for (int d = 0; d < geometry_.head_columns; d += kLanes) squares += load(head + d) * load(head + d);
+    const float scale = 1.0f / std::sqrt(sum_lanes(squares) / static_cast<float>(c_.head_dim) + c_.rms_eps);
+    for (int d = 0; d < geometry_.head_columns; d += kLanes) store(head + d, load(head + d) * scale * load(weight + d));
   }
 
   // Pair i of a head is its elements i and i + head_dim / 2.
   void rotate(float* head, const float* rotation) const {
     const int half = c_.head_dim / 2;
-    for (int i = 0; i < half; ++i) {
+    int i = 0;
+    for (; i + kLanes <= half; i += kLanes) {
+      const F32x16 low = load(head + i), high = load(head + half + i);
+      const F32x16 cosine = load(rotation + i), sine = load(rotation + half + i);
+      store(head + i, low * cosine - high * sine);
+      store(head + half + i, high * cosine + low * sine);
+    }
+    for (; i < half; ++i) {
       const float low = head[i], high = head[half + i], cosine = rotation[i], sine = rotation[half + i];
       head[i] = low * cosine - high * sine;
       head[half + i] = high * cosine + low * sine;
@@ -252,7 +284,7 @@ class VariantDecoder final : public Decoder {
     return mixed_.get() + static_cast<std::size_t>(row) * c_.heads * c_.head_dim;
   }
 
-  static constexpr int kRowsAUnit = 96;
+  static constexpr int kRowsAUnit = 96, kMostColumns = 256;
 
   const DecoderConfig c_;
   const Geometry geometry_;

@@ -29,17 +29,60 @@ constexpr int group_of(int panels) {
 }
 constexpr int kMostRows = 12;
 
-// Zeroed memory on cache-line boundaries; pages of it that nobody touches are never taken from the system.
+// Zeroed memory on cache-line boundaries; pages of it that nobody touches are never taken from the system. Pieces
+// are cut from chunks of huge pages: a step reads all weights, and would miss the TLB on every 4 KiB of them. Under
+// AddressSanitizer each piece is alone, so that reading past its end shows.
+class Chunk {
+ public:
+  static std::shared_ptr<void> piece(std::size_t bytes) {
+    static std::mutex mutex;
+    static std::weak_ptr<Chunk> current;
+    const std::lock_guard<std::mutex> lock(mutex);
+    bytes = (bytes + 63) / 64 * 64;
+    std::shared_ptr<Chunk> chunk = current.lock();
+    if (!chunk || chunk->size_ - chunk->used_ < bytes) {
+      const bool common = !kAlone && bytes < kChunk / 4;  // else it gets a chunk of its own
+      chunk = std::make_shared<Chunk>(common ? kChunk : bytes);
+      if (common) current = chunk;
+    }
+    void* start = chunk->start_ + chunk->used_;
+    chunk->used_ += bytes;
+    return {chunk, start};
+  }
+
+  explicit Chunk(std::size_t bytes) : size_(bytes), memory_(std::calloc(bytes + kBoundary, 1)) {
+    if (!memory_) throw std::bad_alloc();
+    void* start = memory_.get();
+    std::size_t room = bytes + kBoundary;
+    start_ = static_cast<char*>(std::align(kBoundary, bytes, start, room));
+#if defined(MADV_HUGEPAGE)
+    if (!kAlone) madvise(start_, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+#endif
+  }
+
+ private:
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr bool kAlone = true;
+#else
+  static constexpr bool kAlone = false;
+#endif
+  static constexpr std::size_t kHugePage = std::size_t{2} << 20, kChunk = 16 * kHugePage;
+  static constexpr std::size_t kBoundary = kAlone ? 64 : kHugePage;
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  std::size_t size_, used_ = 0;
+  std::unique_ptr<void, Free> memory_;
+  char* start_;
+};
+
 template <class T>
 class Aligned {
  public:
   // Contents are lost, and zero.
   void reset(std::size_t count) {
-    memory_.reset(std::calloc(count * sizeof(T) + 64, 1));
-    if (!memory_) throw std::bad_alloc();
-    void* start = memory_.get();
-    std::size_t room = count * sizeof(T) + 64;
-    data_ = static_cast<T*>(std::align(64, count * sizeof(T), start, room));
+    memory_ = Chunk::piece(count * sizeof(T));
+    data_ = static_cast<T*>(memory_.get());
     size_ = count;
   }
   // At least this many; contents are lost when it grows.
@@ -50,18 +93,16 @@ class Aligned {
   T& operator[](std::size_t i) const { return data_[i]; }
 
  private:
-  struct Free {
-    void operator()(void* p) const { std::free(p); }
-  };
-  std::unique_ptr<void, Free> memory_;
+  std::shared_ptr<void> memory_;
   T* data_ = nullptr;
   std::size_t size_ = 0;
 };
 
 // out[r][p * 16 ...] = sum over k of a[r][k] * b(p, k): R rows by P panels held in registers, k in order.
-template <int R, int P, class B>
+// `fetch(k)` is called with every k, to fetch what is wanted next.
+template <int R, int P, class B, class Fetch>
 static inline void micro(const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
-                         std::size_t out_stride, const std::uint16_t* ahead, std::size_t ahead_step) {
+                         std::size_t out_stride, const Fetch& fetch) {
   constexpr int kVectors = kLanes / kTileLanes;  // of a panel
   TileVector acc[R][P * kVectors];
   for (int r = 0; r < R; ++r)
@@ -70,10 +111,7 @@ static inline void micro(const Activation* a, std::size_t a_stride, int pairs, c
     PanelVector panel[P * kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < P * kVectors; ++v) panel[v] = load_panel(b(v / kVectors, k) + v % kVectors * 2 * kTileLanes);
-    if (ahead) {
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) prefetch_l2(ahead + k * ahead_step + p * kPanel);
-    }
+    fetch(k);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       const PairVector pair = splat_pair(a + r * a_stride + 2 * k);
@@ -88,22 +126,19 @@ static inline void micro(const Activation* a, std::size_t a_stride, int pairs, c
       __builtin_memcpy(out + r * out_stride + v * kTileLanes, &acc[r][v], sizeof(TileVector));
 }
 
-template <int P, class B, int... Rs>
+template <int P, class B, class Fetch, int... Rs>
 static inline void micro_rows(std::integer_sequence<int, Rs...>, int rows, const Activation* a,
                               std::size_t a_stride, int pairs, const B& b, float* out, std::size_t out_stride,
-                              const std::uint16_t* ahead, std::size_t ahead_step) {
-  (void)((rows == Rs + 1 &&
-          (micro<Rs + 1, P>(a, a_stride, pairs, b, out, out_stride, ahead, ahead_step), true)) ||
-         ...);
+                              const Fetch& fetch) {
+  (void)((rows == Rs + 1 && (micro<Rs + 1, P>(a, a_stride, pairs, b, out, out_stride, fetch), true)) || ...);
 }
 
 // Up to rows_of_group(P) rows.
-template <int P, class B>
+template <int P, class B, class Fetch>
 static inline void micro_group(int rows, const Activation* a, std::size_t a_stride, int pairs, const B& b,
-                               float* out, std::size_t out_stride, const std::uint16_t* ahead = nullptr,
-                               std::size_t ahead_step = 0) {
+                               float* out, std::size_t out_stride, const Fetch& fetch) {
   micro_rows<P>(std::make_integer_sequence<int, rows_of_group(P)>{}, rows, a, a_stride, pairs, b, out, out_stride,
-                ahead, ahead_step);
+                fetch);
 }
 
 class PackedMatrix {
@@ -143,20 +178,27 @@ class PackedMatrix {
       to[k] = from_bf16(from[static_cast<std::size_t>(k / 2) * tile_outputs_ * 2 + k % 2]);
   }
 
-  // out[r][0 .. tile_outputs) for up to `rows` rows of `a`; `ahead` is the tile to be read next, or null.
+  // out[r][0 .. tile_outputs) for up to rows_of_group(P) rows of `a`; fetches the first `ahead_pairs` pairs at `ahead`.
   template <int P>
-  void multiply(int index, const Activation* a, int rows, float* out, const std::uint16_t* ahead) const {
+  void multiply(int index, const Activation* a, int rows, float* out, const std::uint16_t* ahead,
+                int ahead_pairs) const {
     const std::uint16_t* base = tile(index);
     const std::size_t step = static_cast<std::size_t>(tile_outputs_) * 2;
     for (int first = 0; first < tile_outputs_ / kLanes; first += P) {
       const std::uint16_t* panels = base + first * kPanel;
+      const std::uint16_t* lines = ahead + static_cast<std::size_t>(first) * ahead_pairs * kPanel;
       micro_group<P>(rows, a, static_cast<std::size_t>(pairs_) * 2, pairs_,
                      [=](int p, int k) { return panels + k * step + p * kPanel; }, out + first * kLanes,
-                     tile_outputs_, ahead ? ahead + first * kPanel : nullptr, step);
+                     tile_outputs_, [=](int k) {
+                       if (k >= ahead_pairs) return;
+#pragma GCC unroll 4
+                       for (int p = 0; p < P; ++p) prefetch_l2(lines + (k * P + p) * kPanel);
+                     });
     }
   }
 
-  // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row.
+  // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row; `ahead` is the tile to be
+  // read next, or null.
   template <class Done>
   void rows(int index, const Activation* a, int first, int last, const std::uint16_t* ahead, const Done& done) const {
     switch (group_of(tile_outputs_ / kLanes)) {
@@ -173,10 +215,14 @@ class PackedMatrix {
   void rows_by(int index, const Activation* a, int first, int last, const std::uint16_t* ahead,
                const Done& done) const {
     alignas(64) float out[kMostRows * kMostTileOutputs];
-    for (int row = first; row < last; row += rows_of_group(P)) {
-      const int count = std::min(rows_of_group(P), last - row);
-      multiply<P>(index, a + static_cast<std::size_t>(row) * pairs_ * 2, count, out, ahead);
-      ahead = nullptr;
+    // Rows are dealt evenly to the passes. So is what is fetched ahead, so that memory is as busy in the last.
+    const int rows = last - first, passes = (rows + rows_of_group(P) - 1) / rows_of_group(P);
+    const int share = ahead ? (pairs_ + passes - 1) / passes : 0;
+    for (int pass = 0; pass < passes; ++pass) {
+      const int row = first + rows * pass / passes, count = first + rows * (pass + 1) / passes - row;
+      const int from = std::min(share * pass, pairs_);
+      multiply<P>(index, a + static_cast<std::size_t>(row) * pairs_ * 2, count, out,
+                  ahead + static_cast<std::size_t>(from) * tile_outputs_ * 2, std::min(share, pairs_ - from));
       for (int r = 0; r < count; ++r) done(row + r, out + r * tile_outputs_);
     }
   }

@@ -2,16 +2,58 @@
 //
 // Included once per variant, inside that variant's namespace (PARROT_VARIANT), so that each is compiled with its
 // own instruction set and none of its inline functions can be merged with another's. Vector types are the
-// extension of GCC and Clang: the compiler lowers 64-byte vectors to whatever the target has.
+// extension of GCC and Clang.
 
 constexpr int kLanes = 16;
 
-typedef float F32x16 __attribute__((vector_size(64)));
-typedef std::int32_t I32x16 __attribute__((vector_size(64)));
-typedef std::uint32_t U32x16 __attribute__((vector_size(64)));
-typedef std::uint16_t U16x16 __attribute__((vector_size(32)));
+// The target's own vectors; wider ones would go through memory.
+#if defined(__AVX512F__)
+constexpr int kTileLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kTileLanes = 8;
+#else
+constexpr int kTileLanes = 4;
+#endif
+typedef float TileVector __attribute__((vector_size(4 * kTileLanes)));
+typedef std::int32_t TileInts __attribute__((vector_size(4 * kTileLanes)));
+typedef std::uint32_t TileBits __attribute__((vector_size(4 * kTileLanes)));
 
+#if defined(__AVX512F__)
+
+typedef TileVector F32x16;
 static inline F32x16 splat(float value) { return F32x16{} + value; }
+
+#else
+
+struct F32x16 {
+  static constexpr int kParts = kLanes / kTileLanes;
+  TileVector part[kParts];
+};
+
+// f(part) of every part of the operands.
+template <class F, class... Vectors>
+static inline F32x16 each_part(const F& f, const Vectors&... vectors) {
+  F32x16 out;
+#pragma GCC unroll 4
+  for (int i = 0; i < F32x16::kParts; ++i) out.part[i] = f(vectors.part[i]...);
+  return out;
+}
+static inline F32x16 splat(float value) {
+  return each_part([=](TileVector zero) { return zero + value; }, F32x16{});
+}
+#define PARROT_OPERATOR(op)                                                            \
+  static inline F32x16 operator op(const F32x16& a, const F32x16& b) {                 \
+    return each_part([](TileVector x, TileVector y) { return x op y; }, a, b);         \
+  }                                                                                    \
+  static inline F32x16 operator op(const F32x16& a, float b) { return a op splat(b); }
+PARROT_OPERATOR(+)
+PARROT_OPERATOR(-)
+PARROT_OPERATOR(*)
+PARROT_OPERATOR(/)
+#undef PARROT_OPERATOR
+static inline F32x16& operator+=(F32x16& a, const F32x16& b) { return a = a + b; }
+
+#endif
 
 static inline F32x16 load(const float* from) {
   F32x16 v;
@@ -19,43 +61,71 @@ static inline F32x16 load(const float* from) {
   return v;
 }
 
-static inline void store(float* to, F32x16 v) { __builtin_memcpy(to, &v, sizeof v); }
+static inline void store(float* to, const F32x16& v) { __builtin_memcpy(to, &v, sizeof v); }
 
-// A fixed tree, so that sums do not depend on what surrounds them.
-static inline float sum_lanes(F32x16 v) {
+// 2^f on [-0.5, 0.5], exact at 0; minimax polynomials of relative error 3e-6 where results are rounded to bf16, else 1e-7.
+static inline TileVector exp2_fraction(TileVector f) {
+  const TileVector one = TileVector{} + 1.0f;
+#if defined(PARROT_HAS_BF16)
+  TileVector p = f * 0x1.3a02ccp-7f + 0x1.c9fc46p-5f;
+  p = p * f + 0x1.ec0378p-3f;
+  p = p * f + 0x1.62e12cp-1f;
+#else
+  TileVector p = f * 0x1.5bba14p-10f + 0x1.3cea88p-7f;
+  p = p * f + 0x1.c6b752p-5f;
+  p = p * f + 0x1.ebf9bcp-3f;
+  p = p * f + 0x1.62e42ap-1f;
+#endif
+  return p * f + one;
+}
+
+// `exp2` is 2^x for finite x; 0, or a huge number, where no float holds it. Sums run in a fixed tree, so that they do
+// not depend on what surrounds them.
+#if defined(__AVX512F__)
+
+static inline float sum_lanes(F32x16 v) { return _mm512_reduce_add_ps((__m512)v); }
+static inline float max_lanes(F32x16 v) { return _mm512_reduce_max_ps((__m512)v); }
+static inline F32x16 max(F32x16 a, F32x16 b) { return (F32x16)_mm512_max_ps((__m512)a, (__m512)b); }
+static inline F32x16 exp2(F32x16 x) {
+  const F32x16 whole = (F32x16)_mm512_roundscale_ps((__m512)x, 0);
+  return (F32x16)_mm512_scalef_ps((__m512)exp2_fraction(x - whole), (__m512)whole);
+}
+
+#else
+
+template <class F>
+static inline float fold_lanes(const F32x16& v, const F& f) {
   float lanes[kLanes];
   store(lanes, v);
   for (int half = kLanes / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    for (int i = 0; i < half; ++i) lanes[i] = f(lanes[i], lanes[i + half]);
   return lanes[0];
 }
-
-static inline float max_lanes(F32x16 v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  for (int half = kLanes / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-  return lanes[0];
+static inline float sum_lanes(const F32x16& v) {
+  return fold_lanes(v, [](float a, float b) { return a + b; });
+}
+static inline float max_lanes(const F32x16& v) {
+  return fold_lanes(v, [](float a, float b) { return a > b ? a : b; });
+}
+static inline F32x16 max(const F32x16& a, const F32x16& b) {
+  return each_part([](TileVector x, TileVector y) { return x > y ? x : y; }, a, b);
+}
+static inline F32x16 exp2(const F32x16& v) {
+  return each_part(
+      [](TileVector x) {
+        const TileVector low = TileVector{} - 126.0f, high = TileVector{} + 126.0f;
+        TileVector clamped = x > low ? x : low;
+        clamped = clamped < high ? clamped : high;
+        const TileVector magic = TileVector{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+        const TileVector shifted = clamped + magic;
+        const TileInts bits =
+            (TileInts)exp2_fraction(clamped - (shifted - magic)) + (((TileInts)shifted - (TileInts)magic) << 23);
+        return x < low ? TileVector{} : (TileVector)bits;
+      },
+      v);
 }
 
-static inline F32x16 max(F32x16 a, F32x16 b) { return a > b ? a : b; }
-
-// 2^x for x <= 0, relative error below 2e-7; 0 below -126. Minimax polynomial of degree 6 on [-0.5, 0.5].
-static inline F32x16 exp2_nonpositive(F32x16 x) {
-  const F32x16 clamped = max(x, splat(-126.0f));
-  const F32x16 magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  const F32x16 shifted = clamped + magic;
-  const F32x16 f = clamped - (shifted - magic);
-  F32x16 p = splat(1.540353039338161e-4f);
-  p = p * f + splat(1.333355814642844e-3f);
-  p = p * f + splat(9.618129107628477e-3f);
-  p = p * f + splat(5.550410866482158e-2f);
-  p = p * f + splat(2.402265069591007e-1f);
-  p = p * f + splat(6.931471805599453e-1f);
-  p = p * f + splat(1.0f);
-  const I32x16 bits = (I32x16)p + (((I32x16)shifted - (I32x16)magic) << 23);
-  return x < splat(-126.0f) ? splat(0.0f) : (F32x16)bits;
-}
+#endif
 
 // Round to nearest even; the inputs are finite.
 static inline std::uint16_t to_bf16(float value) {
@@ -64,11 +134,15 @@ static inline std::uint16_t to_bf16(float value) {
   return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-static inline void store_bf16(std::uint16_t* to, F32x16 v) {
-  const U32x16 bits = (U32x16)v;
-  const U32x16 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const U16x16 narrow = __builtin_convertvector(rounded, U16x16);
+static inline void store_bf16(std::uint16_t* to, const F32x16& v) {
+#if defined(PARROT_HAS_BF16)
+  const __m256bh narrow = _mm512_cvtneps_pbh((__m512)v);
   __builtin_memcpy(to, &narrow, sizeof narrow);
+#else
+  std::uint32_t bits[kLanes];
+  __builtin_memcpy(bits, &v, sizeof bits);
+  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<std::uint16_t>((bits[i] + 0x7fffu + ((bits[i] >> 16) & 1u)) >> 16);
+#endif
 }
 
 static inline float from_bf16(std::uint16_t value) {
@@ -81,17 +155,14 @@ static inline float from_bf16(std::uint16_t value) {
 // What a variant keeps its activations in, and products of pairs of them with pairs of bf16 weights: a panel vector
 // holds kTileLanes columns x 2 consecutive k, a pair a row's two values of the same k.
 // acc[lane] += a[0] * b[lane][0] + a[1] * b[lane][1]
-// Here the vectors are the target's own, for the compiler lowers wider ones through memory.
 #if defined(PARROT_HAS_BF16)
 
 typedef std::uint16_t Activation;
-constexpr int kTileLanes = 16;
-typedef F32x16 TileVector;
 typedef __m512bh PanelVector;
 typedef __m512bh PairVector;
 
 static inline Activation to_activation(float value) { return to_bf16(value); }
-static inline void store_activations(Activation* to, F32x16 v) { store_bf16(to, v); }
+static inline void store_activations(Activation* to, const F32x16& v) { store_bf16(to, v); }
 
 static inline PanelVector load_panel(const std::uint16_t* from) {
   return (__m512bh)_mm512_loadu_si512(from);
@@ -108,15 +179,6 @@ static inline void accumulate(TileVector& acc, PairVector a, PanelVector b) {
 #else
 
 typedef float Activation;
-#if defined(__AVX512F__)
-constexpr int kTileLanes = 16;
-#elif defined(__AVX2__)
-constexpr int kTileLanes = 8;
-#else
-constexpr int kTileLanes = 4;
-#endif
-typedef float TileVector __attribute__((vector_size(4 * kTileLanes)));
-typedef std::uint32_t TileBits __attribute__((vector_size(4 * kTileLanes)));
 struct PanelVector {
   TileVector first, second;
 };
@@ -125,7 +187,7 @@ struct PairVector {
 };
 
 static inline Activation to_activation(float value) { return value; }
-static inline void store_activations(Activation* to, F32x16 v) { store(to, v); }
+static inline void store_activations(Activation* to, const F32x16& v) { store(to, v); }
 
 static inline PanelVector load_panel(const std::uint16_t* from) {
   TileBits bits;

@@ -10,13 +10,25 @@
 #include <ctime>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <utility>
 #include <vector>
 
-#if defined(__AVX512BF16__)
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#if defined(__AVX512F__)
+// GCC 12 takes its own undefined vectors in there for mistakes.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+#if defined(__AVX512BF16__)
 #define PARROT_HAS_BF16 1
 #endif
 
@@ -59,7 +71,7 @@ double tile_seconds(int rounds) {
   for (int round = 0; round < rounds; ++round)
     micro<kRows, kPageGroup>(a.get(), kPairs * 2, kPairs,
                              [=](int p, int k) { return panels + (k * kPageGroup + p) * kPanel; }, out.get(),
-                             kPageGroup * kLanes, nullptr, 0);
+                             kPageGroup * kLanes, [](int) {});
   return (thread_seconds() - start) / (4.0 * rounds * kRows * kPageGroup * kLanes * kPairs);
 }
 
