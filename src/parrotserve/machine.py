@@ -7,7 +7,7 @@ an argument, in seconds from any start, never falling. The same events give the 
 
 from collections.abc import Iterable
 
-from parrotserve.analysis.objective import deduce
+from parrotserve.analysis.objective import assign, deduce
 from parrotserve.errors import AlreadyProduced, InvalidGraph, NativeCallFailed, UnknownObject
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import Decision, OpenSequence, UpdateSequence
@@ -246,17 +246,17 @@ class Machine:
         rewired = set(changes.rewired)
         results = dict.fromkeys(changes.asked)
         results |= dict.fromkeys(output for one in changes.rewired for output in one.outputs if output.urgent)
-        objectives = deduce(results, rewired) if results and self._switches.objectives else {}
-        for request, objective in objectives.items():
-            request.objective = objective
-        for request in {**objectives, **changes.streams}:
+        found = deduce(results, rewired) if results and self._switches.objectives else {}
+        for request, deduction in found.items():
+            assign(request, deduction)
+        for request in {**found, **changes.streams}:
             if request.aboard and request.engine is not None:
                 changes.decisions.append(
                     UpdateSequence(
                         request=request.id,
                         engine=request.engine,
                         epoch=request.epoch,
-                        objective=objectives.get(request),
+                        objective=request.objective if request in found else None,
                         stream=frozenset(changes.streams.get(request, ())),
                     )
                 )

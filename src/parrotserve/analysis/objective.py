@@ -4,8 +4,11 @@ After section 5.2 of "Parrot: Efficient Serving of LLM-based Applications with S
 From a result that is waited for urgently, walk upstream. Requests at the same distance from the result (the
 longest path counts, in requests) are a *stage*. A stage of one is serial: the result comes no sooner than it
 ends, so it is latency-sensitive. A stage of several is a task group: only its last member's end counts. A request
-that several results need takes the strictest objective; what no urgent result needs is there for throughput.
-Native calls pass the walk on and are no stage.
+that several results need takes the strictest objective, and is in the group of the result that was asked for first;
+what no urgent result needs is there for throughput. Native calls pass the walk on and are no stage.
+
+Every criteria but THROUGHPUT makes a result urgent. TTFT and TPOT ask more of the engine that writes the result (its
+first token, its gaps), and nothing else of what comes before it: that is to end soon, as for LATENCY.
 """
 
 import heapq
@@ -13,7 +16,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 from parrotserve.criteria import Objective
-from parrotserve.graph.objects import Producer, Request, Variable
+from parrotserve.graph.objects import Deduction, Producer, Request, TaskGroup, Variable
 
 _STRICTEST_FIRST = list(Objective)
 
@@ -23,23 +26,42 @@ def stricter(one: Objective, other: Objective) -> bool:
     return _STRICTEST_FIRST.index(one) < _STRICTEST_FIRST.index(other)
 
 
-def deduce(results: Iterable[Variable], rewired: AbstractSet[Producer]) -> dict[Request, Objective]:
+def deduce(results: Iterable[Variable], rewired: AbstractSet[Producer]) -> dict[Request, Deduction]:
     """New objectives of unfinished requests upstream of these urgent results, where they are stricter than now.
 
     `rewired` are producers that came or came back since objectives were last deduced, with all that is downstream
     of them. Everywhere else a latency-sensitive request is a sign that what lies upstream of it has been walked.
     """
-    found: dict[Request, Objective] = {}
+    found: dict[Request, Deduction] = {}
     walked: set[Producer] = set()
     for result in results:
-        for stage in _stages(result, walked, rewired):
+        for level, stage in enumerate(_stages(result, walked, rewired)):
             objective = Objective.LATENCY if len(stage) == 1 else Objective.GROUP
             for request in stage:
-                if stricter(objective, found.get(request, request.objective)):
-                    found[request] = objective
+                now = found[request].objective if request in found else request.objective
+                if stricter(objective, now):
+                    found[request] = _deduction(objective, result, level)
             if len(stage) == 1:
                 walked.update(stage)
     return found
+
+
+def _deduction(objective: Objective, result: Variable, level: int) -> Deduction:
+    if objective is not Objective.GROUP:
+        return Deduction(objective, result, level)
+    group = result.stages.get(level)
+    if group is None:
+        group = result.stages[level] = TaskGroup(result, level)
+    return Deduction(objective, result, level, group)
+
+
+def assign(request: Request, deduction: Deduction) -> None:
+    """Give a request its new objective, and its place in a task group."""
+    if request.group is not None:
+        del request.group.members[request]
+    request.objective, request.deduced = deduction.objective, deduction
+    if deduction.group is not None:
+        deduction.group.members[request] = None
 
 
 def _stages(result: Variable, walked: AbstractSet[Producer], rewired: AbstractSet[Producer]) -> list[list[Request]]:

@@ -42,7 +42,7 @@ def ask(variable: Variable, wait: Wait, changes: Changes) -> None:
         return
     variable.asked = True
     if wait.criteria is not Criteria.THROUGHPUT and not variable.urgent:
-        variable.urgent = True
+        variable.criteria = wait.criteria
         changes.asked.append(variable)
     if wait.stream and not variable.streamed:
         variable.streamed = True

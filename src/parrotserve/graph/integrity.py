@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from parrotserve.criteria import Objective
 from parrotserve.graph.graph import Graph
-from parrotserve.graph.objects import Call, Producer, Session, Variable
+from parrotserve.graph.objects import Producer, Request, Session, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 
 K = TypeVar("K")
@@ -72,6 +73,17 @@ def _check_producer(graph: Graph, producer: Producer) -> None:
         assert above is None or above.depth < producer.depth, f"{producer} is not below {above}"
     held = state in {ProducerState.RUNNING, ProducerState.OFFERED}
     assert producer.aboard == held, f"{producer} is {state} and aboard: {producer.aboard}"
-    if isinstance(producer, Call):
+    if isinstance(producer, Request):
+        _check_objective(producer)
+    else:
         timed = state is ProducerState.OFFERED and producer.spec.timeout is not None
         assert (producer in graph.deadlines) == timed, f"{producer}: its deadline"
+
+
+def _check_objective(request: Request) -> None:
+    deduced = request.deduced
+    assert request.objective is (deduced.objective if deduced else Objective.THROUGHPUT), f"{request}: its objective"
+    assert (request.group is not None) == (request.objective is Objective.GROUP), f"{request}: its task group"
+    if request.group is not None:
+        assert request in request.group.members, f"{request}: its task group"
+        assert request.group.result.stages[request.group.level] is request.group, f"{request}: its group's stage"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from parrotserve.criteria import Objective
+from parrotserve.criteria import Criteria, Objective
 from parrotserve.errors import ParrotError
 from parrotserve.graph.causes import Cause
 from parrotserve.graph.events import NewCall, NewRequest, NewVariable
@@ -42,9 +42,11 @@ class Variable(Tracked[VariableState]):
     error: ParrotError | None = None
     asked: bool = False
     """Somebody has waited for it."""
-    urgent: bool = False
-    """Somebody has waited for it with a criteria other than THROUGHPUT."""
+    criteria: Criteria | None = None
+    """What was asked of it first that is not THROUGHPUT."""
     streamed: bool = False
+    stages: "dict[int, TaskGroup]" = field(default_factory=dict[int, "TaskGroup"])
+    """The task groups upstream of it, by their distance in stages."""
     holders: int = 0
     """Sessions that have it: one, or for a set value all that use it."""
     consumers: "dict[Producer, None]" = field(default_factory=dict["Producer", None])
@@ -55,6 +57,11 @@ class Variable(Tracked[VariableState]):
     @property
     def id(self) -> VariableId:
         return self.declared.id
+
+    @property
+    def urgent(self) -> bool:
+        """Somebody has waited for it with a criteria other than THROUGHPUT."""
+        return self.criteria is not None
 
     @property
     def ready(self) -> bool:
@@ -127,6 +134,8 @@ class Request(_Node):
 
     spec: NewRequest
     objective: Objective = Objective.THROUGHPUT
+    deduced: "Deduction | None" = None
+    """Why it has its objective; None: nobody waits for what it leads to."""
     engine: EngineId | None = None
     """Where it runs, or ran last."""
     epoch: int = 0
@@ -144,11 +153,38 @@ class Request(_Node):
         return self.spec.function
 
     @property
+    def group(self) -> "TaskGroup | None":
+        """The task group that it is a member of."""
+        return self.deduced.group if self.deduced is not None else None
+
+    @property
     def suspect(self) -> bool:
         return len(self.deaths) >= DEATHS_OF_A_SUSPECT
 
     def __str__(self) -> str:
         return f"{self.function!r} ({self.id})" if self.function else f"request {self.id}"
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class TaskGroup:
+    """Parallel requests of one stage: only the end of the last one counts."""
+
+    result: Variable
+    """What somebody waits for."""
+    level: int
+    """Stages between it and the result's producer."""
+    members: dict[Request, None] = field(default_factory=dict[Request, None])
+    """Without those that something stricter was found for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Deduction:
+    """Why a request has an objective: somebody waits for `result`, `level` stages downstream of its outputs."""
+
+    objective: Objective
+    result: Variable
+    level: int
+    group: TaskGroup | None = None
 
 
 @dataclass(slots=True, eq=False, kw_only=True, repr=False)

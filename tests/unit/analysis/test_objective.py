@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parrotserve.analysis.objective import deduce, stricter
+from parrotserve.analysis.objective import assign, deduce, stricter
 from parrotserve.criteria import Criteria, Objective
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.events import NewCall, NewRequest, NewVariable, Submitted, Wait
@@ -46,9 +46,9 @@ def take_in(graph: Graph, *lines: str, waits: tuple[str, ...] = ()) -> Changes:
 def apply(changes: Changes) -> None:
     """As the machine does it."""
     results = [*changes.asked, *(one for made in changes.rewired for one in made.outputs if one.urgent)]
-    for request, objective in deduce(results, set(changes.rewired)).items():
-        assert stricter(objective, request.objective)
-        request.objective = objective
+    for request, deduction in deduce(results, set(changes.rewired)).items():
+        assert stricter(deduction.objective, request.objective)
+        assign(request, deduction)
 
 
 def objectives(*lines: str, waits: tuple[str, ...]) -> dict[str, Objective]:
@@ -121,15 +121,33 @@ def test_a_chain_with_a_wait_at_every_link_is_walked_once():
             seen.append(one)
             return super().__contains__(one)
 
-    assert set(deduce(changes.asked, Watched(changes.rewired)).values()) == {LATENCY}
-    for link in graph.requests.values():
-        link.objective = LATENCY
+    found = deduce(changes.asked, Watched(changes.rewired))
+    assert {deduction.objective for deduction in found.values()} == {LATENCY}
+    for link, deduction in found.items():
+        assign(link, deduction)
     seen.clear()
     assert deduce(changes.asked, Watched()) == {}
     assert len(seen) == length, "what was walked an earlier time is not walked again"
     seen.clear()
     assert deduce(changes.asked, Watched(changes.rewired)) == {}
     assert len(seen) <= 2 * length, "nor is it twice at one time, where all of it came back"
+
+
+def test_every_stage_is_a_group_of_its_own():
+    graph = Graph()
+    lines = ("c1: -> a", "c2: -> b", "t1: a -> x", "t2: b -> y", "r: x y -> z", "s1: -> p", "s2: -> q", "u: p q -> w")
+    apply(take_in(graph, *lines, waits=("z", "w")))
+    assert groups(graph) == {
+        "t1": ("z", 1), "t2": ("z", 1), "c1": ("z", 2), "c2": ("z", 2), "s1": ("w", 1), "s2": ("w", 1),
+    }  # fmt: skip
+
+
+def test_a_member_that_somebody_waits_for_leaves_its_group():
+    graph = Graph()
+    apply(take_in(graph, "m1: -> a", "m2: -> b", "m3: -> c", "reduce: a b c -> z", waits=("z",)))
+    apply(take_in(graph, waits=("b",)))
+    assert groups(graph) == {"m1": ("z", 1), "m3": ("z", 1)}
+    assert {one.id for one in graph.variables["z"].stages[1].members} == {"m1", "m3"}
 
 
 # --- Against the definition -----------------------------------------------------------------------------------
@@ -162,6 +180,24 @@ def _measure(variable: Variable, distance: int, distances: dict[Producer, int]) 
         _measure(needed, distance + isinstance(one, Request), distances)
 
 
+def groups_by_definition(graph: Graph, asked: tuple[str, ...]) -> dict[str, tuple[str, int]]:
+    """Who counts by a group's end: the result asked for first that has it in a stage of several, and which stage."""
+    objectives = by_definition(graph)
+    found: dict[str, tuple[str, int]] = {}
+    for result in asked:
+        distances: dict[Producer, int] = {}
+        _measure(graph.variables[result], 0, distances)
+        stages = [distance for one, distance in distances.items() if isinstance(one, Request)]
+        for one, distance in distances.items():
+            if isinstance(one, Request) and stages.count(distance) > 1 and objectives[one] is GROUP:
+                found.setdefault(one.id, (result, distance))
+    return found
+
+
+def groups(graph: Graph) -> dict[str, tuple[str, int]]:
+    return {one.id: (one.group.result.id, one.group.level) for one in graph.requests.values() if one.group}
+
+
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[list[str], tuple[str, ...]]:
     size = draw(st.integers(1, 12))
@@ -183,6 +219,7 @@ def test_a_whole_graph_gets_what_the_definition_says(drawn: tuple[list[str], tup
     assert {one.id: one.objective for one in graph.requests.values()} == {
         one.id: objective for one, objective in by_definition(graph).items()
     }
+    assert groups(graph) == groups_by_definition(graph, waits)
 
 
 @given(graphs(), st.data())
@@ -191,9 +228,11 @@ def test_waits_that_come_later_give_the_same(drawn: tuple[list[str], tuple[str, 
     lines, waits = drawn
     graph = Graph()
     apply(take_in(graph, *lines))
-    for wait in data.draw(st.permutations(waits)):
+    asked = data.draw(st.permutations(waits))
+    for wait in asked:
         apply(take_in(graph, waits=(wait,)))
     assert {one: one.objective for one in graph.requests.values()} == by_definition(graph)
+    assert groups(graph) == groups_by_definition(graph, tuple(asked))
 
 
 @given(graphs(), st.data())
