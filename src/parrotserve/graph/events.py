@@ -24,6 +24,8 @@ class NewRequest:
     function: str
     model: str
     segments: tuple[Text | Input | Output, ...]
+    published: int = 0
+    """How many leading segments are constant text that an operator has published: tenants share these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

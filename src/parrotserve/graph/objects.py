@@ -37,6 +37,8 @@ class Variable(Tracked[VariableState]):
     state: VariableState = VariableState.EMPTY
     producer: "Producer | None" = None
     value: str | None = None
+    digests: tuple[tuple[int, bytes], ...] = ()
+    """Of its value and of beginnings of it, by length; made when they are first needed."""
     reason: FinishReason | None = None
     cause: Cause | None = None
     error: ParrotError | None = None

@@ -1,0 +1,155 @@
+"""Prefix detection: what requests have in common at their beginning, known before they run, and before values exist.
+
+After section 5.3 of "Parrot: Efficient Serving of LLM-based Applications with Semantic Variable" (OSDI 2024). A
+request's content up to a boundary has a hash, H(hash before, segment). A segment is keyed by its content: equal text is
+equal whether it is constant, a variable's value, or an output; while a value is unknown, by the identity of its
+variable. So two requests that will read the same variable share it already, and a conversation's next turn shares
+the turn that is still being written. The model (and with it the chat template, whose text is part of the
+segments) and the tenant's salt begin the chain.
+
+Beside the ends of segments, a text has boundaries at doubling lengths inside: functions whose constant texts begin
+alike, and differ later, share at least half of what they have in common.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import NamedTuple
+
+from parrotserve.graph.objects import Request, Variable
+from parrotserve.segments import Input, Output, Text
+
+SHORTEST = 128
+"""Characters. Shorter beginnings (what a chat template writes first) are not worth being found."""
+_FIRST_CUT = 512
+"""Characters of a text up to its first inner boundary; the next ones are at twice that, and so on."""
+_MOST_UNKNOWN = 4
+"""Unknown values that a chain passes; it ends at the next one, until some of these are known. So n values that come
+one by one cost O(n) links."""
+
+_SIZE = 16
+
+Digests = tuple[tuple[int, bytes], ...]
+
+
+class Boundary(NamedTuple):
+    """A place in a request that others may share up to."""
+
+    hash: bytes
+    chars: float
+    """Characters before it; expected ones, where values are unknown."""
+
+
+@dataclass(slots=True)
+class _Unknown:
+    """A segment that was keyed by identity, or at which the chain ended, and what came before it."""
+
+    segment: int
+    variable: Variable
+    before: bytes
+    chars: float
+    boundaries: int
+
+
+@dataclass(slots=True, eq=False)
+class Prefix:
+    """A request's chain of boundaries, shortest first."""
+
+    request: Request
+    boundaries: list[Boundary] = field(default_factory=list[Boundary])
+    unknown: list[_Unknown] = field(default_factory=list[_Unknown])
+
+
+Expected = Callable[[Variable], float]
+"""How many characters a value that is not known yet is expected to have."""
+
+
+def prefix_of(request: Request, expected: Expected) -> Prefix:
+    """The chain of a request, as far as it can be known now. O(segments), and of long texts their length."""
+    prefix = Prefix(request)
+    _walk(prefix, 0, _start(request.spec.model), 0.0, expected)
+    return prefix
+
+
+def rekey(prefix: Prefix, expected: Expected) -> bool:
+    """Values have come: key what they are in by their content, and what follows. Whether anything changed."""
+    for number, place in enumerate(prefix.unknown):
+        if place.variable.ready:
+            del prefix.unknown[number:]
+            del prefix.boundaries[place.boundaries :]
+            _walk(prefix, place.segment, place.before, place.chars, expected)
+            return True
+    return False
+
+
+def _walk(prefix: Prefix, segment: int, hash_before: bytes, chars: float, expected: Expected) -> None:
+    spec, tenant = prefix.request.spec, prefix.request.session.tenant
+    variables = {one.id: one for one in (*prefix.request.inputs, *prefix.request.outputs)}
+    for index in range(segment, len(spec.segments)):
+        if index == spec.published:
+            hash_before = _link(hash_before, b"salt", tenant.encode())
+        part = spec.segments[index]
+        if isinstance(part, Text):
+            tag, digests = (b"template" if part.template else b""), _digests(part.text)
+        else:
+            variable = variables[part.variable]
+            tag = b"".join(str(one).encode() for one in part.transforms) if isinstance(part, Input) else b""
+            if not variable.ready:
+                place = _Unknown(index, variable, hash_before, chars, len(prefix.boundaries))
+                prefix.unknown.append(place)
+                if len(prefix.unknown) > _MOST_UNKNOWN:
+                    return
+                hash_before = _link(hash_before, b"variable" + tag, variable.id.encode())
+                chars += expected(variable)
+                _note(prefix, hash_before, chars)
+                continue
+            if not variable.digests:
+                variable.digests = _digests(variable.value or "")
+            digests = variable.digests[-1:] if tag else variable.digests
+        before, start = hash_before, chars
+        for length, digest in digests:
+            hash_before, chars = _link(before, tag, digest), start + length
+            _note(prefix, hash_before, chars)
+
+
+def _note(prefix: Prefix, hash_now: bytes, chars: float) -> None:
+    if chars >= SHORTEST:
+        prefix.boundaries.append(Boundary(hash_now, chars))
+
+
+def _start(model: str) -> bytes:
+    return blake2b(model.encode(), digest_size=_SIZE).digest()
+
+
+def _link(before: bytes, tag: bytes, content: bytes) -> bytes:
+    return blake2b(before + tag + b"\0" + content, digest_size=_SIZE).digest()
+
+
+def _digests(text: str) -> Digests:
+    """Of the whole text, which comes last, and of its beginnings of doubling length."""
+    hasher, start, found = blake2b(digest_size=_SIZE), 0, list[tuple[int, bytes]]()
+    for end in (*_cuts(len(text)), len(text)):
+        hasher.update(text[start:end].encode(errors="surrogatepass"))
+        found.append((end, hasher.digest()))
+        start = end
+    return tuple(found)
+
+
+def _cuts(length: int) -> Iterator[int]:
+    cut = _FIRST_CUT
+    while cut < length:
+        yield cut
+        cut *= 2
+
+
+def prompt_chars(request: Request, expected: Expected) -> float:
+    """Characters of a request's prompt: all but its outputs."""
+    variables = {one.id: one for one in request.inputs}
+    chars = 0.0
+    for part in request.spec.segments:
+        if isinstance(part, Text):
+            chars += len(part.text)
+        elif not isinstance(part, Output):
+            variable = variables[part.variable]
+            chars += len(variable.value or "") if variable.ready else expected(variable)
+    return chars
