@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from parrotserve.analysis.objective import assign, deduce
 from parrotserve.errors import AlreadyProduced, InvalidGraph, NativeCallFailed, UnknownObject
 from parrotserve.graph.changes import Changes
-from parrotserve.graph.decisions import Decision, OpenSequence, UpdateSequence
+from parrotserve.graph.decisions import Decision, OpenSequence, PauseSequence, ResumeSequence, UpdateSequence
 from parrotserve.graph.events import (
     CallReturned,
     EngineJoined,
@@ -21,7 +21,9 @@ from parrotserve.graph.events import (
     Retried,
     SessionEnded,
     SessionTouched,
+    StepsRun,
     Submitted,
+    TenantWeighed,
     Ticked,
     ValueSet,
     Waited,
@@ -37,8 +39,9 @@ from parrotserve.graph.snapshots import SessionSnapshot, VariableSnapshot, pictu
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import plan_submit
 from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId
-from parrotserve.scheduler.base import Scheduler
+from parrotserve.scheduler.base import Outcome, Paused, Placed, Scheduler
 from parrotserve.scheduler.naive import NaiveScheduler
+from parrotserve.scheduler.scheduler import AppScheduler
 from parrotserve.scheduler.slots import EngineSnapshot
 from parrotserve.switches import Switches
 
@@ -55,7 +58,7 @@ class Machine:
         self.graph = Graph()
         """To be read only."""
         self._switches = switches
-        self._scheduler: Scheduler = NaiveScheduler()
+        self._scheduler: Scheduler = NaiveScheduler() if switches.plain else AppScheduler(switches)
         self._models = set(models)
 
     def handle(self, event: Event, now: float) -> list[Decision]:
@@ -90,6 +93,10 @@ class Machine:
                 output_produced(self.graph, event, changes)
             case RequestEnded():
                 request_ended(self.graph, event, changes)
+            case StepsRun():
+                self._scheduler.timed(event, now)
+            case TenantWeighed():
+                self._scheduler.weigh(event.tenant, event.weight)
             case Ticked():
                 self._tick(changes)
         self._schedule(changes)
@@ -221,25 +228,21 @@ class Machine:
 
     def _schedule(self, changes: Changes) -> None:
         self._deduce(changes)
-        for engine, request in changes.freed:
-            self._scheduler.free(engine, request)
+        for request in changes.wrote:
+            self._scheduler.wrote(request)
+        for engine, request, usage in changes.freed:
+            self._scheduler.free(engine, request, usage)
         for request in changes.queued:
             if request.state is ProducerState.QUEUED:
                 self._scheduler.queue(request)
         for request in changes.unqueued:
             if request.state is not ProducerState.QUEUED:
                 self._scheduler.unqueue(request)
-        for request, engine in self._scheduler.place():
-            board(request, engine, changes)
-            changes.decisions.append(
-                OpenSequence(
-                    request=request.id,
-                    engine=engine,
-                    epoch=request.epoch,
-                    objective=request.objective,
-                    stream=frozenset(output.id for output in request.outputs if output.streamed and not output.ready),
-                )
-            )
+        for request, usage in changes.over:
+            if request.finished:
+                self._scheduler.finish(request, usage)
+        for outcome in self._scheduler.place(changes.now):
+            changes.decisions.append(_decision(outcome, changes))
 
     def _deduce(self, changes: Changes) -> None:
         """What requests that the event reached are scheduled for; engines are told of that, and of new streams."""
@@ -249,6 +252,7 @@ class Machine:
         found = deduce(results, rewired) if results and self._switches.objectives else {}
         for request, deduction in found.items():
             assign(request, deduction)
+            self._scheduler.reclassify(request)
         for request in {**found, **changes.streams}:
             if request.aboard and request.engine is not None:
                 changes.decisions.append(
@@ -260,3 +264,20 @@ class Machine:
                         stream=frozenset(changes.streams.get(request, ())),
                     )
                 )
+
+
+def _decision(outcome: Outcome, changes: Changes) -> Decision:
+    """What the scheduler wants of a request, done in the graph and said to the runtime."""
+    request = outcome.request
+    if isinstance(outcome, Placed):
+        board(request, outcome.placement, changes)
+        return OpenSequence(
+            request=request.id,
+            engine=outcome.placement.chosen.engine,
+            epoch=request.epoch,
+            objective=request.objective,
+            stream=frozenset(output.id for output in request.outputs if output.streamed and not output.ready),
+        )
+    assert request.engine is not None
+    kind = PauseSequence if isinstance(outcome, Paused) else ResumeSequence
+    return kind(request=request.id, engine=request.engine, epoch=request.epoch)

@@ -60,8 +60,9 @@ def assign(request: Request, deduction: Deduction) -> None:
     if request.group is not None:
         del request.group.members[request]
     request.objective, request.deduced = deduction.objective, deduction
-    if deduction.group is not None:
-        deduction.group.members[request] = None
+    if (group := deduction.group) is not None:
+        group.members[request] = None
+        group.first = min(group.first or request.arrival, request.arrival)
 
 
 def _stages(result: Variable, walked: AbstractSet[Producer], rewired: AbstractSet[Producer]) -> list[list[Request]]:

@@ -55,6 +55,8 @@ class EngineDescription(msgspec.Struct, frozen=True, kw_only=True):
     page_tokens: int
     credits: int
     """How many sequences may be open at once."""
+    batch: int = 0
+    """How many of them one step runs at most; 0: all."""
     capabilities: frozenset[Capability]
 
 

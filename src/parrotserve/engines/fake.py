@@ -89,6 +89,7 @@ class FakeEngine(Engine):
             cache_tokens=context_length * max_running,
             page_tokens=1,
             credits=credits,
+            batch=max_running,
             capabilities=capabilities,
         )
         self._core = FakeCore(

@@ -34,6 +34,22 @@ class UpdateSequence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PauseSequence:
+    """A running request makes room for others, and no progress until it is resumed."""
+
+    request: RequestId
+    engine: EngineId
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeSequence:
+    request: RequestId
+    engine: EngineId
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CancelSequence:
     request: RequestId
     engine: EngineId
@@ -93,6 +109,8 @@ class ForgetSession:
 Decision = (
     OpenSequence
     | UpdateSequence
+    | PauseSequence
+    | ResumeSequence
     | CancelSequence
     | PublishValue
     | PublishFailure

@@ -135,6 +135,10 @@ class EngineJoined:
     context_length: int
     cache_tokens: int
     credits: int
+    batch: int = 0
+    """Requests that one step runs at most; 0: as many as there are credits."""
+    pauses: bool = False
+    """It can pause requests and resume them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +171,32 @@ class RequestEnded:
     cancelled: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepsRun:
+    """Steps of an engine held so much, summed, and took so long."""
+
+    engine: EngineId
+    steps: int
+    prefill_tokens: int
+    decode_rows: int
+    kv_tokens: int
+    """Whose KV was read; what several requests share, once."""
+    attended: int
+    """Pairs of a row and a token that it attends to."""
+    seconds: float
+
+
+# --- From the operator --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TenantWeighed:
+    """From now on a tenant's share of the engines is proportional to this; 1 until then."""
+
+    tenant: TenantId
+    weight: float
+
+
 @dataclass(frozen=True, slots=True)
 class Ticked:
     """Time passed: leases and native calls' timeouts are looked at."""
@@ -185,5 +215,7 @@ Event = (
     | EngineLost
     | OutputProduced
     | RequestEnded
+    | StepsRun
+    | TenantWeighed
     | Ticked
 )

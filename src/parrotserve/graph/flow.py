@@ -127,6 +127,8 @@ def fall(
         error = cause.error_of(producer=producer.id, function=producer.function, label=str(producer))
         producer.error = error
         fallen.append(producer)
+        if isinstance(producer, Request):
+            changes.over.append((producer, None))
         for variable in producer.inputs:
             if not variable.ready:
                 del variable.consumers[producer]
@@ -153,7 +155,7 @@ def _stop(graph: Graph, producer: Producer, changes: Changes) -> None:
     elif producer.state is ProducerState.QUEUED:
         changes.unqueued.append(producer)
     elif producer.aboard and producer.engine is not None:
-        changes.freed.append((producer.engine, producer.id))
+        changes.freed.append((producer.engine, producer.id, None))
         changes.decisions.append(CancelSequence(request=producer.id, engine=producer.engine, epoch=producer.epoch))
     producer.aboard = False
 

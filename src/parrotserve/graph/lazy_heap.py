@@ -63,6 +63,15 @@ class LazyHeap(Generic[T]):
         del self._live[found[1]]
         return found[1]
 
+    def smallest(self, count: int) -> list[T]:
+        """The items of the lowest priorities, in order. O(count log n)."""
+        entries: list[tuple[float, int, T]] = []
+        while len(entries) < count and self.first() is not None:
+            entries.append(heapq.heappop(self._heap))
+        for entry in entries:
+            heapq.heappush(self._heap, entry)
+        return [item for _, _, item in entries]
+
     def _compact(self) -> None:
         if len(self._heap) > 2 * len(self._live) + _SLACK or not self._live:
             self._heap = [(*entry, item) for item, entry in self._live.items()]

@@ -7,6 +7,7 @@ from parrotserve.criteria import Criteria, Objective
 from parrotserve.errors import ParrotError
 from parrotserve.graph.causes import Cause
 from parrotserve.graph.events import NewCall, NewRequest, NewVariable
+from parrotserve.graph.placements import Placement
 from parrotserve.graph.states import (
     CALL_TRANSITIONS,
     FALLEN,
@@ -144,6 +145,8 @@ class Request(_Node):
     """Counts its runs, so that late events of an earlier one are recognised."""
     deaths: tuple[tuple[EngineId, str], ...] = ()
     """The engines that died under it, and of what."""
+    placement: Placement | None = None
+    """Why it runs, or ran last, where it did."""
     usage: Usage = Usage()
 
     @property
@@ -177,6 +180,8 @@ class TaskGroup:
     """Stages between it and the result's producer."""
     members: dict[Request, None] = field(default_factory=dict[Request, None])
     """Without those that something stricter was found for."""
+    first: int = 0
+    """Arrival of the member that came first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -10,15 +10,17 @@ from parrotserve.graph.events import OutputProduced, RequestEnded
 from parrotserve.graph.flow import fail, fall, fill, finish
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import DEATHS_OF_A_SUSPECT, Request
+from parrotserve.graph.placements import Placement
 from parrotserve.graph.states import ProducerState
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.sampling import Usage
 
 
-def board(request: Request, engine: EngineId, changes: Changes) -> None:
+def board(request: Request, placement: Placement, changes: Changes) -> None:
     """The request is handed to an engine."""
+    engine = placement.chosen.engine
     request.move(ProducerState.RUNNING, changes.now, f"placed on engine {engine}")
-    request.engine, request.aboard = engine, True
+    request.placement, request.engine, request.aboard = placement, engine, True
     if request.times.started is None:
         request.times.started = changes.now
 
@@ -31,6 +33,7 @@ def output_produced(graph: Graph, event: OutputProduced, changes: Changes) -> No
     for output in request.outputs:
         if output.id == event.variable and not output.settled:
             fill(graph, output, event.value, event.reason, changes)
+            changes.wrote.append(request)
 
 
 def request_ended(graph: Graph, event: RequestEnded, changes: Changes) -> None:
@@ -40,9 +43,9 @@ def request_ended(graph: Graph, event: RequestEnded, changes: Changes) -> None:
         return
     request.aboard = False
     request.usage = _sum(request.usage, event.usage)
-    changes.freed.append((request.engine, request.id))
+    changes.freed.append((request.engine, request.id, event.usage))
     if all(output.ready for output in request.outputs):
-        _done(request, changes)
+        _done(request, event.usage, changes)
     elif event.error is not None:
         fail(graph, request, event.error, changes)
     elif event.cancelled:
@@ -60,7 +63,7 @@ def engine_died(graph: Graph, request: Request, engine: EngineId, reason: str, c
     request.epoch += 1
     request.deaths = (*request.deaths, (engine, reason))
     if all(output.ready for output in request.outputs):
-        _done(request, changes)
+        _done(request, None, changes)
     elif len(request.deaths) > DEATHS_OF_A_SUSPECT:
         told = "; ".join(f"{name}: {what}" for name, what in request.deaths)
         error = EngineFailed(
@@ -78,8 +81,9 @@ def _aboard(graph: Graph, request: RequestId, epoch: int) -> Request | None:
     return found if found is not None and found.aboard and found.epoch == epoch else None
 
 
-def _done(request: Request, changes: Changes) -> None:
+def _done(request: Request, usage: Usage | None, changes: Changes) -> None:
     finish(request, changes)
+    changes.over.append((request, usage))
     changes.decisions.append(ForgetRequest(request.id))
 
 

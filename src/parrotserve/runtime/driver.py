@@ -11,8 +11,10 @@ from parrotserve.graph.decisions import (
     ForgetSession,
     OfferCall,
     OpenSequence,
+    PauseSequence,
     PublishFailure,
     PublishValue,
+    ResumeSequence,
     RevokeCall,
     UpdateSequence,
 )
@@ -90,7 +92,7 @@ class Driver:
         match decision:
             case OpenSequence():
                 self._open(decision)
-            case UpdateSequence() | CancelSequence():
+            case UpdateSequence() | PauseSequence() | ResumeSequence() | CancelSequence():
                 self.keepers[decision.engine].order(decision)
             case PublishValue():
                 self._publish(decision)

@@ -14,13 +14,15 @@ from parrotserve.engines.base import (
     Command,
     EngineDescription,
     Event,
+    Pause,
+    Resume,
     SegmentFinished,
     SequenceEnded,
     TokensGenerated,
     Update,
 )
 from parrotserve.errors import EngineFailed, ParrotError, PullFailed, UnknownModel
-from parrotserve.graph.decisions import CancelSequence, UpdateSequence
+from parrotserve.graph.decisions import CancelSequence, PauseSequence, ResumeSequence, UpdateSequence
 from parrotserve.graph.events import EngineJoined, EngineLost, RequestEnded
 from parrotserve.ids import EngineId
 from parrotserve.models.pull import Progress
@@ -169,6 +171,8 @@ class Fleet:
             context_length=description.context_length,
             cache_tokens=description.cache_tokens,
             credits=description.credits,
+            batch=description.batch,
+            pauses=Capability.PAUSE in description.capabilities,
         )
         self._driver.apply(joined)
 
@@ -218,6 +222,10 @@ class Fleet:
                 return await self._open(order, description)
             case CancelSequence():
                 return CancelCommand(sequence=order.request, epoch=order.epoch)
+            case PauseSequence():
+                return Pause(sequence=order.request, epoch=order.epoch)
+            case ResumeSequence():
+                return Resume(sequence=order.request, epoch=order.epoch)
             case UpdateSequence():
                 if Capability.UPDATE not in description.capabilities:
                     return None

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from parrotserve.engines import base
 from parrotserve.errors import EngineFailed, ModelError, ParrotError, PullFailed
-from parrotserve.graph.decisions import CancelSequence, UpdateSequence
+from parrotserve.graph.decisions import CancelSequence, PauseSequence, ResumeSequence, UpdateSequence
 from parrotserve.ids import EngineId
 from parrotserve.runtime.render import Opening
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _MOST_AT_ONCE = 32
 """Commands that are sent together: enough for an engine to see what they share, few enough to begin soon."""
 
-Order = Opening | UpdateSequence | CancelSequence
+Order = Opening | UpdateSequence | PauseSequence | ResumeSequence | CancelSequence
 """What an engine is to do, in the machine's words."""
 
 

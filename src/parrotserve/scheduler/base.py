@@ -1,12 +1,40 @@
 """What the machine asks of a scheduler: where and when requests run."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from parrotserve.graph.events import EngineJoined
+from parrotserve.graph.events import EngineJoined, StepsRun
 from parrotserve.graph.objects import Request
-from parrotserve.ids import EngineId, RequestId
+from parrotserve.graph.placements import Placement
+from parrotserve.ids import EngineId, RequestId, TenantId
+from parrotserve.sampling import Usage
 from parrotserve.scheduler.slots import EngineSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A queued request is to run."""
+
+    request: Request
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A running request is to make room."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A paused request is to go on."""
+
+    request: Request
+
+
+Outcome = Placed | Paused | Resumed
 
 
 class Scheduler(ABC):
@@ -31,14 +59,34 @@ class Scheduler(ABC):
         """A request no longer waits."""
 
     @abstractmethod
-    def free(self, engine: EngineId, request: RequestId) -> None:
-        """An engine no longer runs a request."""
+    def free(self, engine: EngineId, request: RequestId, usage: Usage | None) -> None:
+        """An engine no longer runs a request, which has used so much; None if that is not known (yet)."""
+
+    @abstractmethod
+    def reclassify(self, request: Request) -> None:
+        """A request that is queued, or runs, has another objective or task group."""
+
+    @abstractmethod
+    def wrote(self, request: Request) -> None:
+        """An output of a running request is known."""
+
+    @abstractmethod
+    def finish(self, request: Request, usage: Usage | None) -> None:
+        """A request is over for good; `usage` is of its last run, if that made all of its outputs."""
+
+    @abstractmethod
+    def timed(self, event: StepsRun, now: float) -> None:
+        """Steps of an engine took so long."""
+
+    @abstractmethod
+    def weigh(self, tenant: TenantId, weight: float) -> None:
+        """A tenant's share is proportional to this from now on."""
 
     # --- What is decided -------------------------------------------------------------------------------------
 
     @abstractmethod
-    def place(self) -> list[tuple[Request, EngineId]]:
-        """Every queued request that can run now, with the engine that is to run it."""
+    def place(self, now: float) -> Sequence[Outcome]:
+        """Every queued request that can run now, with the engine that is to run it, and what makes room for it."""
 
     # --- What can be seen ------------------------------------------------------------------------------------
 

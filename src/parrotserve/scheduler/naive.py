@@ -8,12 +8,14 @@ alone: an engine that is empty, or else the least loaded one once it has emptied
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from parrotserve.graph.events import EngineJoined
+from parrotserve.graph.events import EngineJoined, StepsRun
 from parrotserve.graph.lazy_heap import LazyHeap
 from parrotserve.graph.objects import Request
+from parrotserve.graph.placements import Considered, PlacedBy, Placement
 from parrotserve.graph.states import ProducerState
-from parrotserve.ids import EngineId, RequestId
-from parrotserve.scheduler.base import Scheduler
+from parrotserve.ids import EngineId, RequestId, TenantId
+from parrotserve.sampling import Usage
+from parrotserve.scheduler.base import Placed, Scheduler
 from parrotserve.scheduler.slots import EngineSlot, EngineSnapshot
 
 
@@ -43,13 +45,11 @@ class NaiveScheduler(Scheduler):
     # --- What happens ----------------------------------------------------------------------------------------
 
     def join(self, description: EngineJoined) -> None:
-        """There is a new engine."""
         slot = EngineSlot(description)
         self._engines[slot.id] = slot
         self._pool(description.model).engines[slot.id] = slot
 
     def lose(self, engine: EngineId) -> list[Request]:
-        """An engine is gone: the requests that ran there. None if it was not known."""
         slot = self._engines.pop(engine, None)
         if slot is None:
             return []
@@ -57,25 +57,31 @@ class NaiveScheduler(Scheduler):
         return list(slot.running.values())
 
     def queue(self, request: Request) -> None:
-        """A request waits for an engine."""
         self._pool(request.spec.model).queue_of(request).put(request, request.arrival)
 
     def unqueue(self, request: Request) -> None:
-        """A request no longer waits."""
         self._pool(request.spec.model).queue_of(request).discard(request)
 
-    def free(self, engine: EngineId, request: RequestId) -> None:
-        """An engine no longer runs a request."""
+    def free(self, engine: EngineId, request: RequestId, usage: Usage | None) -> None:
         slot = self._engines.get(engine)
         if slot is None or slot.running.pop(request, None) is None:
             return
         self._changed[slot.description.model] = None
 
+    def reclassify(self, request: Request) -> None: ...
+
+    def wrote(self, request: Request) -> None: ...
+
+    def finish(self, request: Request, usage: Usage | None) -> None: ...
+
+    def timed(self, event: StepsRun, now: float) -> None: ...
+
+    def weigh(self, tenant: TenantId, weight: float) -> None: ...
+
     # --- What is decided -------------------------------------------------------------------------------------
 
-    def place(self) -> list[tuple[Request, EngineId]]:
-        """Every queued request that can run now, with the engine that is to run it."""
-        placed: list[tuple[Request, EngineId]] = []
+    def place(self, now: float) -> list[Placed]:
+        placed: list[Placed] = []
         for model in self._changed:
             pool = self._pools[model]
             self._place_suspects(pool, placed)
@@ -87,7 +93,7 @@ class NaiveScheduler(Scheduler):
         self._changed.clear()
         return placed
 
-    def _place_suspects(self, pool: _Pool, placed: list[tuple[Request, EngineId]]) -> None:
+    def _place_suspects(self, pool: _Pool, placed: list[Placed]) -> None:
         engines = pool.engines.values()
         for slot in engines:
             # One that was kept for a suspect which has ended, or is queued no more, is open to all again.
@@ -105,24 +111,12 @@ class NaiveScheduler(Scheduler):
     # --- What can be seen ------------------------------------------------------------------------------------
 
     def waiting(self, model: str) -> int:
-        """How many requests wait for an engine of a model."""
         pool = self._pools.get(model)
         return len(pool.waiting) + len(pool.suspects) if pool is not None else 0
 
     def engines(self) -> tuple[EngineSnapshot, ...]:
-        """All engines, in the order they joined."""
-        return tuple(
-            EngineSnapshot(
-                id=slot.id,
-                model=slot.description.model,
-                context_length=slot.description.context_length,
-                cache_tokens=slot.description.cache_tokens,
-                credits=slot.description.credits,
-                running=tuple(slot.running),
-                reserved=slot.reserved,
-            )
-            for slot in self._engines.values()
-        )
+        slots = self._engines.values()
+        return tuple(EngineSnapshot.of(slot.description, tuple(slot.running), reserved=slot.reserved) for slot in slots)
 
     def check_integrity(self, requests: Iterable[Request]) -> None:
         """Compare queues and engines with these requests, all there are. Raises `AssertionError`."""
@@ -150,9 +144,11 @@ class NaiveScheduler(Scheduler):
         return self._pools.setdefault(model, _Pool())
 
 
-def _run(request: Request, slot: EngineSlot, placed: list[tuple[Request, EngineId]]) -> None:
+def _run(request: Request, slot: EngineSlot, placed: list[Placed]) -> None:
     slot.running[request.id] = request
-    placed.append((request, slot.id))
+    chosen = Considered(engine=slot.id, seconds=None, cached_tokens=0.0, harm=0.0)
+    by = PlacedBy.ALONE if request.suspect else PlacedBy.ARRIVAL
+    placed.append(Placed(request, Placement(by=by, chosen=chosen, prompt_tokens=0.0)))
 
 
 def _load(slot: EngineSlot) -> int:

@@ -38,3 +38,16 @@ class EngineSnapshot:
     running: tuple[RequestId, ...]
     reserved: bool
     """It is kept for a suspect alone."""
+
+    @classmethod
+    def of(cls, description: EngineJoined, running: tuple[RequestId, ...], *, reserved: bool) -> "EngineSnapshot":
+        """An engine that was described so, and runs these."""
+        return cls(
+            id=description.engine,
+            model=description.model,
+            context_length=description.context_length,
+            cache_tokens=description.cache_tokens,
+            credits=description.credits,
+            running=running,
+            reserved=reserved,
+        )

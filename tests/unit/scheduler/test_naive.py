@@ -24,7 +24,7 @@ def queue(scheduler: NaiveScheduler, *names: str, model: str = "m") -> list[Requ
 
 
 def placed(scheduler: NaiveScheduler) -> list[tuple[str, str]]:
-    return [(request.id, engine) for request, engine in scheduler.place()]
+    return [(one.request.id, one.placement.chosen.engine) for one in scheduler.place(0.0)]
 
 
 def test_requests_go_in_order_of_arrival_and_not_of_readiness():
@@ -32,7 +32,7 @@ def test_requests_go_in_order_of_arrival_and_not_of_readiness():
     queue(scheduler, "r3", "r1", "r2")
     join(scheduler, "e", places=2)
     assert placed(scheduler) == [("r1", "e"), ("r2", "e")]
-    scheduler.free("e", "r1")
+    scheduler.free("e", "r1", None)
     assert placed(scheduler) == [("r3", "e")]
 
 
@@ -42,8 +42,8 @@ def test_they_go_to_the_least_loaded_engine():
     join(scheduler, "f")
     queue(scheduler, "r1", "r2", "r3")
     assert placed(scheduler) == [("r1", "e"), ("r2", "f"), ("r3", "e")]
-    scheduler.free("e", "r1")
-    scheduler.free("e", "r3")
+    scheduler.free("e", "r1", None)
+    scheduler.free("e", "r3", None)
     queue(scheduler, "r4", "r5", "r6")
     assert placed(scheduler) == [("r4", "e"), ("r5", "e"), ("r6", "f")]
 
@@ -87,11 +87,11 @@ def test_a_lost_engine_gives_back_what_it_ran():
     scheduler = NaiveScheduler()
     join(scheduler, "e")
     requests = queue(scheduler, "r1", "r2")
-    scheduler.place()
+    scheduler.place(0.0)
     assert scheduler.lose("e") == requests
     assert scheduler.lose("e") == []
     assert scheduler.engines() == ()
-    scheduler.free("e", "r1")
+    scheduler.free("e", "r1", None)
 
 
 def test_a_pass_looks_only_where_something_changed():
@@ -100,7 +100,7 @@ def test_a_pass_looks_only_where_something_changed():
     queue(scheduler, "r1", "r2")
     assert placed(scheduler) == [("r1", "e")]
     assert placed(scheduler) == []
-    scheduler.free("e", "no such request")
+    scheduler.free("e", "no such request", None)
     assert placed(scheduler) == []
 
 
@@ -108,7 +108,7 @@ def test_engines_can_be_looked_at():
     scheduler = NaiveScheduler()
     join(scheduler, "e", places=2)
     queue(scheduler, "r1")
-    scheduler.place()
+    scheduler.place(0.0)
     (engine,) = scheduler.engines()
     assert (engine.id, engine.model, engine.credits, engine.running, engine.reserved) == ("e", "m", 2, ("r1",), False)
 
@@ -127,15 +127,15 @@ class TestSuspects:
         join(scheduler, "e", places=3)
         join(scheduler, "f", places=3)
         queue(scheduler, "r1", "r2", "r3")
-        scheduler.place()  # two on e, one on f
+        scheduler.place(0.0)  # two on e, one on f
         self.suspect(scheduler, "r4")
         queue(scheduler, "r5", "r6", "r7")
         assert placed(scheduler) == [("r5", "e")]
-        scheduler.free("f", "r2")
+        scheduler.free("f", "r2", None)
         assert placed(scheduler) == [("r4", "f")]
-        scheduler.free("e", "r1")
+        scheduler.free("e", "r1", None)
         assert placed(scheduler) == [("r6", "e")]
-        scheduler.free("f", "r4")
+        scheduler.free("f", "r4", None)
         assert placed(scheduler) == [("r7", "f")]
 
     def test_it_goes_before_others_to_an_engine_that_is_empty(self):

@@ -49,6 +49,7 @@ def build_engine(launch: Launch) -> tuple[EngineDescription, NativeCore]:
         cache_tokens=pages * PAGE_TOKENS,
         page_tokens=PAGE_TOKENS,
         credits=settings.credits,
+        batch=settings.max_running,
         capabilities=frozenset(Capability),
     )
     _announce(description, backend_name, bytes_a_page)

@@ -1,0 +1,47 @@
+"""Why a request runs where it does: data, written by the scheduler and kept with the request."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from parrotserve.ids import EngineId
+
+
+class PlacedBy(StrEnum):
+    """What decided where a request runs."""
+
+    ARRIVAL = "arrival"
+    """Order of arrival, least loaded engine: the scheduler's optimisations are off."""
+    GROUP = "group"
+    """With its task group, so that the last member ends soonest."""
+    SHARERS = "sharers"
+    """With a queued request that begins alike."""
+    RESIDENT = "resident"
+    """Where its beginning is resident, and that pays."""
+    HARM = "harm"
+    """Where it and those who are there lose least time."""
+    ALONE = "alone"
+    """A suspect: on an engine without anything else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Considered:
+    """An engine that was looked at for a request."""
+
+    engine: EngineId
+    seconds: float | None
+    """Predicted until the request ends there; None where there is no room."""
+    cached_tokens: float
+    """Of its prompt, as far as they are thought to be resident there."""
+    harm: float
+    """Seconds that others there were predicted to lose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One decision to run a request on an engine."""
+
+    by: PlacedBy
+    chosen: Considered
+    prompt_tokens: float
+    """Estimated."""
+    others: tuple[Considered, ...] = ()

@@ -1,0 +1,74 @@
+"""How long prompts and outputs are in tokens, as far as can be told without a tokenizer and before they are written.
+
+The machine knows characters. Ended runs tell how many tokens they were: so the ratio is learned online, for each model,
+which is as good as a tokenizer for choosing a place, costs nothing, and needs no text in the machine's events. What
+a function writes is guessed from what it wrote before.
+"""
+
+from collections import OrderedDict
+
+from parrotserve.graph.objects import Request, Variable
+from parrotserve.ids import TenantId
+from parrotserve.sampling import Usage
+from parrotserve.segments import Output
+
+_FIRST_RATIO = 4.0
+"""Characters a token, before anything was seen: English in a large vocabulary."""
+_FIRST_SHARE = 0.5
+"""Of the most tokens that an output may have, how many it is thought to get."""
+_MEMORY = 0.98
+"""What an earlier run still weighs after another one."""
+_STEP = 0.3
+"""How far a function's guess moves towards its last output."""
+_MOST_FUNCTIONS = 1024
+"""Functions whose outputs are remembered, the latest ones."""
+
+
+class Estimates:
+    """What is learned of one model's prompts and outputs."""
+
+    def __init__(self) -> None:
+        self._chars = _FIRST_RATIO * 100
+        self._tokens = 100.0
+        self._outputs: OrderedDict[tuple[TenantId, str], float] = OrderedDict()
+
+    @property
+    def chars_per_token(self) -> float:
+        """How many characters of a prompt make a token."""
+        return self._chars / self._tokens
+
+    def tokens(self, chars: float) -> float:
+        """How many tokens so many characters are."""
+        return chars / self.chars_per_token
+
+    def output_tokens(self, request: Request) -> float:
+        """How many tokens a request's outputs will have, together."""
+        samplings = [part.sampling for part in request.spec.segments if isinstance(part, Output)]
+        most = sum(sampling.max_tokens for sampling in samplings)
+        if all(sampling.ignore_eos and not sampling.stop for sampling in samplings):
+            return most
+        least = sum(sampling.min_tokens for sampling in samplings)
+        guess = self._outputs.get(_key(request), most * _FIRST_SHARE)
+        return min(max(guess, least, len(samplings)), most)
+
+    def output_chars(self, variable: Variable) -> float:
+        """How many characters a variable will have whose value is not known yet."""
+        producer = variable.producer
+        if not isinstance(producer, Request):
+            return 0.0
+        return self.output_tokens(producer) / len(producer.outputs) * self.chars_per_token
+
+    def learn(self, request: Request, prompt_chars: float, usage: Usage) -> None:
+        """A run of a request with such a prompt ended, complete."""
+        if usage.prompt_tokens > 0 and prompt_chars > 0:
+            self._chars = self._chars * _MEMORY + prompt_chars
+            self._tokens = self._tokens * _MEMORY + usage.prompt_tokens
+        key = _key(request)
+        before = self._outputs.pop(key, float(usage.output_tokens))
+        self._outputs[key] = before + _STEP * (usage.output_tokens - before)
+        if len(self._outputs) > _MOST_FUNCTIONS:
+            self._outputs.popitem(last=False)
+
+
+def _key(request: Request) -> tuple[TenantId, str]:
+    return request.session.tenant, request.function

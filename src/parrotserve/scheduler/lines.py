@@ -1,0 +1,182 @@
+"""Queued requests of one model, a line for each tenant, in fair order.
+
+Start-time fair queueing (Goyal, Vin, Cheng 1996) over service received: every line has a virtual time, the service that
+its tenant got divided by its weight, and the line that is furthest behind is next. A line that was empty goes on
+at the virtual time of the others, so nobody saves up by being idle. Service belongs to the tenant, whatever
+sessions it is split into. Of two tenants that always have requests waiting, neither is ever ahead of the other, in
+service divided by weight, by more than one request and one turn of each.
+
+In a line, requests go by objective, then by arrival: that of submission, not of readiness, so the later steps of an
+application do not queue anew. Members of a task group stand together, where the first of them does.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from parrotserve.criteria import Objective
+from parrotserve.graph.lazy_heap import LazyHeap
+from parrotserve.graph.objects import Request
+from parrotserve.ids import TenantId
+
+TURN_SECONDS = 1.0
+"""Service that a tenant may get beyond its first request while others wait: so that groups and requests that begin
+alike stay together."""
+
+_EVERYBODY = TenantId("")
+_ARRIVAL_BITS = 48
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """A tenant's queued requests."""
+
+    tenant: TenantId
+    weight: float = 1.0
+    virtual: float = 0.0
+    heaps: dict[Objective, LazyHeap[Request]] = field(
+        default_factory=lambda: {objective: LazyHeap[Request]() for objective in Objective}
+    )
+    aboard: int = 0
+    """Requests of the tenant that run, whose charge may still be corrected."""
+
+    def head(self, *, pressing: bool) -> Request | None:
+        """Who is next among those that somebody waits for, or among the others."""
+        for objective, heap in self.heaps.items():
+            if (objective is not Objective.THROUGHPUT) == pressing and (first := heap.first()) is not None:
+                return first[1]
+        return None
+
+    @property
+    def empty(self) -> bool:
+        return not any(self.heaps.values())
+
+
+class Lines:
+    """All lines of one model. Every operation costs O(log waiting)."""
+
+    def __init__(self, *, fair: bool = True) -> None:
+        """Without `fair` there is one line for everybody."""
+        self._fair = fair
+        self._lines: dict[TenantId, Line] = {}
+        self._weights: dict[TenantId, float] = {}
+        self._behind = {pressing: LazyHeap[Line]() for pressing in (True, False)}
+        """Lines with pressing requests, and with others; the one furthest behind first."""
+        self._standing: dict[Request, Objective] = {}
+        self._virtual = 0.0
+        """Where the line stood that was served last."""
+
+    def __len__(self) -> int:
+        return len(self._standing)
+
+    def __contains__(self, request: Request) -> bool:
+        return request in self._standing
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self._standing)
+
+    def put(self, request: Request) -> None:
+        """A request joins its tenant's line."""
+        line = self._line(request.session.tenant)
+        if line.empty:
+            line.virtual = max(line.virtual, self._virtual)
+        self._standing[request] = request.objective
+        line.heaps[request.objective].put(request, _order(request))
+        self._sort(line)
+
+    def discard(self, request: Request) -> None:
+        """A request leaves its line, if it stands in one."""
+        objective = self._standing.pop(request, None)
+        if objective is not None:
+            line = self._line(request.session.tenant)
+            line.heaps[objective].discard(request)
+            self._sort(line)
+
+    def any(self, *, pressing: bool) -> bool:
+        """Whether requests of this kind wait."""
+        return len(self._behind[pressing]) > 0
+
+    def next(self, *, pressing: bool) -> Line | None:
+        """Whose turn it is, of the tenants that have such requests."""
+        first = self._behind[pressing].first()
+        return first[1] if first is not None else None
+
+    def pressing_first(self) -> bool:
+        """Whether the next one's request is pressing; of lines that are equally far, the pressing one is first."""
+        pressing, other = self._behind[True].first(), self._behind[False].first()
+        return other is None or (pressing is not None and pressing[0] <= other[0])
+
+    def turn_ends(self, line: Line) -> float:
+        """Up to which virtual time a line may be served before it is another's turn."""
+        others: list[float] = []
+        for behind in self._behind.values():
+            if line in behind:
+                behind.discard(line)
+                first = behind.first()
+                behind.put(line, line.virtual)
+            else:
+                first = behind.first()
+            if first is not None:
+                others.append(first[0])
+        return min(others, default=float("inf")) + TURN_SECONDS / line.weight
+
+    def serve(self, request: Request, seconds: float) -> Line:
+        """A request is placed, which is expected to take so much service."""
+        self.discard(request)
+        line = self._line(request.session.tenant)
+        self._virtual = max(self._virtual, line.virtual)
+        line.aboard += 1
+        self._charge(line, seconds)
+        return line
+
+    def settle(self, request: Request, correction: float) -> None:
+        """A placed request ended, and took so much more service than expected."""
+        line = self._line(request.session.tenant)
+        line.aboard -= 1
+        self._charge(line, correction)
+
+    def weigh(self, tenant: TenantId, weight: float) -> None:
+        """From now on a tenant's share is proportional to this."""
+        self._weights[tenant] = weight
+        if self._fair and tenant in self._lines:
+            self._lines[tenant].weight = weight
+
+    def line_of(self, tenant: TenantId) -> Line | None:
+        """A tenant's line, if it has one."""
+        return self._lines.get(tenant if self._fair else _EVERYBODY)
+
+    def _line(self, tenant: TenantId) -> Line:
+        tenant = tenant if self._fair else _EVERYBODY
+        line = self._lines.get(tenant)
+        if line is None:
+            line = self._lines[tenant] = Line(tenant, self._weights.get(tenant, 1.0), self._virtual)
+        return line
+
+    def _charge(self, line: Line, seconds: float) -> None:
+        line.virtual += seconds / line.weight
+        self._sort(line)
+
+    def _sort(self, line: Line) -> None:
+        for pressing, behind in self._behind.items():
+            if line.head(pressing=pressing) is None:
+                behind.discard(line)
+            else:
+                behind.put(line, line.virtual)
+        if line.empty and not line.aboard and line.virtual <= self._virtual:
+            self._lines.pop(line.tenant, None)
+
+    def check_integrity(self) -> None:
+        """Compare the heaps with one another. Raises `AssertionError`."""
+        standing = {one: objective for line in self._lines.values() for objective, heap in line.heaps.items()
+                    for one in heap}  # fmt: skip
+        assert standing == self._standing, "requests stand where they should not"
+        for request, objective in standing.items():
+            assert request.objective is objective, f"{request} stands by an objective that it had"
+        for pressing, behind in self._behind.items():
+            wanted = {line for line in self._lines.values() if line.head(pressing=pressing) is not None}
+            assert set(behind) == wanted, "lines that have requests are not those that are served"
+
+
+def _order(request: Request) -> int:
+    """Members of a task group where its first one stands; all else by arrival."""
+    first = request.group.first if request.group is not None else request.arrival
+    return (first << _ARRIVAL_BITS) + request.arrival

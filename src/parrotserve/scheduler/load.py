@@ -1,0 +1,257 @@
+"""The scheduler's picture of an engine under load: who is aboard, what that takes, how long more would take."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import ceil
+
+from parrotserve.analysis.prefix import Boundary
+from parrotserve.criteria import Objective
+from parrotserve.graph.events import EngineJoined
+from parrotserve.graph.objects import Request
+from parrotserve.graph.placements import Considered
+from parrotserve.ids import EngineId, RequestId
+from parrotserve.scheduler.cost import StepCost, Work
+from parrotserve.scheduler.estimates import Estimates
+from parrotserve.scheduler.residents import Index, Residents
+from parrotserve.scheduler.share import MINIMUM
+from parrotserve.scheduler.tickets import Ticket
+
+_SLOWED = 3.0
+"""How many times slower than alone a latency-sensitive request may write: its TPOT bound."""
+_BULK_WEIGHT = 0.1
+"""What a second that throughput work loses counts, against one that somebody waits."""
+
+
+@dataclass(slots=True, eq=False)
+class Aboard:
+    """A request that runs on an engine."""
+
+    ticket: Ticket
+    objective: Objective
+    """By which it is counted."""
+    tokens: float
+    """Of prompt and outputs, together."""
+    tail: float
+    """Of these, those that are not in the prefix that others may share."""
+    service: float
+    """Seconds of the engine that it was charged."""
+    paused: bool = False
+
+    @property
+    def request(self) -> Request:
+        return self.ticket.request
+
+    @property
+    def boundaries(self) -> list[Boundary]:
+        return self.ticket.prefix.boundaries
+
+
+class EngineLoad:
+    """One engine. Quantities count requests that are not paused."""
+
+    def __init__(self, description: EngineJoined, estimates: Estimates, index: Index, cost: StepCost) -> None:
+        self.description = description
+        self.cost = cost
+        self.residents = Residents(description.engine, description.cache_tokens, index)
+        self.aboard: dict[RequestId, Aboard] = {}
+        self.paused: dict[RequestId, Aboard] = {}
+        self.reserved = False
+        """It is being emptied for a suspect, or runs one."""
+        self._estimates = estimates
+        self._active = dict.fromkeys(Objective, 0)
+        self._tails = 0.0
+        self._row_tokens = 0.0
+        self._prefilled_at = 0.0
+
+    @property
+    def id(self) -> EngineId:
+        return self.description.engine
+
+    @property
+    def active(self) -> int:
+        """How many run."""
+        return len(self.aboard) - len(self.paused)
+
+    @property
+    def bulk(self) -> int:
+        """How many of them nobody waits for."""
+        return self._active[Objective.THROUGHPUT]
+
+    @property
+    def width(self) -> int:
+        """How many may run: as many as a step takes."""
+        return self.description.batch or self.description.credits
+
+    @property
+    def kv_tokens(self) -> float:
+        """Tokens of KV that those aboard need, what they share once."""
+        return self.residents.held_tokens + self._tails
+
+    # --- Room ------------------------------------------------------------------------------------------------
+
+    def need(self, ticket: Ticket) -> float:
+        """Tokens of KV that a request would take beside what is held there already."""
+        held = self._estimates.tokens(self.residents.held(ticket.prefix.boundaries))
+        whole = min(self._tokens(ticket), self.description.context_length)
+        return max(whole - held, 0.0)
+
+    def has_room(self, ticket: Ticket, *, kept_for_bulk: bool = False) -> bool:
+        """Whether a request can be admitted now; `kept_for_bulk`: beside the minimum share of throughput work."""
+        if self.reserved or len(self.aboard) >= self.description.credits or self.active >= self.width:
+            return False
+        if not self.active:
+            return True
+        if kept_for_bulk and self.active - self.bulk >= self.width - _kept(self.width):
+            return False
+        return self.kv_tokens + self.need(ticket) <= self.description.cache_tokens
+
+    def has_room_again(self, aboard: Aboard) -> bool:
+        """Whether a paused request can go on."""
+        if self.reserved or self.active >= self.width:
+            return False
+        return not self.active or self.kv_tokens + self.need(aboard.ticket) <= self.description.cache_tokens
+
+    @property
+    def pausable(self) -> bool:
+        """Whether requests here can be paused for another one."""
+        return self.description.pauses and not self.reserved and len(self.aboard) < self.description.credits
+
+    def lacking(self, ticket: Ticket) -> tuple[int, float]:
+        """How many rows, and tokens of KV, a request lacks to be admitted."""
+        tokens = self.kv_tokens + self.need(ticket) - self.description.cache_tokens
+        return self.active + 1 - self.width, tokens if self.active else 0.0
+
+    def victims(self, *, protected: bool) -> Iterable[Aboard]:
+        """Throughput work that may be paused, the latest first; what is `protected` keeps its minimum share."""
+        spared = ceil(MINIMUM * self.active) if protected else 0
+        bulk = [one for one in self.aboard.values() if not one.paused and one.objective is Objective.THROUGHPUT]
+        return reversed(bulk[spared:])
+
+    # --- What is placed and ends -----------------------------------------------------------------------------
+
+    def add(self, ticket: Ticket, now: float) -> Aboard:
+        """A request is placed here."""
+        rates = self.cost.rates
+        tokens = self._tokens(ticket)
+        found = self._estimates.tokens(self.residents.found(ticket.prefix.boundaries))
+        prompt = self._estimates.tokens(ticket.chars)
+        prefill = rates.prefilling(max(prompt - found, 0.0), found)
+        self._prefilled_at = max(self._prefilled_at, now) + prefill
+        last = ticket.prefix.boundaries[-1].chars if ticket.prefix.boundaries else 0.0
+        aboard = Aboard(
+            ticket,
+            ticket.request.objective,
+            tokens=tokens,
+            tail=max(tokens - self._estimates.tokens(last), 0.0),
+            service=prefill + ticket.output_tokens * (rates.row(prompt) + rates.read * (tokens - found)),
+        )
+        self.aboard[ticket.request.id] = aboard
+        self._start(aboard)
+        return aboard
+
+    def remove(self, request: RequestId, *, computed: bool = True) -> Aboard | None:
+        """A request no longer runs here."""
+        aboard = self.aboard.get(request)
+        if aboard is None:
+            return None
+        if not aboard.paused:
+            self._stop(aboard, computed=computed)
+        del self.aboard[request]
+        self.paused.pop(request, None)
+        if not self.active:
+            self._prefilled_at = 0.0
+        return aboard
+
+    def pause(self, aboard: Aboard) -> None:
+        """A request makes room."""
+        self._stop(aboard)
+        aboard.paused = True
+        self.paused[aboard.request.id] = aboard
+
+    def resume(self, aboard: Aboard) -> None:
+        """A paused request goes on."""
+        del self.paused[aboard.request.id]
+        aboard.paused = False
+        self._start(aboard)
+
+    def reclassify(self, aboard: Aboard) -> None:
+        """A request that runs here has another objective."""
+        if not aboard.paused:
+            self._active[aboard.objective] -= 1
+            self._active[aboard.request.objective] += 1
+        aboard.objective = aboard.request.objective
+
+    def rekey(self, aboard: Aboard, change: Callable[[], object]) -> None:
+        """`change` what a request begins with, because values have come that it wrote or reads."""
+        if not aboard.paused:
+            self.residents.release(aboard.boundaries, computed=False)
+        change()
+        if not aboard.paused:
+            self.residents.hold(aboard.boundaries, 1 / self._estimates.chars_per_token)
+
+    def _start(self, aboard: Aboard) -> None:
+        self._active[aboard.objective] += 1
+        self._tails += aboard.tail
+        self._row_tokens += aboard.tokens
+        self.residents.hold(aboard.boundaries, 1 / self._estimates.chars_per_token)
+        self.residents.make_room(self.kv_tokens)
+
+    def _stop(self, aboard: Aboard, *, computed: bool = True) -> None:
+        self._active[aboard.objective] -= 1
+        self._tails -= aboard.tail
+        self._row_tokens -= aboard.tokens
+        self.residents.release(aboard.boundaries, computed=computed)
+        self.residents.make_room(self.kv_tokens)
+
+    # --- What it would take ----------------------------------------------------------------------------------
+
+    def consider(self, ticket: Ticket, now: float) -> Considered:
+        """What is predicted if a request ran here too."""
+        rates, estimates = self.cost.rates, self._estimates
+        found = estimates.tokens(self.residents.found(ticket.prefix.boundaries))
+        prompt = estimates.tokens(ticket.chars)
+        prefill = rates.prefilling(max(prompt - found, 0.0), found)
+        step = self._step(more_rows=1, more_tokens=prompt, more_kv=max(prompt - found, 0.0))
+        waits = max(self._prefilled_at - now, 0.0)
+        row = rates.row(prompt) + rates.read * max(prompt - found, 0.0)
+        slowed = prefill + ticket.output_tokens * row
+        pressing = self._active[Objective.LATENCY] + self._active[Objective.GROUP]
+        return Considered(
+            engine=self.id,
+            seconds=waits + prefill + ticket.output_tokens * step,
+            cached_tokens=min(found, prompt),
+            harm=slowed * (pressing + _BULK_WEIGHT * self.bulk),
+        )
+
+    def breaks_bound(self, ticket: Ticket) -> bool:
+        """Whether latency-sensitive requests would write more slowly here than they may."""
+        if not self._active[Objective.LATENCY] and ticket.request.objective is not Objective.LATENCY:
+            return False
+        prompt = self._estimates.tokens(ticket.chars)
+        alone = self.cost.seconds(Work(1, 0, 1, prompt, prompt))
+        return self._step(more_rows=1, more_tokens=prompt, more_kv=prompt) > _SLOWED * alone
+
+    def _step(self, *, more_rows: int, more_tokens: float, more_kv: float) -> float:
+        rows = self.active + more_rows
+        return self.cost.seconds(Work(1, 0, rows, self.kv_tokens + more_kv, self._row_tokens + more_tokens))
+
+    def _tokens(self, ticket: Ticket) -> float:
+        return self._estimates.tokens(ticket.chars) + ticket.output_tokens
+
+    def check_integrity(self) -> None:
+        """Recount what is kept incrementally. Raises `AssertionError`."""
+        running = [one for one in self.aboard.values() if not one.paused]
+        assert all(one.objective is one.request.objective for one in self.aboard.values()), f"{self.id}: objectives"
+        for objective, count in self._active.items():
+            assert count == sum(one.objective is objective for one in running), f"{self.id}: {objective}"
+        assert self.paused == {name: one for name, one in self.aboard.items() if one.paused}, f"{self.id}: paused"
+        assert abs(self._tails - sum(one.tail for one in running)) < 1e-3, f"{self.id}: tails"
+        assert abs(self._row_tokens - sum(one.tokens for one in running)) < 1e-3, f"{self.id}: row tokens"
+        assert len(self.aboard) <= self.description.credits, f"engine {self.id} has too many"
+        assert self.active <= self.width, f"engine {self.id} runs too many"
+        self.residents.check_integrity([one.boundaries for one in running])
+
+
+def _kept(width: int) -> int:
+    """Rows of a step that are kept for throughput work that waits. In narrow steps it takes turns instead."""
+    return ceil(MINIMUM * width) if width * MINIMUM >= 1 else 0

@@ -1,0 +1,237 @@
+"""One pass of the scheduler over a model's queue: who runs now, where, and who makes room.
+
+Whose turn it is comes first: the tenant that is furthest behind, and of its requests the one with the strictest
+objective. Then where: a member of a task group with its group, else with queued requests that begin alike, on the
+engine where it and those who are there lose least time. A pass ends when the next one has no room, so that nobody who
+is small overtakes for ever somebody who is big; it costs O(placed x (log waiting + engines looked at)).
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from parrotserve.criteria import Objective
+from parrotserve.graph.objects import Request, TaskGroup
+from parrotserve.graph.placements import Considered, PlacedBy, Placement
+from parrotserve.scheduler.base import Outcome, Paused, Placed, Resumed
+from parrotserve.scheduler.lines import TURN_SECONDS, Line
+from parrotserve.scheduler.load import Aboard, EngineLoad
+from parrotserve.scheduler.pool import Pool
+from parrotserve.scheduler.tickets import Ticket
+
+_BULK_WEIGHT = 0.1
+"""What a second counts that a request ends later for which nobody waits."""
+_MOST_TOLD = 3
+"""Engines that were not chosen, of which is kept why."""
+
+
+class Pass:
+    """One pass."""
+
+    def __init__(self, pool: Pool, now: float) -> None:
+        self._pool = pool
+        self._now = now
+        self._outcomes: list[Outcome] = []
+
+    def run(self) -> list[Outcome]:
+        """Place all that can be placed."""
+        self._place_suspects()
+        self._resume_upgraded()
+        blocked: set[bool] = set()
+        while (pressing := self._whose_turn(blocked)) is not None:
+            if not (self._press() if pressing else self._fill()):
+                blocked.add(pressing)
+                if not pressing and self._bulk_is_due():
+                    break  # what ends next makes room for it, and for nobody else
+        return self._outcomes
+
+    # --- Whose turn it is ------------------------------------------------------------------------------------
+
+    def _whose_turn(self, blocked: set[bool]) -> bool | None:
+        """True: requests that somebody waits for, or whose group; False: others; None: nobody can go on."""
+        lines = self._pool.lines
+        pressing = True not in blocked and lines.any(pressing=True)
+        bulk = False not in blocked and self._pool.bulk_waits
+        if pressing and bulk:
+            return not self._bulk_is_due() and (lines.pressing_first() or not lines.any(pressing=False))
+        return pressing if pressing or bulk else None
+
+    def _bulk_is_due(self) -> bool:
+        return self._pool.bulk_waits and self._pool.share.is_low(self._now)
+
+    def _press(self) -> bool:
+        line = self._pool.lines.next(pressing=True)
+        request = line.head(pressing=True) if line is not None else None
+        return line is not None and request is not None and self._place(line, request)
+
+    def _fill(self) -> bool:
+        for load in self._pool.paused:
+            for aboard in load.paused.values():
+                if load.has_room_again(aboard):
+                    self._resume(load, aboard)
+                    return True
+        line = self._pool.lines.next(pressing=False)
+        request = line.head(pressing=False) if line is not None else None
+        return line is not None and request is not None and self._place(line, request)
+
+    # --- Where -----------------------------------------------------------------------------------------------
+
+    def _place(self, line: Line, request: Request) -> bool:
+        turn_ends = self._pool.lines.turn_ends(line)
+        if request.group is not None and self._pool.switches.groups:
+            return self._place_group(line, request.group, turn_ends)
+        ticket = self._pool.tickets.of(request)
+        load = self._place_one(ticket)
+        if load is None:
+            return False
+        for sharer in self._pool.tickets.sharers.of(ticket):
+            alone = sharer.request.group is not None and self._pool.switches.groups
+            if alone or line.virtual >= turn_ends or not self._admits(load, sharer):
+                break
+            self._run(load, sharer, PlacedBy.SHARERS, load.consider(sharer, self._now))
+        return True
+
+    def _place_one(self, ticket: Ticket) -> EngineLoad | None:
+        """Where a request does least harm; with room that is made for it, if need be."""
+        seen = {load: self._look(load, ticket) for load in self._pool.candidates(ticket)}
+        fitting = [load for load, told in seen.items() if told.seconds is not None]
+        if not fitting:
+            load = self._make_room(ticket)
+            if load is None:
+                return None
+            fitting, seen[load] = [load], load.consider(ticket, self._now)
+        weight = _BULK_WEIGHT if _is_bulk(ticket.request) else 1.0
+
+        def loss(load: EngineLoad) -> tuple[bool, float]:
+            return load.breaks_bound(ticket), weight * (seen[load].seconds or 0.0) + seen[load].harm
+
+        load = min(fitting, key=loss)
+        chosen = seen.pop(load)
+        by = PlacedBy.RESIDENT if chosen.cached_tokens else PlacedBy.HARM
+        self._run(load, ticket, by, chosen, seen.values())
+        return load
+
+    def _look(self, load: EngineLoad, ticket: Ticket) -> Considered:
+        seen = load.consider(ticket, self._now)
+        return seen if self._admits(load, ticket) else replace(seen, seconds=None)
+
+    def _place_group(self, line: Line, group: TaskGroup, turn_ends: float) -> bool:
+        """As many members as have room and fit into the turn, each where the group's end is pushed out least.
+
+        List scheduling (Graham, 1969): an engine that holds what members share attracts them, until another one would
+        end sooner though it has to read that first.
+        """
+        ends: dict[EngineLoad, float] = {}
+        placed = False
+        for request in list(self._pool.groups[group]):
+            if placed and line.virtual >= turn_ends:
+                break
+            ticket = self._pool.tickets.of(request)
+            seen = {load: self._look(load, ticket) for load in self._pool.candidates(ticket)}
+            fitting = {load: max(ends.get(load, 0.0), told.seconds) for load, told in seen.items()
+                       if told.seconds is not None}  # fmt: skip
+            if not fitting:
+                break
+            so_far = max(ends.values(), default=0.0)
+            load = min(fitting, key=lambda one: (max(fitting[one], so_far) + seen[one].harm, fitting[one]))
+            ends[load] = fitting[load]
+            self._run(load, ticket, PlacedBy.GROUP, seen.pop(load), seen.values())
+            placed = True
+        return placed or self._place_first_of(group)
+
+    def _place_first_of(self, group: TaskGroup) -> bool:
+        request = next(iter(self._pool.groups[group]))
+        return self._place_one(self._pool.tickets.of(request)) is not None
+
+    def _admits(self, load: EngineLoad, ticket: Ticket) -> bool:
+        kept = not _is_bulk(ticket.request) and self._pool.bulk_waits
+        return load.has_room(ticket, kept_for_bulk=kept)
+
+    def _run(
+        self,
+        load: EngineLoad,
+        ticket: Ticket,
+        by: PlacedBy,
+        chosen: Considered,
+        others: Iterable[Considered] = (),
+    ) -> None:
+        request = ticket.request
+        self._pool.unqueue(request)
+        aboard = load.add(ticket, self._now)
+        self._pool.lines.serve(request, aboard.service)
+        self._pool.touched(load)
+        told = sorted(others, key=lambda seen: (seen.seconds is None, seen.seconds or 0.0))[:_MOST_TOLD]
+        prompt = self._pool.estimates.tokens(ticket.chars)
+        placement = Placement(by=by, chosen=chosen, prompt_tokens=prompt, others=tuple(told))
+        self._outcomes.append(Placed(request, placement))
+
+    # --- Who makes room --------------------------------------------------------------------------------------
+
+    def _make_room(self, ticket: Ticket) -> EngineLoad | None:
+        """Pause throughput work where the least of it has to go for this request. None: that is nowhere possible."""
+        if _is_bulk(ticket.request) or not self._pool.switches.preemption:
+            return None
+        plans = [(load, self._victims(load, ticket)) for load in self._pool.candidates(ticket)]
+        possible = [(load, victims) for load, victims in plans if victims]
+        if not possible:
+            return None
+        load, victims = min(possible, key=lambda plan: len(plan[1]))
+        for victim in victims:
+            load.pause(victim)
+            self._outcomes.append(Paused(victim.request))
+        self._pool.touched(load)
+        return load
+
+    def _victims(self, load: EngineLoad, ticket: Ticket) -> list[Aboard]:
+        """Who has to pause on this engine; nobody, if it would not be enough."""
+        if not load.pausable:
+            return []
+        victims: list[Aboard] = []
+        rows, tokens = load.lacking(ticket)
+        tenant = ticket.request.session.tenant
+        for victim in load.victims(protected=self._pool.share.is_low(self._now)):
+            if rows <= 0 and tokens <= 0:
+                break
+            if self._pool.line_is_ahead(tenant, victim.request.session.tenant, TURN_SECONDS):
+                continue
+            victims.append(victim)
+            rows, tokens = rows - 1, tokens - victim.tail
+        return victims if rows <= 0 and tokens <= 0 else []
+
+    def _resume(self, load: EngineLoad, aboard: Aboard) -> None:
+        load.resume(aboard)
+        self._pool.touched(load)
+        self._outcomes.append(Resumed(aboard.request))
+
+    def _resume_upgraded(self) -> None:
+        """Somebody waits now for what was paused: it goes on at once, and a step may be fuller than it should."""
+        for load in list(self._pool.paused):
+            for aboard in [one for one in load.paused.values() if not _is_bulk(one.request)]:
+                self._resume(load, aboard)
+
+    def _place_suspects(self) -> None:
+        """A suspect runs alone: an engine that is empty, or else the least loaded one once it has emptied, is kept
+        for it."""
+        pool, loads = self._pool, self._pool.loads.values()
+        if not pool.suspects and not any(load.reserved for load in loads):
+            return
+        for load in loads:
+            # One that was kept for a suspect which has ended, or is queued no more, is open to all again.
+            load.reserved = any(one.request.suspect for one in load.aboard.values())
+        while pool.suspects:
+            request = pool.suspects.first()
+            assert request is not None
+            empty = next((load for load in loads if not load.aboard), None)
+            if empty is None:
+                draining = min(
+                    (load for load in loads if not load.reserved), key=lambda load: len(load.aboard), default=None
+                )
+                if draining is not None:
+                    draining.reserved = True
+                return
+            ticket = pool.tickets.of(request[1])
+            self._run(empty, ticket, PlacedBy.ALONE, empty.consider(ticket, self._now))
+            empty.reserved = True
+
+
+def _is_bulk(request: Request) -> bool:
+    return request.objective is Objective.THROUGHPUT

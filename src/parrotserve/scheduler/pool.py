@@ -1,0 +1,156 @@
+"""The engines of one model, the requests that wait for one, and what is known of both."""
+
+from collections.abc import Iterable
+
+from parrotserve.graph.events import EngineJoined
+from parrotserve.graph.lazy_heap import LazyHeap
+from parrotserve.graph.objects import Request, TaskGroup
+from parrotserve.ids import EngineId, TenantId
+from parrotserve.sampling import Usage
+from parrotserve.scheduler.cost import StepCost
+from parrotserve.scheduler.estimates import Estimates
+from parrotserve.scheduler.lines import Lines
+from parrotserve.scheduler.load import Aboard, EngineLoad
+from parrotserve.scheduler.residents import Index
+from parrotserve.scheduler.share import Share
+from parrotserve.scheduler.tickets import Ticket, Tickets
+from parrotserve.switches import Switches
+
+_FEW = 16
+"""So many engines are all looked at for every request. Of more, those that hold its beginning, and the least loaded."""
+
+
+class Pool:
+    """One model's."""
+
+    def __init__(self, switches: Switches) -> None:
+        self.switches = switches
+        self.estimates = Estimates()
+        self.tickets = Tickets(self.estimates, prefix=switches.prefix)
+        self.lines = Lines(fair=switches.fairness)
+        self.suspects: LazyHeap[Request] = LazyHeap()
+        self.groups: dict[TaskGroup, dict[Request, None]] = {}
+        """Queued members."""
+        self.loads: dict[EngineId, EngineLoad] = {}
+        self.paused: dict[EngineLoad, None] = {}
+        """Engines that have paused requests."""
+        self.share = Share()
+        self._index: Index = {}
+        self._by_load: LazyHeap[EngineLoad] = LazyHeap()
+        self._grouped: dict[Request, TaskGroup] = {}
+        self._cost = StepCost()
+        """Of the engine that was timed last: what a new one begins with."""
+
+    # --- Engines ---------------------------------------------------------------------------------------------
+
+    def join(self, description: EngineJoined) -> None:
+        """There is a new engine."""
+        load = EngineLoad(description, self.estimates, self._index, StepCost(self._cost))
+        self.loads[load.id] = load
+        self.touched(load)
+
+    def lose(self, engine: EngineId) -> list[Request]:
+        """An engine is gone: who ran there. What it did for them is lost, and not charged."""
+        load = self.loads.pop(engine)
+        self._by_load.discard(load)
+        self.paused.pop(load, None)
+        for aboard in load.aboard.values():
+            self.lines.settle(aboard.request, -aboard.service)
+        load.residents.clear()
+        return [aboard.request for aboard in load.aboard.values()]
+
+    def touched(self, load: EngineLoad) -> None:
+        """More or fewer requests run on an engine."""
+        self._by_load.put(load, load.active)
+        if load.paused:
+            self.paused[load] = None
+        else:
+            self.paused.pop(load, None)
+
+    def learned(self, load: EngineLoad) -> None:
+        """An engine's cost was fitted."""
+        self._cost = load.cost
+
+    def candidates(self, ticket: Ticket) -> Iterable[EngineLoad]:
+        """The engines that may be best for a request."""
+        if len(self.loads) <= _FEW:
+            return self.loads.values()
+        found: dict[EngineId, None] = {}
+        for boundary in reversed(ticket.prefix.boundaries):
+            for engine in self._index.get(boundary.hash, ()):
+                if len(found) == _FEW // 2:
+                    break
+                found[engine] = None
+        least = self._by_load.smallest(_FEW - len(found))
+        return dict.fromkeys([*(self.loads[engine] for engine in found), *least])
+
+    # --- Requests --------------------------------------------------------------------------------------------
+
+    def queue(self, request: Request) -> None:
+        """A request waits."""
+        ticket = self.tickets.of(request)
+        self.tickets.measure(ticket)
+        if request.suspect:
+            self.suspects.put(request, request.arrival)
+            return
+        self.lines.put(request)
+        self.tickets.sharers.put(ticket)
+        if request.group is not None and self.switches.groups:
+            self._grouped[request] = request.group
+            self.groups.setdefault(request.group, {})[request] = None
+
+    def unqueue(self, request: Request) -> None:
+        """A request no longer waits."""
+        self.suspects.discard(request)
+        self.lines.discard(request)
+        self.tickets.sharers.discard(self.tickets.of(request))
+        group = self._grouped.pop(request, None)
+        if group is not None:
+            del self.groups[group][request]
+            if not self.groups[group]:
+                del self.groups[group]
+
+    def is_queued(self, request: Request) -> bool:
+        """Whether it waits."""
+        return request in self.lines or request in self.suspects
+
+    def aboard(self, request: Request) -> tuple[EngineLoad, Aboard] | None:
+        """Where a request runs."""
+        load = self.loads.get(request.engine) if request.engine is not None else None
+        found = load.aboard.get(request.id) if load is not None else None
+        return (load, found) if load is not None and found is not None and found.request is request else None
+
+    def free(self, load: EngineLoad, aboard: Aboard, usage: Usage | None) -> None:
+        """A request no longer runs on an engine."""
+        load.remove(aboard.request.id)
+        self.touched(load)
+        used = usage.engine_seconds if usage is not None else 0.0
+        self.lines.settle(aboard.request, used - aboard.service if used > 0 else 0.0)
+
+    @property
+    def bulk_waits(self) -> bool:
+        """Whether there is throughput work that could run and does not."""
+        return self.lines.any(pressing=False) or bool(self.paused)
+
+    def line_is_ahead(self, tenant: TenantId, other: TenantId, by: float) -> bool:
+        """Whether a tenant got more service than another one, by more than so much."""
+        mine, its = self.lines.line_of(tenant), self.lines.line_of(other)
+        return mine is not None and its is not None and mine.virtual > its.virtual + by
+
+    # --- What always holds -----------------------------------------------------------------------------------
+
+    def check_integrity(self, unfinished: set[Request]) -> None:
+        """Recount everything that is kept incrementally. Raises `AssertionError`."""
+        self.lines.check_integrity()
+        queued = set(self.lines)
+        self.tickets.check_integrity(unfinished, queued)
+        wanted = {one: one.group for one in queued if one.group is not None and self.switches.groups}
+        assert self._grouped == wanted, "queued members are not in their groups"
+        assert {one: group for group, members in self.groups.items() for one in members} == wanted, "members of groups"
+        assert all(self.groups.values()), "a group without queued members is kept"
+        assert set(self.paused) == {load for load in self.loads.values() if load.paused}, "engines with paused requests"
+        for load in self.loads.values():
+            load.check_integrity()
+        for key, engines in self._index.items():
+            assert engines, f"{key!r} is resident nowhere"
+            assert engines.keys() <= self.loads.keys(), f"{key!r} is resident on an engine that is gone"

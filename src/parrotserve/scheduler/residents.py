@@ -1,0 +1,120 @@
+"""What an engine's cache is thought to hold: the prefixes of what was placed there, less what went since.
+
+Engines do not tell what they evict; they keep what sequences hold and evict the rest least recently used first, leaves
+before what they hang on. So does this picture, with estimated tokens. Where it errs, a prefix is computed again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parrotserve.analysis.prefix import Boundary
+from parrotserve.ids import EngineId
+
+Index = dict[bytes, dict[EngineId, None]]
+"""Which engines have a prefix resident, by its hash."""
+
+
+@dataclass(slots=True)
+class _Held:
+    count: int
+    tokens: float
+
+
+class Residents:
+    """Prefixes in one engine's cache. Every operation costs O(boundaries)."""
+
+    def __init__(self, engine: EngineId, capacity: float, index: Index) -> None:
+        """`index` is shared by all engines and kept up to date."""
+        self._engine = engine
+        self._capacity = capacity
+        self._index = index
+        self._held: dict[bytes, _Held] = {}
+        self._idle: OrderedDict[bytes, float] = OrderedDict()
+        self.held_tokens = 0.0
+        """Of prefixes that running requests need, each counted once."""
+        self._idle_tokens = 0.0
+
+    def hold(self, boundaries: Sequence[Boundary], tokens_per_char: float) -> None:
+        """A request that begins like this is placed."""
+        before = 0.0
+        for boundary in boundaries:
+            held = self._held.get(boundary.hash)
+            if held is not None:
+                held.count += 1
+            else:
+                tokens = self._idle.pop(boundary.hash, None)
+                if tokens is None:
+                    tokens = (boundary.chars - before) * tokens_per_char
+                    self._index.setdefault(boundary.hash, {})[self._engine] = None
+                else:
+                    self._idle_tokens -= tokens
+                self._held[boundary.hash] = _Held(1, tokens)
+                self.held_tokens += tokens
+            before = boundary.chars
+
+    def release(self, boundaries: Sequence[Boundary], *, computed: bool = True) -> None:
+        """It ended, or is paused. What it held stays until it is evicted; unless it was never `computed`."""
+        for boundary in reversed(boundaries):
+            held = self._held[boundary.hash]
+            held.count -= 1
+            if not held.count:
+                del self._held[boundary.hash]
+                self.held_tokens -= held.tokens
+                if computed:
+                    self._idle[boundary.hash] = held.tokens
+                    self._idle_tokens += held.tokens
+                else:
+                    self._gone(boundary.hash)
+
+    def make_room(self, used: float) -> None:
+        """So many tokens are in use, what is held included: the rest of the cache is for what is idle."""
+        while self._idle and self._idle_tokens > self._capacity - used:
+            boundary, tokens = self._idle.popitem(last=False)
+            self._idle_tokens -= tokens
+            self._gone(boundary)
+
+    def found(self, boundaries: Sequence[Boundary]) -> float:
+        """Characters of the longest resident prefix."""
+        for boundary in reversed(boundaries):
+            if boundary.hash in self._held or boundary.hash in self._idle:
+                return boundary.chars
+        return 0.0
+
+    def held(self, boundaries: Sequence[Boundary]) -> float:
+        """Characters of the longest prefix that running requests hold, so that it takes no more room."""
+        for boundary in reversed(boundaries):
+            if boundary.hash in self._held:
+                return boundary.chars
+        return 0.0
+
+    def clear(self) -> None:
+        """The engine is gone."""
+        for boundary in (*self._held, *self._idle):
+            self._gone(boundary)
+        self._held.clear()
+        self._idle.clear()
+        self.held_tokens = self._idle_tokens = 0.0
+
+    def check_integrity(self, running: Sequence[Sequence[Boundary]]) -> None:
+        """Compare with what runs and holds room. Raises `AssertionError`."""
+        counts: dict[bytes, int] = {}
+        for boundaries in running:
+            for boundary in boundaries:
+                counts[boundary.hash] = counts.get(boundary.hash, 0) + 1
+        assert counts == {key: held.count for key, held in self._held.items()}, (
+            "held prefixes are not those of requests"
+        )
+        assert abs(self.held_tokens - sum(held.tokens for held in self._held.values())) < 1e-3, (
+            "tokens of held prefixes"
+        )
+        assert abs(self._idle_tokens - sum(self._idle.values())) < 1e-3, "tokens of idle prefixes"
+        assert not self._held.keys() & self._idle.keys(), "a prefix is held and idle"
+        known = {key for key, engines in self._index.items() if self._engine in engines}
+        assert known == self._held.keys() | self._idle.keys(), "resident prefixes are not those that can be found"
+
+    def _gone(self, boundary: bytes) -> None:
+        engines = self._index[boundary]
+        del engines[self._engine]
+        if not engines:
+            del self._index[boundary]

@@ -1,0 +1,145 @@
+"""The scheduler: requests run where and when it suits the applications that they belong to.
+
+Which tenant is next, which of its requests, and on which engine, is in `passes`; here is what scheduling is told. A
+request stays queued until an engine can admit it. Engines of one model share a queue; a pass looks only at models
+where something changed.
+"""
+
+from collections.abc import Iterable
+
+from parrotserve.graph.events import EngineJoined, StepsRun
+from parrotserve.graph.objects import Request
+from parrotserve.graph.states import ProducerState
+from parrotserve.ids import EngineId, RequestId, TenantId
+from parrotserve.sampling import Usage
+from parrotserve.scheduler.base import Outcome, Scheduler
+from parrotserve.scheduler.cost import Work
+from parrotserve.scheduler.passes import Pass
+from parrotserve.scheduler.pool import Pool
+from parrotserve.scheduler.slots import EngineSnapshot
+from parrotserve.switches import Switches
+
+
+class AppScheduler(Scheduler):
+    """Schedules by what applications want."""
+
+    def __init__(self, switches: Switches) -> None:
+        self._switches = switches
+        self._pools: dict[str, Pool] = {}
+        self._engines: dict[EngineId, Pool] = {}
+        self._weights: dict[TenantId, float] = {}
+        self._changed: dict[str, None] = {}
+
+    # --- What happens ----------------------------------------------------------------------------------------
+
+    def join(self, description: EngineJoined) -> None:
+        pool = self._pool(description.model)
+        self._engines[description.engine] = pool
+        pool.join(description)
+
+    def lose(self, engine: EngineId) -> list[Request]:
+        pool = self._engines.pop(engine, None)
+        return pool.lose(engine) if pool is not None else []
+
+    def queue(self, request: Request) -> None:
+        self._pool(request.spec.model).queue(request)
+
+    def unqueue(self, request: Request) -> None:
+        self._pool(request.spec.model).unqueue(request)
+
+    def free(self, engine: EngineId, request: RequestId, usage: Usage | None) -> None:
+        pool = self._engines.get(engine)
+        load = pool.loads[engine] if pool is not None else None
+        aboard = load.aboard.get(request) if load is not None else None
+        if pool is None or load is None or aboard is None:
+            return
+        self._changed[load.description.model] = None
+        pool.free(load, aboard, usage)
+
+    def reclassify(self, request: Request) -> None:
+        pool = self._pool(request.spec.model)
+        if pool.is_queued(request):
+            pool.unqueue(request)
+            pool.queue(request)
+        elif (found := pool.aboard(request)) is not None:
+            load, aboard = found
+            load.reclassify(aboard)
+
+    def wrote(self, request: Request) -> None:
+        pool = self._pools[request.spec.model]
+        found = pool.aboard(request)
+        if found is not None:
+            load, aboard = found
+            load.rekey(aboard, lambda: pool.tickets.rekey(aboard.ticket))
+
+    def finish(self, request: Request, usage: Usage | None) -> None:
+        pool = self._pools.get(request.spec.model)
+        if pool is None:
+            return
+        if usage is not None:
+            pool.estimates.learn(request, pool.tickets.of(request).chars, usage)
+        pool.tickets.forget(request)
+
+    def timed(self, event: StepsRun, now: float) -> None:
+        pool = self._engines.get(event.engine)
+        if pool is None:
+            return
+        load = pool.loads[event.engine]
+        work = Work(event.steps, event.prefill_tokens, event.decode_rows, event.kv_tokens, event.attended)
+        load.cost.observe(work, event.seconds)
+        pool.learned(load)
+        if load.active:
+            pool.share.note(now, bulk=event.decode_rows * load.bulk / load.active, total=event.decode_rows)
+        if pool.bulk_waits and pool.share.is_low(now):
+            self._changed[load.description.model] = None
+
+    def weigh(self, tenant: TenantId, weight: float) -> None:
+        self._weights[tenant] = weight
+        for pool in self._pools.values():
+            pool.lines.weigh(tenant, weight)
+
+    # --- What is decided -------------------------------------------------------------------------------------
+
+    def place(self, now: float) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for model in self._changed:
+            outcomes += Pass(self._pools[model], now).run()
+        self._changed.clear()
+        return outcomes
+
+    # --- What can be seen ------------------------------------------------------------------------------------
+
+    def waiting(self, model: str) -> int:
+        pool = self._pools.get(model)
+        return len(pool.lines) + len(pool.suspects) if pool is not None else 0
+
+    def engines(self) -> tuple[EngineSnapshot, ...]:
+        loads = [pool.loads[engine] for engine, pool in self._engines.items()]
+        return tuple(EngineSnapshot.of(load.description, tuple(load.aboard), reserved=load.reserved) for load in loads)
+
+    def check_integrity(self, requests: Iterable[Request]) -> None:
+        unfinished = {one for one in requests if not one.finished}
+        queued = {one for pool in self._pools.values() for one in (*pool.lines, *pool.suspects)}
+        assert queued == {one for one in unfinished if one.state is ProducerState.QUEUED}, "queued requests"
+        running = {one.request: load for pool in self._pools.values() for load in pool.loads.values()
+                   for one in load.aboard.values()}  # fmt: skip
+        assert {one: load.id for one, load in running.items()} == {
+            one: one.engine for one in unfinished if one.aboard
+        }, "running requests"
+        for pool in self._pools.values():
+            pool.check_integrity(unfinished)
+            idle = any(not load.aboard and not load.reserved for load in pool.loads.values())
+            assert not (idle and pool.lines), "requests wait though an engine has nothing to do"
+            for load in pool.loads.values():
+                alone = not any(one.request.suspect for one in load.aboard.values()) or len(load.aboard) == 1
+                assert alone, f"a suspect is not alone on engine {load.id}"
+
+    def _pool(self, model: str) -> Pool:
+        """The pool of a model in which something is about to change."""
+        self._changed[model] = None
+        pool = self._pools.get(model)
+        if pool is None:
+            pool = self._pools[model] = Pool(self._switches)
+            for tenant, weight in self._weights.items():
+                pool.lines.weigh(tenant, weight)
+        return pool

@@ -1,0 +1,78 @@
+"""The cost model finds what steps cost, follows changes, and never predicts nonsense."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parrotserve.scheduler.cost import StepCost, Work
+
+TRUE = {"steps": 0.004, "prefill_tokens": 0.0002, "decode_rows": 0.0008, "kv_tokens": 3e-7, "attended": 2e-8}
+
+
+def took(work: Work, costs: dict[str, float]) -> float:
+    return sum(costs[name] * getattr(work, name) for name in costs)
+
+
+def some_work(dice: random.Random) -> Work:
+    steps = dice.randint(1, 3)
+    prefill, rows = dice.choice([0, 0, 512 * steps]), dice.randint(1, 64) * steps
+    kv = rows * dice.randint(100, 2000)
+    return Work(steps, prefill, rows, kv, kv + prefill * 500)
+
+
+def fitted(costs: dict[str, float], observations: int, cost: StepCost | None = None, noise: float = 0.0) -> StepCost:
+    cost, dice = cost or StepCost(), random.Random(1)
+    for _ in range(observations):
+        work = some_work(dice)
+        cost.observe(work, took(work, costs) * (1 + dice.uniform(-noise, noise)))
+    return cost
+
+
+def worst_error(cost: StepCost, costs: dict[str, float]) -> float:
+    dice = random.Random(2)
+    works = [some_work(dice) for _ in range(50)]
+    return max(abs(cost.seconds(work) / took(work, costs) - 1) for work in works)
+
+
+def test_a_few_steps_are_enough_to_predict_the_next():
+    assert worst_error(fitted(TRUE, 60), TRUE) < 0.1
+
+
+def test_noise_is_averaged_out():
+    assert worst_error(fitted(TRUE, 400, noise=0.3), TRUE) < 0.15
+
+
+def test_an_engine_that_becomes_slower_is_followed():
+    slower = {name: 3 * value for name, value in TRUE.items()}
+    cost = fitted(slower, 400, fitted(TRUE, 400))
+    assert worst_error(cost, slower) < 0.15
+
+
+def test_steps_of_one_kind_do_not_unlearn_what_the_others_cost():
+    cost = fitted(TRUE, 200)
+    for _ in range(20_000):
+        work = Work(1, 0, 1, 500, 500)
+        cost.observe(work, took(work, TRUE))
+    assert worst_error(cost, TRUE) < 0.2
+
+
+def test_a_new_engine_begins_with_what_another_one_has_learned():
+    first = fitted(TRUE, 200)
+    assert StepCost(first).seconds(Work(1, 512, 8, 4000, 9000)) == pytest.approx(
+        first.seconds(Work(1, 512, 8, 4000, 9000))
+    )
+
+
+AMOUNTS = st.floats(0, 1e6)
+
+
+@given(st.lists(st.tuples(AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS, st.floats(0, 1e3)), max_size=30))
+def test_whatever_is_observed_predictions_are_finite_and_not_negative(observed: list[tuple[float, ...]]):
+    cost = StepCost()
+    for *amounts, seconds in observed:
+        cost.observe(Work(1, *amounts), seconds)
+    rates = cost.rates
+    for value in (rates.step, rates.prefill, rates.decode, rates.read, rates.attend, cost.seconds(Work(1, 1, 1, 1, 1))):
+        assert 0 <= value < 1e9
