@@ -59,6 +59,11 @@ class Prefix:
     boundaries: list[Boundary] = field(default_factory=list[Boundary])
     unknown: list[_Unknown] = field(default_factory=list[_Unknown])
 
+    @property
+    def known(self) -> int:
+        """How many of the boundaries are keyed by content alone."""
+        return self.unknown[0].boundaries if self.unknown else len(self.boundaries)
+
 
 Expected = Callable[[Variable], float]
 """How many characters a value that is not known yet is expected to have."""

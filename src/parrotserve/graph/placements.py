@@ -34,6 +34,8 @@ class Considered:
     """Of its prompt, as far as they are thought to be resident there."""
     harm: float
     """Seconds that others there were predicted to lose."""
+    work: float
+    """Seconds of the engine's time that it was predicted to take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,8 @@ class Lines:
         self._weights: dict[TenantId, float] = {}
         self._behind = {pressing: LazyHeap[Line]() for pressing in (True, False)}
         """Lines with pressing requests, and with others; the one furthest behind first."""
+        self._idle: LazyHeap[Line] = LazyHeap()
+        """Lines without requests, until the others are where they are: then they may be forgotten."""
         self._standing: dict[Request, Objective] = {}
         self._virtual = 0.0
         """Where the line stood that was served last."""
@@ -121,10 +123,10 @@ class Lines:
 
     def serve(self, request: Request, seconds: float) -> Line:
         """A request is placed, which is expected to take so much service."""
-        self.discard(request)
         line = self._line(request.session.tenant)
-        self._virtual = max(self._virtual, line.virtual)
         line.aboard += 1
+        self.discard(request)
+        self._virtual = max(self._virtual, line.virtual)
         self._charge(line, seconds)
         return line
 
@@ -161,8 +163,15 @@ class Lines:
                 behind.discard(line)
             else:
                 behind.put(line, line.virtual)
-        if line.empty and not line.aboard and line.virtual <= self._virtual:
-            self._lines.pop(line.tenant, None)
+        if line.aboard or not line.empty:
+            self._idle.discard(line)
+            return
+        self._idle.put(line, line.virtual)
+        if len(self._idle) == len(self._lines):
+            # Nobody is served, so nobody is behind.
+            self._idle, self._lines, self._virtual = LazyHeap(), {}, 0.0
+        while (first := self._idle.first()) is not None and first[0] <= self._virtual:
+            del self._lines[self._idle.pop().tenant]
 
     def check_integrity(self) -> None:
         """Compare the heaps with one another. Raises `AssertionError`."""
@@ -171,6 +180,8 @@ class Lines:
         assert standing == self._standing, "requests stand where they should not"
         for request, objective in standing.items():
             assert request.objective is objective, f"{request} stands by an objective that it had"
+        idle = {line for line in self._lines.values() if line.empty and not line.aboard}
+        assert set(self._idle) == idle, "lines that are not idle are kept as such"
         for pressing, behind in self._behind.items():
             wanted = {line for line in self._lines.values() if line.head(pressing=pressing) is not None}
             assert set(behind) == wanted, "lines that have requests are not those that are served"

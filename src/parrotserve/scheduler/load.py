@@ -97,7 +97,7 @@ class EngineLoad:
 
     def has_room(self, ticket: Ticket, *, kept_for_bulk: bool = False) -> bool:
         """Whether a request can be admitted now; `kept_for_bulk`: beside the minimum share of throughput work."""
-        if self.reserved or len(self.aboard) >= self.description.credits or self.active >= self.width:
+        if self.reserved or not self.has_credit or self.active >= self.width:
             return False
         if not self.active:
             return True
@@ -114,7 +114,16 @@ class EngineLoad:
     @property
     def pausable(self) -> bool:
         """Whether requests here can be paused for another one."""
-        return self.description.pauses and not self.reserved and len(self.aboard) < self.description.credits
+        return self.description.pauses and not self.reserved
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether it takes one more request at all."""
+        return len(self.aboard) < self.description.credits
+
+    def freed(self, aboard: Aboard) -> float:
+        """Tokens of KV that are free if a request pauses."""
+        return aboard.tail + self.residents.held_alone(aboard.boundaries)
 
     def lacking(self, ticket: Ticket) -> tuple[int, float]:
         """How many rows, and tokens of KV, a request lacks to be admitted."""
@@ -131,11 +140,8 @@ class EngineLoad:
 
     def add(self, ticket: Ticket, now: float) -> Aboard:
         """A request is placed here."""
-        rates = self.cost.rates
         tokens = self._tokens(ticket)
-        found = self._estimates.tokens(self.residents.found(ticket.prefix.boundaries))
-        prompt = self._estimates.tokens(ticket.chars)
-        prefill = rates.prefilling(max(prompt - found, 0.0), found)
+        _, _, prefill, row = self._sizes(ticket)
         self._prefilled_at = max(self._prefilled_at, now) + prefill
         last = ticket.prefix.boundaries[-1].chars if ticket.prefix.boundaries else 0.0
         aboard = Aboard(
@@ -143,7 +149,7 @@ class EngineLoad:
             ticket.request.objective,
             tokens=tokens,
             tail=max(tokens - self._estimates.tokens(last), 0.0),
-            service=prefill + ticket.output_tokens * (rates.row(prompt) + rates.read * (tokens - found)),
+            service=prefill + ticket.output_tokens * row,
         )
         self.aboard[ticket.request.id] = aboard
         self._start(aboard)
@@ -184,7 +190,7 @@ class EngineLoad:
     def rekey(self, aboard: Aboard, change: Callable[[], object]) -> None:
         """`change` what a request begins with, because values have come that it wrote or reads."""
         if not aboard.paused:
-            self.residents.release(aboard.boundaries, computed=False)
+            self.residents.release(aboard.boundaries, kept=0)
         change()
         if not aboard.paused:
             self.residents.hold(aboard.boundaries, 1 / self._estimates.chars_per_token)
@@ -200,28 +206,34 @@ class EngineLoad:
         self._active[aboard.objective] -= 1
         self._tails -= aboard.tail
         self._row_tokens -= aboard.tokens
-        self.residents.release(aboard.boundaries, computed=computed)
+        known = aboard.ticket.prefix.known if computed else 0
+        self.residents.release(aboard.boundaries, kept=known)
         self.residents.make_room(self.kv_tokens)
 
     # --- What it would take ----------------------------------------------------------------------------------
 
-    def consider(self, ticket: Ticket, now: float) -> Considered:
-        """What is predicted if a request ran here too."""
-        rates, estimates = self.cost.rates, self._estimates
-        found = estimates.tokens(self.residents.found(ticket.prefix.boundaries))
-        prompt = estimates.tokens(ticket.chars)
-        prefill = rates.prefilling(max(prompt - found, 0.0), found)
+    def consider(self, ticket: Ticket, now: float, *, own: int = 0) -> Considered:
+        """What is predicted if a request ran here too; `own` members of its group are here, and are not harmed."""
+        found, prompt, prefill, row = self._sizes(ticket)
         step = self._step(more_rows=1, more_tokens=prompt, more_kv=max(prompt - found, 0.0))
         waits = max(self._prefilled_at - now, 0.0)
-        row = rates.row(prompt) + rates.read * max(prompt - found, 0.0)
-        slowed = prefill + ticket.output_tokens * row
-        pressing = self._active[Objective.LATENCY] + self._active[Objective.GROUP]
+        work = prefill + ticket.output_tokens * row
+        pressing = self._active[Objective.LATENCY] + self._active[Objective.GROUP] - own
         return Considered(
             engine=self.id,
             seconds=waits + prefill + ticket.output_tokens * step,
             cached_tokens=min(found, prompt),
-            harm=slowed * (pressing + _BULK_WEIGHT * self.bulk),
+            harm=work * (pressing + _BULK_WEIGHT * self.bulk),
+            work=work,
         )
+
+    def _sizes(self, ticket: Ticket) -> tuple[float, float, float, float]:
+        """Tokens found here and tokens of the prompt; seconds to prefill the rest, and of one more row in a step."""
+        rates = self.cost.rates
+        found = self._estimates.tokens(self.residents.found(ticket.prefix.boundaries))
+        prompt = self._estimates.tokens(ticket.chars)
+        rest = max(prompt - found, 0.0)
+        return found, prompt, rates.prefilling(rest, found), rates.row(prompt) + rates.read * rest
 
     def breaks_bound(self, ticket: Ticket) -> bool:
         """Whether latency-sensitive requests would write more slowly here than they may."""

@@ -146,7 +146,7 @@ class NaiveScheduler(Scheduler):
 
 def _run(request: Request, slot: EngineSlot, placed: list[Placed]) -> None:
     slot.running[request.id] = request
-    chosen = Considered(engine=slot.id, seconds=None, cached_tokens=0.0, harm=0.0)
+    chosen = Considered(engine=slot.id, seconds=None, cached_tokens=0.0, harm=0.0, work=0.0)
     by = PlacedBy.ALONE if request.suspect else PlacedBy.ARRIVAL
     placed.append(Placed(request, Placement(by=by, chosen=chosen, prompt_tokens=0.0)))
 

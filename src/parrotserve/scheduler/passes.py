@@ -6,6 +6,7 @@ engine where it and those who are there lose least time. A pass ends when the ne
 is small overtakes for ever somebody who is big; it costs O(placed x (log waiting + engines looked at)).
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -20,6 +21,8 @@ from parrotserve.scheduler.tickets import Ticket
 
 _BULK_WEIGHT = 0.1
 """What a second counts that a request ends later for which nobody waits."""
+_WORK_WEIGHT = 0.1
+"""What a second of an engine's time counts."""
 _MOST_TOLD = 3
 """Engines that were not chosen, of which is kept why."""
 
@@ -84,34 +87,38 @@ class Pass:
         if load is None:
             return False
         for sharer in self._pool.tickets.sharers.of(ticket):
-            alone = sharer.request.group is not None and self._pool.switches.groups
-            if alone or line.virtual >= turn_ends or not self._admits(load, sharer):
+            if sharer.request.group is not None and self._pool.switches.groups:
                 break
-            self._run(load, sharer, PlacedBy.SHARERS, load.consider(sharer, self._now))
+            if line.virtual >= turn_ends or self._place_one(sharer, only=load) is None:
+                break
         return True
 
-    def _place_one(self, ticket: Ticket) -> EngineLoad | None:
-        """Where a request does least harm; with room that is made for it, if need be."""
+    def _place_one(self, ticket: Ticket, *, only: EngineLoad | None = None) -> EngineLoad | None:
+        """Run a request where it does least harm, with room that is made for it if need be. With `only`: where others
+        run that begin alike, if that is such a place and has room."""
         seen = {load: self._look(load, ticket) for load in self._pool.candidates(ticket)}
         fitting = [load for load, told in seen.items() if told.seconds is not None]
         if not fitting:
-            load = self._make_room(ticket)
+            load = self._make_room(ticket) if only is None else None
             if load is None:
                 return None
             fitting, seen[load] = [load], load.consider(ticket, self._now)
         weight = _BULK_WEIGHT if _is_bulk(ticket.request) else 1.0
 
         def loss(load: EngineLoad) -> tuple[bool, float]:
-            return load.breaks_bound(ticket), weight * (seen[load].seconds or 0.0) + seen[load].harm
+            told = seen[load]
+            return load.breaks_bound(ticket), weight * (told.seconds or 0.0) + told.harm + _WORK_WEIGHT * told.work
 
         load = min(fitting, key=loss)
+        if only is not None and load is not only:
+            return None
         chosen = seen.pop(load)
         by = PlacedBy.RESIDENT if chosen.cached_tokens else PlacedBy.HARM
-        self._run(load, ticket, by, chosen, seen.values())
+        self._run(load, ticket, by if only is None else PlacedBy.SHARERS, chosen, seen.values())
         return load
 
-    def _look(self, load: EngineLoad, ticket: Ticket) -> Considered:
-        seen = load.consider(ticket, self._now)
+    def _look(self, load: EngineLoad, ticket: Ticket, *, own: int = 0) -> Considered:
+        seen = load.consider(ticket, self._now, own=own)
         return seen if self._admits(load, ticket) else replace(seen, seconds=None)
 
     def _place_group(self, line: Line, group: TaskGroup, turn_ends: float) -> bool:
@@ -121,22 +128,25 @@ class Pass:
         end sooner though it has to read that first.
         """
         ends: dict[EngineLoad, float] = {}
-        placed = False
-        for request in list(self._pool.groups[group]):
-            if placed and line.virtual >= turn_ends:
+        members: Counter[EngineLoad] = Counter()
+        while queued := self._pool.groups.get(group):
+            if members and line.virtual >= turn_ends:
                 break
-            ticket = self._pool.tickets.of(request)
-            seen = {load: self._look(load, ticket) for load in self._pool.candidates(ticket)}
+            ticket = self._pool.tickets.of(next(iter(queued)))
+            seen = {load: self._look(load, ticket, own=members[load]) for load in self._pool.candidates(ticket)}
             fitting = {load: max(ends.get(load, 0.0), told.seconds) for load, told in seen.items()
                        if told.seconds is not None}  # fmt: skip
             if not fitting:
                 break
             so_far = max(ends.values(), default=0.0)
-            load = min(fitting, key=lambda one: (max(fitting[one], so_far) + seen[one].harm, fitting[one]))
+            loss = {
+                one: max(end, so_far) + seen[one].harm + _WORK_WEIGHT * seen[one].work for one, end in fitting.items()
+            }
+            load = min(loss, key=lambda one: (loss[one], fitting[one]))
             ends[load] = fitting[load]
+            members[load] += 1
             self._run(load, ticket, PlacedBy.GROUP, seen.pop(load), seen.values())
-            placed = True
-        return placed or self._place_first_of(group)
+        return bool(members) or self._place_first_of(group)
 
     def _place_first_of(self, group: TaskGroup) -> bool:
         request = next(iter(self._pool.groups[group]))
@@ -170,15 +180,13 @@ class Pass:
         """Pause throughput work where the least of it has to go for this request. None: that is nowhere possible."""
         if _is_bulk(ticket.request) or not self._pool.switches.preemption:
             return None
-        plans = [(load, self._victims(load, ticket)) for load in self._pool.candidates(ticket)]
+        loads = [load for load in self._pool.candidates(ticket) if load.has_credit]
+        plans = [(load, self._victims(load, ticket)) for load in loads]
         possible = [(load, victims) for load, victims in plans if victims]
         if not possible:
             return None
         load, victims = min(possible, key=lambda plan: len(plan[1]))
-        for victim in victims:
-            load.pause(victim)
-            self._outcomes.append(Paused(victim.request))
-        self._pool.touched(load)
+        self._pause(load, victims)
         return load
 
     def _victims(self, load: EngineLoad, ticket: Ticket) -> list[Aboard]:
@@ -194,7 +202,7 @@ class Pass:
             if self._pool.line_is_ahead(tenant, victim.request.session.tenant, TURN_SECONDS):
                 continue
             victims.append(victim)
-            rows, tokens = rows - 1, tokens - victim.tail
+            rows, tokens = rows - 1, tokens - load.freed(victim)
         return victims if rows <= 0 and tokens <= 0 else []
 
     def _resume(self, load: EngineLoad, aboard: Aboard) -> None:
@@ -203,10 +211,19 @@ class Pass:
         self._outcomes.append(Resumed(aboard.request))
 
     def _resume_upgraded(self) -> None:
-        """Somebody waits now for what was paused: it goes on at once, and a step may be fuller than it should."""
+        """Somebody waits now for what was paused: it goes on as soon as there is room, or can be made."""
         for load in list(self._pool.paused):
             for aboard in [one for one in load.paused.values() if not _is_bulk(one.request)]:
-                self._resume(load, aboard)
+                if not load.has_room_again(aboard):
+                    self._pause(load, self._victims(load, aboard.ticket))
+                if load.has_room_again(aboard):
+                    self._resume(load, aboard)
+
+    def _pause(self, load: EngineLoad, victims: Iterable[Aboard]) -> None:
+        for victim in victims:
+            load.pause(victim)
+            self._outcomes.append(Paused(victim.request))
+        self._pool.touched(load)
 
     def _place_suspects(self) -> None:
         """A suspect runs alone: an engine that is empty, or else the least loaded one once it has emptied, is kept

@@ -53,15 +53,15 @@ class Residents:
                 self.held_tokens += tokens
             before = boundary.chars
 
-    def release(self, boundaries: Sequence[Boundary], *, computed: bool = True) -> None:
-        """It ended, or is paused. What it held stays until it is evicted; unless it was never `computed`."""
-        for boundary in reversed(boundaries):
+    def release(self, boundaries: Sequence[Boundary], *, kept: int) -> None:
+        """It ended, or is paused. Of what it alone held, the first `kept` boundaries stay until they are evicted."""
+        for number, boundary in reversed(list(enumerate(boundaries))):
             held = self._held[boundary.hash]
             held.count -= 1
             if not held.count:
                 del self._held[boundary.hash]
                 self.held_tokens -= held.tokens
-                if computed:
+                if number < kept:
                     self._idle[boundary.hash] = held.tokens
                     self._idle_tokens += held.tokens
                 else:
@@ -87,6 +87,10 @@ class Residents:
             if boundary.hash in self._held:
                 return boundary.chars
         return 0.0
+
+    def held_alone(self, boundaries: Sequence[Boundary]) -> float:
+        """Tokens that nobody would hold any more if one request that begins like this did not."""
+        return sum(held.tokens for one in boundaries if (held := self._held[one.hash]).count == 1)
 
     def clear(self) -> None:
         """The engine is gone."""

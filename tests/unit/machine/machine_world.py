@@ -6,7 +6,7 @@ first named. Everything else has its obvious default.
 
 import pickle
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -37,6 +37,7 @@ from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, Va
 from parrotserve.machine import Machine
 from parrotserve.sampling import FinishReason, Sampling, Usage
 from parrotserve.segments import Input, Output
+from parrotserve.switches import Switches
 
 D = TypeVar("D")
 
@@ -59,8 +60,8 @@ def call(line: str, *, timeout: float | None = None) -> NewCall:
 
 
 class World:
-    def __init__(self, *engines: str, places: int = 100, check: bool = True) -> None:
-        self.machine = Machine(models=["m"])
+    def __init__(self, *engines: str, places: int = 100, check: bool = True, switches: Switches = Switches()) -> None:
+        self.machine = Machine(models=["m"], switches=switches)
         self._check = check
         self.now = 0.0
         for engine in engines:
@@ -141,10 +142,9 @@ class World:
 
     # --- Engines and the clock -------------------------------------------------------------------------------
 
-    def join(self, engine: str, *, model: str = "m", places: int = 100) -> list[Decision]:
-        return self.handle(
-            EngineJoined(engine=EngineId(engine), model=model, context_length=4096, cache_tokens=8192, credits=places)
-        )
+    def join(self, engine: str, *, model: str = "m", places: int = 100, **fields: Any) -> list[Decision]:
+        room: dict[str, Any] = {"context_length": 4096, "cache_tokens": 1 << 20}
+        return self.handle(EngineJoined(engine=EngineId(engine), model=model, credits=places, **room | fields))
 
     def lose(self, engine: str, reason: str = "killed") -> list[Decision]:
         return self.handle(EngineLost(engine=EngineId(engine), reason=reason))

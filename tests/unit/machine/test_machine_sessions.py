@@ -120,7 +120,7 @@ class TestTheEnd:
         world.machine.check_integrity()
         assert (world.machine.waiting("m"), world.machine.next_deadline()) == (0, None)
         assert self.objects() == before
-        assert len(pickle.dumps(world.machine)) < size + 2000
+        assert len(pickle.dumps(world.machine)) < size + 1000
 
     @staticmethod
     def objects() -> int:
