@@ -14,16 +14,18 @@ from parrotserve.engines.base import (
     Command,
     EngineDescription,
     Event,
+    Heartbeat,
     Pause,
     Resume,
     SegmentFinished,
     SequenceEnded,
+    StepsTimed,
     TokensGenerated,
     Update,
 )
 from parrotserve.errors import EngineFailed, ParrotError, PullFailed, UnknownModel
 from parrotserve.graph.decisions import CancelSequence, PauseSequence, ResumeSequence, UpdateSequence
-from parrotserve.graph.events import EngineJoined, EngineLost, RequestEnded
+from parrotserve.graph.events import EngineJoined, EngineLost, RequestEnded, StepsRun
 from parrotserve.ids import EngineId
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import EngineView, ModelView
@@ -197,7 +199,7 @@ class Fleet:
         if isinstance(order, Opening):
             self._driver.apply(RequestEnded(request=order.request, epoch=order.epoch, error=error))
 
-    def heard(self, events: Sequence[Event]) -> None:
+    def heard(self, engine: EngineId, events: Sequence[Event]) -> None:
         """What an engine tells. Raises `EngineFailed` if that cannot be."""
         runs = self._driver.runs
         for event in events:
@@ -212,7 +214,9 @@ class Fleet:
                 case SequenceEnded():
                     self._metrics.sequence_ended(event)
                     self._driver.apply(request_ended(event))
-                case _:
+                case StepsTimed():
+                    self._driver.apply(_steps_run(engine, event))
+                case Heartbeat():
                     pass
 
     async def command(self, order: Order, description: EngineDescription) -> Command | None:
@@ -242,6 +246,18 @@ class Fleet:
             failure = EngineFailed(f"The prompt could not be rendered: {type(error).__name__}.")
         self._driver.apply(RequestEnded(request=opening.request, epoch=opening.epoch, error=failure))
         return None
+
+
+def _steps_run(engine: EngineId, event: StepsTimed) -> StepsRun:
+    return StepsRun(
+        engine=engine,
+        steps=event.steps,
+        prefill_tokens=event.prefill_tokens,
+        decode_rows=event.decode_rows,
+        kv_tokens=event.kv_tokens,
+        attended=event.attended,
+        seconds=event.seconds,
+    )
 
 
 def _engine_view(keeper: EngineKeeper) -> EngineView:

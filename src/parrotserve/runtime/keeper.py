@@ -64,7 +64,7 @@ class Office(Protocol):
         """An order that no engine will carry out, and why."""
         ...
 
-    def heard(self, events: Sequence[base.Event]) -> None:
+    def heard(self, engine: EngineId, events: Sequence[base.Event]) -> None:
         """Raises `EngineFailed` if the engine broke the contract."""
         ...
 
@@ -235,7 +235,7 @@ class EngineKeeper:
                     self.heartbeat = event
                     pulse.beat(event)
             pulse.alive()
-            self._office.heard(events)
+            self._office.heard(self.engine, events)
         raise EngineFailed(f"Engine {self.engine} ended.", engine=self.engine)
 
     async def _watch(self, pulse: "_Pulse") -> None:

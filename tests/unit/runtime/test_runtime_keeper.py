@@ -37,7 +37,7 @@ class Reports:
     def refuse(self, engine: EngineId, order: Order, error: ParrotError) -> None:
         self.words.put_nowait(f"refused {order.request}")
 
-    def heard(self, events: Sequence[Event]) -> None:
+    def heard(self, engine: EngineId, events: Sequence[Event]) -> None:
         if self.complaint is not None:
             complaint, self.complaint = self.complaint, None
             raise complaint
