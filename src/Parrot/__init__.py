@@ -9,6 +9,7 @@ from parrotserve.sdk.annotations import Input, Output
 from parrotserve.sdk.chat import Chat
 from parrotserve.sdk.connection import Connection, connect
 from parrotserve.sdk.connection import set_embedded_factory as _set_embedded_factory
+from parrotserve.sdk.explain import explain
 from parrotserve.sdk.function import SemanticFunction
 from parrotserve.sdk.gather import agather, gather
 from parrotserve.sdk.native import NativeFunction
@@ -33,6 +34,7 @@ __all__ = [
     "agather",
     "connect",
     "errors",
+    "explain",
     "gather",
     "visualize",
 ]

@@ -219,6 +219,40 @@ class Timings(Wire):
     ended: float | None = None
 
 
+class BecauseView(Wire):
+    """Why a request has its objective: somebody waits for a variable."""
+
+    result: VariableId
+    criteria: Criteria
+    stages: int
+    """Stages of requests between the request and that variable's producer; 0: it produces it."""
+    group: int | None
+    """Members of its task group; None: it is serial."""
+
+
+class ConsideredView(Wire):
+    """An engine that was looked at for a request, and what was predicted."""
+
+    engine: EngineId
+    seconds: float | None
+    """Until the request ends there; None: no room."""
+    cached_tokens: int
+    """Of its prompt, thought to be resident there."""
+    harm: float
+    """Seconds that others there lose."""
+
+
+class PlacementView(Wire):
+    """Why a request runs where it does."""
+
+    by: str
+    """What decided: arrival, group, sharers, resident, harm, alone."""
+    prompt_tokens: int
+    """Estimated."""
+    chosen: ConsideredView
+    others: tuple[ConsideredView, ...]
+
+
 class RequestView(Wire):
     id: RequestId
     function: str
@@ -232,6 +266,10 @@ class RequestView(Wire):
     timings: Timings
     usage: Usage
     error: ErrorBody | None
+    because: BecauseView | None = None
+    """None: nobody waits for what it leads to."""
+    placement: PlacementView | None = None
+    """None: it has not run yet."""
 
 
 class CallView(Wire):

@@ -8,6 +8,7 @@ from parrotserve.cli import key, tenant
 from parrotserve.cli.chat import chat
 from parrotserve.cli.config import config
 from parrotserve.cli.console import Command, guarded
+from parrotserve.cli.explain import explain
 from parrotserve.cli.models import models
 from parrotserve.cli.pull import pull
 from parrotserve.cli.run import run
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, chat, serve, config, pull, models, version):
+for command in (run, chat, serve, explain, config, pull, models, version):
     app.command()(guarded(command))
 
 

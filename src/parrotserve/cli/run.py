@@ -29,7 +29,10 @@ Model = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but what the function returned.")]
 
 
-def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = False) -> None:
+Explain = Annotated[bool, typer.Option("--explain", help="Tell afterwards why each request ran where and when it did.")]
+
+
+def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = False, explain: Explain = False) -> None:
     """Run a program: call a function of FILE and show every output while the model writes it.
 
     Without FUNCTION, it is the only function of the file that can be called without arguments. The file is imported,
@@ -40,8 +43,9 @@ def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = Fal
       parrot run examples/write_snake_game.py
       parrot run examples/game_team.py:develop_game --url http://127.0.0.1:8000
       parrot run --quiet examples/hello.py > greeting.txt
+      parrot run --explain examples/game_team.py
     """
-    from parrotserve.cli.console import standard_output
+    from parrotserve.cli.console import harmless, standard_output
     from parrotserve.cli.program import split_target
     from parrotserve.cli.screens import SilentScreen, screen_on
     from parrotserve.cli.service import service
@@ -52,7 +56,7 @@ def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = Fal
         raise typer.BadParameter("--model is for the embedded service; the service at a URL has its own.")
     path, name = split_target(target)
     screen = SilentScreen() if quiet else screen_on(standard_output())
-    transport = WatchedTransport(service(url, model), screen)
+    transport = WatchedTransport(service(url, model), screen, explain=explain)
     try:
         with use(transport), screen:
             outcome = _outcome(path, name, transport)
@@ -61,6 +65,8 @@ def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = Fal
             raise BrokenPipeError(errno.EPIPE, "The reader has left.") from interrupt
         raise
     _tell(outcome, transport, quiet=quiet)
+    for told in outcome.explanations:
+        standard_output().print(harmless(f"\n{told}"), end="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,7 @@ class _Outcome:
     result: Any
     figures: "Figures"
     seconds: float
+    explanations: list[str]
 
 
 def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Outcome:
@@ -90,7 +97,9 @@ def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Ou
     current_session().sync()
     background().call(transport.drained())
     seconds = time.monotonic() - began
-    return _Outcome(function.__name__, result, background().call(transport.figures()), seconds)
+    figures = background().call(transport.figures())
+    explanations = background().call(transport.explanations()) if transport.explain else []
+    return _Outcome(function.__name__, result, figures, seconds, explanations)
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:

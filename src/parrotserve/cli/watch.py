@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from parrotserve.criteria import Criteria
 from parrotserve.errors import GetTimeout, ParrotError
+from parrotserve.explain import explain_view
 from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.protocol import (
     Accepted,
@@ -93,12 +94,15 @@ class Figures:
 class WatchedTransport:
     """Hands everything on to another transport and shows what the program produces. See `Transport`."""
 
-    def __init__(self, inner: Transport, screen: Screen) -> None:
+    def __init__(self, inner: Transport, screen: Screen, *, explain: bool = False) -> None:
+        """`explain`: keep what there is to explain of sessions that end."""
         self.inner = inner
         self.screen = screen
         self.variables: dict[VariableId, Watched] = {}
         self._sessions: set[SessionId] = set()
         self._ended = Figures()
+        self.explain = explain
+        self._kept: list[str] = []
         self._titles: Counter[str] = Counter()
         self._pumps: set[asyncio.Task[None]] = set()
 
@@ -112,10 +116,20 @@ class WatchedTransport:
     async def figures(self) -> Figures:
         """What all sessions so far have used."""
         total = Figures(**{name: getattr(self._ended, name) for name in Figures.__slots__})
+        for view in await self._views():
+            total.add(view)
+        return total
+
+    async def explanations(self) -> list[str]:
+        """Why requests ran where and when they did, session by session; ended ones first, if they are kept."""
+        return [*self._kept, *map(explain_view, await self._views())]
+
+    async def _views(self) -> list[SessionView]:
+        views: list[SessionView] = []
         for session in tuple(self._sessions):
             with contextlib.suppress(ParrotError):
-                total.add(await self.inner.session_view(session))
-        return total
+                views.append(await self.inner.session_view(session))
+        return views
 
     # --- Transport ------------------------------------------------------------------------------------------
 
@@ -154,7 +168,10 @@ class WatchedTransport:
     async def end_session(self, session: SessionId) -> None:
         """End it; what it used is counted first, and what it was still producing counts as cancelled."""
         with contextlib.suppress(ParrotError):
-            self._ended.add(await self.inner.session_view(session))
+            view = await self.inner.session_view(session)
+            self._ended.add(view)
+            if self.explain:
+                self._kept.append(explain_view(view))
         self._sessions.discard(session)
         await self.inner.end_session(session)
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from parrotserve.criteria import Objective
+from parrotserve.criteria import Criteria, Objective
 from parrotserve.errors import ParrotError
 from parrotserve.graph.objects import Call, Producer, Request, Session, Variable
+from parrotserve.graph.placements import Placement
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.sampling import FinishReason, Usage
@@ -36,6 +37,18 @@ class VariableSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Because:
+    """Somebody waits for a variable."""
+
+    result: VariableId
+    criteria: Criteria
+    stages: int
+    """Stages of requests between the request and that variable's producer; 0: it produces it."""
+    group: int | None
+    """How many requests the task group has that it is a member of; None: it is serial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSnapshot:
     """A request."""
 
@@ -53,6 +66,10 @@ class RequestSnapshot:
     usage: Usage
     """Of all its runs that ended; what an engine that died had done is not known."""
     error: ParrotError | None
+    because: Because | None
+    """Why it has its objective; None: nobody waits for what it leads to."""
+    placement: Placement | None
+    """Why it runs, or ran last, where it did; None: it has not run yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +141,17 @@ def _request(request: Request) -> RequestSnapshot:
         timings=_timings(request),
         usage=request.usage,
         error=request.error,
+        because=_because(request),
+        placement=request.placement,
     )
+
+
+def _because(request: Request) -> Because | None:
+    deduced = request.deduced
+    if deduced is None or deduced.result.criteria is None:
+        return None
+    group = len(deduced.group.members) if deduced.group is not None else None
+    return Because(result=deduced.result.id, criteria=deduced.result.criteria, stages=deduced.level, group=group)
 
 
 def _call(call: Call) -> CallSnapshot:

@@ -2,7 +2,18 @@
 
 from parrotserve.errors import ParrotError
 from parrotserve.graph import snapshots
-from parrotserve.protocol import CallView, ErrorBody, RequestView, SessionView, Timings, VariableView
+from parrotserve.graph.placements import Considered, Placement
+from parrotserve.protocol import (
+    BecauseView,
+    CallView,
+    ConsideredView,
+    ErrorBody,
+    PlacementView,
+    RequestView,
+    SessionView,
+    Timings,
+    VariableView,
+)
 
 
 def session_view(session: snapshots.SessionSnapshot) -> SessionView:
@@ -41,6 +52,31 @@ def _request(request: snapshots.RequestSnapshot) -> RequestView:
         timings=_timings(request.timings),
         usage=request.usage,
         error=_error(request.error),
+        because=_because(request.because),
+        placement=_placement(request.placement),
+    )
+
+
+def _because(because: snapshots.Because | None) -> BecauseView | None:
+    if because is None:
+        return None
+    return BecauseView(result=because.result, criteria=because.criteria, stages=because.stages, group=because.group)
+
+
+def _placement(placement: Placement | None) -> PlacementView | None:
+    if placement is None:
+        return None
+    return PlacementView(
+        by=placement.by,
+        prompt_tokens=round(placement.prompt_tokens),
+        chosen=_considered(placement.chosen),
+        others=tuple(map(_considered, placement.others)),
+    )
+
+
+def _considered(seen: Considered) -> ConsideredView:
+    return ConsideredView(
+        engine=seen.engine, seconds=seen.seconds, cached_tokens=round(seen.cached_tokens), harm=seen.harm
     )
 
 

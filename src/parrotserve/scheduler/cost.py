@@ -37,7 +37,7 @@ class Work(NamedTuple):
 class StepCost:
     """The fitted costs of one engine."""
 
-    __slots__ = ("_coefficients", "_variance", "observed")
+    __slots__ = ("_coefficients", "_variance", "observed", "rates")
 
     def __init__(self, prior: "StepCost | None" = None) -> None:
         """`prior`: an engine of the same kind, as a first guess."""
@@ -46,6 +46,8 @@ class StepCost:
         self._variance = [[_PRIOR_VARIANCE * (row == column) for column in size] for row in size]
         self.observed = 0
         """How many observations it has seen."""
+        self.rates = self._rates()
+        """The costs, each by itself."""
 
     def observe(self, work: Work, seconds: float) -> None:
         """Steps that held so much took so long."""
@@ -66,27 +68,31 @@ class StepCost:
             ]
             drift = (_DRIFT * self._coefficients[row]) ** 2
             self._variance[row][row] = min(self._variance[row][row] + drift, _PRIOR_VARIANCE)
+        self.rates = self._rates()
 
-    def seconds(self, work: Work) -> float:
-        """How long steps take that hold so much. Never negative: what a fit gives below zero costs nothing."""
-        pairs = zip(self._coefficients, work, _SCALES, strict=True)
-        return sum(max(coefficient, 0.0) * amount / scale for coefficient, amount, scale in pairs)
-
-    @property
-    def rates(self) -> "Rates":
-        """The costs, each by itself, in seconds."""
+    def _rates(self) -> "Rates":
         return Rates(*(max(one, 0.0) / scale for one, scale in zip(self._coefficients, _SCALES, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds for one step, and for one more of what it holds."""
+    """Seconds for one step, and for one more of what it holds. What a fit gives below zero costs nothing."""
 
     step: float
     prefill: float
     decode: float
     read: float
     attend: float
+
+    def seconds(self, work: Work) -> float:
+        """How long steps take that hold so much."""
+        return (
+            self.step * work.steps
+            + self.prefill * work.prefill_tokens
+            + self.decode * work.decode_rows
+            + self.read * work.kv_tokens
+            + self.attend * work.attended
+        )
 
     def prefilling(self, tokens: float, before: float) -> float:
         """What it takes to prefill tokens after `before` others: they attend to these and to one another."""

@@ -240,12 +240,12 @@ class EngineLoad:
         if not self._active[Objective.LATENCY] and ticket.request.objective is not Objective.LATENCY:
             return False
         prompt = self._estimates.tokens(ticket.chars)
-        alone = self.cost.seconds(Work(1, 0, 1, prompt, prompt))
+        alone = self.cost.rates.seconds(Work(1, 0, 1, prompt, prompt))
         return self._step(more_rows=1, more_tokens=prompt, more_kv=prompt) > _SLOWED * alone
 
     def _step(self, *, more_rows: int, more_tokens: float, more_kv: float) -> float:
         rows = self.active + more_rows
-        return self.cost.seconds(Work(1, 0, rows, self.kv_tokens + more_kv, self._row_tokens + more_tokens))
+        return self.cost.rates.seconds(Work(1, 0, rows, self.kv_tokens + more_kv, self._row_tokens + more_tokens))
 
     def _tokens(self, ticket: Ticket) -> float:
         return self._estimates.tokens(ticket.chars) + ticket.output_tokens

@@ -88,8 +88,7 @@ class Pool:
 
     def queue(self, request: Request) -> None:
         """A request waits."""
-        ticket = self.tickets.of(request)
-        self.tickets.measure(ticket)
+        ticket = self.tickets.measured(request)
         if request.suspect:
             self.suspects.put(request, request.arrival)
             return

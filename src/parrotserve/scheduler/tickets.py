@@ -108,11 +108,15 @@ class Tickets:
             self.sharers.put(ticket)
         return changed
 
-    def measure(self, ticket: Ticket) -> None:
-        """All that it reads is known now: see how long its prompt is, and what its outputs may be."""
+    def measured(self, request: Request) -> Ticket:
+        """The ticket of a request of which all that it reads is known now."""
+        if request not in self._tickets:
+            return self.of(request)
+        ticket = self._tickets[request]
         self.rekey(ticket)
-        ticket.chars = prompt_chars(ticket.request, self._estimates.output_chars)
-        ticket.output_tokens = self._estimates.output_tokens(ticket.request)
+        ticket.chars = prompt_chars(request, self._estimates.output_chars)
+        ticket.output_tokens = self._estimates.output_tokens(request)
+        return ticket
 
     def forget(self, request: Request) -> None:
         """It is over."""

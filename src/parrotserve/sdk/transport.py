@@ -53,7 +53,7 @@ class Transport(Protocol):
         ...
 
     async def session_view(self, session: SessionId) -> SessionView:
-        """The session's graph with states and timings."""
+        """The session's graph with states, timings, and why requests run as they do."""
         ...
 
     def calls(self, session: SessionId) -> AsyncIterator[CallOffer]:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 from sdk_server import Served, ServedApart, recite
 
@@ -121,13 +122,19 @@ class TestPrograms:
             assert first.get() != second.get()
 
     def test_set_state_view_retry_cancel(self, serve: Serve):
-        with P.connect(serve(script=recite).url), P.Session():
+        address = serve(script=recite).url
+        with P.connect(address), P.Session():
             task = P.SemanticVariable(name="task")
             echo = Echo(task)
             assert echo.state is State.PRODUCING
             task.set("late")
             assert echo.get() == "[late]"
             assert 'v0("task<br/><small>ready</small>")' in P.visualize()
+            told = P.explain()
+            assert "  engine     fake-0: " in str(told)
+            assert told.view.requests[0].placement is not None
+            answer = httpx.get(f"{address}/v1/sessions/{told.view.id}/explain")
+            assert (answer.status_code, answer.text) == (200, str(told))
             waiting = Echo(P.SemanticVariable(name="never"))
             waiting.cancel()
             assert waiting.state is State.CANCELLED

@@ -47,7 +47,7 @@ def run(parrot: Parrot, path: Path, *more: str) -> Result:
     return parrot("run", path, "--model", "fake", *more)
 
 
-@pytest.mark.parametrize("command", ["run", "chat", "serve", "config", "pull", "models", "version"])
+@pytest.mark.parametrize("command", ["run", "chat", "serve", "explain", "config", "pull", "models", "version"])
 def test_every_command_has_help_with_an_example(parrot: Parrot, command: str):
     result = parrot(command, "--help")
     assert result.exit_code == 0
@@ -81,6 +81,13 @@ class TestRun:
 
     def test_quiet_prints_the_result_alone(self, parrot, program):
         assert run(parrot, program("def main():\n    return 'just this'"), "-q").output == "just this\n"
+
+    def test_why_requests_ran_as_they_did_is_told_where_that_is_asked(self, parrot, program):
+        path = program("def go():\n    with P.Session():\n        Say('a').get()\n    return Say('b').get()")
+        told = run(parrot, path, "--explain").output
+        assert told.count("latency: it writes what is waited for; 'y' is waited for (latency)") == 2
+        assert told.count("s running") == 2
+        assert "objective" not in run(parrot, path).output
 
     def test_a_coroutine_function_is_awaited(self, parrot, program):
         result = run(parrot, program("async def main():\n    return (await Say('a').aget())[:0] + 'awaited'"), "-q")
@@ -212,6 +219,11 @@ class TestOthers:
     def test_a_flag_switches_off_what_the_environment_switches_on(self, parrot, monkeypatch):
         monkeypatch.setenv("PARROT_ON_DEMAND", "1")
         assert "off" in next(row for row in parrot("config", "--no-on-demand").output.splitlines() if "demand" in row)
+
+    def test_explain_needs_a_service_that_is_there_already(self, parrot):
+        result = parrot("explain", "s-1")
+        assert result.exit_code == 2
+        assert "PARROT_URL" in result.output
 
     def test_pull_of_an_unknown_model_says_what_there_is(self, parrot):
         result = parrot("pull", "smolm2-135m")

@@ -1,5 +1,6 @@
 """The cost model finds what steps cost, follows changes, and never predicts nonsense."""
 
+import dataclasses
 import random
 
 import pytest
@@ -33,7 +34,7 @@ def fitted(costs: dict[str, float], observations: int, cost: StepCost | None = N
 def worst_error(cost: StepCost, costs: dict[str, float]) -> float:
     dice = random.Random(2)
     works = [some_work(dice) for _ in range(50)]
-    return max(abs(cost.seconds(work) / took(work, costs) - 1) for work in works)
+    return max(abs(cost.rates.seconds(work) / took(work, costs) - 1) for work in works)
 
 
 def test_a_few_steps_are_enough_to_predict_the_next():
@@ -60,8 +61,8 @@ def test_steps_of_one_kind_do_not_unlearn_what_the_others_cost():
 
 def test_a_new_engine_begins_with_what_another_one_has_learned():
     first = fitted(TRUE, 200)
-    assert StepCost(first).seconds(Work(1, 512, 8, 4000, 9000)) == pytest.approx(
-        first.seconds(Work(1, 512, 8, 4000, 9000))
+    assert StepCost(first).rates.seconds(Work(1, 512, 8, 4000, 9000)) == pytest.approx(
+        first.rates.seconds(Work(1, 512, 8, 4000, 9000))
     )
 
 
@@ -74,5 +75,5 @@ def test_whatever_is_observed_predictions_are_finite_and_not_negative(observed: 
     for *amounts, seconds in observed:
         cost.observe(Work(1, *amounts), seconds)
     rates = cost.rates
-    for value in (rates.step, rates.prefill, rates.decode, rates.read, rates.attend, cost.seconds(Work(1, 1, 1, 1, 1))):
+    for value in (*dataclasses.astuple(rates), rates.seconds(Work(1, 1, 1, 1, 1))):
         assert 0 <= value < 1e9

@@ -1,0 +1,46 @@
+"""`parrot explain`: why a session's requests run where and when they do."""
+
+from typing import Annotated
+
+import typer
+
+from parrotserve.cli.run import Url
+
+
+def explain(
+    session: Annotated[str, typer.Argument(metavar="SESSION", show_default=False, help="A session's id.")],
+    url: Url = None,
+    json: Annotated[bool, typer.Option("--json", help="Print all that is known, as JSON.")] = False,
+) -> None:
+    """Tell of each request of a session: what it is scheduled for and why, what was saved of its prompt, on which
+    engine it runs and why not on another one, how long it waited and ran.
+
+    A session lives in its service: this asks the one at PARROT_URL. For a program of your own, `parrot run --explain`.
+
+    \b
+    Examples:
+      PARROT_URL=http://127.0.0.1:8000 parrot explain s-0123456789abcdef
+      parrot explain s-0123456789abcdef --url http://127.0.0.1:8000 --json
+    """
+    import asyncio
+    import os
+
+    from parrotserve.cli.console import harmless, standard_output
+    from parrotserve.cli.service import service
+    from parrotserve.ids import SessionId
+    from parrotserve.protocol import SessionView
+    from parrotserve.sdk.explain import Explanation
+
+    if not (url or os.environ.get("PARROT_URL")):
+        raise typer.BadParameter("say which service: --url http://127.0.0.1:8000, or PARROT_URL.")
+    transport = service(url, None)
+
+    async def look() -> SessionView:
+        await transport.open()
+        try:
+            return await transport.session_view(SessionId(session))
+        finally:
+            await transport.close()
+
+    told = Explanation(asyncio.run(look()))
+    standard_output().out(told.json() if json else harmless(str(told)).rstrip("\n"))
