@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
 from parrotserve.errors import ServiceUnavailable
+from parrotserve.sdk.debounce import Timer
 from parrotserve.sdk.loop import background
 from parrotserve.sdk.transport import Transport
 
@@ -16,14 +18,31 @@ URL_VARIABLE = "PARROT_URL"
 API_KEY_VARIABLE = "PARROT_API_KEY"
 
 
+class LoopTimer:
+    """Real time, on the background loop."""
+
+    def now(self) -> float:
+        """See `Timer.now`."""
+        return time.monotonic()
+
+    def later(self, seconds: float, act: Callable[[], None]) -> None:
+        """See `Timer.later`."""
+        loop = background()
+        loop.soon(lambda: loop.loop.call_later(seconds, act))
+
+
 class Connection:
     """A transport that is opened on first use and closed at exit.
 
-    As a context manager it is the connection in use within its block, and closed at its end.
+    As a context manager it is the connection in use within its block, and closed at its end. `timer` says when calls
+    that nobody waits for leave.
     """
 
-    def __init__(self, transport: Transport, *, before: "Connection | None" = None) -> None:
+    def __init__(
+        self, transport: Transport, *, before: "Connection | None" = None, timer: Timer | None = None
+    ) -> None:
         self.transport = transport
+        self.timer = timer or LoopTimer()
         self._closers: set[Callable[[], Awaitable[None]]] = set()
         self._pid = os.getpid()
         self._opening: asyncio.Task[None] | None = None
@@ -95,11 +114,11 @@ _current: Connection | None = None
 _embedded: Callable[[], Transport] | None = None
 
 
-def use(transport: Transport) -> Connection:
+def use(transport: Transport, *, timer: Timer | None = None) -> Connection:
     """Make this the service that programs talk to from now on; sessions that have begun stay where they are."""
     global _current
     with _lock:
-        _current = Connection(transport, before=_current)
+        _current = Connection(transport, before=_current, timer=timer)
         return _current
 
 

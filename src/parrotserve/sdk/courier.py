@@ -6,7 +6,6 @@ ended.
 
 import asyncio
 import contextlib
-import time
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -43,7 +42,7 @@ class Courier:
         self.cells: weakref.WeakValueDictionary[VariableId, Cell] = weakref.WeakValueDictionary()
         self.ended = False
         self._lease = lease_seconds
-        self._debounce = Debounce(seconds=FLUSH_SECONDS, act=self._flush, call_later=_call_later, clock=time.monotonic)
+        self._debounce = Debounce(seconds=FLUSH_SECONDS, act=self._flush, timer=connection.timer)
         self._exchanges: set[asyncio.Task[None]] = set()
         self._entering: set[asyncio.Future[None]] = set()
         self._heart: asyncio.Task[None] | None = None
@@ -183,8 +182,3 @@ class Courier:
         for task in tuple(self._exchanges):
             task.cancel()
         self.connection.closes_without(self.end)
-
-
-def _call_later(seconds: float, act: Callable[[], None]) -> None:
-    loop = background()
-    loop.soon(lambda: loop.loop.call_later(seconds, act))

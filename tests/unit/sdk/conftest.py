@@ -4,19 +4,19 @@ from collections.abc import Iterator
 
 import pytest
 from fake_service import FakeService
+from fake_time import FakeTime
 
-from parrotserve.sdk import courier
 from parrotserve.sdk.connection import use
 
 
-@pytest.fixture(autouse=True)
-def no_flush_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine milliseconds pass between any two lines: calls leave with the first wait, or at an end."""
-    monkeypatch.setattr(courier, "FLUSH_SECONDS", 3600.0)
+@pytest.fixture
+def time() -> FakeTime:
+    """Calls leave with the first wait, at an end, or when a test winds this on: never by themselves."""
+    return FakeTime()
 
 
 @pytest.fixture
-def service() -> Iterator[FakeService]:
+def service(time: FakeTime) -> Iterator[FakeService]:
     fake = FakeService()
-    with use(fake):
+    with use(fake, timer=time):
         yield fake

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from fake_service import FakeService
+from fake_time import FakeTime
 
 import Parrot as P
 from parrotserve.errors import EngineFailed, ServiceUnavailable
@@ -100,7 +101,7 @@ class Unlucky(FakeService):
 
 def test_a_service_that_did_not_come_up_is_tried_again():
     service = Unlucky()
-    with use(service):
+    with use(service, timer=FakeTime()):
         text = Write("x")
         with pytest.raises(EngineFailed, match="No engine came up"):
             text.get()

@@ -1,36 +1,15 @@
 """Acting once, a moment after the last of a burst."""
 
-from collections.abc import Callable
-
+from fake_time import FakeTime
 from hypothesis import given
 from hypothesis import strategies as st
 
 from parrotserve.sdk.debounce import Debounce
 
 
-class FakeTime:
-    """A clock and a timer that stand still until told."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.timers: list[tuple[float, Callable[[], None]]] = []
-
-    def later(self, seconds: float, act: Callable[[], None]) -> None:
-        self.timers.append((self.now + seconds, act))
-
-    def advance(self, seconds: float) -> None:
-        end = self.now + seconds
-        while due := [timer for timer in self.timers if timer[0] <= end]:
-            timer = min(due, key=lambda each: each[0])
-            self.timers.remove(timer)
-            self.now = timer[0]
-            timer[1]()
-        self.now = end
-
-
 def debounced() -> tuple[FakeTime, Debounce, list[float]]:
     time, acted = FakeTime(), list[float]()
-    debounce = Debounce(seconds=5, act=lambda: acted.append(time.now), call_later=time.later, clock=lambda: time.now)
+    debounce = Debounce(seconds=5, act=lambda: acted.append(time.now()), timer=time)
     return time, debounce, acted
 
 
@@ -67,7 +46,7 @@ def test_it_acts_once_for_every_pause_of_at_least_its_length(gaps: list[int]):
     for gap in gaps:
         debounce.poke()
         if gap >= 5:
-            expected.append(time.now + 5)
+            expected.append(time.now() + 5)
         time.advance(gap)
     time.advance(100)
     last = sum(gaps[:-1]) + 5

@@ -7,10 +7,10 @@ import threading
 
 import pytest
 from fake_service import FakeService
+from fake_time import FakeTime
 
 import Parrot as P
 from parrotserve.errors import Cancelled, EngineFailed, ForeignVariable, GetTimeout, ServiceUnavailable
-from parrotserve.sdk import courier
 from parrotserve.sdk.connection import use
 from parrotserve.sdk.loop import background
 from parrotserve.sdk.session import current_session
@@ -51,14 +51,16 @@ class TestBatching:
         assert [service.functions(body) for body in service.submits] == [["Write", "Other"], []]
         assert service.waits == [["text"], ["other"]]
 
-    def test_calls_that_nobody_waits_for_leave_by_themselves(
-        self, service: FakeService, monkeypatch: pytest.MonkeyPatch
-    ):
-        monkeypatch.setattr(courier, "FLUSH_SECONDS", 0.005)
+    def test_calls_that_nobody_waits_for_leave_together_5_ms_after_the_last(self, service: FakeService, time: FakeTime):
         Write("x")
+        time.advance(0.004)
         Other("y")
-        service.until(lambda: len(service.requests) == 2)
-        assert service.waits[0] == []
+        time.advance(0.004)
+        assert service.submits == []
+        background().soon(lambda: time.advance(0.001))  # a timer rings on the loop
+        service.until(lambda: bool(service.submits))
+        assert [service.functions(body) for body in service.submits] == [["Write", "Other"]]
+        assert service.waits == [[]]
 
     def test_sync_waits_until_all_that_was_declared_is_in(self, service: FakeService):
         Write("x")
@@ -143,7 +145,7 @@ class TestWhichSession:
     def test_another_connection_means_another_default_session(self, service: FakeService):
         before = current_session()
         other = FakeService()
-        with use(other):
+        with use(other, timer=FakeTime()):
             Write("x").get()
         assert len(other.submits) == 1
         assert other.submits[0].session != before.id
@@ -219,7 +221,7 @@ class TestEnding:
 
     def test_closing_the_connection_ends_its_sessions(self):
         service = FakeService()
-        with use(service):
+        with use(service, timer=FakeTime()):
             Write("x").get()
         assert service.log == ["open", "end", "close"]
 
