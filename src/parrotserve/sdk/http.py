@@ -22,7 +22,7 @@ from parrotserve.protocol import (
     VariableEvent,
     WaitSpec,
 )
-from parrotserve.sdk.http_client import HttpClient, ended_early
+from parrotserve.sdk.http_client import SILENCE_SECONDS, HttpClient, ended_early
 
 PATIENCE_SECONDS = 15.0
 
@@ -33,9 +33,9 @@ class HttpTransport:
     """Implements `Transport` over HTTP.
 
     An answer that breaks off is asked for again, and streams go on where they broke: callers see nothing of it,
-    unless the service stays away for `patience` seconds; then they see `ServiceUnavailable`. `delay` adds so many
-    seconds to every HTTP exchange, standing for a network's round trip in measurements. `wire` replaces the network
-    in tests.
+    unless the service stays away for `patience` seconds; then they see `ServiceUnavailable`. So they do where
+    somebody takes the connection and then says nothing for `silence` seconds. `delay` adds so many seconds to every
+    HTTP exchange, standing for a network's round trip in measurements. `wire` replaces the network in tests.
     """
 
     def __init__(
@@ -45,9 +45,12 @@ class HttpTransport:
         *,
         delay: float = 0.0,
         patience: float = PATIENCE_SECONDS,
+        silence: float = SILENCE_SECONDS,
         wire: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._client = HttpClient(url, api_key=api_key, delay=delay, patience=patience, wire=wire)
+        self._client = HttpClient(
+            url, api_key=api_key, delay=delay, patience=patience, silence=silence, wire=wire
+        )
 
     async def open(self) -> None:
         """Make the connection pool; nothing is sent before the first exchange."""

@@ -52,7 +52,8 @@ class HttpClient:
     """Speaks Parrot's protocol with one URL.
 
     `delay`: seconds of waiting before every exchange, which stand for a network's round trip in measurements.
-    `patience`: seconds that a broken exchange is tried again. `wire` replaces the network in tests.
+    `patience`: seconds that a broken exchange is tried again. `silence`: seconds without a byte after which an exchange
+    counts as broken. `wire` replaces the network in tests.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class HttpClient:
         api_key: str | None,
         delay: float,
         patience: float,
+        silence: float,
         wire: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = _checked(url)
@@ -70,6 +72,7 @@ class HttpClient:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._delay = delay
         self._patience = patience
+        self._silence = silence
         self._wire = wire
         self._client: httpx.AsyncClient | None = None
         self._reached = False
@@ -79,7 +82,7 @@ class HttpClient:
         self._client = httpx.AsyncClient(
             base_url=self.url,
             headers=self._headers,
-            timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS, pool=None),
+            timeout=httpx.Timeout(self._silence, connect=CONNECT_SECONDS, pool=None),
             # Every thread that waits holds a connection; a limit here would be a deadlock of the program's own.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
             transport=self._wire,
@@ -167,6 +170,8 @@ class HttpClient:
                 yield response
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise _Broken(str(error) or type(error).__name__, reached=False) from error
+        except httpx.ReadTimeout as error:
+            raise _Broken(f"it said nothing for {self._silence:g} seconds") from error
         except (httpx.TransportError, httpx.StreamError) as error:
             raise _Broken(str(error) or type(error).__name__) from error
         except httpx.HTTPError as error:

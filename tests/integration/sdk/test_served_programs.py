@@ -1,5 +1,6 @@
 """Programs against a real server: the same as embedded, in few exchanges, whatever happens to the connection."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from parrotserve.errors import (
     ServiceUnavailable,
     UnknownModel,
 )
+from parrotserve.sdk import courier
 from parrotserve.sdk.cell import State
 from parrotserve.sdk.connection import use
 from parrotserve.sdk.http import HttpTransport
@@ -231,6 +233,26 @@ class TestInterruptions:
                 assert first + "".join(pieces) == f"[{LONG}]"
             finally:
                 again.kill()
+
+    @pytest.fixture
+    def mute(self) -> Iterator[str]:
+        """The URL of a port whose connections are accepted, and never heard of again."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    def test_a_port_that_never_answers_is_given_up(self, mute: str):
+        with use(HttpTransport(mute, silence=0.05, patience=0)):
+            echo = Echo("x")
+            with pytest.raises(
+                ServiceUnavailable,
+                match=rf"{mute} takes connections, but has never answered .* \(it said nothing for 0.05 seconds\)",
+            ):
+                echo.get()
+
+    def test_who_waits_there_keeps_their_own_time(self, mute: str, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(courier, "END_SECONDS", 0.05)
+        with use(HttpTransport(mute, silence=3600)), pytest.raises(GetTimeout):
+            Echo("x").get(timeout=0.05)
 
     def test_nobody_there(self):
         with use(HttpTransport("http://127.0.0.1:9")):
