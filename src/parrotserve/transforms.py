@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from parrotserve.errors import InvalidTransform
+from parrotserve.json_path import at_path, parse_path
+from parrotserve.patterns import check_pattern, first_match
 
 
 class TruncatesTokens(Protocol):
@@ -38,9 +40,13 @@ class Transform:
             raise InvalidTransform(f"Transform {self.name!r} takes ({wants}), not {self.args!r}.")
         if any(isinstance(arg, int) and arg < 0 for arg in self.args):
             raise InvalidTransform(f"Transform {self} must not have negative arguments.")
+        try:
+            _CHECKS.get(self.name, _anything)(*self.args)
+        except ValueError as error:
+            raise InvalidTransform(f"Transform {self}: its argument {error}.") from error
 
     def __str__(self) -> str:
-        return f"{self.name}({', '.join(map(repr, self.args))})" if self.args else self.name
+        return f"{self.name}({', '.join(map(_written, self.args))})" if self.args else self.name
 
 
 _SIGNATURES: dict[str, tuple[type, ...]] = {
@@ -48,12 +54,15 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "code_block": (),
     "lines": (int, int),
     "truncate": (int,),
+    "json": (str,),
+    "regex": (str,),
 }
 
-WHOLE_VALUE = frozenset({"strip", "code_block", "truncate"})
+WHOLE_VALUE = frozenset({"strip", "code_block", "truncate", "json", "regex"})
 """Transforms whose result may change until the whole value is known."""
 
 _CALL = re.compile(r"([A-Za-z_]\w*)\s*(?:\((.*)\))?", re.DOTALL)
+_TEXT = re.compile(r"""(?<!\w)("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')""")
 _FENCE = re.compile(r"^[ ]{0,3}```[^\n`]*\n(.*?)(?:^[ ]{0,3}```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 
 
@@ -65,6 +74,8 @@ def parse_transform(source: str) -> Transform:
     name, args = match.groups()
     if args is None:
         return Transform(name)
+    # Texts are taken as written, for a backslash belongs to the pattern.
+    args = _TEXT.sub(r"r\1", args)
     try:
         values = ast.literal_eval(f"({args},)") if args.strip() else ()
     except (ValueError, SyntaxError) as error:
@@ -74,7 +85,7 @@ def parse_transform(source: str) -> Transform:
 
 
 def apply_transforms(transforms: tuple[Transform, ...], value: str, tokenizer: TruncatesTokens) -> str:
-    """The value after all transforms, from left to right."""
+    """The value after all transforms, from left to right. Raises `TransformFailed` where one does not fit it."""
     for transform in transforms:
         if transform.name == "truncate":
             (tokens,) = transform.args
@@ -99,4 +110,21 @@ def _lines(value: str, start: int, end: int) -> str:
     return "\n".join(value.splitlines()[max(start - 1, 0) : end])
 
 
-_PURE: dict[str, Callable[..., str]] = {"strip": _strip, "code_block": _code_block, "lines": _lines}
+def _written(arg: int | str) -> str:
+    return repr(arg) if isinstance(arg, int) or '"' in arg else f'"{arg}"'
+
+
+def _anything(*_: int | str) -> None:
+    pass
+
+
+_PURE: dict[str, Callable[..., str]] = {
+    "strip": _strip,
+    "code_block": _code_block,
+    "lines": _lines,
+    "json": at_path,
+    "regex": first_match,
+}
+
+_CHECKS: dict[str, Callable[..., object]] = {"json": parse_path, "regex": check_pattern}
+"""What is asked of arguments beyond their types."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrotserve.errors import InvalidTransform
+from parrotserve.errors import InvalidTransform, TransformFailed
 from parrotserve.transforms import WHOLE_VALUE, Transform, apply_transforms, parse_transform
 
 
@@ -16,7 +16,7 @@ class Words:
 
 
 def apply(source: str, value: str) -> str:
-    return apply_transforms(tuple(map(parse_transform, source.split("|"))), value, Words())
+    return apply_transforms(tuple(map(parse_transform, source.split(" | "))), value, Words())
 
 
 class TestWriting:
@@ -28,19 +28,26 @@ class TestWriting:
             ("  code_block  ", Transform("code_block")),
             ("lines(2, 10)", Transform("lines", (2, 10))),
             ("truncate (5)", Transform("truncate", (5,))),
+            ('json("a.b[0]")', Transform("json", ("a.b[0]",))),
+            ("json('[\"a b\"].c')", Transform("json", ('["a b"].c',))),
+            (r'regex("(\d+)\.")', Transform("regex", (r"(\d+)\.",))),
+            (r'regex(r"\bword\b")', Transform("regex", (r"\bword\b",))),
+            (r'regex("a|\"b\"")', Transform("regex", (r"a|\"b\"",))),
         ],
     )
     def test_a_transform_reads_like_a_call_with_literals(self, source: str, transform: Transform):
         assert parse_transform(source) == transform
 
-    @pytest.mark.parametrize("source", ["strip", "code_block", "lines(2, 10)", "truncate(5)"])
+    @pytest.mark.parametrize(
+        "source", ["strip", "code_block", "lines(2, 10)", "truncate(5)", 'json("a.b[0]")', r'regex("\d+")']
+    )
     def test_it_shows_itself_as_it_was_written(self, source: str):
         assert str(parse_transform(source)) == source
 
     @pytest.mark.parametrize(
         ("source", "complaint"),
         [
-            ("shout", "code_block, lines, strip, truncate"),
+            ("shout", "code_block, json, lines, regex, strip, truncate"),
             ("", "is no transform"),
             ("2lines", "is no transform"),
             ("strip strip", "is no transform"),
@@ -54,11 +61,31 @@ class TestWriting:
             ("truncate(1", "is no transform"),
             ("truncate(1 +)", "literal"),
             ("truncate(__import__('os'))", "literal"),
+            ("json", r"takes \(str\)"),
+            ("json(1)", r"takes \(str\)"),
+            ('json("")', r"names nothing; write names and indexes such as 'a\.b\[0\]'"),
+            ('json("a..b")', r"cannot be read from '\.\.b' on"),
+            ('json(".a")', r"cannot be read from '\.a' on"),
+            ('json("ab[")', r"cannot be read from '\[' on"),
+            ('json("a[b]")', r"cannot be read from '\[b\]' on"),
+            ('json("a[0]b")', "cannot be read from 'b' on"),
+            ('json("a b")', "cannot be read from ' b' on"),
+            ('regex("(")', r"is no RE2 pattern: missing \)"),
+            (r'regex("(a)\1")', "is no RE2 pattern: invalid escape sequence"),
+            ('regex("(?=a)")', "is no RE2 pattern: invalid perl operator"),
+            ('regex("(a)(b)")', r"has 2 groups but gives one text; write \(\?:"),
+            ('regex("\bword")', 'has a backspace in it; .* put an r before the docstring: r"""'),
+            ('regex("((a{50}){20}){9}")', "is no RE2 pattern"),
+            (f'regex("{"a" * 1001}")', "longer than 1000 characters"),
         ],
     )
     def test_a_bad_one_is_refused_with_what_would_be_right(self, source: str, complaint: str):
         with pytest.raises(InvalidTransform, match=complaint):
             parse_transform(source)
+
+    def test_a_pattern_that_came_over_the_wire_is_checked_too(self):
+        with pytest.raises(InvalidTransform, match="no Unicode text"):
+            Transform("regex", ("\udc80",))
 
 
 class TestMeaning:
@@ -100,3 +127,100 @@ class TestMeaning:
         source = f"lines({first}, {last})"
         assert parse_transform(source).name not in WHOLE_VALUE
         assert apply(source, value).startswith(apply(source, value[:cut]))
+
+
+class TestJson:
+    VALUE = """
+        {"title": "Über Papageien", "parts": [{"name": "beak", "size": 1.5, "old": false}, {}],
+         "a name": {"x.y": "z"}, "none": null, "count": 123456789012345678901234567890}
+    """
+
+    @pytest.mark.parametrize(
+        ("path", "result"),
+        [
+            ("title", "Über Papageien"),
+            ("parts[0].name", "beak"),
+            ("parts[0].size", "1.5"),
+            ("parts[0].old", "false"),
+            ("parts[-1]", "{}"),
+            ("parts[0]", '{"name": "beak", "size": 1.5, "old": false}'),
+            ("['a name']['x.y']", "z"),
+            ("['a name']", '{"x.y": "z"}'),
+            ("none", "null"),
+            ("count", "123456789012345678901234567890"),
+        ],
+    )
+    def test_a_text_is_given_as_it_is_and_the_rest_as_json(self, path: str, result: str):
+        assert apply(f'json("{path}")', self.VALUE) == result
+
+    def test_the_outermost_value_may_be_a_list(self):
+        assert apply('json("[1][0]")', '[1, ["x"]]') == "x"
+
+    def test_it_reads_what_another_transform_took_out(self):
+        assert apply('code_block | json("a")', 'Here you are:\n```json\n{"a": "b"}\n```\nAnything else?') == "b"
+
+    @pytest.mark.parametrize(
+        ("path", "value", "complaint"),
+        [
+            ("a", "", "it is empty"),
+            ("a", "Sure! {}", "Expecting value at line 1, column 1.*`code_block`"),
+            ("a", '{"a": 1', "Expecting ',' delimiter at line 1"),
+            ("a", '{"a": NaN}', "NaN is no JSON number"),
+            ("a", '{"a": 1e999}', "'a' is neither a number nor a text that JSON has"),
+            ("a", '{"a": "\\ud800"}', "'a' is neither a number nor a text that JSON has"),
+            ("a", '{"a":' * 100_000, "nested too deeply"),
+            ("a", '{"a": ' + "9" * 5000 + "}", "that can be read"),
+            ("b", '{"a": 1, "c": 2}', "the value has no 'b'; it has: 'a', 'c'"),
+            ("b", "{}", "it has: nothing"),
+            ("b", str({f"k{n}": n for n in range(20)}).replace("'", '"'), "'k7', …"),
+            ("a.b[2]", '{"a": {"b": [1, 2]}}', r"'a\.b' has 2 items, so there is no \[2\]"),
+            ("a[-3]", '{"a": [1, 2]}', r"'a' has 2 items, so there is no \[-3\]"),
+            ("a.b", '{"a": [1, 2]}', "'a' is a list, which has no 'b'"),
+            ("a[0]", '{"a": {}}', r"'a' is an object, which has no \[0\]"),
+            ("a.b", '{"a": "text"}', "'a' is a text, and has nothing within it"),
+            ("a.b", '{"a": true}', "'a' is true or false"),
+            ("a.b", '{"a": null}', "'a' is null"),
+            ("a.b", '{"a": 1.0}', "'a' is a number"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused_with_the_place(self, path: str, value: str, complaint: str):
+        with pytest.raises(TransformFailed, match=complaint):
+            apply(f'json("{path}")', value)
+
+
+class TestRegex:
+    @pytest.mark.parametrize(
+        ("source", "value", "result"),
+        [
+            (r'regex("\d+")', "about 12 or 13", "12"),
+            (r'regex("Answer: *(\w+)")', "Well. Answer: yes. Answer: no.", "yes"),
+            (r'regex("(?:a|b)c|(d)c")', "dc", "d"),
+            (r'regex("(?s)<(.*)>")', "<a\nb>", "a\nb"),
+            (r'regex("(?i)\bPARROT\b")', "a parrot.", "parrot"),
+            ('regex("x*")', "abc", ""),
+            (r'regex("\p{Lu}\S*") | strip', "eine Katze", "Katze"),
+        ],
+    )
+    def test_it_gives_the_first_match_or_its_group(self, source: str, value: str, result: str):
+        assert apply(source, value) == result
+
+    @pytest.mark.parametrize(
+        ("source", "value", "complaint"),
+        [
+            (r'regex("\d+")', "no number here", r"no match of '\\\\d\+' in the value's 14 characters"),
+            ('regex("a|(b)")', "a", "the group took no part in the match"),
+            ('regex("(?:a|b)*a(?:a|b){900}c")', "ab" * 200_000, "400,000 characters are too many for a pattern"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused_with_the_reason(self, source: str, value: str, complaint: str):
+        with pytest.raises(TransformFailed, match=complaint):
+            apply(source, value)
+
+    @pytest.mark.timeout(20)
+    def test_no_pattern_explodes(self):
+        with pytest.raises(TransformFailed, match="no match"):
+            apply('regex("(x+x+)+y")', "x" * 100_000)  # exponential for engines that backtrack
+
+
+def test_only_what_later_text_cannot_change_may_be_run_ahead_through():
+    assert frozenset({"json", "regex"}) <= WHOLE_VALUE

@@ -20,6 +20,8 @@ from parrotserve.transforms import Transform, TruncatesTokens, apply_transforms
 
 LONG_TEXT = 20_000
 """Characters. A longer prompt is tokenised in a thread, so that the event loop goes on."""
+_LONG_FOR_A_PATTERN = 500
+"""Characters. The same for a value in which a pattern is looked for: it may take microseconds for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,13 @@ class Opening:
     pieces: tuple[Text | Known | ToGenerate, ...]
 
     @property
-    def length(self) -> int:
-        """Characters of its known content."""
-        return sum(
-            len(piece.text) if isinstance(piece, Text) else len(piece.value)
-            for piece in self.pieces
-            if not isinstance(piece, ToGenerate)
+    def slow(self) -> bool:
+        """Whether rendering it may take so long that it is to be done in a thread."""
+        known = [piece for piece in self.pieces if isinstance(piece, Known)]
+        length = sum(len(piece.text) for piece in self.pieces if isinstance(piece, Text))
+        return length + sum(len(piece.value) for piece in known) > LONG_TEXT or any(
+            len(piece.value) > _LONG_FOR_A_PATTERN and any(one.name == "regex" for one in piece.transforms)
+            for piece in known
         )
 
 
@@ -104,8 +107,7 @@ class Renderer:
         _check_capabilities(opening, engine)
         as_tokens = Capability.TOKENS in engine.capabilities
         build = self._token_segments if as_tokens else self._text_segments
-        long = opening.length > LONG_TEXT
-        segments = await asyncio.to_thread(build, opening) if long else build(opening)
+        segments = await asyncio.to_thread(build, opening) if opening.slow else build(opening)
         return Open(
             sequence=opening.request,
             epoch=opening.epoch,

@@ -16,12 +16,13 @@ from parrotserve.errors import (
     InvalidGraph,
     InvalidSchema,
     ServiceUnavailable,
+    TransformFailed,
     UnknownModel,
     UnknownObject,
 )
 from parrotserve.ids import SessionId, VariableId
 from parrotserve.models.pull import Progress
-from parrotserve.protocol import Submit, VariableSpec, WireTransform
+from parrotserve.protocol import RequestSpec, Submit, VariableSpec, WireTransform
 from parrotserve.runtime.catalog import ServedModel
 from parrotserve.runtime.service import Service
 
@@ -66,6 +67,27 @@ async def test_transforms_are_applied_by_the_service(stage: Stage):
         wait("b"),
     )
     assert (await answer(staged.service.submit(program))).values == {"b": "used"}
+
+
+async def test_a_transform_that_does_not_fit_fails_the_request_that_reads_it_and_no_other(stage: Stage):
+    staged = await stage(script={"make": '{"steps": ["boil", "steep"]}', "use steep": "used", "try": "tried"})
+
+    def read(name: str, transform: str, argument: str, output: str) -> RequestSpec:
+        return request(name, text("use "), taken("a", WireTransform(name=transform, args=(argument,))), made(output))
+
+    program = batch(
+        request("make", text("make"), made("a")),
+        read("good", "json", "steps[1]", "b"),
+        read("wrong", "json", "steps[2]", "c"),
+        read("none", "regex", "fry", "d"),
+        *map(wait, "abcd"),
+    )
+    got = await answer(staged.service.submit(program))
+    assert got.values == {"a": '{"steps": ["boil", "steep"]}', "b": "used"}
+    assert {failure.error.code for failure in got.failures.values()} == {TransformFailed.code}
+    assert "'steps' has 2 items" in got.failures["c"].error.message
+    assert "no match of 'fry'" in got.failures["d"].error.message
+    assert "wrong" in got.failures["c"].error.message
 
 
 async def test_what_was_declared_can_be_waited_for_and_streamed_later(stage: Stage):
