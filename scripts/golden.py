@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypedDict
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -27,7 +26,7 @@ import torch
 from golden_corpus import Corpus
 from golden_families import family_logits
 from golden_vocabulary import write_vocabulary
-from parity import Entry, Golden, Setting, compare, describe, read_golden, reference_engine
+from parity import Golden, Next, Setting, compare, describe, read_golden, reference_engine
 from transformers import AutoModelForCausalLM
 
 from parrotserve.models.files import ModelFiles
@@ -40,17 +39,10 @@ TEXTS = 1000
 PRE_TOKENIZED = 100
 PRE_TOKENIZERS = ("default", "gpt-2", "llama-bpe", "qwen2", "tekken")
 PROMPTS, SHORTEST, LONGEST = 40, 5, 1500
-SHARERS, SHARED, LONGEST_TAIL = 16, 500, 200
+SHARED = 500
 GENERATED = 64
 
 Encode = Callable[..., list[int]]
-
-
-class Next(TypedDict):
-    """Greedy tokens, and by how much each beats the second likeliest."""
-
-    tokens: list[int]
-    gaps: list[float]
 
 
 def main() -> None:
@@ -72,13 +64,13 @@ def write(path: Path) -> None:
         save("tokenizer.json", {"versions": versions()}, {"texts": texts})
         save("pre_tokenizers.json", {"versions": versions()}, pre_tokenized(path, texts[:: TEXTS // PRE_TOKENIZED]))
         prompts = draw_prompts(corpus, encode)
-        shared, tails = draw_sharers(corpus, encode)
+        shared = _cut(corpus, 0, SHARED, encode)
     save("families.json", {"versions": versions()}, {"models": family_logits()})
     model = load_transformers(path)
-    alone = [{"prompt": prompt, **greedy(model, prompt)} for prompt in prompts]
-    behind = [{"prompt": tail, **greedy(model, shared + tail)} for tail in tails]
+    alone = [greedy(model, prompt) for prompt in prompts]
+    behind = [greedy(model, shared + prompt) for prompt in prompts]
     head = {"versions": versions(), "generated": GENERATED, "shared": shared}
-    save("greedy.json", head, {"alone": alone, "behind_shared": behind})
+    save("greedy.json", head, {"prompts": prompts, "alone": alone, "behind_shared": behind})
 
 
 def check(files: ModelFiles) -> None:
@@ -102,15 +94,15 @@ def check(files: ModelFiles) -> None:
 
 def ask_again(model: torch.nn.Module, golden: Golden) -> Golden:
     """The committed prompts with what transformers says of them now."""
-    shared = golden["shared"]
-    alone = [Entry(prompt=old["prompt"], **greedy(model, old["prompt"])) for old in golden["alone"]]
-    behind = [Entry(prompt=old["prompt"], **greedy(model, shared + old["prompt"])) for old in golden["behind_shared"]]
+    shared, prompts = golden["shared"], golden["prompts"]
+    alone = [greedy(model, prompt) for prompt in prompts]
+    behind = [greedy(model, shared + prompt) for prompt in prompts]
     changed = sum(
         new["tokens"] != old["tokens"]
         for new, old in zip(alone + behind, golden["alone"] + golden["behind_shared"], strict=True)
     )
-    print(f"{len(alone + behind)} prompts: transformers differs from the file in {changed}")
-    return Golden(shared=shared, alone=alone, behind_shared=behind)
+    print(f"{len(alone + behind)} continuations: transformers differs from the file in {changed}")
+    return Golden(shared=shared, prompts=prompts, alone=alone, behind_shared=behind)
 
 
 def tokenised(text: str, encode: Encode) -> dict[str, object]:
@@ -135,12 +127,6 @@ def draw_prompts(corpus: Corpus, encode: Encode) -> list[list[int]]:
     """Prompts of every length between the extremes, these included."""
     lengths = [SHORTEST, LONGEST, *(corpus.length(SHORTEST, LONGEST) for _ in range(PROMPTS - 2))]
     return [_cut(corpus, kind, length, encode) for kind, length in enumerate(lengths)]
-
-
-def draw_sharers(corpus: Corpus, encode: Encode) -> tuple[list[int], list[list[int]]]:
-    """A common beginning, and how each prompt goes on after it."""
-    shared = _cut(corpus, 0, SHARED, encode)
-    return shared, [_cut(corpus, kind, corpus.length(SHORTEST, LONGEST_TAIL), encode) for kind in range(SHARERS)]
 
 
 def _cut(corpus: Corpus, kind: int, length: int, encode: Encode) -> list[int]:

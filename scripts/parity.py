@@ -25,10 +25,9 @@ CLOSE = 1e-3
 BATCH = 16
 
 
-class Entry(TypedDict):
-    """One prompt, its greedy tokens, and by how much each was likelier than the next."""
+class Next(TypedDict):
+    """Greedy tokens after a prompt, and by how much each was likelier than the second likeliest."""
 
-    prompt: list[int]
     tokens: list[int]
     gaps: list[float]
 
@@ -37,8 +36,11 @@ class Golden(TypedDict):
     """What golden.py wrote."""
 
     shared: list[int]
-    alone: list[Entry]
-    behind_shared: list[Entry]
+    prompts: list[list[int]]
+    alone: list[Next]
+    """What follows each prompt."""
+    behind_shared: list[Next]
+    """What follows each prompt where `shared` comes before it."""
 
 
 class Setting(StrEnum):
@@ -83,15 +85,24 @@ def reference_engine(files: ModelFiles) -> NativeCore:
 
 def compare(core: NativeCore, golden: Golden, setting: Setting) -> list[Difference]:
     """All differences of one setting's prompts. Raises RuntimeError where a sequence fails."""
+    prompts = golden["prompts"]
     if setting is Setting.SHARING:
-        return _Comparison(core, golden["behind_shared"], shared=golden["shared"]).run(BATCH)
-    return _Comparison(core, golden["alone"]).run(BATCH if setting is Setting.MIXED else 1)
+        return _Comparison(core, prompts, golden["behind_shared"], shared=golden["shared"]).run(BATCH)
+    return _Comparison(core, prompts, golden["alone"]).run(BATCH if setting is Setting.MIXED else 1)
 
 
 class _Comparison:
-    def __init__(self, core: NativeCore, entries: Sequence[Entry], shared: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        core: NativeCore,
+        prompts: Sequence[Sequence[int]],
+        expected: Sequence[Next],
+        *,
+        shared: Sequence[int] = (),
+    ) -> None:
         self._core = core
-        self._entries = entries
+        self._prompts = prompts
+        self._expected = expected
         self._shared = tuple(shared)
         self._id = new_id("comparison")  # an engine runs each (sequence, epoch) once
         self._differences: list[Difference] = []
@@ -99,7 +110,7 @@ class _Comparison:
         """How many steps of each prompt are compared so far."""
 
     def run(self, batch: int) -> list[Difference]:
-        waiting = deque(range(len(self._entries)))
+        waiting = deque(range(len(self._prompts)))
         open_now: set[int] = set()
         while waiting or open_now:
             while waiting and len(open_now) < batch:
@@ -113,12 +124,12 @@ class _Comparison:
                     if event.status is not EndStatus.DONE:
                         raise RuntimeError(f"Prompt {prompt} ended as {event.status}: {event.error}")
                     open_now.discard(prompt)
-                    if self._compared[prompt] < len(self._entries[prompt]["tokens"]):
+                    if self._compared[prompt] < len(self._expected[prompt]["tokens"]):
                         waiting.appendleft(prompt)
         return self._differences
 
     def _open(self, prompt: int) -> None:
-        entry = self._entries[prompt]
+        entry = self._expected[prompt]
         done = self._compared.get(prompt, 0)
         sampling = Sampling(max_tokens=len(entry["tokens"]), ignore_eos=True)
         fills = [Fill(tokens=self._shared)] if self._shared else []
@@ -129,7 +140,7 @@ class _Comparison:
                 epoch=done + 1,
                 segments=(
                     *fills,
-                    Fill(tokens=tuple(entry["prompt"])),
+                    Fill(tokens=tuple(self._prompts[prompt])),
                     Generate(sampling=sampling, delivered=tuple(entry["tokens"][:done])),
                 ),
                 salt=self._id if self._shared else f"{self._id}:{prompt}",
@@ -137,7 +148,7 @@ class _Comparison:
         )
 
     def _compare(self, prompt: int, tokens: Sequence[int]) -> None:
-        entry = self._entries[prompt]
+        entry = self._expected[prompt]
         for step, (expected, found) in enumerate(zip(entry["tokens"], tokens, strict=True)):
             if found != expected:
                 self._differences.append(Difference(prompt, step, expected, found, entry["gaps"][step]))
@@ -152,6 +163,5 @@ def _prompt(sequence: RequestId) -> int:
 
 def describe(setting: Setting, golden: Golden, differences: Sequence[Difference]) -> str:
     """The result of one setting, for people."""
-    prompts = len(golden["behind_shared" if setting is Setting.SHARING else "alone"])
-    lines = [f"{prompts} prompts {setting}: {len(differences)} differences", *map(str, differences)]
+    lines = [f"{len(golden['prompts'])} prompts {setting}: {len(differences)} differences", *map(str, differences)]
     return "\n  ".join(lines)
