@@ -38,9 +38,7 @@ class Connection:
     that nobody waits for leave.
     """
 
-    def __init__(
-        self, transport: Transport, *, before: "Connection | None" = None, timer: Timer | None = None
-    ) -> None:
+    def __init__(self, transport: Transport, *, before: "Connection | None" = None, timer: Timer | None = None) -> None:
         self.transport = transport
         self.timer = timer or LoopTimer()
         self._closers: set[Callable[[], Awaitable[None]]] = set()

@@ -48,9 +48,7 @@ class HttpTransport:
         silence: float = SILENCE_SECONDS,
         wire: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._client = HttpClient(
-            url, api_key=api_key, delay=delay, patience=patience, silence=silence, wire=wire
-        )
+        self._client = HttpClient(url, api_key=api_key, delay=delay, patience=patience, silence=silence, wire=wire)
 
     async def open(self) -> None:
         """Make the connection pool; nothing is sent before the first exchange."""
