@@ -6,16 +6,16 @@ goes on from the expected tokens, so that every step of every prompt is compared
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TypedDict
 
-from parrotserve.engines.base import EndStatus, Fill, Generate, Open, SegmentFinished, SequenceEnded
+from parrotserve.engines.base import EndStatus, Extend, Fill, Generate, Open, SegmentFinished, SequenceEnded
 from parrotserve.engines.native.build import build_engine
 from parrotserve.engines.native.loop import NativeCore
-from parrotserve.engines.native.settings import BackendName, Launch, NativeSettings
+from parrotserve.engines.native.settings import DEFAULT_PREFILL_CHUNK, BackendName, Launch, NativeSettings
 from parrotserve.ids import RequestId, new_id
 from parrotserve.models.files import ModelFiles
 from parrotserve.sampling import Sampling
@@ -51,6 +51,20 @@ class Setting(StrEnum):
     SHARING = "behind a shared prefix of 500 tokens, in a batch of 16"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How an engine computes: nothing in it may change a text."""
+
+    prefill_chunk: int = DEFAULT_PREFILL_CHUNK
+    group: bool = True
+    late: bool = False
+    """Whether the second half of each prompt comes after its first step."""
+
+    def __str__(self) -> str:
+        words = [f"chunks of {self.prefill_chunk}", "" if self.group else "not grouped", "late" if self.late else ""]
+        return ", ".join(filter(None, words))
+
+
 @dataclass(frozen=True)
 class Difference:
     """A step at which the engine took another token."""
@@ -76,19 +90,34 @@ def read_golden() -> Golden:
     return json.loads(GOLDEN.read_text(encoding="utf-8"))
 
 
-def reference_engine(files: ModelFiles) -> NativeCore:
+def excerpt(golden: Golden, prompts: Iterable[int], tokens: int) -> Golden:
+    """So many tokens after some of the prompts."""
+    chosen = list(prompts)
+
+    def cut(entries: Sequence[Next]) -> list[Next]:
+        return [Next(tokens=entries[n]["tokens"][:tokens], gaps=entries[n]["gaps"][:tokens]) for n in chosen]
+
+    return Golden(
+        shared=golden["shared"],
+        prompts=[golden["prompts"][n] for n in chosen],
+        alone=cut(golden["alone"]),
+        behind_shared=cut(golden["behind_shared"]),
+    )
+
+
+def reference_engine(files: ModelFiles, manner: Manner = Manner()) -> NativeCore:
     """The engine's loop on its float32 backend, in this process."""
-    settings = NativeSettings(backend=BackendName.REFERENCE)
+    settings = NativeSettings(backend=BackendName.REFERENCE, prefill_chunk=manner.prefill_chunk, group=manner.group)
     launch = Launch(model=files.name, path=str(files.path), format=files.format, settings=settings)
     return build_engine(launch)[1]
 
 
-def compare(core: NativeCore, golden: Golden, setting: Setting) -> list[Difference]:
+def compare(core: NativeCore, golden: Golden, setting: Setting, *, late: bool = False) -> list[Difference]:
     """All differences of one setting's prompts. Raises RuntimeError where a sequence fails."""
     prompts = golden["prompts"]
     if setting is Setting.SHARING:
-        return _Comparison(core, prompts, golden["behind_shared"], shared=golden["shared"]).run(BATCH)
-    return _Comparison(core, prompts, golden["alone"]).run(BATCH if setting is Setting.MIXED else 1)
+        return _Comparison(core, prompts, golden["behind_shared"], shared=golden["shared"], late=late).run(BATCH)
+    return _Comparison(core, prompts, golden["alone"], late=late).run(BATCH if setting is Setting.MIXED else 1)
 
 
 class _Comparison:
@@ -99,11 +128,15 @@ class _Comparison:
         expected: Sequence[Next],
         *,
         shared: Sequence[int] = (),
+        late: bool = False,
     ) -> None:
         self._core = core
         self._prompts = prompts
         self._expected = expected
         self._shared = tuple(shared)
+        self._late = late
+        self._owed: list[Extend] = []
+        """Content for the segments that are open already."""
         self._id = new_id("comparison")  # an engine runs each (sequence, epoch) once
         self._differences: list[Difference] = []
         self._compared: dict[int, int] = {}
@@ -116,7 +149,11 @@ class _Comparison:
             while waiting and len(open_now) < batch:
                 open_now.add(waiting[0])
                 self._open(waiting.popleft())
-            for event in self._core.step():
+            owed, self._owed = self._owed, []
+            events = self._core.step()
+            for content in owed:
+                self._core.handle(content)
+            for event in events:
                 if isinstance(event, SegmentFinished):
                     self._compare(_prompt(event.sequence), event.tokens)
                 elif isinstance(event, SequenceEnded):
@@ -132,15 +169,21 @@ class _Comparison:
         entry = self._expected[prompt]
         done = self._compared.get(prompt, 0)
         sampling = Sampling(max_tokens=len(entry["tokens"]), ignore_eos=True)
+        name = RequestId(f"{self._id}:{prompt}")
+        content = tuple(self._prompts[prompt])
         fills = [Fill(tokens=self._shared)] if self._shared else []
+        if self._late:
+            half = len(content) // 2
+            fills.append(Fill(tokens=content[:half]))
+            self._owed.append(Extend(sequence=name, epoch=done + 1, segment=len(fills), tokens=content[half:]))
         # Salts part what is to run as if alone; an epoch of its own lets a prompt go on after a difference.
         self._core.handle(
             Open(
-                sequence=RequestId(f"{self._id}:{prompt}"),
+                sequence=name,
                 epoch=done + 1,
                 segments=(
                     *fills,
-                    Fill(tokens=tuple(self._prompts[prompt])),
+                    Fill() if self._late else Fill(tokens=content),
                     Generate(sampling=sampling, delivered=tuple(entry["tokens"][:done])),
                 ),
                 salt=self._id if self._shared else f"{self._id}:{prompt}",

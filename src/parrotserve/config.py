@@ -16,6 +16,7 @@ from typing import Any
 import platformdirs
 
 from parrotserve.errors import DeclarationError
+from parrotserve.sandbox.limits import Limits
 from parrotserve.settings import (
     FOLDER,
     NAMES,
@@ -157,6 +158,34 @@ class ServiceConfig:
     max_body_bytes: int = setting(
         16 * _MIB, "Larger HTTP bodies are refused.", kind=SIZE, group=Group.LIMITS, rules=(at_least(1024, "1KiB"),)
     )
+    sandbox_seconds: float = setting(
+        1.0,
+        "The most that a native function may take in the service's sandbox.",
+        kind=SECONDS,
+        group=Group.LIMITS,
+        rules=(above(0),),
+    )
+    sandbox_memory: int = setting(
+        256 * _MIB,
+        "Memory of a process that runs native functions, its interpreter included.",
+        kind=SIZE,
+        group=Group.LIMITS,
+        rules=(at_least(64 * _MIB, "64MiB"),),
+    )
+    sandbox_output: int = setting(
+        _MIB,
+        "The longest result of a native function in the sandbox.",
+        kind=SIZE,
+        group=Group.LIMITS,
+        rules=(at_least(1),),
+    )
+    sandbox_processes: int = setting(
+        2,
+        "Native functions that the sandbox runs side by side; a process each, started when needed.",
+        kind=WHOLE,
+        group=Group.LIMITS,
+        rules=(between(1, 64),),
+    )
 
     def __post_init__(self) -> None:
         for one in SETTINGS.values():
@@ -174,6 +203,16 @@ class ServiceConfig:
     def switches(self) -> Switches:
         """Which optimisations are on."""
         return Switches.without(self.without)
+
+    @property
+    def sandbox(self) -> Limits:
+        """Of native functions that the service runs itself."""
+        return Limits(
+            seconds=self.sandbox_seconds,
+            memory=self.sandbox_memory,
+            output=self.sandbox_output,
+            processes=self.sandbox_processes,
+        )
 
     @classmethod
     def load(

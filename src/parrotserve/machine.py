@@ -8,10 +8,11 @@ an argument, in seconds from any start, never falling. The same events give the 
 from collections.abc import Iterable
 
 from parrotserve.analysis.objective import assign, deduce
-from parrotserve.errors import AlreadyProduced, InvalidGraph, NativeCallFailed, UnknownObject
+from parrotserve.errors import AlreadyProduced, InvalidGraph, UnknownObject
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import Decision, OpenSequence, PauseSequence, ResumeSequence, UpdateSequence
 from parrotserve.graph.events import (
+    CallRan,
     CallReturned,
     EngineJoined,
     EngineLost,
@@ -29,7 +30,7 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
-from parrotserve.graph.flow import cancel, fail, fill, finish, revive, time_out
+from parrotserve.graph.flow import cancel, end_call, fill, revive, time_out
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.growth import ask, end_session, grow
 from parrotserve.graph.integrity import check_graph
@@ -85,6 +86,8 @@ class Machine:
                 self._renew_lease(session, now)
             case CallReturned():
                 self._call_returned(event, changes)
+            case CallRan():
+                self._call_ran(event, changes)
             case EngineJoined():
                 self._engine_joined(event, changes)
             case EngineLost():
@@ -184,18 +187,18 @@ class Machine:
         call = self.graph.call(session, event.call)
         if (event.value is None) == (event.error is None):
             raise InvalidGraph(f"A result of {call} is either a value or an error.", call=call.id)
+        if call.spec.sandboxed is not None:
+            raise InvalidGraph(f"The service itself runs {call}; no client has a result of it.", call=call.id)
         if call.state is ProducerState.WAITING:
             raise InvalidGraph(f"There can be no result of {call} yet: its inputs are not known.", call=call.id)
         self._renew_lease(session, changes.now)
-        if call.finished:
-            return
-        self.graph.deadlines.discard(call)
-        call.aboard = False
-        if event.value is None:
-            fail(self.graph, call, NativeCallFailed(event.error or "no reason given"), changes)
-        else:
-            finish(call, changes)
-            fill(self.graph, call.outputs[0], event.value, None, changes)
+        if not call.finished:
+            end_call(self.graph, call, event.value, event.error, changes)
+
+    def _call_ran(self, event: CallRan, changes: Changes) -> None:
+        call = self.graph.calls.get(event.call)
+        if call is not None and call.aboard:
+            end_call(self.graph, call, event.value, event.error, changes)
 
     def _renew_lease(self, session: Session, now: float) -> None:
         """Contact: the session's lease starts anew, or stands still while a client is attached."""

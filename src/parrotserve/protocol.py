@@ -6,7 +6,7 @@ itself and may be sent again safely: a `Submit` whose requests are all known alr
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from parrotserve.criteria import Criteria, Objective
 from parrotserve.errors import ParrotError, from_wire
@@ -18,6 +18,8 @@ PROTOCOL_VERSION = 1
 PROTOCOL_HEADER = "Parrot-Protocol"
 """Both sides send it; other versions are refused with `IncompatibleVersions`."""
 DEFAULT_LEASE_SECONDS = 30.0
+MOST_SOURCE = 65_536
+"""Characters of a function for the sandbox."""
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")]
 
@@ -82,15 +84,52 @@ class RequestSpec(Wire):
     segments: tuple[WireSegment, ...]
 
 
+class VariableArgument(Wire):
+    kind: Literal["variable"] = "variable"
+    variable: Identifier
+
+
+class ValueArgument(Wire):
+    kind: Literal["value"] = "value"
+    value: JsonValue
+
+
+class ListArgument(Wire):
+    kind: Literal["list"] = "list"
+    items: tuple["Argument", ...]
+
+
+class ObjectArgument(Wire):
+    kind: Literal["object"] = "object"
+    entries: dict[str, "Argument"]
+
+
+Argument = Annotated[VariableArgument | ValueArgument | ListArgument | ObjectArgument, Field(discriminator="kind")]
+
+
+class SandboxSpec(Wire):
+    """A function in Starlark that the service runs itself, and its arguments by parameter."""
+
+    source: Annotated[str, Field(max_length=MOST_SOURCE)]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+    """The function in it that is called."""
+    file: Annotated[str, Field(max_length=255)] = ""
+    line: Annotated[int, Field(ge=1, le=10_000_000)] = 1
+    """Where the source begins, for errors."""
+    arguments: dict[str, Argument] = {}
+
+
 class CallSpec(Wire):
-    """One native call, run by the client that is connected to the session's `/calls`."""
+    """One native call, run by the client that is connected to the session's `/calls`, or in the service's sandbox."""
 
     id: Identifier
     function: str
     inputs: tuple[Identifier, ...]
+    """What it waits for; in the sandbox, all variables among its arguments."""
     output: Identifier
     timeout: float | None = None
-    """Seconds from hand-out to result; then it fails."""
+    """Seconds from hand-out to result; then it fails. In the sandbox the service's own limit holds if it is less."""
+    sandbox: SandboxSpec | None = None
 
 
 class WaitSpec(Wire):

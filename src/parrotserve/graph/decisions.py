@@ -1,10 +1,12 @@
 """What the machine decides: plain data that the runtime carries out, in order."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from parrotserve.criteria import Objective
 from parrotserve.errors import ParrotError
-from parrotserve.ids import CallId, EngineId, RequestId, SessionId, VariableId
+from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.native_calls import SandboxedCall
 from parrotserve.sampling import FinishReason
 
 
@@ -84,8 +86,20 @@ class OfferCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunCall:
+    """A native call's inputs are known: run it in the sandbox."""
+
+    session: SessionId
+    tenant: TenantId
+    call: CallId
+    sandboxed: SandboxedCall
+    values: Mapping[VariableId, str]
+    """Of its inputs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RevokeCall:
-    """A native call that was offered is no longer wanted."""
+    """A native call that was offered or is in the sandbox is no longer wanted."""
 
     session: SessionId
     call: CallId
@@ -115,6 +129,7 @@ Decision = (
     | PublishValue
     | PublishFailure
     | OfferCall
+    | RunCall
     | RevokeCall
     | ForgetRequest
     | ForgetSession

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from parrotserve.criteria import Criteria
 from parrotserve.errors import ParrotError
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.native_calls import SandboxedCall
 from parrotserve.sampling import FinishReason, Usage
 from parrotserve.segments import Input, Output, Text
 
@@ -30,13 +31,15 @@ class NewRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCall:
-    """A native call, for the session's own client."""
+    """A native call, for the session's own client or for the service's sandbox."""
 
     id: CallId
     function: str
     inputs: tuple[VariableId, ...]
     output: VariableId
     timeout: float | None = None
+    """Seconds that the client has; the sandbox keeps its own time."""
+    sandboxed: SandboxedCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,16 @@ class CallReturned:
     error: str | None = None
 
 
-# --- From engines and the clock -----------------------------------------------------------------------------
+# --- From the sandbox, engines and the clock ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRan:
+    """The value of a native call in the sandbox, or its error."""
+
+    call: CallId
+    value: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +223,7 @@ Event = (
     | SessionEnded
     | SessionTouched
     | CallReturned
+    | CallRan
     | EngineJoined
     | EngineLost
     | OutputProduced

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from parrotserve.errors import Cancelled, NativeCallFailed, ParrotError
 from parrotserve.graph.causes import Cause
 from parrotserve.graph.changes import Changes
-from parrotserve.graph.decisions import CancelSequence, OfferCall, PublishFailure, PublishValue, RevokeCall
+from parrotserve.graph.decisions import CancelSequence, OfferCall, PublishFailure, PublishValue, RevokeCall, RunCall
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Call, Producer, Request, Variable
 from parrotserve.graph.states import ProducerState, VariableState
@@ -29,7 +29,7 @@ def fill(graph: Graph, variable: Variable, value: str, reason: FinishReason | No
 
 
 def begin(graph: Graph, producer: Producer, changes: Changes) -> None:
-    """All inputs are known: queue a request for an engine, hand a native call to the client."""
+    """All inputs are known: queue a request for an engine, hand a native call to the client or to the sandbox."""
     producer.times.ready = changes.now
     if isinstance(producer, Request):
         producer.move(ProducerState.QUEUED, changes.now, "its inputs are known")
@@ -38,17 +38,27 @@ def begin(graph: Graph, producer: Producer, changes: Changes) -> None:
     producer.move(ProducerState.OFFERED, changes.now, "its inputs are known")
     producer.times.started = changes.now
     producer.aboard = True
+    values = {variable.id: variable.value or "" for variable in producer.inputs}
+    session, sandboxed = producer.session, producer.spec.sandboxed
+    if sandboxed is not None:
+        run = RunCall(session=session.id, tenant=session.tenant, call=producer.id, sandboxed=sandboxed, values=values)
+        changes.decisions.append(run)
+        return
     if producer.spec.timeout is not None:
         graph.deadlines.put(producer, changes.now + producer.spec.timeout)
-    values = {variable.id: variable.value or "" for variable in producer.inputs}
-    changes.decisions.append(
-        OfferCall(
-            session=producer.session.id,
-            call=producer.id,
-            function=producer.function,
-            inputs=tuple(values[variable] for variable in producer.spec.inputs),
-        )
-    )
+    inputs = tuple(values[variable] for variable in producer.spec.inputs)
+    changes.decisions.append(OfferCall(session=session.id, call=producer.id, function=producer.function, inputs=inputs))
+
+
+def end_call(graph: Graph, call: Call, value: str | None, error: str | None, changes: Changes) -> None:
+    """A native call has its result, or an error."""
+    graph.deadlines.discard(call)
+    call.aboard = False
+    if value is None:
+        fail(graph, call, NativeCallFailed(error or "no reason given"), changes)
+    else:
+        finish(call, changes)
+        fill(graph, call.outputs[0], value, None, changes)
 
 
 def finish(producer: Producer, changes: Changes) -> None:

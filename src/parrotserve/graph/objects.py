@@ -118,7 +118,7 @@ class _Node(Tracked[ProducerState]):
     fell_by_input: bool = False
     """FAILED or CANCELLED only because an input did."""
     aboard: bool = False
-    """An engine, or the client, has it and must be told if it is no longer wanted."""
+    """An engine, the client or the sandbox has it and must be told if it is no longer wanted."""
 
     @property
     def finished(self) -> bool:

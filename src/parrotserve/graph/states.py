@@ -31,7 +31,7 @@ class ProducerState(StrEnum):
     RUNNING = "running"
     """A request that an engine runs."""
     OFFERED = "offered"
-    """A native call that was handed to the session's client."""
+    """A native call that was handed to the session's client, or to the sandbox."""
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"

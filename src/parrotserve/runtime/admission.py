@@ -4,6 +4,7 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -11,14 +12,21 @@ from parrotserve.engines.schema import check_schema
 from parrotserve.errors import DeclarationError, InvalidGraph, InvalidSampling, InvalidSchema
 from parrotserve.graph.events import NewCall, NewRequest, NewVariable, Submitted, Wait
 from parrotserve.ids import CallId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.native_calls import SandboxedCall, Slot
 from parrotserve.protocol import (
+    Argument,
     CallSpec,
     InputSegment,
+    ListArgument,
+    ObjectArgument,
     OutputSegment,
     RequestSpec,
     RoleSegment,
+    SandboxSpec,
     Submit,
     TextSegment,
+    ValueArgument,
+    VariableArgument,
     VariableSpec,
     WireSegment,
 )
@@ -44,7 +52,7 @@ def admit(
 ) -> Submitted:
     """The batch for the machine: chat templates applied, every seed drawn. `models` are those that it names.
 
-    Raises `InvalidTransform`, `InvalidSampling`, `InvalidSchema` and what the chat template refuses.
+    Raises `InvalidTransform`, `InvalidSampling`, `InvalidSchema`, `InvalidGraph` and what the chat template refuses.
     """
     return Submitted(
         session=SessionId(body.session),
@@ -72,7 +80,37 @@ def _call(spec: CallSpec) -> NewCall:
         inputs=tuple(VariableId(variable) for variable in spec.inputs),
         output=VariableId(spec.output),
         timeout=spec.timeout,
+        sandboxed=None if spec.sandbox is None else _sandboxed(spec, spec.sandbox),
     )
+
+
+def _sandboxed(spec: CallSpec, sandbox: SandboxSpec) -> SandboxedCall:
+    arguments = {name: _argument(argument, spec) for name, argument in sandbox.arguments.items()}
+    for text in (sandbox.source, sandbox.file, *sandbox.arguments):
+        check_text(text, f"The function of native call {spec.id!r}")
+    return SandboxedCall(
+        name=sandbox.name,
+        source=sandbox.source,
+        file=sandbox.file,
+        line=sandbox.line,
+        arguments=arguments,
+        seconds=spec.timeout,
+    )
+
+
+def _argument(argument: Argument, call: CallSpec) -> Any:
+    match argument:
+        case VariableArgument():
+            if argument.variable not in call.inputs:
+                what = f"Native call {call.id!r} has the argument {argument.variable!r}, which is none of its inputs."
+                raise InvalidGraph(what, call=call.id, variable=argument.variable)
+            return Slot(VariableId(argument.variable))
+        case ValueArgument():
+            return argument.value
+        case ListArgument():
+            return [_argument(item, call) for item in argument.items]
+        case ObjectArgument():
+            return {name: _argument(entry, call) for name, entry in argument.entries.items()}
 
 
 def _request(spec: RequestSpec, model: ServedModel) -> NewRequest:

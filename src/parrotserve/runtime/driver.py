@@ -16,6 +16,7 @@ from parrotserve.graph.decisions import (
     PublishValue,
     ResumeSequence,
     RevokeCall,
+    RunCall,
     UpdateSequence,
 )
 from parrotserve.graph.events import Event, OutputProduced, RequestEnded, Ticked
@@ -27,6 +28,8 @@ from parrotserve.runtime.calls import CallDesk
 from parrotserve.runtime.keeper import EngineKeeper
 from parrotserve.runtime.render import Opening, Renderer, pieces_of
 from parrotserve.runtime.runs import Runs
+from parrotserve.runtime.workshop import Workshop
+from parrotserve.sandbox.limits import Limits
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +42,12 @@ _SOONEST_TICK = 0.001
 class Driver:
     """Owns the machine and its timer. Synchronous: nothing comes between an event and its decisions."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, sandbox: Limits) -> None:
         self.machine = machine
         self._loop = asyncio.get_running_loop()
         self.board = Board()
         self.desk = CallDesk()
+        self.workshop = Workshop(sandbox, self.apply)
         self.runs = Runs(self.board)
         self.keepers: dict[EngineId, EngineKeeper] = {}
         self.renderers: dict[str, Renderer] = {}
@@ -102,8 +106,11 @@ class Driver:
             case OfferCall():
                 offer = CallOffer(id=decision.call, function=decision.function, inputs=decision.inputs)
                 self.desk.offer(decision.session, offer)
+            case RunCall():
+                self.workshop.run(decision)
             case RevokeCall():
                 self.desk.settle(decision.session, decision.call)
+                self.workshop.drop(decision.call)
             case ForgetRequest():
                 self.runs.forget(decision.request)
             case ForgetSession():

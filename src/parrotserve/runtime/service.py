@@ -71,7 +71,7 @@ class Service:
     ) -> None:
         self.config = config
         self.directory = directory or Directory()
-        self._driver = Driver(Machine(switches=config.switches))
+        self._driver = Driver(Machine(switches=config.switches), config.sandbox)
         self._metrics = Metrics(engines=self.engines, sessions=lambda: len(self._driver.machine.graph.sessions))
         policy = policy or KeeperPolicy()
         self._fleet = Fleet(config, self._driver, self._metrics, load=load, policy=policy)
@@ -117,6 +117,7 @@ class Service:
         """End everything. Safe to call twice."""
         self.drain()
         self._driver.close()
+        await self._driver.workshop.close()
         await self._fleet.close()
 
     # --- Declaring and waiting -------------------------------------------------------------------------------

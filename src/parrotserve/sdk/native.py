@@ -1,18 +1,31 @@
-"""Native functions: ordinary Python between prompts, run in this process when its inputs are ready."""
+"""Native functions: Python between prompts, run when its inputs are ready: in this process, or in the sandbox."""
 
 import functools
 import inspect
+import json
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, Self, TypedDict, Unpack, overload
 
 from parrotserve.errors import DeclarationError
 from parrotserve.ids import new_id
-from parrotserve.protocol import CallSpec
+from parrotserve.native_calls import Slot
+from parrotserve.protocol import (
+    Argument,
+    CallSpec,
+    ListArgument,
+    ObjectArgument,
+    SandboxSpec,
+    ValueArgument,
+    VariableArgument,
+)
 from parrotserve.sdk.arguments import bind, produced_in, shown
 from parrotserve.sdk.declaring import Declaring
-from parrotserve.sdk.natives import BoundCall, Slot
+from parrotserve.sdk.natives import BoundCall
 from parrotserve.sdk.options import check_names
+from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.session import session_for
+from parrotserve.sdk.starlark_source import StarlarkSource, starlark_source
 from parrotserve.sdk.variable import SemanticVariable
 
 
@@ -20,6 +33,7 @@ class NativeOptions(TypedDict, total=False):
     """Keyword arguments of `NativeFunction`."""
 
     timeout: float | None
+    server: bool
 
 
 class NativeFunction:
@@ -35,6 +49,10 @@ class NativeFunction:
 
     Where it raises, returns None, or takes longer than `timeout` seconds, the value fails with `NativeCallFailed`,
     chained to the exception. A function that never returns keeps its thread, but neither the program nor its exit.
+
+    With `server=True` the service itself runs it, in a sandbox, as Starlark: a language that looks like Python, without
+    imports, classes, exceptions and `while`. Its arguments are texts, numbers, lists, dicts and variables; nothing
+    comes back to this process in between. What Starlark cannot express is refused with `DeclarationError`.
     """
 
     @overload
@@ -62,6 +80,8 @@ class NativeFunction:
         self.name = getattr(function, "__name__", type(function).__name__)
         self.timeout = options.get("timeout")
         self.signature = inspect.signature(function)
+        self.starlark = starlark_source(function) if options.get("server") else None
+        """What the service runs; None where this process does."""
 
     def __repr__(self) -> str:
         return f"<NativeFunction {shown(self.name, self.signature)}>"
@@ -71,26 +91,34 @@ class NativeFunction:
         where the session has ended.
         """
         arguments = bind(self.signature, self.name, args, kwargs)
+        if self.starlark is not None:
+            for name, argument in arguments.items():
+                _check_sendable(argument, f"{shown(self.name, self.signature)}: {name}")
         variables = [variable for argument in arguments.values() for variable in _variables_in(argument)]
         session = session_for(produced_in(variables))
         with session.declaring:
             call = Declaring(session, variables)
             output = call.output(self.name)
-            bound = BoundCall(
-                function=self.function,
-                name=self.name,
-                arguments={name: _slotted(argument, call) for name, argument in arguments.items()},
+            spec = CallSpec(
+                id=new_id("c"),
+                function=self.name,
                 inputs=call.inputs,
-                output=output,
+                output=output.id,
                 timeout=self.timeout,
+                sandbox=None if self.starlark is None else _sandboxed(self.starlark, arguments, call),
             )
-            call.declare(
-                CallSpec(
-                    id=new_id("c"), function=self.name, inputs=call.inputs, output=output.id, timeout=self.timeout
-                ),
-                native=bound,
-            )
+            call.declare(spec, native=self._bound(arguments, call, output) if self.starlark is None else None)
         return call.outputs[0]
+
+    def _bound(self, arguments: dict[str, Any], call: Declaring, output: Named) -> BoundCall:
+        return BoundCall(
+            function=self.function,
+            name=self.name,
+            arguments={name: _slotted(argument, call) for name, argument in arguments.items()},
+            inputs=call.inputs,
+            output=output,
+            timeout=self.timeout,
+        )
 
 
 def _variables_in(argument: Any) -> list[SemanticVariable]:
@@ -111,3 +139,42 @@ def _slotted(argument: Any, call: Declaring) -> Any:
     if isinstance(argument, dict):
         return {key: _slotted(item, call) for key, item in argument.items()}
     return [_slotted(item, call) for item in argument]
+
+
+def _sandboxed(starlark: StarlarkSource, arguments: dict[str, Any], call: Declaring) -> SandboxSpec:
+    return SandboxSpec(
+        source=starlark.text,
+        name=starlark.name,
+        file=starlark.file,
+        line=starlark.line,
+        arguments={name: _argument(argument, call) for name, argument in arguments.items()},
+    )
+
+
+def _argument(argument: Any, call: Declaring) -> Argument:
+    if isinstance(argument, SemanticVariable):
+        return VariableArgument(variable=call.input(argument))
+    if not _variables_in(argument):
+        return ValueArgument(value=json.loads(json.dumps(argument)))  # tuples as lists
+    if isinstance(argument, dict):
+        return ObjectArgument(entries={key: _argument(item, call) for key, item in argument.items()})
+    return ListArgument(items=tuple(_argument(item, call) for item in argument))
+
+
+def _check_sendable(argument: Any, name: str) -> None:
+    """Raises `TypeError` for what JSON does not have."""
+    if isinstance(argument, list | tuple):
+        for item in argument:
+            _check_sendable(item, name)
+    elif isinstance(argument, dict) and all(isinstance(key, str) for key in argument):
+        for item in argument.values():
+            _check_sendable(item, name)
+    elif not (
+        argument is None
+        or isinstance(argument, SemanticVariable | str | int)
+        or (isinstance(argument, float) and isfinite(argument))
+    ):
+        raise TypeError(
+            f"{name}: the sandbox takes texts, numbers, lists, dicts with texts as keys, and semantic variables, not "
+            f"{argument!r:.80}."
+        )

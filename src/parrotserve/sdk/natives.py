@@ -9,6 +9,7 @@ from typing import Any
 
 from parrotserve.errors import NativeCallFailed, ParrotError, ServiceUnavailable
 from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.native_calls import fill
 from parrotserve.protocol import CallOffer, CallResult
 from parrotserve.sdk.connection import Connection
 from parrotserve.sdk.loop import background
@@ -17,13 +18,6 @@ from parrotserve.sdk.outbox import Named
 CONCURRENT_CALLS = 256
 """Threads of one session that may run native functions at the same time."""
 RETRY_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """Stands for the value of a variable among the arguments of a native call."""
-
-    variable: VariableId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +36,7 @@ class BoundCall:
     def run(self, values: tuple[str, ...]) -> str:
         """The result as text, in the calling thread. Raises `NativeCallFailed`, with its cause."""
         filled = dict(zip(self.inputs, values, strict=True))
-        arguments = {name: _fill(value, filled) for name, value in self.arguments.items()}
+        arguments = {name: fill(value, filled) for name, value in self.arguments.items()}
         try:
             result = self.context.run(self._call, arguments)
             if result is None:
@@ -137,23 +131,6 @@ class NativeCalls:
         except NativeCallFailed as error:
             bound.output.cell.blame(error.__cause__)
             return CallResult(error=error.message)
-
-
-def _fill(value: Any, filled: Mapping[VariableId, str]) -> Any:
-    """The argument with texts for its slots; objects without any are the caller's own and pass untouched."""
-    if isinstance(value, Slot):
-        return filled[value.variable]
-    if isinstance(value, list | tuple | dict) and _has_slots(value):
-        if isinstance(value, dict):
-            return {key: _fill(item, filled) for key, item in value.items()}
-        return [_fill(item, filled) for item in value]
-    return value
-
-
-def _has_slots(value: Any) -> bool:
-    if isinstance(value, list | tuple | dict):
-        return any(_has_slots(item) for item in (value.values() if isinstance(value, dict) else value))
-    return isinstance(value, Slot)
 
 
 async def _awaited(result: Any) -> Any:

@@ -89,6 +89,27 @@ def test_the_letter_is_written_from_the_strengths_and_its_subject_from_the_lette
     assert "A fine letter. " * 10 not in titled  # cut to 120 tokens
 
 
+def test_the_committee_is_counted_by_the_service_and_its_letter_reads_one_reason(example: Example, model: Model):
+    module = example("committee")
+    votes = {"treasurer": ("no", "Too dear."), "gardener": ("yes", "Cherries!"), "teacher": ("yes", "Shade.")}
+    model.answers = {
+        "Write two sentences": "Good news.",
+        **{member: json.dumps({"vote": vote, "reason": reason}) for member, (vote, reason) in votes.items()},
+    }
+    assert module.decide() == ("accepted", "Good news.")
+    (letter,) = model.asked("Write two sentences")
+    assert "whose proposal was accepted" in letter
+    assert "What one member said: Too dear." in letter
+    assert "yes" not in letter
+
+
+def test_a_committee_without_a_majority_declines(example: Example):
+    count = example("committee").count_votes.function
+    assert [count(['{"vote": "yes"}'] * n + ['{"vote": "no"}'] * 2) for n in range(4)] == ["declined"] * 3 + [
+        "accepted"
+    ]
+
+
 def test_playwright_workflow_passes_each_step_on(example: Example, model: Model):
     model.answers = {"posts": "Come!", "critic": "Moving.", "playwright": "A keeper stays."}
     assert example("playwright_workflow").announce_play() == "Come!"

@@ -35,6 +35,7 @@ from parrotserve.graph.events import (
 )
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.machine import Machine
+from parrotserve.native_calls import SandboxedCall
 from parrotserve.sampling import FinishReason, Sampling, Usage
 from parrotserve.segments import Input, Output
 from parrotserve.switches import Switches
@@ -54,9 +55,11 @@ def request(line: str, *, model: str = "m", sampling: Sampling = Sampling(seed=0
     return NewRequest(id=RequestId(name), function=name.title(), model=model, segments=segments)
 
 
-def call(line: str, *, timeout: float | None = None) -> NewCall:
+def call(line: str, *, timeout: float | None = None, sandboxed: SandboxedCall | None = None) -> NewCall:
     name, inputs, (output,) = parse(line)
-    return NewCall(id=CallId(name), function=name.title(), inputs=inputs, output=output, timeout=timeout)
+    return NewCall(
+        id=CallId(name), function=name.title(), inputs=inputs, output=output, timeout=timeout, sandboxed=sandboxed
+    )
 
 
 class World:

@@ -1,9 +1,12 @@
 """Native calls are handed to the session's client when their inputs are known, and time out."""
 
-from machine_world import World, call, only
+from machine_world import World, call, only, returned
 
-from parrotserve.errors import NativeCallFailed
-from parrotserve.graph.decisions import OfferCall, OpenSequence, PublishFailure, PublishValue, RevokeCall
+from parrotserve.errors import InvalidGraph, NativeCallFailed
+from parrotserve.graph.decisions import OfferCall, OpenSequence, PublishFailure, PublishValue, RevokeCall, RunCall
+from parrotserve.graph.events import CallRan
+from parrotserve.ids import CallId
+from parrotserve.native_calls import SandboxedCall, Slot
 
 
 def test_a_call_is_offered_with_its_inputs_in_their_order():
@@ -86,3 +89,69 @@ def test_a_call_that_is_cancelled_stops_its_clock():
     world.touch(attached=1)
     world.cancel("ok")
     assert world.machine.next_deadline() is None
+
+
+SHOUT = SandboxedCall(name="shout", source="...", file="", line=1, arguments={"text": Slot("code")})  # type: ignore[arg-type]
+
+
+class TestInTheSandbox:
+    def world(self) -> World:
+        world = World("e")
+        world.submit("write: -> code", "fix: loud -> fixed", calls=[call("shout: code -> loud", sandboxed=SHOUT)])
+        return world
+
+    def ran(self, world: World, value: str | None = None, error: str | None = None) -> list[object]:
+        return list(world.handle(CallRan(call=CallId("shout"), value=value, error=error)))
+
+    def test_it_is_run_and_not_offered_when_its_inputs_are_known(self):
+        decisions = self.world().run("write")
+        assert only(decisions, OfferCall) == []
+        assert only(decisions, RunCall) == [
+            RunCall(session="s", tenant="t", call="shout", sandboxed=SHOUT, values={"code": "<code>"})
+        ]
+
+    def test_its_result_lets_its_consumers_run(self):
+        world = self.world()
+        world.run("write")
+        decisions = world.handle(CallRan(call=CallId("shout"), value="LOUD"))
+        assert only(decisions, PublishValue) == [PublishValue(variable="loud", value="LOUD", reason=None)]
+        assert [one.request for one in only(decisions, OpenSequence)] == ["fix"]
+
+    def test_its_error_fails_what_is_downstream(self):
+        world = self.world()
+        world.run("write")
+        decisions = world.handle(CallRan(call=CallId("shout"), error="too long"))
+        assert [one.variable for one in only(decisions, PublishFailure)] == ["loud", "fixed"]
+        assert "native call 'Shout' (shout) failed: too long" in str(world.error("fixed"))
+
+    def test_no_client_can_answer_it(self):
+        world = self.world()
+        world.run("write")
+        world.refuses(InvalidGraph, returned("shout", "mine"), match="The service itself runs native call")
+
+    def test_it_is_no_contact_with_the_client(self):
+        world = self.world()
+        world.now = 20.0
+        world.run("write")
+        world.handle(CallRan(call=CallId("shout"), value="LOUD"))
+        assert world.machine.next_deadline() == 30.0
+
+    def test_cancelled_it_is_revoked_and_a_late_result_is_ignored(self):
+        world = self.world()
+        world.run("write")
+        assert only(world.cancel("loud"), RevokeCall) == [RevokeCall(session="s", call="shout")]
+        assert self.ran(world, "late") == []
+        assert type(world.error("loud")).__name__ == "Cancelled"
+
+    def test_a_result_of_a_session_that_has_ended_is_ignored(self):
+        world = self.world()
+        world.run("write")
+        assert only(world.end_session(), RevokeCall) == [RevokeCall(session="s", call="shout")]
+        assert self.ran(world, "late") == []
+
+    def test_it_can_be_retried(self):
+        world = self.world()
+        world.run("write")
+        self.ran(world, error="not now")
+        assert [one.values for one in only(world.retry("loud"), RunCall)] == [{"code": "<code>"}]
+        assert only(world.handle(CallRan(call=CallId("shout"), value="LOUD")), PublishValue) != []

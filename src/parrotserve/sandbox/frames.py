@@ -1,0 +1,27 @@
+"""What goes through a child's pipes: bodies of JSON behind their length, in four bytes."""
+
+import struct
+from typing import BinaryIO
+
+HEADER = struct.Struct(">I")
+
+
+def frame(body: bytes) -> bytes:
+    """A body with its length before it."""
+    return HEADER.pack(len(body)) + body
+
+
+def write_frame(stream: BinaryIO, body: bytes) -> None:
+    """Write it whole."""
+    stream.write(frame(body))
+    stream.flush()
+
+
+def read_frame(stream: BinaryIO) -> bytes | None:
+    """The next body; None where the stream ends."""
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    (length,) = HEADER.unpack(header)
+    body = stream.read(length)
+    return body if len(body) == length else None

@@ -1,0 +1,108 @@
+"""One child process of the sandbox, seen from the service: started, given jobs one at a time, and ended."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from dataclasses import asdict
+from typing import Any
+
+from parrotserve.errors import NativeCallFailed
+from parrotserve.sandbox.frames import HEADER, frame
+from parrotserve.sandbox.limits import Job, Limits
+
+_START_SECONDS = 30.0
+_ESCAPED = 6
+"""The most bytes that JSON makes of one byte of a text."""
+_SMALL = 4096
+
+
+class Child:
+    """Runs jobs. After a job that was not `done`, it is dead or must be ended."""
+
+    def __init__(self, process: Process, limits: Limits) -> None:
+        self._process = process
+        self._limits = limits
+
+    @classmethod
+    async def start(cls, limits: Limits) -> "Child":
+        """A child that is ready. Raises `NativeCallFailed` where none can be started."""
+        # Isolated (-I): neither the environment nor the folder it is started in has a say in what it imports.
+        command = (sys.executable, "-I", "-m", "parrotserve.sandbox.child", json.dumps(asdict(limits)))
+        needed = {"SYSTEMROOT": os.environ["SYSTEMROOT"]} if sys.platform == "win32" else {}
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=needed, cwd=os.path.sep, start_new_session=True
+            )
+        except OSError as error:
+            raise NativeCallFailed(f"the service could not start its sandbox: {error}") from error
+        child = cls(process, limits)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await child._read()
+        except (TimeoutError, EOFError) as error:
+            await child.end()
+            raise NativeCallFailed("the service could not start its sandbox") from error
+        except BaseException:
+            await child.end()
+            raise
+        return child
+
+    async def run(self, job: Job) -> str:
+        """A job's result. Raises `NativeCallFailed` where it has none."""
+        seconds = min(job.seconds or self._limits.seconds, self._limits.seconds)
+        body = json.dumps({**asdict(job), "seconds": seconds}).encode()
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._ask(body)
+        except TimeoutError as error:
+            await self.end()
+            raise NativeCallFailed(f"it did not return within {seconds:g} s") from error
+        except (EOFError, OSError) as error:
+            raise NativeCallFailed(await self._epitaph()) from error
+        if "value" in answer:
+            return answer["value"]
+        if "memory" in answer:
+            await self.end()
+            raise NativeCallFailed(self._out_of_memory)
+        raise NativeCallFailed(answer["error"])
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another job."""
+        return self._process.returncode is None
+
+    async def end(self) -> None:
+        """Kill it, and wait until it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    async def _ask(self, body: bytes) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(frame(body))
+        await self._process.stdin.drain()
+        return await self._read()
+
+    async def _read(self) -> dict[str, Any]:
+        """Raises `EOFError` where it ended, or says what no child says."""
+        assert self._process.stdout is not None
+        (length,) = HEADER.unpack(await self._process.stdout.readexactly(HEADER.size))
+        if length > self._limits.output * _ESCAPED + _SMALL:
+            raise EOFError
+        return json.loads(await self._process.stdout.readexactly(length))
+
+    async def _epitaph(self) -> str:
+        await self.end()
+        code = self._process.returncode or 0
+        if -code == signal.SIGABRT:
+            return self._out_of_memory
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"it ended its sandbox ({how}), perhaps by nesting too deeply"
+
+    @property
+    def _out_of_memory(self) -> str:
+        return f"it needs more than {self._limits.memory >> 20} MiB of memory"
