@@ -1,6 +1,7 @@
 """What all commands say in the same way: errors, and the two consoles."""
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -67,4 +68,11 @@ def guarded(command: Command) -> Command:
             standard_error().print("Interrupted.", style="yellow")
             raise typer.Exit(INTERRUPTED) from interrupt
 
+    guard.__doc__ = _flowing(inspect.cleandoc(command.__doc__ or ""))
     return guard
+
+
+def _flowing(text: str) -> str:
+    """Its paragraphs, but for those that begin with \\b, without line breaks of their own: typer wraps them."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(one if one.startswith("\b") else one.replace("\n", " ") for one in paragraphs)

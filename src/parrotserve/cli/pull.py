@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 
 
-def pull(name: Annotated[str, typer.Argument(help="A model of `parrot models`.")] = "smollm2-135m") -> None:
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of `parrot models`.")] = "smollm2-135m",
+) -> None:
     """Fetch a model into the cache, unless it is there. `run`, `chat` and `serve` do it by themselves.
 
     \b
