@@ -16,7 +16,7 @@ VOTE = {
 }
 
 
-@P.SemanticFunction(max_tokens=80, schema=VOTE)
+@P.SemanticFunction(max_tokens=128, schema=VOTE)
 def cast_vote(member: P.SemanticVariable, proposal: P.SemanticVariable):
     """You are {{input:member}} on a committee. The proposal is: {{input:proposal}}
     Vote, and give a short reason, as JSON.

@@ -49,7 +49,11 @@ def _parsed(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
-        where = f"{error.msg} at line {error.lineno}, column {error.colno}" if text.strip() else "it is empty"
+        where = (
+            f"{error.msg.removesuffix(' at')} at line {error.lineno}, column {error.colno}"
+            if text.strip()
+            else "it is empty"
+        )
         raise TransformFailed(
             f"json: the value is not JSON: {where}. Where the model writes something around it, `code_block` or "
             "`regex` before this one may take it out; a JSON schema on the output keeps it from doing so."

@@ -3,10 +3,11 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
-from processes import EXAMPLES, parrot, served, started
+from processes import EXAMPLES, PARROT, environment, parrot, served, started
 
 HEAVY = {"asyncio", "fastapi", "gguf", "httpx", "numpy", "pydantic", "tokenizers", "uvicorn"}
 
@@ -52,6 +53,16 @@ def test_a_reader_that_leaves_early_is_no_error():
         process.wait(30)
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk to write to here")
+@pytest.mark.parametrize("command", [("run", EXAMPLES / "hello.py", "--model", "fake"), ("version",)])
+def test_a_full_disk_is_said_in_one_line(command: tuple[object, ...]):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PARROT, *map(str, command)], stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), timeout=60
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: No space left on device.\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -64,6 +64,11 @@ def guarded(command: Command) -> Command:
         except ParrotError as error:
             complain(error.message)
             raise typer.Exit(2 if isinstance(error, DeclarationError) else 1) from error
+        except BrokenPipeError:
+            raise  # who read the output has had enough; click ends quietly
+        except OSError as error:
+            complain(f"{error.strerror or error}.")
+            raise typer.Exit(1) from error
         except KeyboardInterrupt as interrupt:
             standard_error().print("Interrupted.", style="yellow")
             raise typer.Exit(INTERRUPTED) from interrupt

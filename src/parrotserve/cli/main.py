@@ -1,5 +1,7 @@
 """The command `parrot`, put together. Commands import what they need when they run, so that `--help` is quick."""
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -61,6 +63,8 @@ def parrot(
 
 def main() -> None:
     """The entry point of the command `parrot`."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     app()
 
 

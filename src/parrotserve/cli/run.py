@@ -1,6 +1,5 @@
 """`parrot run`: call a function of a program and show every output live."""
 
-import errno
 import inspect
 import os
 import time
@@ -61,8 +60,8 @@ def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = Fal
         with use(transport), screen:
             outcome = _outcome(path, name, transport)
     except KeyboardInterrupt as interrupt:
-        if screen.reader_left:
-            raise BrokenPipeError(errno.EPIPE, "The reader has left.") from interrupt
+        if screen.lost is not None:
+            raise screen.lost from interrupt
         raise
     _tell(outcome, transport, quiet=quiet)
     for told in outcome.explanations:

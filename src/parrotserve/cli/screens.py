@@ -26,8 +26,9 @@ _REFRESH_PER_SECOND = 12
 class RunScreen(Screen, Protocol):
     """A screen for the length of a `with` block."""
 
-    reader_left: bool
-    """Nobody reads what is shown any more (`parrot run ... | head`), so the program was interrupted."""
+    lost: OSError | None
+    """Why nothing can be shown any more, for which the program was interrupted: its reader has left
+    (`parrot run ... | head`), or the disk is full."""
 
     def __enter__(self) -> Self: ...
 
@@ -39,7 +40,7 @@ class RunScreen(Screen, Protocol):
 class SilentScreen:
     """Shows nothing."""
 
-    reader_left = False
+    lost: OSError | None = None
 
     def starting(self) -> None:
         """Nothing."""
@@ -74,7 +75,7 @@ class LineScreen:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self.reader_left = False
+        self.lost: OSError | None = None
         self._unfinished: dict[int, tuple[Watched, str]] = {}
         self._open = 0
         self._lock = threading.Lock()
@@ -130,13 +131,13 @@ class LineScreen:
 
     def _emit(self, text: str) -> None:
         with self._lock:
-            if self.reader_left:
+            if self.lost is not None:
                 return
             try:
                 self._stream.write(text)
                 self._stream.flush()
-            except BrokenPipeError:
-                self.reader_left = True
+            except OSError as error:
+                self.lost = error
                 interrupt_main()
             self._mid_line = not text.endswith("\n")
 
@@ -148,7 +149,7 @@ class PanelScreen:
     the terminal's history, whole. While nothing is being produced, the terminal is the program's alone.
     """
 
-    reader_left = False
+    lost: OSError | None = None
 
     def __init__(self, console: Console) -> None:
         self._console = console
