@@ -4,7 +4,7 @@ A program is one `Submit`. Ids are made by the client (`parrotserve.ids.new_id`)
 itself and may be sent again safely: a `Submit` whose requests are all known already changes nothing.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -43,6 +43,13 @@ class TextSegment(Wire):
     text: str
 
 
+class TokensSegment(Wire):
+    """Constant text as the very tokens that the model is to read."""
+
+    kind: Literal["tokens"] = "tokens"
+    tokens: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...]
+
+
 class InputSegment(Wire):
     kind: Literal["input"] = "input"
     variable: Identifier
@@ -56,11 +63,21 @@ class OutputSegment(Wire):
 
 
 class RoleSegment(Wire):
+    """From here on, this role speaks."""
+
     kind: Literal["role"] = "role"
     role: Role
+    verbatim: bool = False
+    """Keep white space at the ends of the turn, and the turn even if it is empty."""
+    name: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    tool_call_id: str | None = None
+    """This and the two before: what else the model's chat template may read of the message."""
 
 
-WireSegment = Annotated[TextSegment | InputSegment | OutputSegment | RoleSegment, Field(discriminator="kind")]
+WireSegment = Annotated[
+    TextSegment | TokensSegment | InputSegment | OutputSegment | RoleSegment, Field(discriminator="kind")
+]
 
 
 class VariableSpec(Wire):
@@ -82,6 +99,8 @@ class RequestSpec(Wire):
     chat: bool = True
     """Use the model's chat template, if it has one."""
     segments: tuple[WireSegment, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    """Tools that the model may call, as its chat template reads them."""
 
 
 class VariableArgument(Wire):
@@ -204,6 +223,8 @@ class Delta(Wire):
     variable: VariableId
     offset: int
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens that came with it, where the output's sampling asked for them."""
 
 
 class Value(Wire):

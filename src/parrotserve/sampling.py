@@ -55,6 +55,8 @@ class Sampling:
     """Report the log-probability of every chosen token and of this many likeliest ones."""
     schema: dict[str, Any] | None = None
     """A JSON schema that the output must satisfy."""
+    keep_space: bool = False
+    """Keep the space that the text begins with, if it does; otherwise one is dropped."""
 
     def __post_init__(self) -> None:
         self._check_types()

@@ -4,8 +4,10 @@ A request is a list of constant texts, inputs, outputs and chat-role switches. `
 it into the flat form that an engine prefills, once the model is known.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from parrotserve.ids import VariableId
 from parrotserve.sampling import Sampling
@@ -18,6 +20,8 @@ class Role(StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+    TOOL = "tool"
+    """What a tool that the model called has answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class Text:
 
     text: str
     template: bool = False
+    tokens: tuple[int, ...] = ()
+    """The very tokens that the model is to read, where a program gave those; `text` is what they spell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,10 @@ class RoleSwitch:
     """From here on, this role speaks."""
 
     role: Role
+    verbatim: bool = False
+    """White space at the ends of the turn is no layout, and a turn without text is a turn too."""
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What else chat templates read of the message: `tool_calls`, `tool_call_id`, `name`."""
 
 
 Segment = Text | Input | Output | RoleSwitch

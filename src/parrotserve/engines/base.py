@@ -77,7 +77,8 @@ class Fill(msgspec.Struct, frozen=True, tag="fill"):
 class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     """An output. Its sampling has a seed; randomness is keyed by (seed, position in the output).
 
-    The finished text is the decoded tokens without one leading space and without the stop string.
+    The finished text is the decoded tokens without the stop string, and without one leading space unless its sampling
+    keeps that.
     """
 
     sampling: Sampling

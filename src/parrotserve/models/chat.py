@@ -6,8 +6,9 @@ the program or its users wrote, where they are plain text; and values need not b
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from parrotserve.errors import TemplateError
 from parrotserve.models.chat_template import ChatTemplate, Message, load_chat_template
@@ -28,26 +29,36 @@ class _Turn:
     explicit: bool
     """Opened by a role marker, so that it stays open after an output."""
     pieces: list[Flat] = field(default_factory=list[Flat])
+    verbatim: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-def render(segments: Sequence[Segment], *, template: ChatTemplate | None, chat: bool) -> tuple[Flat, ...]:
+def render(
+    segments: Sequence[Segment],
+    *,
+    template: ChatTemplate | None,
+    chat: bool,
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> tuple[Flat, ...]:
     """The segments as the model is to read them, up to the last output; what would follow it changes nothing.
 
     Without role markers, text and inputs up to an output are the user's turn, the output is the assistant's.
     Markers switch roles; an output in anybody else's turn opens the assistant's. White space of constant text is
-    stripped at both ends of a turn. With `chat` False, or without a template, the raw text is the
+    stripped at both ends of a turn that is not verbatim. With `chat` False, or without a template, the raw text is the
     prompt and role markers mean nothing.
 
     Raises `TemplateError` where the model's template does not allow such a conversation.
     """
+    if tools and not (chat and template is not None and template.takes_tools):
+        raise TemplateError("The model's chat template has no tools: ask without them, or use a model that has.")
     needed = _up_to_last_output(segments)
     if template is None or not chat:
         return tuple(segment for segment in needed if not isinstance(segment, RoleSwitch))
-    turns = [turn for turn in map(_stripped, _turns(needed)) if turn.pieces]
+    turns = [turn for turn in map(_stripped, _turns(needed)) if turn.pieces or turn.verbatim]
     opening = _opening(turns)
     marks: list[Flat] = []
     messages = [_message(turn, marks) for turn in turns]
-    rendered = template.render(messages, add_generation_prompt=opening is not None)
+    rendered = template.render(messages, add_generation_prompt=opening is not None, tools=tools)
     return (*_split(rendered, marks), *(opening or ()))
 
 
@@ -61,7 +72,7 @@ def _turns(segments: Sequence[Segment]) -> Iterator[_Turn]:
     for segment in segments:
         if isinstance(segment, RoleSwitch):
             yield turn
-            turn = _Turn(segment.role, explicit=True)
+            turn = _Turn(segment.role, explicit=True, verbatim=segment.verbatim, extra=segment.extra)
             continue
         if isinstance(segment, Output):
             if turn.role is not Role.ASSISTANT or _answered(turn):
@@ -80,18 +91,20 @@ def _answered(turn: _Turn) -> bool:
 
 
 def _stripped(turn: _Turn) -> _Turn:
+    if turn.verbatim:
+        return turn
     pieces = list(turn.pieces)
-    while pieces and isinstance(first := pieces[0], Text):
+    while pieces and isinstance(first := pieces[0], Text) and not first.tokens:
         pieces[0] = Text(first.text.lstrip())
         if pieces[0].text:
             break
         pieces.pop(0)
-    while pieces and isinstance(last := pieces[-1], Text):
+    while pieces and isinstance(last := pieces[-1], Text) and not last.tokens:
         pieces[-1] = Text(last.text.rstrip())
         if pieces[-1].text:
             break
         pieces.pop()
-    return _Turn(turn.role, turn.explicit, pieces)
+    return replace(turn, pieces=pieces)
 
 
 def _opening(turns: list[_Turn]) -> list[Flat] | None:
@@ -106,7 +119,7 @@ def _message(turn: _Turn, marks: list[Flat]) -> Message:
     for piece in turn.pieces:
         content += _MARK.format(len(marks))
         marks.append(piece)
-    return Message(role=turn.role.value, content=content)
+    return cast("Message", {"role": turn.role.value, "content": content, **turn.extra})
 
 
 def _split(rendered: str, marks: list[Flat]) -> Iterator[Flat]:

@@ -1,11 +1,12 @@
 """A model's chat template: Jinja, run in a sandbox, with what Hugging Face templates expect around them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NoReturn, TypedDict
+from typing import Any, NoReturn, Required, TypedDict
 
 import jinja2
+import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from parrotserve.errors import MalformedModel, TemplateError
@@ -13,11 +14,14 @@ from parrotserve.models.files import ModelFiles
 from parrotserve.models.template_source import read_template
 
 
-class Message(TypedDict):
+class Message(TypedDict, total=False):
     """One turn of a conversation, as templates read it."""
 
-    role: str
-    content: str
+    role: Required[str]
+    content: Required[str]
+    name: str
+    tool_calls: Sequence[Mapping[str, Any]]
+    tool_call_id: str
 
 
 def load_chat_template(files: ModelFiles) -> "ChatTemplate | None":
@@ -32,7 +36,7 @@ class ChatTemplate:
     Raises `MalformedModel` where the source is no Jinja. `now` tells templates that ask for it what day it is.
     """
 
-    __slots__ = ("_constants", "_template", "source")
+    __slots__ = ("_constants", "_template", "source", "takes_tools")
 
     def __init__(
         self,
@@ -44,20 +48,28 @@ class ChatTemplate:
     ) -> None:
         self.source = source
         self._constants = {"bos_token": bos, "eos_token": eos}
+        environment = _environment()
         try:
-            self._template = _environment().from_string(source, globals=_helpers(now))
+            self._template = environment.from_string(source, globals=_helpers(now))
+            self.takes_tools = "tools" in jinja2.meta.find_undeclared_variables(environment.parse(source))
+            """Whether it tells the model of tools."""
         except jinja2.TemplateSyntaxError as error:
             message = f"The model's chat template is no valid Jinja (line {error.lineno}: {error.message})."
             raise MalformedModel(message) from error
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
         """The conversation as text; `add_generation_prompt` opens the assistant's next turn.
 
         Raises `TemplateError` with the template's own words where it refuses the conversation.
         """
         try:
             return self._template.render(
-                messages=list(messages), add_generation_prompt=add_generation_prompt, **self._constants
+                messages=list(messages),
+                add_generation_prompt=add_generation_prompt,
+                tools=list(tools) or None,  # templates tell None from a list
+                **self._constants,
             )
         except jinja2.TemplateError as error:
             raise _refused(error.message or type(error).__name__) from error

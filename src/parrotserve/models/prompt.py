@@ -5,6 +5,8 @@ space before them along, so white space at a boundary waits for the segment afte
 output is left to the model, whose first word brings it; that space is not part of the output.
 """
 
+from collections.abc import Sequence
+
 from parrotserve.models.tokenizer import Tokenizer
 
 
@@ -15,12 +17,14 @@ class PromptTokenizer:
     first segments are equal get equal tokens for them; only white space at their end may come later.
     """
 
-    __slots__ = ("_carry", "_started", "_tokenizer")
+    __slots__ = ("_carry", "_started", "_tokenizer", "withheld")
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._carry = ""
         self._started = False
+        self.withheld = False
+        """Whether a space was left to the model before the last output."""
 
     def text(self, text: str, *, template: bool = False) -> list[int]:
         """The tokens that are certain once this text has come. `template` marks what a chat template wrote: only
@@ -30,8 +34,16 @@ class PromptTokenizer:
         self._carry = pending[len(certain) :]
         return self._encode(certain, special=template) if certain else []
 
+    def tokens(self, tokens: Sequence[int]) -> list[int]:
+        """What was held back, then these very tokens; nothing is put before a prompt that begins with them."""
+        before = self._encode(self._carry, special=False) if self._carry else []
+        self._carry = ""
+        self._started = True
+        return [*before, *tokens]
+
     def before_output(self) -> list[int]:
         """What was held back, but for one space: the model goes on from here."""
+        self.withheld = self._carry.endswith(" ")
         pending = self._carry.removesuffix(" ")
         self._carry = ""
         return self._encode(pending, special=False)

@@ -25,6 +25,7 @@ from parrotserve.protocol import (
     SandboxSpec,
     Submit,
     TextSegment,
+    TokensSegment,
     ValueArgument,
     VariableArgument,
     VariableSpec,
@@ -43,8 +44,9 @@ def is_big(body: Submit) -> bool:
     """Whether taking it in may take so long that it is to be done in a thread."""
     segments = [segment for spec in body.requests for segment in spec.segments]
     length = sum(len(segment.text) for segment in segments if isinstance(segment, TextSegment))
+    tokens = sum(len(segment.tokens) for segment in segments if isinstance(segment, TokensSegment))
     has_schema = any(isinstance(one, OutputSegment) and one.sampling.schema is not None for one in segments)
-    return length > LONG_TEXT or len(segments) > _MANY_SEGMENTS or has_schema
+    return length + tokens > LONG_TEXT or len(segments) > _MANY_SEGMENTS or has_schema
 
 
 def admit(
@@ -115,30 +117,48 @@ def _argument(argument: Argument, call: CallSpec) -> Any:
 
 def _request(spec: RequestSpec, model: ServedModel) -> NewRequest:
     try:
-        segments = tuple(_segment(segment) for segment in spec.segments)
+        segments = tuple(_segment(segment, model) for segment in spec.segments)
     except DeclarationError as error:
         # Its text alone would not say which of a batch's requests it is about.
         name = check_text(spec.function, "A function's name")
         raise type(error)(f"{name!r} ({spec.id}): {error.message}", request=spec.id) from error
+    flat = model.renderer.flatten(segments, chat=spec.chat, tools=spec.tools)
+    for segment in flat:
+        if isinstance(segment, Text) and segment.template:
+            check_text(segment.text, "What the chat template makes of tools and messages")
     return NewRequest(
         id=RequestId(spec.id),
         function=check_text(spec.function, "A function's name"),
         model=model.name,
-        segments=model.renderer.flatten(segments, chat=spec.chat),
+        segments=flat,
     )
 
 
-def _segment(segment: WireSegment) -> Segment:
+def _segment(segment: WireSegment, model: ServedModel) -> Segment:
     match segment:
         case TextSegment():
             return Text(check_text(segment.text, "A constant text"))
+        case TokensSegment():
+            return _tokens(segment.tokens, model)
         case InputSegment():
             transforms = tuple(Transform(one.name, one.args) for one in segment.transforms)
             return Input(VariableId(segment.variable), transforms)
         case OutputSegment():
             return Output(VariableId(segment.variable), _fixed(segment.sampling))
         case RoleSegment():
-            return RoleSwitch(segment.role)
+            extra = segment.model_dump(include={"name", "tool_calls", "tool_call_id"}, exclude_defaults=True)
+            return RoleSwitch(segment.role, segment.verbatim, extra)
+
+
+def _tokens(tokens: tuple[int, ...], model: ServedModel) -> Text:
+    tokenizer = model.renderer.tokenizer
+    for token in tokens:
+        if token >= tokenizer.vocabulary_size:
+            raise DeclarationError(
+                f"Token {token} of a prompt is none of {model.name!r}, whose tokens are numbered from 0 to "
+                f"{tokenizer.vocabulary_size - 1}. Token ids come from the model's own tokenizer."
+            )
+    return Text(tokenizer.decode(tokens, special=True), tokens=tokens)
 
 
 def check_text(text: str, what: str) -> str:

@@ -5,11 +5,12 @@ or gone, costs nothing but its place in a set.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from parrotserve.errors import Cancelled, GetTimeout, ParrotError
 from parrotserve.ids import SessionId, VariableId
 from parrotserve.protocol import Delta, ErrorBody, Failure, Value
+from parrotserve.sampling import TokenLogprob
 
 Outcome = Value | Failure
 
@@ -34,9 +35,10 @@ class Board:
         topic = self._topics.get(variable)
         return topic.outcome if topic else None
 
-    def append(self, variable: VariableId, text: str) -> None:
-        """A variable's text grows."""
+    def append(self, variable: VariableId, text: str, logprobs: Sequence[TokenLogprob] = ()) -> None:
+        """A variable's text grows, by tokens with these log-probabilities."""
         topic = self._topic(variable)
+        topic.logprobs += ((len(topic.text), logprob) for logprob in logprobs)
         topic.text += text
         topic.wake(streams_only=True)
 
@@ -101,11 +103,13 @@ class Board:
 class _Topic:
     """One variable: its text so far, its outcome, and who reads."""
 
-    __slots__ = ("cursors", "outcome", "text", "variable")
+    __slots__ = ("cursors", "logprobs", "outcome", "text", "variable")
 
     def __init__(self, variable: VariableId) -> None:
         self.variable = variable
         self.text = ""
+        self.logprobs: list[tuple[int, TokenLogprob]] = []
+        """Of streamed tokens, each with where in the text its piece began."""
         self.outcome: Outcome | None = None
         self.cursors: dict[Cursor, None] = {}
 
@@ -124,7 +128,7 @@ class _Topic:
 class Cursor:
     """One reader's place in one variable."""
 
-    __slots__ = ("_timer", "_watch", "error", "offset", "session", "stream", "topic")
+    __slots__ = ("_timer", "_told", "_watch", "error", "offset", "session", "stream", "topic")
 
     def __init__(self, watch: "Watch", board: Board, variable: VariableId, *, stream: bool, offset: int) -> None:
         self._watch = watch
@@ -135,6 +139,7 @@ class Cursor:
         self.error: ParrotError | None = None
         """Why it ends without an outcome."""
         self.topic = board.attach(self, variable)
+        self._told = sum(start < offset for start, _ in self.topic.logprobs)
 
     def wake(self) -> None:
         self._watch.wake(self)
@@ -157,9 +162,15 @@ class Cursor:
     def read(self) -> tuple[Delta | None, Outcome | None]:
         """What is new: text, if it streams, and the end, if it has come."""
         topic, delta = self.topic, None
-        if self.stream and len(topic.text) > self.offset:
-            delta = Delta(variable=topic.variable, offset=self.offset, text=topic.text[self.offset :])
-            self.offset = len(topic.text)
+        if self.stream and (len(topic.text) > self.offset or len(topic.logprobs) > self._told):
+            delta = Delta(
+                variable=topic.variable,
+                offset=self.offset,
+                text=topic.text[self.offset :],
+                logprobs=tuple(logprob for _, logprob in topic.logprobs[self._told :]),
+            )
+            self.offset = max(self.offset, len(topic.text))
+            self._told = len(topic.logprobs)
         if topic.outcome is None and self.error is not None:
             return delta, Failure(variable=topic.variable, error=ErrorBody.of(self.error))
         return delta, topic.outcome

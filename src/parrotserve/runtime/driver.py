@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import defaultdict
 
 from parrotserve.errors import EngineFailed, ParrotError, RequestRefused
 from parrotserve.graph.decisions import (
@@ -20,7 +21,7 @@ from parrotserve.graph.decisions import (
     UpdateSequence,
 )
 from parrotserve.graph.events import Event, OutputProduced, RequestEnded, Ticked
-from parrotserve.ids import EngineId, SessionId
+from parrotserve.ids import EngineId, RequestId, SessionId
 from parrotserve.machine import Machine
 from parrotserve.protocol import CallOffer, ErrorBody, Failure, Value
 from parrotserve.runtime.board import Board
@@ -29,6 +30,7 @@ from parrotserve.runtime.keeper import EngineKeeper
 from parrotserve.runtime.render import Opening, Renderer, pieces_of
 from parrotserve.runtime.runs import Runs
 from parrotserve.runtime.workshop import Workshop
+from parrotserve.sampling import Usage
 from parrotserve.sandbox.limits import Limits
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Driver:
         self.keepers: dict[EngineId, EngineKeeper] = {}
         self.renderers: dict[str, Renderer] = {}
         """By model."""
+        self._endings: defaultdict[RequestId, list[asyncio.Future[Usage]]] = defaultdict(list)
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
         self._closed = False
@@ -84,10 +87,29 @@ class Driver:
                 if isinstance(decision, OpenSequence):
                     ended = RequestEnded(request=decision.request, epoch=decision.epoch, error=EngineFailed(_BUG))
                     self._loop.call_soon(self.apply, ended)
+        if isinstance(event, RequestEnded):
+            self._tell_ending(event.request)
         self._set_timer()
+
+    async def usage(self, session: SessionId, request: RequestId) -> Usage:
+        """What a session's request used, once it runs no more; nothing, if it is gone by then."""
+        found = self.machine.graph.requests.get(request)
+        if found is None or found.session.id != session:
+            return Usage()
+        if found.finished and not found.aboard:
+            return found.usage
+        ending = self._loop.create_future()
+        self._endings[request].append(ending)
+        return await ending
+
+    def end_waiting(self) -> None:
+        """Nobody waits for the end of a request any more."""
+        for request in list(self._endings):
+            self._tell_ending(request)
 
     def close(self) -> None:
         """Nothing happens any more."""
+        self.end_waiting()
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -113,6 +135,7 @@ class Driver:
                 self.workshop.drop(decision.call)
             case ForgetRequest():
                 self.runs.forget(decision.request)
+                self._tell_ending(decision.request)
             case ForgetSession():
                 self.desk.forget(decision.session)
                 self.board.forget(decision.variables)
@@ -135,6 +158,12 @@ class Driver:
                 ),
             )
         )
+
+    def _tell_ending(self, request: RequestId) -> None:
+        found = self.machine.graph.requests.get(request)
+        for ending in self._endings.pop(request, ()):
+            if not ending.done():
+                ending.set_result(found.usage if found is not None else Usage())
 
     def _publish(self, decision: PublishValue) -> None:
         logprobs = self.runs.take_logprobs(decision.variable)

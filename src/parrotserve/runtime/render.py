@@ -5,7 +5,8 @@ For each output there are two engine segments: what leads to it, as one fill, an
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Capability, EngineDescription, EngineSegment, Fill, Generate, Open
@@ -97,9 +98,21 @@ class Renderer:
         self._tokenizer = tokenizer
         self._template = template
 
-    def flatten(self, segments: Sequence[Segment], *, chat: bool) -> tuple[Flat, ...]:
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._tokenizer
+
+    @property
+    def template(self) -> ChatTemplate | None:
+        """The model's chat template."""
+        return self._template
+
+    def flatten(
+        self, segments: Sequence[Segment], *, chat: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[Flat, ...]:
         """The segments without roles. Raises `TemplateError` where the chat template refuses them."""
-        return render(segments, template=self._template, chat=chat)
+        return render(segments, template=self._template, chat=chat, tools=tools)
 
     async def open(self, opening: Opening, engine: EngineDescription) -> Open:
         """The command that runs it. Raises `TransformFailed` where a transform does not fit its value, and
@@ -123,8 +136,10 @@ class Renderer:
         for piece in opening.pieces:
             if isinstance(piece, ToGenerate):
                 tokens += prompt.before_output()
-                segments += (Fill(tokens=tuple(tokens)), _generate(piece))
+                segments += (Fill(tokens=tuple(tokens)), _generate(piece, space_withheld=prompt.withheld))
                 tokens = []
+            elif isinstance(piece, Text) and piece.tokens:
+                tokens += prompt.tokens(piece.tokens)
             else:
                 tokens += prompt.text(_text(piece, self._tokenizer), template=_by_template(piece))
         return tuple(segments)
@@ -164,5 +179,8 @@ def _by_template(piece: Text | Known) -> bool:
     return isinstance(piece, Text) and piece.template
 
 
-def _generate(piece: ToGenerate) -> Generate:
-    return Generate(sampling=piece.sampling, stream=piece.stream, delivered=piece.delivered)
+def _generate(piece: ToGenerate, *, space_withheld: bool = False) -> Generate:
+    sampling = piece.sampling
+    if sampling.keep_space and space_withheld:
+        sampling = replace(sampling, keep_space=False)  # it is the prompt's own, which the model was left to repeat
+    return Generate(sampling=sampling, stream=piece.stream, delivered=piece.delivered)

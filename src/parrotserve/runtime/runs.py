@@ -80,10 +80,12 @@ class Runs:
             )
         progress.tokens.extend(event.tokens)
         progress.logprobs.extend(event.logprobs)
+        # Of what readers have already, they have the log-probabilities too.
+        logprobs = event.logprobs if not progress.repeated else ()
         text = event.text[progress.repeated :]
         progress.repeated -= len(event.text) - len(text)
-        if text:
-            self._board.append(progress.variable, text)
+        if text or logprobs:
+            self._board.append(progress.variable, text, logprobs)
 
     def finished(self, event: SegmentFinished) -> OutputProduced | None:
         """An output is complete; None where that is known already."""

@@ -24,7 +24,7 @@ from parrotserve.graph.events import (
     Withdrawn,
 )
 from parrotserve.graph.states import FALLEN
-from parrotserve.ids import LOCAL_TENANT, CallId, SessionId, TenantId, VariableId
+from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.machine import Machine
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import (
@@ -42,11 +42,12 @@ from parrotserve.protocol import (
 )
 from parrotserve.runtime import views
 from parrotserve.runtime.admission import admit, check_text, is_big
-from parrotserve.runtime.catalog import Loader, load_model
+from parrotserve.runtime.catalog import Loader, ServedModel, load_model
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.fleet import Fleet
 from parrotserve.runtime.keeper import KeeperPolicy
 from parrotserve.runtime.metrics import Metrics
+from parrotserve.sampling import Usage
 from parrotserve.tenancy.directory import Directory
 
 WaitEvent = Delta | Value | Failure
@@ -112,6 +113,7 @@ class Service:
             self._draining = ServiceUnavailable("The service is shutting down; try again when it is back.")
             self._driver.board.close(self._draining)
             self._driver.desk.close()
+            self._driver.end_waiting()
 
     async def close(self) -> None:
         """End everything. Safe to call twice."""
@@ -178,6 +180,11 @@ class Service:
         self._ask(session, Wait(variable, Criteria.LATENCY, stream=True), tenant)
         wait = WaitSpec(variable=variable, stream=True)
         return self._watched(session, [wait], tenant, offset=offset)
+
+    async def usage(self, session: SessionId, request: RequestId, *, tenant: TenantId = LOCAL_TENANT) -> Usage:
+        """What a request of a session used, once it runs no more. Raises `UnknownObject` for no such session."""
+        self._touch(session, tenant)
+        return await self._driver.usage(session, request)
 
     # --- Changing what was declared --------------------------------------------------------------------------
 
@@ -247,6 +254,14 @@ class Service:
     def models(self) -> list[ModelView]:
         """The models that requests may name."""
         return self._fleet.models()
+
+    async def model(self, name: str | None) -> ServedModel:
+        """A model that serves, by any name that requests may use, with the form of its prompts.
+
+        Raises `UnknownModel`, and why no engine of it can be started.
+        """
+        self._check_open()
+        return await self._fleet.require(name)
 
     def engines(self) -> list[EngineView]:
         """The engines and how busy they are."""

@@ -28,6 +28,7 @@ class SamplingOptions(TypedDict, total=False):
     logit_bias: Mapping[int, float]
     logprobs: int | None
     schema: Any
+    keep_space: bool
 
 
 class FunctionOptions(SamplingOptions, total=False):

@@ -214,7 +214,7 @@ class _Reader:
         )
 
     def _role(self, name: str, placeholder: _Placeholder) -> RolePart:
-        roles = [role.value for role in Role]
+        roles = [role.value for role in (Role.SYSTEM, Role.USER, Role.ASSISTANT)]
         if name not in roles:
             raise self._error(placeholder, f"{name!r} is no role{closest(name, roles)} There are: {', '.join(roles)}.")
         return RolePart(Role(name))

@@ -15,6 +15,7 @@ from parrotserve.protocol import (
     RequestSpec,
     Submit,
     TextSegment,
+    TokensSegment,
     Value,
     VariableEvent,
     VariableSpec,
@@ -40,7 +41,9 @@ def made(variable: str, **sampling: Any) -> OutputSegment:
     return OutputSegment(variable=variable, sampling=Sampling(**sampling))
 
 
-def request(name: str, *segments: TextSegment | InputSegment | OutputSegment, **fields: Any) -> RequestSpec:
+def request(
+    name: str, *segments: TextSegment | TokensSegment | InputSegment | OutputSegment, **fields: Any
+) -> RequestSpec:
     return RequestSpec(id=name, function=name, segments=segments, **fields)
 
 

@@ -11,6 +11,7 @@ from parrotserve.engines.base import Capability
 from parrotserve.engines.fake import Faults
 from parrotserve.errors import (
     AlreadyProduced,
+    DeclarationError,
     EngineFailed,
     GetTimeout,
     InvalidGraph,
@@ -20,11 +21,12 @@ from parrotserve.errors import (
     UnknownModel,
     UnknownObject,
 )
-from parrotserve.ids import SessionId, VariableId
+from parrotserve.ids import RequestId, SessionId, VariableId
 from parrotserve.models.pull import Progress
-from parrotserve.protocol import RequestSpec, Submit, VariableSpec, WireTransform
+from parrotserve.protocol import RequestSpec, Submit, TokensSegment, VariableSpec, WireTransform
 from parrotserve.runtime.catalog import ServedModel
 from parrotserve.runtime.service import Service
+from parrotserve.sampling import Usage
 
 S = SessionId(SESSION)
 A, B = VariableId("a"), VariableId("b")
@@ -336,3 +338,44 @@ async def test_stopping_in_the_middle_of_a_pull_ends_it():
         await starting
     await asyncio.to_thread(ended.wait)
     assert seen == {(1, 2)}
+
+
+async def test_usage_is_told_once_the_request_runs_no_more(stage: Stage):
+    staged = await stage(ticking=True, script={"Q": "four"})
+    await staged.service.declare(batch(request("r", text("Q:"), made("a")), wait("a")))
+    used = asyncio.create_task(staged.service.usage(S, RequestId("r")))
+    while not used.done():
+        await staged.engines[0].tick()
+        await asyncio.sleep(0)
+    assert (used.result().prompt_tokens, used.result().output_tokens) == (2, 5)  # "four", and the end of the turn
+    assert await staged.service.usage(S, RequestId("r")) == used.result()
+    assert await staged.service.usage(S, RequestId("nobody's")) == Usage()
+
+
+async def test_whoever_waits_for_usage_is_let_go_when_the_service_ends(stage: Stage):
+    staged = await stage(ticking=True)
+    await staged.service.declare(batch(request("r", text("Q:"), made("a"))))
+    used = asyncio.create_task(staged.service.usage(S, RequestId("r")))
+    await asyncio.sleep(0)
+    staged.service.drain()
+    assert await used == Usage()
+
+
+async def test_a_prompt_may_be_the_tokens_themselves(stage: Stage):
+    staged = await stage(script={"Q:": "told"})
+    got = await answer(staged.service.submit(batch(request("r", TokensSegment(tokens=(81, 58)), made("a")), wait("a"))))
+    assert got.values == {"a": "told"}
+
+
+async def test_tokens_that_the_model_does_not_have_are_refused(stage: Stage):
+    staged = await stage()
+    program = batch(request("r", TokensSegment(tokens=(81, 300)), made("a")))
+    with pytest.raises(DeclarationError, match="Token 300"):
+        await staged.service.declare(program)
+
+
+@pytest.mark.parametrize(("prompt", "kept"), [("Q:", " told"), ("Q: ", "told")])
+async def test_a_space_that_the_prompt_does_not_have_may_be_kept(stage: Stage, prompt: str, kept: str):
+    staged = await stage(script={"Q:": " told"})
+    program = batch(request("r", text(prompt), made("a", keep_space=True)), wait("a"))
+    assert (await answer(staged.service.submit(program))).values == {"a": kept}

@@ -55,7 +55,7 @@ MISTRAL = """{{ bos_token }}
 """
 
 GREEDY = Sampling()
-SYSTEM, USER, ASSISTANT = map(RoleSwitch, Role)
+SYSTEM, USER, ASSISTANT, TOOL = map(RoleSwitch, Role)
 
 
 def given(name: str) -> Input:
@@ -264,3 +264,41 @@ def test_where_templates_lie(tmp_path: Path):
     assert source(own) == "z"
     with pytest.raises(MalformedModel, match="chat_template must be a text"):
         source(folder("wrong", chat_template=3))
+
+
+class TestMessages:
+    """Conversations that come as lists of messages rather than as a template with markers."""
+
+    TOOLS = (
+        "{% if tools %}<tools>{{ tools | tojson }}</tools>{% endif %}{% for message in messages %}"
+        "[{{ message.role }}{{ ' ' + message.tool_call_id if message.tool_call_id }}]{{ message.content }}"
+        "{% for call in message.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}"
+        "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+
+    def test_a_verbatim_turn_keeps_its_white_space(self):
+        user = RoleSwitch(Role.USER, verbatim=True)
+        assert "user\n« Hi\n»<|im_end|>" in chat(CHATML, user, Text(" Hi\n"), ASSISTANT, out("a"))
+
+    def test_a_verbatim_turn_without_text_is_a_turn(self):
+        user = RoleSwitch(Role.USER, verbatim=True)
+        assert chat(CHATML, user, ASSISTANT, out("a")) == ("<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n{a!}")
+
+    def test_templates_read_tools_calls_and_their_answers(self):
+        called = RoleSwitch(Role.ASSISTANT, True, {"tool_calls": [{"function": {"name": "f"}}]})
+        answered = RoleSwitch(Role.TOOL, True, {"tool_call_id": "c1"})
+        segments = (USER, Text("Call it."), called, answered, Text("42"), ASSISTANT, out("a"))
+        template = ChatTemplate(self.TOOLS)
+        flat = render(segments, template=template, chat=True, tools=[{"type": "function"}])
+        assert shown(flat) == (
+            '<tools>[{"type": "function"}]</tools>[user]«Call it.»[assistant]{"name": "f"}[tool c1]«42»[assistant]{a!}'
+        )
+
+    @pytest.mark.parametrize(("source", "takes"), [(TOOLS, True), (CHATML, False), (QWEN, False)])
+    def test_a_template_says_whether_it_takes_tools(self, source: str, takes: bool):
+        assert ChatTemplate(source).takes_tools is takes
+
+    @pytest.mark.parametrize(("source", "is_chat"), [(CHATML, True), (TOOLS, False)])
+    def test_tools_that_nobody_would_tell_the_model_of_are_refused(self, source: str, is_chat: bool):
+        with pytest.raises(TemplateError, match="has no tools"):
+            render((Text("Hi"), out("a")), template=ChatTemplate(source), chat=is_chat, tools=[{}])

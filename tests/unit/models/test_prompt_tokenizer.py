@@ -199,3 +199,24 @@ def test_every_divergence_from_whole_prompt_tokenisation(tokenizer: Tokenizer, s
         if ours != whole:
             found[pattern, value] = differing(decoded(tokenizer, ours), decoded(tokenizer, whole))
     assert found == DIVERGENCES
+
+
+def test_tokens_that_a_program_gives_are_read_as_they_are(tokenizer: Tokenizer):
+    steps = PromptTokenizer(tokenizer)
+    given = [1, 28120, 198, 2]
+    assert steps.tokens(given) + steps.before_output() == given
+
+
+def test_what_was_held_back_comes_before_given_tokens(tokenizer: Tokenizer):
+    steps = PromptTokenizer(tokenizer)
+    tokens = steps.text("one \n") + steps.tokens([28120])
+    assert tokenizer.decode(tokens[:-1]) == "one \n"
+    assert tokens[-1] == 28120
+
+
+@pytest.mark.parametrize(("prompt", "withheld"), [("one ", True), ("one", False), ("one\n", False), ("one  ", True)])
+def test_a_prompt_knows_whether_it_left_a_space_to_the_model(tokenizer: Tokenizer, prompt: str, withheld: bool):
+    steps = PromptTokenizer(tokenizer)
+    steps.text(prompt)
+    steps.before_output()
+    assert steps.withheld is withheld

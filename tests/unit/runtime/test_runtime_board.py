@@ -6,6 +6,7 @@ from parrotserve.errors import EngineFailed, GetTimeout, ServiceUnavailable
 from parrotserve.ids import SessionId, VariableId
 from parrotserve.protocol import Delta, ErrorBody, Failure, Value
 from parrotserve.runtime.board import Board, Watch
+from parrotserve.sampling import TokenLogprob
 
 SESSION = SessionId("s")
 A, B = VariableId("a"), VariableId("b")
@@ -155,3 +156,17 @@ async def test_readers_that_leave_leave_nothing_behind(board: Board):
     await asyncio.gather(reading, return_exceptions=True)
     await events.aclose()
     assert len(board) == 0
+
+
+async def test_log_probabilities_come_with_their_text(board: Board):
+    first, second, third = (TokenLogprob(token, -0.5) for token in (1, 2, 3))
+    board.append(A, "one", [first])
+    watch, late = board.watch(SESSION), board.watch(SESSION)
+    watch.read(A, stream=True)
+    late.read(A, stream=True, offset=3)
+    events = watch.events()
+    assert await anext(events) == Delta(variable=A, offset=0, text="one", logprobs=(first,))
+    board.append(A, "", [second])
+    assert await anext(events) == Delta(variable=A, offset=3, text="", logprobs=(second,))
+    board.append(A, " two", [third])
+    assert await anext(late.events()) == Delta(variable=A, offset=3, text=" two", logprobs=(second, third))

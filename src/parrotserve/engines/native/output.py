@@ -34,18 +34,29 @@ class EngineTokenizer(Protocol):
 
 
 class OutputText:
-    """Incremental text of one output: without one leading space, and up to the first stop string.
+    """Incremental text of one output: without one leading space, unless it is to be kept, up to the first stop string.
 
     What `push` and `finish` return joins to `text`. How tokens are grouped in calls makes no difference, so a rerun
     that pushes delivered tokens first stands exactly where the earlier run stood.
     """
 
-    __slots__ = ("_decoded", "_given", "_min_tokens", "_stop", "_stream", "_tokens", "cut", "space_dropped")
+    __slots__ = (
+        "_decoded",
+        "_given",
+        "_keep_space",
+        "_min_tokens",
+        "_stop",
+        "_stream",
+        "_tokens",
+        "cut",
+        "space_dropped",
+    )
 
     def __init__(self, stream: TokenStream, sampling: Sampling) -> None:
         self._stream = stream
         self._stop = sampling.stop
         self._min_tokens = sampling.min_tokens
+        self._keep_space = sampling.keep_space
         self._tokens = 0
         self._decoded = ""
         self._given = 0
@@ -87,7 +98,7 @@ class OutputText:
         return self._give(len(self.text))
 
     def _append(self, text: str) -> None:
-        if not self._decoded and not self.space_dropped and text.startswith(" "):
+        if not (self._keep_space or self._decoded or self.space_dropped) and text.startswith(" "):
             self.space_dropped = True
             text = text[1:]
         self._decoded += text
