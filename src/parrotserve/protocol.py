@@ -353,9 +353,21 @@ class SessionView(Wire):
 
 
 class ModelView(Wire):
+    """A model, as OpenAI's clients read it and with what else there is to say."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    """Seconds since 1970."""
+    owned_by: Literal["parrot"] = "parrot"
     name: str
     default: bool
     context_length: int
+
+
+class ModelList(Wire):
+    object: Literal["list"] = "list"
+    data: tuple[ModelView, ...]
 
 
 class EngineView(Wire):

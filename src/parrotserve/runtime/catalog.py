@@ -1,8 +1,9 @@
 """The models that a service serves: found, with the form of their prompts, and how engines for them are made."""
 
 import re
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -14,7 +15,7 @@ from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.engine import NativeEngine
 from parrotserve.engines.native.settings import DEFAULT_PREFILL_CHUNK, BackendName, NativeSettings, usable_cores
 from parrotserve.ids import EngineId
-from parrotserve.models.chat import load_chat_template
+from parrotserve.models.chat import ChatTemplate, load_chat_template
 from parrotserve.models.config import load_config
 from parrotserve.models.files import ModelFiles
 from parrotserve.models.pull import Progress
@@ -36,6 +37,8 @@ class ServedModel:
     context_length: int
     renderer: Renderer
     make_engine: Callable[[EngineId], Engine]
+    created: int = field(default_factory=lambda: int(time.time()))
+    """When it was found, in seconds since 1970."""
 
     @property
     def slug(self) -> str:
@@ -60,9 +63,14 @@ def load_model(name: str, config: ServiceConfig, progress: Progress | None = Non
     )
 
 
-def fake_model(make_engine: Callable[[EngineId], Engine] = FakeEngine, *, name: str = FAKE_MODEL) -> ServedModel:
+def fake_model(
+    make_engine: Callable[[EngineId], Engine] = FakeEngine,
+    *,
+    name: str = FAKE_MODEL,
+    template: ChatTemplate | None = None,
+) -> ServedModel:
     """The model without weights, served by these engines."""
-    renderer = Renderer(cast("Tokenizer", FakeTokenizer()), None)
+    renderer = Renderer(cast("Tokenizer", FakeTokenizer()), template)
     return ServedModel(name=name, context_length=_FAKE_CONTEXT, renderer=renderer, make_engine=make_engine)
 
 

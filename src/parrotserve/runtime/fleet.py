@@ -77,8 +77,7 @@ class Fleet:
             if found is not None:
                 return found
             if not (self._config.on_demand or name in self._config.models):
-                served = ", ".join(self._models) or "none yet"
-                raise UnknownModel(f"This service does not serve {name!r}; it serves: {served}.", model=name)
+                raise self._unknown(name)
             found = await self._load_in_thread(name, progress)
             self._asked[name] = found = self._models.setdefault(found.name, found)
             if found.name not in self._driver.renderers:
@@ -113,11 +112,27 @@ class Fleet:
 
     def models(self) -> list[ModelView]:
         """The models that are served."""
-        default = self.find(None)
-        return [
-            ModelView(name=model.name, default=model is default, context_length=self._context_length(model))
-            for model in self._models.values()
-        ]
+        return [self._view(model) for model in self._models.values()]
+
+    def model_view(self, name: str) -> ModelView:
+        """A model that is served already. Raises `UnknownModel`."""
+        found = self.find(name)
+        if found is None:
+            raise self._unknown(name)
+        return self._view(found)
+
+    def _view(self, model: ServedModel) -> ModelView:
+        return ModelView(
+            id=model.name,
+            created=model.created,
+            name=model.name,
+            default=model is self.find(None),
+            context_length=self._context_length(model),
+        )
+
+    def _unknown(self, name: str) -> UnknownModel:
+        served = ", ".join(self._models) or "none yet"
+        return UnknownModel(f"This service does not serve {name!r}; it serves: {served}.", model=name)
 
     # --- Engines ---------------------------------------------------------------------------------------------
 

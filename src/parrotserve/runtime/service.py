@@ -255,6 +255,10 @@ class Service:
         """The models that requests may name."""
         return self._fleet.models()
 
+    def model_view(self, name: str) -> ModelView:
+        """A model that is served already, by any name that requests may use. Raises `UnknownModel`."""
+        return self._fleet.model_view(name)
+
     async def model(self, name: str | None) -> ServedModel:
         """A model that serves, by any name that requests may use, with the form of its prompts.
 

@@ -7,6 +7,7 @@ from parrotserve.runtime.service import Service
 from parrotserve.server import docs, errors
 from parrotserve.server.access import Authentication
 from parrotserve.server.middleware import BodyLimit, ProtocolVersion, Unexpected
+from parrotserve.server.openai import routes as openai
 from parrotserve.server.routes import calls, catalog, health, sessions, submit, variables
 
 
@@ -27,6 +28,6 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=service.config.max_body_bytes)
     app.add_middleware(Authentication, directory=service.directory)
     app.add_middleware(ProtocolVersion)
-    for module in (submit, sessions, variables, calls, catalog, health):
-        app.include_router(module.router)
+    for module in (submit, sessions, variables, calls, openai, catalog, health):
+        app.include_router(module.router, responses=errors.RESPONSES)
     return app

@@ -2,6 +2,7 @@
 
 import http
 import logging
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +16,11 @@ log = logging.getLogger(__name__)
 
 INVALID_REQUEST = "invalid_request"
 INTERNAL_ERROR = "internal_error"
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorAnswer, "description": "What is wrong with the request."},
+    "5XX": {"model": ErrorAnswer, "description": "What is wrong with the service."},
+}
+"""What every route may answer instead of what it is for."""
 _MOST_PROBLEMS = 5
 _LONGEST_PLACE = 200
 
@@ -54,7 +60,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _(_request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        return answer(422, ErrorBody(code=INVALID_REQUEST, message=_problems(error)))
+        return answer(422, invalid_request(error))
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
@@ -70,6 +76,13 @@ def _of_http(request: Request, error: HTTPException) -> ErrorBody:
         return ErrorBody(code=INVALID_REQUEST, message=f"The body cannot be read as JSON: {error.detail}.")
     code = http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     return ErrorBody(code=code, message=f"{request.method} {request.url.path}: {error.detail}.")
+
+
+def invalid_request(error: RequestValidationError) -> ErrorBody:
+    """What a client is told of a request that is not of the protocol; `param` is the first place that is wrong."""
+    first = error.errors()[0]["loc"]
+    inside = first[1:] if len(first) > 1 else first
+    return ErrorBody(code=INVALID_REQUEST, message=_problems(error), details={"param": _place(inside)})
 
 
 def _problems(error: RequestValidationError) -> str:

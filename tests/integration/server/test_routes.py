@@ -169,8 +169,8 @@ async def test_native_calls_are_answered_by_the_client(served: Client):
 
 async def test_what_is_served_can_be_looked_at(served: Client):
     client = await served()
-    (model,) = (await client.get("/v1/models")).json()
-    assert model == {"name": "fake", "default": True, "context_length": 8192}
+    (model,) = (await client.get("/v1/models")).json()["data"]
+    assert model.items() >= {"id": "fake", "name": "fake", "default": True, "context_length": 8192}.items()
     (engine,) = (await client.get("/v1/engines")).json()
     assert (engine["id"], engine["model"], engine["state"]) == ("fake-0", "fake", "up")
 

@@ -2,16 +2,22 @@
 
 from fastapi import APIRouter
 
-from parrotserve.protocol import EngineView, ModelView
+from parrotserve.protocol import EngineView, ModelList, ModelView
 from parrotserve.server.access import OperatorOnly, TheService
 
 router = APIRouter(prefix="/v1", tags=["models and engines"])
 
 
 @router.get("/models")
-async def models(service: TheService) -> list[ModelView]:
+async def models(service: TheService) -> ModelList:
     """The models that requests may name."""
-    return service.models()
+    return ModelList(data=tuple(service.models()))
+
+
+@router.get("/models/{model:path}")
+async def model(model: str, service: TheService) -> ModelView:
+    """One of them, by any name that requests may use."""
+    return service.model_view(model)
 
 
 @router.get("/engines", dependencies=[OperatorOnly])

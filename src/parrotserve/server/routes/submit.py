@@ -14,7 +14,12 @@ router = APIRouter(tags=["submit"])
 @router.post(
     "/v1/submit",
     response_model=Accepted,
-    responses={200: {"description": "`Accepted`; with `wait`, an event stream of it and what was waited for."}},
+    responses={
+        200: {
+            "description": "`Accepted`; with `wait`, an event stream of it and what was waited for.",
+            "content": {"text/event-stream": {}},
+        }
+    },
 )
 async def submit(body: Submit, service: TheService, tenant: TheTenant) -> Response | EventSourceResponse | Accepted:
     """Declare variables, requests and native calls, whole or not at all, and wait for variables.

@@ -1,0 +1,268 @@
+"""From bodies to calls: one batch of the protocol, and what of it the answer tells."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from parrotserve.criteria import Criteria
+from parrotserve.errors import DeclarationError
+from parrotserve.ids import RequestId, SessionId, TenantId, VariableId, new_id
+from parrotserve.models.tokenizer import Tokenizer
+from parrotserve.protocol import (
+    OutputSegment,
+    RequestSpec,
+    RoleSegment,
+    Submit,
+    TextSegment,
+    TokensSegment,
+    VariableSpec,
+    WaitSpec,
+    WireSegment,
+)
+from parrotserve.runtime.catalog import ServedModel
+from parrotserve.sampling import Sampling
+from parrotserve.segments import Role
+from parrotserve.server.openai.extension import Inputs, variable_id
+from parrotserve.server.openai.messages import segments_of
+from parrotserve.server.openai.tools import Tools, described, tools_of
+from parrotserve.server.openai.wire import ChatRequest, CompletionRequest, Generation, ResponseFormat
+
+REPEATABLE_SECONDS = 600.0
+"""How long the answer to a request with an Idempotency-Key can be had again after it was last read."""
+
+_SEEDS = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A model, as a request found it."""
+
+    model: ServedModel
+    context_length: int
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self.model.renderer.tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request's ids come from: fresh ones, or for an Idempotency-Key the same every time."""
+
+    base: str
+    session: SessionId
+    keeps_session: bool
+    repeatable: bool
+
+    @classmethod
+    def of(cls, body: Generation, *, tenant: TenantId, key: str | None) -> "Origin":
+        """The ids of a request."""
+        extension = body.extension
+        digest = hashlib.blake2b(f"{tenant}\0{key}".encode(), digest_size=16).hexdigest() if key else None
+        base = f"i-{digest}" if digest else new_id("c")
+        session = extension.session or (base if digest else new_id("s"))
+        return cls(base, SessionId(session), extension.keeps_session or digest is not None, digest is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What a request to the OpenAI-compatible API asks of the service."""
+
+    asked: Asked
+    origin: Origin
+    submit: Submit
+    variables: tuple[VariableId, ...]
+    """What the choices of the answer are, in their order."""
+    requests: tuple[RequestId, ...]
+    """What produces them; empty where that was declared before."""
+    choices: int = 1
+    """Of each prompt."""
+    wait: bool = True
+    output: str | None = None
+    """What the request called its output, or the output that it asks for."""
+    tools: Tools | None = None
+    prompts: tuple[str, ...] = ()
+    """What precedes each choice's text, where that is to be repeated."""
+
+
+def chat_call(body: ChatRequest, *, asked: Asked, origin: Origin) -> Call:
+    """The call of a chat request. Raises `DeclarationError`s that say which field they are about."""
+    if body.extension.get is not None:
+        return _asking(body, asked, origin)
+    template = asked.model.renderer.template
+    usable = tools_of(body, template)
+    inputs = Inputs(origin.session, origin.base, body.extension.inputs)
+    said = segments_of(body.messages, inputs, template)
+    inputs.check_used()
+    opening: tuple[WireSegment, ...] = (RoleSegment(role=Role.ASSISTANT, verbatim=True),)
+    if usable is not None and usable.opening:
+        opening += (TextSegment(text=usable.opening),)
+    sampling = _sampling(
+        body,
+        asked,
+        most=body.max_completion_tokens or body.max_tokens,
+        most_is="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
+        schema=usable.schema() if usable is not None and usable.must_call else _schema(body.response_format),
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    )
+    told = described(body) if usable is not None else ()
+    return _declaring(body, asked, origin, [(*said, *opening)], sampling, inputs, tools=usable, told=told)
+
+
+def completion_call(body: CompletionRequest, *, asked: Asked, origin: Origin) -> Call:
+    """The call of a completion request. Raises `DeclarationError`s that say which field they are about."""
+    if body.extension.get is not None:
+        return _asking(body, asked, origin)
+    inputs = Inputs(origin.session, origin.base, body.extension.inputs)
+    prompts = [_prompt(prompt, inputs) for prompt in body.prompts]
+    inputs.check_used()
+    if body.echo and inputs.given:
+        raise DeclarationError("echo cannot repeat inputs: their values are not known yet.", param="echo")
+    sampling = _sampling(body, asked, most=body.max_tokens or 16, logprobs=body.logprobs, keep_space=True)
+    echoed = tuple(_text(prompt, asked) for prompt in body.prompts for _ in range(body.choices)) if body.echo else ()
+    return _declaring(body, asked, origin, prompts, sampling, inputs, chat=False, echoed=echoed)
+
+
+def _prompt(prompt: str | list[int], inputs: Inputs) -> tuple[WireSegment, ...]:
+    return tuple(inputs.split(prompt)) if isinstance(prompt, str) else (TokensSegment(tokens=tuple(prompt)),)
+
+
+def _text(prompt: str | list[int], asked: Asked) -> str:
+    return prompt if isinstance(prompt, str) else asked.tokenizer.decode(prompt)
+
+
+def _declaring(
+    body: Generation,
+    asked: Asked,
+    origin: Origin,
+    prompts: Sequence[tuple[WireSegment, ...]],
+    sampling: Sampling,
+    inputs: Inputs,
+    *,
+    chat: bool = True,
+    tools: Tools | None = None,
+    told: tuple[dict[str, Any], ...] = (),
+    echoed: tuple[str, ...] = (),
+) -> Call:
+    name = body.extension.output
+    count = len(prompts) * body.choices
+    ids = [f"{origin.base}.{number}" for number in range(count)]
+    outputs = [variable_id(origin.session, name)] if name else ids
+    requests = tuple(
+        RequestSpec(
+            id=ids[number],
+            function=name or "",
+            model=body.model,
+            chat=chat,
+            segments=(*prompts[number // body.choices], OutputSegment(variable=outputs[number], sampling=each)),
+            tools=told,
+        )
+        for number, each in enumerate(_seeded(sampling, body.choices) * len(prompts))
+    )
+    variables = (*inputs.variables, *(VariableSpec(id=output, name=name) for output in outputs))
+    return Call(
+        asked=asked,
+        origin=origin,
+        submit=_submit(body, origin, outputs, variables, requests),
+        variables=tuple(map(VariableId, outputs)),
+        requests=tuple(map(RequestId, ids)),
+        choices=body.choices,
+        wait=body.extension.wait,
+        output=name,
+        tools=tools,
+        prompts=echoed,
+    )
+
+
+def _asking(body: Generation, asked: Asked, origin: Origin) -> Call:
+    """For an output that was declared before."""
+    variable = variable_id(origin.session, body.extension.get or "")
+    submit = _submit(body, origin, [variable], (), ())
+    return Call(
+        asked=asked,
+        origin=origin,
+        submit=submit,
+        variables=(VariableId(variable),),
+        requests=(),
+        output=body.extension.get,
+    )
+
+
+def _submit(
+    body: Generation,
+    origin: Origin,
+    outputs: Sequence[str],
+    variables: tuple[VariableSpec, ...],
+    requests: tuple[RequestSpec, ...],
+) -> Submit:
+    extension = body.extension
+    criteria = extension.criteria or (Criteria.TTFT if body.stream else Criteria.LATENCY)
+    waits = [WaitSpec(variable=output, criteria=criteria, stream=bool(body.stream)) for output in outputs]
+    asked_for = extension.wait or extension.criteria is not None
+    return Submit(
+        session=origin.session,
+        lease_seconds=REPEATABLE_SECONDS if origin.repeatable else extension.lease_seconds,
+        variables=variables,
+        requests=requests,
+        wait=tuple(waits) if asked_for else (),
+    )
+
+
+def _sampling(
+    body: Generation,
+    asked: Asked,
+    *,
+    most: int | None,
+    most_is: str = "max_tokens",
+    logprobs: int | None,
+    schema: dict[str, Any] | None = None,
+    keep_space: bool = False,
+) -> Sampling:
+    """OpenAI's defaults where nothing is said: a temperature of 1, and all the room that the context has."""
+    if most is not None and most > asked.context_length:
+        raise DeclarationError(
+            f"{most_is} is {most}, but prompt and answer together may have {asked.context_length} tokens with this "
+            "model.",
+            param=most_is,
+        )
+    stop = body.stop if body.stop is not None else ()
+    return Sampling(
+        max_tokens=most or asked.context_length,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        top_k=body.top_k or 0,
+        min_p=body.min_p or 0.0,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        seed=None if body.seed is None else body.seed % _SEEDS,
+        min_tokens=body.min_tokens or 0,
+        ignore_eos=bool(body.ignore_eos),
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        repetition_penalty=body.repetition_penalty or 1.0,
+        logit_bias={int(token): float(bias) for token, bias in (body.logit_bias or {}).items()},
+        logprobs=logprobs,
+        schema=schema,
+        keep_space=keep_space,
+    )
+
+
+def _seeded(sampling: Sampling, count: int) -> list[Sampling]:
+    """One for each choice of a prompt: a given seed is the first one's, so that the others differ reproducibly."""
+    if sampling.seed is None:
+        return [sampling] * count
+    return [replace(sampling, seed=(sampling.seed + number) % _SEEDS) for number in range(count)]
+
+
+def _schema(form: ResponseFormat | None) -> dict[str, Any] | None:
+    if form is None or form.type == "text":
+        return None
+    if form.type == "json_object":
+        return {"type": "object"}
+    if form.json_schema is None or form.json_schema.schema_ is None:
+        raise DeclarationError(
+            "A response_format of type json_schema has a json_schema with a schema.",
+            param="response_format.json_schema",
+        )
+    return form.json_schema.schema_

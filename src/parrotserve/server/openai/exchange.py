@@ -1,0 +1,165 @@
+"""Carrying out a call: declared with the service, waited for, and its session ended where it is the call's own."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from fastapi import Request
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from parrotserve.errors import Cancelled, InvalidGraph, ParrotError, RequestFailed, RequestRefused
+from parrotserve.ids import TenantId
+from parrotserve.protocol import Accepted, Delta, ErrorBody, Failure, Value
+from parrotserve.runtime.service import Service
+from parrotserve.sampling import Usage
+from parrotserve.server.errors import internal_error
+from parrotserve.server.openai.answers import Answer, as_json
+from parrotserve.server.openai.calls import Call
+from parrotserve.server.openai.errors import in_openais_words
+from parrotserve.server.openai.writing import Writer
+from parrotserve.server.streams import PING_SECONDS, while_connected
+
+_DONE = "[DONE]"
+_END = object()
+
+Events = AsyncGenerator[Accepted | Delta | Value | Failure, None]
+
+
+async def answer_whole(request: Request, service: Service, writer: Writer, tenant: TenantId) -> Answer:
+    """The answer in one piece. If the client leaves, the call ends with its session."""
+    return await while_connected(request, _whole(service, writer, tenant))
+
+
+async def answer_stream(request: Request, service: Service, writer: Writer, tenant: TenantId) -> EventSourceResponse:
+    """The answer as a stream of chunks.
+
+    What fails before the first of them is raised, so that it has a status of its own; but a client that waits for long
+    gets its headers, and then comments that show that the service is there.
+    """
+    chunks = _streamed(service, writer, tenant)
+    first = asyncio.ensure_future(_next(chunks))
+    try:
+        await while_connected(request, _settled(first))
+    except BaseException:
+        await _drop(first, chunks)
+        raise
+    return EventSourceResponse(_sent(first, chunks), ping=PING_SECONDS, sep="\n")
+
+
+async def _whole(service: Service, writer: Writer, tenant: TenantId) -> Answer:
+    call = writer.call
+    if not call.wait:
+        await _declare(service, call, tenant)
+        return writer.whole((), ())
+    values: dict[str, Value] = {}
+    async with _running(service, call, tenant) as events:
+        async for event in events:
+            if isinstance(event, Failure):
+                raise event.error.to_error()
+            if isinstance(event, Value):
+                values[event.variable] = event
+        used = await _used(service, call, tenant)
+    return writer.whole([values[variable] for variable in call.variables], used)
+
+
+async def _streamed(service: Service, writer: Writer, tenant: TenantId) -> AsyncGenerator[Answer, None]:
+    call = writer.call
+    choices = {variable: index for index, variable in enumerate(call.variables)}
+    begun: set[int] = set()
+    async with _running(service, call, tenant) as events:
+        async for event in events:
+            if isinstance(event, Accepted):
+                continue
+            if isinstance(event, Failure):
+                raise event.error.to_error()
+            choice = choices[event.variable]
+            pieces = [] if choice in begun else writer.begin(choice)
+            begun.add(choice)
+            pieces += writer.grow(choice, event) if isinstance(event, Delta) else writer.finish(choice, event)
+            for piece in pieces:
+                yield piece
+        for piece in writer.total(await _used(service, call, tenant)):
+            yield piece
+
+
+@asynccontextmanager
+async def _running(service: Service, call: Call, tenant: TenantId) -> AsyncGenerator[Events]:
+    """The call's events. A session that is the call's own ends with it, and so does one that others could join if the
+    call has failed: then they may try anew."""
+    origin, failed = call.origin, False
+    try:
+        async with aclosing(await _declare(service, call, tenant)) as events:
+            yield events
+    except (RequestFailed, Cancelled):
+        failed = True
+        raise
+    finally:
+        if not origin.keeps_session or (failed and origin.session == origin.base):
+            with contextlib.suppress(RequestRefused):
+                service.end_session(origin.session, tenant=tenant)
+
+
+async def _declare(service: Service, call: Call, tenant: TenantId) -> Events:
+    try:
+        _, events = await service.declare(call.submit, tenant=tenant)
+    except InvalidGraph as refused:
+        if call.origin.repeatable and refused.details.get("id", "").startswith(call.origin.base):
+            raise InvalidGraph(
+                "This Idempotency-Key came with another request before; use a fresh one for each.",
+                param="Idempotency-Key",
+            ) from refused
+        raise
+    return events
+
+
+async def _used(service: Service, call: Call, tenant: TenantId) -> list[Usage]:
+    """What the call's requests used; of an output that was declared before, what that request used."""
+    requests = call.requests
+    if not requests:
+        view = service.session_view(call.origin.session, tenant=tenant)
+        requests = tuple(each.id for each in view.requests if set(each.outputs) & set(call.variables))
+    return [await service.usage(call.origin.session, request, tenant=tenant) for request in requests]
+
+
+# --- Streams ------------------------------------------------------------------------------------------------
+
+
+async def _next(chunks: AsyncGenerator[Answer, None]) -> Answer | object:
+    return await anext(chunks, _END)
+
+
+async def _settled(first: "asyncio.Future[Answer | object]") -> None:
+    """Until the first chunk is there, or a while has passed. Raises what comes instead of it."""
+    await asyncio.wait({first}, timeout=PING_SECONDS)
+    if first.done():
+        first.result()
+
+
+async def _drop(first: "asyncio.Future[Answer | object]", chunks: AsyncGenerator[Answer, None]) -> None:
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await chunks.aclose()
+
+
+def _event(chunk: dict[str, Any]) -> ServerSentEvent:
+    return ServerSentEvent(json.dumps(chunk, ensure_ascii=False, separators=(",", ":")), sep="\n")
+
+
+async def _sent(
+    first: "asyncio.Future[Answer | object]", chunks: AsyncGenerator[Answer, None]
+) -> AsyncIterator[ServerSentEvent]:
+    try:
+        chunk = await first
+        while isinstance(chunk, Answer):
+            yield _event(as_json(chunk))
+            chunk = await _next(chunks)
+        yield ServerSentEvent(_DONE, sep="\n")
+    except ParrotError as error:
+        yield _event(as_json(in_openais_words(ErrorBody.of(error), status=error.status)))
+    except Exception as error:
+        yield _event(as_json(in_openais_words(internal_error(error), status=500)))
+    finally:
+        await _drop(first, chunks)

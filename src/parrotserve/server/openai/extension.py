@@ -1,0 +1,143 @@
+"""The `parrot` object: what a request to the OpenAI-compatible API may say of the program that it is a part of."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from parrotserve.criteria import Criteria
+from parrotserve.errors import DeclarationError
+from parrotserve.protocol import (
+    DEFAULT_LEASE_SECONDS,
+    Identifier,
+    InputSegment,
+    TextSegment,
+    VariableSpec,
+    Wire,
+    WireTransform,
+)
+from parrotserve.transforms import parse_transform
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,31}$")]
+
+_LONGEST_ID = 64
+_QUOTED = r'"(?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)*'"
+_PLACEHOLDER = re.compile(
+    rf"\{{\{{\s*input\s*:\s*([A-Za-z_][A-Za-z0-9_-]*)\s*((?:\|(?:{_QUOTED}|[^\"'|}}\n])*)*)\}}\}}"
+)
+_TRANSFORM = re.compile(rf"(?:{_QUOTED}|[^\"'|])+")
+
+
+class ById(Wire):
+    """A variable by its id, as `/v1/submit` has it."""
+
+    variable: Identifier
+
+
+class ByValue(Wire):
+    """A text."""
+
+    value: str
+
+
+class ParrotObject(Wire):
+    """How a request takes part in a program of several: all of it is optional."""
+
+    session: Identifier | None = None
+    """The session that it belongs to, created if absent. Without one, the request is a session of its own."""
+    inputs: Mapping[Name, Name | ById | ByValue] = Field(default_factory=dict)
+    """What stands for `{{input:name}}` in messages and prompts: the name that an earlier request of the session gave
+    its output, another variable by its id, or a text."""
+    output: Name | None = None
+    """The name of what this request produces, for later requests of the session."""
+    get: Name | None = None
+    """Ask for an output that was named before, instead of declaring a request."""
+    criteria: Criteria | None = None
+    """What the answer is awaited for."""
+    wait: bool = True
+    """False: answer at once, with ids and without choices, while the request runs or waits for its inputs."""
+    lease_seconds: Annotated[float, Field(gt=0, le=86_400)] = DEFAULT_LEASE_SECONDS
+    """How long the session lives without contact."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.get is not None:
+            if self.session is None:
+                raise ValueError("to get an output, name its session")
+            if self.output is not None or self.inputs or not self.wait:
+                raise ValueError("get asks for an output; inputs, output and wait are for declaring one")
+        return self
+
+    @property
+    def keeps_session(self) -> bool:
+        """Whether its session outlives the answer."""
+        return self.session is not None or self.output is not None or not self.wait
+
+
+def variable_id(session: str, name: str) -> str:
+    """The id of the variable that goes by a name in a session. Raises `DeclarationError` where it gets too long."""
+    identity = f"{session}:{name}"
+    if len(identity) > _LONGEST_ID:
+        raise DeclarationError(
+            f"The session and the name {name!r} are {len(identity)} characters together, and may be {_LONGEST_ID - 1}: "
+            "choose shorter ones.",
+            param="parrot",
+        )
+    return identity
+
+
+@dataclass(slots=True)
+class Inputs:
+    """The inputs of one request, and which of them its texts have used."""
+
+    session: str
+    base: str
+    """What ids of texts given as inputs begin with."""
+    given: Mapping[str, str | ById | ByValue]
+    variables: list[VariableSpec] = field(default_factory=list[VariableSpec])
+    """What is to be declared for them."""
+    _used: dict[str, str] = field(default_factory=dict[str, str])
+
+    def split(self, text: str) -> Iterator[TextSegment | InputSegment]:
+        """A text at its placeholders. Those of names that are no inputs are text like any other."""
+        at = 0
+        for match in _PLACEHOLDER.finditer(text) if self.given else ():
+            name, transforms = match.groups()
+            if name not in self.given:
+                continue
+            if match.start() > at:
+                yield TextSegment(text=text[at : match.start()])
+            yield InputSegment(variable=self._variable(name), transforms=tuple(_transforms(transforms)))
+            at = match.end()
+        if at < len(text) or not text:
+            yield TextSegment(text=text[at:])
+
+    def check_used(self) -> None:
+        """Raises `DeclarationError` for an input that no text has: most likely one of the two is misspelt."""
+        for name in self.given:
+            if name not in self._used:
+                raise DeclarationError(
+                    f"The input {name!r} stands nowhere: write {{{{input:{name}}}}} in a message or prompt.",
+                    param=f"parrot.inputs.{name}",
+                )
+
+    def _variable(self, name: str) -> str:
+        if name not in self._used:
+            given = self.given[name]
+            match given:
+                case str():
+                    self._used[name] = variable_id(self.session, given)
+                case ById():
+                    self._used[name] = given.variable
+                case ByValue():
+                    self._used[name] = f"{self.base}.{len(self._used)}.in"
+                    self.variables.append(VariableSpec(id=self._used[name], name=name, value=given.value))
+        return self._used[name]
+
+
+def _transforms(source: str) -> Iterator[WireTransform]:
+    for written in _TRANSFORM.findall(source):
+        transform = parse_transform(written)
+        yield WireTransform(name=transform.name, args=transform.args)

@@ -1,0 +1,79 @@
+"""Messages of a conversation as segments: a boundary at every message, as programs have them at role markers."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from parrotserve.errors import DeclarationError
+from parrotserve.models.chat_template import ChatTemplate
+from parrotserve.protocol import RoleSegment, TextSegment, WireSegment
+from parrotserve.segments import Role
+from parrotserve.server.openai.extension import Inputs
+from parrotserve.server.openai.wire import CalledTool, ChatMessage, ContentPart
+
+_ROLES = {
+    "system": Role.SYSTEM,
+    "developer": Role.SYSTEM,
+    "user": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "tool": Role.TOOL,
+}
+
+
+def segments_of(
+    messages: Sequence[ChatMessage], inputs: Inputs, template: ChatTemplate | None
+) -> tuple[WireSegment, ...]:
+    """The conversation, up to where the model answers. Raises `DeclarationError`, with the place in `param`."""
+    return tuple(
+        segment
+        for number, message in enumerate(messages)
+        for segment in _message(message, f"messages.{number}", inputs, template)
+    )
+
+
+def _message(message: ChatMessage, place: str, inputs: Inputs, template: ChatTemplate | None) -> Iterator[WireSegment]:
+    calls = message.tool_calls or []
+    if (calls or message.role == "tool") and not (template is not None and template.takes_tools):
+        raise DeclarationError("The model's chat template has no tools, and so no messages about them.", param=place)
+    if calls and message.role != "assistant":
+        raise DeclarationError("Only an assistant's message has tool_calls.", param=f"{place}.tool_calls")
+    yield RoleSegment(
+        role=_ROLES[message.role],
+        verbatim=True,
+        name=message.name,
+        tool_calls=tuple(_call(call, f"{place}.tool_calls") for call in calls),
+        tool_call_id=message.tool_call_id,
+    )
+    if message.content is None:
+        if not calls:
+            raise DeclarationError(f"The {message.role}'s message has no content.", param=f"{place}.content")
+    elif isinstance(message.content, str):
+        yield from inputs.split(message.content)
+    else:
+        yield from _parts(message.content, f"{place}.content", inputs)
+
+
+def _parts(parts: Sequence[ContentPart], place: str, inputs: Inputs) -> Iterator[WireSegment]:
+    for number, part in enumerate(parts):
+        text = {"text": part.text, "refusal": part.refusal}.get(part.type)
+        if text is None:
+            raise DeclarationError(
+                f"This service reads parts of type 'text' with a text; this one is of type {part.type[:40]!r}.",
+                param=f"{place}.{number}",
+            )
+        if number:
+            yield TextSegment(text="\n")
+        yield from inputs.split(text)
+
+
+def _call(call: CalledTool, place: str) -> dict[str, Any]:
+    """As chat templates read it: the arguments as an object."""
+    try:
+        arguments = json.loads(call.function.arguments or "{}")
+    except (ValueError, RecursionError) as error:
+        raise DeclarationError(
+            f"The arguments of a call to {call.function.name!r} are no JSON.", param=place
+        ) from error
+    if not isinstance(arguments, dict):
+        raise DeclarationError(f"The arguments of a call to {call.function.name!r} are no JSON object.", param=place)
+    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}

@@ -1,0 +1,74 @@
+"""The routes that OpenAI's clients know."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from sse_starlette import EventSourceResponse
+from starlette.responses import JSONResponse, Response
+
+from parrotserve.ids import TenantId
+from parrotserve.runtime.service import Service
+from parrotserve.server.access import TheService, TheTenant
+from parrotserve.server.openai.answers import ChatCompletion, Completion, OpenAIError, as_json
+from parrotserve.server.openai.calls import Asked, Origin, chat_call, completion_call
+from parrotserve.server.openai.errors import OpenAIRoute
+from parrotserve.server.openai.exchange import answer_stream, answer_whole
+from parrotserve.server.openai.wire import ChatRequest, CompletionRequest, Generation
+from parrotserve.server.openai.writing import ChatWriter, CompletionWriter, Writer
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        max_length=255,
+        description="A request that comes again with the same key joins the first one instead of running anew, and a "
+        "client that leaves cancels nothing.",
+    ),
+]
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The answer; with `stream`, chunks of it as server-sent events, then `[DONE]`.",
+          "content": {"text/event-stream": {}}},
+    "4XX": {"model": OpenAIError, "description": "What is wrong with the request."},
+    "5XX": {"model": OpenAIError, "description": "What is wrong with the service."},
+}  # fmt: skip
+
+router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"], route_class=OpenAIRoute)
+
+
+@router.post("/chat/completions", response_model=ChatCompletion, responses=_RESPONSES)
+async def chat(
+    request: Request, body: ChatRequest, service: TheService, tenant: TheTenant, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Answer a conversation, as OpenAI's API does; with a `parrot` object, as a part of a program."""
+    asked = await _asked(service, body)
+    origin = Origin.of(body, tenant=tenant, key=idempotency_key)
+    writer = ChatWriter(chat_call(body, asked=asked, origin=origin), body)
+    return await _answer(request, service, body, writer, tenant)
+
+
+@router.post("/completions", response_model=Completion, responses=_RESPONSES)
+async def complete(
+    request: Request,
+    body: CompletionRequest,
+    service: TheService,
+    tenant: TheTenant,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Write on from a prompt, as OpenAI's API does; with a `parrot` object, as a part of a program."""
+    asked = await _asked(service, body)
+    origin = Origin.of(body, tenant=tenant, key=idempotency_key)
+    writer = CompletionWriter(completion_call(body, asked=asked, origin=origin), body)
+    return await _answer(request, service, body, writer, tenant)
+
+
+async def _asked(service: Service, body: Generation) -> Asked:
+    model = await service.model(body.model)
+    return Asked(model, service.model_view(model.name).context_length)
+
+
+async def _answer(
+    request: Request, service: Service, body: Generation, writer: Writer, tenant: TenantId
+) -> JSONResponse | EventSourceResponse:
+    if body.stream:
+        return await answer_stream(request, service, writer, tenant)
+    return JSONResponse(as_json(await answer_whole(request, service, writer, tenant)))

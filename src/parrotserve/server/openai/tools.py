@@ -1,0 +1,158 @@
+"""Tools: how models write calls of functions, what makes them write one, and reading what they wrote.
+
+A chat template tells the model of its tools, and how it is to call them; models differ in that. Two ways cover the
+families that are served: calls between `<tool_call>` tags (Qwen, Hermes and their kin), and answers that are nothing
+but calls as JSON (Llama, Mistral), whose marks are control tokens and so not part of the text.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parrotserve.errors import DeclarationError, InvalidSchema
+from parrotserve.models.chat_template import ChatTemplate
+from parrotserve.server.openai.wire import ChatRequest, ChosenTool, FunctionSpec
+
+_OPEN = "<tool_call>"
+_TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+_MISTRAL = "[TOOL_CALLS]"
+_DEFINITIONS = "#/$defs/"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model wrote; `arguments` is JSON."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The tools of one request, and how its model calls them."""
+
+    functions: tuple[FunctionSpec, ...]
+    tagged: bool
+    arguments_key: str
+    must_call: bool
+    """Whether the answer has to be a call of one of the functions."""
+
+    @property
+    def opening(self) -> str:
+        """How the answer begins, where it must be a call."""
+        return f"{_OPEN}\n" if self.must_call and self.tagged else ""
+
+    def schema(self) -> dict[str, Any] | None:
+        """What a call that must be is like, after `opening`."""
+        if not self.must_call:
+            return None
+        definitions: dict[str, Any] = {}
+        try:
+            calls = [self._schema_of(function, definitions) for function in self.functions]
+        except RecursionError as error:
+            raise InvalidSchema("The parameters of a tool are nested too deeply.", param="tools") from error
+        schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
+        return schema | ({"$defs": definitions} if definitions else {})
+
+    def read(self, text: str) -> tuple[str | None, list[ToolCall]]:
+        """An answer as its text, if it has any, and its calls. What only looks like calls is text."""
+        if self.must_call or not self.tagged:
+            calls = self._calls(text.strip().removeprefix(_MISTRAL))
+            return (None, calls) if calls else (text, [])
+        written = [self._calls(match[1]) for match in _TAGGED.finditer(text)]
+        if not written or not all(written):
+            return text, []
+        return _TAGGED.sub("", text).rstrip() or None, [call for calls in written for call in calls]
+
+    def shown_at_once(self, text: str) -> int:
+        """How much of a beginning answer is text for certain."""
+        if self.must_call:
+            return 0
+        if not self.tagged:
+            begun = text.lstrip()
+            return 0 if not begun or begun[0] in "{[" else len(text)
+        start = text.find(_OPEN)
+        if start >= 0:
+            return len(text[:start].rstrip())
+        held = next((n for n in range(min(len(_OPEN) - 1, len(text)), 0, -1) if _OPEN.startswith(text[-n:])), 0)
+        return len(text[: len(text) - held].rstrip())
+
+    def _calls(self, written: str) -> list[ToolCall]:
+        try:
+            found = json.loads(written)
+        except (ValueError, RecursionError):
+            return []
+        calls = [self._call(item) for item in (found if isinstance(found, list) else [found])]
+        return [call for call in calls if call is not None] if all(calls) else []
+
+    def _call(self, found: Any) -> ToolCall | None:
+        if not isinstance(found, Mapping) or found.get("name") not in {each.name for each in self.functions}:
+            return None
+        arguments = found.get("arguments", found.get("parameters", {}))
+        if isinstance(arguments, str):
+            return ToolCall(found["name"], arguments)
+        return ToolCall(found["name"], json.dumps(arguments, ensure_ascii=False))
+
+    def _schema_of(self, function: FunctionSpec, definitions: dict[str, Any]) -> dict[str, Any]:
+        parameters = dict(function.parameters or {"type": "object"})
+        own = parameters.pop("$defs", None)
+        for name, definition in own.items() if isinstance(own, Mapping) else ():
+            definitions[f"{function.name}.{name}"] = _moved(definition, function.name)
+        return {
+            "type": "object",
+            "properties": {"name": {"const": function.name}, self.arguments_key: _moved(parameters, function.name)},
+            "required": ["name", self.arguments_key],
+            "additionalProperties": False,
+        }
+
+
+def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
+    """The tools that the answer may use; None for none. Raises `DeclarationError` where the model knows no tools."""
+    if not body.tools or body.tool_choice == "none":
+        return None
+    if template is None or not template.takes_tools:
+        raise DeclarationError(
+            "The model's chat template has no tools: ask without them, or for JSON by response_format, or use a model "
+            "that has tools.",
+            param="tools",
+        )
+    functions = tuple(tool.function for tool in body.tools)
+    if isinstance(body.tool_choice, ChosenTool):
+        functions = tuple(_chosen(functions, body.tool_choice.function.name))
+    return Tools(
+        functions=functions,
+        tagged=_OPEN in template.source,
+        arguments_key="parameters" if '"parameters": dictionary' in template.source else "arguments",
+        must_call=body.tool_choice == "required" or isinstance(body.tool_choice, ChosenTool),
+    )
+
+
+def described(body: ChatRequest) -> tuple[dict[str, Any], ...]:
+    """All tools of a request, as chat templates read them."""
+    return tuple(
+        {"type": tool.type, "function": {name: value for name, value in tool.function if value is not None}}
+        for tool in body.tools or ()
+    )
+
+
+def _chosen(functions: Sequence[FunctionSpec], name: str) -> Iterator[FunctionSpec]:
+    chosen = [function for function in functions if function.name == name]
+    if not chosen:
+        known = ", ".join(function.name for function in functions)
+        raise DeclarationError(f"tool_choice names {name!r}, which is none of the tools: {known}.", param="tool_choice")
+    yield chosen[0]
+
+
+def _moved(schema: Any, owner: str) -> Any:
+    """A part of a function's schema, with its references led to where the definitions are now."""
+    if isinstance(schema, Mapping):
+        moved = {key: _moved(value, owner) for key, value in schema.items()}
+        target = moved.get("$ref")
+        if isinstance(target, str) and target.startswith(_DEFINITIONS):
+            moved["$ref"] = f"{_DEFINITIONS}{owner}.{target.removeprefix(_DEFINITIONS)}"
+        return moved
+    if isinstance(schema, list):
+        return [_moved(item, owner) for item in schema]
+    return schema

@@ -1,0 +1,252 @@
+"""Bodies of requests to the OpenAI-compatible API.
+
+Types are strict, as OpenAI's are. Fields that are not known here are ignored, because clients send such that only
+concern OpenAI's own service (`store`, `metadata`, `service_tier`, ...); what would change the answer and cannot be
+honoured is refused, not ignored.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from parrotserve.server.openai.extension import ParrotObject
+
+MOST_CHOICES = 128
+"""Of one prompt."""
+MOST_TEXTS = 1024
+"""Of one request: choices of all its prompts."""
+
+Token = Annotated[int, Field(ge=0, lt=2**31)]
+TokenKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+
+
+class Body(BaseModel):
+    """Base: frozen, strict, and open to fields of later versions."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class StreamOptions(Body):
+    """What a stream has besides text."""
+
+    include_usage: bool | None = None
+
+
+class Generation(Body):
+    """What both kinds of request have in common."""
+
+    refused: ClassVar[dict[str, str]] = {}
+    """Fields that only their neutral values may have, and what to do instead."""
+
+    model: str | None = None
+    """A name of `/v1/models`; none is the service's default."""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    stop: str | list[str] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[TokenKey, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    user: str | None = None
+    """For OpenAI's own service; not used."""
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    """This and the following four are not OpenAI's, but those of other servers that speak its API."""
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    ignore_eos: bool | None = None
+    parrot: ParrotObject | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_refused(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for name, why in cls.refused.items():
+                if data.get(name) not in (None, [], {}, False, "", "none"):
+                    raise ValueError(f"{name} is not supported: {why}")
+        return data
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is for streams only: set stream=true")
+        if self.parrot is not None and self.parrot.output is not None and (self.n or 1) > 1:
+            raise ValueError("a named output is one text, so n must be 1")
+        if self.parrot is not None and not self.parrot.wait and self.stream:
+            raise ValueError("there is nothing to stream where parrot.wait is false")
+        return self
+
+    @property
+    def choices(self) -> int:
+        """How many answers to each prompt."""
+        return self.n or 1
+
+    @property
+    def extension(self) -> ParrotObject:
+        """The `parrot` object, or what its absence means."""
+        return self.parrot or ParrotObject()
+
+
+# --- Chat ---------------------------------------------------------------------------------------------------
+
+
+class ContentPart(Body):
+    """A part of a message; of all kinds, text is read."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class CalledFunction(Body):
+    """What an assistant's message says of a call that it made; `arguments` is JSON."""
+
+    name: str
+    arguments: str
+
+
+class CalledTool(Body):
+    """A call in an assistant's message."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(Body):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[CalledTool] | None = None
+    tool_call_id: str | None = None
+
+
+class FunctionSpec(Body):
+    """A function that the model may call."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class ToolSpec(Body):
+    """A tool that the model may call; of all kinds, functions are served."""
+
+    type: Literal["function"]
+    function: FunctionSpec
+
+
+class ChosenFunction(Body):
+    """The function of a `ChosenTool`."""
+
+    name: str
+
+
+class ChosenTool(Body):
+    """The tool that the model has to call."""
+
+    type: Literal["function"]
+    function: ChosenFunction
+
+
+class JsonSchema(Body):
+    """The schema of a `json_schema` response format."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Body):
+    """What form the answer has."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class ChatRequest(Generation):
+    """Body of POST /v1/chat/completions."""
+
+    refused = {
+        "functions": "use tools",
+        "function_call": "use tool_choice",
+        "audio": "this service writes text only",
+        "web_search_options": "this service does not search the web",
+    }
+
+    messages: list[ChatMessage]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[ToolSpec], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
+    modalities: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _is_a_conversation(self) -> Self:
+        if not self.messages and self.extension.get is None:
+            raise ValueError("messages is empty; a conversation has at least one")
+        if self.messages and self.extension.get is not None:
+            raise ValueError("parrot.get asks for an output that was declared before; leave messages empty")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs=true")
+        if set(self.modalities or ()) - {"text"}:
+            raise ValueError("modalities may be text only")
+        if self.tool_choice not in (None, "none", "auto") and not self.tools:
+            raise ValueError("tool_choice needs tools")
+        return self
+
+
+# --- Completions --------------------------------------------------------------------------------------------
+
+
+class CompletionRequest(Generation):
+    """Body of POST /v1/completions."""
+
+    refused = {
+        "suffix": "models here write on from a prompt, and cannot fill in",
+        "use_beam_search": "use n, and a temperature above 0",
+    }
+
+    prompt: str | list[str] | list[Token] | list[list[Token]] | None = None
+    """Texts, or tokens of the model as they are."""
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    echo: bool | None = None
+    best_of: int | None = None
+
+    @model_validator(mode="after")
+    def _can_be_completed(self) -> Self:
+        if self.prompt is None and self.extension.get is None:
+            raise ValueError("prompt is missing")
+        if self.prompt is not None and self.extension.get is not None:
+            raise ValueError("parrot.get asks for an output that was declared before; leave prompt out")
+        if self.best_of is not None and self.best_of != self.choices:
+            raise ValueError("best_of must equal n: this service gives every text that it writes")
+        if self.echo and self.logprobs is not None:
+            raise ValueError("echo with logprobs is not supported: there are none of a prompt's tokens")
+        if not self.prompts and self.extension.get is None:
+            raise ValueError("prompt is an empty list")
+        if len(self.prompts) * self.choices > MOST_TEXTS:
+            raise ValueError(f"n times the number of prompts is above {MOST_TEXTS}")
+        if len(self.prompts) > 1 and self.extension.output is not None:
+            raise ValueError("a named output is one text, so prompt must be one")
+        return self
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts one by one."""
+        prompt = self.prompt
+        if prompt is None:
+            return []
+        if isinstance(prompt, str):
+            return [prompt]
+        tokens = [item for item in prompt if isinstance(item, int)]
+        return [tokens] if tokens else [item for item in prompt if not isinstance(item, int)]

@@ -1,0 +1,223 @@
+"""How finished choices, and pieces of unfinished ones, are written: one writer for each of the two APIs."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from parrotserve.protocol import Delta, Value
+from parrotserve.sampling import FinishReason, Usage
+from parrotserve.server.openai.answers import (
+    Answer,
+    AssistantMessage,
+    CallAnswer,
+    ChatChoice,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatDelta,
+    ChatLogprobs,
+    Completion,
+    CompletionChoice,
+    CompletionLogprobs,
+    ParrotAnswer,
+    ToolCallAnswer,
+    UsageAnswer,
+)
+from parrotserve.server.openai.calls import Call
+from parrotserve.server.openai.logprobs import chat_logprobs, completion_logprobs
+from parrotserve.server.openai.tools import ToolCall
+from parrotserve.server.openai.wire import ChatRequest, CompletionRequest
+
+
+class Writer(ABC):
+    """Writes the answer to one call."""
+
+    def __init__(self, call: Call, *, prefix: str, include_usage: bool, tell_parrot: bool) -> None:
+        self.call = call
+        self._include_usage = include_usage
+        # All answers to a request have one name, whichever of its streams they come from.
+        self._head: dict[str, Any] = {
+            "id": f"{prefix}-{call.origin.base}",
+            "created": int(time.time()),
+            "model": call.asked.model.name,
+        }
+        if tell_parrot:
+            self._head["parrot"] = ParrotAnswer(
+                session=call.origin.session,
+                request=next(iter(call.requests), None),
+                output=call.output,
+                variable=call.variables[0],
+            )
+
+    def usage(self, used: Sequence[Usage]) -> UsageAnswer:
+        """What the call used."""
+        return UsageAnswer.of(list(used), choices=self.call.choices)
+
+    @abstractmethod
+    def whole(self, values: Sequence[Value], used: Sequence[Usage]) -> Answer:
+        """The answer in one piece; without choices, where it is not waited for."""
+
+    @abstractmethod
+    def begin(self, choice: int) -> list[Answer]:
+        """What comes first of a choice that is streamed."""
+
+    @abstractmethod
+    def grow(self, choice: int, delta: Delta) -> list[Answer]:
+        """A streamed choice got longer."""
+
+    @abstractmethod
+    def finish(self, choice: int, value: Value) -> list[Answer]:
+        """A streamed choice is complete."""
+
+    @abstractmethod
+    def total(self, used: Sequence[Usage]) -> list[Answer]:
+        """What comes last of a stream."""
+
+    def _chunk(self, *, usage: UsageAnswer | None = None) -> dict[str, Any]:
+        """The frame of a chunk; where usage is asked for, chunks without it say so."""
+        return self._head | ({"usage": usage} if self._include_usage else {})
+
+
+class ChatWriter(Writer):
+    """Writes answers of `/v1/chat/completions`."""
+
+    def __init__(self, call: Call, body: ChatRequest) -> None:
+        super().__init__(call, prefix="chatcmpl", include_usage=_wants_usage(body), tell_parrot=body.parrot is not None)
+        self._logprobs = bool(body.logprobs)
+        self._texts = [""] * len(call.variables)
+        self._shown = [0] * len(call.variables)
+
+    def whole(self, values: Sequence[Value], used: Sequence[Usage]) -> ChatCompletion:
+        """The whole conversation's next messages."""
+        choices = [self._choice(index, value) for index, value in enumerate(values)]
+        return ChatCompletion(**self._head, object="chat.completion", choices=choices, usage=self.usage(used))
+
+    def begin(self, choice: int) -> list[Answer]:
+        """Who speaks."""
+        return [self._piece(choice, ChatDelta(role="assistant", content=""))]
+
+    def grow(self, choice: int, delta: Delta) -> list[Answer]:
+        """More of the message, as far as it cannot turn out to be a call of a tool."""
+        self._texts[choice] += delta.text
+        text, tools = self._texts[choice], self.call.tools
+        certain = len(text) if tools is None else max(tools.shown_at_once(text), self._shown[choice])
+        new = text[self._shown[choice] : certain]
+        self._shown[choice] = certain
+        logprobs = self._logprobs_of(delta)
+        return [self._piece(choice, ChatDelta(content=new), logprobs=logprobs)] if new or logprobs else []
+
+    def finish(self, choice: int, value: Value) -> list[Answer]:
+        """What was held back, calls of tools, and why it ended."""
+        content, calls = self._read(value)
+        pieces: list[Answer] = []
+        rest = (content or "")[self._shown[choice] :]
+        if rest:
+            pieces.append(self._piece(choice, ChatDelta(content=rest)))
+        if calls:
+            told = self._calls(choice, calls, numbered=True)
+            pieces.append(self._piece(choice, ChatDelta(tool_calls=told)))
+        pieces.append(self._piece(choice, ChatDelta(), reason=_reason(value, calls)))
+        return pieces
+
+    def total(self, used: Sequence[Usage]) -> list[Answer]:
+        """What the call used, if that was asked for."""
+        if not self._include_usage:
+            return []
+        frame = self._chunk(usage=self.usage(used))
+        return [ChatCompletionChunk(**frame, object="chat.completion.chunk", choices=[])]
+
+    def _choice(self, index: int, value: Value) -> ChatChoice:
+        content, calls = self._read(value)
+        fields: dict[str, Any] = {"tool_calls": self._calls(index, calls)} if calls else {}
+        message = AssistantMessage(role="assistant", content=content, refusal=None, **fields)
+        logprobs = self._logprobs_of(value)
+        return ChatChoice(index=index, message=message, logprobs=logprobs, finish_reason=_reason(value, calls))
+
+    def _read(self, value: Value) -> tuple[str | None, list[ToolCall]]:
+        tools = self.call.tools
+        return tools.read(value.value) if tools is not None else (value.value, [])
+
+    def _calls(self, choice: int, calls: Sequence[ToolCall], *, numbered: bool = False) -> list[ToolCallAnswer]:
+        return [
+            ToolCallAnswer(
+                id=f"call-{self.call.origin.base}-{choice}-{number}",
+                type="function",
+                function=CallAnswer(name=call.name, arguments=call.arguments),
+                **({"index": number} if numbered else {}),
+            )
+            for number, call in enumerate(calls)
+        ]
+
+    def _logprobs_of(self, told: Delta | Value) -> ChatLogprobs | None:
+        return chat_logprobs(told.logprobs, self.call.asked.tokenizer) if self._logprobs else None
+
+    def _piece(
+        self, choice: int, delta: ChatDelta, *, logprobs: ChatLogprobs | None = None, reason: str | None = None
+    ) -> ChatCompletionChunk:
+        new = ChatChunkChoice(index=choice, delta=delta, logprobs=logprobs, finish_reason=reason)
+        return ChatCompletionChunk(**self._chunk(), object="chat.completion.chunk", choices=[new])
+
+
+class CompletionWriter(Writer):
+    """Writes answers of `/v1/completions`."""
+
+    def __init__(self, call: Call, body: CompletionRequest) -> None:
+        super().__init__(call, prefix="cmpl", include_usage=_wants_usage(body), tell_parrot=body.parrot is not None)
+        self._top = body.logprobs
+        self._offsets = [0] * len(call.variables)
+
+    def whole(self, values: Sequence[Value], used: Sequence[Usage]) -> Completion:
+        """All texts."""
+        choices = [self._choice(index, value) for index, value in enumerate(values)]
+        return Completion(**self._head, object="text_completion", choices=choices, usage=self.usage(used))
+
+    def begin(self, choice: int) -> list[Answer]:
+        """The prompt, where it is to be repeated."""
+        return [self._piece(choice, self.call.prompts[choice])] if self.call.prompts else []
+
+    def grow(self, choice: int, delta: Delta) -> list[Answer]:
+        """More of the text."""
+        logprobs = self._logprobs_of(delta, self._offsets[choice])
+        self._offsets[choice] += sum(map(len, logprobs.tokens)) if logprobs is not None else 0
+        return [self._piece(choice, delta.text, logprobs=logprobs)]
+
+    def finish(self, choice: int, value: Value) -> list[Answer]:
+        """Why it ended."""
+        return [self._piece(choice, "", reason=_reason(value))]
+
+    def total(self, used: Sequence[Usage]) -> list[Answer]:
+        """What the call used, if that was asked for."""
+        if not self._include_usage:
+            return []
+        return [Completion(**self._chunk(usage=self.usage(used)), object="text_completion", choices=[])]
+
+    def _choice(self, index: int, value: Value) -> CompletionChoice:
+        prompt = self.call.prompts[index] if self.call.prompts else ""
+        return CompletionChoice(
+            index=index,
+            text=prompt + value.value,
+            logprobs=self._logprobs_of(value, 0),
+            finish_reason=_reason(value),
+        )
+
+    def _logprobs_of(self, told: Delta | Value, offset: int) -> CompletionLogprobs | None:
+        if self._top is None:
+            return None
+        return completion_logprobs(told.logprobs, self.call.asked.tokenizer, offset=offset, top=self._top > 0)
+
+    def _piece(
+        self, choice: int, text: str, *, logprobs: CompletionLogprobs | None = None, reason: str | None = None
+    ) -> Completion:
+        new = CompletionChoice(index=choice, text=text, logprobs=logprobs, finish_reason=reason)
+        return Completion(**self._chunk(), object="text_completion", choices=[new])
+
+
+def _wants_usage(body: ChatRequest | CompletionRequest) -> bool:
+    return body.stream_options is not None and bool(body.stream_options.include_usage)
+
+
+def _reason(value: Value, calls: Sequence[ToolCall] = ()) -> Literal["stop", "length", "tool_calls"]:
+    if value.reason is FinishReason.LENGTH:
+        return "length"
+    return "tool_calls" if calls else "stop"

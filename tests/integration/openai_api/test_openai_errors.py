@@ -1,0 +1,193 @@
+"""Bad requests: each a clear refusal in OpenAI's shape."""
+
+import asyncio
+import json
+from typing import Any
+
+import openai
+import pytest
+from api_here import Begin, user
+
+from parrotserve.engines.fake import Faults
+
+JSON = {"content-type": "application/json"}
+
+
+def nest(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+def schema_nest(depth: int) -> str:
+    return '{"type": "object", "properties": {"a": ' * depth + '{"type": "object"}' + "}}" * depth
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": []}, "body"),
+        ({"messages": None}, "messages"),
+        ({"messages": "Hello"}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "wizard", "content": "Hi"}]}, "messages.0.role"),
+        ({"messages": [{"content": "Hi"}]}, "messages.0.role"),
+        ({"messages": user([{"type": "image_url", "image_url": {"url": "data:,"}}])}, "messages.0.content.0"),
+        ({"messages": user([{"type": "input_audio"}])}, "messages.0.content.0"),
+        ({"messages": user([{"type": "text"}])}, "messages.0.content.0"),
+        ({"messages": [{"role": "tool", "content": "42", "tool_call_id": "c"}]}, "messages.0"),
+        ({"n": 0}, "n"),
+        ({"n": 10**9}, "n"),
+        ({"n": "2"}, "n"),
+        ({"n": True}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**6}, "max_tokens"),
+        ({"max_completion_tokens": 10**30}, "max_completion_tokens"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": 3}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"stop": 5}, "stop.str"),
+        ({"stop": [""]}, None),
+        ({"seed": 2**63}, "seed"),
+        ({"logit_bias": {"a": 1}}, "logit_bias.a.[key]"),
+        ({"logit_bias": {"1": 101}}, "logit_bias.1"),
+        ({"frequency_penalty": -3}, "frequency_penalty"),
+        ({"logprobs": 5}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"top_logprobs": 2}, "body"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": True}}, "body"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "what"}}}}, None),
+        ({"tool_choice": "required"}, "body"),
+        ({"functions": [{"name": "f"}]}, "body"),
+        ({"audio": {"voice": "alloy"}}, "body"),
+        ({"modalities": ["text", "audio"]}, "body"),
+        ({"messages": user("\ud800")}, None),
+        ({"parrot": {"sesion": "s"}}, "parrot.sesion"),
+        ({"parrot": "s"}, "parrot"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_chat_request_that_makes_no_sense(begin: Begin, body: dict[str, Any], param: str | None):
+    api = await begin()
+    content = json.dumps({"messages": user("Hi")} | body)
+    answer = await api.http.post("/v1/chat/completions", content=content, headers=JSON)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert set(error) >= {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param, error
+    assert "parrot_sessions 0.0" in (await api.http.get("/metrics")).text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"prompt": []},
+        {"prompt": 5},
+        {"prompt": [5, "five"]},
+        {"prompt": [-1]},
+        {"prompt": [300]},
+        {"prompt": [[1, 2], [3, 2**31]]},
+        {"prompt": ["a"] * 1025},
+        {"prompt": ["a"] * 20, "n": 100},
+        {"prompt": "a", "best_of": 3},
+        {"prompt": "a", "suffix": "b"},
+        {"prompt": "a", "echo": True, "logprobs": 1},
+        {"prompt": "a", "logprobs": True},
+        {"prompt": ["a", "b"], "parrot": {"output": "text"}},
+        {"prompt": "a", "n": 2, "parrot": {"output": "text"}},
+    ],
+    ids=lambda body: str(body)[:40],
+)
+async def test_a_completion_request_that_makes_no_sense(begin: Begin, body: dict[str, Any]):
+    api = await begin()
+    answer = await api.http.post("/v1/completions", json=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", b"\xff", '"text"', nest(10_000), f'{{"messages": {nest(10_000)}}}'],
+    ids=lambda body: body[:20],
+)
+async def test_a_body_that_is_no_request(begin: Begin, content: str | bytes):
+    api = await begin()
+    answer = await api.http.post("/v1/chat/completions", content=content, headers=JSON)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("depth", [50, 300, 900])
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"response_format": {"type": "json_schema", "json_schema": {"schema": %s}}',
+        '"tools": [{"type": "function", "function": {"name": "f", "parameters": %s}}], "tool_choice": "required"',
+        '"messages": [%s]',
+        '"parrot": %s',
+    ],
+    ids=lambda field: field[1:6],
+)
+async def test_deep_nests_are_no_faults(begin: Begin, field: str, depth: int):
+    api = await begin(template="{{ tools }}{% for message in messages %}{{ message.content }}{% endfor %}")
+    body = '{"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5, ' + field % schema_nest(depth) + "}"
+    answer = await api.http.post("/v1/chat/completions", content=body, headers=JSON)
+    assert answer.status_code in {200, 400}, answer.text
+
+
+async def test_a_model_that_is_not_served(begin: Begin):
+    api = await begin()
+    with pytest.raises(openai.NotFoundError, match="does not serve 'gpt-5'") as missing:
+        await api.client.chat.completions.create(model="gpt-5", messages=[{"role": "user", "content": "Hi"}])
+    assert missing.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_prompt_beyond_the_context(begin: Begin, stream: bool):
+    api = await begin(context_length=20)
+    with pytest.raises(openai.BadRequestError, match="Shorten the prompt") as refused:
+        await api.client.chat.completions.create(
+            model="fake", messages=[{"role": "user", "content": "x" * 50}], stream=stream
+        )
+    assert refused.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_engine_that_fails(begin: Begin, stream: bool):
+    api = await begin(faults=Faults(fail_prompts=("Hi",)))
+    with pytest.raises(openai.InternalServerError, match="told to fail") as failed:
+        await api.client.chat.completions.create(
+            model="fake", messages=[{"role": "user", "content": "Hi"}], stream=stream
+        )
+    assert (failed.value.status_code, failed.value.code) == (502, "engine_failed")
+
+
+async def test_a_stream_that_breaks_off_says_why(begin: Begin):
+    api = await begin(script=lambda _: "x" * 50, ticking=True)
+    stream = api.client.chat.completions.create(
+        model="fake", messages=[{"role": "user", "content": "Hi"}], stream=True, n=2
+    )
+
+    async def read() -> int:
+        return len([chunk async for chunk in await stream])
+
+    reading = asyncio.create_task(read())
+    for _ in range(40):
+        await api.engines[0].tick()
+        await asyncio.sleep(0)
+    api.service.drain()
+    with pytest.raises(openai.APIError, match="shutting down"):
+        await reading
+
+
+async def test_models_in_openai_s_shape(begin: Begin):
+    api = await begin()
+    models = [model async for model in api.client.models.list()]
+    assert [(model.id, model.object, model.owned_by) for model in models] == [("fake", "model", "parrot")]
+    assert models[0].created > 0
+    assert (await api.client.models.retrieve("fake")).id == "fake"
+    with pytest.raises(openai.NotFoundError):
+        await api.client.models.retrieve("a/b")
