@@ -16,6 +16,7 @@
     ├── RequestFailed             a request (or native call) ended without its outputs
     │   ├── ContextExceeded           its prompt does not fit the model's context or the engine's cache
     │   ├── EngineFailed              its engines died under it, or have no such capability
+    │   ├── InvalidOutput             what it wrote is no object of the type that its schema is
     │   ├── NativeCallFailed          its native function raised or never returned
     │   └── TransformFailed           a transform does not fit the value it got
     ├── Cancelled                 somebody cancelled it, or its session ended
@@ -106,6 +107,9 @@ class ContextExceeded(RequestFailed, status=422): ...
 
 
 class EngineFailed(RequestFailed, status=502): ...
+
+
+class InvalidOutput(RequestFailed, status=422): ...
 
 
 class NativeCallFailed(RequestFailed, status=424): ...

@@ -62,7 +62,7 @@ class Chat:
             segments: list[WireSegment] = []
             for role, variable in history:
                 segments += (RoleSegment(role=role), InputSegment(variable=call.input(variable)))
-            reply = call.output(Role.ASSISTANT)
+            reply = call.output(Role.ASSISTANT, sampling.schema)
             segments += (RoleSegment(role=Role.ASSISTANT), OutputSegment(variable=reply.id, sampling=sampling))
             call.declare(RequestSpec(id=new_id("r"), function="Chat", model=self.model, segments=tuple(segments)))
         self.turns.append(Turn(user, call.outputs[0]))

@@ -1,6 +1,7 @@
 """One call in the making: its variables get their ids in a session, then it is declared there."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from parrotserve.ids import VariableId
 from parrotserve.protocol import CallSpec, RequestSpec
@@ -41,9 +42,9 @@ class Declaring:
         """The ids of all inputs, each once."""
         return tuple(dict.fromkeys(self._inputs.values()))
 
-    def output(self, name: str) -> Named:
-        """A new variable that the call produces."""
-        variable, named = SemanticVariable.produced(self._session, name)
+    def output(self, name: str, schema: dict[str, Any] | None = None) -> Named:
+        """A new variable that the call produces, by a schema that may know a type."""
+        variable, named = SemanticVariable.produced(self._session, name, schema)
         self.outputs.append(variable)
         self._outputs.append(named)
         return named

@@ -18,7 +18,7 @@ from parrotserve.protocol import (
     WireTransform,
 )
 from parrotserve.sampling import Sampling
-from parrotserve.sdk.annotations import Parameters, read_parameters
+from parrotserve.sdk.annotations import Output, Parameters, read_parameters
 from parrotserve.sdk.arguments import bind, produced_in, shown, variables_of
 from parrotserve.sdk.blame import Blame, closest
 from parrotserve.sdk.declaring import Declaring
@@ -45,8 +45,9 @@ class SemanticFunction:
     one another, with blank lines between.
 
     Options: `model` (None: the service's default), `chat` (False: the raw text, without the model's chat template),
-    every field of `Sampling` for all outputs, and `outputs`, which gives single outputs a `Sampling` of their own
-    instead. Raises `DeclarationError`s, here rather than at a call.
+    every field of `Sampling` for all outputs, and `outputs`, which gives single outputs a `Sampling` or an `Output` of
+    their own instead. A `schema` may be a type; then `get` gives an object of it. Raises `DeclarationError`s, here
+    rather than at a call.
     """
 
     @overload
@@ -111,7 +112,8 @@ class SemanticFunction:
             case RolePart(role):
                 yield RoleSegment(role=role)
             case OutputPart(name):
-                yield OutputSegment(variable=call.output(name).id, sampling=self.samplings[name])
+                sampling = self.samplings[name]
+                yield OutputSegment(variable=call.output(name, sampling.schema).id, sampling=sampling)
             case InputPart(name, transforms):
                 wire = tuple(WireTransform(name=each.name, args=each.args) for each in transforms)
                 for number, variable in enumerate(inputs[name]):
@@ -137,7 +139,7 @@ def _samplings(
     """The sampling of every output: its annotation's, else its own of `outputs=`, else the function's."""
     shared = {name: value for name, value in options.items() if name in SAMPLING_FIELDS}
     default = _blamed(shared, None, blame) or Sampling()
-    own = options.get("outputs") or {}
+    own = {name: _own(given) for name, given in (options.get("outputs") or {}).items()}
     for name, sampling in own.items():
         if name not in outputs:
             raise blame.error(f"outputs= names {name!r}, which is no output{closest(name, outputs)}")
@@ -147,6 +149,11 @@ def _samplings(
             raise blame.error(f"outputs={{{name!r}: ...}} must be a P.Sampling(...), not {sampling!r}.")
     chosen = {name: parameters.outputs.get(name) or own.get(name) or default for name in outputs}
     return {name: _normal(sampling, blame) for name, sampling in chosen.items()}
+
+
+def _own(given: Sampling | Output) -> Sampling:
+    """What `outputs` says of one output."""
+    return given.sampling or Sampling() if isinstance(given, Output) else given
 
 
 def _normal(sampling: Sampling, blame: Blame) -> Sampling:

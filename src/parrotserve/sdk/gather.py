@@ -5,6 +5,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, as_completed
+from typing import Any
 
 from parrotserve.criteria import Criteria
 from parrotserve.sdk.loop import background
@@ -15,7 +16,7 @@ Gathered = SemanticVariable | Iterable[SemanticVariable]
 
 def gather(
     *variables: Gathered, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None, progress: bool = True
-) -> list[str]:
+) -> list[Any]:
     """The values of variables, given one by one or as iterables, in their order.
 
     All are asked for in one exchange, so that the service sees what belongs together. Raises the first failure as
@@ -32,14 +33,14 @@ def gather(
                 advance()
         except TimeoutError as error:
             raise _first_late(flat, futures, timeout) from error
-        return [future.result() for future in futures]
+        return [variable.read(future.result()) for variable, future in zip(flat, futures, strict=True)]
 
 
 async def agather(
     *variables: Gathered,
     perf: Criteria | str = Criteria.LATENCY,
     timeout: float | None = None,  # noqa: ASYNC109 - as everywhere in this API
-) -> list[str]:
+) -> list[Any]:
     """`gather`, for coroutines on any asyncio loop; draws no bar."""
     flat = _flat(variables)
     if not flat:
@@ -53,7 +54,7 @@ async def agather(
             raise errors[0]
         if not all(each.done() for each in waits):
             raise _first_late(flat, futures, timeout)
-        return [each.result() for each in waits]
+        return [variable.read(each.result()) for variable, each in zip(flat, waits, strict=True)]
 
 
 def _flat(variables: Iterable[Gathered]) -> list[SemanticVariable]:

@@ -1,17 +1,20 @@
 """The keyword arguments of decorators: sampling parameters, checked by name and by value."""
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from parrotserve.errors import DeclarationError, InvalidSampling, InvalidSchema
+from parrotserve.errors import DeclarationError, InvalidSampling
 from parrotserve.sampling import Sampling
 from parrotserve.sdk.blame import closest
+from parrotserve.sdk.typed import json_schema
+
+if TYPE_CHECKING:
+    from parrotserve.sdk.annotations import Output
 
 
 class SamplingOptions(TypedDict, total=False):
-    """The fields of `Sampling` as keyword arguments; `stop` may be one text, `schema` a pydantic model."""
+    """The fields of `Sampling` as keyword arguments; `stop` may be one text, `schema` a type."""
 
     max_tokens: int
     temperature: float
@@ -36,7 +39,7 @@ class FunctionOptions(SamplingOptions, total=False):
 
     model: str | None
     chat: bool
-    outputs: Mapping[str, Sampling]
+    outputs: "Mapping[str, Sampling | Output]"
 
 
 SAMPLING_FIELDS = frozenset(field.name for field in dataclasses.fields(Sampling))
@@ -72,18 +75,6 @@ def sampling_from(options: Mapping[str, Any], *, base: Sampling | None = None) -
     except TypeError as error:
         given = ", ".join(f"{name}={value!r}" for name, value in fields.items())
         raise InvalidSampling(f"A value of {given} has the wrong type: {error}.") from error
-
-
-def json_schema(schema: Any) -> dict[str, Any]:
-    """A JSON schema as plain data, from itself or from a pydantic model. Raises `InvalidSchema`."""
-    generate = getattr(schema, "model_json_schema", None)
-    plain = generate() if callable(generate) else schema
-    if not isinstance(plain, dict):
-        raise InvalidSchema(f"A schema is a dict or a pydantic model, not {type(schema).__name__}.")
-    try:
-        return json.loads(json.dumps(plain, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise InvalidSchema(f"The schema is not JSON: {error}.") from error
 
 
 def _texts(stop: Any) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import concurrent.futures
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 from parrotserve.criteria import Criteria
@@ -15,6 +15,7 @@ from parrotserve.sdk.cell import Cell, State
 from parrotserve.sdk.loop import background, wait_for
 from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.session import Session
+from parrotserve.sdk.typed import TypedSchema
 
 T = TypeVar("T")
 
@@ -29,35 +30,38 @@ class SemanticVariable:
     a placeholder's representation by accident.
     """
 
-    __slots__ = ("__weakref__", "_cell", "_session", "_used_in")
+    __slots__ = ("__weakref__", "_cell", "_session", "_type", "_used_in")
 
     def __init__(self, value: object = None, name: str | None = None) -> None:
         self._cell = Cell(name=None if name is None else str(name), value=None if value is None else str(value))
         self._session: Session | None = None
+        self._type: TypedSchema | None = None
         self._used_in: WeakSet[Session] = WeakSet()
 
     @classmethod
-    def produced(cls, session: Session, name: str) -> tuple[Self, Named]:
+    def produced(cls, session: Session, name: str, schema: dict[str, Any] | None = None) -> tuple[Self, Named]:
         """A new variable of a session, for the output of a call."""
         variable = cls(name=name)
+        variable._type = schema if isinstance(schema, TypedSchema) else None
         variable._cell.produced = True
         variable._session = session
         return variable, session.name(variable._cell)
 
     # --- Reading --------------------------------------------------------------------------------------------
 
-    def get(self, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None) -> str:
-        """Wait for the value.
+    def get(self, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None) -> Any:
+        """Wait for the value: a text, or an object of the type that the output's `schema` is.
 
         `perf` says what matters: LATENCY, THROUGHPUT, TTFT or TPOT. Raises `GetTimeout` after `timeout` seconds, which
         cancels nothing; where the value cannot be had, the error that says why: `RequestFailed`, `Cancelled`,
-        `RequestRefused` and others of `parrotserve.errors`. Interrupted, the variable can be waited for again.
+        `RequestRefused` and others of `parrotserve.errors`; `InvalidOutput` where the text is no such object.
+        Interrupted, the variable can be waited for again.
         """
         (future,), flush = ask((self,), perf, timeout)
         flush()
         return result_of(future, self, timeout)
 
-    async def aget(self, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None) -> str:  # noqa: ASYNC109
+    async def aget(self, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None) -> Any:  # noqa: ASYNC109
         """`get`, for coroutines on any asyncio loop."""
         (future,), flush = ask((self,), perf, timeout)
         # After every other task that is ready now, so that tasks which start to wait together ask together.
@@ -182,6 +186,12 @@ class SemanticVariable:
         """The value, or its error."""
         return self._cell.wait()
 
+    def read(self, text: str) -> Any:
+        """A text of this variable as `get` gives it. Raises `InvalidOutput`."""
+        if self._type is None:
+            return text
+        return self._type.parse(text, output=self.name or "", reason=self._cell.reason)
+
     def forget(self, future: Future[str]) -> None:
         """Nobody waits for this `value_future` any more."""
         self._cell.forget(future)
@@ -262,22 +272,22 @@ def ask(
     return futures, flush
 
 
-def result_of(future: Future[str], variable: SemanticVariable, timeout: float | None) -> str:
+def result_of(future: Future[str], variable: SemanticVariable, timeout: float | None) -> Any:
     """The value, waited for in this thread."""
     if not future.done():
         background().refuse_here("get() would block Parrot's own event loop; use aget().")
     try:
-        return wait_for(future, timeout)
+        return variable.read(wait_for(future, timeout))
     except (TimeoutError, concurrent.futures.TimeoutError) as error:
         raise timed_out(variable, timeout) from error
     finally:
         variable.forget(future)
 
 
-async def aresult_of(future: Future[str], variable: SemanticVariable, timeout: float | None) -> str:  # noqa: ASYNC109
+async def aresult_of(future: Future[str], variable: SemanticVariable, timeout: float | None) -> Any:  # noqa: ASYNC109
     """The value, waited for in this task."""
     try:
-        return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+        return variable.read(await asyncio.wait_for(asyncio.wrap_future(future), timeout))
     except TimeoutError as error:
         raise timed_out(variable, timeout) from error
     finally:

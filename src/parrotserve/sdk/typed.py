@@ -1,0 +1,61 @@
+"""Outputs that are objects: a type says what the model may write, and what `get` makes of it."""
+
+import json
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from parrotserve.errors import InvalidOutput, InvalidSchema
+from parrotserve.sampling import FinishReason
+
+
+class TypedSchema(dict[str, Any]):
+    """A JSON schema that knows the type it was made of; to everybody else it is the schema."""
+
+    __slots__ = ("_adapter", "_name")
+
+    def __init__(self, kind: Any) -> None:
+        """Of a pydantic model, a dataclass, a TypedDict, or any other type that pydantic can describe. Raises
+        `InvalidSchema`."""
+        self._name = getattr(kind, "__name__", None) or str(kind)
+        try:
+            self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
+            schema = self._adapter.json_schema()
+        except Exception as error:  # a type may fail in any way to be described
+            raise InvalidSchema(
+                f"schema={self._name}: a schema is a dict or a type that pydantic can describe, such as a pydantic "
+                f"model ({type(error).__name__}: {str(error).splitlines()[0]})."
+            ) from error
+        super().__init__(plain(schema))
+
+    def parse(self, text: str, *, output: str, reason: FinishReason | None) -> Any:
+        """The object that an output's text is. Raises `InvalidOutput`."""
+        try:
+            return self._adapter.validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            why = f"{place}: {first['msg']}" if place else first["msg"]
+            hint = " It was cut off: allow it more tokens by max_tokens." if reason is FinishReason.LENGTH else ""
+            raise InvalidOutput(
+                f"The output {output!r} is no {self._name}: {why}.{hint} Its text is in str(variable).", output=output
+            ) from error
+
+
+def json_schema(schema: Any) -> dict[str, Any]:
+    """A JSON schema from plain data, or from a type, which it then knows. Raises `InvalidSchema`."""
+    if isinstance(schema, TypedSchema):
+        return schema
+    if isinstance(schema, dict):
+        return plain(schema)
+    if isinstance(schema, str | bytes | int | float | list | tuple):
+        raise InvalidSchema(f"A schema is a dict or a type, such as a pydantic model, not {schema!r}.")
+    return TypedSchema(schema)
+
+
+def plain(schema: Any) -> dict[str, Any]:
+    """The schema as JSON has it. Raises `InvalidSchema`."""
+    try:
+        return json.loads(json.dumps(schema, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InvalidSchema(f"The schema is not JSON: {error}.") from error
