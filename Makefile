@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PARITY_VENV := .venv-parity
+CONFORMANCE_VENV := .venv-conformance
 
 # Both names: pip before 25.3 pins build requirements by the first, later ones by the second.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -15,7 +16,7 @@ PIP_INSTALL = -m pip install --quiet --editable
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-long check parity format constraints clean
+.PHONY: help demo serve test test-long check parity conformance format constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +70,15 @@ $(PARITY_VENV)/.installed: $(BUILD_INPUTS) scripts/parity-requirements.txt
 parity: $(PARITY_VENV)/.installed  ## compare live with Hugging Face transformers, in an environment of its own
 	$(PARITY_VENV)/bin/python scripts/golden.py --check
 
+# Clients as their users get them today: not pinned.
+$(CONFORMANCE_VENV)/.installed: $(BUILD_INPUTS)
+	test -x $(CONFORMANCE_VENV)/bin/python || $(PYTHON) -m venv $(CONFORMANCE_VENV)
+	env -u PIP_CONSTRAINT $(CONFORMANCE_VENV)/bin/python $(PIP_INSTALL) ".[test,conformance]"
+	@touch $@
+
+conformance: $(CONFORMANCE_VENV)/.installed  ## run OpenAI's, LangChain's and other clients, and Schemathesis, against the service
+	$(CONFORMANCE_VENV)/bin/python -m pytest -W default tests/conformance $(ARGS)
+
 # Resolved anew in an empty environment, so that nothing left over is pinned.
 constraints:  ## renew constraints.txt from pyproject.toml
 	rm -rf .venv-constraints
@@ -78,6 +88,6 @@ constraints:  ## renew constraints.txt from pyproject.toml
 	rm -rf .venv-constraints
 
 clean:  ## remove environments, caches and build output
-	rm -rf $(VENV) $(PARITY_VENV) .venv-constraints build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PARITY_VENV) $(CONFORMANCE_VENV) .venv-constraints build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests examples benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 	find src -name '*.so' -delete

@@ -26,7 +26,7 @@ class TypedSchema(dict[str, Any]):
                 f"schema={self._name}: a schema is a dict or a type that pydantic can describe, such as a pydantic "
                 f"model ({type(error).__name__}: {str(error).splitlines()[0]})."
             ) from error
-        super().__init__(plain(schema))
+        super().__init__(_closed(plain(schema)))
 
     def parse(self, text: str, *, output: str, reason: FinishReason | None) -> Any:
         """The object that an output's text is. Raises `InvalidOutput`."""
@@ -40,6 +40,18 @@ class TypedSchema(dict[str, Any]):
             raise InvalidOutput(
                 f"The output {output!r} is no {self._name}: {why}.{hint} Its text is in str(variable).", output=output
             ) from error
+
+
+def _closed(schema: Any) -> Any:
+    """The schema without properties that nobody asked for: pydantic ignores them, but a model could go on for ever."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    if closed.get("type") == "object" and "properties" in closed:
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
 def json_schema(schema: Any) -> dict[str, Any]:

@@ -64,10 +64,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        return answer(error.status_code, _of_http(request, error), dict(error.headers or {}))
+        return answer(error.status_code, of_http(request, error), dict(error.headers or {}))
 
 
-def _of_http(request: Request, error: HTTPException) -> ErrorBody:
+def of_http(request: Request, error: HTTPException) -> ErrorBody:
+    """What a client is told of an error that the framework raised."""
     if error.status_code == 404:
         return ErrorBody.of(UnknownObject(f"There is nothing at {request.method} {request.url.path}; see /docs."))
     if error.status_code == 413:

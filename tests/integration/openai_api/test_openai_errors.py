@@ -117,7 +117,7 @@ async def test_a_body_that_is_no_request(begin: Begin, content: str | bytes):
     api = await begin()
     answer = await api.http.post("/v1/chat/completions", content=content, headers=JSON)
     assert answer.status_code == 400, answer.text
-    assert answer.json()["error"]["message"]
+    assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("depth", [50, 300, 900])

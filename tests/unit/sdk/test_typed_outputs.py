@@ -69,8 +69,24 @@ def test_the_service_is_told_the_schema(service: FakeService):
     locate("it").get()
     (request,) = service.requests.values()
     (output,) = [each for each in request.segments if isinstance(each, OutputSegment)]
-    assert output.sampling.schema == Point.model_json_schema()
-    assert json.loads(request.model_dump_json())["segments"][-1]["sampling"]["schema"] == Point.model_json_schema()
+    told = Point.model_json_schema() | {"additionalProperties": False}
+    assert output.sampling.schema == told
+    assert json.loads(request.model_dump_json())["segments"][-1]["sampling"]["schema"] == told
+
+
+def test_properties_that_nobody_asked_for_are_not_written():
+    class Line(BaseModel):
+        start: Point
+        tags: dict[str, int]
+
+    class Open(BaseModel, extra="allow"):
+        x: int
+
+    schema = TypedSchema(Line)
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["Point"]["additionalProperties"] is False
+    assert schema["properties"]["tags"]["additionalProperties"] == {"type": "integer"}
+    assert TypedSchema(Open)["additionalProperties"] is True
 
 
 def test_whoever_reads_the_variable_reads_the_text(service: FakeService):

@@ -38,8 +38,8 @@ class Progress:
         limit = self._settings.context_length
         if state.known_length > limit:
             raise ContextExceeded(
-                f"The prompt has {state.known_length - state.wants_output} tokens, but prompt and outputs together "
-                f"may have {limit}: {self._settings.limited_by}. Shorten the prompt."
+                f"The prompt has {state.known_length - state.wants_output} tokens, which exceeds the available context "
+                f"size: prompt and outputs together may have {limit}, {self._settings.limited_by}. Shorten the prompt."
             )
 
     def go_on(self, state: SequenceState) -> bool:

@@ -191,11 +191,11 @@ class Completion(Answer):
 
 
 class OpenAIErrorBody(Answer):
-    """What went wrong."""
+    """What went wrong. What is refused before a route sees it, such as a body that is too large, has no `type`."""
 
     message: str
-    type: str
-    param: str | None
+    type: str | None = None
+    param: str | None = None
     code: str
     details: dict[str, str] = {}
 

@@ -7,6 +7,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from parrotserve.errors import ParrotError
 from parrotserve.protocol import ErrorBody
@@ -48,6 +49,8 @@ class OpenAIRoute(APIRoute):
                 return await handle(request)
             except RequestValidationError as error:
                 return _answer(400, errors.invalid_request(error))
+            except HTTPException as error:
+                return _answer(error.status_code, errors.of_http(request, error), dict(error.headers or {}))
             except ParrotError as error:
                 headers = dict(errors.answer_error(error).headers)
                 return _answer(error.status, ErrorBody.of(error), headers)
