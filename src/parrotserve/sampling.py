@@ -7,6 +7,10 @@ from typing import Any
 from parrotserve.errors import InvalidSampling
 
 MAX_LOGPROBS = 20
+MAX_STOPS = 64
+MAX_STOP_LENGTH = 1000
+MAX_BIASES = 1024
+_MOST_SHOWN = 200
 
 
 class FinishReason(StrEnum):
@@ -67,12 +71,18 @@ class Sampling:
             ("top_k", self.top_k >= 0, "must be 0 (all) or a number of tokens"),
             ("min_p", 0.0 <= self.min_p <= 1.0, "must be between 0 and 1"),
             ("stop", all(self.stop), "must not hold an empty text"),
+            (
+                "stop",
+                len(self.stop) <= MAX_STOPS and all(len(text) <= MAX_STOP_LENGTH for text in self.stop),
+                f"may hold {MAX_STOPS} texts of {MAX_STOP_LENGTH} characters",
+            ),
             ("seed", self.seed is None or 0 <= self.seed < 2**63, "must be between 0 and 2**63 - 1"),
             ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "must be between 0 and max_tokens"),
             ("presence_penalty", -2.0 <= self.presence_penalty <= 2.0, "must be between -2 and 2"),
             ("frequency_penalty", -2.0 <= self.frequency_penalty <= 2.0, "must be between -2 and 2"),
             ("repetition_penalty", 0.0 < self.repetition_penalty <= 10.0, "must be above 0, at most 10"),
             ("logit_bias", all(token >= 0 for token in self.logit_bias), "names tokens by ids from 0 up"),
+            ("logit_bias", len(self.logit_bias) <= MAX_BIASES, f"may name {MAX_BIASES} tokens"),
             (
                 "logprobs",
                 self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS,
@@ -81,7 +91,7 @@ class Sampling:
         )
         for name, good, rule in checks:
             if not good:
-                raise InvalidSampling(f"{name}={getattr(self, name)!r}: {name} {rule}.")
+                raise InvalidSampling(f"{name}={_shortened(getattr(self, name))}: {name} {rule}.")
 
     def _check_types(self) -> None:
         """What a type checker would have said, for those who use none."""
@@ -89,7 +99,13 @@ class Sampling:
             for name in names:
                 value = getattr(self, name)
                 if not isinstance(value, kinds) and not (value is None and name in _OPTIONAL):
-                    raise InvalidSampling(f"{name}={value!r} has the wrong type: it must be {rule}.")
+                    raise InvalidSampling(f"{name}={_shortened(value)} has the wrong type: it must be {rule}.")
+
+
+def _shortened(value: Any) -> str:
+    """A value as an error shows it."""
+    shown = repr(value)
+    return shown if len(shown) <= _MOST_SHOWN else shown[:_MOST_SHOWN] + "..."
 
 
 _TYPES: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (

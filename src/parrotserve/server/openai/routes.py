@@ -1,5 +1,8 @@
 """The routes that OpenAI's clients know."""
 
+import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
@@ -7,10 +10,11 @@ from sse_starlette import EventSourceResponse
 from starlette.responses import JSONResponse, Response
 
 from parrotserve.ids import TenantId
+from parrotserve.runtime.render import LONG_TEXT
 from parrotserve.runtime.service import Service
 from parrotserve.server.access import TheService, TheTenant
 from parrotserve.server.openai.answers import ChatCompletion, Completion, OpenAIError, as_json
-from parrotserve.server.openai.calls import Asked, Origin, chat_call, completion_call
+from parrotserve.server.openai.calls import Asked, Call, Origin, chat_call, completion_call
 from parrotserve.server.openai.errors import OpenAIRoute
 from parrotserve.server.openai.exchange import answer_stream, answer_whole
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest, Generation
@@ -42,7 +46,8 @@ async def chat(
     """Answer a conversation, as OpenAI's API does; with a `parrot` object, as a part of a program."""
     asked = await _asked(service, body)
     origin = Origin.of(body, tenant=tenant, key=idempotency_key)
-    writer = ChatWriter(chat_call(body, asked=asked, origin=origin), body)
+    call = await _converted(request, partial(chat_call, body, asked=asked, origin=origin))
+    writer = ChatWriter(call, body)
     return await _answer(request, service, body, writer, tenant)
 
 
@@ -57,13 +62,21 @@ async def complete(
     """Write on from a prompt, as OpenAI's API does; with a `parrot` object, as a part of a program."""
     asked = await _asked(service, body)
     origin = Origin.of(body, tenant=tenant, key=idempotency_key)
-    writer = CompletionWriter(completion_call(body, asked=asked, origin=origin), body)
+    call = await _converted(request, partial(completion_call, body, asked=asked, origin=origin))
+    writer = CompletionWriter(call, body)
     return await _answer(request, service, body, writer, tenant)
 
 
 async def _asked(service: Service, body: Generation) -> Asked:
     model = await service.model(body.model)
     return Asked(model, service.model_view(model.name).context_length)
+
+
+async def _converted(request: Request, convert: Callable[[], Call]) -> Call:
+    """The call; of a long body in a thread, so that the event loop goes on."""
+    length = request.headers.get("content-length", "")
+    short = length.isdecimal() and int(length) <= LONG_TEXT
+    return convert() if short else await asyncio.to_thread(convert)
 
 
 async def _answer(
