@@ -181,7 +181,7 @@ class Service:
         wait = WaitSpec(variable=variable, stream=True)
         return self._watched(session, [wait], tenant, offset=offset)
 
-    async def usage(self, session: SessionId, request: RequestId, *, tenant: TenantId = LOCAL_TENANT) -> Usage:
+    async def request_usage(self, session: SessionId, request: RequestId, *, tenant: TenantId = LOCAL_TENANT) -> Usage:
         """What a request of a session used, once it runs no more. Raises `UnknownObject` for no such session."""
         self._touch(session, tenant)
         return await self._driver.usage(session, request)

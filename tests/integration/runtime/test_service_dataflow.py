@@ -343,19 +343,19 @@ async def test_stopping_in_the_middle_of_a_pull_ends_it():
 async def test_usage_is_told_once_the_request_runs_no_more(stage: Stage):
     staged = await stage(ticking=True, script={"Q": "four"})
     await staged.service.declare(batch(request("r", text("Q:"), made("a")), wait("a")))
-    used = asyncio.create_task(staged.service.usage(S, RequestId("r")))
+    used = asyncio.create_task(staged.service.request_usage(S, RequestId("r")))
     while not used.done():
         await staged.engines[0].tick()
         await asyncio.sleep(0)
     assert (used.result().prompt_tokens, used.result().output_tokens) == (2, 5)  # "four", and the end of the turn
-    assert await staged.service.usage(S, RequestId("r")) == used.result()
-    assert await staged.service.usage(S, RequestId("nobody's")) == Usage()
+    assert await staged.service.request_usage(S, RequestId("r")) == used.result()
+    assert await staged.service.request_usage(S, RequestId("nobody's")) == Usage()
 
 
 async def test_whoever_waits_for_usage_is_let_go_when_the_service_ends(stage: Stage):
     staged = await stage(ticking=True)
     await staged.service.declare(batch(request("r", text("Q:"), made("a"))))
-    used = asyncio.create_task(staged.service.usage(S, RequestId("r")))
+    used = asyncio.create_task(staged.service.request_usage(S, RequestId("r")))
     await asyncio.sleep(0)
     staged.service.drain()
     assert await used == Usage()

@@ -121,7 +121,7 @@ async def _used(service: Service, call: Call, tenant: TenantId) -> list[Usage]:
     if not requests:
         view = service.session_view(call.origin.session, tenant=tenant)
         requests = tuple(each.id for each in view.requests if set(each.outputs) & set(call.variables))
-    return [await service.usage(call.origin.session, request, tenant=tenant) for request in requests]
+    return [await service.request_usage(call.origin.session, request, tenant=tenant) for request in requests]
 
 
 # --- Streams ------------------------------------------------------------------------------------------------
