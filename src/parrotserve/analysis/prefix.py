@@ -95,7 +95,8 @@ def _walk(prefix: Prefix, segment: int, hash_before: bytes, chars: float, expect
             hash_before = _link(hash_before, b"salt", tenant.encode())
         part = spec.segments[index]
         if isinstance(part, Text):
-            tag, digests = (b"template" if part.template else b""), _digests(part.text)
+            tag = b"template" if part.template else b"tokens" if part.tokens else b""
+            digests = _digests(part.text)
         else:
             variable = variables[part.variable]
             tag = b"".join(str(one).encode() for one in part.transforms) if isinstance(part, Input) else b""
