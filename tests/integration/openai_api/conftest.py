@@ -15,6 +15,7 @@ from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import ServedModel, fake_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
+from parrotserve.tenancy.directory import Directory
 
 
 @pytest.fixture
@@ -23,7 +24,11 @@ async def begin() -> AsyncIterator[Begin]:
     begun: list[Api] = []
 
     async def start(
-        *, script: Mapping[str, str] | Callable[[str], str] = some_words, template: str | None = CHATML, **options: Any
+        *,
+        script: Mapping[str, str] | Callable[[str], str] = some_words,
+        template: str | None = CHATML,
+        directory: Directory | None = None,
+        **options: Any,
     ) -> Api:
         engines: list[FakeEngine] = []
         prompts: list[str] = []
@@ -41,7 +46,7 @@ async def begin() -> AsyncIterator[Begin]:
         def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
             return fake_model(make, name=name, template=ChatTemplate(template) if template else None)
 
-        service = await Service.start(ServiceConfig(models=("fake",)), load=load)
+        service = await Service.start(ServiceConfig(models=("fake",)), load=load, directory=directory)
         await service.wait_started()
         http = httpx.AsyncClient(transport=httpx.ASGITransport(create_app(service)), base_url="http://parrot")
         begun.append(Api(service, engines, http, prompts))
