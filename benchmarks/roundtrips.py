@@ -12,17 +12,12 @@ The target: a delayed chain takes at most 1.2 delays more than one without. The 
 """
 
 import argparse
-import contextlib
+import asyncio
 import json
-import os
-import platform
-import re
-import shlex
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from Parrot import SemanticFunction, Session
-from parrotserve import __version__
+from parrotserve.bench.circumstances import circumstances
+from parrotserve.bench.served import served
 from parrotserve.sdk.connection import use
 from parrotserve.sdk.http import HttpTransport
 
@@ -109,29 +105,11 @@ class Series:
             session.end()
 
 
-@contextlib.contextmanager
-def served(model: str) -> Iterator[str]:
-    """`parrot serve` in a process of its own; its URL."""
-    command = [sys.executable, "-m", "parrotserve.cli.main", "serve", "--port", "0", "--model", model]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            said: list[str] = []
-            for line in process.stderr:
-                said.append(line)
-                if match := re.search(r"at (http://\S+)", line):
-                    yield match[1]
-                    return
-            sys.exit("".join(said) or "The service did not come up.")
-        finally:
-            process.terminate()
-
-
 def report(options: argparse.Namespace, plain: list[Series], delayed: list[Series]) -> dict[str, Any]:
     """Everything that was measured, and what on."""
     return {
         "benchmark": "roundtrips",
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        **circumstances(),
         "model": options.model,
         "calls": options.calls,
         "max_tokens": go_on.samplings["more"].max_tokens,
@@ -151,18 +129,7 @@ def report(options: argparse.Namespace, plain: list[Series], delayed: list[Serie
             for near, far in zip(plain, delayed, strict=True)
         },
         "target_delays": TARGET_DELAYS,
-        "versions": {"parrotserve": __version__, "python": platform.python_version(), "httpx": httpx.__version__},
-        "machine": {"platform": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
     }
-
-
-def processor() -> str:
-    """The CPU's name, where the system tells it."""
-    with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        if found:
-            return found[1]
-    return platform.processor() or platform.machine()
 
 
 def table(result: dict[str, Any]) -> Table:
@@ -197,17 +164,22 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+async def measure(options: argparse.Namespace, series: list[Series]) -> None:
+    """All runs, interleaved."""
+    async with served(("--model", options.model)) as url:
+        # So that the KV of these prompts is there for all runs alike.
+        await asyncio.to_thread(Series(chain, 0.0).run, url, options.calls)
+        for _ in range(options.repeat):
+            for each in series:
+                await asyncio.to_thread(each.run, url, options.calls)
+
+
 def main() -> None:
     """Measure, print, judge."""
     options = arguments()
     plain = [Series(chain, 0.0), Series(step_by_step, 0.0)]
     delayed = [Series(chain, options.delay), Series(step_by_step, options.delay)]
-    with served(options.model) as url:
-        # So that the KV of these prompts is there for all runs alike.
-        Series(chain, 0.0).run(url, options.calls)
-        for _ in range(options.repeat):
-            for series in (*plain, *delayed):
-                series.run(url, options.calls)
+    asyncio.run(measure(options, [*plain, *delayed]))
     if len(set.union(*(series.texts for series in (*plain, *delayed)))) != 1:
         sys.exit("The runs gave different texts, so they were not the same work.")
     result = report(options, plain, delayed)

@@ -103,6 +103,14 @@ class ServiceConfig:
         rules=(at_least(1),),
         unset=_BY_ENGINE,
     )
+    max_running: int | None = setting(
+        None,
+        "Most sequences that an engine runs in one step; fewer are served sooner, and fewer in all.",
+        kind=WHOLE,
+        group=Group.MODELS,
+        rules=(at_least(1),),
+        unset=_BY_ENGINE,
+    )
     threads: int | None = setting(
         None,
         "Threads of each engine.",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from parrotserve.cli import key, tenant
+from parrotserve.cli.bench import bench
 from parrotserve.cli.chat import chat
 from parrotserve.cli.config import config
 from parrotserve.cli.console import Command, guarded
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, chat, serve, explain, config, pull, models, version):
+for command in (run, chat, serve, explain, bench, config, pull, models, version):
     app.command()(guarded(command))
 
 

@@ -13,7 +13,13 @@ from parrotserve.engines.base import Engine
 from parrotserve.engines.fake import FakeEngine
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.engine import NativeEngine
-from parrotserve.engines.native.settings import DEFAULT_PREFILL_CHUNK, BackendName, NativeSettings, usable_cores
+from parrotserve.engines.native.settings import (
+    DEFAULT_MAX_RUNNING,
+    DEFAULT_PREFILL_CHUNK,
+    BackendName,
+    NativeSettings,
+    usable_cores,
+)
 from parrotserve.ids import EngineId
 from parrotserve.models.chat import ChatTemplate, load_chat_template
 from parrotserve.models.config import load_config
@@ -89,6 +95,7 @@ def _native_settings(config: ServiceConfig) -> NativeSettings:
         backend=BackendName(config.backend),
         kv_bytes=config.kv_memory,
         prefill_chunk=config.prefill_chunk or DEFAULT_PREFILL_CHUNK,
+        max_running=config.max_running or DEFAULT_MAX_RUNNING,
         threads=engine_threads(config),
         share=config.switches.sharing,
         group=config.switches.attention,

@@ -1,0 +1,1 @@
+"""What `benchmarks/engine.py` measures: engines that prefill and decode, behind one small interface."""

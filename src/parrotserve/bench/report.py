@@ -1,0 +1,146 @@
+"""What was measured: as JSON, as a table for people, and as a picture."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+from parrotserve.bench.circumstances import circumstances
+from parrotserve.bench.measure import Plan, Series
+from parrotserve.bench.sides import REFERENCE
+from parrotserve.bench.workload import Workload
+
+
+def as_json(plan: Plan, found: Sequence[Series], *, model: str, options: Sequence[str]) -> dict[str, Any]:
+    """Everything, for whoever measures it again."""
+    return {
+        "benchmark": plan.workload.name,
+        **circumstances(seed=plan.seed),
+        "model": model,
+        "service_options": list(options),
+        "rounds": plan.rounds,
+        "sides": {side.name: side.about for side in plan.sides},
+        "results": [
+            {
+                "case": series.case.name,
+                "rate": series.case.rate,
+                "side": series.side.name,
+                "delay_seconds": series.delay,
+                "rounds": [{name: round(value, 5) for name, value in each.items()} for each in series.rounds],
+                "errors": series.errors,
+            }
+            for series in found
+        ],
+        "sustained_rates": [
+            {"side": side, "delay_seconds": delay, "requests_a_second": rate}
+            for (side, delay), rate in sustained(plan.workload, found).items()
+        ],
+    }
+
+
+def tables(plan: Plan, found: Sequence[Series]) -> Iterator[Table]:
+    """Medians with ranges, and how many times as long as with everything on."""
+    table = Table(title=f"{plan.workload.name}: {plan.workload.about}", title_justify="left")
+    for column in ("case", "round trip", "side"):
+        table.add_column(column)
+    for name in plan.workload.headline:
+        table.add_column(f"{name}, s", justify="right")
+        table.add_column("over on", justify="right")
+    for series in found:
+        cells = [series.case.name, f"{series.delay * 1000:.0f} ms", series.side.name]
+        for name in plan.workload.headline:
+            cells += [_spread(series.of(name)) or _failed(series), ratio(series, found, name)]
+        table.add_row(*cells, end_section=series.side is plan.sides[-1])
+    yield table
+    rates = sustained(plan.workload, found)
+    if rates:
+        table = Table(
+            title=f"Sustained requests a second, up to {plan.workload.bound} s an output token", title_justify="left"
+        )
+        for column in ("round trip", "side", "requests/s"):
+            table.add_column(column, justify="left" if column == "side" else "right")
+        for (side, delay), rate in rates.items():
+            table.add_row(f"{delay * 1000:.0f} ms", side, f"{rate:.2f}")
+        yield table
+
+
+def ratio(series: Series, found: Sequence[Series], figure: str) -> str:
+    """How many times as long as the reference side takes on the same case."""
+    for other in found:
+        if (other.case, other.delay, other.side.name) == (series.case, series.delay, REFERENCE):
+            mine, reference = series.of(figure), other.of(figure)
+            if mine and reference and other is not series:
+                return f"{median(mine) / median(reference):.2f}x"
+    return ""
+
+
+def sustained(workload: Workload, found: Sequence[Series]) -> dict[tuple[str, float], float]:
+    """By side and delay: the rate at which the mean latency an output token reaches the bound, between measured rates.
+
+    The highest measured rate where even that stayed below; 0 where the lowest was above.
+    """
+    rates: dict[tuple[str, float], float] = {}
+    if workload.bound is None:
+        return rates
+    curves: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    for series in found:
+        latencies = series.of("latency a token")
+        if series.case.rate is not None and latencies:
+            curves.setdefault((series.side.name, series.delay), []).append((series.case.rate, median(latencies)))
+    for key, curve in curves.items():
+        rates[key] = _crossing(sorted(curve), workload.bound)
+    return rates
+
+
+def _crossing(curve: Sequence[tuple[float, float]], bound: float) -> float:
+    before = (0.0, 0.0)
+    for rate, latency in curve:
+        if latency > bound:
+            if before == (0.0, 0.0):
+                return 0.0
+            return before[0] + (rate - before[0]) * (bound - before[1]) / (latency - before[1])
+        before = (rate, latency)
+    return before[0]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{median(values):.3f} ({min(values):.3f}-{max(values):.3f})" if values else ""
+
+
+def _failed(series: Series) -> str:
+    return "failed" if series.errors else "not tried"
+
+
+def plot(plan: Plan, found: Sequence[Series], target: Path) -> bool:
+    """Bars of every side, a row for each case and a column for each headline figure. False: matplotlib, which only
+    this needs, is not installed."""
+    try:
+        import matplotlib as mpl  # pyright: ignore[reportMissingImports]
+
+        mpl.use("Agg")  # pyright: ignore[reportUnknownMemberType]
+        import matplotlib.pyplot as plt  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return False
+    pyplot: Any = plt
+    panels = [(case, delay) for case in plan.cases for delay in plan.delays]
+    columns = plan.workload.headline
+    size = (6.0 * len(columns), 0.6 + len(panels) * (0.7 + 0.25 * len(plan.sides)))
+    figure, axes = pyplot.subplots(len(panels), len(columns), figsize=size, squeeze=False)
+    for row, (case, delay) in enumerate(panels):
+        for column, name in enumerate(columns):
+            axis = axes[row][column]
+            shown = [s for s in found if s.case is case and s.delay == delay and s.of(name)]
+            middle = [median(series.of(name)) for series in shown]
+            low = [m - min(series.of(name)) for m, series in zip(middle, shown, strict=True)]
+            high = [max(series.of(name)) - m for m, series in zip(middle, shown, strict=True)]
+            colors = ["tab:green" if series.side.name == REFERENCE else "tab:gray" for series in shown]
+            axis.barh([series.side.name for series in shown], middle, xerr=[low, high], color=colors)
+            axis.invert_yaxis()
+            axis.set_title(f"{case.name}, {delay * 1000:.0f} ms: {name}, seconds", fontsize=9)
+            axis.tick_params(labelsize=8)
+    figure.tight_layout()
+    figure.savefig(target, dpi=110)
+    pyplot.close(figure)
+    return True

@@ -1,0 +1,58 @@
+"""`parrot serve` in a process of its own, for as long as something is measured on it."""
+
+import asyncio
+import contextlib
+import re
+import sys
+from collections.abc import AsyncGenerator, Sequence
+
+from parrotserve.errors import EngineFailed
+
+_STOP_SECONDS = 15.0
+
+
+@contextlib.asynccontextmanager
+async def served(options: Sequence[str] = ()) -> AsyncGenerator[str, None]:
+    """A service with these options on a free port; its URL. Raises `EngineFailed` with what it said instead."""
+    command = [sys.executable, "-m", "parrotserve.cli.main", "serve", "--port", "0", *options]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    reader = process.stderr
+    draining: asyncio.Task[None] | None = None
+    try:
+        url = await _url(reader)
+        draining = asyncio.create_task(_drain(reader))
+        yield url
+    finally:
+        await _stop(process)
+        if draining is not None:
+            await draining
+
+
+async def _url(lines: asyncio.StreamReader) -> str:
+    said: list[str] = []
+    async for raw in lines:
+        line = raw.decode(errors="replace")
+        said.append(line)
+        if match := re.search(r"at (http://\S+)", line):
+            return match[1]
+    raise EngineFailed("".join(said).strip() or "The service did not come up.")
+
+
+async def _drain(lines: asyncio.StreamReader) -> None:
+    """So that a talkative service is not held up."""
+    async for _ in lines:
+        pass
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,131 @@
+"""Sides: who runs a workload. Each gives, for one trial, something that runs applications."""
+
+import contextlib
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+import httpx
+
+from parrotserve.bench.clients import Runner, on_openai, on_parrot, step_by_step, whole
+from parrotserve.bench.served import served
+from parrotserve.bench.workload import Application, Call
+from parrotserve.criteria import Criteria
+from parrotserve.errors import DeclarationError
+from parrotserve.models.tokenizer import Tokenizer
+from parrotserve.sdk.http import HttpTransport
+from parrotserve.switches import EVERYTHING, Switches
+
+REFERENCE = "on"
+"""The side that all others are compared with."""
+_WARM_UP = Application(kind="warm-up", calls=(Call("hello", ("Say hello.",), 4),), results=("hello",))
+
+
+class Side(ABC):
+    """One way of running applications."""
+
+    name: str
+    about: str
+
+    @abstractmethod
+    def serving(self, delay: float) -> AbstractAsyncContextManager[Runner]:
+        """A service that is up and has nothing cached, for one trial; `delay` seconds are added to every exchange."""
+
+    def takes(self, application: Application) -> Application | None:
+        """The application as this side runs it; None: not at all."""
+        return application
+
+
+@dataclass(frozen=True, slots=True)
+class ParrotSide(Side):
+    """`parrot serve`, started for each trial."""
+
+    name: str
+    about: str
+    options: tuple[str, ...] = ()
+    program: bool = True
+    """Whether it gets applications whole, or call by call from a client program."""
+    criteria: Criteria | None = None
+    """Instead of the applications' own."""
+    only: tuple[str, ...] = ()
+    """The kinds of applications that it runs; none named: all."""
+
+    def takes(self, application: Application) -> Application | None:
+        """See `Side.takes`."""
+        if self.only and application.kind not in self.only:
+            return None
+        return dataclasses.replace(application, criteria=self.criteria) if self.criteria else application
+
+    @contextlib.asynccontextmanager
+    async def serving(self, delay: float) -> AsyncGenerator[Runner]:
+        """See `Side.serving`."""
+        async with served(self.options) as url:
+            transport = HttpTransport(url, delay=delay)
+            await transport.open()
+            try:
+                run = whole(transport) if self.program else step_by_step(on_parrot(transport))
+                await run(_WARM_UP)
+                yield run
+            finally:
+                await transport.close()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAiSide(Side):
+    """A client program over a server that runs already and speaks OpenAI's protocol, token ids as prompts."""
+
+    name: str
+    about: str
+    url: str
+    model: str
+    tokenizer: Tokenizer
+
+    @contextlib.asynccontextmanager
+    async def serving(self, delay: float) -> AsyncGenerator[Runner]:
+        """See `Side.serving`. What its cache holds of earlier trials is other text."""
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+        async with httpx.AsyncClient(base_url=self.url, timeout=900.0, limits=limits) as client:
+            run = step_by_step(on_openai(client, self.model, self.tokenizer, delay=delay))
+            await run(_WARM_UP)
+            yield run
+
+
+def parrot_sides(options: Sequence[str], *, cap: int) -> dict[str, ParrotSide]:
+    """Parrot with everything on and off, and with each optimisation alone off. `options` go to `parrot serve`;
+    `cap` is the batch of the latency-centric baseline."""
+    base = tuple(options)
+    off = (*base, "--without", EVERYTHING)
+    sides = [
+        ParrotSide(REFERENCE, "Parrot, everything on", base),
+        ParrotSide("off", "everything off, driven by a client program", off, program=False),
+        ParrotSide(
+            "capped",
+            f"as off, at most {cap} sequences in a batch: latency-centric serving",
+            (*off, "--max-running", str(cap)),
+            program=False,
+        ),
+        ParrotSide(
+            "throughput", "everything on, and everything asked for throughput", base, criteria=Criteria.THROUGHPUT
+        ),
+        ParrotSide("chats alone", "everything on, without the jobs beside", base, only=("chat",)),
+    ]
+    sides += [
+        ParrotSide(f"without {field.name}", f"all but {field.name}", (*base, "--without", field.name))
+        for field in dataclasses.fields(Switches)
+    ]
+    return {side.name: side for side in sides}
+
+
+def choose(names: Sequence[str], there: dict[str, Side]) -> list[Side]:
+    """Sides by name; `ablations` is all that are `without` something. Raises `DeclarationError`."""
+    chosen: dict[str, Side] = {}
+    for name in names:
+        if name == "ablations":
+            chosen |= {each: side for each, side in there.items() if each.startswith("without ")}
+        elif name in there:
+            chosen[name] = there[name]
+        else:
+            raise DeclarationError(f"There is no side {name!r}; there are: {', '.join(there)}, ablations.")
+    return list(chosen.values())

@@ -1,0 +1,127 @@
+"""What a workload is: applications that arrive, each a dataflow of prompts, as plain data. No I/O, no clock.
+
+A workload says what is to be done, never how: the same applications are run by every side.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from parrotserve.bench.texts import Texts
+from parrotserve.criteria import Criteria
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The output of an earlier call of the same application."""
+
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One prompt and its one output of exactly `tokens` tokens. Parts are tokenised each for itself, on every side."""
+
+    name: str
+    parts: tuple[str | Ref, ...]
+    tokens: int
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The calls whose outputs it reads."""
+        return tuple(dict.fromkeys(part.call for part in self.parts if isinstance(part, Ref)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """One run of one program by one user."""
+
+    kind: str
+    """Applications of one kind are reported together."""
+    calls: tuple[Call, ...]
+    """Each reads outputs of calls before it only."""
+    results: tuple[str, ...]
+    """The calls whose outputs the user waits for."""
+    arrival: float = 0.0
+    """Seconds after the beginning."""
+    criteria: Criteria = Criteria.LATENCY
+
+    @property
+    def tokens(self) -> int:
+        """Output tokens of all calls."""
+        return sum(call.tokens for call in self.calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """When an application's last result was there, and how long after its arrival that was; in seconds."""
+
+    application: Application
+    finished: float
+
+    @property
+    def latency(self) -> float:
+        """What its user waited."""
+        return self.finished - self.application.arrival
+
+
+Figures = Mapping[str, float]
+"""What one trial showed, by name. All are times in seconds: smaller is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One size of a workload: `build` makes its applications from fresh text and a source of chance."""
+
+    name: str
+    build: Callable[[Texts, random.Random], Sequence[Application]]
+    rate: float | None = None
+    """Arrivals a second, where cases of one workload differ by it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A named benchmark."""
+
+    name: str
+    about: str
+    cases: tuple[Case, ...]
+    quick: tuple[Case, ...]
+    """Smaller ones, to see that all works."""
+    headline: tuple[str, ...]
+    """The figures by which sides are compared."""
+    measured: tuple[str, ...] = ()
+    """The kinds of applications that count; none named: all. Others are background."""
+    bound: float | None = None
+    """Where cases differ by rate: the seconds an output token up to which a rate counts as sustained."""
+
+
+def figures(outcomes: Sequence[Outcome], measured: Sequence[str] = ()) -> Figures:
+    """Per kind: median and mean latency, and mean latency an output token; over all kinds: when the last one ended."""
+    by_kind: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        if not measured or outcome.application.kind in measured:
+            by_kind[outcome.application.kind].append(outcome)
+    found: dict[str, float] = {}
+    for kind, chosen in by_kind.items():
+        latencies = [outcome.latency for outcome in chosen]
+        found[f"{kind} p50"] = median(latencies)
+        found[f"{kind} mean"] = fmean(latencies)
+    chosen = [outcome for several in by_kind.values() for outcome in several]
+    found["latency a token"] = fmean(outcome.latency / outcome.application.tokens for outcome in chosen)
+    found["all done"] = max(outcome.finished for outcome in chosen)
+    return found
+
+
+def check(applications: Sequence[Application]) -> None:
+    """That calls read only what comes before them, and results exist. Raises ValueError."""
+    for application in applications:
+        known: set[str] = set()
+        for call in application.calls:
+            if call.name in known or not known.issuperset(call.needs):
+                raise ValueError(f"{application.kind}: {call.name} is named twice, or reads what comes later.")
+            known.add(call.name)
+        if not application.results or not known.issuperset(application.results):
+            raise ValueError(f"{application.kind}: its results {application.results} are not among its calls.")

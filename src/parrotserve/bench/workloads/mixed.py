@@ -1,0 +1,37 @@
+"""Chat mixed with map-reduce: people who wait for answers, and jobs that have to be done, on one engine (8.5)."""
+
+import random
+from collections.abc import Callable
+
+from parrotserve.bench.texts import Texts
+from parrotserve.bench.workload import Application, Case, Workload
+from parrotserve.bench.workloads.chat import chats
+from parrotserve.bench.workloads.map_reduce import map_reduce
+
+
+def _mix(
+    *, rate: float, seconds: float, jobs: int, chunks: int, chunk: int, output: int
+) -> Callable[[Texts, random.Random], list[Application]]:
+    def build(texts: Texts, chance: random.Random) -> list[Application]:
+        people = chats(texts, chance, rate=rate, seconds=seconds)
+        batch = [
+            map_reduce(
+                texts, chunks=chunks, chunk=chunk, output=output, kind="job", arrival=number * seconds / (2 * jobs)
+            )
+            for number in range(jobs)
+        ]
+        return [*batch, *people]
+
+    return build
+
+
+MIXED = Workload(
+    name="mixed",
+    about="chat mixed with map-reduce jobs on the same engine",
+    cases=(
+        Case("1 chat/s, 3 jobs of 16 x 512", _mix(rate=1.0, seconds=30, jobs=3, chunks=16, chunk=512, output=50)),
+        Case("2 chats/s, 3 jobs of 16 x 512", _mix(rate=2.0, seconds=30, jobs=3, chunks=16, chunk=512, output=50)),
+    ),
+    quick=(Case("4 chats/s, 1 job", _mix(rate=4.0, seconds=1.0, jobs=1, chunks=3, chunk=128, output=8)),),
+    headline=("chat p50", "job mean"),
+)

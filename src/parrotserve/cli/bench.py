@@ -1,0 +1,64 @@
+"""`parrot bench`: applications as users run them, on Parrot with its switches and on what they run today."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    workload: Annotated[str, typer.Argument(help="chain, map-reduce, copilot, gpts, agents, mixed, or all.")],
+    sides: Annotated[
+        str,
+        typer.Option(
+            help="Who runs it, as on,off,capped,throughput,chats alone,without prefix,ablations,vllm,llamacpp."
+        ),
+    ] = "on,off,capped",
+    case: Annotated[list[str] | None, typer.Option(help="Only cases whose names contain this; repeatable.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small cases and one round, to see that all works.")] = False,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Trials of each side.", show_default="5; quick: 1")] = None,
+    delay: Annotated[
+        list[float] | None,
+        typer.Option(min=0, help="Milliseconds added to every HTTP exchange; repeatable.", show_default="0 and 250"),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Name or path of the model.")] = "default",
+    kv_memory: Annotated[str, typer.Option(metavar="SIZE", help="KV cache of each engine.")] = "3GiB",
+    cap: Annotated[int, typer.Option(min=1, help="Most sequences in a batch of the side `capped`.")] = 4,
+    vllm: Annotated[str | None, typer.Option(metavar="URL", help="A running vLLM server.")] = None,
+    llamacpp: Annotated[str | None, typer.Option(metavar="URL", help="A running llama.cpp server.")] = None,
+    peer_model: Annotated[str, typer.Option(help="The model's name on peers.")] = "smollm2-135m",
+    seed: Annotated[int, typer.Option(help="Of texts, lengths and arrivals.")] = 1,
+    into: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write WORKLOAD.json there, and WORKLOAD.png.")
+    ] = None,
+) -> None:
+    """Measure workloads: the same applications on every side, in turn, and print medians with ranges.
+
+    \b
+    Examples:
+      parrot bench chain --quick
+      parrot bench copilot --sides on,off,vllm --vllm http://127.0.0.1:8101
+      parrot bench all --sides on,ablations --into docs/benchmarks
+    """
+    from parrotserve.bench.command import Options, run
+    from parrotserve.cli.console import standard_error, standard_output
+
+    run(
+        Options(
+            workload=workload,
+            sides=[name.strip() for name in sides.split(",") if name.strip()],
+            cases=case or (),
+            quick=quick,
+            rounds=rounds,
+            delays=[each / 1000 for each in delay or (0.0, 250.0)],
+            model=model,
+            kv_memory=kv_memory,
+            cap=cap,
+            peers={name: url for name, url in (("vllm", vllm), ("llamacpp", llamacpp)) if url},
+            peer_model=peer_model,
+            seed=seed,
+            into=into,
+        ),
+        told=lambda line: standard_error().print(line, style="dim"),
+        show=standard_output().print,
+    )

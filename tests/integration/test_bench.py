@@ -1,0 +1,44 @@
+"""`parrot bench` as a user runs it, on a model without weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from parrotserve.bench.workloads import WORKLOADS
+from parrotserve.cli.main import app
+
+QUICK = ["--quick", "--model", "fake", "--delay", "0"]
+
+
+def test_every_workload_runs_on_parrot_and_on_a_client_program(tmp_path: Path):
+    arguments = ["bench", "all", *QUICK, "--sides", "on,capped", "--into", str(tmp_path)]
+    ran = CliRunner().invoke(app, arguments)
+    assert ran.exit_code == 0, ran.output
+    for name, workload in WORKLOADS.items():
+        result = json.loads((tmp_path / f"{name}.json").read_text())
+        assert [each["errors"] for each in result["results"]] == [[]] * (2 * len(workload.quick)), name
+        assert all(set(workload.headline) <= set(each["rounds"][0]) for each in result["results"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["chian"], "there are: chain, map-reduce"),
+        (["chain", "--sides", "on,vllm"], "there are: on, off"),
+        (["chain", "--case", "25 chians"], "No case of chain"),
+    ],
+)
+def test_what_does_not_exist_is_said_with_what_does(arguments: list[str], said: str):
+    ran = CliRunner().invoke(app, ["bench", *arguments, *QUICK])
+    assert ran.exit_code == 2
+    assert said in " ".join(ran.stderr.split())
+
+
+def test_a_peer_that_is_not_there_is_a_failed_row_and_no_crash():
+    arguments = ["--sides", "on,vllm", "--vllm", "http://127.0.0.1:9", "--case", "3 x 128"]
+    ran = CliRunner().invoke(app, ["bench", "chain", *QUICK, *arguments])
+    assert ran.exit_code == 0
+    assert "failed" in ran.stdout
+    assert "http://127.0.0.1:9" in ran.stderr

@@ -1,0 +1,91 @@
+"""Workloads: sound, fresh for everybody, and the same work for everybody."""
+
+import random
+
+import pytest
+
+from parrotserve.bench.texts import Texts, sentences
+from parrotserve.bench.workload import (
+    Application,
+    Call,
+    Case,
+    Outcome,
+    Ref,
+    Workload,
+    check,
+    figures,
+)
+from parrotserve.bench.workloads import WORKLOADS
+from parrotserve.engines.fake_tokenizer import FakeTokenizer
+
+CASES = [
+    pytest.param(workload, case, id=f"{workload.name}: {case.name}")
+    for workload in WORKLOADS.values()
+    for case in (*workload.cases, *workload.quick)
+]
+
+
+def build(case: Case, *, text: str = "a", chance: str = "a") -> list[Application]:
+    return list(case.build(Texts(FakeTokenizer(), text), random.Random(chance)))
+
+
+def shape(applications: list[Application]) -> list[object]:
+    """All but the texts."""
+    return [
+        (one.kind, one.arrival, one.results, [(call.name, call.tokens, call.needs) for call in one.calls])
+        for one in applications
+    ]
+
+
+def longest(application: Application) -> str:
+    return max((part for call in application.calls for part in call.parts if isinstance(part, str)), key=len)
+
+
+@pytest.mark.parametrize(("workload", "case"), CASES)
+def test_every_case_is_a_sound_dataflow_with_the_figures_that_count(workload: Workload, case: Case):
+    applications = build(case)
+    check(applications)
+    found = figures([Outcome(one, one.arrival + 1.0) for one in applications], workload.measured)
+    assert set(workload.headline) <= set(found)
+
+
+@pytest.mark.parametrize(("workload", "case"), CASES)
+def test_sides_get_the_same_work_in_other_words(workload: Workload, case: Case):
+    mine, theirs = build(case, text="mine"), build(case, text="theirs")
+    assert shape(mine) == shape(theirs)
+    # The longest text of each is a document or a system prompt; a cache must not have it from somebody else's trial.
+    assert not {longest(one) for one in mine} & {longest(one) for one in theirs}
+
+
+def test_texts_have_the_length_that_was_asked_for_and_do_not_repeat():
+    texts = Texts(FakeTokenizer(), "seed")
+    taken = [texts.take(length) for length in (10, 500, 500, 3000)]
+    assert all(abs(len(text) - length) <= 2 for text, length in zip(taken, (10, 500, 500, 3000), strict=True))
+    assert len({text[:10] for text in taken}) == 4
+    assert len(sentences()) > 1000
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        (Call("a", (Ref("b"),), 1), Call("b", ("x",), 1)),
+        (Call("a", ("x",), 1), Call("a", ("y",), 1)),
+        (Call("b", ("x",), 1),),
+    ],
+    ids=["reads what comes later", "two of one name", "no such result"],
+)
+def test_unsound_applications_are_found_out(calls: tuple[Call, ...]):
+    with pytest.raises(ValueError, match=r"\w"):
+        check([Application(kind="k", calls=calls, results=("a",))])
+
+
+def test_latency_counts_from_arrival_and_background_does_not_count():
+    chat = Application(kind="chat", calls=(Call("a", ("x",), 10),), results=("a",), arrival=2.0)
+    noise = Application(kind="background", calls=chat.calls, results=("a",))
+    found = figures([Outcome(chat, 3.0), Outcome(chat, 5.0), Outcome(noise, 99.0)], ["chat"])
+    assert found == {
+        "chat p50": pytest.approx(2.0),
+        "chat mean": pytest.approx(2.0),
+        "latency a token": pytest.approx(0.2),
+        "all done": 5.0,
+    }
