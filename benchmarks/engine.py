@@ -33,7 +33,8 @@ from rich.console import Console
 from rich.table import Table
 
 from parrotserve.bench.circumstances import circumstances
-from parrotserve.engines.native.settings import NativeSettings, usable_cores
+from parrotserve.engines.native.build import page_bytes
+from parrotserve.engines.native.settings import PAGE_TOKENS, BackendName, NativeSettings, usable_cores
 from parrotserve.models.architecture import ModelConfig
 from parrotserve.models.config import load_config
 from parrotserve.models.registry import resolve
@@ -104,6 +105,8 @@ class Run:
             for point in points:
                 began = time.perf_counter()
                 for contender in self._fastest(point) if number else self._contenders:
+                    if not contender.takes(point.batch, point.tokens):
+                        continue
                     self._seed += 1
                     seconds = await once(contender, point, self._seed)
                     series = self.series[point].setdefault(contender.name, Series(contender))
@@ -160,7 +163,7 @@ class Roofline:
 
 
 def measure_roofline(threads: int) -> Roofline | None:
-    """Compiled for this machine and run; None without a C++ compiler."""
+    """Compiled for this machine, and run; None without a C++ compiler."""
     source = Path(__file__).parent / "roofline.cpp"
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "roofline"
@@ -175,10 +178,12 @@ def measure_roofline(threads: int) -> Roofline | None:
 def make_contenders(options: argparse.Namespace) -> list[Contender]:
     """Ours with its switches, and the peers that are there."""
     files = resolve(options.model)
+    config = load_config(files)
     threads, most = options.threads, max(options.batches)
+    token_bytes = page_bytes(BackendName.AUTO, config) // PAGE_TOKENS
 
     def native(name: str, kv_tokens: int, **settings: Any) -> tuple[str, Any, NativeSettings]:
-        return name, files, NativeSettings(threads=threads, kv_bytes=kv_tokens * 24_000, **settings)
+        return name, files, NativeSettings(threads=threads, kv_bytes=kv_tokens * token_bytes, **settings)
 
     shared = 4 * max((*options.prefixes, *options.prefills)) + most * 1024
     contenders: list[Contender] = [Native(*native("bf16", shared))]
@@ -186,8 +191,8 @@ def make_contenders(options: argparse.Namespace) -> list[Contender]:
         contenders.append(Native(*native("int8", shared, weights="int8")))
     contenders.append(Native(*native("bf16 ungrouped", shared, group=False)))
     if not options.quick:
-        private = most * (max(options.prefixes) + 1024)
-        contenders.append(PrivateNative(*native("bf16 private", private, share=False), most=most))
+        private = native("bf16 private", most * (max(options.prefixes) + 1024), share=False)
+        contenders.append(PrivateNative(*private, batch=most, least=min(1024, max(options.prefixes))))
     if llama_library() and gguf_of("BF16").exists():
         context = max(*options.prefixes, *options.prefills) + most * 128
         contenders += [
@@ -196,7 +201,7 @@ def make_contenders(options: argparse.Namespace) -> list[Contender]:
             for flash in (False, True)
         ]
     if options.vllm:
-        contenders.append(Vllm(options.vllm, options.vllm_model))
+        contenders.append(Vllm(options.vllm, options.vllm_model, config.vocabulary))
     return contenders
 
 
@@ -207,7 +212,7 @@ async def measure(options: argparse.Namespace) -> Run:
     try:
         for contender in contenders:
             await contender.start()
-            await contender.prefill(256, -1)
+            await contender.prefill(256, seed=0)
         await run.prefills(options.prefills)
         await run.decodes(options.batches, options.prefixes)
     finally:
@@ -289,10 +294,12 @@ def _spread(times: list[float] | None) -> str:
     return f"{statistics.median(times):.1f} ({min(times):.1f}-{max(times):.1f})" if times else ""
 
 
-def plot(result: dict[str, Any], target: Path) -> None:
-    """Decode steps over the shared prefix, a panel for each batch size. Needs benchmarks/requirements.txt."""
-    import matplotlib as mpl
-
+def plot(result: dict[str, Any], target: Path) -> bool:
+    """Decode steps over the shared prefix, a panel for each batch size. False: matplotlib is not installed."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return False
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -317,6 +324,7 @@ def plot(result: dict[str, Any], target: Path) -> None:
         axis.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(target, dpi=110)
+    return True
 
 
 def arguments() -> argparse.Namespace:
@@ -357,7 +365,8 @@ def main() -> None:
         console.print(f"Roofline: {roofline}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        plot(result, options.json.with_suffix(".png"))
+        if not plot(result, options.json.with_suffix(".png")):
+            print("There is no picture: pip install -r benchmarks/requirements.txt", file=sys.stderr)
 
 
 if __name__ == "__main__":

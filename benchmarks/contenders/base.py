@@ -13,6 +13,10 @@ class Contender(ABC):
     name: str
     family: str
 
+    def takes(self, batch: int, tokens: int) -> bool:
+        """Whether it is measured at this point (batch 0: a prefill)."""
+        return True
+
     @abstractmethod
     async def start(self) -> None:
         """Bring it up."""
@@ -31,7 +35,7 @@ class Contender(ABC):
         """End it."""
 
 
-def draw(seed: str, count: int) -> tuple[int, ...]:
-    """Tokens of no meaning, none of them special; the same for the same seed."""
+def draw(seed: str, count: int, vocabulary: int) -> tuple[int, ...]:
+    """Tokens of no meaning, none of them special (those lie at the ends); the same for the same seed."""
     chosen = random.Random(seed)
-    return tuple(chosen.randrange(1000, 40_000) for _ in range(count))
+    return tuple(chosen.randrange(vocabulary // 48, vocabulary * 4 // 5) for _ in range(count))

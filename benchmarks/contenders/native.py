@@ -20,8 +20,12 @@ from parrotserve.engines.base import (
 from parrotserve.engines.native.engine import NativeEngine
 from parrotserve.engines.native.settings import NativeSettings
 from parrotserve.ids import EngineId, RequestId, new_id
+from parrotserve.models.config import load_config
 from parrotserve.models.files import ModelFiles
 from parrotserve.sampling import Sampling
+
+OWN_OUTPUTS = 900
+"""Tokens that a sequence of `PrivateNative` generates at most, over all rounds."""
 
 
 class Native(Contender):
@@ -31,6 +35,7 @@ class Native(Contender):
 
     def __init__(self, name: str, files: ModelFiles, settings: NativeSettings) -> None:
         self.name = name
+        self._vocabulary = load_config(files).vocabulary
         self._engine = NativeEngine(EngineId(name.replace(" ", "-")), files.name, files, settings)
         self._lists: asyncio.Queue[tuple[float, list[Event]]] = asyncio.Queue()
         self._reading: asyncio.Task[None] | None = None
@@ -49,7 +54,7 @@ class Native(Contender):
 
     async def prefill(self, tokens: int, seed: int) -> float:
         """Seconds from `Open` to the first token's event."""
-        opening = _open(draw(f"prefill {seed}", tokens), outputs=1, salt=new_id("salt"))
+        opening = _open(self._draw(f"prefill {seed}", tokens), outputs=1, salt=new_id("salt"))
         began = time.perf_counter()
         await self._engine.send([opening])
         seen = await self._until_ended(1)
@@ -57,16 +62,19 @@ class Native(Contender):
 
     async def decode(self, batch: int, prefix: int, steps: int, seed: int) -> list[float]:
         """Time between the events of steps in which every sequence got a token."""
-        shared = draw(f"prefix {prefix}", prefix)
+        shared = self._draw(f"prefix {prefix}", prefix)
         # The sequences join in several steps; the more there are, the longer it takes until all of them run.
         outputs = steps + 8 + batch * SUFFIX // 128
         await self._engine.send(
             [
-                _open(shared + draw(f"suffix {seed} {index}", SUFFIX), outputs=outputs, salt="shared")
+                _open(shared + self._draw(f"suffix {seed} {index}", SUFFIX), outputs=outputs, salt="shared")
                 for index in range(batch)
             ]
         )
         return full_steps(await self._until_ended(batch), batch, steps)
+
+    def _draw(self, seed: str, count: int) -> tuple[int, ...]:
+        return draw(seed, count, self._vocabulary)
 
     async def _read(self) -> None:
         async for events in self._engine.events():
@@ -90,14 +98,19 @@ class Native(Contender):
 class PrivateNative(Native):
     """Nothing is shared: each sequence has KV of its own for the prefix too, and reads its own.
 
-    They are prefilled once for each prefix, and paused between measurements; so their outputs are some tokens longer.
+    They are prefilled once for each prefix, which takes long, and paused between measurements; so their outputs are
+    some tokens longer. Measured only where that counts: the largest batch, over prefixes of `least` tokens and more.
     """
 
-    def __init__(self, name: str, files: ModelFiles, settings: NativeSettings, *, most: int) -> None:
+    def __init__(self, name: str, files: ModelFiles, settings: NativeSettings, *, batch: int, least: int) -> None:
         super().__init__(name, files, settings)
-        self._most = most
+        self._batch, self._least = batch, least
         self._prefix = 0
         self._sequences: list[RequestId] = []
+
+    def takes(self, batch: int, tokens: int) -> bool:
+        """See `Contender.takes`."""
+        return batch == self._batch and tokens >= self._least
 
     async def decode(self, batch: int, prefix: int, steps: int, seed: int) -> list[float]:
         """Resume as many as asked for, and pause them afterwards."""
@@ -114,8 +127,11 @@ class PrivateNative(Native):
     async def _set_up(self, prefix: int) -> None:
         await self._engine.send([Cancel(each, 1) for each in self._sequences])
         await self._until_ended(len(self._sequences))
-        shared = draw(f"prefix {prefix}", prefix)
-        openings = [_open(shared + draw(f"own {each}", SUFFIX), outputs=2000, salt="") for each in range(self._most)]
+        shared = self._draw(f"prefix {prefix}", prefix)
+        openings = [
+            _open(shared + self._draw(f"own {each}", SUFFIX), outputs=OWN_OUTPUTS, salt="")
+            for each in range(self._batch)
+        ]
         self._prefix, self._sequences = prefix, [opening.sequence for opening in openings]
         for opening in openings:  # one after the other, so that those that wait generate nothing
             await self._engine.send([opening])

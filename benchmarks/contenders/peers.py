@@ -76,8 +76,9 @@ class Vllm(Contender):
 
     family = "vLLM"
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, vocabulary: int) -> None:
         self.name = "vLLM bf16"
+        self._vocabulary = vocabulary
         self._model = model
         self._client = httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=None))
 
@@ -88,15 +89,15 @@ class Vllm(Contender):
     async def prefill(self, tokens: int, seed: int) -> float:
         """Seconds until its one token is there."""
         began = time.perf_counter()
-        await self._tokens(draw(f"prefill {seed}", tokens), 1)
+        await self._tokens(draw(f"prefill {seed}", tokens, self._vocabulary), 1)
         return time.perf_counter() - began
 
     async def decode(self, batch: int, prefix: int, steps: int, seed: int) -> list[float]:
         """The mean step between the moment when all sequences have begun and the first one's end."""
-        shared = draw(f"prefix {prefix}", prefix)
+        shared = draw(f"prefix {prefix}", prefix, self._vocabulary)
         await self._tokens(shared, 1)  # so that its cache has it
         outputs = steps + 8 + batch * SUFFIX // 128
-        prompts = [shared + draw(f"suffix {seed} {index}", SUFFIX) for index in range(batch)]
+        prompts = [shared + draw(f"suffix {seed} {index}", SUFFIX, self._vocabulary) for index in range(batch)]
         times = await asyncio.gather(*(self._tokens(prompt, outputs) for prompt in prompts))
         began, ended = max(each[0] for each in times), min(each[-1] for each in times)
         count = sum(began < moment <= ended for moment in times[0])

@@ -1,0 +1,48 @@
+"""The benchmarks under `benchmarks/`, as they are run: small, on a model without meaning, without peers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tiny_model import write_tiny_model
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def run(script: str, *arguments: str, peers: Path) -> dict[str, Any]:
+    """What a benchmark wrote."""
+    target = peers / "result.json"
+    ran = subprocess.run(
+        [sys.executable, BENCHMARKS / script, *arguments, "--json", target],
+        env={**os.environ, "PARROT_PEERS": str(peers)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(target.read_text())
+
+
+def test_the_engine_is_measured_through_its_process(tmp_path: Path):
+    model = tmp_path / "tiny"
+    model.mkdir()
+    write_tiny_model(model)
+    sizes = ["--prefills", "48", "--batches", "1", "3", "--prefixes", "32", "64", "--rounds", "2", "--steps", "2"]
+    result = run("engine.py", "--model", str(model), "--threads", "1", *sizes, peers=tmp_path)
+    points = {(point["batch"], point["tokens"]): point for point in result["points"]}
+    assert set(points) == {(0, 48), (1, 32), (3, 32), (1, 64), (3, 64)}
+    for point in points.values():
+        assert len(point["milliseconds"]["bf16"]) == len(point["milliseconds"]["bf16 ungrouped"]) == 2
+    assert "bf16 private" in points[3, 64]["milliseconds"]
+    assert points[3, 64]["sharing"].keys() == {"bf16 ungrouped", "bf16 private"}
+
+
+def test_what_parrot_costs_a_request_is_measured(tmp_path: Path):
+    sizes = ["--count", "80", "--seconds", "0.2", "--rate", "50", "--rounds", "1", "--most-waiting", "10"]
+    result = run("overhead.py", *sizes, peers=tmp_path)
+    assert result["added_milliseconds"].keys() == {"p50", "p99"}
+    assert [(row["waiting"], row["engines"]) for row in result["handle_microseconds"]] == [(10, 1), (10, 16), (10, 256)]
