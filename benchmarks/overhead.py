@@ -19,6 +19,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -313,8 +314,9 @@ def serve(role: str) -> None:
     from parrotserve.server.run import open_socket, serve_until_stopped
 
     if role == "parrot":
-        config = ServiceConfig(models=("fake",), port=0)
-        asyncio.run(serve_until_stopped(config, announce=lambda line: print(line, flush=True), load=load_free))
+        with tempfile.TemporaryDirectory() as folder:
+            config = ServiceConfig(models=("fake",), port=0, keys="never", data=Path(folder))
+            asyncio.run(serve_until_stopped(config, announce=lambda line: print(line, flush=True), load=load_free))
         return
     import uvicorn
     from fastapi import FastAPI

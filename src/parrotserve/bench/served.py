@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, Sequence
 
 from parrotserve.errors import EngineFailed
@@ -13,8 +14,19 @@ _STOP_SECONDS = 15.0
 
 @contextlib.asynccontextmanager
 async def served(options: Sequence[str] = ()) -> AsyncGenerator[str, None]:
-    """A service with these options on a free port; its URL. Raises `EngineFailed` with what it said instead."""
-    command = [sys.executable, "-m", "parrotserve.cli.main", "serve", "--port", "0", *options]
+    """A service with these options on a free port; its URL. Raises `EngineFailed` with what it said instead.
+
+    It has nothing of the user's: neither keys nor what lasts from other runs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        own = ("--port", "0", "--keys", "never", "--data", folder)
+        command = [sys.executable, "-m", "parrotserve.cli.main", "serve", *own, *options]
+        async with _running(command) as url:
+            yield url
+
+
+@contextlib.asynccontextmanager
+async def _running(command: Sequence[str]) -> AsyncGenerator[str, None]:
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
