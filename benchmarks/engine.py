@@ -193,7 +193,7 @@ def make_contenders(options: argparse.Namespace) -> list[Contender]:
     if not options.quick:
         private = native("bf16 private", most * (max(options.prefixes) + 1024), share=False)
         contenders.append(PrivateNative(*private, batch=most, least=min(1024, max(options.prefixes))))
-    if llama_library() and gguf_of("BF16").exists():
+    if llama_library().exists() and gguf_of("BF16").exists():
         context = max(*options.prefixes, *options.prefills) + most * 128
         contenders += [
             LlamaCpp(kind, flash=flash, threads=threads, context=context, sequences=most)
@@ -254,7 +254,6 @@ def report(run: Run, roofline: Roofline | None, config: ModelConfig, options: ar
         "threads": options.threads,
         "rounds": options.rounds,
         "steps": options.steps,
-        "llama_cpp": llama_library() and ("built here" if "native" in llama_library().parts else "wheel"),
         "roofline": roofline
         and {"gflops_bf16": roofline.gflops_bf16, "gflops_fp32": roofline.gflops_fp32, "gbytes": roofline.gbytes},
         "points": points,

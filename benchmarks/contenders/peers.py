@@ -39,7 +39,7 @@ class LlamaCpp(Contender):
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             _WORKER,
-            llama_library() or "",
+            str(llama_library()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )

@@ -7,6 +7,7 @@ vLLM is its build for CPUs. llama.cpp is built from the sources in llama-cpp-pyt
 processors and it is several times faster when it knows this one: that takes ten minutes, `cmake` and a C++ compiler.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -25,6 +26,8 @@ _OWN_BUILDS = {"torch", "torchaudio", "torchvision", "torchcodec"}
 _CMAKE_OPTIONS = {
     "CMAKE_BUILD_TYPE": "Release",
     "BUILD_SHARED_LIBS": "ON",
+    "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
+    "CMAKE_INSTALL_RPATH": "$ORIGIN",
     "GGML_NATIVE": "ON",
     "LLAMA_BUILD_TESTS": "OFF",
     "LLAMA_BUILD_EXAMPLES": "OFF",
@@ -88,7 +91,10 @@ def llamacpp() -> None:
         (source,) = folder.glob("*/vendor/llama.cpp")
         options = [f"-D{name}={value}" for name, value in _CMAKE_OPTIONS.items()]
         subprocess.run(["cmake", "-S", source, "-B", folder / "build", *options], check=True)
-        subprocess.run(["cmake", "--build", folder / "build", "--parallel", "--target", "llama-server"], check=True)
+        jobs = str(os.cpu_count() or 1)
+        subprocess.run(
+            ["cmake", "--build", folder / "build", "--parallel", jobs, "--target", "llama-server"], check=True
+        )
         shutil.copytree(folder / "build" / "bin", home / "native", symlinks=True, dirs_exist_ok=True)
 
 

@@ -22,7 +22,7 @@ LIB = c.CDLL(sys.argv[1])
 SUFFIX = 16
 """Tokens of its own that each sequence has after the prefix."""
 
-# Where the fields that are set here lie in `llama_context_params`, with their defaults: another release may differ.
+# Where the fields that are set here lie in `llama_context_params`, with their defaults: other releases differ.
 CONTEXT_FIELDS = {
     "n_ctx": (0, "I", 512),
     "n_batch": (4, "I", 2048),
@@ -31,8 +31,8 @@ CONTEXT_FIELDS = {
     "n_threads": (28, "i", 4),
     "n_threads_batch": (32, "i", 4),
     "flash_attn": (52, "i", -1),
-    "swa_full": (140, "?", True),
-    "kv_unified": (141, "?", False),
+    "swa_full": (132, "?", True),
+    "kv_unified": (133, "?", False),
 }
 
 

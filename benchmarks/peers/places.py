@@ -27,8 +27,6 @@ def hugging_face_folder() -> Path:
     return peers_folder() / "model" / "smollm2-135m"
 
 
-def llama_library() -> Path | None:
-    """llama.cpp with its C interface: built for this processor, else the wheel's; None where neither is there."""
-    home = peers_folder() / "llamacpp"
-    found = [*home.glob("native/libllama.so"), *home.glob("lib/python*/site-packages/xllamacpp/xllamacpp*.so")]
-    return next(iter(found), None)
+def llama_library() -> Path:
+    """llama.cpp with its C interface, built for this processor."""
+    return peers_folder() / "llamacpp" / "native" / "libllama.so"
