@@ -1,7 +1,7 @@
 // Attention of one layer over paged KV. Included per variant, after matrix.hpp.
 //
-// A page holds sixteen tokens. Keys lie as one panel a head, [head_dim / 2][16 keys][2]; values as eight pairs of
-// keys, [8][head_dim][2]: both are read by the register tile as they stand, so a shared page is never copied.
+// A page holds sixteen tokens. Keys of a head lie as one panel, [head_dim / 2][16 keys][2], and behind them the values
+// as eight pairs, [8][head_columns][2]: both are read by the register tile as they stand, so no page is ever copied.
 //
 // The work is cut into units: (span, KV head, some query rows, some key blocks). A unit leaves softmax partials
 // (peak, total, weighted values); `merge` combines them per row in the order of the absolute key blocks.
@@ -25,24 +25,32 @@ struct Geometry {
   int key_pairs() const { return (head_dim + 1) / 2; }
   std::size_t key_page() const { return static_cast<std::size_t>(key_pairs()) * kPanel; }
   std::size_t value_page() const { return static_cast<std::size_t>(kPage) * head_columns; }
-};
-
-// The pages of one layer.
-struct LayerKv {
-  std::uint16_t* keys;
-  std::uint16_t* values;
+  // Of a layer's KV: the keys of one head in one page, with the values behind them.
+  std::size_t page_of(int page, int head) const {
+    return (static_cast<std::size_t>(page) * kv_heads + head) * (key_page() + value_page());
+  }
 };
 
 // One token's key and value of one head, in bf16; threads write the two halves of a pair of values at the same time.
-static inline void write_key(const Geometry& g, const LayerKv& kv, int slot, int head, const std::uint16_t* key) {
-  std::uint16_t* page = kv.keys + (static_cast<std::size_t>(slot / kPage) * g.kv_heads + head) * g.key_page();
-  for (int pair = 0; pair < g.key_pairs(); ++pair)
-    std::memcpy(page + pair * kPanel + slot % kPage * 2, key + 2 * pair, 2 * sizeof *key);
+// What will be written to slot `later` soon is fetched: a key lies in as many cache lines as it has pairs.
+static inline void write_key(const Geometry& g, std::uint16_t* kv, int slot, int later, int head,
+                             const std::uint16_t* key) {
+  std::uint16_t* page = kv + g.page_of(slot / kPage, head) + slot % kPage * 2;
+  const std::uint16_t* page_later = kv + g.page_of(later / kPage, head);
+  for (int pair = 0; pair < g.key_pairs(); ++pair) {
+    prefetch_to_write(page_later + pair * kPanel);
+    std::memcpy(page + pair * kPanel, key + 2 * pair, 2 * sizeof *key);
+  }
 }
 
-static inline void write_value(const Geometry& g, const LayerKv& kv, int slot, int head, const std::uint16_t* value) {
-  std::uint16_t* page = kv.values + (static_cast<std::size_t>(slot / kPage) * g.kv_heads + head) * g.value_page();
-  std::uint16_t* pair = page + static_cast<std::size_t>(slot % kPage / 2) * g.head_columns * 2 + slot % 2;
+static inline void write_value(const Geometry& g, std::uint16_t* kv, int slot, int later, int head,
+                               const std::uint16_t* value) {
+  const auto pair_of = [&](int at) {
+    const std::size_t pair = at % kPage / 2;
+    return kv + g.page_of(at / kPage, head) + g.key_page() + pair * g.head_columns * 2;
+  };
+  std::uint16_t *pair = pair_of(slot) + slot % 2, *pair_later = pair_of(later);
+  for (int d = 0; d < g.head_columns; d += kLanes) prefetch_to_write(pair_later + 2 * d);
   for (int d = 0; d < g.head_dim; ++d) pair[2 * d] = value[d];
 }
 
@@ -93,7 +101,7 @@ class Attention {
 
   // `queries` are [rows][heads][head_dim], scaled so that scores are logarithms to base 2. `next` is the unit that this
   // thread computes then, or -1.
-  void run(int index, int next, const Activation* queries, const LayerKv& kv) {
+  void run(int index, int next, const Activation* queries, const std::uint16_t* kv) {
     const Unit& unit = units_[index];
     const int queries_a_tile = kTileQueries / g_.group() < 1 ? 1 : kTileQueries / g_.group();
     for (int row = unit.first_row; row < unit.last_row; row += queries_a_tile) {
@@ -117,13 +125,15 @@ class Attention {
           seen[i] = totals_[from + i], peaks[i] = seen[i] == 0.0f ? kNoPeak : peaks_[from + i];
         fold(state, {load(peaks), load(seen)}, before, now);
         for (int i = 0; i < count; ++i)
-          if (seen[i] != 0.0f) blend(sums + i * columns, values_.get() + (from + i) * columns, columns, before[i], now[i]);
+          if (seen[i] != 0.0f)
+            blend(sums + i * columns, values_.get() + (from + i) * columns, columns, before[i], now[i]);
       }
       float totals[kLanes];
       store(totals, state.total);
       for (int i = 0; i < count; ++i) {
         alignas(64) Activation done[kMostColumns];
-        for (int c = 0; c < columns; c += kLanes) store_activations(done + c, load(sums + i * columns + c) / totals[i]);
+        const float scale = 1.0f / totals[i];
+        for (int c = 0; c < columns; c += kLanes) store_activations(done + c, load(sums + i * columns + c) * scale);
         std::memcpy(out + (first + i) * g_.head_dim, done, g_.head_dim * sizeof *done);
       }
     }
@@ -169,7 +179,8 @@ class Attention {
 
   // A unit that begins at key block 0 carries the state of each row along and leaves it in the row's first slot;
   // any other leaves the partials of each block. `merge` then does the same sums in the same order either way.
-  void run_tile(const Unit& unit, int first, int last, const Unit& next, const Activation* queries, const LayerKv& kv) {
+  void run_tile(const Unit& unit, int first, int last, const Unit& next, const Activation* queries,
+                const std::uint16_t* kv) {
     alignas(64) Activation q[kTileQueries * kMostColumns];
     alignas(64) float scores[kTileQueries * kBlock];
     alignas(64) Activation weights[kTileQueries * kBlock];
@@ -180,10 +191,11 @@ class Attention {
     const int group = g_.group(), count = (last - first) * group, q_stride = g_.key_pairs() * 2;
     const int columns = g_.head_columns;
     for (int i = 0; i < count; ++i) {
-      const std::size_t from = static_cast<std::size_t>(first + i / group) * g_.heads + unit.kv_head * group + i % group;
+      const std::size_t row = first + i / group, from = row * g_.heads + unit.kv_head * group + i % group;
       q[i * q_stride + q_stride - 1] = 0;
       std::memcpy(q + i * q_stride, queries + from * g_.head_dim, g_.head_dim * sizeof *q);
     }
+    fetch_first_page(next, kv);
     const bool carry = unit.first_block == 0;
     Softmax states[kVectors];
     for (Softmax& state : states) state = {splat(kNoPeak), splat(0.0f)};
@@ -198,12 +210,13 @@ class Attention {
       }
       if (most <= 0) break;
       const int block_pages = (most + kPage - 1) / kPage;
-      const bool more = block + 1 < unit.last_block;
       score(q, q_stride, count, keys.pages, block_pages, unit.kv_head, kv, scores);
+      const int padded = block_pages * kPage;
+      for (int i = 0; i < count; ++i) peaks[i] = peak_of(scores + i * kBlock, seen[i], padded);
       for (int i = 0; i < count; ++i)
-        soften(scores + i * kBlock, seen[i], block_pages * kPage, weights + i * kBlock, peaks[i], totals[i]);
+        totals[i] = soften(scores + i * kBlock, seen[i], padded, peaks[i], weights + i * kBlock);
       gather(weights, count, keys.pages, block_pages, unit.kv_head, kv, sums,
-             more ? keys_of(unit.span, block + 1) : keys_of(next.span, next.first_block), more ? unit.kv_head : next.kv_head);
+             block + 1 < unit.last_block ? keys_of(unit.span, block + 1) : Keys{});
       if (carry) {
         alignas(64) float before[kVectors * kLanes], now[kVectors * kLanes];
         for (int v = 0; v < kVectors; ++v)
@@ -222,63 +235,72 @@ class Attention {
       keep(first + i / group, 0, unit.kv_head * group + i % group, peaks[i], totals[i], carried + i * columns);
   }
 
-  const std::uint16_t* key_panel(const LayerKv& kv, int page, int kv_head) const {
-    return kv.keys + (static_cast<std::size_t>(page) * g_.kv_heads + kv_head) * g_.key_page();
-  }
-  const std::uint16_t* value_pairs(const LayerKv& kv, int page, int kv_head) const {
-    return kv.values + (static_cast<std::size_t>(page) * g_.kv_heads + kv_head) * g_.value_page();
+  // Short spans are over before what they fetch for themselves has come.
+  void fetch_first_page(const Unit& unit, const std::uint16_t* kv) const {
+    const std::uint16_t* page = kv + g_.page_of(keys_of(unit.span, unit.first_block).pages[0], unit.kv_head);
+    for (std::size_t i = 0; i < g_.key_page() + g_.value_page(); i += kPanel) prefetch_l2(page + i);
   }
 
-  // Reads the keys once, and fetches as much of the values meanwhile.
+  // Reads the keys once, and fetches as much of the values meanwhile: they lie behind them.
   void score(const Activation* q, int q_stride, int count, const std::int32_t* pages, int block_pages, int kv_head,
-             const LayerKv& kv, float* scores) const {
-    for (int first = 0; first < block_pages; first += kPageGroup) {
-      const std::uint16_t *panels[kPageGroup], *values[kPageGroup];
-      // A group is computed whole; beyond the last page it repeats one, and nobody looks.
-      for (int p = 0; p < kPageGroup; ++p) {
-        const int page = pages[std::min(first + p, block_pages - 1)];
-        panels[p] = key_panel(kv, page, kv_head), values[p] = value_pairs(kv, page, kv_head);
-      }
-      constexpr int kRows = rows_of_group(kPageGroup);
-      for (int i = 0; i < count; i += kRows)
-        micro_group<kPageGroup>(std::min(kRows, count - i), q + i * q_stride, q_stride, g_.key_pairs(),
-                                [&](int p, int k) { return panels[p] + k * kPanel; },
-                                scores + i * kBlock + first * kPage, kBlock, [&](int k) {
-                                  if (i > 0) return;
-#pragma GCC unroll 4
-                                  for (int p = 0; p < kPageGroup; ++p) prefetch_l2(values[p] + k * kPanel);
-                                });
-    }
+             const std::uint16_t* kv, float* scores) const {
+    int first = 0;
+    for (; first + 1 < block_pages; first += kPageGroup)
+      score_pages<kPageGroup>(q, q_stride, count, pages + first, std::min(kPageGroup, block_pages - first), kv_head, kv,
+                              scores + first * kPage);
+    if (first < block_pages)
+      score_pages<1>(q, q_stride, count, pages + first, 1, kv_head, kv, scores + first * kPage);
   }
 
-  // Scores of the first `seen` keys to weights, padded with zeros to `padded`.
-  static void soften(float* scores, int seen, int padded, Activation* weights, float& peak, float& total) {
-    peak = kNoPeak, total = 0;
-    if (seen <= 0) {
-      std::memset(weights, 0, padded * sizeof *weights);
-      return;
-    }
-    for (int k = seen; k < padded; ++k) scores[k] = kNoPeak;
+  // P pages side by side; beyond the last of `there` it is repeated, and nobody looks.
+  template <int P>
+  void score_pages(const Activation* q, int q_stride, int count, const std::int32_t* pages, int there, int kv_head,
+                   const std::uint16_t* kv, float* scores) const {
+    const std::uint16_t* panels[P];
+    for (int p = 0; p < P; ++p) panels[p] = kv + g_.page_of(pages[std::min(p, there - 1)], kv_head);
+    const std::size_t key_page = g_.key_page();
+    const auto panel = [&](int p, int k) { return panels[p] + k * kPanel; };
+    constexpr int kRows = rows_of_group(P);
+    for (int i = 0; i < count; i += kRows)
+      micro_group<P>(std::min(kRows, count - i), q + i * q_stride, q_stride, g_.key_pairs(), panel, scores + i * kBlock,
+                     kBlock, [&](int k) {
+                       if (i > 0) return;
+#pragma GCC unroll 4
+                       for (int p = 0; p < P; ++p) prefetch_l2(panel(p, k) + key_page);
+                     });
+  }
+
+  // The largest of the first `seen` scores; those behind, up to `padded`, are made to weigh nothing.
+  static float peak_of(float* scores, int seen, int padded) {
+    for (int k = std::max(seen, 0); k < padded; ++k) scores[k] = kNoPeak;
     F32x16 best = load(scores);
     for (int k = kLanes; k < padded; k += kLanes) best = max(best, load(scores + k));
-    peak = max_lanes(best);
+    return max_lanes(best);
+  }
+
+  // Scores to weights relative to `peak`; returns their total.
+  static float soften(const float* scores, int seen, int padded, float peak, Activation* weights) {
+    if (seen <= 0) {
+      std::memset(weights, 0, padded * sizeof *weights);
+      return 0;
+    }
     F32x16 sum{};
     for (int k = 0; k < padded; k += kLanes) {
       const F32x16 weight = exp2(load(scores + k) - peak);
       sum += weight;
       store_activations(weights + k, weight);
     }
-    total = sum_lanes(sum);
+    return sum_lanes(sum);
   }
 
   // Reads the values once, and fetches the keys that are wanted next meanwhile.
   void gather(const Activation* weights, int count, const std::int32_t* pages, int block_pages, int kv_head,
-              const LayerKv& kv, float* sums, const Keys& next, int next_head) const {
+              const std::uint16_t* kv, float* sums, const Keys& next) const {
     const std::uint16_t *bases[kBlockPages], *ahead[kBlockPages];
     const int next_pages = std::min((next.count + kPage - 1) / kPage, block_pages);
     for (int page = 0; page < block_pages; ++page) {
-      bases[page] = value_pairs(kv, pages[page], kv_head);
-      ahead[page] = page < next_pages ? key_panel(kv, next.pages[page], next_head) : nullptr;
+      bases[page] = kv + g_.page_of(pages[page], kv_head) + g_.key_page();
+      ahead[page] = page < next_pages ? kv + g_.page_of(next.pages[page], kv_head) : nullptr;
     }
     const int pairs = block_pages * kPage / 2, columns = g_.head_columns, lines = g_.key_pairs() / 8;
     for (int first = 0; first < columns / kLanes; first += kPageGroup) {

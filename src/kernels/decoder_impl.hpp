@@ -16,11 +16,7 @@ class VariantDecoder final : public Decoder {
       throw std::invalid_argument("hidden must be a multiple of 16, head_dim even and at most 256");
     if (c_.heads % c_.kv_heads || geometry_.group() > kTileQueries)
       throw std::invalid_argument("heads must be a multiple of kv_heads, by at most 24");
-    const std::size_t heads = static_cast<std::size_t>(c_.pages) * c_.kv_heads;
-    for (auto& layer : layers_) {
-      layer.keys.reset(heads * geometry_.key_page());
-      layer.values.reset(heads * geometry_.value_page());
-    }
+    for (auto& layer : layers_) layer.kv.reset(geometry_.page_of(c_.pages, 0));
   }
 
   void load_embedding(const float* embedding, const float* head, const float* final_norm,
@@ -83,7 +79,7 @@ class VariantDecoder final : public Decoder {
   struct Layer {
     PackedMatrix qkv, o, gate_up, down;
     std::vector<float> qkv_bias, q_norm, k_norm, attn_norm, mlp_norm;
-    Aligned<std::uint16_t> keys, values;
+    Aligned<std::uint16_t> kv;
   };
 
   static int tile_outputs(int outputs) { return outputs % 48 == 0 ? 48 : 64; }
@@ -115,12 +111,12 @@ class VariantDecoder final : public Decoder {
     each(phase, batch_.rows, [&](int row, int) { embed(row); });
     for (Layer& layer : layers_) {
       const PackedMatrix& following = &layer == &layers_.back() ? head_ : (&layer + 1)->qkv;
-      const LayerKv kv{layer.keys.get(), layer.values.get()};
       attention_.clear(thread, pool_.size());
       each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.attn_norm.data(), normed(row)); });
       multiply(phase, layer.qkv, normed_.get(), batch_.rows, first_tile(layer.o, thread),
-               [&](int row, int head, float* out) { place(layer, kv, row, head, out); });
-      each(phase, attention_.units(), [&](int unit, int next) { attention_.run(unit, next, queries_.get(), kv); });
+               [&](int row, int head, float* out) { place(layer, row, head, out); });
+      each(phase, attention_.units(),
+           [&](int unit, int next) { attention_.run(unit, next, queries_.get(), layer.kv.get()); });
       each(phase, batch_.rows, [&](int row, int) { attention_.merge(row, mixed(row)); });
       add(phase, layer.o, mixed_.get(), first_tile(layer.gate_up, 2 * thread));
       each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.mlp_norm.data(), normed(row)); });
@@ -171,7 +167,7 @@ class VariantDecoder final : public Decoder {
       float* to = x(row) + tile * columns;
       const int count = std::min(columns, c_.hidden - tile * columns);
       for (int i = 0; i < count; i += kLanes) {
-        prefetch_l2(to + 8 * c_.hidden + i);  // of the next pass
+        prefetch_l2(to + kRowsAPass * c_.hidden + i);
         store(to + i, load(to + i) + load(out + i));
       }
     });
@@ -186,9 +182,11 @@ class VariantDecoder final : public Decoder {
       const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
       const int last = std::min(first + kRowsAUnit, batch_.rows);
       matrix.rows(2 * tile, normed_.get(), first, last, matrix.tile(2 * tile + 1), [&](int row, const float* out) {
-        std::memcpy(gates + (row - first) * columns, out, columns * sizeof *out);
+        copy(gates + (row - first) * columns, out, columns);
       });
-      const std::uint16_t* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(2 * (next / pieces));
+      const std::uint16_t* ahead = next < 0                  ? following
+                                   : next / pieces == tile ? nullptr
+                                                           : matrix.tile(2 * (next / pieces));
       matrix.rows(2 * tile + 1, normed_.get(), first, last, ahead, [&](int row, const float* up) {
         gate(gates + (row - first) * columns, up, tile * columns, columns, row);
       });
@@ -228,11 +226,12 @@ class VariantDecoder final : public Decoder {
 
   // One head of one row, fresh from its projection: bias, norm and rotation, then to the queries or the cache. The
   // columns behind head_dim are zero.
-  void place(const Layer& layer, const LayerKv& kv, int row, int head, float* out) {
+  void place(const Layer& layer, int row, int head, float* out) {
     const int columns = geometry_.head_columns;
     alignas(64) std::uint16_t half[kMostColumns];
     if (!layer.qkv_bias.empty())
-      for (int d = 0; d < columns; d += kLanes) store(out + d, load(out + d) + load(&layer.qkv_bias[head * columns + d]));
+      for (int d = 0; d < columns; d += kLanes)
+        store(out + d, load(out + d) + load(&layer.qkv_bias[head * columns + d]));
     const bool is_query = head < c_.heads, is_key = !is_query && head < c_.heads + c_.kv_heads;
     if (is_query || is_key) {
       if (!layer.q_norm.empty()) head_norm(out, is_query ? layer.q_norm.data() : layer.k_norm.data());
@@ -247,11 +246,12 @@ class VariantDecoder final : public Decoder {
       return;
     }
     for (int d = 0; d < columns; d += kLanes) store_bf16(half + d, load(out + d));
-    const int slot = batch_.slots[row];
+    const int slot = batch_.slots[row], later = batch_.slots[std::min(row + kRowsAPass, batch_.rows - 1)];
+    const int kv_head = head - c_.heads - (is_key ? 0 : c_.kv_heads);
     if (is_key)
-      write_key(geometry_, kv, slot, head - c_.heads, half);
+      write_key(geometry_, layer.kv.get(), slot, later, kv_head, half);
     else
-      write_value(geometry_, kv, slot, head - c_.heads - c_.kv_heads, half);
+      write_value(geometry_, layer.kv.get(), slot, later, kv_head, half);
   }
 
   void head_norm(float* head, const float* weight) const {
@@ -285,6 +285,7 @@ class VariantDecoder final : public Decoder {
   }
 
   static constexpr int kRowsAUnit = 96, kMostColumns = 256;
+  static constexpr int kRowsAPass = 8;  // about; what is touched that many rows later is fetched
 
   const DecoderConfig c_;
   const Geometry geometry_;

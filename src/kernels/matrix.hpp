@@ -99,31 +99,33 @@ class Aligned {
 };
 
 // out[r][p * 16 ...] = sum over k of a[r][k] * b(p, k): R rows by P panels held in registers, k in order.
-// `fetch(k)` is called with every k, to fetch what is wanted next.
+// `fetch(k)` is called with every k, to fetch what is wanted next. Every loop over the tile is unrolled from the start,
+// and no address of an accumulator is taken, or GCC keeps a copy of them all in memory.
 template <int R, int P, class B, class Fetch>
 static inline void micro(const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
                          std::size_t out_stride, const Fetch& fetch) {
   constexpr int kVectors = kLanes / kTileLanes;  // of a panel
   TileVector acc[R][P * kVectors];
+#pragma GCC unroll 12
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
     for (int v = 0; v < P * kVectors; ++v) acc[r][v] = TileVector{};
   for (int k = 0; k < pairs; ++k) {
     PanelVector panel[P * kVectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (int v = 0; v < P * kVectors; ++v) panel[v] = load_panel(b(v / kVectors, k) + v % kVectors * 2 * kTileLanes);
     fetch(k);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       const PairVector pair = splat_pair(a + r * a_stride + 2 * k);
-#pragma GCC unroll 4
+#pragma GCC unroll 16
       for (int v = 0; v < P * kVectors; ++v) accumulate(acc[r][v], pair, panel[v]);
     }
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < P * kVectors; ++v)
-      __builtin_memcpy(out + r * out_stride + v * kTileLanes, &acc[r][v], sizeof(TileVector));
+#pragma GCC unroll 16
+    for (int v = 0; v < P * kVectors; ++v) store_tile(out + r * out_stride + v * kTileLanes, acc[r][v]);
 }
 
 template <int P, class B, class Fetch, int... Rs>

@@ -63,7 +63,15 @@ static inline F32x16 load(const float* from) {
 
 static inline void store(float* to, const F32x16& v) { __builtin_memcpy(to, &v, sizeof v); }
 
-// 2^f on [-0.5, 0.5], exact at 0; minimax polynomials of relative error 3e-6 where results are rounded to bf16, else 1e-7.
+static inline void store_tile(float* to, TileVector v) { __builtin_memcpy(to, &v, sizeof v); }
+
+// Of a multiple of sixteen.
+static inline void copy(float* to, const float* from, int count) {
+  for (int i = 0; i < count; i += kLanes) store(to + i, load(from + i));
+}
+
+// 2^f on [-0.5, 0.5], exact at 0; minimax polynomials of relative error 3e-6 where results are rounded to bf16, else
+// 1e-7.
 static inline TileVector exp2_fraction(TileVector f) {
   const TileVector one = TileVector{} + 1.0f;
 #if defined(PARROT_HAS_BF16)
@@ -116,7 +124,8 @@ static inline F32x16 exp2(const F32x16& v) {
         const TileVector low = TileVector{} - 126.0f, high = TileVector{} + 126.0f;
         TileVector clamped = x > low ? x : low;
         clamped = clamped < high ? clamped : high;
-        const TileVector magic = TileVector{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+        // 1.5 * 2^23: adding it rounds to an integer in the low bits.
+        const TileVector magic = TileVector{} + 12582912.0f;
         const TileVector shifted = clamped + magic;
         const TileInts bits =
             (TileInts)exp2_fraction(clamped - (shifted - magic)) + (((TileInts)shifted - (TileInts)magic) << 23);
@@ -141,7 +150,8 @@ static inline void store_bf16(std::uint16_t* to, const F32x16& v) {
 #else
   std::uint32_t bits[kLanes];
   __builtin_memcpy(bits, &v, sizeof bits);
-  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<std::uint16_t>((bits[i] + 0x7fffu + ((bits[i] >> 16) & 1u)) >> 16);
+  for (int i = 0; i < kLanes; ++i)
+    to[i] = static_cast<std::uint16_t>((bits[i] + 0x7fffu + ((bits[i] >> 16) & 1u)) >> 16);
 #endif
 }
 
@@ -203,3 +213,4 @@ static inline void accumulate(TileVector& acc, const PairVector& a, const PanelV
 #endif
 
 static inline void prefetch_l2(const void* address) { __builtin_prefetch(address, 0, 2); }
+static inline void prefetch_to_write(const void* address) { __builtin_prefetch(address, 1, 2); }
