@@ -12,7 +12,7 @@ from parrotserve.engines.native.forest import Forest, SharedRun, find_forest
 PAGE = 4
 
 
-def forest(*tables: list[int], min_saved_pages: int = 1) -> Forest:
+def forest(*tables: list[int], min_saved_pages: float = 0) -> Forest:
     return find_forest(tables, [len(table) for table in tables], min_saved_pages=min_saved_pages)
 
 
@@ -44,15 +44,15 @@ class TestForest:
         assert found.shared == [SharedRun(0, 2, 0, 500)]
 
     def test_pages_beyond_the_limit_are_not_shared(self):
-        found = find_forest([[1, 2, 3], [1, 2, 3]], [1, 3], min_saved_pages=1)
+        found = find_forest([[1, 2, 3], [1, 2, 3]], [1, 3], min_saved_pages=0)
         assert found.shared == [SharedRun(0, 2, 0, 1)]
 
     def test_a_run_that_saves_too_little_stays_with_its_sequences(self):
-        assert forest([1, 2, 3], [1, 2, 4], min_saved_pages=3).shared == []
-        assert forest([1, 2, 3], [1, 2, 4], [1, 2, 5], min_saved_pages=3).shared == [SharedRun(0, 3, 0, 2)]
+        assert forest([1, 2, 3], [1, 2, 4], min_saved_pages=1.25).shared == []
+        assert forest([1, 2, 3], [1, 2, 4], [1, 2, 5], min_saved_pages=1.25).shared == [SharedRun(0, 3, 0, 2)]
 
     def test_what_was_not_worth_it_above_counts_below(self):
-        found = forest([1, 2, 3, 4], [1, 2, 3, 5], [1, 6], min_saved_pages=3)
+        found = forest([1, 2, 3, 4], [1, 2, 3, 5], [1, 6], min_saved_pages=1.25)
         assert found.shared == [SharedRun(0, 2, 0, 3)]
         assert found.tails == [3, 3, 0]
 
@@ -71,8 +71,8 @@ def tables(draw: st.DrawFn) -> list[list[int]]:
     return [[pages.setdefault(tuple(text[: end + 1]), len(pages)) for end in range(len(text))] for text in texts]
 
 
-@given(tables(), st.integers(1, 4), st.integers(1, 3))
-def test_every_page_is_covered_once_and_as_its_own(found: list[list[int]], worth: int, align: int):
+@given(tables(), st.sampled_from([0.0, 0.5, 1.0, 1.5]), st.integers(1, 3))
+def test_every_page_is_covered_once_and_as_its_own(found: list[list[int]], worth: float, align: int):
     result = find_forest(found, [len(table) for table in found], min_saved_pages=worth, align_pages=align)
     assert sorted(result.order) == list(range(len(found)))
     for place, sequence in enumerate(result.order):
@@ -82,7 +82,7 @@ def test_every_page_is_covered_once_and_as_its_own(found: list[list[int]], worth
     for run in result.shared:
         members = result.order[run.first : run.last]
         assert len({tuple(found[member][: run.stop]) for member in members}) == 1
-        assert (len(members) - 1) * (run.stop - run.start) >= worth
+        assert (len(members) - 1) * (run.stop - run.start) >= len(members) * worth
         assert run.start % align == run.stop % align == 0
 
 
@@ -157,9 +157,9 @@ class TestBatch:
 
     def test_sharing_too_little_is_not_worth_a_span(self):
         both = [rows(9, 1, [1, 2, 3]), rows(8, 3, [1, 2, 4])]
-        batch, _ = build_batch(both, PAGE, min_shared_tokens=9)
+        batch, _ = build_batch(both, PAGE, min_shared_tokens=5)
         assert batch.spans.causal.tolist() == [True, True]
-        batch, _ = build_batch(both, PAGE, min_shared_tokens=8)
+        batch, _ = build_batch(both, PAGE, min_shared_tokens=4)
         assert batch.spans.causal.tolist() == [False, True, True]
 
     def test_arrays_have_the_types_a_backend_reads(self):

@@ -33,14 +33,14 @@ class Forest:
 
 
 def find_forest(
-    tables: Sequence[Sequence[int]], limits: Sequence[int], *, min_saved_pages: int, align_pages: int = 1
+    tables: Sequence[Sequence[int]], limits: Sequence[int], *, min_saved_pages: float, align_pages: int = 1
 ) -> Forest:
     """The forest over `tables[s][: limits[s]]`, without the runs that are not worth a span of their own.
 
     Runs start and stop at multiples of `align_pages`.
 
     A run is worth it when reading it once, instead of once for each sequence below it, saves at least
-    `min_saved_pages` page reads. A run that is not stays with what follows it, in each sequence.
+    `min_saved_pages` page reads for each of them. A run that is not stays with what follows it, in each sequence.
     """
     order: list[int] = []
     shared: list[SharedRun] = []
@@ -52,7 +52,7 @@ def find_forest(
         if len(members) > 1:
             known = _common_pages(members, known, tables, limits)
             stop = known - known % align_pages
-            if (len(members) - 1) * (stop - covered) >= min_saved_pages > 0:
+            if stop > covered and (len(members) - 1) * (stop - covered) >= len(members) * min_saved_pages:
                 shared.append(SharedRun(len(order), len(order) + len(members), covered, stop))
                 covered = stop
         branches: dict[int, list[int]] = {}
