@@ -43,8 +43,10 @@ static inline void write_key(const Geometry& g, std::uint16_t* kv, int slot, int
   }
 }
 
+// `alone`: the other half of the pair is not written in this step. It is read with it, at weight 0, and whatever
+// an earlier sequence left there must not count, not even if it is no number.
 static inline void write_value(const Geometry& g, std::uint16_t* kv, int slot, int later, int head,
-                               const std::uint16_t* value) {
+                               const std::uint16_t* value, bool alone) {
   const auto pair_of = [&](int at) {
     const std::size_t pair = at % kPage / 2;
     return kv + g.page_of(at / kPage, head) + g.key_page() + pair * g.head_columns * 2;
@@ -52,6 +54,8 @@ static inline void write_value(const Geometry& g, std::uint16_t* kv, int slot, i
   std::uint16_t *pair = pair_of(slot) + slot % 2, *pair_later = pair_of(later);
   for (int d = 0; d < g.head_columns; d += kLanes) prefetch_to_write(pair_later + 2 * d);
   for (int d = 0; d < g.head_dim; ++d) pair[2 * d] = value[d];
+  if (alone && slot % 2 == 0)
+    for (int d = 0; d < g.head_dim; ++d) pair[2 * d + 1] = 0;
 }
 
 // Softmax state of sixteen query rows: the largest score seen, and the total of weights relative to it.
@@ -215,7 +219,7 @@ class Attention {
       for (int i = 0; i < count; ++i) peaks[i] = peak_of(scores + i * kBlock, seen[i], padded);
       for (int i = 0; i < count; ++i)
         totals[i] = soften(scores + i * kBlock, seen[i], padded, peaks[i], weights + i * kBlock);
-      gather(weights, count, keys.pages, block_pages, unit.kv_head, kv, sums,
+      gather(weights, count, keys.pages, most, unit.kv_head, kv, sums,
              block + 1 < unit.last_block ? keys_of(unit.span, block + 1) : Keys{});
       if (carry) {
         alignas(64) float before[kVectors * kLanes], now[kVectors * kLanes];
@@ -293,16 +297,18 @@ class Attention {
     return sum_lanes(sum);
   }
 
-  // Reads the values once, and fetches the keys that are wanted next meanwhile.
-  void gather(const Activation* weights, int count, const std::int32_t* pages, int block_pages, int kv_head,
+  // Reads the values of the first `keys` keys once, and fetches the keys that are wanted next meanwhile. Whole pairs are
+  // read and no more: what a page holds beyond them may be anything.
+  void gather(const Activation* weights, int count, const std::int32_t* pages, int keys, int kv_head,
               const std::uint16_t* kv, float* sums, const Keys& next) const {
     const std::uint16_t *bases[kBlockPages], *ahead[kBlockPages];
+    const int block_pages = (keys + kPage - 1) / kPage;
     const int next_pages = std::min((next.count + kPage - 1) / kPage, block_pages);
     for (int page = 0; page < block_pages; ++page) {
       bases[page] = kv + g_.page_of(pages[page], kv_head) + g_.key_page();
       ahead[page] = page < next_pages ? kv + g_.page_of(next.pages[page], kv_head) : nullptr;
     }
-    const int pairs = block_pages * kPage / 2, columns = g_.head_columns, lines = g_.key_pairs() / 8;
+    const int pairs = (keys + 1) / 2, columns = g_.head_columns, lines = g_.key_pairs() / 8;
     for (int first = 0; first < columns / kLanes; first += kPageGroup) {
       constexpr int kRows = rows_of_group(kPageGroup);
       for (int i = 0; i < count; i += kRows)

@@ -20,6 +20,7 @@ struct DecoderConfig {
   float rope_magnitude = 1;
   int pages = 0;
   int threads = 1;
+  bool int8 = false;  // matrices in int8 with group scales, not in bf16
 };
 
 // Float32 arrays of one layer, [out, in] and row-major; null where the family has none. Only read while packing.
@@ -56,6 +57,8 @@ class Decoder {
   virtual void load_embedding(const float* embedding, const float* head_or_null, const float* final_norm,
                               const float* rope_frequencies) = 0;
   virtual void load_layer(int index, const LayerSource& source) = 0;
+  // For tests: every page becomes what no key or value ever is, so that reading what was not written shows.
+  virtual void spoil_pages() = 0;
   // Writes the KV of all rows, then runs them. `logits` is [outputs, vocabulary].
   virtual void step(const Batch& batch, float* logits) = 0;
 };

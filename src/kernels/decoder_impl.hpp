@@ -33,7 +33,7 @@ class VariantDecoder final : public Decoder {
     const int q_size = c_.heads * c_.head_dim;
     // One tile a head, so that whoever computes it can rotate and store it.
     const int columns = geometry_.head_columns, all = c_.heads + 2 * c_.kv_heads;
-    layer.qkv.reset(all * columns, c_.hidden, columns);
+    layer.qkv.reset(c_.int8, all * columns, c_.hidden, columns);
     const std::size_t head_size = static_cast<std::size_t>(c_.head_dim) * c_.hidden;
     for (int h = 0; h < all; ++h) {
       const float* source = h < c_.heads ? s.q + h * head_size
@@ -60,13 +60,18 @@ class VariantDecoder final : public Decoder {
     pack(layer.down, s.down, c_.hidden, c_.intermediate);
     // Tiles alternate between gate and up, so that one unit has both.
     const int tile = tile_outputs(c_.intermediate), tiles = (c_.intermediate + tile - 1) / tile;
-    layer.gate_up.reset(2 * tiles * tile, c_.hidden, tile);
+    layer.gate_up.reset(c_.int8, 2 * tiles * tile, c_.hidden, tile);
     for (int t = 0; t < tiles; ++t) {
       const int count = std::min(tile, c_.intermediate - t * tile);
       const std::size_t offset = static_cast<std::size_t>(t) * tile * c_.hidden;
       layer.gate_up.pack(s.gate + offset, count, c_.hidden, 2 * t * tile);
       layer.gate_up.pack(s.up + offset, count, c_.hidden, (2 * t + 1) * tile);
     }
+  }
+
+  void spoil_pages() override {
+    constexpr std::uint16_t kNotANumber = 0x7fc0;
+    for (Layer& layer : layers_) layer.kv.fill(kNotANumber);
   }
 
   void step(const Batch& batch, float* logits) override {
@@ -77,15 +82,15 @@ class VariantDecoder final : public Decoder {
 
  private:
   struct Layer {
-    PackedMatrix qkv, o, gate_up, down;
+    Matrix qkv, o, gate_up, down;
     std::vector<float> qkv_bias, q_norm, k_norm, attn_norm, mlp_norm;
     Aligned<std::uint16_t> kv;
   };
 
   static int tile_outputs(int outputs) { return outputs % 48 == 0 ? 48 : 64; }
 
-  static void pack(PackedMatrix& matrix, const float* w, int outputs, int inputs) {
-    matrix.reset(outputs, inputs, tile_outputs(outputs));
+  void pack(Matrix& matrix, const float* w, int outputs, int inputs) {
+    matrix.reset(c_.int8, outputs, inputs, tile_outputs(outputs));
     matrix.pack(w, outputs, inputs, 0);
   }
 
@@ -93,15 +98,15 @@ class VariantDecoder final : public Decoder {
     batch_ = batch;
     logits_ = logits;
     const std::size_t rows = batch.rows;
-    const std::size_t q_size = static_cast<std::size_t>(c_.heads) * c_.head_dim;
+    const int q_size = c_.heads * c_.head_dim;
     x_.reserve(rows * c_.hidden);
-    normed_.reserve(rows * c_.hidden);
+    normed_.reserve(c_.int8, batch.rows, c_.hidden);
     queries_.reserve(rows * q_size);
-    mixed_.reserve(rows * q_size);
-    gated_.reserve(rows * c_.intermediate);
+    mixed_.reserve(c_.int8, batch.rows, q_size);
+    gated_.reserve(c_.int8, batch.rows, c_.intermediate);
     rotation_.reserve(rows * c_.head_dim);
     attention_.plan(batch, pool_.size());
-    phases_ = std::vector<std::atomic<int>>(8 * static_cast<std::size_t>(c_.layers) + 8);
+    phases_ = std::vector<std::atomic<int>>(9 * static_cast<std::size_t>(c_.layers) + 8);
   }
 
   // --- one parallel region -----------------------------------------------------------------------------------
@@ -110,21 +115,25 @@ class VariantDecoder final : public Decoder {
     int phase = 0;
     each(phase, batch_.rows, [&](int row, int) { embed(row); });
     for (Layer& layer : layers_) {
-      const PackedMatrix& following = &layer == &layers_.back() ? head_ : (&layer + 1)->qkv;
+      const Matrix& following = &layer == &layers_.back() ? head_ : (&layer + 1)->qkv;
       attention_.clear(thread, pool_.size());
-      each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.attn_norm.data(), normed(row)); });
-      multiply(phase, layer.qkv, normed_.get(), batch_.rows, first_tile(layer.o, thread),
+      each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.attn_norm.data(), row); });
+      multiply(phase, layer.qkv, normed_, batch_.rows, first_tile(layer.o, thread),
                [&](int row, int head, float* out) { place(layer, row, head, out); });
       each(phase, attention_.units(),
            [&](int unit, int next) { attention_.run(unit, next, queries_.get(), layer.kv.get()); });
-      each(phase, batch_.rows, [&](int row, int) { attention_.merge(row, mixed(row)); });
-      add(phase, layer.o, mixed_.get(), first_tile(layer.gate_up, 2 * thread));
-      each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.mlp_norm.data(), normed(row)); });
+      each(phase, batch_.rows, [&](int row, int) {
+        attention_.merge(row, mixed_.row(row));
+        mixed_.finish(row);
+      });
+      add(phase, layer.o, mixed_, first_tile(layer.gate_up, 2 * thread));
+      each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.mlp_norm.data(), row); });
       gate_up(phase, layer, first_tile(layer.down, thread));
-      add(phase, layer.down, gated_.get(), first_tile(following, thread));
+      if (c_.int8) each(phase, batch_.rows, [&](int row, int) { gated_.finish(row); });
+      add(phase, layer.down, gated_, first_tile(following, thread));
     }
-    each(phase, batch_.outputs, [&](int i, int) { norm(x(batch_.logit_rows[i]), final_norm_.data(), normed(i)); });
-    multiply(phase, head_, normed_.get(), batch_.outputs, nullptr, [&](int row, int tile, const float* out) {
+    each(phase, batch_.outputs, [&](int i, int) { norm(x(batch_.logit_rows[i]), final_norm_.data(), i); });
+    multiply(phase, head_, normed_, batch_.outputs, nullptr, [&](int row, int tile, const float* out) {
       const int first = tile * head_.tile_outputs(), count = std::min(head_.tile_outputs(), c_.vocabulary - first);
       std::memcpy(logits_ + static_cast<std::size_t>(row) * c_.vocabulary + first, out, count * sizeof *out);
     });
@@ -144,24 +153,23 @@ class VariantDecoder final : public Decoder {
   }
 
   // What a thread is likely to read first of a matrix.
-  static const std::uint16_t* first_tile(const PackedMatrix& matrix, int index) {
+  static const void* first_tile(const Matrix& matrix, int index) {
     return matrix.tile(std::min(index, matrix.tiles() - 1));
   }
 
   // done(row, tile, out) for every row and tile of `matrix`; then `following` is fetched, to be read in a later phase.
   template <class Done>
-  void multiply(int& phase, const PackedMatrix& matrix, const Activation* a, int rows, const std::uint16_t* following,
-                const Done& done) {
+  void multiply(int& phase, const Matrix& matrix, const Inputs& a, int rows, const void* following, const Done& done) {
     const int pieces = (rows + kRowsAUnit - 1) / kRowsAUnit;
     each(phase, matrix.tiles() * pieces, [&](int unit, int next) {
       const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
-      const std::uint16_t* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(next / pieces);
+      const void* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(next / pieces);
       matrix.rows(tile, a, first, std::min(first + kRowsAUnit, rows), ahead,
                   [&](int row, float* out) { done(row, tile, out); });
     });
   }
 
-  void add(int& phase, const PackedMatrix& matrix, const Activation* a, const std::uint16_t* following) {
+  void add(int& phase, const Matrix& matrix, const Inputs& a, const void* following) {
     const int columns = matrix.tile_outputs();
     multiply(phase, matrix, a, batch_.rows, following, [&](int row, int tile, const float* out) {
       float* to = x(row) + tile * columns;
@@ -173,21 +181,19 @@ class VariantDecoder final : public Decoder {
     });
   }
 
-  void gate_up(int& phase, const Layer& layer, const std::uint16_t* following) {
-    const PackedMatrix& matrix = layer.gate_up;
+  void gate_up(int& phase, const Layer& layer, const void* following) {
+    const Matrix& matrix = layer.gate_up;
     const int columns = matrix.tile_outputs(), tiles = matrix.tiles() / 2;
     const int pieces = (batch_.rows + kRowsAUnit - 1) / kRowsAUnit;
     each(phase, tiles * pieces, [&](int unit, int next) {
       alignas(64) float gates[kRowsAUnit * 64];
       const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
       const int last = std::min(first + kRowsAUnit, batch_.rows);
-      matrix.rows(2 * tile, normed_.get(), first, last, matrix.tile(2 * tile + 1), [&](int row, const float* out) {
+      matrix.rows(2 * tile, normed_, first, last, matrix.tile(2 * tile + 1), [&](int row, const float* out) {
         copy(gates + (row - first) * columns, out, columns);
       });
-      const std::uint16_t* ahead = next < 0                  ? following
-                                   : next / pieces == tile ? nullptr
-                                                           : matrix.tile(2 * (next / pieces));
-      matrix.rows(2 * tile + 1, normed_.get(), first, last, ahead, [&](int row, const float* up) {
+      const void* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(2 * (next / pieces));
+      matrix.rows(2 * tile + 1, normed_, first, last, ahead, [&](int row, const float* up) {
         gate(gates + (row - first) * columns, up, tile * columns, columns, row);
       });
     });
@@ -195,7 +201,7 @@ class VariantDecoder final : public Decoder {
 
   // silu(gate) * up, as the next matrix's input.
   void gate(const float* gates, const float* up, int column, int columns, int row) {
-    Activation* to = gated_.get() + static_cast<std::size_t>(row) * c_.intermediate + column;
+    Activation* to = gated_.row(row) + column;
     const int count = std::min(columns, c_.intermediate - column);
     alignas(64) Activation out[64];
     Activation* whole = count == columns ? to : out;
@@ -217,11 +223,14 @@ class VariantDecoder final : public Decoder {
     }
   }
 
-  void norm(const float* from, const float* weight, Activation* to) const {
+  // To row `row` of what the next matrix takes in.
+  void norm(const float* from, const float* weight, int row) {
+    Activation* to = normed_.row(row);
     F32x16 squares{};
     for (int i = 0; i < c_.hidden; i += kLanes) squares += load(from + i) * load(from + i);
     const float scale = 1.0f / std::sqrt(sum_lanes(squares) / static_cast<float>(c_.hidden) + c_.rms_eps);
     for (int i = 0; i < c_.hidden; i += kLanes) store_activations(to + i, load(from + i) * scale * load(weight + i));
+    normed_.finish(row);
   }
 
   // One head of one row, fresh from its projection: bias, norm and rotation, then to the queries or the cache. The
@@ -251,7 +260,8 @@ class VariantDecoder final : public Decoder {
     if (is_key)
       write_key(geometry_, layer.kv.get(), slot, later, kv_head, half);
     else
-      write_value(geometry_, layer.kv.get(), slot, later, kv_head, half);
+      write_value(geometry_, layer.kv.get(), slot, later, kv_head, half,
+                  row + 1 == batch_.rows || batch_.slots[row + 1] != slot + 1);
   }
 
   void head_norm(float* head, const float* weight) const {
@@ -279,10 +289,6 @@ class VariantDecoder final : public Decoder {
   }
 
   float* x(int row) { return x_.get() + static_cast<std::size_t>(row) * c_.hidden; }
-  Activation* normed(int row) { return normed_.get() + static_cast<std::size_t>(row) * c_.hidden; }
-  Activation* mixed(int row) {
-    return mixed_.get() + static_cast<std::size_t>(row) * c_.heads * c_.head_dim;
-  }
 
   static constexpr int kRowsAUnit = 96, kMostColumns = 256;
   static constexpr int kRowsAPass = 8;  // about; what is touched that many rows later is fetched
@@ -290,7 +296,7 @@ class VariantDecoder final : public Decoder {
   const DecoderConfig c_;
   const Geometry geometry_;
   std::vector<Layer> layers_;
-  PackedMatrix head_, embedding_;
+  Matrix head_, embedding_;
   bool tied_ = true;
   std::vector<float> final_norm_, rope_frequencies_;
   Attention attention_;
@@ -300,10 +306,8 @@ class VariantDecoder final : public Decoder {
   Batch batch_;
   float* logits_ = nullptr;
   Aligned<float> x_;                 // [rows][hidden]: the residual stream
-  Aligned<Activation> normed_;    // [rows][hidden]
-  Aligned<Activation> queries_;   // [rows][heads][head_dim]
-  Aligned<Activation> mixed_;     // [rows][heads * head_dim]
-  Aligned<Activation> gated_;     // [rows][intermediate]
+  Aligned<Activation> queries_;      // [rows][heads][head_dim]
+  Inputs normed_, mixed_, gated_;    // [rows][hidden], [rows][heads * head_dim], [rows][intermediate]
   Aligned<float> rotation_;          // [rows][cosines, sines]
   std::vector<std::atomic<int>> phases_;
 };

@@ -41,7 +41,7 @@ struct Variant {
 const std::vector<Variant>& variants() {
   static const std::vector<Variant> all = {
 #if defined(PARROT_X86_VARIANTS)
-      {"avx512_bf16", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "fma"}, avx512_bf16::make, avx512_bf16::measure},
+      {"avx512_bf16", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni", "fma"}, avx512_bf16::make, avx512_bf16::measure},
       {"avx512", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"}, avx512::make, avx512::measure},
       {"avx2", {"avx2", "fma"}, avx2::make, avx2::measure},
 #endif
@@ -74,12 +74,12 @@ const float* data(const std::optional<Floats>& array) { return array ? array->da
 class Handle {
  public:
   Handle(const std::string& variant, int layers, int hidden, int heads, int kv_heads, int head_dim, int intermediate,
-         int vocabulary, float rms_eps, float rope_magnitude, int pages, int threads) {
+         int vocabulary, float rms_eps, float rope_magnitude, int pages, int threads, bool int8) {
     DecoderConfig config;
     config.layers = layers, config.hidden = hidden, config.heads = heads, config.kv_heads = kv_heads;
     config.head_dim = head_dim, config.intermediate = intermediate, config.vocabulary = vocabulary;
     config.rms_eps = rms_eps, config.rope_magnitude = rope_magnitude;
-    config.pages = pages, config.threads = threads;
+    config.pages = pages, config.threads = threads, config.int8 = int8;
     decoder_ = make_decoder(variant, config);
   }
 
@@ -96,6 +96,8 @@ class Handle {
                                  data(v_bias), data(q_norm), data(k_norm), mlp_norm.data(), gate.data(), up.data(),
                                  down.data()});
   }
+
+  void spoil_pages() { decoder_->spoil_pages(); }
 
   void step(Ints tokens, Ints positions, Ints slots, Ints span_rows, Ints span_keys, Bools span_causal,
             Ints page_starts, Ints pages, Ints logit_rows, Logits logits) {
@@ -138,14 +140,15 @@ NB_MODULE(_kernels, m) {
   m.def("variants", &decoder_variants, "Instruction-set variants that this build has and this CPU runs, newest first.");
   m.def("measure", &measure_variant, "variant"_a, "GFLOP/s of the variant's register tile on one core.");
   nb::class_<Handle>(m, "Decoder")
-      .def(nb::init<const std::string&, int, int, int, int, int, int, int, float, float, int, int>(), "variant"_a,
+      .def(nb::init<const std::string&, int, int, int, int, int, int, int, float, float, int, int, bool>(), "variant"_a,
            nb::kw_only(), "layers"_a, "hidden"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "intermediate"_a,
-           "vocabulary"_a, "rms_eps"_a, "rope_magnitude"_a, "pages"_a, "threads"_a)
+           "vocabulary"_a, "rms_eps"_a, "rope_magnitude"_a, "pages"_a, "threads"_a, "int8"_a)
       .def("load_embedding", &Handle::load_embedding, "embedding"_a, "head"_a.none(), "final_norm"_a,
            "rope_frequencies"_a)
       .def("load_layer", &Handle::load_layer, "index"_a, nb::kw_only(), "attn_norm"_a, "q"_a, "k"_a, "v"_a, "o"_a,
            "q_bias"_a.none(), "k_bias"_a.none(), "v_bias"_a.none(), "q_norm"_a.none(), "k_norm"_a.none(),
            "mlp_norm"_a, "gate"_a, "up"_a, "down"_a)
+      .def("spoil_pages", &Handle::spoil_pages)
       .def("step", &Handle::step, "tokens"_a, "positions"_a, "slots"_a, "span_rows"_a, "span_keys"_a,
            "span_causal"_a, "page_starts"_a, "pages"_a, "logit_rows"_a, "logits"_a);
 }

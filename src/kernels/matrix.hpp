@@ -89,6 +89,7 @@ class Aligned {
   void reserve(std::size_t count) {
     if (count > size_) reset(count + count / 2);
   }
+  void fill(T value) { std::fill(data_, data_ + size_, value); }
   T* get() const { return data_; }
   T& operator[](std::size_t i) const { return data_[i]; }
 

@@ -172,6 +172,7 @@ typedef __m512bh PanelVector;
 typedef __m512bh PairVector;
 
 static inline Activation to_activation(float value) { return to_bf16(value); }
+static inline float from_activation(Activation value) { return from_bf16(value); }
 static inline void store_activations(Activation* to, const F32x16& v) { store_bf16(to, v); }
 
 static inline PanelVector load_panel(const std::uint16_t* from) {
@@ -197,6 +198,7 @@ struct PairVector {
 };
 
 static inline Activation to_activation(float value) { return value; }
+static inline float from_activation(Activation value) { return value; }
 static inline void store_activations(Activation* to, const F32x16& v) { store(to, v); }
 
 static inline PanelVector load_panel(const std::uint16_t* from) {

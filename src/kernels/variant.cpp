@@ -31,6 +31,9 @@
 #if defined(__AVX512BF16__)
 #define PARROT_HAS_BF16 1
 #endif
+#if defined(__AVX512VNNI__)
+#define PARROT_HAS_VNNI 1
+#endif
 
 #include "decoder.hpp"
 #include "thread_pool.hpp"
@@ -42,6 +45,10 @@ namespace {
 #include "simd.hpp"
 
 #include "matrix.hpp"
+
+#include "matrix_int8.hpp"
+
+#include "weights.hpp"
 
 #include "attention.hpp"
 

@@ -25,7 +25,9 @@ class Decoder:
         rope_magnitude: float,
         pages: int,
         threads: int,
+        int8: bool,
     ) -> None: ...
+    def spoil_pages(self) -> None: ...
     def load_embedding(
         self,
         embedding: NDArray[np.float32],

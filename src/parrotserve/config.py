@@ -40,6 +40,7 @@ DEFAULT_MODEL = "default"
 """The registry's own default; a service with nothing configured serves it."""
 
 KEY_MODES = ("auto", "always", "never")
+WEIGHTS = ("bf16", "int8")
 BACKENDS = ("auto", "kernels", "reference")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -86,6 +87,13 @@ class ServiceConfig:
         kind=TEXT,
         group=Group.MODELS,
         rules=(one_of(*BACKENDS),),
+    )
+    weights: str = setting(
+        "bf16",
+        "How the kernels keep a model's weights; int8 takes half the memory, is faster and a little less exact.",
+        kind=TEXT,
+        group=Group.MODELS,
+        rules=(one_of(*WEIGHTS),),
     )
     kv_memory: int | None = setting(
         None,

@@ -10,7 +10,9 @@ from tiny_model import CONTEXT
 
 from parrotserve.engines.base import EndStatus, Fill, Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
-from parrotserve.engines.native.settings import BackendName
+from parrotserve.engines.native.kernels import variants
+from parrotserve.engines.native.settings import BackendName, WeightFormat
+from parrotserve.errors import EngineFailed
 
 TOKENIZER = FakeTokenizer()
 
@@ -47,6 +49,21 @@ async def test_texts_do_not_depend_on_chunks_grouping_sharing_or_batches(
     ):
         results = await run_all(start_native, sequences, backend=backend, **settings)
         assert [result.tokens for result in results] == expected, settings
+
+
+@pytest.mark.skipif(not variants(), reason="the compiled extension is not installed here")
+async def test_weights_in_int8_keep_the_promise(start_native: StartNative):
+    sequences = workload(12)
+    int8 = {"backend": BackendName.KERNELS, "weights": WeightFormat.INT8}
+    expected = [result.tokens for result in await run_all(start_native, sequences, **int8)]
+    for settings in ({"prefill_chunk": 16, "threads": 2}, {"group": False}, {"share": False, "max_running": 1}):
+        results = await run_all(start_native, sequences, **int8, **settings)
+        assert [result.tokens for result in results] == expected, settings
+
+
+async def test_weights_in_int8_are_refused_where_nothing_can_compute_with_them(start_native: StartNative):
+    with pytest.raises(EngineFailed, match="int8 need the kernels backend"):
+        await start_native(backend=BackendName.REFERENCE, weights=WeightFormat.INT8)
 
 
 async def test_two_hundred_sequences_pass_through_a_cache_for_a_few(

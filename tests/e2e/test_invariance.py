@@ -13,7 +13,7 @@ import pytest
 from parrotserve.engines.base import EndStatus, Extend, Fill, Generate, Open, SegmentFinished, SequenceEnded
 from parrotserve.engines.native.build import build_engine
 from parrotserve.engines.native.kernels import variants
-from parrotserve.engines.native.settings import BackendName, Launch, NativeSettings
+from parrotserve.engines.native.settings import BackendName, Launch, NativeSettings, WeightFormat
 from parrotserve.ids import RequestId
 from parrotserve.models.files import ModelFiles
 from parrotserve.models.registry import resolve
@@ -39,13 +39,17 @@ def prompts(files: ModelFiles) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     return [(shared, tuple(tokenizer.encode(f"\n\n{question}\n"))) for question in QUESTIONS]
 
 
-def run(files: ModelFiles, *, together: bool = True, late: bool = False, **settings: object) -> list[tuple[int, ...]]:
+def run(
+    files: ModelFiles, weights: WeightFormat, *, together: bool = True, late: bool = False, **settings: object
+) -> list[tuple[int, ...]]:
     """The tokens that follow each prompt, half of them greedy and half at temperature 0.8."""
     launch = Launch(
         model=MODEL,
         path=str(files.path),
         format=files.format,
-        settings=NativeSettings(backend=BackendName.KERNELS, kv_bytes=128 << 20, **settings),  # type: ignore[arg-type]
+        settings=NativeSettings(  # type: ignore[arg-type]
+            backend=BackendName.KERNELS, weights=weights, kv_bytes=128 << 20, **settings
+        ),
     )
     _, core = build_engine(launch)
     found: dict[str, tuple[int, ...]] = {}
@@ -72,17 +76,18 @@ def run(files: ModelFiles, *, together: bool = True, late: bool = False, **setti
     return [found[f"prompt-{number}"] for number in range(len(QUESTIONS))]
 
 
-def test_no_token_depends_on_how_it_was_computed():
+@pytest.mark.parametrize("weights", WeightFormat)
+def test_no_token_depends_on_how_it_was_computed(weights: WeightFormat):
     files = resolve(MODEL)
     results = {
-        "chunks of 16": run(files, prefill_chunk=16),
-        "chunks of 64": run(files, prefill_chunk=64),
-        "chunks of 512": run(files, prefill_chunk=512),
-        "alone": run(files, together=False),
-        "late segments": run(files, late=True),
-        "not grouped": run(files, group=False),
-        "nothing shared": run(files, share=False),
-        "one thread": run(files, threads=1),
+        "chunks of 16": run(files, weights, prefill_chunk=16),
+        "chunks of 64": run(files, weights, prefill_chunk=64),
+        "chunks of 512": run(files, weights, prefill_chunk=512),
+        "alone": run(files, weights, together=False),
+        "late segments": run(files, weights, late=True),
+        "not grouped": run(files, weights, group=False),
+        "nothing shared": run(files, weights, share=False),
+        "one thread": run(files, weights, threads=1),
     }
     for (one, expected), (other, tokens) in pairwise(results.items()):
         assert tokens == expected, f"{other} differs from {one}"

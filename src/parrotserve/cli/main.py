@@ -11,6 +11,7 @@ from parrotserve.cli.bench import bench
 from parrotserve.cli.chat import chat
 from parrotserve.cli.config import config
 from parrotserve.cli.console import Command, guarded
+from parrotserve.cli.doctor import doctor
 from parrotserve.cli.explain import explain
 from parrotserve.cli.models import models
 from parrotserve.cli.pull import pull
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, chat, serve, explain, bench, config, pull, models, version):
+for command in (run, chat, serve, explain, bench, config, pull, models, doctor, version):
     app.command()(guarded(command))
 
 

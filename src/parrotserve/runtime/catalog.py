@@ -18,6 +18,7 @@ from parrotserve.engines.native.settings import (
     DEFAULT_PREFILL_CHUNK,
     BackendName,
     NativeSettings,
+    WeightFormat,
     usable_cores,
 )
 from parrotserve.ids import EngineId
@@ -93,6 +94,7 @@ def _native_engine(engine: EngineId, *, files: ModelFiles, settings: NativeSetti
 def _native_settings(config: ServiceConfig) -> NativeSettings:
     return NativeSettings(
         backend=BackendName(config.backend),
+        weights=WeightFormat(config.weights),
         kv_bytes=config.kv_memory,
         prefill_chunk=config.prefill_chunk or DEFAULT_PREFILL_CHUNK,
         max_running=config.max_running or DEFAULT_MAX_RUNNING,

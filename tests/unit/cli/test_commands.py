@@ -47,7 +47,9 @@ def run(parrot: Parrot, path: Path, *more: str) -> Result:
     return parrot("run", path, "--model", "fake", *more)
 
 
-@pytest.mark.parametrize("command", ["run", "chat", "serve", "explain", "config", "pull", "models", "version"])
+@pytest.mark.parametrize(
+    "command", ["run", "chat", "serve", "explain", "config", "pull", "models", "doctor", "version"]
+)
 def test_every_command_has_help_with_an_example(parrot: Parrot, command: str):
     result = parrot(command, "--help")
     assert result.exit_code == 0

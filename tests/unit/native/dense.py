@@ -38,12 +38,12 @@ def tiny_config(family: Family, *, tied: bool = True, scaling: RopeScaling | Non
     )
 
 
-def random_weights(config: ModelConfig, seed: int = 0) -> ModelWeights:
-    """Weights large enough that attention is far from uniform and a wrong one shows."""
+def random_weights(config: ModelConfig, seed: int = 0, *, spread: float = 1.5) -> ModelWeights:
+    """Weights by default large enough that attention is far from uniform and a wrong one shows."""
     random = np.random.default_rng(seed)
 
     def draw(*shape: int) -> NDArray[np.float32]:
-        return random.normal(0, 1.5 / np.sqrt(shape[-1]), shape).astype(np.float32)
+        return random.normal(0, spread / np.sqrt(shape[-1]), shape).astype(np.float32)
 
     def gains(size: int) -> NDArray[np.float32]:
         return random.uniform(0.5, 1.5, size).astype(np.float32)

@@ -17,6 +17,7 @@ from parrotserve.engines.native.settings import (
     CoreSettings,
     Launch,
     NativeSettings,
+    WeightFormat,
     usable_cores,
 )
 from parrotserve.errors import EngineFailed
@@ -37,9 +38,14 @@ def build_engine(launch: Launch) -> tuple[EngineDescription, NativeCore]:
     config = load_config(files)
     tokenizer = load_tokenizer(files)
     backend_name = _backend_name(settings.backend)
+    if settings.weights is WeightFormat.INT8 and backend_name is not BackendName.KERNELS:
+        raise EngineFailed(
+            "Weights in int8 need the kernels backend, and this engine would run on the reference backend: install "
+            "Parrot with a C++17 compiler at hand (`parrot doctor` tells more), or leave out the weights setting."
+        )
     bytes_a_page = page_bytes(backend_name, config)
     pages = _pages(settings, bytes_a_page)
-    backend = _backend(backend_name, load_weights(files, config), config, pages, settings.threads)
+    backend = _backend(backend_name, load_weights(files, config), config, pages, settings)
     cache = (KvCache if settings.share else NaiveCache)(pages, PAGE_TOKENS)
     align_tokens = BLOCK_TOKENS if backend_name is BackendName.KERNELS else 1
     core_settings = _core_settings(settings, config, cache_tokens=pages * PAGE_TOKENS, align_tokens=align_tokens)
@@ -52,16 +58,21 @@ def build_engine(launch: Launch) -> tuple[EngineDescription, NativeCore]:
         batch=settings.max_running,
         capabilities=frozenset(Capability),
     )
-    _announce(description, backend_name, bytes_a_page)
+    _announce(description, backend_name, settings.weights, bytes_a_page)
     return description, NativeCore(backend, cache, tokenizer, core_settings)
 
 
 def default_kv_bytes() -> int:
     """An eighth of the memory that this process may use, at most 1 GiB."""
+    return min(_MOST_BY_DEFAULT, usable_memory() // 8)
+
+
+def usable_memory() -> int:
+    """The machine's memory in bytes, or what a control group leaves this process of it."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # no such file outside of Linux, and "max" where there is no limit
         memory = min(memory, int(_CGROUP_LIMIT.read_text()))
-    return min(_MOST_BY_DEFAULT, memory // 8)
+    return memory
 
 
 def page_bytes(backend: BackendName, config: ModelConfig) -> int:
@@ -82,9 +93,12 @@ def _backend_name(asked: BackendName) -> BackendName:
     return asked
 
 
-def _backend(name: BackendName, weights: ModelWeights, config: ModelConfig, pages: int, threads: int | None) -> Backend:
+def _backend(
+    name: BackendName, weights: ModelWeights, config: ModelConfig, pages: int, settings: NativeSettings
+) -> Backend:
     if name is BackendName.KERNELS:
-        return KernelsBackend(weights, config, pages=pages, threads=threads or usable_cores())
+        int8 = settings.weights is WeightFormat.INT8
+        return KernelsBackend(weights, config, pages=pages, threads=settings.threads or usable_cores(), int8=int8)
     return ReferenceBackend(weights, config, pages=pages, page_tokens=PAGE_TOKENS)
 
 
@@ -113,11 +127,13 @@ def _core_settings(
     )
 
 
-def _announce(description: EngineDescription, backend: BackendName, bytes_a_page: int) -> None:
+def _announce(description: EngineDescription, backend: BackendName, weights: WeightFormat, bytes_a_page: int) -> None:
+    form = weights if backend is BackendName.KERNELS else "float32"
     mib = description.cache_tokens // description.page_tokens * bytes_a_page / _MIB
+    cache = f"KV cache of {description.cache_tokens:,} tokens in {mib:,.1f} MiB"
     print(
-        f"{description.model} on the {backend} backend: context of {description.context_length:,} tokens, "
-        f"KV cache of {description.cache_tokens:,} tokens in {mib:,.1f} MiB",
+        f"{description.model} on the {backend} backend, weights in {form}: context of "
+        f"{description.context_length:,} tokens, {cache}",
         file=sys.stderr,
         flush=True,
     )

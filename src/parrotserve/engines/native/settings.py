@@ -23,6 +23,14 @@ class BackendName(StrEnum):
     REFERENCE = "reference"
 
 
+class WeightFormat(StrEnum):
+    """What the kernels keep weights in; `reference` has float32, always."""
+
+    BF16 = "bf16"
+    INT8 = "int8"
+    """With a scale for every 64 inputs of an output; inputs are rounded alike while they are multiplied."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreSettings:
     """What the loop needs to know. Raises ValueError for numbers that cannot work."""
@@ -54,6 +62,7 @@ class NativeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What can be set about a native engine; the defaults suit a laptop."""
 
     backend: BackendName = BackendName.AUTO
+    weights: WeightFormat = WeightFormat.BF16
 
     kv_bytes: int | None = None
     """Memory for KV. None: an eighth of this machine's, at most 1 GiB; no more is taken than is used."""

@@ -1,0 +1,283 @@
+// Matrices of int8 weights, sixty-four inputs of an output to a scale. Included per variant, after matrix.hpp.
+//
+// Tiles are cut as in matrix.hpp; a tile is, for one group of inputs after the other, [16][outputs][4] weights, fours of
+// consecutive inputs together, and then the outputs' scales in bf16. A row's inputs are quantised by the same groups.
+// Products within a group are sums of small integers, exact on every variant; the groups' sums are scaled and added
+// in order. (Dettmers et al., "8-bit Optimizers via Block-wise Quantization", 2022.)
+
+constexpr int kGroup = 64;  // inputs a scale
+constexpr int kFours = kGroup / 4;
+
+// What a group's scale is multiplied with: one row's, and what its sums start from.
+struct RowGroup {
+  float scale;
+  std::int32_t start;
+};
+
+#if defined(PARROT_HAS_VNNI)
+
+typedef std::int8_t Quantised;
+typedef TileInts SumVector;
+typedef TileInts FactorVector;
+typedef TileInts SpreadVector;
+constexpr int kTurns = 1;        // of a vector of fours: all four at once
+constexpr int kZeroPoint = 128;  // the instruction takes the weights unsigned; `RowGroup::start` makes up for it
+
+static inline SumVector start_sum(std::int32_t start) { return SumVector{} + start; }
+static inline FactorVector factor(TileInts fours, int) { return fours; }
+static inline SpreadVector spread(const Quantised* a, int) {
+  std::int32_t four;
+  __builtin_memcpy(&four, a, sizeof four);
+  return SpreadVector{} + four;
+}
+// The instruction itself, because GCC 12 copies the accumulators of its intrinsic through memory.
+static inline void multiply_add(SumVector& sum, SpreadVector a, FactorVector w) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(a));
+}
+static inline TileVector sum_floats(SumVector sum) { return __builtin_convertvector(sum, TileVector); }
+
+#else
+
+// Integers as floats: a group's sum stays below 2^24, so it is exact here, too.
+typedef float Quantised;
+typedef TileVector SumVector;
+typedef TileVector FactorVector;
+typedef float SpreadVector;
+constexpr int kTurns = 4;
+constexpr int kZeroPoint = 0;
+
+static inline SumVector start_sum(std::int32_t) { return SumVector{}; }
+static inline FactorVector factor(TileInts fours, int turn) {
+  return __builtin_convertvector((fours << (24 - 8 * turn)) >> 24, FactorVector);
+}
+static inline SpreadVector spread(const Quantised* a, int turn) { return a[turn]; }
+static inline void multiply_add(SumVector& sum, SpreadVector a, FactorVector w) { sum += w * a; }
+static inline TileVector sum_floats(SumVector sum) { return sum; }
+
+#endif
+
+typedef Quantised QuantisedTile __attribute__((vector_size(kTileLanes * sizeof(Quantised))));
+typedef std::uint16_t TileHalves __attribute__((vector_size(2 * kTileLanes)));
+
+static inline TileVector load_scales(const std::uint16_t* from) {
+  TileHalves halves;
+  __builtin_memcpy(&halves, from, sizeof halves);
+  return (TileVector)(__builtin_convertvector(halves, TileBits) << 16);
+}
+
+// The rows of a matrix's input: int8 values, a scale a group.
+class QuantisedRows {
+ public:
+  void reserve(int rows, int inputs) {
+    inputs_ = inputs;
+    groups_ = (inputs + kGroup - 1) / kGroup;
+    const std::size_t groups = static_cast<std::size_t>(rows) * groups_;
+    values_.reserve(groups * kGroup);
+    scales_.reserve(groups);
+  }
+
+  void quantise(int row, const Activation* from) {
+    Quantised* values = values_.get() + static_cast<std::size_t>(row) * groups_ * kGroup;
+    for (int g = 0; g < groups_; ++g) {
+      alignas(64) float group[kGroup] = {};
+      const int count = std::min(kGroup, inputs_ - g * kGroup);
+      for (int i = 0; i < count; ++i) group[i] = from_activation(from[g * kGroup + i]);
+      scales_[static_cast<std::size_t>(row) * groups_ + g] = quantise_group(group, values + g * kGroup);
+    }
+  }
+
+  const Quantised* values(int row) const { return values_.get() + static_cast<std::size_t>(row) * groups_ * kGroup; }
+  const RowGroup* scales(int row) const { return scales_.get() + static_cast<std::size_t>(row) * groups_; }
+  int groups() const { return groups_; }
+
+ private:
+  static RowGroup quantise_group(const float* from, Quantised* to) {
+    F32x16 largest{}, finite{};
+    for (int i = 0; i < kGroup; i += kLanes) {
+      const F32x16 v = load(from + i);
+      largest = max(largest, max(v, splat(0.0f) - v));
+      finite += v - v;  // what is no number makes its group none
+    }
+    const float most = max_lanes(largest), inverse = most > 0 ? 127.0f / most : 0.0f;
+    const TileVector magic = TileVector{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    TileInts total{};
+    for (int i = 0; i < kGroup; i += kTileLanes) {
+      TileVector v;
+      __builtin_memcpy(&v, from + i, sizeof v);
+      const TileInts whole = (TileInts)(v * inverse + magic) - (TileInts)magic;
+      total += whole;
+      const QuantisedTile narrow = __builtin_convertvector(whole, QuantisedTile);
+      __builtin_memcpy(to + i, &narrow, sizeof narrow);
+    }
+    std::int32_t sum = 0;
+    for (int lane = 0; lane < kTileLanes; ++lane) sum += total[lane];
+    return {most / 127.0f + sum_lanes(finite), -kZeroPoint * sum};
+  }
+
+  Aligned<Quantised> values_;
+  Aligned<RowGroup> scales_;
+  int inputs_ = 0, groups_ = 0;
+};
+
+class Int8Matrix {
+ public:
+  void reset(int outputs, int inputs, int tile_outputs) {
+    outputs_ = outputs;
+    inputs_ = inputs;
+    groups_ = (inputs + kGroup - 1) / kGroup;
+    tile_outputs_ = tile_outputs;
+    tiles_ = (outputs + tile_outputs - 1) / tile_outputs;
+    data_.reset(static_cast<std::size_t>(tiles_) * tile_size());
+  }
+
+  // Packs `rows` rows of W, [rows, inputs], as the outputs from `first` on.
+  void pack(const float* w, int rows, int inputs, int first) {
+    for (int row = 0; row < rows; ++row)
+      for (int g = 0; g < groups_; ++g)
+        pack_group(w + static_cast<std::size_t>(row) * inputs + g * kGroup, std::min(kGroup, inputs - g * kGroup),
+                   first + row, g);
+  }
+
+  int tiles() const { return tiles_; }
+  int tile_outputs() const { return tile_outputs_; }
+  const std::uint8_t* tile(int index) const { return data_.get() + static_cast<std::size_t>(index) * tile_size(); }
+
+  // Row `output` of W, as floats.
+  void unpack(int output, float* to, int inputs) const {
+    const int column = output % tile_outputs_;
+    for (int k = 0; k < inputs; ++k) {
+      const std::uint8_t* group = tile(output / tile_outputs_) + k / kGroup * group_size();
+      const int weight = static_cast<std::int8_t>(group[place(k % kGroup, column)] - kZeroPoint);
+      to[k] = static_cast<float>(weight) * from_bf16(scales(group)[column]);
+    }
+  }
+
+  // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row; `ahead` is the tile to
+  // be read next, or null.
+  template <class Done>
+  void rows(int index, const QuantisedRows& a, int first, int last, const std::uint8_t* ahead,
+            const Done& done) const {
+    switch (group_of(tile_outputs_ / kLanes)) {
+      case kPageGroup: return rows_by<kPageGroup>(index, a, first, last, ahead, done);
+#if !defined(PARROT_NARROW)
+      case 3: return rows_by<3>(index, a, first, last, ahead, done);
+      default: return rows_by<1>(index, a, first, last, ahead, done);
+#endif
+    }
+  }
+
+ private:
+  // Groups of a tile to fetch while another is multiplied.
+  struct Ahead {
+    const std::uint8_t* start;
+    int groups;
+  };
+
+  std::size_t group_size() const {
+    return static_cast<std::size_t>(tile_outputs_) * kGroup + (tile_outputs_ * sizeof(std::uint16_t) + 63) / 64 * 64;
+  }
+  std::size_t tile_size() const { return groups_ * group_size(); }
+  const std::uint16_t* scales(const std::uint8_t* group) const {
+    return reinterpret_cast<const std::uint16_t*>(group + static_cast<std::size_t>(tile_outputs_) * kGroup);
+  }
+  std::size_t place(int input, int column) const {
+    return (static_cast<std::size_t>(input / 4) * tile_outputs_ + column) * 4 + input % 4;
+  }
+
+  void pack_group(const float* w, int count, int output, int g) {
+    float most = 0;
+    for (int k = 0; k < count; ++k) most = std::max(most, std::fabs(w[k]));
+    // Rounded up, and known before the weights are: a scale in bf16 costs nothing.
+    std::uint16_t scale = to_bf16(most / 127.0f);
+    if (from_bf16(scale) * 127.0f < most) ++scale;
+    const float inverse = most > 0 ? 1.0f / from_bf16(scale) : 0.0f;
+    const int column = output % tile_outputs_;
+    std::uint8_t* group = data_.get() + static_cast<std::size_t>(output / tile_outputs_) * tile_size() + g * group_size();
+    const_cast<std::uint16_t*>(scales(group))[column] = scale;
+    for (int k = 0; k < count; ++k)
+      group[place(k, column)] = static_cast<std::uint8_t>(static_cast<int>(std::nearbyint(w[k] * inverse)) + kZeroPoint);
+  }
+
+  template <int P, class Done>
+  void rows_by(int index, const QuantisedRows& a, int first, int last, const std::uint8_t* ahead,
+               const Done& done) const {
+    alignas(64) float out[kMostRows * PackedMatrix::kMostTileOutputs];
+    // Dealt evenly to the passes, rows and what is fetched ahead.
+    const int passes = (last - first + rows_of_group(P) - 1) / rows_of_group(P);
+    const int share = ahead ? (groups_ + passes - 1) / passes : 0;
+    for (int pass = 0, row = first; pass < passes; ++pass) {
+      const int count = (last - row) / (passes - pass), from = std::min(pass * share, groups_);
+      const Ahead fetched{ahead + from * group_size(), std::min(share, groups_ - from)};
+      std::memset(out, 0, static_cast<std::size_t>(count) * tile_outputs_ * sizeof *out);
+      for (int panel = 0; panel < tile_outputs_ / kLanes; panel += P)
+        multiply_any<P>(std::make_integer_sequence<int, rows_of_group(P)>{}, count, index, a, row, panel * kLanes, out,
+                        fetched);
+      for (int r = 0; r < count; ++r) done(row + r, out + r * tile_outputs_);
+      row += count;
+    }
+  }
+
+  template <int P, int... Rs>
+  void multiply_any(std::integer_sequence<int, Rs...>, int rows, int index, const QuantisedRows& a, int row, int column,
+                    float* out, const Ahead& ahead) const {
+    (void)((rows == Rs + 1 && (multiply<Rs + 1, P>(tile(index), a, row, column, out, ahead), true)) || ...);
+  }
+
+  // out[r][column ...] += R rows by P panels, from `column` on.
+  template <int R, int P>
+  void multiply(const std::uint8_t* tile, const QuantisedRows& a, int row, int column, float* out,
+                const Ahead& ahead) const {
+    constexpr int kVectors = P * kLanes / kTileLanes;
+    const std::size_t a_stride = static_cast<std::size_t>(groups_) * kGroup;
+    const std::size_t step = static_cast<std::size_t>(tile_outputs_) * 4;
+    const Quantised* values = a.values(row);
+    const RowGroup* row_groups = a.scales(row);
+    for (int g = 0; g < groups_; ++g) {
+      const std::uint8_t* group = tile + g * group_size();
+      const std::uint8_t* panels = group + column * 4;
+      const std::uint8_t* lines = g < ahead.groups ? ahead.start + g * group_size() + column * 4 : nullptr;
+      SumVector sums[R][kVectors];
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) sums[r][v] = start_sum(row_groups[r * groups_ + g].start);
+      for (int four = 0; four < kFours; ++four, panels += step) {
+        TileInts fours[kVectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) __builtin_memcpy(&fours[v], panels + v * 4 * kTileLanes, sizeof fours[v]);
+        if (lines) {
+#pragma GCC unroll 4
+          for (int p = 0; p < P; ++p) prefetch_l2(lines + four * step + p * 4 * kLanes);
+        }
+#pragma GCC unroll 4
+        for (int turn = 0; turn < kTurns; ++turn) {
+          FactorVector factors[kVectors];
+#pragma GCC unroll 4
+          for (int v = 0; v < kVectors; ++v) factors[v] = factor(fours[v], turn);
+#pragma GCC unroll 12
+          for (int r = 0; r < R; ++r) {
+            const SpreadVector spreads = spread(values + r * a_stride + g * kGroup + 4 * four, turn);
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; ++v) multiply_add(sums[r][v], spreads, factors[v]);
+          }
+        }
+      }
+      const std::uint16_t* group_scales = scales(group) + column;
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        const TileVector weight_scales = load_scales(group_scales + v * kTileLanes);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r) {
+          float* to = out + static_cast<std::size_t>(r) * tile_outputs_ + column + v * kTileLanes;
+          TileVector so_far;
+          __builtin_memcpy(&so_far, to, sizeof so_far);
+          so_far += sum_floats(sums[r][v]) * (weight_scales * row_groups[r * groups_ + g].scale);
+          __builtin_memcpy(to, &so_far, sizeof so_far);
+        }
+      }
+    }
+  }
+
+  Aligned<std::uint8_t> data_;
+  int outputs_ = 0, inputs_ = 0, groups_ = 0, tile_outputs_ = 0, tiles_ = 0;
+};

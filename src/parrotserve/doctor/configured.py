@@ -1,0 +1,87 @@
+"""Checks of the settings, and of the service that they name."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from parrotserve.config import READ_ELSEWHERE, SETTINGS, ServiceConfig, effective
+from parrotserve.doctor.finding import Finding, Verdict
+from parrotserve.doctor.reach import answers
+from parrotserve.engines.native.kernels import variants
+from parrotserve.engines.native.settings import usable_cores
+from parrotserve.errors import DeclarationError
+from parrotserve.models.package_index import without_credentials
+
+_SECRET = "PARROT_API_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What the settings come to, and whether they are good."""
+
+    config: ServiceConfig | None
+    """None where they are not."""
+    finding: Finding
+
+
+def configuration() -> Configuration:
+    """What is set, and where."""
+    elsewhere = [name for name in READ_ELSEWHERE if name in os.environ]
+    try:
+        config, origins = effective()
+    except DeclarationError as error:
+        broken = Finding(
+            subject="Settings",
+            verdict=Verdict.BROKEN,
+            found=error.message,
+            advice="Correct or unset it; docs/configuration.md lists all settings.",
+            details={"error": error.message},
+        )
+        return Configuration(None, broken)
+    own = {name: origin for name, origin in origins.items() if origin != "default"}
+    told = [f"{name} = {SETTINGS[name].shown(getattr(config, name))} ({origin})" for name, origin in own.items()]
+    told += [name if name == _SECRET else f"{name}={without_credentials(os.environ[name])}" for name in elsewhere]
+    details = {"set": own, "elsewhere": elsewhere}
+    found = ", ".join(told) or "none: defaults"
+    complaint, advice = _impossible(config)
+    if complaint:
+        verdict = Verdict.BROKEN if config.backend == "kernels" or config.weights == "int8" else Verdict.NOTICE
+        finding = Finding(
+            subject="Settings", verdict=verdict, found=f"{found}; {complaint}", advice=advice, details=details
+        )
+        return Configuration(config, finding)
+    return Configuration(config, Finding(subject="Settings", found=found, details=details))
+
+
+def _impossible(config: ServiceConfig) -> tuple[str, str]:
+    """What cannot work or works badly, and what to do; empty where all is well."""
+    compiled = bool(variants())
+    if not compiled and config.backend == "kernels":
+        return "backend = kernels needs the compiled extension", "Build the extension, or set PARROT_BACKEND=auto."
+    if config.weights == "int8" and (not compiled or config.backend == "reference"):
+        return "weights = int8 needs the kernels backend", "Unset PARROT_WEIGHTS, or use the kernels backend."
+    if config.threads is not None and config.threads * config.engines > usable_cores():
+        return (
+            f"{config.threads * config.engines} threads on {usable_cores()} cores wait for one another",
+            "Set PARROT_THREADS to the cores that each engine may have.",
+        )
+    return "", ""
+
+
+def service() -> Iterator[Finding]:
+    """The service at PARROT_URL, if there is to be one."""
+    url = os.environ.get("PARROT_URL", "").strip()
+    if not url:
+        return
+    shown = without_credentials(url)
+    fault = answers(f"{url.rstrip('/')}/healthz")
+    if fault is None:
+        yield Finding(subject="Service", found=f"{shown} answers", details={"url": shown, "reachable": True})
+        return
+    yield Finding(
+        subject="Service",
+        verdict=Verdict.BROKEN,
+        found=f"{shown} does not answer: {fault}",
+        advice="Start it (`parrot serve`), correct PARROT_URL, or unset it for an embedded service.",
+        details={"url": shown, "reachable": False, "fault": fault},
+    )

@@ -1,0 +1,28 @@
+"""What one check found."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Verdict(StrEnum):
+    """How it stands."""
+
+    GOOD = "good"
+    NOTICE = "notice"
+    """Everything works, but not as well as it might."""
+    BROKEN = "broken"
+    """Something will fail until somebody does what the advice says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the report."""
+
+    subject: str
+    found: str
+    verdict: Verdict = Verdict.GOOD
+    advice: str = ""
+    """What to do, where it is not good."""
+    details: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The same for programs."""

