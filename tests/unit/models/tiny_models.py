@@ -33,34 +33,47 @@ def vocabulary() -> list[str]:
     return [*SPECIALS, *byte_alphabet(), *(merge.replace(" ", "") for merge in MERGES)]
 
 
-def weights(*, biased: bool = False, normed: bool = False, tied: bool = True) -> dict[str, Array]:
-    """Random weights under their Hugging Face names."""
+def weights(
+    *,
+    biased: bool = False,
+    normed: bool = False,
+    tied: bool = True,
+    heads: int = HEADS,
+    kv_heads: int = KV_HEADS,
+    head_dim: int = HEAD_DIM,
+    hidden: int = HIDDEN,
+    calm: bool = False,
+) -> dict[str, Array]:
+    """Random weights under their Hugging Face names; `calm`: so small that rounding matters as in real models."""
     rng = np.random.default_rng(7)
-    q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
+    q, kv = heads * head_dim, kv_heads * head_dim
     shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (len(vocabulary()), HIDDEN),
-        "model.norm.weight": (HIDDEN,),
+        "model.embed_tokens.weight": (len(vocabulary()), hidden),
+        "model.norm.weight": (hidden,),
     }
     if not tied:
-        shapes["lm_head.weight"] = (len(vocabulary()), HIDDEN)
+        shapes["lm_head.weight"] = (len(vocabulary()), hidden)
     for layer in range(LAYERS):
         shapes |= {
             f"model.layers.{layer}.{name}": shape
             for name, shape in {
-                "input_layernorm.weight": (HIDDEN,),
-                "self_attn.q_proj.weight": (q, HIDDEN),
-                "self_attn.k_proj.weight": (kv, HIDDEN),
-                "self_attn.v_proj.weight": (kv, HIDDEN),
-                "self_attn.o_proj.weight": (HIDDEN, q),
-                "post_attention_layernorm.weight": (HIDDEN,),
-                "mlp.gate_proj.weight": (INNER, HIDDEN),
-                "mlp.up_proj.weight": (INNER, HIDDEN),
-                "mlp.down_proj.weight": (HIDDEN, INNER),
+                "input_layernorm.weight": (hidden,),
+                "self_attn.q_proj.weight": (q, hidden),
+                "self_attn.k_proj.weight": (kv, hidden),
+                "self_attn.v_proj.weight": (kv, hidden),
+                "self_attn.o_proj.weight": (hidden, q),
+                "post_attention_layernorm.weight": (hidden,),
+                "mlp.gate_proj.weight": (INNER, hidden),
+                "mlp.up_proj.weight": (INNER, hidden),
+                "mlp.down_proj.weight": (hidden, INNER),
                 **({f"self_attn.{n}_proj.bias": (q if n == "q" else kv,) for n in "qkv"} if biased else {}),
-                **({f"self_attn.{n}_norm.weight": (HEAD_DIM,) for n in "qk"} if normed else {}),
+                **({f"self_attn.{n}_norm.weight": (head_dim,) for n in "qk"} if normed else {}),
             }.items()
         }
-    return {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    drawn = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    if not calm:
+        return drawn
+    return {name: 1 + array / 4 if "norm" in name else array / array.shape[-1] ** 0.5 for name, array in drawn.items()}
 
 
 _GGUF_NAMES = {
@@ -164,9 +177,18 @@ def write_folder(
 
 def write_case(folder: Path, case: Mapping[str, Any]) -> ModelFiles:
     """The folder of one model of tests/data/golden/families.json."""
-    made = {name: bool(case[name]) for name in ("biased", "normed", "tied") if name in case}
-    config = {"tie_word_embeddings": made.get("tied", True)} | case.get("config", {})
-    return write_folder(folder, tensors=weights(**made), config=config)
+    made = {name: bool(case[name]) for name in ("biased", "normed", "tied", "calm") if name in case}
+    shape = {name: int(size) for name, size in case.get("shape", {}).items()}
+    config = {"tie_word_embeddings": made.get("tied", True)} | {_HF_SIZES[name]: size for name, size in shape.items()}
+    return write_folder(folder, tensors=weights(**made, **shape), config=config | case.get("config", {}))
+
+
+_HF_SIZES = {
+    "hidden": "hidden_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+}
 
 
 def hf_config() -> dict[str, object]:
