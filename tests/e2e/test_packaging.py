@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import venv
 import zipfile
 from pathlib import Path
@@ -13,6 +14,16 @@ import pytest
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = '''
+import Parrot as P
+
+@P.SemanticFunction
+def Say(x):
+    """{{input:x}} {{output:y}}"""
+
+def main():
+    return Say("a").get()
+'''
 INPUTS = ["pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "src"]
 
 
@@ -63,11 +74,15 @@ def names(wheel: Path) -> list[str]:
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 def test_with_a_compiler_the_wheel_holds_both_packages_and_the_extension(python: Path, checkout: Path):
+    started = time.monotonic()
     wheel, _ = build_wheel(python, checkout)
+    print(f"built in {time.monotonic() - started:.0f} s: {wheel.name}, {wheel.stat().st_size / 1e6:.2f} MB")
+    assert wheel.stat().st_size < 5e6
     content = names(wheel)
     assert "Parrot/__init__.py" in content
     assert "parrotserve/py.typed" in content
-    assert any(name.startswith("parrotserve/_cpu.") and name.endswith(".so") for name in content)
+    for extension in ("_cpu", "_kernels"):
+        assert any(name.startswith(f"parrotserve/{extension}.") and name.endswith(".so") for name in content)
     assert not any(name.startswith(("kernels/", "tests/", "parrot/")) for name in content)
 
 
@@ -80,6 +95,25 @@ def test_without_a_compiler_the_wheel_is_pure_and_the_notice_is_given(python: Pa
     pip(python, "install", "--no-deps", str(wheel))
     shown = subprocess.run([python, "-m", "parrotserve.cpu"], capture_output=True, text=True, check=True)
     assert "C++17 compiler" in shown.stderr
+
+
+def test_without_a_compiler_the_doctor_says_so_and_programs_run(python: Path, checkout: Path):
+    pip(python, "install", str(checkout), CXX="/bin/false")
+    parrot = python.parent / "parrot"
+
+    def doctor(**environment: str) -> subprocess.CompletedProcess[str]:
+        given = os.environ | {"PARROT_MODELS": "fake"} | environment
+        return subprocess.run([parrot, "doctor"], capture_output=True, text=True, env=given)
+
+    plain = doctor()
+    assert plain.returncode == 0, plain.stdout
+    assert "reference (NumPy, float32)" in plain.stdout
+    assert "Install a C++17 compiler" in plain.stdout
+    assert doctor(PARROT_WEIGHTS="int8").returncode == 1
+    program = checkout / "program.py"
+    program.write_text(PROGRAM)
+    done = subprocess.run([parrot, "run", program, "--model", "fake", "-q"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("environment", [{}, {"CXX": "/bin/false"}], ids=["as it is", "no compiler"])
