@@ -70,12 +70,40 @@ using Logits = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 
 const float* data(const std::optional<Floats>& array) { return array ? array->data() : nullptr; }
 
-// Owns a decoder; the shapes have been checked by the Python class around it.
+void require(bool good, const char* rule) {
+  if (!good) throw std::invalid_argument(std::string("step: ") + rule);
+}
+
+// Everything that indexes memory, so that a mistake in what is asked for is an exception and never a wild access.
+void check(const Batch& b, std::size_t table, const DecoderConfig& config) {
+  for (int row = 0; row < b.rows; ++row) {
+    require(b.tokens[row] >= 0 && b.tokens[row] < config.vocabulary, "a token is not in the vocabulary");
+    require(b.positions[row] >= 0, "a position is negative");
+    require(b.slots[row] >= 0 && b.slots[row] / Decoder::kPageTokens < config.pages, "a slot is in no page");
+  }
+  for (std::size_t i = 0; i < table; ++i)
+    require(b.pages[i] >= 0 && b.pages[i] < config.pages, "a page does not exist");
+  for (int i = 0; i < b.outputs; ++i)
+    require(b.logit_rows[i] >= 0 && b.logit_rows[i] < b.rows, "logits of a row that is not there");
+  for (int s = 0; s < b.spans; ++s) {
+    const int first = b.span_rows[2 * s], last = b.span_rows[2 * s + 1];
+    const int start = b.span_keys[2 * s], count = b.span_keys[2 * s + 1];
+    require(first >= 0 && first <= last && last <= b.rows, "a span's rows are not there");
+    require(start >= 0 && start % Decoder::kBlockTokens == 0 && count > 0, "a span begins within a block, or is empty");
+    const std::int32_t from = b.page_starts[s], to = b.page_starts[s + 1];
+    require(from >= 0 && from <= to && static_cast<std::size_t>(to) <= table, "a span's pages are not in the table");
+    require((count + Decoder::kPageTokens - 1) / Decoder::kPageTokens <= to - from, "a span has more keys than pages");
+    for (int row = first; !b.span_causal[s] && row < last; ++row)
+      require(start + count <= b.positions[row], "a shared span reaches beyond a row");
+  }
+}
+
+// Owns a decoder; the shapes of weights have been checked by the Python class around it.
 class Handle {
  public:
   Handle(const std::string& variant, int layers, int hidden, int heads, int kv_heads, int head_dim, int intermediate,
          int vocabulary, float rms_eps, float rope_magnitude, int pages, int threads, bool int8) {
-    DecoderConfig config;
+    DecoderConfig& config = config_;
     config.layers = layers, config.hidden = hidden, config.heads = heads, config.kv_heads = kv_heads;
     config.head_dim = head_dim, config.intermediate = intermediate, config.vocabulary = vocabulary;
     config.rms_eps = rms_eps, config.rope_magnitude = rope_magnitude;
@@ -109,12 +137,19 @@ class Handle {
     batch.span_causal = span_causal.data();
     batch.page_starts = page_starts.data(), batch.pages = pages.data();
     batch.outputs = static_cast<int>(logit_rows.size()), batch.logit_rows = logit_rows.data();
+    require(positions.size() == tokens.size() && slots.size() == tokens.size() &&
+                span_rows.size() == 2 * span_causal.size() && span_keys.size() == 2 * span_causal.size() &&
+                page_starts.size() == span_causal.size() + 1 &&
+                logits.size() >= logit_rows.size() * static_cast<std::size_t>(config_.vocabulary),
+            "arrays of different lengths");
+    check(batch, pages.size(), config_);
     float* out = logits.data();
     nb::gil_scoped_release release;
     decoder_->step(batch, out);
   }
 
  private:
+  DecoderConfig config_;
   std::unique_ptr<Decoder> decoder_;
 };
 

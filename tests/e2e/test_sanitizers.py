@@ -66,22 +66,3 @@ def test_it_is_the_sanitized_build_that_was_tested(sanitized: Path):
     done = python(sanitized, "-c", "import parrotserve._kernels", preloaded=False)
     assert done.returncode != 0
     assert "ASan runtime does not come first" in done.stderr
-
-
-def test_a_write_beyond_the_pages_would_be_found(sanitized: Path):
-    program = """
-import sys
-sys.path[:0] = ["tests/unit/native"]
-from dense import random_weights, tiny_config
-from dataclasses import replace
-from parrotserve.engines.native.batch import SequenceRows, build_batch
-from parrotserve.engines.native.kernels import KernelsBackend
-from parrotserve.models.architecture import Family
-config = replace(tiny_config(Family.LLAMA), hidden=16)
-backend = KernelsBackend(random_weights(config), config, pages=2, threads=1)
-batch, _ = build_batch([SequenceRows([1], 0, [2], True)], 16)
-backend.step(batch)
-"""
-    done = python(sanitized, "-c", program)
-    assert done.returncode != 0
-    assert "AddressSanitizer" in done.stderr

@@ -8,7 +8,7 @@ import pytest
 from dense import random_weights, tiny_config
 from packed import as_packed
 
-from parrotserve.engines.native.backend import Backend, FloatArray
+from parrotserve.engines.native.backend import Backend, FloatArray, StepBatch
 from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.kernels import BLOCK_TOKENS, PAGE_TOKENS, KernelsBackend, variants
 from parrotserve.engines.native.reference import ReferenceBackend
@@ -144,6 +144,47 @@ def test_int8_is_coarser_than_bf16_and_close_to_it(variant: str):
         for int8 in (False, True)
     )
     assert 0 < np.abs(bf16 - int8).max() <= 2 * TOLERANCE * np.abs(exact).max()
+
+
+def wrong(batch: StepBatch, name: str, value: int) -> StepBatch:
+    """The batch with one entry of one array replaced."""
+    holder = batch.spans if hasattr(batch.spans, name) else batch
+    array = getattr(holder, name).copy()
+    array.flat[-1] = value
+    changed = replace(holder, **{name: array})
+    return changed if holder is batch else replace(batch, spans=changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("tokens", 150, "vocabulary"),
+        ("tokens", -1, "vocabulary"),
+        ("positions", -1, "position"),
+        ("slots", PAGES * PAGE_TOKENS, "slot"),
+        ("logit_rows", 2, "logits"),
+        ("pages", PAGES, "page"),
+        ("page_starts", 0, "more keys than pages"),
+        ("page_starts", 9, "table"),
+        ("rows", 3, "rows"),
+        ("keys", 17, "more keys than pages"),
+        ("keys", 0, "empty"),
+    ],
+)
+def test_what_would_reach_beyond_memory_is_refused(name: str, value: int, told: str):
+    backend = kernels(CONFIGS["llama, 64"], variants()[0])
+    batch, _ = build_batch([SequenceRows([1, 2], 0, [5], True)], PAGE_TOKENS)
+    backend.step(batch)
+    with pytest.raises(ValueError, match=told):
+        backend.step(wrong(batch, name, value))
+
+
+def test_a_shared_span_that_a_row_does_not_lie_behind_is_refused():
+    backend = kernels(CONFIGS["llama, 64"], variants()[0])
+    batch, _ = build_batch([SequenceRows([1, 2], 0, [5], True)], PAGE_TOKENS)
+    causal = np.zeros_like(batch.spans.causal)
+    with pytest.raises(ValueError, match="beyond a row"):
+        backend.step(replace(batch, spans=replace(batch.spans, causal=causal)))
 
 
 def test_an_unknown_variant_is_refused():

@@ -22,7 +22,7 @@ from parrotserve.models.architecture import Family, ModelConfig
 from parrotserve.models.weights import ModelWeights
 
 PAGES = 64
-MOST_FEATURES = 1024
+MOST_FEATURES = 512
 """Of all heads together, for speed."""
 TOLERANCE = 0.05
 """Of the largest logit, or of `USUAL` where all are small by chance: what keys, values and activations in
@@ -44,11 +44,11 @@ def models(draw: st.DrawFn) -> ModelConfig:
     return replace(
         tiny_config(family, tied=draw(st.booleans())),
         layers=draw(st.integers(1, 2)),
-        hidden=16 * draw(st.integers(1, 5)),
+        hidden=16 * draw(st.integers(1, 4)),
         heads=kv_heads * group,
         kv_heads=kv_heads,
         head_dim=draw(st.sampled_from([size for size in (6, 16, 18, 64, 80, 96, 128, 256) if size <= widest])),
-        intermediate=2 * draw(st.integers(1, 60)),
+        intermediate=2 * draw(st.integers(1, 50)),
         vocabulary=draw(st.integers(1, 130)),
         context_length=4096,
     )
@@ -77,7 +77,7 @@ class Forest:
 @st.composite
 def forests(draw: st.DrawFn) -> Forest:
     nodes: list[tuple[int, int]] = [(0, 0)]
-    for _ in range(draw(st.sampled_from([0] * 9 + [1, 1, 2]))):
+    for _ in range(draw(st.sampled_from([0] * 14 + [1, 1, 2]))):
         nodes.append((draw(st.integers(0, len(nodes) - 1)), 1))
     sequences = [
         Sequence(
