@@ -112,13 +112,23 @@ async def test_a_cancelled_job_is_killed(sandbox: Sandbox):
     assert not child.is_running()
 
 
-async def test_a_child_that_dies_is_replaced(sandbox: Sandbox):
+async def test_a_child_that_dies_while_it_waits_is_replaced(sandbox: Sandbox):
     await run(sandbox, "return 1")
     (child,) = children()
+    assert sandbox.idle == 1
     child.kill()
-    child.wait()
-    with pytest.raises(NativeCallFailed, match="SIGKILL"):
-        await run(sandbox, "return 1")
+    while sandbox.idle:
+        await asyncio.sleep(0.001)
+    assert await run(sandbox, "return 2") == "2"
+
+
+async def test_a_child_that_dies_at_work_fails_its_job(sandbox: Sandbox):
+    endless = asyncio.create_task(run(sandbox, LOOP))
+    while not children():
+        await asyncio.sleep(0.001)
+    children()[0].kill()
+    with pytest.raises(NativeCallFailed, match=r"could not start its sandbox|it ended its sandbox \(SIGKILL\)"):
+        await endless
     assert await run(sandbox, "return 2") == "2"
 
 

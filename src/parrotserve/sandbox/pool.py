@@ -18,6 +18,11 @@ class Sandbox:
         self._idle: list[Child] = []
         self._closed = False
 
+    @property
+    def idle(self) -> int:
+        """How many children wait for work."""
+        return sum(child.alive for child in self._idle)
+
     async def run(self, job: Job, *, tenant: TenantId) -> str:
         """The result as text. Raises `NativeCallFailed`. Cancelled, the job is ended at once."""
         await self._turns.take(tenant)
@@ -34,7 +39,7 @@ class Sandbox:
         self._idle.clear()
 
     async def _run(self, job: Job) -> str:
-        child = self._idle.pop() if self._idle else await Child.start(self._limits)
+        child = self._take() or await Child.start(self._limits)
         answered = False
         try:
             result = await child.run(job)
@@ -49,6 +54,14 @@ class Sandbox:
             else:
                 # Also where the task was cancelled in the middle of a job.
                 await asyncio.shield(child.end())
+
+    def _take(self) -> Child | None:
+        """One that waits for work, if it is still there."""
+        while self._idle:
+            child = self._idle.pop()
+            if child.alive:
+                return child
+        return None
 
 
 class _Turns:
