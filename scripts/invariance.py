@@ -17,7 +17,7 @@ from parrotserve.models.files import ModelFiles
 from parrotserve.models.registry import DEFAULT_MODEL, resolve
 
 CHUNKS = (16, 64, 512)
-EVERY, TOKENS = 3, 32
+EVERY, TOKENS = 3, 16
 
 
 def sample() -> Golden:
