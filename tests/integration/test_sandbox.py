@@ -86,6 +86,14 @@ async def test_what_goes_too_far_ends_with_the_reason_and_the_next_job_runs(sand
     assert await run(sandbox, "return 'well'") == "well"
 
 
+async def test_arguments_that_do_not_fit_its_memory_are_told_as_such():
+    sandbox = Sandbox(replace(LIMITS, memory=64 << 20))
+    with pytest.raises(NativeCallFailed, match="it needs more than 64 MiB of memory"):
+        await run(sandbox, "return len(a)", a="x" * (70 << 20))
+    assert await run(sandbox, "return len(a)", a="x" * 1000) == "1000"
+    await sandbox.close()
+
+
 async def test_what_takes_too_long_is_killed_and_nobody_else_waits(sandbox: Sandbox):
     endless = asyncio.create_task(run(sandbox, LOOP, seconds=0.2))
     assert await run(sandbox, "return 'meanwhile'") == "meanwhile"

@@ -46,7 +46,9 @@ def _run(job: dict[str, Any], longest: int) -> dict[str, Any]:
         return {"error": str(error)}
     except BaseException as error:
         # Starlark's interpreter panics where it cannot allocate; its exception is no `Exception`.
-        return _OUT_OF_MEMORY if "memory" in str(error) else {"error": f"{type(error).__name__}: {error}"[:500]}
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            return _OUT_OF_MEMORY
+        return {"error": f"{type(error).__name__}: {error}"[:500]}
     if value is None:
         return {"error": "it returned nothing; return the text"}
     if len(value.encode()) > longest:

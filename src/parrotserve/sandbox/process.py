@@ -98,7 +98,7 @@ class Child:
     async def _epitaph(self) -> str:
         await self.end()
         code = self._process.returncode or 0
-        if -code == signal.SIGABRT:
+        if -code == signal.SIGABRT or code == 1:  # what Rust and Python do where they cannot allocate
             return self._out_of_memory
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"it ended its sandbox ({how}), perhaps by nesting too deeply"
