@@ -36,8 +36,8 @@ from parrotserve.settings import (
 )
 from parrotserve.switches import Switches
 
-DEFAULT_MODEL = "default"
-"""The registry's own default; a service with nothing configured serves it."""
+DEFAULT_MODEL = "smollm2-135m"
+"""What a service with nothing configured serves."""
 
 KEY_MODES = ("auto", "always", "never")
 WEIGHTS = ("bf16", "int8")

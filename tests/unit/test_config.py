@@ -24,7 +24,7 @@ def write(path: Path, text: str) -> Path:
 
 def test_defaults_serve_the_default_model_on_loopback():
     loaded = ServiceConfig.load(environment={})
-    assert (loaded.models, loaded.engines, loaded.host, loaded.port) == (("default",), 1, "127.0.0.1", 8000)
+    assert (loaded.models, loaded.engines, loaded.host, loaded.port) == (("smollm2-135m",), 1, "127.0.0.1", 8000)
 
 
 def test_a_flag_wins_over_the_environment_which_wins_over_the_default():

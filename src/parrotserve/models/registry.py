@@ -7,14 +7,23 @@ from pathlib import Path
 
 import platformdirs
 
+from parrotserve.config import DEFAULT_MODEL
 from parrotserve.errors import UnknownModel
 from parrotserve.models.files import ModelFiles, ModelFormat
 from parrotserve.models.pull import KnownModel, Progress, fetch
 from parrotserve.models.safetensors_file import has_weights
 
-__all__ = ["KNOWN_MODELS", "ModelFiles", "ModelFormat", "ModelListing", "list_models", "pull", "resolve"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "KNOWN_MODELS",
+    "ModelFiles",
+    "ModelFormat",
+    "ModelListing",
+    "list_models",
+    "pull",
+    "resolve",
+]
 
-DEFAULT_MODEL = "smollm2-135m"
 _DEFAULT_ALIAS = "default"
 
 KNOWN_MODELS: dict[str, KnownModel] = {
