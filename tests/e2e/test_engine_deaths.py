@@ -1,5 +1,6 @@
 """Engines of the real model that die or hang in the middle of a request: what a client reads shows none of it."""
 
+import asyncio
 import os
 import signal
 
@@ -33,12 +34,20 @@ async def read(real: RealService, session: str, *, harm_after: int | None = None
     return values
 
 
+async def replaced(real: RealService, engines: int) -> None:
+    """Wait for the engine that takes a dead one's place: a busy machine may be done before it notices the death."""
+    async with asyncio.timeout(60):
+        while len(real.engines) < engines:
+            await asyncio.sleep(0.01)
+    assert len(real.engines) == engines
+
+
 async def test_a_stream_goes_on_across_killed_and_stopped_engines():
     async with real_service() as real:
         uninterrupted = await read(real, "whole")
         assert set(uninterrupted) == {".0", ".1"}
         for started, deltas in enumerate((1, 8, 25, 45, 60), start=2):
             assert await read(real, f"killed-{deltas}", harm_after=deltas) == uninterrupted
-            assert len(real.engines) == started
+            await replaced(real, started)
         assert await read(real, "stopped", harm_after=12, harm=signal.SIGSTOP) == uninterrupted
-        assert len(real.engines) == 7
+        await replaced(real, 7)
