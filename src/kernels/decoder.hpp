@@ -45,6 +45,23 @@ struct Batch {
   const std::int32_t* logit_rows = nullptr;
 };
 
+// What a step says of its outputs.
+struct StepLogits {
+  float* rows = nullptr;               // [outputs, vocabulary]
+  std::int32_t* likeliest = nullptr;   // [outputs]: the lowest id of a highest logit
+  float* highest = nullptr;            // [outputs]: NaN where any logit is
+};
+
+// The `width` highest logits of some outputs of the last step, highest first and lower ids first among equals.
+struct CandidateSearch {
+  int count = 0, width = 0;
+  const std::int32_t* outputs = nullptr;  // [count]
+  const double* scales = nullptr;         // [count]
+  std::int32_t* ids = nullptr;            // [count, width]
+  float* values = nullptr;                // [count, width]
+  double* masses = nullptr;               // [count]: sum of exp((logit - highest) * scale) over the vocabulary
+};
+
 class Decoder {
  public:
   // Tokens a page: one vector of keys.
@@ -59,8 +76,10 @@ class Decoder {
   virtual void load_layer(int index, const LayerSource& source) = 0;
   // For tests: every page becomes what no key or value ever is, so that reading what was not written shows.
   virtual void spoil_pages() = 0;
-  // Writes the KV of all rows, then runs them. `logits` is [outputs, vocabulary].
-  virtual void step(const Batch& batch, float* logits) = 0;
+  // Writes the KV of all rows, then runs them.
+  virtual void step(const Batch& batch, const StepLogits& logits) = 0;
+  // Looks into the `rows` of the last step, which must still be there.
+  virtual void find_candidates(const CandidateSearch& search) = 0;
 };
 
 // The variants that this build holds and this CPU runs, newest first.

@@ -74,9 +74,21 @@ class VariantDecoder final : public Decoder {
     for (Layer& layer : layers_) layer.kv.fill(kNotANumber);
   }
 
-  void step(const Batch& batch, float* logits) override {
+  void step(const Batch& batch, const StepLogits& logits) override {
     prepare(batch, logits);
     const std::function<void(int)> task = [this](int thread) { run(thread); };
+    pool_.run(task);
+  }
+
+  void find_candidates(const CandidateSearch& search) override {
+    std::atomic<int> next{0};
+    const std::function<void(int)> task = [&](int) {
+      for (int i; (i = next.fetch_add(1)) < search.count;) {
+        const std::size_t at = static_cast<std::size_t>(i) * search.width;
+        search.masses[i] = logit_rows_.candidates(search.outputs[i], search.scales[i], search.width, search.ids + at,
+                                                  search.values + at);
+      }
+    };
     pool_.run(task);
   }
 
@@ -94,9 +106,10 @@ class VariantDecoder final : public Decoder {
     matrix.pack(w, outputs, inputs, 0);
   }
 
-  void prepare(const Batch& batch, float* logits) {
+  void prepare(const Batch& batch, const StepLogits& logits) {
     batch_ = batch;
     logits_ = logits;
+    logit_rows_.begin(logits.rows, batch.outputs, c_.vocabulary, head_.tile_outputs());
     const std::size_t rows = batch.rows;
     const int q_size = c_.heads * c_.head_dim;
     x_.reserve(rows * c_.hidden);
@@ -133,10 +146,9 @@ class VariantDecoder final : public Decoder {
       add(phase, layer.down, gated_, first_tile(following, thread));
     }
     each(phase, batch_.outputs, [&](int i, int) { norm(x(batch_.logit_rows[i]), final_norm_.data(), i); });
-    multiply(phase, head_, normed_, batch_.outputs, nullptr, [&](int row, int tile, const float* out) {
-      const int first = tile * head_.tile_outputs(), count = std::min(head_.tile_outputs(), c_.vocabulary - first);
-      std::memcpy(logits_ + static_cast<std::size_t>(row) * c_.vocabulary + first, out, count * sizeof *out);
-    });
+    multiply(phase, head_, normed_, batch_.outputs, nullptr,
+             [&](int row, int tile, const float* out) { logit_rows_.keep(row, tile, out); });
+    each(phase, batch_.outputs, [&](int i, int) { logit_rows_.likeliest(i, logits_.likeliest[i], logits_.highest[i]); });
   }
 
   // Takes units until there are none; each knows the one this thread takes next, to fetch its memory early.
@@ -304,7 +316,8 @@ class VariantDecoder final : public Decoder {
 
   // Of the step that runs.
   Batch batch_;
-  float* logits_ = nullptr;
+  StepLogits logits_;
+  LogitRows logit_rows_;
   Aligned<float> x_;                 // [rows][hidden]: the residual stream
   Aligned<Activation> queries_;      // [rows][heads][head_dim]
   Inputs normed_, mixed_, gated_;    // [rows][hidden], [rows][heads * head_dim], [rows][intermediate]

@@ -66,7 +66,10 @@ const Variant& variant_named(const std::string& name) {
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<const std::int32_t, nb::c_contig, nb::device::cpu>;
 using Bools = nb::ndarray<const bool, nb::c_contig, nb::device::cpu>;
-using Logits = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using Doubles = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
+using FloatsOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using DoublesOut = nb::ndarray<double, nb::c_contig, nb::device::cpu>;
+using IntsOut = nb::ndarray<std::int32_t, nb::c_contig, nb::device::cpu>;
 
 const float* data(const std::optional<Floats>& array) { return array ? array->data() : nullptr; }
 
@@ -128,7 +131,7 @@ class Handle {
   void spoil_pages() { decoder_->spoil_pages(); }
 
   void step(Ints tokens, Ints positions, Ints slots, Ints span_rows, Ints span_keys, Bools span_causal,
-            Ints page_starts, Ints pages, Ints logit_rows, Logits logits) {
+            Ints page_starts, Ints pages, Ints logit_rows, FloatsOut logits, IntsOut likeliest, FloatsOut highest) {
     Batch batch;
     batch.rows = static_cast<int>(tokens.size());
     batch.tokens = tokens.data(), batch.positions = positions.data(), batch.slots = slots.data();
@@ -140,12 +143,22 @@ class Handle {
     require(positions.size() == tokens.size() && slots.size() == tokens.size() &&
                 span_rows.size() == 2 * span_causal.size() && span_keys.size() == 2 * span_causal.size() &&
                 page_starts.size() == span_causal.size() + 1 &&
-                logits.size() >= logit_rows.size() * static_cast<std::size_t>(config_.vocabulary),
+                logits.size() >= logit_rows.size() * static_cast<std::size_t>(config_.vocabulary) &&
+                likeliest.size() == logit_rows.size() && highest.size() == logit_rows.size(),
             "arrays of different lengths");
     check(batch, pages.size(), config_);
-    float* out = logits.data();
+    const StepLogits out{logits.data(), likeliest.data(), highest.data()};
     nb::gil_scoped_release release;
     decoder_->step(batch, out);
+  }
+
+  void candidates(Ints outputs, Doubles scales, IntsOut ids, FloatsOut values, DoublesOut masses) {
+    CandidateSearch search;
+    search.count = static_cast<int>(outputs.size()), search.width = static_cast<int>(ids.shape(1));
+    search.outputs = outputs.data(), search.scales = scales.data();
+    search.ids = ids.data(), search.values = values.data(), search.masses = masses.data();
+    nb::gil_scoped_release release;
+    decoder_->find_candidates(search);
   }
 
  private:
@@ -185,7 +198,9 @@ NB_MODULE(_kernels, m) {
            "mlp_norm"_a, "gate"_a, "up"_a, "down"_a)
       .def("spoil_pages", &Handle::spoil_pages)
       .def("step", &Handle::step, "tokens"_a, "positions"_a, "slots"_a, "span_rows"_a, "span_keys"_a,
-           "span_causal"_a, "page_starts"_a, "pages"_a, "logit_rows"_a, "logits"_a);
+           "span_causal"_a, "page_starts"_a, "pages"_a, "logit_rows"_a, "logits"_a,
+           "likeliest"_a, "highest"_a)
+      .def("candidates", &Handle::candidates, "outputs"_a, "scales"_a, "ids"_a, "values"_a, "masses"_a);
 }
 
 }  // namespace parrot

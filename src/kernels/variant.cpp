@@ -52,6 +52,8 @@ namespace {
 
 #include "attention.hpp"
 
+#include "logits.hpp"
+
 #include "decoder_impl.hpp"
 
 // Seconds that this thread has computed: what others do on its core must not change which variant is chosen.

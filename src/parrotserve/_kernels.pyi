@@ -66,4 +66,14 @@ class Decoder:
         pages: NDArray[np.int32],
         logit_rows: NDArray[np.int32],
         logits: NDArray[np.float32],
+        likeliest: NDArray[np.int32],
+        highest: NDArray[np.float32],
+    ) -> None: ...
+    def candidates(
+        self,
+        outputs: NDArray[np.int32],
+        scales: NDArray[np.float64],
+        ids: NDArray[np.int32],
+        values: NDArray[np.float32],
+        masses: NDArray[np.float64],
     ) -> None: ...

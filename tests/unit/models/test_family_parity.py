@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tiny_models
 
-from parrotserve.engines.native.backend import Backend, FloatArray
+from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.kernels import KernelsBackend, variants
+from parrotserve.engines.native.logits import FloatArray
 from parrotserve.engines.native.reference import ReferenceBackend
 from parrotserve.models.config import load_config
 from parrotserve.models.weights import load_weights
@@ -27,7 +28,7 @@ TOLERANCES = {False: 0.02, True: 0.08}
 def logits(backend: Backend, case: dict[str, Any]) -> FloatArray:
     rows = SequenceRows(tokens=case["prompt"], start=0, pages=range(16), want_logits=True)
     batch, _ = build_batch([rows], backend.page_tokens)
-    (found,) = backend.step(batch)
+    (found,) = backend.step(batch).rows
     return found
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from parrotserve.engines.native.backend import FloatArray
+from parrotserve.engines.native.logits import FloatArray
 from parrotserve.models.weights import ModelWeights
 
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")

@@ -8,9 +8,10 @@ import pytest
 from dense import random_weights, tiny_config
 from packed import as_packed
 
-from parrotserve.engines.native.backend import Backend, FloatArray, StepBatch
+from parrotserve.engines.native.backend import Backend, StepBatch
 from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.kernels import BLOCK_TOKENS, PAGE_TOKENS, KernelsBackend, variants
+from parrotserve.engines.native.logits import FloatArray
 from parrotserve.engines.native.reference import ReferenceBackend
 from parrotserve.models.architecture import Family, ModelConfig
 
@@ -62,7 +63,7 @@ def table(seed: int, tokens: int) -> list[int]:
 
 def step(backend: Backend, rows: list[SequenceRows], *, group: bool = True) -> FloatArray:
     batch, order = build_batch(rows, PAGE_TOKENS, group=group, min_shared_tokens=1, align_tokens=BLOCK_TOKENS)
-    logits = backend.step(batch).copy()
+    logits = backend.step(batch).rows.copy()
     return logits[np.argsort(order)]
 
 

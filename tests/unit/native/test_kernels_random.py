@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from packed import as_packed
 
-from parrotserve.engines.native.backend import Backend, FloatArray
+from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.kernels import BLOCK_TOKENS, PAGE_TOKENS, KernelsBackend, variants
+from parrotserve.engines.native.logits import FloatArray
 from parrotserve.engines.native.reference import ReferenceBackend
 from parrotserve.models.architecture import Family, ModelConfig
 from parrotserve.models.weights import ModelWeights
@@ -138,7 +139,7 @@ def run(backend: Backend, steps: Steps, *, group: bool) -> FloatArray:
     found: list[FloatArray] = []
     for rows in steps:
         batch, order = build_batch(rows, PAGE_TOKENS, group=group, min_shared_tokens=1, align_tokens=BLOCK_TOKENS)
-        found.append(backend.step(batch)[np.argsort(order)])
+        found.append(backend.step(batch).rows[np.argsort(order)])
     return np.concatenate(found)
 
 

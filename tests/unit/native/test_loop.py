@@ -20,7 +20,7 @@ from parrotserve.engines.base import (
     TokensGenerated,
     Update,
 )
-from parrotserve.engines.native.backend import FloatArray
+from parrotserve.engines.native.logits import FloatArray
 from parrotserve.ids import RequestId
 from parrotserve.sampling import FinishReason, TokenLogprob
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parrotserve.engines.native import attention
-from parrotserve.engines.native.backend import FloatArray
 from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.cache import KvCache
+from parrotserve.engines.native.logits import FloatArray
 from parrotserve.engines.native.reference import ReferenceBackend
 from parrotserve.models.architecture import Family, ModelConfig, RopeKind, RopeScaling
 
@@ -72,7 +72,7 @@ class Run:
             for tokens, start, table in chunks
         ]
         batch, order = build_batch(rows, PAGE, group=self.group, min_shared_tokens=1)
-        logits = self.backend.step(batch)
+        logits = self.backend.step(batch).rows
         assert sorted(order) == list(range(len(rows)))
         return [logits[order.index(index)] for index in range(len(rows))]
 
@@ -157,7 +157,7 @@ def test_whether_neighbouring_pages_are_copied_does_not_matter(tokens_a_run: int
     backend = backend_for(config)
     for start, stop in ((0, 30), (30, 41), (41, 42)):
         batch, _ = build_batch([SequenceRows(tokens[start:stop], start, table, True)], PAGE)
-        close(backend.step(batch)[0], expected(config, tokens[:stop]))
+        close(backend.step(batch).rows[0], expected(config, tokens[:stop]))
 
 
 def test_a_prefix_computed_by_another_sequence_is_as_good_as_ones_own():
@@ -175,12 +175,12 @@ def test_logits_come_only_for_rows_that_want_them():
     wanted = SequenceRows(tokens, 0, [3, 4], True)
     other = SequenceRows(text(4, 9), 0, [7], False)
     batch, order = build_batch([other, wanted], PAGE)
-    logits = backend_for(config).step(batch)
+    logits = backend_for(config).step(batch).rows
     assert order == [1]
     assert logits.shape == (1, config.vocabulary)
     close(logits[0], expected(config, tokens))
     nothing, _ = build_batch([other], PAGE)
-    assert backend_for(config).step(nothing).shape == (0, config.vocabulary)
+    assert backend_for(config).step(nothing).rows.shape == (0, config.vocabulary)
 
 
 def test_many_rows_take_the_same_values_as_few():

@@ -39,7 +39,7 @@ def greedy(backend: ReferenceBackend, prompts: list[list[int]], count: int, *, g
         ]
         batch, order = build_batch(rows, PAGE, group=group, min_shared_tokens=1)
         starts = list(map(len, texts))
-        for sequence, logits in zip(order, backend.step(batch), strict=True):
+        for sequence, logits in zip(order, backend.step(batch).rows, strict=True):
             texts[sequence].append(int(logits.argmax()))
     return [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
 

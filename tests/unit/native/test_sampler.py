@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrotserve.engines.native.backend import FloatArray
-from parrotserve.engines.native.sampler import Draw, adjust, logprob_of, sample, uniform
-from parrotserve.sampling import Sampling
+from parrotserve.engines.native.draw import Draw, adjust
+from parrotserve.engines.native.logits import FloatArray, WholeLogits
+from parrotserve.engines.native.sampler import sample, uniform
+from parrotserve.sampling import Sampling, TokenLogprob
 
 
 def row(*logits: float) -> FloatArray:
@@ -21,15 +22,23 @@ def draw(position: int = 0, **sampling: object) -> Draw:
     return Draw(Sampling(**sampling), position=position)  # type: ignore[arg-type]
 
 
+def answer(logits: FloatArray, question: Draw) -> tuple[int, TokenLogprob | None]:
+    return sample(WholeLogits(logits[None, :]), {0: question})[0]
+
+
 def choose(logits: FloatArray, question: Draw) -> int:
-    ((token, _),) = sample(logits[None, :], [question])
-    return token
+    return answer(logits, question)[0]
+
+
+def adjusted(logits: FloatArray, question: Draw) -> list[float]:
+    return adjust(logits.astype(np.float64), question).tolist()
 
 
 def frequencies(logits: FloatArray, *, draws: int = 4000, temperature: float = 1.0, **sampling: object):
     """How often each token comes, over as many positions of one seed."""
     questions = [draw(position, temperature=temperature, seed=1, **sampling) for position in range(draws)]
-    counts = Counter(token for token, _ in sample(np.tile(logits, (draws, 1)), questions))
+    answers = sample(WholeLogits(np.tile(logits, (draws, 1))), dict(enumerate(questions)))
+    counts = Counter(token for token, _ in answers.values())
     return {token: count / draws for token, count in counts.items()}
 
 
@@ -88,7 +97,7 @@ def test_the_uniform_numbers_are_uniform_and_differ_by_seed_and_position():
 def test_a_token_depends_on_seed_and_position_and_not_on_the_batch():
     logits = np.random.default_rng(0).standard_normal((8, 300)).astype(np.float32)
     questions = [draw(place, temperature=0.9, seed=place) for place in range(8)]
-    together = [token for token, _ in sample(logits, questions)]
+    together = [token for token, _ in sample(WholeLogits(logits), dict(enumerate(questions))).values()]
     assert together == [choose(logits[place], questions[place]) for place in range(8)]
 
 
@@ -157,21 +166,21 @@ def test_looking_at_few_tokens_first_gives_what_a_full_sort_gives(
 
 def test_a_presence_penalty_is_subtracted_once():
     question = Draw(Sampling(presence_penalty=1.5), position=3, counts={0: 2, 2: 1})
-    assert adjust(row(1, 1, 1), question).tolist() == [-0.5, 1, -0.5]
+    assert adjusted(row(1, 1, 1), question) == [-0.5, 1, -0.5]
 
 
 def test_a_frequency_penalty_is_subtracted_for_every_time():
     question = Draw(Sampling(frequency_penalty=0.5), position=3, counts={0: 2, 2: 1})
-    assert adjust(row(1, 1, 1), question).tolist() == [0, 1, 0.5]
+    assert adjusted(row(1, 1, 1), question) == [0, 1, 0.5]
 
 
 def test_a_repetition_penalty_weakens_tokens_of_prompt_and_output():
     question = Draw(Sampling(repetition_penalty=2.0), position=0, seen={0, 1})
-    assert adjust(row(4, -4, 4), question).tolist() == [2, -8, 4]
+    assert adjusted(row(4, -4, 4), question) == [2, -8, 4]
 
 
 def test_a_bias_is_added_and_may_name_tokens_that_are_not_there():
-    assert adjust(row(0, 0), draw(logit_bias={1: 5.0, 999: 1.0})).tolist() == [0, 5]
+    assert adjusted(row(0, 0), draw(logit_bias={1: 5.0, 999: 1.0})) == [0, 5]
 
 
 def test_banned_tokens_do_not_come():
@@ -194,7 +203,7 @@ def test_a_ban_gives_way_where_nothing_else_is_allowed():
 def test_logprobs_are_the_models_own_whatever_sampling_did():
     logits = np.log(row(0.5, 0.3, 0.2))
     question = draw(temperature=5.0, logit_bias={2: 100.0}, logprobs=2)
-    ((token, logprob),) = sample(logits[None, :], [question])
+    token, logprob = answer(logits, question)
     assert token == 2
     assert logprob is not None
     assert logprob.token == 2
@@ -204,10 +213,12 @@ def test_logprobs_are_the_models_own_whatever_sampling_did():
 
 
 def test_logprobs_without_rivals_are_the_chosen_tokens_alone():
-    assert logprob_of(row(0, 0), 1, 0).top == ()
-    assert logprob_of(row(0, 0), 1, 0).logprob == pytest.approx(math.log(0.5))
+    _, logprob = answer(row(0, 0), draw(logprobs=0))
+    assert logprob is not None
+    assert logprob.top == ()
+    assert logprob.logprob == pytest.approx(math.log(0.5))
 
 
 def test_tokens_are_reported_without_logprobs_unless_asked():
-    assert sample(row(0, 1)[None, :], [draw()]) == [(1, None)]
-    assert sample(np.zeros((0, 5), dtype=np.float32), []) == []
+    assert answer(row(0, 1), draw()) == (1, None)
+    assert sample(WholeLogits(np.zeros((0, 5), dtype=np.float32)), {}) == {}

@@ -21,8 +21,9 @@ from parrotserve.engines.base import (
     StepsTimed,
 )
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
-from parrotserve.engines.native.backend import FloatArray, StepBatch
+from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.cache import KvCache, NaiveCache
+from parrotserve.engines.native.logits import FloatArray, Logits, WholeLogits
 from parrotserve.engines.native.loop import NativeCore
 from parrotserve.engines.native.settings import CoreSettings
 from parrotserve.ids import RequestId
@@ -69,12 +70,12 @@ class TokenBackend:
     def computed_rows(self) -> int:
         return sum(len(batch.tokens) for batch in self.steps)
 
-    def step(self, batch: StepBatch) -> FloatArray:
+    def step(self, batch: StepBatch) -> Logits:
         self.steps.append(batch)
         assert len(set(batch.slots.tolist())) == len(batch.slots), "two rows write the same slot"
         self._memory.reshape(-1)[batch.slots] = batch.tokens
         rows = [self._model(self._context(batch, int(row))) for row in batch.logit_rows]
-        return np.stack(rows) if rows else np.zeros((0, VOCABULARY), dtype=np.float32)
+        return WholeLogits(np.stack(rows) if rows else np.zeros((0, VOCABULARY), dtype=np.float32))
 
     def _context(self, batch: StepBatch, row: int) -> tuple[int, ...]:
         context: dict[int, int] = {}

@@ -12,7 +12,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from parrotserve.engines.native.backend import FloatArray, IntArray, StepBatch
+from parrotserve.engines.native.backend import StepBatch
+from parrotserve.engines.native.logits import FloatArray, IntArray
 
 MAX_SCORES = 1 << 20
 """Scores computed at a time, over all heads: 4 MB stay in the cache, and a long prompt needs no more memory."""
@@ -40,7 +41,8 @@ def plan_blocks(batch: StepBatch, page_tokens: int, heads: int) -> list[Block]:
     blocks: list[Block] = []
     bounds = zip(spans.rows.tolist(), spans.keys.tolist(), spans.causal.tolist(), strict=True)
     for span, ((first, last), (start, count), causal) in enumerate(bounds):
-        pages = spans.pages[spans.page_starts[span] : spans.page_starts[span + 1]]
+        first_page = spans.page_starts[span]
+        pages = spans.pages[first_page : first_page - (-count // page_tokens)]
         step = max(1, MAX_SCORES // ((last - first) * heads * page_tokens))
         for low, high in _pieces(pages, step, -(-LONG_RUN_TOKENS // page_tokens)):
             skip = low * page_tokens

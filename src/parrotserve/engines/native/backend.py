@@ -11,8 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-IntArray = NDArray[np.int32]
-FloatArray = NDArray[np.float32]
+from parrotserve.engines.native.logits import IntArray, Logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,8 @@ class Spans:
     causal: NDArray[np.bool_]
     """[spans]"""
     page_starts: IntArray
-    """[spans + 1]: span s reads pages[page_starts[s] : page_starts[s + 1]], in order of position."""
+    """[spans + 1]: span s reads pages[page_starts[s] : page_starts[s + 1]], in order of position; the last of them
+    may be more than its keys need, and then mean nothing."""
     pages: IntArray
     """Page numbers of all spans, one span after the other."""
 
@@ -60,6 +60,6 @@ class Backend(Protocol):
         """Tokens a page."""
         ...
 
-    def step(self, batch: StepBatch) -> FloatArray:
-        """Write the KV of all rows, then run them. Returns logits, [outputs, vocabulary]."""
+    def step(self, batch: StepBatch) -> Logits:
+        """Write the KV of all rows, then run them. Returns the logits of the outputs, good until the next step."""
         ...

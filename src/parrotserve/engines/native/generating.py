@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from parrotserve.engines.base import Generate
+from parrotserve.engines.native.draw import Draw, has_penalties
 from parrotserve.engines.native.grammar import Grammar
 from parrotserve.engines.native.output import EngineTokenizer, OutputText
-from parrotserve.engines.native.sampler import Draw, has_penalties
 from parrotserve.sampling import FinishReason, TokenLogprob
 
 
@@ -34,6 +34,13 @@ class Output:
         self.text = OutputText(tokenizer.stream(), sampling)
         self.grammar = grammar
         self.reason: FinishReason | None = None
+        self._greedy = (
+            sampling.temperature == 0.0
+            and grammar is None
+            and sampling.logprobs is None
+            and not sampling.logit_bias
+            and not has_penalties(sampling)
+        )
         self._tokenizer = tokenizer
         self._eos = tuple(sorted(tokenizer.eos))
         self._counts: dict[int, int] = {}
@@ -45,6 +52,11 @@ class Output:
         self.told_tokens = len(self.tokens)
         """How many tokens, and characters below, the reader of a stream has been told."""
         self.told_text = self.text.given
+
+    @property
+    def takes_likeliest(self) -> bool:
+        """Whether the likeliest raw token is the next one, and nothing else is asked."""
+        return self._greedy and (self.sampling.ignore_eos or len(self.tokens) >= self.sampling.min_tokens)
 
     def draw(self, vocabulary: int) -> Draw:
         """The question to the sampler: which of `vocabulary` tokens is next? Raises `InvalidSchema` if its grammar

@@ -5,10 +5,13 @@ runs in a fixed order, softmax partials over absolute blocks of `BLOCK_TOKENS` k
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from parrotserve.engines.native.backend import FloatArray, StepBatch
+from parrotserve.engines.native.backend import StepBatch
+from parrotserve.engines.native.logits import CANDIDATES, Candidates, FloatArray, IntArray, Logits
 from parrotserve.models.architecture import ModelConfig
 from parrotserve.models.weights import ModelWeights
 
@@ -121,13 +124,13 @@ class KernelsBackend:
         """Tokens a page."""
         return PAGE_TOKENS
 
-    def step(self, batch: StepBatch) -> FloatArray:
-        """Write the KV of all rows, then run them. Returns logits, [outputs, vocabulary], good until the next step."""
+    def step(self, batch: StepBatch) -> Logits:
+        """Write the KV of all rows, then run them. Returns the logits of the outputs, good until the next step."""
         outputs = len(batch.logit_rows)
         if outputs > len(self._logits):
             # Kept, because fresh memory of this size costs a page fault every 4 KiB.
             self._logits = np.empty((outputs, self._logits.shape[1]), dtype=np.float32)
-        logits = self._logits[:outputs]
+        logits = _KernelLogits(self._decoder, self._logits[:outputs])
         spans = batch.spans
         self._decoder.step(
             batch.tokens,
@@ -139,6 +142,26 @@ class KernelsBackend:
             spans.page_starts,
             spans.pages,
             batch.logit_rows,
-            logits,
+            logits.rows,
+            logits.likeliest,
+            logits.highest,
         )
         return logits
+
+
+class _KernelLogits:
+    """`Logits` in memory that the decoder fills, and searches."""
+
+    def __init__(self, decoder: Any, rows: FloatArray) -> None:
+        self.rows = rows
+        self.likeliest: IntArray = np.empty(len(rows), dtype=np.int32)
+        self.highest: FloatArray = np.empty(len(rows), dtype=np.float32)
+        self._decoder = decoder
+
+    def candidates(self, outputs: Sequence[int], scales: Sequence[float]) -> Candidates:
+        """See `Logits`."""
+        shape = (len(outputs), min(CANDIDATES, self.rows.shape[1]))
+        found = Candidates(np.empty(shape, np.int32), np.empty(shape, np.float32), np.empty(len(outputs)))
+        which, at = np.array(outputs, dtype=np.int32), np.array(scales, dtype=np.float64)
+        self._decoder.candidates(which, at, found.ids, found.values, found.masses)
+        return found

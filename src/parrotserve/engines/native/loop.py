@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 
 from parrotserve.engines.base import Command, EndStatus, Event, Heartbeat, Release, Retain
-from parrotserve.engines.native.backend import Backend, FloatArray, StepBatch
+from parrotserve.engines.native.backend import Backend, StepBatch
 from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.cache import PageCache
+from parrotserve.engines.native.draw import Draw
+from parrotserve.engines.native.logits import Logits
 from parrotserve.engines.native.open_sequences import OpenSequences
 from parrotserve.engines.native.output import EngineTokenizer
 from parrotserve.engines.native.planner import Planned, Planner
 from parrotserve.engines.native.progress import Progress
-from parrotserve.engines.native.sampler import Draw, sample
+from parrotserve.engines.native.sampler import sample
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
 from parrotserve.engines.native.timing import StepTimes
@@ -131,20 +133,24 @@ class NativeCore:
         if full > before:
             state.pages[:full] = self._cache.publish(state.salt, state.known, state.pages[:full])
 
-    def _sample(self, states: Sequence[SequenceState], logits: FloatArray) -> list[Sampled]:
-        """The next token of each of these sequences; logits are [sequences, vocabulary]."""
-        asking: list[tuple[int, Draw]] = []
-        for row, (state, highest) in enumerate(zip(states, logits.max(axis=1), strict=True)):
+    def _sample(self, states: Sequence[SequenceState], logits: Logits) -> list[Sampled]:
+        """The next token of each of these sequences, whose logits are in this order."""
+        chosen: dict[int, tuple[int, TokenLogprob | None]] = {}
+        asking: dict[int, Draw] = {}
+        judged = zip(states, logits.likeliest.tolist(), logits.highest.tolist(), strict=True)
+        for row, (state, likeliest, highest) in enumerate(judged):
             assert state.output is not None
             try:
                 if math.isnan(highest):
                     raise EngineFailed("The model's logits are not numbers: its weights are damaged, or overflow.")
-                asking.append((row, state.output.draw(logits.shape[1])))
+                if state.output.takes_likeliest:
+                    chosen[row] = likeliest, None
+                else:
+                    asking[row] = state.output.draw(logits.rows.shape[1])
             except ParrotError as error:
                 self._sequences.end(state, EndStatus.FAILED, error)
-        rows = [row for row, _ in asking]
-        chosen = sample(logits if len(rows) == len(states) else logits[rows], [draw for _, draw in asking])
-        return [(states[row], token, logprob) for row, (token, logprob) in zip(rows, chosen, strict=True)]
+        chosen |= sample(logits, asking)
+        return [(states[row], token, logprob) for row, (token, logprob) in chosen.items()]
 
     def _note_time(self, plan: Sequence[Planned], batch: StepBatch, seconds: float) -> None:
         """Its sequences share the step's time by their rows."""

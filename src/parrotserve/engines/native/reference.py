@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from parrotserve.engines.native.attention import Block, attend, plan_blocks
-from parrotserve.engines.native.backend import FloatArray, IntArray, StepBatch
+from parrotserve.engines.native.backend import StepBatch
+from parrotserve.engines.native.logits import FloatArray, IntArray, Logits, WholeLogits
 from parrotserve.models.architecture import ModelConfig
 from parrotserve.models.weights import LayerWeights, ModelWeights
 
@@ -73,14 +74,14 @@ class ReferenceBackend:
         """Tokens a page."""
         return self._page_tokens
 
-    def step(self, batch: StepBatch) -> FloatArray:
-        """Write the KV of all rows, then run them. Returns logits, [outputs, vocabulary]."""
+    def step(self, batch: StepBatch) -> Logits:
+        """Write the KV of all rows, then run them. Returns the logits of the outputs."""
         step = self._prepare(batch)
         x = self._embedding[batch.tokens]
         for layer, kv in zip(self._layers, self._kv, strict=True):
             x += self._attention(layer, kv, self._norm(x, layer.attn_norm), step)
             x += _swiglu(layer, self._norm(x, layer.mlp_norm))
-        return linear(self._norm(x[batch.logit_rows], self._final_norm), self._head)
+        return WholeLogits(linear(self._norm(x[batch.logit_rows], self._final_norm), self._head))
 
     def _prepare(self, batch: StepBatch) -> _Step:
         # Angles in float32, as in training; they are rounded alike there.

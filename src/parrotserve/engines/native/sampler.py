@@ -10,23 +10,19 @@ ids first among equals. Weights are float64 `exp((logit - highest logit) / tempe
 top_k, top_p (of what top_k left), min_p. All this is fixed so that a compiled kernel can draw the same token.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from parrotserve.engines.native.backend import FloatArray
+from parrotserve.engines.native.draw import Draw, Weights, adjust, ban
+from parrotserve.engines.native.logits import FloatArray, Logits, sorted_ids
+from parrotserve.engines.native.shortlist import draw_from_candidates
 from parrotserve.sampling import Sampling, TokenLogprob
 
 _WORD = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
 _LOOKS = (2.0**-8, 2.0**-12, 2.0**-16, 2.0**-24, 0.0)
 """Tokens at least this likely, relative to the likeliest, are sorted: at first few, and nearly always enough."""
-
-Mask = NDArray[np.bool_]
-Weights = NDArray[np.float64]
-Ids = NDArray[np.intp]
 
 
 def uniform(seed: int, position: int) -> float:
@@ -42,91 +38,33 @@ def _mix(word: int) -> int:
     return word ^ (word >> 31)
 
 
-@dataclass(slots=True)
-class Draw:
-    """One row's question to the sampler: how to choose, given what the output has so far."""
+def sample(logits: Logits, draws: Mapping[int, Draw]) -> dict[int, tuple[int, TokenLogprob | None]]:
+    """The token of every output that is asked about, and its log-probability where `logprobs` asks for it.
 
-    sampling: Sampling
-    position: int
-    """The token's number in its output."""
-    banned: tuple[int, ...] = ()
-    """Tokens that may not come now, such as the end of turn before `min_tokens`."""
-    counts: dict[int, int] = field(default_factory=dict[int, int])
-    """How often the output has each of its tokens; kept where a penalty asks for it."""
-    seen: frozenset[int] | set[int] = frozenset()
-    """Tokens of prompt or output; kept where the repetition penalty asks for it."""
-    allowed: Mask | None = None
-    """[vocabulary]: the tokens that a grammar lets come; None where there is no grammar."""
-
-    @property
-    def plain(self) -> bool:
-        """Whether the likeliest raw token is the answer and nothing else is asked."""
-        sampling = self.sampling
-        return (
-            sampling.temperature == 0.0
-            and not self.banned
-            and self.allowed is None
-            and sampling.logprobs is None
-            and not sampling.logit_bias
-            and not has_penalties(sampling)
-        )
+    Nearly always a row's candidates decide; where they do not, the whole row does, with the same result. None of
+    these outputs has a NaN among its logits.
+    """
+    numbers = {
+        output: uniform(draw.sampling.seed or 0, draw.position) if draw.sampling.temperature > 0.0 else 0.0
+        for output, draw in draws.items()
+    }
+    tokens = draw_from_candidates(logits, draws, numbers)
+    for output, draw in draws.items():
+        if output not in tokens:
+            tokens[output] = draw_from_row(logits.rows[output], draw, numbers[output])
+    logprobs = _logprobs(logits, draws, tokens)
+    return {output: (tokens[output], logprobs.get(output)) for output in draws}
 
 
-def has_penalties(sampling: Sampling) -> bool:
-    """Whether the output's own tokens change its logits."""
-    return bool(sampling.presence_penalty or sampling.frequency_penalty) or sampling.repetition_penalty != 1.0
-
-
-def sample(logits: FloatArray, draws: Sequence[Draw]) -> list[tuple[int, TokenLogprob | None]]:
-    """The token of every row of `logits` [rows, vocabulary], and its log-probability where `logprobs` asks for it."""
-    if not draws:
-        return []
-    likeliest = np.argmax(logits, axis=1)
-    return [
-        (int(likeliest[row]), None) if draw.plain else _sample_row(logits[row], draw) for row, draw in enumerate(draws)
-    ]
-
-
-def _sample_row(raw: FloatArray, draw: Draw) -> tuple[int, TokenLogprob | None]:
-    logits = adjust(raw, draw)
+def draw_from_row(raw: FloatArray, draw: Draw, number: float) -> int:
+    """The token at `number` in [0, 1), from all logits: what every shorter way must agree with."""
+    logits = adjust(raw.astype(np.float64), draw)
+    banned = ban(logits.copy(), draw) if draw.banned else logits
+    if np.isfinite(banned.max()):  # a ban gives way where nothing else is allowed: a complete grammar may only end
+        logits = banned
     if draw.sampling.temperature == 0.0:
-        token = int(np.argmax(logits))
-    else:
-        token = _draw_token(logits, draw.sampling, uniform(draw.sampling.seed or 0, draw.position))
-    wanted = draw.sampling.logprobs
-    return token, None if wanted is None else logprob_of(raw, token, wanted)
-
-
-def adjust(raw: FloatArray, draw: Draw) -> Weights:
-    """Logits [vocabulary] after penalties, bias, bans and grammar; forbidden tokens are at minus infinity."""
-    logits = raw.astype(np.float64)
-    sampling = draw.sampling
-    if sampling.repetition_penalty != 1.0 and draw.seen:
-        seen = np.fromiter(draw.seen, dtype=np.intp, count=len(draw.seen))
-        value = logits[seen]
-        logits[seen] = np.where(value > 0, value / sampling.repetition_penalty, value * sampling.repetition_penalty)
-    if draw.counts and (sampling.presence_penalty or sampling.frequency_penalty):
-        tokens = np.fromiter(draw.counts.keys(), dtype=np.intp, count=len(draw.counts))
-        counts = np.fromiter(draw.counts.values(), dtype=np.float64, count=len(draw.counts))
-        logits[tokens] -= sampling.presence_penalty + sampling.frequency_penalty * counts
-    for token, bias in sampling.logit_bias.items():
-        if token < len(logits):
-            logits[token] += bias
-    if draw.allowed is not None:
-        logits[~draw.allowed] = -np.inf
-    return _ban(logits, draw.banned)
-
-
-def _ban(logits: Weights, banned: tuple[int, ...]) -> Weights:
-    """A ban gives way where nothing else is allowed: a complete grammar may only end."""
-    if not banned:
-        return logits
-    ids = [token for token in banned if token < len(logits)]
-    kept = logits[ids]
-    logits[ids] = -np.inf
-    if not np.isfinite(logits.max()):
-        logits[ids] = kept
-    return logits
+        return int(np.argmax(logits))
+    return _draw_token(logits, draw.sampling, number)
 
 
 def _draw_token(logits: Weights, sampling: Sampling, number: float) -> int:
@@ -139,7 +77,7 @@ def _draw_token(logits: Weights, sampling: Sampling, number: float) -> int:
     total = float(weights.sum())
     filtered = sampling.top_p < 1.0 or sampling.min_p > 0.0
     for least in _LOOKS:
-        ids = _sorted(weights, np.flatnonzero(weights >= least))
+        ids = sorted_ids(weights, np.flatnonzero(weights >= least))
         complete = len(ids) == len(weights) or 0 < sampling.top_k <= len(ids)
         ids = ids[: sampling.top_k or None]
         sums = np.cumsum(weights[ids])
@@ -154,11 +92,6 @@ def _draw_token(logits: Weights, sampling: Sampling, number: float) -> int:
     raise AssertionError("the last look is complete")
 
 
-def _sorted(values: Weights, ids: Ids) -> Ids:
-    """These ascending ids, highest value first and lower ids first among equals."""
-    return ids[np.argsort(-values[ids], kind="stable")]
-
-
 def _kept(weights: Weights, sums: Weights, mass: float, sampling: Sampling) -> int:
     """How many of the sorted tokens top_p and min_p keep: at least one."""
     kept = len(weights)
@@ -169,17 +102,18 @@ def _kept(weights: Weights, sums: Weights, mass: float, sampling: Sampling) -> i
     return max(kept, 1)
 
 
-def logprob_of(raw: FloatArray, token: int, top: int) -> TokenLogprob:
-    """The log-softmax of the model's own logits [vocabulary] at `token`, and at the `top` likeliest tokens."""
-    logits = raw.astype(np.float64)
-    highest = logits.max()
-    logprobs = logits - (highest + np.log(np.exp(logits - highest).sum()))
-    ids = _likeliest(logprobs, top) if top else []
-    return TokenLogprob(token, float(logprobs[token]), tuple((int(other), float(logprobs[other])) for other in ids))
-
-
-def _likeliest(values: Weights, count: int) -> Ids:
-    """Ids of the `count` highest values, highest first and lower ids first among equals."""
-    count = min(count, len(values))
-    least = np.partition(values, len(values) - count)[len(values) - count]
-    return _sorted(values, np.flatnonzero(values >= least))[:count]
+def _logprobs(logits: Logits, draws: Mapping[int, Draw], tokens: Mapping[int, int]) -> dict[int, TokenLogprob]:
+    """The log-softmax of the model's own logits at the chosen tokens, and at the likeliest ones."""
+    outputs = [output for output, draw in draws.items() if draw.sampling.logprobs is not None]
+    if not outputs:
+        return {}
+    found = logits.candidates(outputs, [1.0] * len(outputs))
+    values = found.values.astype(np.float64)
+    bases = values[:, 0] + np.log(found.masses)
+    chosen = logits.rows[outputs, [tokens[output] for output in outputs]] - bases
+    told: dict[int, TokenLogprob] = {}
+    for place, output in enumerate(outputs):
+        top = draws[output].sampling.logprobs or 0
+        likeliest = zip(found.ids[place, :top].tolist(), (values[place, :top] - bases[place]).tolist(), strict=True)
+        told[output] = TokenLogprob(tokens[output], float(chosen[place]), tuple(likeliest))
+    return told

@@ -1,0 +1,83 @@
+"""The logits of a step as sampling sees them: a few numbers of each output, and whole rows only on demand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int32]
+FloatArray = NDArray[np.float32]
+
+CANDIDATES = 128
+"""How many of a row's highest logits `candidates` tells: nearly always enough to draw from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The highest logits of some outputs; rows in the order in which they were asked for."""
+
+    ids: IntArray
+    """[rows, count]: highest logit first, lower ids first among equals; `count` is `CANDIDATES` or the vocabulary."""
+    values: FloatArray
+    """[rows, count]: their logits."""
+    masses: NDArray[np.float64]
+    """[rows]: sum of exp((logit - highest logit) * scale) over the whole vocabulary, within `MASS_ERROR`."""
+
+
+MASS_ERROR = 2e-5
+"""Of a mass, relative."""
+
+
+class Logits(Protocol):
+    """What a step says of the tokens after its outputs. Good until the backend's next step."""
+
+    @property
+    def rows(self) -> FloatArray:
+        """[outputs, vocabulary]: all of them, where the backend left them; for rules that need more than the rest."""
+        ...
+
+    @property
+    def likeliest(self) -> IntArray:
+        """[outputs]: the id of the highest logit, the lowest id among equals."""
+        ...
+
+    @property
+    def highest(self) -> FloatArray:
+        """[outputs]: the highest logit; NaN where any of the output's logits is NaN."""
+        ...
+
+    def candidates(self, outputs: Sequence[int], scales: Sequence[float]) -> Candidates:
+        """The highest logits of these outputs, none of which has a NaN, and masses at these scales."""
+        ...
+
+
+class WholeLogits:
+    """`Logits` over an array [outputs, vocabulary], in NumPy."""
+
+    def __init__(self, rows: FloatArray) -> None:
+        self.rows = rows
+        self.likeliest: IntArray = rows.argmax(axis=1).astype(np.int32)
+        self.highest: FloatArray = rows.max(axis=1)
+
+    def candidates(self, outputs: Sequence[int], scales: Sequence[float]) -> Candidates:
+        """See `Logits`; masses are exact in float64."""
+        rows = self.rows[outputs]
+        count = min(CANDIDATES, rows.shape[1])
+        ids = np.array([likeliest_ids(row, count) for row in rows], dtype=np.int32).reshape(-1, count)
+        distances = rows.astype(np.float64) - rows.max(axis=1, keepdims=True)
+        masses = np.exp(distances * np.array(scales)[:, None]).sum(axis=1)
+        return Candidates(ids, np.take_along_axis(rows, ids, axis=1), masses)
+
+
+def likeliest_ids(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.intp]:
+    """Ids of the `count` highest values, highest first and lower ids first among equals."""
+    count = min(count, len(values))
+    least = np.partition(values, len(values) - count)[len(values) - count]
+    return sorted_ids(values, np.flatnonzero(values >= least))[:count]
+
+
+def sorted_ids(values: NDArray[np.floating[Any]], ids: NDArray[np.intp]) -> NDArray[np.intp]:
+    """These ascending ids, highest value first and lower ids first among equals."""
+    return ids[np.argsort(-values[ids], kind="stable")]
