@@ -20,6 +20,8 @@ from parrotserve.errors import ParrotError
 
 _INBOX = 256
 """Lists of commands that wait for the main thread before the service has to."""
+_COUNT_SECONDS = 0.1
+"""A heartbeat's numbers are at most so old, while steps are short."""
 _GRACE_SECONDS = 2.0
 """How long the step under way may still take once the service is gone."""
 
@@ -63,6 +65,7 @@ class _Worker:
         self._inbox: queue.Queue[list[Command]] = queue.Queue(_INBOX)
         self._service_gone = threading.Event()
         self._heartbeat = Heartbeat()
+        self._next_count = 0.0
 
     def run(self, build: Build) -> int:
         settings = read_frame(self._stdin)
@@ -82,10 +85,17 @@ class _Worker:
                 for command in commands:
                     core.handle(command)
             events = core.step()
-            self._heartbeat = core.heartbeat()
+            self._note_heartbeat(core)
             if events:
                 self._write(Events(events))
         return 0
+
+    def _note_heartbeat(self, core: Core) -> None:
+        """Counting what is held takes its time, and nobody is told in every step."""
+        now = time.monotonic()
+        if now >= self._next_count or core.idle:
+            self._heartbeat = core.heartbeat()
+            self._next_count = now + _COUNT_SECONDS
 
     @staticmethod
     def _start_thread(target: Callable[[], None]) -> None:

@@ -47,6 +47,7 @@ class Bench:
 
     def step(self, *states: SequenceState) -> dict[str, int]:
         """Plans one step and carries it out, but for the model; how many tokens of each sequence ran."""
+        self.planner.unsettle()  # nobody has told the planner which sequences there are now
         plan = self.planner.plan(states)
         for planned in plan:
             self.compute(planned)

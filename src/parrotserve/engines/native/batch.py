@@ -40,12 +40,14 @@ def build_batch(
     group: bool = True,
     min_shared_tokens: int = MIN_SHARED_TOKENS,
     align_tokens: int = 1,
+    spare_pages: int = 0,
 ) -> tuple[StepBatch, list[int]]:
     """One step over all `rows`, and for each of its outputs the index in `rows` that it belongs to.
 
     Pages that several sequences share, wholly before the rows of each, become spans of their own if that saves each
     at least `min_shared_tokens` key reads; they start and stop at multiples of `align_tokens`. Without `group` every
-    sequence is one span. None of it changes results but by rounding.
+    sequence is one span. None of it changes results but by rounding. Behind the pages of every sequence's own
+    span there is room for `spare_pages` more.
     """
     tables = [one.pages for one in rows]
     limits = [one.start // page_tokens for one in rows] if group else [0] * len(rows)
@@ -69,7 +71,7 @@ def build_batch(
         tokens=np.array(tokens, dtype=np.int32),
         positions=np.array(positions, dtype=np.int32),
         slots=np.array(slots, dtype=np.int32),
-        spans=_spans(rows, forest, bounds, page_tokens),
+        spans=_spans(rows, forest, bounds, page_tokens, spare_pages),
         logit_rows=np.array([bounds[place + 1] - 1 for place in outputs], dtype=np.int32),
     )
     return batch, [forest.order[place] for place in outputs]
@@ -89,11 +91,14 @@ def _slots(one: SequenceRows, page_tokens: int) -> Sequence[int]:
     return slots
 
 
-def _spans(rows: Sequence[SequenceRows], forest: Forest, bounds: Sequence[int], page_tokens: int) -> Spans:
+def _spans(
+    rows: Sequence[SequenceRows], forest: Forest, bounds: Sequence[int], page_tokens: int, spare_pages: int
+) -> Spans:
     """The shared runs, then the tail of every sequence."""
     spans: list[tuple[int, int, int, int]] = []
     pages: list[int] = []
     page_starts = [0]
+    spare = [0] * spare_pages
     for run in forest.shared:
         keys = (run.stop - run.start) * page_tokens
         spans.append((bounds[run.first], bounds[run.last], run.start * page_tokens, keys))
@@ -105,6 +110,7 @@ def _spans(rows: Sequence[SequenceRows], forest: Forest, bounds: Sequence[int], 
         first = tail * page_tokens
         spans.append((bounds[place], bounds[place + 1], first, stop - first))
         pages += one.pages[tail : -(-stop // page_tokens)]
+        pages += spare
         page_starts.append(len(pages))
     table = np.array(spans, dtype=np.int32).reshape(-1, 4)
     causal = np.ones(len(spans), dtype=np.bool_)

@@ -34,12 +34,13 @@ class Output:
         self.text = OutputText(tokenizer.stream(), sampling)
         self.grammar = grammar
         self.reason: FinishReason | None = None
+        self._penalised = has_penalties(sampling)
         self._greedy = (
             sampling.temperature == 0.0
             and grammar is None
             and sampling.logprobs is None
             and not sampling.logit_bias
-            and not has_penalties(sampling)
+            and not self._penalised
         )
         self._tokenizer = tokenizer
         self._eos = tuple(sorted(tokenizer.eos))
@@ -76,7 +77,7 @@ class Output:
         self.tokens.append(token)
         if logprob is not None:
             self.logprobs.append(logprob)
-        if has_penalties(self.sampling):
+        if self._penalised:
             self._counts[token] = self._counts.get(token, 0) + 1
             self._seen.add(token)
         self.reason = self._reason_to_end(token)
@@ -93,7 +94,7 @@ class Output:
     def _reason_to_end(self, token: int) -> FinishReason | None:
         if token in self._eos and not self.sampling.ignore_eos:
             return FinishReason.STOP
-        self.text.push(token)
+        self.text.put(token)
         if self.grammar is not None:
             self.grammar.push(token)
         if self.text.stopped or (self.grammar is not None and self.grammar.complete):

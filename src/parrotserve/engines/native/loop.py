@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 from parrotserve.engines.base import Command, EndStatus, Event, Heartbeat, Release, Retain
 from parrotserve.engines.native.backend import Backend, StepBatch
-from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.cache import PageCache
 from parrotserve.engines.native.draw import Draw
 from parrotserve.engines.native.logits import Logits
@@ -23,6 +22,7 @@ from parrotserve.engines.native.progress import Progress
 from parrotserve.engines.native.sampler import sample
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
+from parrotserve.engines.native.steady import BatchBuilder
 from parrotserve.engines.native.timing import StepTimes
 from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.sampling import TokenLogprob
@@ -52,6 +52,7 @@ class NativeCore:
             max_running=settings.max_running,
             share=settings.share,
         )
+        self._batches = BatchBuilder(cache.page_tokens, group=settings.group, align_tokens=settings.align_tokens)
         self._sequences = OpenSequences(
             Progress(tokenizer, settings, rewind=self._planner.rewind),
             credits=settings.credits,
@@ -85,6 +86,7 @@ class NativeCore:
     def handle(self, command: Command) -> None:
         """Takes in one command; the next `step` tells what came of it."""
         self._stalled = False
+        self._planner.unsettle()
         match command:
             case Retain():
                 self._cache.retain(command.key, command.salt, command.tokens)
@@ -105,16 +107,11 @@ class NativeCore:
 
     def _run(self, plan: Sequence[Planned]) -> None:
         started = self._clock()
-        batch, order = build_batch(
-            [_rows(planned) for planned in plan],
-            self._cache.page_tokens,
-            group=self._settings.group,
-            align_tokens=self._settings.align_tokens,
-        )
+        batch, rows = self._batches.build(plan)
         logits = self._backend.step(batch)
         for planned in plan:
             self._note_computed(planned)
-        sampled = self._sample([plan[index].state for index in order], logits)
+        sampled = self._sample(rows, logits)
         self._steps += 1
         self._note_time(plan, batch, self._clock() - started)
         for state, token, logprob in sampled:
@@ -131,7 +128,10 @@ class NativeCore:
         state.seen_through = max(state.seen_through, state.computed)
         full = state.computed // page_tokens
         if full > before:
-            state.pages[:full] = self._cache.publish(state.salt, state.known, state.pages[:full])
+            table = self._cache.publish(state.salt, state.known, state.pages[:full])
+            if table != state.pages[:full]:
+                state.pages[:full] = table
+                state.moves += 1
 
     def _sample(self, states: Sequence[SequenceState], logits: Logits) -> list[Sampled]:
         """The next token of each of these sequences, whose logits are in this order."""
@@ -165,14 +165,3 @@ class NativeCore:
             attended=int(batch.positions.sum()) + rows,
             seconds=seconds,
         )
-
-
-def _rows(planned: Planned) -> SequenceRows:
-    state = planned.state
-    stop = state.computed + planned.count
-    return SequenceRows(
-        tokens=state.known[state.computed : stop],
-        start=state.computed,
-        pages=state.pages,
-        want_logits=state.output is not None and stop == len(state.known),
-    )

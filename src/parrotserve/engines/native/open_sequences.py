@@ -62,7 +62,11 @@ class OpenSequences:
 
     def push(self, state: SequenceState, token: int, logprob: TokenLogprob | None) -> None:
         """The output under way goes on with this token."""
-        self._attempt(state, lambda: self._progress.push(state, token, logprob))
+        try:
+            if self._progress.push(state, token, logprob):
+                self.end(state, EndStatus.DONE)
+        except ParrotError as error:
+            self.end(state, EndStatus.FAILED, error)
 
     def end(self, state: SequenceState, status: EndStatus, error: ParrotError | None = None) -> None:
         """Ends a sequence: its one terminal event."""

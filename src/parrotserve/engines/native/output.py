@@ -48,6 +48,7 @@ class OutputText:
         "_stop",
         "_stream",
         "_tokens",
+        "_waiting",
         "cut",
         "space_dropped",
     )
@@ -58,6 +59,8 @@ class OutputText:
         self._min_tokens = sampling.min_tokens
         self._keep_space = sampling.keep_space
         self._tokens = 0
+        self._waiting: list[int] = []
+        """Tokens that nobody has asked for as text yet."""
         self._decoded = ""
         self._given = 0
         self.cut: int | None = None
@@ -67,23 +70,34 @@ class OutputText:
     @property
     def text(self) -> str:
         """All text so far, what is held back included."""
+        self._catch_up()
         return self._decoded[: self.cut]
 
     @property
     def given(self) -> int:
         """How many characters have been given out: they are certain."""
+        self._catch_up()
         return self._given
 
     def given_since(self, start: int) -> str:
         """The certain text from character `start` on."""
+        self._catch_up()
         return self._decoded[start : self._given]
 
     @property
     def stopped(self) -> bool:
         return self.cut is not None
 
+    def put(self, token: int) -> None:
+        """`push` for those who ask later what came of it: text in which nothing can stop is decoded only then."""
+        if self._stop:
+            self.push(token)
+        else:
+            self._waiting.append(token)
+
     def push(self, token: int) -> str:
         """The text that became certain with this token. Must not be called once stopped."""
+        self._catch_up()
         self._tokens += 1
         before = len(self._decoded)
         self._append(self._stream.push((token,)))
@@ -93,9 +107,17 @@ class OutputText:
 
     def finish(self) -> str:
         """The rest of the text: nothing can take it back any more."""
+        self._catch_up()
         if not self.stopped:
             self._append(self._stream.flush())
         return self._give(len(self.text))
+
+    def _catch_up(self) -> None:
+        if self._waiting:
+            self._append(self._stream.push(self._waiting))
+            self._tokens += len(self._waiting)
+            self._waiting = []
+            self._given = len(self._decoded)
 
     def _append(self, text: str) -> None:
         if not (self._keep_space or self._decoded or self.space_dropped) and text.startswith(" "):

@@ -47,21 +47,48 @@ class Planner:
         self._prefill_chunk = prefill_chunk
         self._max_running = max_running
         self._share = share
+        self._last: list[Planned] = []
+        self._settled = False
+        """Whether the last plan holds all that can run, each with one token to decode, and nothing has changed."""
 
     def plan(self, sequences: Iterable[SequenceState]) -> list[Planned]:
         """The next step. Empty: nothing can run until a command changes something."""
+        if self._settled and self._go_on():
+            return self._last
         ranked = sorted(sequences, key=lambda state: state.rank)
-        candidates = [state for state in ranked if state.runnable][: self._max_running]
+        runnable = [state for state in ranked if state.runnable]
+        candidates = runnable[: self._max_running]
         decoding = sum(len(state.known) - state.computed == 1 for state in candidates)
         step = _Step(budget=max(self._prefill_chunk - decoding, self.page_tokens))
         for state in candidates:
             count = self._count(state, step, ranked)
             if count:
                 self._note(state, count, step)
+        self._last = step.planned
+        self._settled = len(self._last) == len(runnable) and all(
+            planned.decodes and planned.state.output is not None for planned in self._last
+        )
         return step.planned
+
+    def unsettle(self) -> None:
+        """Something has changed that may concern the next plan."""
+        self._settled = False
+
+    def _go_on(self) -> bool:
+        """Gets the last plan's sequences pages for one token more; False if there are not enough free ones."""
+        for planned in self._last:
+            state = planned.state
+            if state.computed == len(state.pages) * self.page_tokens:
+                pages = self._cache.allocate(1)
+                if pages is None:
+                    return False
+                state.pages += pages
+        return True
 
     def rewind(self, state: SequenceState, position: int) -> None:
         """Forgets the KV from `position` on; somewhat more, if that lies in a page that others may share."""
+        self.unsettle()
+        state.moves += 1
         full, inside = divmod(position, self.page_tokens)
         if inside and full < state.computed // self.page_tokens:
             position, inside = position - inside, 0
@@ -99,7 +126,11 @@ class Planner:
         aligned = state.computed == len(state.pages) * self.page_tokens
         if not aligned or state.matchable - state.computed < self.page_tokens:
             return
-        state.pages += self._cache.acquire(state.salt, state.known[: state.matchable], held=state.pages)
+        found = self._cache.acquire(state.salt, state.known[: state.matchable], held=state.pages)
+        if not found:
+            return
+        state.pages += found
+        state.moves += 1
         state.computed = len(state.pages) * self.page_tokens
         if state.computed > state.seen_through:
             state.cached_tokens += state.computed - state.seen_through

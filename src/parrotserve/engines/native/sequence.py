@@ -57,6 +57,8 @@ class SequenceState:
     """The output under way, if the cursor is at one."""
 
     pages: list[int] = field(default_factory=list[int])
+    moves: int = 0
+    """Grows when `pages` change otherwise than at their end, or fewer tokens are computed."""
     computed: int = 0
     """How many of the known tokens have their KV in `pages`."""
     page_keys: list[int] = field(default_factory=list[int])
@@ -68,10 +70,11 @@ class SequenceState:
     output_tokens: int = 0
     engine_seconds: float = 0.0
 
-    @property
-    def wants_output(self) -> bool:
-        """Whether anything is to be generated at all, or the sequence only warms the cache."""
-        return any(isinstance(segment, Generate) for segment in self.segments)
+    wants_output: bool = field(init=False)
+    """Whether anything is to be generated at all, or the sequence only warms the cache."""
+
+    def __post_init__(self) -> None:
+        self.wants_output = any(isinstance(segment, Generate) for segment in self.segments)
 
     @property
     def outputs_left(self) -> bool:
