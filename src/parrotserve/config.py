@@ -134,6 +134,14 @@ class ServiceConfig:
         group=Group.SCHEDULING,
         unset="none",
     )
+    tpot: float | None = setting(
+        None,
+        "Longest time between two tokens of a latency-sensitive request that an engine's other work may cause.",
+        kind=SECONDS,
+        group=Group.SCHEDULING,
+        rules=(above(0),),
+        unset="four times what decoding one request alone takes",
+    )
     host: str = setting(
         "127.0.0.1",
         "Address to listen on; others than this machine's own only with keys.",

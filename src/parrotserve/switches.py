@@ -35,6 +35,8 @@ class Switches:
     """Engines keep the KV of equal prefixes once."""
     attention: bool = True
     """Engines read KV that sequences of a batch share once for all of them."""
+    pace: bool = True
+    """Engines keep steps as short as latency-sensitive sequences' TPOT bound asks."""
 
     @classmethod
     def without(cls, names: Iterable[str]) -> "Switches":

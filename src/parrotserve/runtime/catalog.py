@@ -101,4 +101,6 @@ def _native_settings(config: ServiceConfig) -> NativeSettings:
         threads=engine_threads(config),
         share=config.switches.sharing,
         group=config.switches.attention,
+        adapt=config.switches.pace,
+        tpot=config.tpot,
     )

@@ -197,3 +197,16 @@ def test_rewinding_keeps_a_page_that_nobody_shares():
     bench.step(state)
     bench.planner.rewind(state, 9)
     assert (state.computed, len(state.pages)) == (9, 3)
+
+
+def test_what_a_waiting_sequence_begins_with_is_evicted_last():
+    bench = Bench(KvCache(12, PAGE), max_running=1)
+    for prompt in ("a" * 16, "b" * 16):  # the one that is waited for was used longer ago
+        done = sequence(prompt)
+        bench.step(done)
+        bench.planner.rewind(done, 0)
+    waiting = sequence("a" * 16 + "?", arrival=9)
+    running = sequence("c" * 30)
+    bench.step(running, waiting)
+    resident = [bench.cache.resident("", list(prompt.encode())) for prompt in ("a" * 16, "b" * 16)]
+    assert resident == [4, 0]

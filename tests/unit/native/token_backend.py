@@ -63,6 +63,7 @@ class TokenBackend:
     def __init__(self, *, pages: int, model: Model = hashed) -> None:
         self.page_tokens = PAGE
         self.steps: list[StepBatch] = []
+        self.on_step: Callable[[StepBatch], None] = lambda batch: None
         self._memory = np.full((pages, PAGE), -1)
         self._model = model
 
@@ -72,6 +73,7 @@ class TokenBackend:
 
     def step(self, batch: StepBatch) -> Logits:
         self.steps.append(batch)
+        self.on_step(batch)
         assert len(set(batch.slots.tolist())) == len(batch.slots), "two rows write the same slot"
         self._memory.reshape(-1)[batch.slots] = batch.tokens
         rows = [self._model(self._context(batch, int(row))) for row in batch.logit_rows]

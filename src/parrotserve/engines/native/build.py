@@ -123,6 +123,8 @@ def _core_settings(
         credits=settings.credits,
         group=settings.group,
         share=settings.share,
+        adapt=settings.adapt,
+        tpot=settings.tpot,
         align_tokens=align_tokens,
     )
 

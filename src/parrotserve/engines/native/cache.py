@@ -66,6 +66,10 @@ class PageCache(ABC):
     def free(self, pages: Sequence[int]) -> None:
         """Gives references back. Published pages stay cached, others are free."""
 
+    def touch(self, salt: str, tokens: Sequence[int]) -> None:
+        """Somebody is going to need this prefix: what is resident of it counts as used just now."""
+        self.free(self.acquire(salt, tokens))
+
     @abstractmethod
     def retain(self, key: str, salt: str, tokens: Sequence[int]) -> None:
         """Keep the full pages of this prefix, now or once they are resident, in preference to all that is not

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+from parrotserve.criteria import Objective
 from parrotserve.engines.base import Command, EndStatus, Event, Heartbeat, Release, Retain
 from parrotserve.engines.native.backend import Backend, StepBatch
 from parrotserve.engines.native.cache import PageCache
@@ -17,13 +18,15 @@ from parrotserve.engines.native.draw import Draw
 from parrotserve.engines.native.logits import Logits
 from parrotserve.engines.native.open_sequences import OpenSequences
 from parrotserve.engines.native.output import EngineTokenizer
+from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.planner import Planned, Planner
 from parrotserve.engines.native.progress import Progress
 from parrotserve.engines.native.sampler import sample
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
+from parrotserve.engines.native.share import MinimumShare
 from parrotserve.engines.native.steady import BatchBuilder
-from parrotserve.engines.native.timing import StepTimes
+from parrotserve.engines.native.timing import StepHeld, StepTimes
 from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.sampling import TokenLogprob
 
@@ -51,6 +54,8 @@ class NativeCore:
             prefill_chunk=settings.prefill_chunk,
             max_running=settings.max_running,
             share=settings.share,
+            pace=Pace(tpot=settings.tpot, adapt=settings.adapt),
+            minimum=MinimumShare(settings.throughput_share),
         )
         self._batches = BatchBuilder(cache.page_tokens, group=settings.group, align_tokens=settings.align_tokens)
         self._sequences = OpenSequences(
@@ -97,23 +102,23 @@ class NativeCore:
 
     def step(self) -> list[Event]:
         """Runs one batch, if anything can run, and returns what there is to tell since the last step."""
-        plan = self._planner.plan(self._sequences)
+        started = self._clock()
+        plan = self._planner.plan(self._sequences, started)
         self._stalled = not plan
         if plan:
-            self._run(plan)
+            self._run(plan, started)
         events = self._sequences.take_events()
         self._times.add_to(events)
         return events
 
-    def _run(self, plan: Sequence[Planned]) -> None:
-        started = self._clock()
+    def _run(self, plan: Sequence[Planned], started: float) -> None:
         batch, rows = self._batches.build(plan)
         logits = self._backend.step(batch)
         for planned in plan:
             self._note_computed(planned)
         sampled = self._sample(rows, logits)
         self._steps += 1
-        self._note_time(plan, batch, self._clock() - started)
+        self._note_time(plan, batch, started)
         for state, token, logprob in sampled:
             self._sequences.push(state, token, logprob)
         for planned in plan:
@@ -152,16 +157,14 @@ class NativeCore:
         chosen |= sample(logits, asking)
         return [(states[row], token, logprob) for row, (token, logprob) in chosen.items()]
 
-    def _note_time(self, plan: Sequence[Planned], batch: StepBatch, seconds: float) -> None:
-        """Its sequences share the step's time by their rows."""
-        rows = len(batch.tokens)
+    def _note_time(self, plan: Sequence[Planned], batch: StepBatch, started: float) -> None:
+        """Its sequences share the step's time by their rows; the planner's model learns from it, and the service's."""
+        now, rows = self._clock(), len(batch.tokens)
+        seconds = now - started
         for planned in plan:
             planned.state.engine_seconds += seconds * planned.count / rows
-        decode_rows = sum(planned.decodes for planned in plan)
-        self._times.note(
-            prefill_tokens=rows - decode_rows,
-            decode_rows=decode_rows,
-            kv_tokens=int(batch.spans.keys[:, 1].sum()),
-            attended=int(batch.positions.sum()) + rows,
-            seconds=seconds,
-        )
+        decoded = [planned.state.objective for planned in plan if planned.decodes]
+        attended = int(batch.positions.sum()) + rows
+        held = StepHeld(prefill_tokens=rows - len(decoded), decode_rows=len(decoded), attended=attended)
+        self._times.note(held, kv_tokens=int(batch.spans.keys[:, 1].sum()), seconds=seconds)
+        self._planner.learn(held, latency_rows=decoded.count(Objective.LATENCY), seconds=seconds, now=now)

@@ -3,13 +3,27 @@
 The order is that of importance: sequences that can finish before those that run ahead, then by objective, then by
 arrival. Whoever comes first takes pages from whoever comes later, so the first one always makes progress, and a cache
 with room for one sequence finishes all of them. What is taken is recomputed later, from the cache where it still is.
+
+While latency-sensitive sequences decode, a step is as long as their TPOT bound lets it be: they come first, and other
+rows and prompts fill what is left of the time. Throughput work that is owed a minimum share comes before everybody.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from parrotserve.criteria import Objective
 from parrotserve.engines.native.cache import PageCache
+from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.sequence import SequenceState
+from parrotserve.engines.native.share import MinimumShare
+from parrotserve.engines.native.timing import StepHeld
+
+_SPARE_SECONDS = 1.0
+"""How often the cache is reminded of what waits: too few pages are evicted meanwhile to reach those."""
+
+_MOST_SPARED = 64
+"""Of how many waiting sequences: the first ones; looking at more would take longer than a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +40,17 @@ class Planned:
 class _Step:
     """The plan under construction."""
 
-    budget: int
+    now: float
+    ranked: Sequence[SequenceState]
+    """All sequences, the most important first."""
+    owed: Sequence[SequenceState]
+    """Those of them that have their place by the minimum share; there is always time for them."""
+    budget: int = 0
     """Prefill tokens that are left."""
+    seconds: float = math.inf
+    """What is left of the time that the step may take."""
+    hurried: bool = False
+    """Something had to wait for want of time."""
     planned: list[Planned] = field(default_factory=list[Planned])
     claimed: set[int] = field(default_factory=set[int])
     """Keys of the pages that planned sequences compute, now or in steps to come."""
@@ -38,37 +61,76 @@ class _Step:
 
 
 class Planner:
-    """Decides, step by step, within a budget of prefill tokens and the pages of one cache."""
+    """Decides, step by step, within a budget of prefill tokens, a pace and the pages of one cache."""
 
-    def __init__(self, cache: PageCache, *, prefill_chunk: int, max_running: int, share: bool = True) -> None:
-        """`share`: whether the cache shares prefixes, so that waiting for another's prefill pays."""
+    def __init__(
+        self,
+        cache: PageCache,
+        *,
+        prefill_chunk: int,
+        max_running: int,
+        share: bool = True,
+        pace: Pace | None = None,
+        minimum: MinimumShare | None = None,
+    ) -> None:
+        """`share`: whether the cache shares prefixes, so that waiting for another's prefill pays. Without `pace`
+        steps may take as long as they like; `minimum` is the least share of throughput work, by default a tenth."""
         self._cache = cache
+        self._pace = pace or Pace(adapt=False)
+        self._minimum = minimum or MinimumShare()
         self.page_tokens = cache.page_tokens
         self._prefill_chunk = prefill_chunk
         self._max_running = max_running
         self._share = share
+        self._rates = self._pace.model.rates()
+        self._spared = -math.inf
         self._last: list[Planned] = []
         self._settled = False
         """Whether the last plan holds all that can run, each with one token to decode, and nothing has changed."""
 
-    def plan(self, sequences: Iterable[SequenceState]) -> list[Planned]:
-        """The next step. Empty: nothing can run until a command changes something."""
+    def plan(self, sequences: Iterable[SequenceState], now: float = 0.0) -> list[Planned]:
+        """The next step, at the time `now` in seconds. Empty: nothing can run until a command changes something."""
         if self._settled and self._go_on():
             return self._last
-        ranked = sorted(sequences, key=lambda state: state.rank)
-        runnable = [state for state in ranked if state.runnable]
+        step = self._begin(sequences, now)
+        runnable = [state for state in step.ranked if state.runnable]
         candidates = runnable[: self._max_running]
-        decoding = sum(len(state.known) - state.computed == 1 for state in candidates)
-        step = _Step(budget=max(self._prefill_chunk - decoding, self.page_tokens))
+        self._limit_time(step, candidates)
         for state in candidates:
-            count = self._count(state, step, ranked)
+            count = self._count(state, step)
             if count:
                 self._note(state, count, step)
         self._last = step.planned
-        self._settled = len(self._last) == len(runnable) and all(
-            planned.decodes and planned.state.output is not None for planned in self._last
-        )
+        self._settled = not step.hurried and len(self._last) == len(runnable) and all(map(_only_decodes, self._last))
         return step.planned
+
+    def _begin(self, sequences: Iterable[SequenceState], now: float) -> _Step:
+        """An empty step. Throughput work that is owed its minimum share ranks before everything else."""
+        ranked = sorted(sequences, key=lambda state: state.rank)
+        can_finish = [state for state in ranked if state.runnable and not state.runs_ahead]
+        others = [state for state in can_finish if state.objective is not Objective.LATENCY]
+        owed: list[SequenceState] = []
+        if 0 < len(others) < len(can_finish):
+            owed = others[: self._minimum.owed(now, min(len(can_finish), self._max_running))]
+            ranked = owed + [state for state in ranked if state not in owed]
+        return _Step(now, ranked, owed)
+
+    def _limit_time(self, step: _Step, candidates: Sequence[SequenceState]) -> None:
+        """Reserves the time that latency-sensitive decoding is going to take; what is left is for all others."""
+        decoding = [state for state in candidates if state.decodes]
+        urgent = [state for state in decoding if state.urgent]
+        step.budget = max(self._prefill_chunk - len(decoding), self.page_tokens)
+        self._rates = self._pace.model.rates()
+        if urgent:
+            reserved = StepHeld(decode_rows=len(urgent), attended=sum(len(state.known) for state in urgent))
+            step.seconds = self._pace.bound - self._pace.model.seconds(reserved)
+
+    def learn(self, step: StepHeld, *, latency_rows: int, seconds: float, now: float) -> None:
+        """A step that held this, and decoded `latency_rows` for latency-sensitive sequences, took so long."""
+        self._minimum.note(now, latency=latency_rows, other=step.decode_rows - latency_rows)
+        self._pace.learn(step, seconds)
+        if 0 < latency_rows < step.decode_rows and seconds > self._pace.bound:
+            self.unsettle()
 
     def unsettle(self) -> None:
         """Something has changed that may concern the next plan."""
@@ -97,16 +159,16 @@ class Planner:
         del state.pages[keep:]
         state.computed = min(state.computed, position)
 
-    def _count(self, state: SequenceState, step: _Step, ranked: Sequence[SequenceState]) -> int:
+    def _count(self, state: SequenceState, step: _Step) -> int:
         """How many tokens of this sequence the step runs, with pages for them."""
         joins = not state.pages
         if joins and step.full:
             return 0
         self._match(state)
         waits = self._next_page_is_claimed(state, step)
-        if joins and step.planned and not waits and not self._fits(state, step, ranked):
+        if joins and step.planned and not waits and not self._fits(state, step):
             step.full = waits = True
-        count = 0 if waits else self._secure(state, self._wanted(state, step.budget), ranked)
+        count = 0 if waits else self._secure(state, self._wanted(state, step), step)
         if joins and not count:
             self.rewind(state, 0)
         return count
@@ -116,6 +178,8 @@ class Planner:
         step.planned.append(Planned(state, count, decodes))
         if not decodes:
             step.budget -= count
+        if not state.urgent:
+            step.seconds -= self._cost(state, count)
         step.promised += 1 + self._missing(state)
         if self._share:
             pages = range(state.computed // self.page_tokens, len(state.known) // self.page_tokens)
@@ -143,31 +207,52 @@ class Planner:
             return False
         return state.page_key(index, self.page_tokens) in step.claimed
 
-    def _fits(self, state: SequenceState, step: _Step, ranked: Sequence[SequenceState]) -> bool:
+    def _fits(self, state: SequenceState, step: _Step) -> bool:
         """Whether one more sequence has room for its prompt beside what the others are still going to need."""
-        reach = self._cache.available() + sum(len(victim.pages) for victim in _victims(state, ranked))
+        reach = self._cache.available() + sum(len(victim.pages) for victim in _victims(state, step.ranked))
         return self._missing(state) + step.promised <= reach
 
     def _missing(self, state: SequenceState) -> int:
         """Pages that the sequence lacks for what it knows and one token more."""
         return max(0, -(-(len(state.known) + 1) // self.page_tokens) - len(state.pages))
 
-    def _wanted(self, state: SequenceState, budget: int) -> int:
+    def _wanted(self, state: SequenceState, step: _Step) -> int:
+        """How many tokens its sequence would run, for the budget and the time that are left."""
         remaining = len(state.known) - state.computed
         if remaining == 1:
-            return 1
-        end = state.computed + min(remaining, budget)
+            return self._in_time(state, 1, step)
+        end = state.computed + min(remaining, step.budget)
+        end = state.computed + self._in_time(state, end - state.computed, step)
         if end < len(state.known):
             end -= end % self.page_tokens
         return max(0, end - state.computed)
 
-    def _secure(self, state: SequenceState, count: int, ranked: Sequence[SequenceState]) -> int:
+    def _in_time(self, state: SequenceState, count: int, step: _Step) -> int:
+        """How many of `count` tokens there is time for; a page of a prompt at least, or a token, for whoever comes
+        first, is latency-sensitive or is owed it."""
+        if state.urgent or count == 0 or self._cost(state, count) <= step.seconds:
+            return count
+        step.hurried = True
+        fitting = int(count * max(step.seconds, 0.0) / self._cost(state, count))
+        least = self.page_tokens - state.computed % self.page_tokens
+        goes_on = not step.planned or state.objective is Objective.LATENCY or state in step.owed
+        return min(count, max(fitting, least)) if goes_on else fitting
+
+    def _cost(self, state: SequenceState, count: int) -> float:
+        """Seconds that the next `count` tokens of a sequence are going to add to the step."""
+        _, prefill, row, attended = self._rates
+        positions = count * state.computed + count * (count + 1) // 2
+        return (row if count == len(state.known) - state.computed == 1 else prefill * count) + attended * positions
+
+    def _secure(self, state: SequenceState, count: int, step: _Step) -> int:
         """Gets pages for the next `count` tokens, from others if need be; for fewer, if there are not as many."""
         if count == 0:
             return 0
         held = len(state.pages)
         needed = -(-(state.computed + count) // self.page_tokens) - held
-        victims = _victims(state, ranked)
+        victims = _victims(state, step.ranked)
+        if needed > self._cache.stats().free:
+            self._spare(step)
         while needed > self._cache.available():
             victim = next(victims, None)
             if victim is None:
@@ -177,16 +262,29 @@ class Planner:
         state.pages += self._cache.allocate(max(needed, 0)) or []
         return min(count, len(state.pages) * self.page_tokens - state.computed)
 
+    def _spare(self, step: _Step) -> None:
+        """Pages are about to be evicted: those that waiting sequences begin with are to go last."""
+        if step.now < self._spared + _SPARE_SECONDS:
+            return
+        self._spared = step.now
+        waiting = [state for state in step.ranked if not state.pages and not state.paused]
+        for state in reversed(waiting[:_MOST_SPARED]):
+            self._cache.touch(state.salt, state.known)
+
     def reclaim(self, victim: SequenceState) -> None:
         """Takes all pages of a sequence. One that runs ahead is not computed again before there is more to do."""
         self.rewind(victim, 0)
         victim.dormant = victim.runs_ahead
 
 
+def _only_decodes(planned: Planned) -> bool:
+    return planned.decodes and planned.state.output is not None
+
+
 def _victims(state: SequenceState, ranked: Sequence[SequenceState]) -> Iterator[SequenceState]:
     """From whom `state` may take pages: first who cannot go on anyhow, then who is less important, least first."""
     if state.runs_ahead:
         return
-    holders = [other for other in reversed(ranked) if other.pages and other is not state]
-    yield from (other for other in holders if not other.runnable)
-    yield from (other for other in holders if other.runnable and other.rank > state.rank)
+    behind = ranked[ranked.index(state) + 1 :]
+    yield from (other for other in reversed(ranked) if other.pages and not other.runnable and other is not state)
+    yield from (other for other in reversed(behind) if other.pages and other.runnable)

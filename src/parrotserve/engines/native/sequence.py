@@ -91,6 +91,16 @@ class SequenceState:
         return self.output is None and self.cursor < len(self.segments)
 
     @property
+    def decodes(self) -> bool:
+        """Its next step is one token of an output."""
+        return self.output is not None and self.computed == len(self.known) - 1
+
+    @property
+    def urgent(self) -> bool:
+        """Somebody waits for its next token: its TPOT bound holds."""
+        return self.objective is Objective.LATENCY and self.decodes
+
+    @property
     def runnable(self) -> bool:
         return not self.paused and not self.dormant and self.computed < len(self.known)
 

@@ -11,6 +11,7 @@ from parrotserve.models.files import ModelFormat
 DEFAULT_PREFILL_CHUNK = 512
 DEFAULT_MAX_RUNNING = 64
 DEFAULT_CREDITS = 1024
+DEFAULT_THROUGHPUT_SHARE = 0.1
 PAGE_TOKENS = 16
 
 
@@ -49,6 +50,12 @@ class CoreSettings:
     """Whether attention reads KV that sequences share once for all of them."""
     share: bool = True
     """Whether sequences share the KV of equal prefixes."""
+    adapt: bool = True
+    """Whether steps are kept as short as the TPOT bound asks while latency-sensitive sequences decode."""
+    tpot: float | None = None
+    """The TPOT bound in seconds; None: some times what decoding one sequence alone takes (see `pace`)."""
+    throughput_share: float = DEFAULT_THROUGHPUT_SHARE
+    """The least part of decode tokens that goes to other than latency-sensitive sequences, where there are any."""
     align_tokens: int = 1
     """Attention's shared spans begin and end at multiples of this."""
 
@@ -56,6 +63,8 @@ class CoreSettings:
         for name in ("context_length", "prefill_chunk", "max_running", "credits"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: it must be at least 1.")
+        if self.tpot is not None and self.tpot <= 0:
+            raise ValueError(f"tpot={self.tpot}: it must be above 0.")
 
 
 class NativeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +82,10 @@ class NativeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether attention reads KV that sequences share once for all of them."""
     share: bool = True
     """Whether sequences share the KV of equal prefixes."""
+    adapt: bool = True
+    """Whether steps are kept as short as the TPOT bound asks while latency-sensitive sequences decode."""
+    tpot: float | None = None
+    """The TPOT bound in seconds; None: some times what decoding one sequence alone takes."""
     threads: int | None = None
     """Threads that compute a step. None: one a core."""
 

@@ -1,8 +1,8 @@
 """Choosing tokens from the likeliest candidates alone, for many rows at once, wherever they decide.
 
-The result is that of `sampler.draw_from_row`, always: a row is left undecided, for its whole logits to decide, where the
-answer may lie beyond the candidates, or where it could hang on rounding. So masses may come with a small error, and
-sums in another order, without ever changing a token.
+The result is that of `sampler.draw_from_row`, always: a row is left undecided, for its whole logits to decide, where
+the answer may lie beyond the candidates, or where it could hang on rounding. So masses may come with a small error,
+and sums in another order, without ever changing a token.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,17 @@
 """What steps held and how long they took, gathered until there is something else to tell."""
 
+from dataclasses import dataclass
+
 from parrotserve.engines.base import HEARTBEAT_SECONDS, Event, StepsTimed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepHeld:
+    """What a step holds, as far as its time depends on it; see `StepsTimed`."""
+
+    prefill_tokens: int = 0
+    decode_rows: int = 0
+    attended: int = 0
 
 
 class StepTimes:
@@ -11,13 +22,13 @@ class StepTimes:
     def __init__(self) -> None:
         self._clear()
 
-    def note(self, *, prefill_tokens: int, decode_rows: int, kv_tokens: int, attended: int, seconds: float) -> None:
+    def note(self, held: StepHeld, *, kv_tokens: int, seconds: float) -> None:
         """One more step."""
         self._steps += 1
-        self._prefill_tokens += prefill_tokens
-        self._decode_rows += decode_rows
+        self._prefill_tokens += held.prefill_tokens
+        self._decode_rows += held.decode_rows
+        self._attended += held.attended
         self._kv_tokens += kv_tokens
-        self._attended += attended
         self._seconds += seconds
 
     def add_to(self, events: list[Event]) -> None:

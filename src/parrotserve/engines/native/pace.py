@@ -1,0 +1,83 @@
+"""How long steps may take: a model of their time, fitted as they run, and the bound that it is held against."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parrotserve.engines.native.timing import StepHeld
+
+DEFAULT_SLOWDOWN = 4.0
+"""The default bound: a step may take so many times what decoding one sequence alone takes."""
+
+_SCALES = np.array([1.0, 512.0, 64.0, 131_072.0])
+"""What is large of each quantity, so that one amount of doubt fits all coefficients."""
+_MEMORY = 0.98
+"""Weight of a step against the one after it: some fifty steps count."""
+_DOUBT = 1e-3
+"""How much evidence it takes to leave an earlier belief: that of a thousandth of a large step."""
+_FIRST_STEPS = 8
+"""Before these, no bound is derived."""
+
+
+class StepModel:
+    """seconds = a + b (prefill tokens) + c (decode rows) + d (tokens attended to), none of them negative.
+
+    Recursive least squares that forgets. What recent steps say nothing about stays as it was believed: an hour without
+    prefill does not make prefill free.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._weights = np.zeros(4)
+        self._moments = np.zeros((4, 4))
+        self._targets = np.zeros(4)
+
+    def learn(self, step: StepHeld, seconds: float) -> None:
+        """A step with this took so long."""
+        held = _features(step)
+        self.steps += 1
+        self._moments = _MEMORY * self._moments + np.outer(held, held)
+        self._targets = _MEMORY * self._targets + held * seconds
+        doubt = _DOUBT * np.eye(4)
+        solved = np.linalg.solve(self._moments + doubt, self._targets + _DOUBT * self._weights)
+        self._weights = np.maximum(solved, 0.0)
+
+    def seconds(self, step: StepHeld) -> float:
+        """How long a step with this is expected to take."""
+        return float(_features(step) @ self._weights)
+
+    def rates(self) -> tuple[float, float, float, float]:
+        """Seconds of a step with nothing in it, of a prefill token, of a decode row, of a token attended to."""
+        start, prefill, row, attended = (self._weights / _SCALES).tolist()
+        return start, prefill, row, attended
+
+
+class Pace:
+    """The longest step while latency-sensitive sequences decode: their TPOT bound."""
+
+    def __init__(self, *, tpot: float | None = None, adapt: bool = True) -> None:
+        """`tpot` in seconds; None derives it from the measured speed of one sequence alone. Without `adapt` there is
+        no bound."""
+        self.model = StepModel()
+        self._tpot = tpot
+        self._adapt = adapt
+
+    @property
+    def bound(self) -> float:
+        """Seconds; infinite where there is none, or nothing is known yet."""
+        if not self._adapt:
+            return math.inf
+        if self._tpot is not None:
+            return self._tpot
+        alone = self.model.seconds(StepHeld(decode_rows=1))
+        return DEFAULT_SLOWDOWN * alone if self.model.steps >= _FIRST_STEPS and alone > 0.0 else math.inf
+
+    def learn(self, step: StepHeld, seconds: float) -> None:
+        """A step with this took so long."""
+        if self._adapt:
+            self.model.learn(step, seconds)
+
+
+def _features(step: StepHeld) -> NDArray[np.float64]:
+    return np.array([1.0, step.prefill_tokens, step.decode_rows, step.attended]) / _SCALES

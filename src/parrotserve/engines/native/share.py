@@ -1,0 +1,30 @@
+"""The minimum share of throughput work: it goes on, slowly, however much latency-sensitive work there is."""
+
+import math
+from collections import deque
+
+
+class MinimumShare:
+    """Counts decode tokens of both kinds over a sliding window, and says when throughput work is owed some."""
+
+    def __init__(self, share: float = 0.1, *, window: float = 10.0) -> None:
+        """`share` of the decode tokens over `window` seconds."""
+        self._share = share
+        self._window = window
+        self._steps: deque[tuple[float, int, int]] = deque()
+        self._latency = self._other = 0
+
+    def note(self, now: float, *, latency: int, other: int) -> None:
+        """A step that ended now decoded so many tokens of latency-sensitive sequences, and of others."""
+        self._steps.append((now, latency, other))
+        self._latency += latency
+        self._other += other
+
+    def owed(self, now: float, rows: int) -> int:
+        """How many of the next step's `rows` go to throughput work first, whatever else waits."""
+        while self._steps and self._steps[0][0] <= now - self._window:
+            _, latency, other = self._steps.popleft()
+            self._latency -= latency
+            self._other -= other
+        behind = self._other < self._share * (self._latency + self._other)
+        return math.ceil(self._share * rows) if behind else 0

@@ -1,0 +1,209 @@
+"""How long steps take and may take: the model, the bound, and what both make of mixed work, on a virtual clock."""
+
+import math
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from token_backend import Bench, fill, generate
+
+from parrotserve.criteria import Objective
+from parrotserve.engines.base import SequenceEnded, TokensGenerated
+from parrotserve.engines.native.backend import StepBatch
+from parrotserve.engines.native.pace import DEFAULT_SLOWDOWN, Pace, StepModel
+from parrotserve.engines.native.share import MinimumShare
+from parrotserve.engines.native.timing import StepHeld
+
+
+def true_seconds(step: StepHeld, speed: float = 1.0) -> float:
+    return (0.006 + 0.0003 * step.prefill_tokens + 0.0002 * step.decode_rows + 1e-7 * step.attended) / speed
+
+
+def steps(count: int, *, prefill: bool = True, seed: int = 0) -> Iterator[StepHeld]:
+    generator = random.Random(seed)
+    for _ in range(count):
+        rows, tokens = generator.randint(1, 64), generator.choice([0, 64, 512]) if prefill else 0
+        yield StepHeld(prefill_tokens=tokens, decode_rows=rows, attended=generator.randint(100, 2000) * (rows + tokens))
+
+
+# --- The model ----------------------------------------------------------------------------------------------
+
+
+def test_the_model_learns_what_steps_take():
+    model = StepModel()
+    for step in steps(60):
+        model.learn(step, true_seconds(step))
+    for step in steps(20, seed=1):
+        assert model.seconds(step) == pytest.approx(true_seconds(step), rel=0.1)
+
+
+def test_what_has_not_been_seen_for_long_is_not_forgotten():
+    model = StepModel()
+    for step in [*steps(60), *steps(2000, prefill=False)]:
+        model.learn(step, true_seconds(step))
+    prompt = StepHeld(prefill_tokens=512, attended=100_000)
+    assert model.seconds(prompt) == pytest.approx(true_seconds(prompt), rel=0.2)
+
+
+def test_the_model_follows_a_machine_that_becomes_slower():
+    model = StepModel()
+    for step in steps(100):
+        model.learn(step, true_seconds(step))
+    for step in steps(200, seed=1):
+        model.learn(step, true_seconds(step, speed=0.5))
+    step = StepHeld(decode_rows=16, attended=16_000)
+    assert model.seconds(step) == pytest.approx(true_seconds(step, speed=0.5), rel=0.1)
+
+
+def test_nothing_is_ever_expected_to_save_time():
+    model = StepModel()
+    for rows, seconds in ((64, 0.01), (1, 0.02), (32, 0.005)) * 10:
+        model.learn(StepHeld(decode_rows=rows), seconds)
+    assert min(model.rates()) >= 0
+
+
+# --- The bound ----------------------------------------------------------------------------------------------
+
+
+def test_the_bound_is_some_times_what_one_sequence_takes_alone():
+    pace = Pace()
+    assert pace.bound == math.inf
+    for step in steps(60):
+        pace.learn(step, true_seconds(step))
+    assert pace.bound == pytest.approx(DEFAULT_SLOWDOWN * 0.0062, rel=0.1)
+
+
+def test_the_bound_can_be_set_and_turned_off():
+    assert Pace(tpot=0.05).bound == 0.05
+    assert Pace(tpot=0.05, adapt=False).bound == math.inf
+
+
+# --- Mixed work ---------------------------------------------------------------------------------------------
+
+
+class Timed(Bench):
+    """A bench whose steps take `start` seconds, and 0.2 ms a row."""
+
+    def __init__(self, *, start: float = 0.005, **settings: object) -> None:
+        super().__init__(pages=4096, **settings)  # type: ignore[arg-type]
+        self.step_seconds = 0.0
+        self._start = start
+        self.backend.on_step = self._take_time
+        self.told: dict[str, list[float]] = {}
+        """When each sequence's tokens came."""
+
+    def _take_time(self, batch: StepBatch) -> None:
+        self.time += self._start + 0.0002 * len(batch.tokens)
+
+    def step(self) -> list[object]:  # type: ignore[override]
+        events = super().step()
+        for event in events:
+            if isinstance(event, TokensGenerated):
+                self.told.setdefault(event.sequence, []).extend([self.time] * len(event.tokens))
+        return list(events)
+
+    def warm_up(self) -> None:
+        """So that the model has seen both kinds of work."""
+        for place in range(4):
+            self.open(f"warm {place}", fill("w" * 300 + str(place)), generate(10, ignore_eos=True))
+        self.run()
+
+    def gaps(self, name: str) -> list[float]:
+        return [after - before for before, after in pairwise(self.told[name])]
+
+    def work(self, name: str, *, prompt: str = "", tokens: int = 100, objective: Objective) -> None:
+        segments = fill(prompt or "prompt of " + name), generate(tokens, ignore_eos=True, stream=True)
+        self.open(name, *segments, objective=objective)
+
+
+def chat_while_prompts_are_read(**settings: object) -> Timed:
+    bench = Timed(**settings)
+    bench.warm_up()
+    bench.work("chat", objective=Objective.LATENCY)
+    bench.step()
+    for place in range(6):
+        bench.work(f"bulk {place}", prompt=str(place) * 1000, tokens=10, objective=Objective.THROUGHPUT)
+    bench.run()
+    return bench
+
+
+def test_long_prompts_do_not_hold_up_whoever_waits_for_the_next_token():
+    bench = chat_while_prompts_are_read()
+    bound = DEFAULT_SLOWDOWN * 0.0052
+    assert max(bench.gaps("chat")) < 1.5 * bound
+    assert max(bench.gaps("chat")[5:]) < 1.05 * bound  # by then the model has seen enough
+    # Most of the time that is left is used: prompts are read in many steps, each nearly as long as it may be.
+    long = [gap for gap in bench.gaps("chat") if gap > 0.8 * bound]
+    assert len(long) > 50
+    assert all(bench.status(f"bulk {place}") is not None for place in range(6))
+
+
+def test_without_a_pace_they_do():
+    assert max(chat_while_prompts_are_read(adapt=False).gaps("chat")) > 0.1
+
+
+def test_a_bound_that_is_set_is_kept():
+    assert max(chat_while_prompts_are_read(tpot=0.012).gaps("chat")) < 0.0135
+
+
+def test_without_latency_sensitive_work_steps_are_as_large_as_they_can_be():
+    bench = Timed()
+    bench.warm_up()
+    for place in range(6):
+        bench.work(f"bulk {place}", prompt=str(place) * 1000, tokens=10, objective=Objective.THROUGHPUT)
+    bench.step()
+    assert len(bench.backend.steps[-1].tokens) == 512
+
+
+def test_more_throughput_rows_than_there_is_time_for_take_turns_by_arrival():
+    bench = Timed(tpot=0.008)  # time for fifteen rows
+    bench.warm_up()
+    for place in range(30):
+        bench.work(f"bulk {place:02}", tokens=40, objective=Objective.THROUGHPUT)
+    for _ in range(3):
+        bench.step()
+    bench.work("chat", objective=Objective.LATENCY, tokens=200)
+    bench.run()
+    ends = [event.sequence for event in bench.events if isinstance(event, SequenceEnded)]
+    assert ends.index("bulk 00") < ends.index("bulk 29") < ends.index("chat")
+    assert sorted(bench.gaps("chat"))[-5] < 0.009
+
+
+def test_everybody_gets_the_same_text_at_any_pace():
+    paced, free = chat_while_prompts_are_read(tpot=0.007), chat_while_prompts_are_read(adapt=False)
+    for name in ("chat", "bulk 0", "bulk 5"):
+        assert paced.text(name) == free.text(name)
+
+
+# --- The minimum share --------------------------------------------------------------------------------------
+
+
+def test_throughput_work_is_owed_what_it_lacks_of_its_share():
+    share = MinimumShare(0.1, window=10.0)
+    assert share.owed(0.0, 40) == 0
+    share.note(1.0, latency=95, other=5)
+    assert share.owed(1.0, 40) == 4
+    share.note(2.0, latency=0, other=6)
+    assert share.owed(2.0, 40) == 0
+    share.note(3.0, latency=100, other=0)
+    assert share.owed(12.5, 40) == 4
+    assert share.owed(13.5, 40) == 0  # all is forgotten
+
+
+@pytest.mark.parametrize("bulk", [1, 20])
+def test_throughput_work_keeps_its_share_under_endless_latency_sensitive_work(bulk: int):
+    bench = Timed(start=0.1, max_running=8)
+    for place in range(bulk):
+        bench.work(f"bulk {place}", tokens=4000, objective=Objective.THROUGHPUT)
+    chats = 0
+    decoded: list[tuple[float, bool]] = []
+    while bench.time < 40.0:
+        if chats < 12 + sum(isinstance(event, SequenceEnded) for event in bench.events):  # more than run at once
+            bench.work(f"chat {chats}", tokens=30, objective=Objective.LATENCY)
+            chats += 1
+        told = [event for event in bench.step() if isinstance(event, TokensGenerated)]
+        decoded += [(bench.time, event.sequence.startswith("bulk")) for event in told]
+    for start in range(10, 30, 5):
+        window = [is_bulk for time, is_bulk in decoded if start <= time < start + 10]
+        assert 0.095 * len(window) <= sum(window) <= 0.2 * len(window)
