@@ -241,6 +241,23 @@ async def test_late_segments_give_the_same_text_as_early_ones(driver: Driver):
     assert (await driver.ended(late)).text == early.text
 
 
+async def test_what_is_known_before_a_late_segment_is_computed_meanwhile_and_holds_nobody_up(driver: Driver):
+    await driver.settle()
+    seen, known = len(driver.times), driver.fill("Computed ahead of what comes later. " * 3)
+    ahead = await driver.open(known, Fill(), generate(6))
+    other = await driver.run(driver.fill("Another prompt:"), generate(6))
+    assert other.status is EndStatus.DONE
+    times = driver.times[seen:]
+    assert sum(step.prefill_tokens for step in times) >= len(known.tokens or ())
+    assert not driver.result(ahead).events
+    seen = len(driver.times)
+    await driver.extend(ahead, 1, driver.tokenizer.encode("Now:"))
+    result = await driver.ended(ahead)
+    rest = result.usage.prompt_tokens - len(known.tokens or ())
+    assert sum(step.prefill_tokens for step in driver.times[seen:]) <= rest
+    assert result.text == (await driver.run(known, driver.fill("Now:"), generate(6), salt="unshared")).text
+
+
 async def test_a_late_segment_may_come_token_by_token_and_twice(driver: Driver):
     value = driver.fill(" hello there").tokens or ()
     early = await driver.run(driver.fill(PROMPT), Fill(tokens=value), generate())

@@ -125,6 +125,7 @@ def _core_settings(
         share=settings.share,
         adapt=settings.adapt,
         tpot=settings.tpot,
+        check=settings.check,
         align_tokens=align_tokens,
     )
 

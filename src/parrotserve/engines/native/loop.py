@@ -107,6 +107,8 @@ class NativeCore:
         self._stalled = not plan
         if plan:
             self._run(plan, started)
+        if self._settings.check:
+            self._cache.check_integrity()
         events = self._sequences.take_events()
         self._times.add_to(events)
         return events

@@ -56,6 +56,8 @@ class CoreSettings:
     """The TPOT bound in seconds; None: some times what decoding one sequence alone takes (see `pace`)."""
     throughput_share: float = DEFAULT_THROUGHPUT_SHARE
     """The least part of decode tokens that goes to other than latency-sensitive sequences, where there are any."""
+    check: bool = False
+    """Check the cache's invariants after every step; slow, for tests."""
     align_tokens: int = 1
     """Attention's shared spans begin and end at multiples of this."""
 
@@ -86,6 +88,8 @@ class NativeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether steps are kept as short as the TPOT bound asks while latency-sensitive sequences decode."""
     tpot: float | None = None
     """The TPOT bound in seconds; None: some times what decoding one sequence alone takes."""
+    check: bool = False
+    """Check the cache's invariants after every step; slow, for tests."""
     threads: int | None = None
     """Threads that compute a step. None: one a core."""
 
