@@ -71,6 +71,7 @@ def questions(draw: st.DrawFn, vocabulary: int) -> Draw:
     )
 
 
+@pytest.mark.timeout(1200)  # of a long search
 @given(st.data(), rows_of_logits(), st.sampled_from([-MASS_ERROR, 0.0, MASS_ERROR]))
 def test_candidates_decide_as_the_whole_row_does(data: st.DataObject, rows: FloatArray, error: float):
     draws = {output: data.draw(questions(rows.shape[1])) for output in range(len(rows))}
@@ -146,6 +147,7 @@ def test_kernels_notice_logits_that_are_no_numbers(variant: str):
     assert np.isnan(logits.highest).all()
 
 
+@pytest.mark.timeout(1200)
 @given(st.data())
 def test_sampling_on_kernels_is_sampling_from_their_rows(data: st.DataObject):
     for variant in variants():

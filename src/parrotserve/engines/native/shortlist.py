@@ -124,7 +124,7 @@ def _invert(lists: _Shortlists, rows: Ids, samplings: Sequence[Sampling], number
 
     top_k = np.array([sampling.top_k or _BEYOND for sampling in samplings])
     kept = np.minimum(top_k, end)
-    masses = np.where(kept <= lengths, _sum_of(sums, kept), lists.masses[rows])
+    masses = np.where(kept <= lengths, _last(sums, kept), lists.masses[rows])
     sure = (kept <= lengths) | (top_k == _BEYOND)
 
     top_p = np.array([sampling.top_p for sampling in samplings])
@@ -137,8 +137,12 @@ def _invert(lists: _Shortlists, rows: Ids, samplings: Sequence[Sampling], number
         likely, known = _count(weights, min_p, np.full(len(rows), _ROUNDING), np.greater_equal)
         kept = np.where(min_p > 0.0, np.minimum(kept, np.where(likely < lengths, likely, end)), kept)
         sure &= known | (min_p == 0.0)
-        masses = np.where(kept <= lengths, _sum_of(sums, kept), masses)
-        sure &= (kept <= lengths) | ~filtered
+        told = kept <= lengths
+        # Where top_p ends beyond the list, it ends with a token less likely than any in it: nearly known, too.
+        nearly = ~told & (top_p < 1.0) & (min_p == 0.0)
+        errors = errors + np.where(nearly, _last(weights, lengths) / (top_p * masses), 0.0)
+        masses = np.where(told, _last(sums, kept), np.where(nearly, top_p * masses, masses))
+        sure &= told | nearly | ~filtered
 
     places, known = _count(sums, numbers * masses, errors, np.less_equal)
     return np.where(sure & known & (places < np.minimum(kept, lengths)), places, -1)
@@ -151,10 +155,10 @@ def _count(sums: Weights, targets: Weights, errors: Weights, compare: np.ufunc) 
     return low, low == high
 
 
-def _sum_of(sums: Weights, counts: Counts) -> Weights:
-    """[rows]: the sum of each row's first tokens, as many as its count."""
-    places = np.clip(counts - 1, 0, sums.shape[1] - 1)
-    return np.take_along_axis(sums, places[:, None], axis=1)[:, 0]
+def _last(values: Weights, counts: Counts) -> Weights:
+    """[rows]: the last of each row's first values, as many as its count."""
+    places = np.clip(counts - 1, 0, values.shape[1] - 1)
+    return np.take_along_axis(values, places[:, None], axis=1)[:, 0]
 
 
 def _column(numbers: Sequence[float]) -> Weights:
