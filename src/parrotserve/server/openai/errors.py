@@ -18,7 +18,6 @@ _CODES = {
     "unknown_model": "model_not_found",
     "context_exceeded": "context_length_exceeded",
     "limit_exceeded": "rate_limit_exceeded",
-    "unauthorized": "invalid_api_key",
 }
 """Clients act on these; all other codes are Parrot's own."""
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
