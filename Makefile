@@ -77,7 +77,7 @@ $(CONFORMANCE_VENV)/.installed: $(BUILD_INPUTS)
 	@touch $@
 
 conformance: $(CONFORMANCE_VENV)/.installed  ## run OpenAI's, LangChain's and other clients, and Schemathesis, against the service
-	$(CONFORMANCE_VENV)/bin/python -m pytest -W default tests/conformance $(ARGS)
+	$(CONFORMANCE_VENV)/bin/python -m pytest -W ignore tests/conformance $(ARGS)
 
 # Resolved anew in an empty environment, so that nothing left over is pinned.
 constraints:  ## renew constraints.txt from pyproject.toml

@@ -62,6 +62,23 @@ async def test_an_output_is_got_later(begin: Begin, stream: bool):
     assert completion.json()["choices"][0]["text"] == "Once upon a time."
 
 
+async def test_log_probabilities_of_an_output_that_was_complete_before(begin: Begin):
+    api = await begin(script=STORY)
+    parrot = {"session": "s-1", "output": "story"}
+    await api.chat(user("Write a story."), parrot=parrot, logprobs=True)
+    get = {"parrot": {"session": "s-1", "get": "story"}, "stream": True}
+    said = ""
+    chat: Any = await api.client.chat.completions.create(
+        model="fake", messages=[], logprobs=True, stream=True, extra_body=get
+    )
+    async for chunk in chat:
+        logprobs = chunk.choices[0].logprobs
+        said += "".join(each.token for each in logprobs.content) if logprobs else ""
+    assert said == STORY["Write a story"]
+    answer = await api.http.post("/v1/completions", json=get | {"logprobs": 0})
+    assert '"text_offset":[0,1,2,' in answer.text
+
+
 async def test_inputs_are_variables_by_id_and_texts_too(begin: Begin):
     api = await begin()
     await api.http.post("/v1/submit", json={"session": "s-1", "variables": [{"id": "v-1", "value": "by id"}]})
@@ -139,10 +156,10 @@ class TestRepeatedRequests:
     async def test_the_second_joins_the_first(self, begin: Begin):
         api = await begin(script=STORY, ticking=True)
         asked = [self.ask(api) for _ in range(2)]
-        for _ in range(60):
+        while not all(each.done() for each in asked):
             await api.engines[0].tick()
             await asyncio.sleep(0)
-        first, second = [(await each).json() for each in asked]
+        first, second = [each.result().json() for each in asked]
         assert len(api.prompts) == 1
         assert first["choices"] == second["choices"]
         assert (first["id"], first["usage"]) == (second["id"], second["usage"])

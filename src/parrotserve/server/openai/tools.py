@@ -88,7 +88,8 @@ class Tools:
         return [call for call in calls if call is not None] if all(calls) else []
 
     def _call(self, found: Any) -> ToolCall | None:
-        if not isinstance(found, Mapping) or found.get("name") not in {each.name for each in self.functions}:
+        name = found.get("name") if isinstance(found, Mapping) else None
+        if not any(each.name == name for each in self.functions):
             return None
         arguments = found.get("arguments", found.get("parameters", {}))
         if isinstance(arguments, str):

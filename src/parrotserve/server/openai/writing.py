@@ -36,6 +36,8 @@ class Writer(ABC):
     def __init__(self, call: Call, *, prefix: str, include_usage: bool, tell_parrot: bool) -> None:
         self.call = call
         self._include_usage = include_usage
+        self._told = [0] * len(call.variables)
+        """Of each choice, for how many tokens a stream has told log-probabilities."""
         # All answers to a request have one name, whichever of its streams they come from.
         self._head: dict[str, Any] = {
             "id": f"{prefix}-{call.origin.base}",
@@ -74,6 +76,11 @@ class Writer(ABC):
     def total(self, used: Sequence[Usage]) -> list[Answer]:
         """What comes last of a stream."""
 
+    def _untold(self, choice: int, value: Value) -> Value:
+        """A complete choice with the log-probabilities that no piece of it came with: all, if it was complete before
+        anybody streamed it."""
+        return value.model_copy(update={"logprobs": value.logprobs[self._told[choice] :]})
+
     def _chunk(self, *, usage: UsageAnswer | None = None) -> dict[str, Any]:
         """The frame of a chunk; where usage is asked for, chunks without it say so."""
         return self._head | ({"usage": usage} if self._include_usage else {})
@@ -99,6 +106,7 @@ class ChatWriter(Writer):
 
     def grow(self, choice: int, delta: Delta) -> list[Answer]:
         """More of the message, as far as it cannot turn out to be a call of a tool."""
+        self._told[choice] += len(delta.logprobs)
         self._texts[choice] += delta.text
         text, tools = self._texts[choice], self.call.tools
         certain = len(text) if tools is None else max(tools.shown_at_once(text), self._shown[choice])
@@ -111,9 +119,9 @@ class ChatWriter(Writer):
         """What was held back, calls of tools, and why it ended."""
         content, calls = self._read(value)
         pieces: list[Answer] = []
-        rest = (content or "")[self._shown[choice] :]
-        if rest:
-            pieces.append(self._piece(choice, ChatDelta(content=rest)))
+        rest, untold = (content or "")[self._shown[choice] :], self._untold(choice, value)
+        if rest or untold.logprobs:
+            pieces.append(self._piece(choice, ChatDelta(content=rest), logprobs=self._logprobs_of(untold)))
         if calls:
             told = self._calls(choice, calls, numbered=True)
             pieces.append(self._piece(choice, ChatDelta(tool_calls=told)))
@@ -178,13 +186,16 @@ class CompletionWriter(Writer):
 
     def grow(self, choice: int, delta: Delta) -> list[Answer]:
         """More of the text."""
+        self._told[choice] += len(delta.logprobs)
         logprobs = self._logprobs_of(delta, self._offsets[choice])
         self._offsets[choice] += sum(map(len, logprobs.tokens)) if logprobs is not None else 0
         return [self._piece(choice, delta.text, logprobs=logprobs)]
 
     def finish(self, choice: int, value: Value) -> list[Answer]:
         """Why it ended."""
-        return [self._piece(choice, "", reason=_reason(value))]
+        untold = self._untold(choice, value)
+        logprobs = self._logprobs_of(untold, self._offsets[choice]) if untold.logprobs else None
+        return [self._piece(choice, "", logprobs=logprobs, reason=_reason(value))]
 
     def total(self, used: Sequence[Usage]) -> list[Answer]:
         """What the call used, if that was asked for."""
