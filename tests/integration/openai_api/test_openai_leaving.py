@@ -15,6 +15,8 @@ from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import ServedModel, fake_model
 from parrotserve.server.run import serve_until_stopped
 
+WORDS = "word " * 1000
+"""So many that nobody reads them to the end by accident."""
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -31,7 +33,7 @@ class Running:
         return fake_model(self._make, name=name)
 
     def _make(self, engine: EngineId) -> FakeEngine:
-        self.engines.append(FakeEngine(engine, script={"Hello": "word " * 20}, ticking=True))
+        self.engines.append(FakeEngine(engine, script={"Hello": WORDS}, ticking=True))
         return self.engines[-1]
 
 
@@ -97,10 +99,10 @@ async def test_with_a_key_a_client_may_leave_and_come_back(running: Running, cli
     await leave(asking)
     again = asyncio.ensure_future(client.post("/v1/chat/completions", json=BODY, headers=headers))
     while not again.done():
-        await running.engines[0].tick()
+        await running.engines[0].tick(100)
         await asyncio.sleep(0)
-    assert again.result().json()["choices"][0]["message"]["content"] == "word " * 20
-    assert running.engines[0].heartbeat.steps <= len("word " * 20) + 2  # one run
+    assert again.result().json()["choices"][0]["message"]["content"] == WORDS
+    assert running.engines[0].heartbeat.steps <= len(WORDS) + 2  # one run
 
 
 async def test_in_a_session_a_client_may_leave_and_get_the_answer_later(running: Running, client: httpx.AsyncClient):
@@ -110,6 +112,6 @@ async def test_in_a_session_a_client_may_leave_and_get_the_answer_later(running:
     await leave(asking)
     got = asyncio.ensure_future(client.get("/v1/sessions/s-1/variables/s-1:words"))
     while not got.done():
-        await running.engines[0].tick()
+        await running.engines[0].tick(100)
         await asyncio.sleep(0)
-    assert got.result().json()["value"] == "word " * 20
+    assert got.result().json()["value"] == WORDS
