@@ -25,8 +25,8 @@ def store(tmp_path: Path) -> Iterator[TenantStore]:
 
 
 @pytest.fixture
-async def clients(begin: Begin, store: TenantStore) -> tuple[AsyncOpenAI, AsyncOpenAI]:
-    """Of two tenants."""
+async def clients(store: TenantStore, begin: Begin) -> tuple[AsyncOpenAI, AsyncOpenAI]:
+    """Of two tenants. The store comes first, so that it is closed last."""
     keys: list[str] = []
     for tenant in ("ann", "bob"):
         store.create_tenant(tenant, Limits())
