@@ -11,11 +11,14 @@ the share of it that the median reached.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -120,7 +123,7 @@ class Steps:
 
     def _prefill(self, tokens: int, table: "range | list[int]") -> None:
         for first in range(0, tokens, DEFAULT_PREFILL_CHUNK):
-            part = [position % 1000 for position in range(first, min(tokens, first + DEFAULT_PREFILL_CHUNK))]
+            part = [position % 256 for position in range(first, min(tokens, first + DEFAULT_PREFILL_CHUNK))]
             self._step(build_batch([SequenceRows(part, first, table, True)], PAGE_TOKENS)[0])
 
     def _step(self, batch: object) -> None:
@@ -131,6 +134,26 @@ def measure(shape: Shape, repeat: int) -> None:
     """Once to warm up, then `repeat` times."""
     shape.run()
     shape.seconds += [_timed(shape.run) for _ in range(repeat)]
+
+
+def report(shapes: list[Shape], machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that was measured."""
+    return {
+        "benchmark": "steps",
+        "model": options.model,
+        "variant": options.variant,
+        "threads": options.threads,
+        "gflops": machine.flops / 1e9,
+        "gbytes": machine.bytes / 1e9,
+        "steps": [
+            {
+                "step": shape.name,
+                "milliseconds": [round(1000 * each, 3) for each in shape.seconds],
+                "bound_milliseconds": round(1000 * shape.bound(machine), 3),
+            }
+            for shape in shapes
+        ],
+    }
 
 
 def table(shapes: list[Shape], machine: Machine, title: str) -> Table:
@@ -164,6 +187,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="*", choices=MODES, default=list(MODES))
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--kv-gib", type=float, default=2.0, help="memory for KV; what does not fit is left out")
+    parser.add_argument("--json", type=Path, help="write everything there as well")
     options = parser.parse_args()
     files = resolve(options.model)
     config = load_config(files)
@@ -188,6 +212,8 @@ def main() -> None:
         f"at most {machine.flops / 1e9:.0f} GFLOP/s, {machine.bytes / 1e9:.1f} GB/s"
     )
     Console().print(table(shapes, machine, title))
+    if options.json:
+        options.json.write_text(json.dumps(report(shapes, machine, options), indent=2) + "\n")
 
 
 if __name__ == "__main__":

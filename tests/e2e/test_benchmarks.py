@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tiny_model import write_tiny_model
+
+from parrotserve.engines.native.kernels import variants
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -39,6 +42,22 @@ def test_the_engine_is_measured_through_its_process(tmp_path: Path):
         assert len(point["milliseconds"]["bf16"]) == len(point["milliseconds"]["bf16 ungrouped"]) == 2
     assert "bf16 private" in points[3, 64]["milliseconds"]
     assert points[3, 64]["sharing"].keys() == {"bf16 ungrouped", "bf16 private"}
+
+
+@pytest.mark.skipif(not variants(), reason="the compiled extension is not installed here")
+def test_steps_of_the_kernels_are_measured(tmp_path: Path):
+    model = tmp_path / "tiny"
+    model.mkdir()
+    write_tiny_model(model)
+    sizes = ["--prefills", "48", "--batches", "1", "3", "--prefixes", "32", "--repeat", "2", "--kv-gib", "0.01"]
+    result = run("steps.py", "--model", str(model), "--threads", "1", *sizes, peers=tmp_path)
+    assert {step["step"]: len(step["milliseconds"]) for step in result["steps"]} == {
+        "prefill 48": 2,
+        "batch 1, prefix 32, grouped": 2,
+        "batch 3, prefix 32, grouped": 2,
+        "batch 3, prefix 32, ungrouped": 2,
+        "batch 3, prefix 32, private": 2,
+    }
 
 
 def test_what_parrot_costs_a_request_is_measured(tmp_path: Path):
