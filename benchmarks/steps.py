@@ -159,8 +159,8 @@ def report(shapes: list[Shape], machine: Machine, options: argparse.Namespace) -
 def table(shapes: list[Shape], machine: Machine, title: str) -> Table:
     """Milliseconds, and how near they are to the bound."""
     shown = Table(title=title, title_justify="left")
-    for column in ("step", "median ms", "least ms", "tokens/s", "bound ms", "bound by", "reached"):
-        shown.add_column(column, justify="left" if column in ("step", "bound by") else "right")
+    for column in ("step", "median", "least", "tokens/s", "bound", "bound by", "reached"):
+        shown.add_column(column, justify="left" if column in ("step", "bound by") else "right", no_wrap=True)
     for shape in shapes:
         median, bound = statistics.median(shape.seconds), shape.bound(machine)
         shown.add_row(
@@ -209,7 +209,7 @@ def main() -> None:
                     measure(shape, options.repeat)
     title = (
         f"{files.name}, {options.variant}, {options.threads} threads; "
-        f"at most {machine.flops / 1e9:.0f} GFLOP/s, {machine.bytes / 1e9:.1f} GB/s"
+        f"at most {machine.flops / 1e9:.0f} GFLOP/s, {machine.bytes / 1e9:.1f} GB/s; milliseconds"
     )
     Console().print(table(shapes, machine, title))
     if options.json:
