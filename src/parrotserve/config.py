@@ -179,6 +179,20 @@ class ServiceConfig:
         group=Group.LIMITS,
         rules=(above(0),),
     )
+    max_session_requests: int = setting(
+        50_000,
+        "Most requests and native calls of a session.",
+        kind=WHOLE,
+        group=Group.LIMITS,
+        rules=(at_least(1),),
+    )
+    max_batch_requests: int = setting(
+        2_000,
+        "Most requests and native calls of one submit; programs of Parrot send larger ones in parts.",
+        kind=WHOLE,
+        group=Group.LIMITS,
+        rules=(at_least(1),),
+    )
     max_body_bytes: int = setting(
         16 * _MIB, "Larger HTTP bodies are refused.", kind=SIZE, group=Group.LIMITS, rules=(at_least(1024, "1KiB"),)
     )

@@ -12,7 +12,8 @@
     │   ├── ForeignVariable           a produced variable of another session
     │   ├── AlreadyProduced           setting a variable that has a producer or a value
     │   ├── Unauthorized              no key, or one that does not open this
-    │   └── LimitExceeded             a limit on size, rate or budget
+    │   ├── LimitExceeded             a limit on rate or number; try again after `retry_after` seconds
+    │   └── TooLarge                  a limit on size or budget, which trying again does not change
     ├── RequestFailed             a request (or native call) ended without its outputs
     │   ├── ContextExceeded           its prompt does not fit the model's context or the engine's cache
     │   ├── EngineFailed              its engines died under it, or have no such capability
@@ -98,6 +99,9 @@ class Unauthorized(RequestRefused, status=401): ...
 
 
 class LimitExceeded(RequestRefused, status=429): ...
+
+
+class TooLarge(RequestRefused, status=413): ...
 
 
 class RequestFailed(ParrotError, status=500): ...

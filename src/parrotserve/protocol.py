@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from parrotserve.criteria import Criteria, Objective
 from parrotserve.errors import ParrotError, from_wire
-from parrotserve.ids import CallId, EngineId, RequestId, SessionId, VariableId
+from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.sampling import FinishReason, Sampling, TokenLogprob, Usage
 from parrotserve.segments import Role
 
@@ -347,9 +347,24 @@ class SessionView(Wire):
 
     id: SessionId
     lease_seconds: float
+    usage: Usage = Usage()
+    """Of its requests together."""
     variables: tuple[VariableView, ...]
     requests: tuple[RequestView, ...]
     calls: tuple[CallView, ...]
+
+
+class TenantUsage(Wire):
+    """What a tenant used on a day (UTC)."""
+
+    tenant: TenantId
+    day: str
+    requests: int
+    """Runs of requests that ended."""
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    engine_seconds: float
 
 
 class ModelView(Wire):

@@ -140,3 +140,12 @@ class Usage:
     output_tokens: int = 0
     engine_seconds: float = 0.0
     """Its share of the engine's step time."""
+
+    def plus(self, other: "Usage") -> "Usage":
+        """Both together."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+            self.engine_seconds + other.engine_seconds,
+        )

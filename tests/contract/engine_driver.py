@@ -150,10 +150,13 @@ class Driver:
         sequence: RequestId | None = None,
         epoch: int = 1,
         salt: str = "",
+        public: int = 0,
         objective: Objective = Objective.LATENCY,
     ) -> RequestId:
         sequence = sequence or self.fresh()
-        await self.send(Open(sequence=sequence, epoch=epoch, segments=segments, salt=salt, objective=objective))
+        await self.send(
+            Open(sequence=sequence, epoch=epoch, segments=segments, salt=salt, public=public, objective=objective)
+        )
         return sequence
 
     async def extend(
@@ -192,9 +195,9 @@ class Driver:
         """Waits until that many tokens of a stream have come."""
         await self.until(lambda: len(self.result(sequence).told_tokens) >= tokens)
 
-    async def run(self, *segments: Fill | Generate, salt: str = "") -> Result:
+    async def run(self, *segments: Fill | Generate, salt: str = "", public: int = 0) -> Result:
         """A whole sequence."""
-        return await self.ended(await self.open(*segments, salt=salt))
+        return await self.ended(await self.open(*segments, salt=salt, public=public))
 
     async def settle(self) -> None:
         """Waits until all that was sent before has been taken in and stepped."""

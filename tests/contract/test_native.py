@@ -111,6 +111,24 @@ async def test_a_shared_prefix_is_computed_once(start_native: StartNative):
     await driver.close()
 
 
+async def test_what_is_public_is_shared_by_all_and_nothing_after_it(start_native: StartNative):
+    driver = Driver(await start_native(), TOKENIZER)
+    public = driver.fill("A long instruction that an operator published. " * 4)
+    private = driver.fill("And what Ann alone says, which is nobody else's business at all.")
+    count = len(public.tokens or ())
+
+    async def cached(tenant: str, *segments: Fill) -> int:
+        return (await driver.run(*segments, generate(2), salt=tenant, public=count)).usage.cached_tokens
+
+    assert await cached("ann", public, private) == 0
+    assert await cached("ann", public, private) > count
+    assert await cached("bob", public, private) == count // 16 * 16
+    texts = [(await driver.run(public, private, generate(8), salt=tenant, public=shared)).text
+             for tenant, shared in (("ann", count), ("bob", count), ("eve", 0))]  # fmt: skip
+    assert len(set(texts)) == 1
+    await driver.close()
+
+
 @pytest.mark.parametrize("salt", ["", "tenant"])
 async def test_a_later_turn_extends_the_earlier_sequence(start_native: StartNative, salt: str):
     driver = Driver(await start_native(), TOKENIZER)

@@ -14,9 +14,11 @@ from parrotserve.cli.console import Command, guarded
 from parrotserve.cli.doctor import doctor
 from parrotserve.cli.explain import explain
 from parrotserve.cli.models import models
+from parrotserve.cli.publish import publish, unpublish
 from parrotserve.cli.pull import pull
 from parrotserve.cli.run import run
 from parrotserve.cli.serve import serve
+from parrotserve.cli.usage import usage
 from parrotserve.cli.version import version, version_line
 
 app = typer.Typer(
@@ -37,6 +39,8 @@ def _group(name: str, about: str, **commands: Command) -> None:
     app.add_typer(group)
 
 
+for command in (usage, publish, unpublish):
+    app.command()(guarded(command))
 _group("tenant", "Who may use a service, and how much.", create=tenant.create, list=tenant.list_, limits=tenant.limits)
 _group("key", "API keys of tenants.", create=key.create, list=key.list_, revoke=key.revoke)
 

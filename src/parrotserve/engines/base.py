@@ -95,12 +95,14 @@ EngineSegment = Fill | Generate
 
 
 class Open(msgspec.Struct, frozen=True, tag="open", kw_only=True):
-    """Run a sequence. `salt` separates what may share KV: equal tokens under equal salts share."""
+    """Run a sequence. `salt` separates what may share KV: equal tokens under equal salts share. The first `public`
+    tokens are everybody's, whatever the salt; what follows them is not."""
 
     sequence: RequestId
     epoch: int
     segments: tuple[EngineSegment, ...]
     salt: str
+    public: int = 0
     objective: Objective = Objective.LATENCY
 
 

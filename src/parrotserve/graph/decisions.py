@@ -113,6 +113,13 @@ class ForgetRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class SettleRequest:
+    """A request fell, and does not run unless it is retried: settle its account. `ForgetRequest` does so, too."""
+
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetSession:
     """A session is over: drop all that is kept for it, its variables included."""
 
@@ -132,5 +139,6 @@ Decision = (
     | RunCall
     | RevokeCall
     | ForgetRequest
+    | SettleRequest
     | ForgetSession
 )

@@ -9,7 +9,15 @@ from collections.abc import Iterable
 from parrotserve.errors import Cancelled, NativeCallFailed, ParrotError
 from parrotserve.graph.causes import Cause
 from parrotserve.graph.changes import Changes
-from parrotserve.graph.decisions import CancelSequence, OfferCall, PublishFailure, PublishValue, RevokeCall, RunCall
+from parrotserve.graph.decisions import (
+    CancelSequence,
+    OfferCall,
+    PublishFailure,
+    PublishValue,
+    RevokeCall,
+    RunCall,
+    SettleRequest,
+)
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Call, Producer, Request, Variable
 from parrotserve.graph.states import ProducerState, VariableState
@@ -139,6 +147,7 @@ def fall(
         fallen.append(producer)
         if isinstance(producer, Request):
             changes.over.append((producer, None))
+            changes.decisions.append(SettleRequest(producer.id))
         for variable in producer.inputs:
             if not variable.ready:
                 del variable.consumers[producer]

@@ -1,7 +1,5 @@
 """What engines tell of the requests that they run."""
 
-from dataclasses import astuple
-
 from parrotserve.errors import Cancelled, EngineFailed
 from parrotserve.graph.causes import Cause
 from parrotserve.graph.changes import Changes
@@ -42,7 +40,7 @@ def request_ended(graph: Graph, event: RequestEnded, changes: Changes) -> None:
     if request is None or request.engine is None:
         return
     request.aboard = False
-    request.usage = _sum(request.usage, event.usage)
+    request.usage = request.usage.plus(event.usage)
     changes.freed.append((request.engine, request.id, event.usage))
     if all(output.ready for output in request.outputs):
         _done(request, event.usage, changes)
@@ -85,7 +83,3 @@ def _done(request: Request, usage: Usage | None, changes: Changes) -> None:
     finish(request, changes)
     changes.over.append((request, usage))
     changes.decisions.append(ForgetRequest(request.id))
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))

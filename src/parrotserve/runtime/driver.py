@@ -18,6 +18,7 @@ from parrotserve.graph.decisions import (
     ResumeSequence,
     RevokeCall,
     RunCall,
+    SettleRequest,
     UpdateSequence,
 )
 from parrotserve.graph.events import Event, OutputProduced, RequestEnded, Ticked
@@ -27,6 +28,7 @@ from parrotserve.protocol import CallOffer, ErrorBody, Failure, Value
 from parrotserve.runtime.board import Board
 from parrotserve.runtime.calls import CallDesk
 from parrotserve.runtime.keeper import EngineKeeper
+from parrotserve.runtime.meter import Meter
 from parrotserve.runtime.render import Opening, Renderer, pieces_of
 from parrotserve.runtime.runs import Runs
 from parrotserve.runtime.workshop import Workshop
@@ -44,8 +46,9 @@ _SOONEST_TICK = 0.001
 class Driver:
     """Owns the machine and its timer. Synchronous: nothing comes between an event and its decisions."""
 
-    def __init__(self, machine: Machine, sandbox: Limits) -> None:
+    def __init__(self, machine: Machine, meter: Meter, sandbox: Limits) -> None:
         self.machine = machine
+        self.meter = meter
         self._loop = asyncio.get_running_loop()
         self.board = Board()
         self.desk = CallDesk()
@@ -71,6 +74,7 @@ class Driver:
         """
         if self._closed:
             return
+        self.meter.heard(event)
         try:
             decisions = self.machine.handle(event, self.now())
         except RequestRefused:
@@ -136,12 +140,17 @@ class Driver:
             case ForgetRequest():
                 self.runs.forget(decision.request)
                 self._tell_ending(decision.request)
+                self.meter.over(decision.request)
+            case SettleRequest():
+                self.meter.over(decision.request)
             case ForgetSession():
+                self.meter.end_session(decision.session)
                 self.desk.forget(decision.session)
                 self.board.forget(decision.variables)
 
     def _open(self, decision: OpenSequence) -> None:
         request = self.machine.request(decision.request)
+        self.meter.opened(request.id, decision.epoch, decision.engine)
         delivered = self.runs.begin(request.id, decision.epoch, [output.id for output in request.outputs])
         self.keepers[decision.engine].order(
             Opening(

@@ -33,8 +33,9 @@ from parrotserve.runtime.catalog import Loader, ServedModel
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.keeper import EngineKeeper, KeeperPolicy, KeeperState, Order
 from parrotserve.runtime.metrics import Metrics
-from parrotserve.runtime.render import Opening
+from parrotserve.runtime.render import Opening, most_tokens
 from parrotserve.runtime.runs import request_ended
+from parrotserve.tenancy.directory import Directory
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,17 @@ class Fleet:
     """Models by every name that they are asked for, and the keepers of their engines. Owned by one event loop."""
 
     def __init__(
-        self, config: ServiceConfig, driver: Driver, metrics: Metrics, *, load: Loader, policy: KeeperPolicy
+        self,
+        config: ServiceConfig,
+        driver: Driver,
+        metrics: Metrics,
+        *,
+        load: Loader,
+        policy: KeeperPolicy,
+        directory: Directory,
     ) -> None:
         self._config = config
+        self._directory = directory
         self._driver = driver
         self._metrics = metrics
         self._load = load
@@ -253,7 +262,13 @@ class Fleet:
 
     async def _open(self, opening: Opening, description: EngineDescription) -> Command | None:
         try:
-            return await self._driver.renderers[opening.model].open(opening, description)
+            command = await self._driver.renderers[opening.model].open(
+                opening, description, published=self._directory.published_texts()
+            )
+            most = most_tokens(command)
+            if most is not None:
+                self._driver.meter.sized(opening.request, min(most, description.context_length))
+            return command
         except ParrotError as error:
             failure = error
         except Exception as error:

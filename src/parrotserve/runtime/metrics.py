@@ -7,7 +7,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from parrotserve.engines.base import SequenceEnded
+from parrotserve.ids import TenantId
 from parrotserve.protocol import EngineView
+from parrotserve.sampling import Usage
 
 
 class Metrics:
@@ -16,27 +18,32 @@ class Metrics:
     def __init__(self, *, engines: Callable[[], list[EngineView]], sessions: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
         self._sequences = self._counter("parrot_sequences", "Runs of requests on engines that ended.", "status")
-        self._tokens = self._counter("parrot_tokens", "Tokens of ended runs: prompt, of these cached, output.", "kind")
-        self._seconds = self._counter("parrot_engine_seconds", "Engine time of ended runs.")
+        self._tokens = self._counter(
+            "parrot_tokens", "Tokens of ended runs: prompt, of these cached, output.", "tenant", "kind"
+        )
+        self._seconds = self._counter("parrot_engine_seconds", "Engine time of ended runs.", "tenant")
         self._losses = self._counter("parrot_engine_losses", "Engines that died or hung.", "model")
-        self._refusals = self._counter("parrot_refusals", "Batches refused, by error code.", "code")
+        self._refusals = self._counter("parrot_refusals", "Batches refused, by error code.", "tenant", "code")
         self.registry.register(_Present(engines, sessions))
 
     def sequence_ended(self, event: SequenceEnded) -> None:
         """A run of a request ended."""
         self._sequences.labels(event.status.value).inc()
-        self._tokens.labels("prompt").inc(event.usage.prompt_tokens)
-        self._tokens.labels("cached").inc(event.usage.cached_tokens)
-        self._tokens.labels("output").inc(event.usage.output_tokens)
-        self._seconds.inc(event.usage.engine_seconds)
+
+    def used(self, tenant: TenantId, usage: Usage) -> None:
+        """What a tenant's run used."""
+        self._tokens.labels(tenant, "prompt").inc(usage.prompt_tokens)
+        self._tokens.labels(tenant, "cached").inc(usage.cached_tokens)
+        self._tokens.labels(tenant, "output").inc(usage.output_tokens)
+        self._seconds.labels(tenant).inc(usage.engine_seconds)
 
     def engine_lost(self, model: str) -> None:
         """An engine died or hung."""
         self._losses.labels(model).inc()
 
-    def refused(self, code: str) -> None:
-        """A batch was refused."""
-        self._refusals.labels(code).inc()
+    def refused(self, tenant: TenantId, code: str) -> None:
+        """A tenant's batch was refused."""
+        self._refusals.labels(tenant, code).inc()
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(name, about, labels, registry=self.registry)

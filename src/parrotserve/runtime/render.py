@@ -4,7 +4,7 @@ For each output there are two engine segments: what leads to it, as one fill, an
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -114,18 +114,30 @@ class Renderer:
         """The segments without roles. Raises `TemplateError` where the chat template refuses them."""
         return render(segments, template=self._template, chat=chat, tools=tools)
 
-    async def open(self, opening: Opening, engine: EngineDescription) -> Open:
+    def most_tokens(self, text: str) -> int:
+        """How many tokens a text of a prompt has, or at most: a long one is not tokenised to find out."""
+        if len(text) > LONG_TEXT:
+            return len(text.encode(errors="replace"))
+        return len(self._tokenizer.encode(text, special=True))
+
+    async def open(self, opening: Opening, engine: EngineDescription, *, published: Collection[str] = ()) -> Open:
         """The command that runs it. Raises `TransformFailed` where a transform does not fit its value, and
-        `EngineFailed` where the engine cannot do what a sampling asks."""
+        `EngineFailed` where the engine cannot do what a sampling asks.
+
+        If the constant text before the first placeholder, or all of it up to the end of a message, is one of those
+        `published`, all tenants share its KV.
+        """
         _check_capabilities(opening, engine)
         as_tokens = Capability.TOKENS in engine.capabilities
         build = self._token_segments if as_tokens else self._text_segments
         segments = await asyncio.to_thread(build, opening) if opening.slow else build(opening)
+        shares = as_tokens and bool(published)
         return Open(
             sequence=opening.request,
             epoch=opening.epoch,
             segments=segments,
             salt=opening.tenant,
+            public=self._public_tokens(opening, published) if shares else 0,
             objective=opening.objective,
         )
 
@@ -144,6 +156,20 @@ class Renderer:
                 tokens += prompt.text(_text(piece, self._tokenizer), template=_by_template(piece))
         return tuple(segments)
 
+    def _public_tokens(self, opening: Opening, published: Collection[str]) -> int:
+        """How many tokens of its beginning are those of a published text."""
+        # Whole texts only: a token at the end of a part of one may tell of what follows it.
+        constant, public = "", 0
+        for index, piece in enumerate(opening.pieces):
+            if not isinstance(piece, Text) or piece.tokens:
+                break
+            constant += "" if piece.template else piece.text
+            if constant.strip() in published:
+                public = index + 1
+        prompt = PromptTokenizer(self._tokenizer)
+        texts = (piece for piece in opening.pieces[:public] if isinstance(piece, Text))
+        return sum(len(prompt.text(piece.text, template=piece.template)) for piece in texts)
+
     def _text_segments(self, opening: Opening) -> tuple[EngineSegment, ...]:
         def build() -> Iterator[EngineSegment]:
             text = ""
@@ -156,6 +182,19 @@ class Renderer:
                     text += _text(piece, self._tokenizer)
 
         return tuple(build())
+
+
+def most_tokens(command: Open) -> int | None:
+    """How many tokens a sequence may take: those of its fills (bytes, where an engine takes text), and all that it may
+    write. None while some of it is late."""
+    if any(isinstance(segment, Fill) and segment.late for segment in command.segments):
+        return None
+    return sum(
+        segment.sampling.max_tokens
+        if isinstance(segment, Generate)
+        else len(segment.tokens or (segment.text or "").encode())
+        for segment in command.segments
+    )
 
 
 def _check_capabilities(opening: Opening, engine: EngineDescription) -> None:

@@ -14,7 +14,6 @@ from parrotserve.criteria import Criteria
 from parrotserve.errors import DeclarationError, ParrotError, RequestRefused, ServiceUnavailable
 from parrotserve.graph.events import (
     CallReturned,
-    Retried,
     SessionEnded,
     SessionTouched,
     Submitted,
@@ -37,6 +36,7 @@ from parrotserve.protocol import (
     ModelView,
     SessionView,
     Submit,
+    TenantUsage,
     Value,
     WaitSpec,
 )
@@ -45,7 +45,9 @@ from parrotserve.runtime.admission import admit, check_text, is_big
 from parrotserve.runtime.catalog import Loader, ServedModel, load_model
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.fleet import Fleet
+from parrotserve.runtime.gate import Gate
 from parrotserve.runtime.keeper import KeeperPolicy
+from parrotserve.runtime.meter import Meter
 from parrotserve.runtime.metrics import Metrics
 from parrotserve.sampling import Usage
 from parrotserve.tenancy.directory import Directory
@@ -72,11 +74,14 @@ class Service:
     ) -> None:
         self.config = config
         self.directory = directory or Directory()
-        self._driver = Driver(Machine(switches=config.switches), config.sandbox)
         self._metrics = Metrics(engines=self.engines, sessions=lambda: len(self._driver.machine.graph.sessions))
+        self.meter = Meter(self.directory, self._metrics, asyncio.get_running_loop().time)
+        self._driver = Driver(Machine(switches=config.switches), self.meter, config.sandbox)
         policy = policy or KeeperPolicy()
-        self._fleet = Fleet(config, self._driver, self._metrics, load=load, policy=policy)
+        self._fleet = Fleet(config, self._driver, self._metrics, load=load, policy=policy, directory=self.directory)
+        self._gate = Gate(config, self.directory, self.meter, self._driver, find=self._fleet.find)
         self._attached: Counter[SessionId] = Counter()
+        self._saving = asyncio.ensure_future(self.meter.save_now_and_then())
         self._admissions: WeakValueDictionary[SessionId, asyncio.Lock] = WeakValueDictionary()
         self._draining: ServiceUnavailable | None = None
 
@@ -121,6 +126,9 @@ class Service:
         self._driver.close()
         await self._driver.workshop.close()
         await self._fleet.close()
+        self._saving.cancel()
+        await asyncio.gather(self._saving, return_exceptions=True)
+        self.meter.save()
 
     # --- Declaring and waiting -------------------------------------------------------------------------------
 
@@ -133,9 +141,10 @@ class Service:
             try:
                 batch = await self._admit(body, tenant, progress)
                 self._check_open()
-                self._driver.apply(batch)
+                with self._gate.claimed(batch):
+                    self._driver.apply(batch)
             except ParrotError as error:
-                self._metrics.refused(error.code)
+                self._metrics.refused(tenant, error.code)
                 raise
         accepted = Accepted(session=session)
         return accepted, self._answer(accepted, body.wait, tenant)
@@ -203,7 +212,7 @@ class Service:
     def retry(self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT) -> None:
         """Run the failed or cancelled producer of a variable again, and what failed upstream of it."""
         self._check_open()
-        self._driver.apply(Retried(session=session, tenant=tenant, variable=variable))
+        self._gate.retry(session, tenant, variable)
         for view in self._driver.machine.session_view(session, tenant).variables:
             if view.state not in FALLEN:
                 self._driver.board.reopen(view.id)
@@ -250,6 +259,15 @@ class Service:
     def metrics(self) -> CollectorRegistry:
         """What Prometheus may read."""
         return self._metrics.registry
+
+    def most_bytes(self, tenant: TenantId) -> int:
+        """The largest HTTP body that a tenant may send."""
+        most = self.config.max_body_bytes
+        return min(most, self.directory.limits(tenant).body_bytes or most)
+
+    def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
+        """What a tenant used (None: all of them) by day, as far as it is kept."""
+        return self.meter.usage(tenant)
 
     def models(self) -> list[ModelView]:
         """The models that requests may name."""

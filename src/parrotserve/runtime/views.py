@@ -1,5 +1,7 @@
 """The machine's pictures of its state, as the wire shows them."""
 
+from collections.abc import Iterable
+
 from parrotserve.errors import ParrotError
 from parrotserve.graph import snapshots
 from parrotserve.graph.placements import Considered, Placement
@@ -14,6 +16,7 @@ from parrotserve.protocol import (
     Timings,
     VariableView,
 )
+from parrotserve.sampling import Usage
 
 
 def session_view(session: snapshots.SessionSnapshot) -> SessionView:
@@ -21,10 +24,19 @@ def session_view(session: snapshots.SessionSnapshot) -> SessionView:
     return SessionView(
         id=session.id,
         lease_seconds=session.lease_seconds,
+        usage=total_usage(request.usage for request in session.requests),
         variables=tuple(map(_variable, session.variables)),
         requests=tuple(map(_request, session.requests)),
         calls=tuple(map(_call, session.calls)),
     )
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    """The sum of what several requests used."""
+    total = Usage()
+    for one in usages:
+        total = total.plus(one)
+    return total
 
 
 def _variable(variable: snapshots.VariableSnapshot) -> VariableView:

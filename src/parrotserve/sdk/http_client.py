@@ -20,7 +20,7 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from parrotserve.errors import DeclarationError, IncompatibleVersions, ParrotError, ServiceUnavailable
+from parrotserve.errors import DeclarationError, IncompatibleVersions, LimitExceeded, ParrotError, ServiceUnavailable
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, Wire
 
 T = TypeVar("T")
@@ -30,15 +30,19 @@ SILENCE_SECONDS = 45.0
 """A service that streams says something at least every 15 seconds; after so long a silence the connection is dead."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
+LIMIT_PATIENCE = 120.0
+"""Seconds of waiting, as the service asks, that an exchange may spend on limits."""
 GATEWAY_ERRORS = frozenset({502, 503, 504})
 
 
 class _Broken(Exception):
     """An exchange ended before its answer did."""
 
-    def __init__(self, what: str, *, reached: bool = True) -> None:
+    def __init__(self, what: str, *, reached: bool = True, later: LimitExceeded | None = None) -> None:
         super().__init__(what)
         self.what = what
+        self.later = later
+        """The refusal, if the service said when to try again."""
         self.reached = reached
         """Whether anybody answered the connection."""
 
@@ -130,9 +134,11 @@ class HttpClient:
         """What the attempts yield, one after another, until one ends by itself.
 
         After one breaks, the next is made: pauses double from 0.1 to 2 seconds, less up to half by chance so that not
-        all clients return at once. Raises `ServiceUnavailable` after `patience` seconds without a word.
+        all clients return at once. Raises `ServiceUnavailable` after `patience` seconds without a word, and
+        `LimitExceeded` where a limit would still stand after `LIMIT_PATIENCE` seconds.
         """
         pause, since = FIRST_PAUSE, time.monotonic()
+        allowed = LIMIT_PATIENCE
         while True:
             try:
                 async with contextlib.aclosing(attempt()) as items:
@@ -141,6 +147,14 @@ class HttpClient:
                         yield item
                 return
             except _Broken as broken:
+                if broken.later is not None:
+                    wait = float(broken.later.details["retry_after"])
+                    allowed -= wait
+                    if allowed < 0:
+                        raise broken.later from None
+                    await asyncio.sleep(wait * random.uniform(1.0, 1.1))
+                    since = time.monotonic()
+                    continue
                 if not (broken.reached or self._reached):
                     raise self._unreachable(broken) from broken.__cause__
                 if time.monotonic() + pause > since + self._patience:
@@ -237,8 +251,10 @@ def _as_json(body: Wire) -> str:
 
 
 def _told(answer: str | bytes) -> Exception:
-    """What the service says went wrong. Where it says that it is going, or not up yet, waiting may help."""
+    """What the service says went wrong. Where it is going, is not up yet, or names a time, waiting may help."""
     error = ErrorAnswer.model_validate_json(answer).error.to_error()
+    if isinstance(error, LimitExceeded) and "retry_after" in error.details:
+        return _Broken(error.message.rstrip("."), later=error)
     return _Broken(error.message.rstrip(".")) if isinstance(error, ServiceUnavailable) else error
 
 

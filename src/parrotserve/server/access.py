@@ -42,9 +42,9 @@ def _key_of(headers: Headers) -> str | None:
     return key.strip() if scheme.lower() == "bearer" else None
 
 
-def caller_of(scope: Scope) -> Caller:
-    """On whose behalf an authenticated exchange is made."""
-    return scope["state"][_CALLER]
+def caller_of(scope: Scope) -> Caller | None:
+    """On whose behalf an exchange is made; None where that does not matter."""
+    return scope.get("state", {}).get(_CALLER)
 
 
 def _service(request: Request) -> Service:
@@ -52,15 +52,18 @@ def _service(request: Request) -> Service:
 
 
 def _caller(request: Request) -> Caller:
-    return caller_of(request.scope)
+    caller = caller_of(request.scope)
+    if caller is None:
+        raise Unauthorized("This route is open, and asks for whom it runs.")  # a route in OPEN_PATHS that should not be
+    return caller
 
 
 def _tenant(request: Request) -> TenantId:
-    return caller_of(request.scope).tenant
+    return _caller(request).tenant
 
 
 def _operator(request: Request) -> Caller:
-    caller = caller_of(request.scope)
+    caller = _caller(request)
     if not caller.operator:
         raise Unauthorized("This is about all tenants: use a key made with `parrot key create --operator`.")
     return caller

@@ -1,14 +1,17 @@
 """The HTTP application: routes in front of one service."""
 
+from functools import partial
+
 from fastapi import FastAPI
+from starlette.types import Scope
 
 from parrotserve import __version__
 from parrotserve.runtime.service import Service
 from parrotserve.server import docs, errors
-from parrotserve.server.access import Authentication
+from parrotserve.server.access import Authentication, caller_of
 from parrotserve.server.middleware import BodyLimit, ProtocolVersion, Unexpected
 from parrotserve.server.openai import routes as openai
-from parrotserve.server.routes import calls, catalog, health, sessions, submit, variables
+from parrotserve.server.routes import calls, catalog, health, sessions, submit, usage, variables
 
 
 def create_app(service: Service) -> FastAPI:
@@ -25,9 +28,14 @@ def create_app(service: Service) -> FastAPI:
     docs.install(app)
     # The last one added is the first one asked.
     app.add_middleware(Unexpected)
-    app.add_middleware(BodyLimit, max_bytes=service.config.max_body_bytes)
+    app.add_middleware(BodyLimit, most_bytes=partial(_most_bytes, service))
     app.add_middleware(Authentication, directory=service.directory)
     app.add_middleware(ProtocolVersion)
-    for module in (submit, sessions, variables, calls, openai, catalog, health):
+    for module in (submit, sessions, variables, calls, openai, catalog, usage, health):
         app.include_router(module.router, responses=errors.RESPONSES)
     return app
+
+
+def _most_bytes(service: Service, scope: Scope) -> int:
+    caller = caller_of(scope)
+    return 0 if caller is None else service.most_bytes(caller.tenant)

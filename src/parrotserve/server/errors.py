@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from parrotserve.errors import LimitExceeded, ParrotError, Unauthorized, UnknownObject
+from parrotserve.errors import LimitExceeded, ParrotError, TooLarge, Unauthorized, UnknownObject
 from parrotserve.protocol import ErrorAnswer, ErrorBody
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,10 @@ def answer_error(error: ParrotError) -> JSONResponse:
 
 
 def _headers(error: ParrotError) -> dict[str, str]:
-    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    after = error.details.get("retry_after") if isinstance(error, LimitExceeded) else None
+    return {"Retry-After": after} if after else {}
 
 
 def internal_error(error: Exception) -> ErrorBody:
@@ -46,9 +49,9 @@ def internal_error(error: Exception) -> ErrorBody:
 
 
 def too_large(max_bytes: int) -> ErrorBody:
-    """Why a body is refused. Its status is 413, not the class's 429: trying again later would not help."""
+    """Why a body is refused."""
     limit = f"{max_bytes / (1 << 20):g} MiB"
-    return ErrorBody.of(LimitExceeded(f"The body is larger than the {limit} that this service takes."))
+    return ErrorBody.of(TooLarge(f"The body is larger than the {limit} that this service takes."))
 
 
 def install(app: FastAPI) -> None:
@@ -72,7 +75,7 @@ def of_http(request: Request, error: HTTPException) -> ErrorBody:
     if error.status_code == 404:
         return ErrorBody.of(UnknownObject(f"There is nothing at {request.method} {request.url.path}; see /docs."))
     if error.status_code == 413:
-        return ErrorBody(code=LimitExceeded.code, message=error.detail)
+        return ErrorBody(code=TooLarge.code, message=error.detail)
     if error.status_code == 400:
         return ErrorBody(code=INVALID_REQUEST, message=f"The body cannot be read as JSON: {error.detail}.")
     code = http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")

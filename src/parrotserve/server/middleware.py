@@ -1,5 +1,7 @@
 """What is checked of every exchange before a route sees it: the protocol's version and the size of the body."""
 
+from collections.abc import Callable
+
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,19 +40,20 @@ class ProtocolVersion:
 
 
 class BodyLimit:
-    """Refuses bodies above a size, however they are sent, without reading on."""
+    """Refuses bodies above what their tenant may send, however they are sent, without reading on."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, most_bytes: Callable[[Scope], int]) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._most_bytes = most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        most = self._most_bytes(scope)
         length = Headers(scope=scope).get("content-length", "0")
-        if length.isdecimal() and int(length) > self._max_bytes:
-            await errors.answer(413, errors.too_large(self._max_bytes))(scope, receive, send)
+        if length.isdecimal() and int(length) > most:
+            await errors.answer(413, errors.too_large(most))(scope, receive, send)
             return
         seen = 0
 
@@ -58,9 +61,9 @@ class BodyLimit:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._max_bytes:
+            if seen > most:
                 # FastAPI lets only this class through while it reads a body.
-                raise HTTPException(413, errors.too_large(self._max_bytes).message)
+                raise HTTPException(413, errors.too_large(most).message)
             return message
 
         await self._app(scope, counted, send)

@@ -18,6 +18,7 @@ from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
+from parrotserve.server.impatience import ImpatientProtocol
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.store import TenantStore
 
@@ -89,7 +90,11 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 async def _run(service: Service, listener: socket.socket, announce: Callable[[str], None]) -> None:
     config = uvicorn.Config(
-        create_app(service), lifespan="off", log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS
+        create_app(service),
+        http=ImpatientProtocol,
+        lifespan="off",
+        log_level="warning",
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = _Server(config)
 

@@ -1,12 +1,17 @@
 """Whom a key belongs to, as the store has it now."""
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from parrotserve.errors import Unauthorized
+from parrotserve.errors import ServiceUnavailable, Unauthorized
 from parrotserve.ids import LOCAL_TENANT, TenantId
 from parrotserve.tenancy.keys import hash_key
 from parrotserve.tenancy.limits import Limits
 from parrotserve.tenancy.store import Tenant, TenantStore
+from parrotserve.tenancy.usage import Usage
+
+log = logging.getLogger(__name__)
 
 _LOCAL = Tenant(LOCAL_TENANT, Limits())
 
@@ -37,8 +42,7 @@ class Directory:
         """Whether keys are asked for."""
         self._tenants: dict[TenantId, Tenant] = {}
         self._keys: dict[bytes, Caller] = {}
-        self.published: tuple[str, ...] = ()
-        """Texts whose KV all tenants share."""
+        self._published: frozenset[str] = frozenset()
         self._read()
 
     def authenticate(self, key: str | None) -> Caller:
@@ -66,10 +70,30 @@ class Directory:
         self.refresh()
         return self._tenants.get(tenant, _LOCAL).limits
 
+    def published_texts(self) -> frozenset[str]:
+        """Texts whose KV all tenants share, without blanks around them."""
+        self.refresh()
+        return self._published
+
     def tenants(self) -> list[Tenant]:
         """All tenants, who uses an open service among them."""
         self.refresh()
         return [_LOCAL, *self._tenants.values()]
+
+    def usage(self, tenant: TenantId | None) -> list[tuple[str, TenantId, Usage]]:
+        """What is stored of what a tenant used (None: all of them), by day."""
+        return list(self._store.usage(tenant)) if self._store is not None else []
+
+    def add_usage(self, day: str, used: Mapping[TenantId, Usage]) -> bool:
+        """Store what was used on a day; whether that was done."""
+        if self._store is None:
+            return False
+        try:
+            self._store.add_usage(day, used)
+        except ServiceUnavailable as error:
+            log.warning("usage is not saved yet: %s", error)
+            return False
+        return True
 
     def refresh(self) -> None:
         """Read the store again if another process changed it."""
@@ -82,5 +106,5 @@ class Directory:
         keys = self._store.keys()
         self._tenants = {tenant.name: tenant for tenant in self._store.tenants()}
         self._keys = {key.hash: Caller(key.tenant, key.operator) for key in keys if key.revoked is None}
-        self.published = tuple(one.text for one in self._store.published())
+        self._published = frozenset(one.text.strip() for one in self._store.published())
         self.closed = (self.closed or bool(keys)) and not self._never

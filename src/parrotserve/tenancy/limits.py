@@ -99,6 +99,11 @@ class Limits:
             if must is not None:
                 raise DeclarationError(f"{one.name} {must}.", setting=one.name)
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it matters how many tokens a request may take."""
+        return self.tokens_per_minute is not None or self.session_tokens is not None
+
     def changed(self, changes: dict[str, Any]) -> "Limits":
         """With some limits set anew: None leaves one as it is, and `LIFT` lifts it."""
         given = {name: value for name, value in changes.items() if value is not None}

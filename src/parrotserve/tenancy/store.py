@@ -168,7 +168,9 @@ class TenantStore:
         return [Published(*row) for row in self._db.execute("SELECT id, text, created FROM published ORDER BY created")]
 
     def publish(self, text: str) -> str:
-        """Publish a constant text; its id. Publishing it again changes nothing."""
+        """Publish a constant text; its id. Publishing it again changes nothing. Raises `DeclarationError` for none."""
+        if not text.strip():
+            raise DeclarationError("There is nothing to publish: the text is empty.")
         identity = f"p-{hash_key(text).hex()[:12]}"
         with self._writing():
             self._db.execute("INSERT OR IGNORE INTO published VALUES (?, ?, ?)", (identity, text, time.time()))

@@ -66,7 +66,7 @@ def assert_refused(answer: httpx.Response) -> None:
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_every_route_but_health_is_refused_without_a_key_and_with_a_revoked_one(served, store, directory):
+async def test_every_route_but_health_is_refused_without_a_key_and_with_a_revoked_one(store, directory, served):
     headers = key_of(store, "ann")
     client = await served(directory=directory)
     store.revoke_key(headers["Authorization"].removeprefix("Bearer "))
@@ -81,7 +81,7 @@ async def test_every_route_but_health_is_refused_without_a_key_and_with_a_revoke
                 assert_refused(answer)
 
 
-async def test_what_is_anothers_looks_like_what_is_not_there(served, store, directory):
+async def test_what_is_anothers_looks_like_what_is_not_there(store, directory, served):
     ann, bob = key_of(store, "ann"), key_of(store, "bob")
     client = await served(directory=directory)
     assert (await client.post("/v1/submit", json=PROGRAM, headers=ann)).status_code == 200
@@ -100,7 +100,7 @@ async def test_what_is_anothers_looks_like_what_is_not_there(served, store, dire
     assert tale.json()["value"] == "a tale 🦘 of some length"
 
 
-async def test_submitting_into_anothers_session_is_refused(served, store, directory):
+async def test_submitting_into_anothers_session_is_refused(store, directory, served):
     ann, bob = key_of(store, "ann"), key_of(store, "bob")
     client = await served(directory=directory)
     await client.post("/v1/submit", json=PROGRAM, headers=ann)
@@ -111,7 +111,7 @@ async def test_submitting_into_anothers_session_is_refused(served, store, direct
     assert answer.json()["error"]["code"] == "unknown_object"
 
 
-async def test_what_is_of_all_tenants_is_for_operators(served, store, directory):
+async def test_what_is_of_all_tenants_is_for_operators(store, directory, served):
     ann, operator = key_of(store, "ann"), key_of(store, "ann", operator=True)
     client = await served(directory=directory)
     for path in ("/metrics", "/v1/engines"):
@@ -121,7 +121,7 @@ async def test_what_is_of_all_tenants_is_for_operators(served, store, directory)
         assert (await client.get(path, headers=ann)).status_code == 200
 
 
-async def test_commands_change_a_running_service(served, store, directory):
+async def test_commands_change_a_running_service(store, directory, served):
     client = await served(directory=directory)
     assert (await client.get("/v1/models")).status_code == 200  # open: nobody has made a key
     headers = key_of(store, "bob")
@@ -152,3 +152,38 @@ async def test_the_page_of_documents_needs_nothing_from_elsewhere(served):
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
     names = (await client.get("/openapi.json")).json()["paths"]
     assert [path for path in names if path not in page.text] == []
+
+
+async def test_usage_is_told_by_tenant_session_and_request(store, directory, served):
+    ann, bob, operator = key_of(store, "ann"), key_of(store, "bob"), key_of(store, "bob", operator=True)
+    client = await served(directory=directory)
+    await client.post("/v1/submit", json=PROGRAM, headers=ann)
+    await client.get("/v1/sessions/a-session/variables/tale", headers=ann)
+    while True:
+        session = (await client.get("/v1/sessions/a-session", headers=ann)).json()
+        if session["requests"][0]["state"] == "done":
+            break
+    assert session["usage"] == session["requests"][0]["usage"]
+    assert session["usage"]["output_tokens"] > 10
+    (row,) = (await client.get("/v1/usage", headers=ann)).json()
+    assert (row["tenant"], row["requests"]) == ("ann", 1)
+    assert row["output_tokens"] == session["usage"]["output_tokens"]
+    assert (await client.get("/v1/usage", headers=bob)).json() == []
+    assert (await client.get("/v1/usage", headers=operator)).json() == [row]
+    metrics = (await client.get("/metrics", headers=operator)).text
+    assert 'parrot_tokens_total{kind="output",tenant="ann"}' in metrics
+    (stored,) = store.usage("ann")
+    assert stored[2].output_tokens == row["output_tokens"]
+
+
+async def test_a_refusal_says_when_to_try_again_and_bodies_have_a_tenants_limit(store, directory, served):
+    ann = key_of(store, "ann")
+    client = await served(directory=directory)
+    store.set_limits("ann", Limits(requests_in_flight=1, sessions=1, body_bytes=2000))
+    await client.post("/v1/submit", json={"session": "open"}, headers=ann)
+    answer = await client.post("/v1/submit", json=PROGRAM, headers=ann)
+    assert answer.status_code == 429
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.json()["error"]["details"]["limit"] == "sessions"
+    answer = await client.post("/v1/submit", json=PROGRAM | {"session": "x" * 2000}, headers=ann)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")

@@ -196,7 +196,7 @@ async def test_metrics_count_and_hold_no_prompt(served: Client):
         for sample in family.samples
     }
     assert samples["parrot_sequences_total", "done"] == 2
-    assert samples["parrot_tokens_total", "output"] > 30
+    assert samples["parrot_tokens_total", "local", "output"] > 30
     assert samples["parrot_engine_up", "fake", "fake-0"] == 1
     assert samples["parrot_sessions",] == 1
     assert "secret" not in answer.text

@@ -56,6 +56,13 @@ def test_every_command_has_help_with_an_example(parrot: Parrot, command: str):
     assert f"parrot {command}" in result.output.split("Example")[1]
 
 
+@pytest.mark.parametrize("command", ["usage", "publish", "unpublish", "tenant create", "tenant limits", "key create"])
+def test_every_command_for_operators_has_help_with_an_example(parrot: Parrot, command: str):
+    result = parrot(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert f"parrot {command}" in result.output.split("Example")[1]
+
+
 def test_without_a_command_there_is_help(parrot: Parrot):
     assert "parrot run examples/" in parrot().output
 

@@ -4,7 +4,7 @@ from machine_world import World, asked, only
 
 from parrotserve.criteria import Criteria
 from parrotserve.errors import Cancelled
-from parrotserve.graph.decisions import CancelSequence, OpenSequence, PublishFailure, RevokeCall
+from parrotserve.graph.decisions import CancelSequence, OpenSequence, PublishFailure, RevokeCall, SettleRequest
 
 
 def stopped(decisions: list) -> list[str]:
@@ -15,7 +15,7 @@ def test_a_running_request_is_stopped_and_its_place_goes_to_the_next():
     world = World("e", places=1)
     world.submit("write: -> code", "other: -> text")
     decisions = world.cancel("code")
-    assert [type(decision) for decision in decisions] == [CancelSequence, PublishFailure, OpenSequence]
+    assert [type(decision) for decision in decisions] == [CancelSequence, SettleRequest, PublishFailure, OpenSequence]
     assert decisions[0] == CancelSequence(request="write", engine="e", epoch=0)
     assert str(world.error("code")) == "'Write' (write) was cancelled"
     assert type(world.error("code")) is Cancelled

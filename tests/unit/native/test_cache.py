@@ -3,16 +3,17 @@
 import pytest
 
 from parrotserve.engines.native.cache import CacheStats, KvCache, NaiveCache
+from parrotserve.engines.native.radix import Salt
 
 PAGE = 4
 TEXT = list(range(100, 140))
 
 
-def publish(cache: KvCache, tokens: list[int], salt: str = "s") -> list[int]:
+def publish(cache: KvCache, tokens: list[int], salt: str = "s", public: int = 0) -> list[int]:
     """A sequence that computes all its full pages, as one that found none."""
     pages = cache.allocate(len(tokens) // PAGE)
     assert pages is not None
-    return cache.publish(salt, tokens, pages)
+    return cache.publish(Salt(salt, public), tokens, pages)
 
 
 def store(cache: KvCache, tokens: list[int], salt: str = "s") -> list[int]:
@@ -46,6 +47,27 @@ class TestSharing:
     def test_another_salt_shares_nothing(self, cache: KvCache):
         publish(cache, TEXT[:8])
         assert cache.acquire("other", TEXT[:8]) == []
+
+    def test_public_pages_are_shared_by_all_and_what_follows_by_none(self, cache: KvCache):
+        pages = publish(cache, TEXT[:16], "ann", public=9)
+        assert cache.acquire(Salt("ann", 9), TEXT[:16]) == pages
+        assert cache.acquire(Salt("bob", 9), TEXT[:16]) == pages[:2]
+        # Continued from what it holds already, and with more of it public, nothing of Ann's is found either.
+        assert cache.acquire(Salt("bob", 9), TEXT[:16], held=pages[:2]) == []
+        assert cache.acquire(Salt("bob", 16), TEXT[:16]) == pages[:2]
+        assert cache.acquire(Salt("bob", 3), TEXT[:16]) == []
+
+    def test_tenants_that_go_on_alike_after_public_pages_have_pages_of_their_own(self, cache: KvCache):
+        ann = publish(cache, TEXT[:12], "ann", public=4)
+        bob = publish(cache, TEXT[:12], "bob", public=4)
+        assert ann[0] == bob[0]
+        assert set(ann[1:]).isdisjoint(bob[1:])
+        assert cache.acquire(Salt("bob", 4), TEXT[:12]) == bob
+
+    def test_a_private_prefix_is_not_found_by_making_it_public_later(self, cache: KvCache):
+        publish(cache, TEXT[:8], "ann")
+        assert cache.acquire(Salt("ann", 8), TEXT[:8]) == []
+        assert cache.acquire(Salt("bob", 8), TEXT[:8]) == []
 
     def test_equal_pages_after_different_beginnings_are_different_pages(self, cache: KvCache):
         first = publish(cache, [*TEXT[:4], 1, 2, 3, 4])

@@ -6,6 +6,7 @@ from parrotserve.criteria import Objective
 from parrotserve.engines.base import Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.generating import Output
+from parrotserve.engines.native.radix import Salt
 from parrotserve.engines.native.sequence import Content, SequenceState
 from parrotserve.ids import RequestId
 from parrotserve.sampling import Sampling
@@ -49,6 +50,12 @@ def test_equal_beginnings_have_equal_page_keys():
 def test_equal_pages_after_different_beginnings_have_different_keys():
     one, two = state_of("abcdefgh"), state_of("xbcdefgh")
     assert one.page_key(1, 4) != two.page_key(1, 4)
+
+
+def test_page_keys_of_what_is_public_are_everybodys():
+    ann, bob = (state_of("abcdefgh", salt=Salt(salt, 5)) for salt in ("ann", "bob"))
+    assert ann.page_key(0, 4) == bob.page_key(0, 4)
+    assert ann.page_key(1, 4) != bob.page_key(1, 4)
 
 
 def test_page_keys_are_salted():

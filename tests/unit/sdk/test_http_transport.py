@@ -10,6 +10,7 @@ from parrotserve.errors import (
     AlreadyProduced,
     EngineFailed,
     IncompatibleVersions,
+    LimitExceeded,
     ParrotError,
     ServiceUnavailable,
     Unauthorized,
@@ -169,6 +170,22 @@ class TestSubmit:
     async def test_a_service_that_goes_away_is_asked_again(self, wired: Open, first: Answer):
         transport, _ = wired(first, events(ACCEPTED, VALUE))
         assert await submitted(transport, WAIT) == [ACCEPTED, VALUE]
+
+    async def test_a_limit_is_waited_for_as_long_as_the_service_says(self, wired: Open, monkeypatch):
+        waits: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            waits.append(seconds)
+
+        monkeypatch.setattr(http_client.asyncio, "sleep", sleep)
+        full = LimitExceeded("Full.", limit="sessions", retry_after="20")
+        transport, _ = wired(refused(full), refused(full), events(ACCEPTED, VALUE))
+        assert await submitted(transport, WAIT) == [ACCEPTED, VALUE]
+        assert [20 <= wait <= 22 for wait in waits] == [True, True]
+        transport, wire = wired(*[refused(full)] * 10)
+        with pytest.raises(LimitExceeded):
+            await submitted(transport, WAIT)
+        assert len(wire.asked) == 7  # six times twenty seconds are the two minutes that it takes
 
     async def test_patience_ends(self, wired: Open):
         transport, _ = wired(events(ACCEPTED, BREAK), *[httpx.ConnectError("refused")] * 100, patience=0.001)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from parrotserve.errors import AlreadyProduced, LimitExceeded
+from parrotserve.errors import AlreadyProduced, TooLarge
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, ErrorBody, Submit
 from parrotserve.server import errors
 from parrotserve.server.middleware import BodyLimit, ProtocolVersion, Unexpected
@@ -19,7 +19,7 @@ def app() -> FastAPI:
     app = FastAPI()
     errors.install(app)
     app.add_middleware(Unexpected)
-    app.add_middleware(BodyLimit, max_bytes=LIMIT)
+    app.add_middleware(BodyLimit, most_bytes=lambda _: LIMIT)
     app.add_middleware(ProtocolVersion)
 
     @app.post("/submit")
@@ -105,7 +105,7 @@ async def test_bodies_above_the_limit_are_refused(client: httpx.AsyncClient, dec
             yield b"12345678"
 
     answer = await client.post("/submit", content=b"1" * (LIMIT + 1) if declared else pieces())
-    assert (answer.status_code, error_of(answer).code) == (413, LimitExceeded.code)
+    assert (answer.status_code, error_of(answer).code) == (413, TooLarge.code)
 
 
 async def test_a_body_of_just_the_limit_is_read(client: httpx.AsyncClient):

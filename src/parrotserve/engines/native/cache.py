@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from parrotserve.engines.native.integrity import check_pages, check_tree
 from parrotserve.engines.native.pages import PagePool
-from parrotserve.engines.native.radix import Node, RadixTree
+from parrotserve.engines.native.radix import Node, RadixTree, public_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ class CacheStats:
 class PageCache(ABC):
     """What the engine loop asks of a cache. Token runs begin at the sequence's first token.
 
-    A caller's *table* is the list of pages that hold its tokens, in order; it has one reference on each.
+    A caller's *table* is the list of pages that hold its tokens, in order; it has one reference on each. Equal tokens
+    are shared under equal salts; the public tokens of a `Salt`, as far as they fill pages, are shared by all.
     """
 
     def __init__(self, pages: int, page_tokens: int = 16) -> None:
@@ -100,10 +101,11 @@ class KvCache(PageCache):
         self._retained: dict[str, Node] = {}
 
     def acquire(self, salt: str, tokens: Sequence[int], held: Sequence[int] = ()) -> list[int]:
-        node = self._tree.node_of(held[-1]) if held else self._tree.find_top(salt)
+        public = public_tokens(salt) // self.page_tokens
+        node = self._tree.node_of(held[-1]) if held else self._tree.find_top(salt, public)
         if node is None:
             return []
-        pages = [found.page for found in self._tree.walk(node, tokens) if found.page is not None]
+        pages = [found.page for found in self._tree.walk(node, tokens, salt, public) if found.page is not None]
         for page in pages:
             self._reference(page)
         return pages
@@ -120,11 +122,12 @@ class KvCache(PageCache):
         return self._pool.take(count)
 
     def publish(self, salt: str, tokens: Sequence[int], pages: Sequence[int]) -> list[int]:
+        public = public_tokens(salt) // self.page_tokens
         table = list(pages)
         full = min(len(tokens) // self.page_tokens, len(table))
-        node = self._last_published(table[:full]) or self._tree.top(salt)
+        node = self._last_published(table[:full]) or self._tree.top(salt, public)
         for index in range(node.depth, full):
-            node = self._tree.child(node, self._tree.edge(tokens, index))
+            node = self._tree.child(node, self._tree.edge(tokens, index, salt, public))
             if node.page is None:
                 self._tree.fill(node, table[index])
                 self._tree.hold(node)

@@ -17,6 +17,7 @@ from parrotserve.engines.base import (
     Update,
 )
 from parrotserve.engines.native.progress import Progress
+from parrotserve.engines.native.radix import Salt
 from parrotserve.engines.native.sequence import Content, SequenceState
 from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.ids import RequestId
@@ -163,7 +164,7 @@ def _new_state(command: Open, arrival: int) -> SequenceState:
     return SequenceState(
         sequence=command.sequence,
         epoch=command.epoch,
-        salt=command.salt,
+        salt=Salt(command.salt, command.public),
         objective=command.objective,
         arrival=arrival,
         segments=[

@@ -14,8 +14,28 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-Edge = tuple[int, ...] | str
-"""The tokens of a page; the salt at the top level."""
+Edge = tuple[int | str, ...] | str
+"""The tokens of a page; the salt at the top level.
+
+A prefix whose first pages are public goes from the empty salt's top over their tokens, and the page after them has the
+salt at the end of its edge: all that is below it is that salt's own.
+"""
+
+
+class Salt(str):
+    """What separates prefixes that may not share, and how many of a prefix's first tokens everybody may."""
+
+    public: int
+
+    def __new__(cls, salt: str, public: int = 0) -> "Salt":
+        made = super().__new__(cls, salt)
+        made.public = public
+        return made
+
+
+def public_tokens(salt: str) -> int:
+    """How many first tokens of prefixes under it are public: none under a plain text."""
+    return salt.public if isinstance(salt, Salt) else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -53,12 +73,12 @@ class RadixTree:
     def node_of(self, page: int) -> Node | None:
         return self._node_of_page[page]
 
-    def find_top(self, salt: str) -> Node | None:
-        return self.root.children.get(salt)
+    def find_top(self, salt: str, public: int = 0) -> Node | None:
+        return self.root.children.get("" if public else salt)
 
-    def top(self, salt: str) -> Node:
-        """The node above all prefixes under this salt, made if need be."""
-        return self.child(self.root, salt)
+    def top(self, salt: str, public: int = 0) -> Node:
+        """The node above all prefixes under this salt, or of any whose first pages are public, made if need be."""
+        return self.child(self.root, "" if public else salt)
 
     def child(self, node: Node, edge: Edge) -> Node:
         """The child over this edge, made (without a page) if need be."""
@@ -67,14 +87,15 @@ class RadixTree:
             child = node.children[edge] = Node(edge=edge, parent=node, depth=node.depth + 1)
         return child
 
-    def edge(self, tokens: Sequence[int], index: int) -> tuple[int, ...]:
-        """The tokens of full page number `index`."""
-        return tuple(tokens[index * self.page_tokens : (index + 1) * self.page_tokens])
+    def edge(self, tokens: Sequence[int], index: int, salt: str = "", public: int = 0) -> tuple[int | str, ...]:
+        """What leads to full page number `index` of a prefix whose first `public` pages are public."""
+        page = tuple(tokens[index * self.page_tokens : (index + 1) * self.page_tokens])
+        return (*page, salt) if public and index == public else page
 
-    def walk(self, node: Node, tokens: Sequence[int]) -> Iterator[Node]:
+    def walk(self, node: Node, tokens: Sequence[int], salt: str = "", public: int = 0) -> Iterator[Node]:
         """The resident nodes below `node` that spell `tokens`, which begin at the top of its salt."""
         for index in range(node.depth, len(tokens) // self.page_tokens):
-            child = node.children.get(self.edge(tokens, index))
+            child = node.children.get(self.edge(tokens, index, salt, public))
             if child is None or child.page is None:
                 return
             yield child

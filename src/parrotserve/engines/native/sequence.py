@@ -7,6 +7,7 @@ from itertools import takewhile
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Generate
 from parrotserve.engines.native.generating import Output
+from parrotserve.engines.native.radix import public_tokens
 from parrotserve.ids import RequestId
 from parrotserve.sampling import Usage
 
@@ -154,7 +155,10 @@ class SequenceState:
         """The number of full page `index`; equal for equal prefixes under equal salts."""
         while len(self.page_keys) <= index:
             count = len(self.page_keys)
-            before = self.page_keys[-1] if count else hash(self.salt)
+            public = public_tokens(self.salt) // page_tokens
+            before = self.page_keys[-1] if count else hash("" if public else self.salt)
+            if public and count == public:
+                before = hash((before, self.salt))
             tokens = tuple(self.known[count * page_tokens : (count + 1) * page_tokens])
             self.page_keys.append(hash((before, tokens)))
         return self.page_keys[index]

@@ -6,12 +6,12 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from parrotserve.errors import ParrotError
 from parrotserve.protocol import ErrorBody
 from parrotserve.server import errors
+from parrotserve.server.bodies import BodyRoute
 from parrotserve.server.openai.answers import OpenAIError, OpenAIErrorBody, as_json
 
 _CODES = {
@@ -36,7 +36,7 @@ def in_openais_words(body: ErrorBody, *, status: int) -> OpenAIError:
     return OpenAIError(error=told)
 
 
-class OpenAIRoute(APIRoute):
+class OpenAIRoute(BodyRoute):
     """A route whose errors are in OpenAI's words, those of its dependencies included."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

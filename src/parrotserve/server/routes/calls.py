@@ -6,9 +6,10 @@ from sse_starlette import EventSourceResponse
 from parrotserve.ids import CallId, SessionId
 from parrotserve.protocol import CallResult
 from parrotserve.server.access import PathId, TheService, TheTenant
+from parrotserve.server.bodies import BodyRoute
 from parrotserve.server.streams import event_stream
 
-router = APIRouter(prefix="/v1/sessions/{session}/calls", tags=["calls"])
+router = APIRouter(prefix="/v1/sessions/{session}/calls", tags=["calls"], route_class=BodyRoute)
 
 
 @router.get("", response_class=EventSourceResponse)

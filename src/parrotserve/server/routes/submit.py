@@ -6,9 +6,10 @@ from sse_starlette import EventSourceResponse
 
 from parrotserve.protocol import Accepted, Submit
 from parrotserve.server.access import TheService, TheTenant
+from parrotserve.server.bodies import SubmitRoute
 from parrotserve.server.streams import event_stream
 
-router = APIRouter(tags=["submit"])
+router = APIRouter(tags=["submit"], route_class=SubmitRoute)
 
 
 @router.post(

@@ -9,9 +9,10 @@ from parrotserve.criteria import Criteria
 from parrotserve.ids import SessionId, VariableId
 from parrotserve.protocol import SetValue, Value
 from parrotserve.server.access import PathId, TheService, TheTenant
+from parrotserve.server.bodies import BodyRoute
 from parrotserve.server.streams import event_stream, while_connected
 
-router = APIRouter(prefix="/v1/sessions/{session}/variables/{variable}", tags=["variables"])
+router = APIRouter(prefix="/v1/sessions/{session}/variables/{variable}", tags=["variables"], route_class=BodyRoute)
 
 Offset = Annotated[int, Query(ge=0, description="Characters that the client has already.")]
 LastEventId = Annotated[int | None, Header(ge=0, description="Where a broken stream goes on: the last `id` seen.")]

@@ -1,0 +1,33 @@
+"""`parrot usage`: what tenants used."""
+
+from typing import Annotated, Any
+
+import typer
+
+from parrotserve.cli.options import takes_data
+
+
+@takes_data
+def usage(
+    settings: dict[str, Any],
+    tenant: Annotated[str | None, typer.Argument(help="Only this tenant's.", show_default="all")] = None,
+) -> None:
+    """Show what tenants used, by day (UTC). A running service writes it every 5 seconds.
+
+    \b
+    Example:
+      parrot usage search
+    """
+    from rich.table import Table
+
+    from parrotserve.cli.console import standard_output
+    from parrotserve.cli.tenants import opened
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("day", "tenant", "requests", "prompt", "cached", "output", "engine seconds"):
+        table.add_column(column, justify="left" if column in ("day", "tenant") else "right")
+    with opened(settings) as store:
+        for day, name, used in store.usage(tenant):
+            counts = (used.requests, used.prompt_tokens, used.cached_tokens, used.output_tokens)
+            table.add_row(day, name, *map(str, counts), f"{used.seconds:.1f}")
+    standard_output().print(table)

@@ -1,0 +1,113 @@
+"""How many tokens a request may take, told before it runs: the most that its prompt can have and its outputs may."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from parrotserve.config import ServiceConfig
+from parrotserve.errors import TooLarge
+from parrotserve.graph.events import NewRequest, Submitted
+from parrotserve.graph.graph import Graph
+from parrotserve.graph.objects import Request, Session
+from parrotserve.ids import VariableId
+from parrotserve.runtime.catalog import ServedModel
+from parrotserve.segments import Input, Output, Text
+from parrotserve.tenancy.ledger import Claim
+from parrotserve.tenancy.limits import Limits
+
+_SEAM = 2
+"""Tokens that a boundary between segments may add to the sum of the segments."""
+
+Find = Callable[[str], ServedModel | None]
+SizeOf = Callable[[VariableId], int]
+
+
+def check_size(batch: Submitted, session: Session | None, limits: Limits, config: ServiceConfig) -> None:
+    """Raises `TooLarge` for a batch, a graph or an output beyond what the tenant and the service allow."""
+    size = len(batch.requests) + len(batch.calls)
+    if size > config.max_batch_requests:
+        raise TooLarge(
+            f"A submit may have {config.max_batch_requests} requests and native calls, and this one has {size}: send "
+            "it in parts.",
+            limit="max_batch_requests",
+        )
+    most = min(config.max_session_requests, limits.session_requests or config.max_session_requests)
+    held = len(session.requests) + len(session.calls) if session is not None else 0
+    if size + held > most:
+        raise TooLarge(
+            f"A session may have {most} requests and native calls; this one has {held}, and {size} more are asked for. "
+            "Use several sessions.",
+            limit="session_requests",
+        )
+    if limits.output_tokens is not None:
+        for spec in batch.requests:
+            if most_output(spec) > limits.output_tokens:
+                raise TooLarge(
+                    f"{spec.function or spec.id!r} may write {most_output(spec)} tokens, and a request of this tenant "
+                    f"at most {limits.output_tokens}: lower max_tokens.",
+                    limit="output_tokens",
+                )
+
+
+def claims_of_batch(batch: Submitted, graph: Graph, find: Find, *, count: bool) -> list[Claim]:
+    """Claims of a batch's requests that are new. Without `count` nobody limits tokens, and none are counted."""
+    new = [spec for spec in batch.requests if spec.id not in graph.requests]
+    if not count:
+        return [Claim(spec.id, 0) for spec in new]
+    values = {variable.id: variable.value for variable in batch.variables if variable.value is not None}
+    written = {output.variable: output.sampling.max_tokens for spec in new for output in _outputs(spec)}
+
+    def size(variable: VariableId) -> int:
+        if variable in values:
+            return _bytes(values[variable])
+        return written[variable] if variable in written else _size_in(graph, variable)
+
+    return [_claim(spec, find, size) for spec in new]
+
+
+def claims_of(requests: Iterable[Request], graph: Graph, find: Find, *, count: bool) -> list[Claim]:
+    """Claims of requests that may run again."""
+    if not count:
+        return [Claim(request.id, 0) for request in requests]
+    return [_claim(request.spec, find, lambda variable: _size_in(graph, variable)) for request in requests]
+
+
+def most_output(spec: NewRequest) -> int:
+    """The tokens that a request may write."""
+    return sum(output.sampling.max_tokens for output in _outputs(spec))
+
+
+def _outputs(spec: NewRequest) -> Iterator[Output]:
+    return (segment for segment in spec.segments if isinstance(segment, Output))
+
+
+def _claim(spec: NewRequest, find: Find, size: SizeOf) -> Claim:
+    model = find(spec.model)
+    if model is None:
+        return Claim(spec.id, 0)  # the machine refuses it
+    prompt = 0
+    for segment in spec.segments:
+        match segment:
+            case Text():
+                prompt += len(segment.tokens or ()) or model.renderer.most_tokens(segment.text) + _SEAM
+            case Input():
+                prompt += size(segment.variable) + _SEAM
+            case Output():
+                prompt += _SEAM
+    return Claim(spec.id, min(prompt + most_output(spec), model.context_length))
+
+
+def _size_in(graph: Graph, variable: VariableId) -> int:
+    """The most tokens that a variable of the graph has, or will have."""
+    found = graph.variables.get(variable)
+    if found is None:
+        return 0  # the machine refuses it
+    if found.value is not None:
+        return _bytes(found.value)
+    producer = found.producer
+    if not isinstance(producer, Request):
+        return 0  # nobody knows what a native function returns, or a client sets: told when it is
+    return next(output.sampling.max_tokens for output in _outputs(producer.spec) if output.variable == variable)
+
+
+def _bytes(text: str) -> int:
+    # No token of any vocabulary that we read stands for less than a byte.
+    return len(text.encode(errors="replace"))

@@ -1,0 +1,67 @@
+"""The gate: what a tenant brings in is measured and claimed for, in one step with the machine's taking it in."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from parrotserve.config import ServiceConfig
+from parrotserve.errors import ParrotError
+from parrotserve.graph.events import Retried, Submitted, TenantWeighed
+from parrotserve.ids import SessionId, TenantId, VariableId
+from parrotserve.runtime.claims import Find, check_size, claims_of, claims_of_batch
+from parrotserve.runtime.driver import Driver
+from parrotserve.runtime.meter import Meter
+from parrotserve.tenancy.directory import Directory
+
+
+class Gate:
+    """Refuses by `LimitExceeded` and `TooLarge`; then nothing has changed."""
+
+    def __init__(
+        self, config: ServiceConfig, directory: Directory, meter: Meter, driver: Driver, *, find: Find
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._meter = meter
+        self._driver = driver
+        self._find = find
+        self._weights: dict[TenantId, float] = {}
+
+    @contextmanager
+    def claimed(self, batch: Submitted) -> Generator[None]:
+        """Claims what a batch may use while it is taken in; gives it back if it is refused after all."""
+        graph = self._driver.machine.graph
+        known = graph.sessions.get(batch.session)
+        if known is not None and known.tenant != batch.tenant:
+            yield  # the machine refuses it
+            return
+        limits = self._directory.limits(batch.tenant)
+        self._weigh(batch.tenant, limits.weight)
+        check_size(batch, known, limits, self._config)
+        claims = claims_of_batch(batch, graph, self._find, count=limits.counts_tokens)
+        self._meter.accept(batch.tenant, batch.session, claims)
+        try:
+            yield
+        except ParrotError:
+            self._meter.withdraw(claims)
+            if known is None:
+                self._meter.end_session(batch.session)
+            raise
+
+    def _weigh(self, tenant: TenantId, weight: float) -> None:
+        if self._weights.get(tenant, 1.0) != weight:
+            self._weights[tenant] = weight
+            self._driver.apply(TenantWeighed(tenant=tenant, weight=weight))
+
+    def retry(self, name: SessionId, tenant: TenantId, variable: VariableId) -> None:
+        """All that has fallen in the session might run again: what does not is given back."""
+        machine = self._driver.machine
+        session = machine.graph.session(name, tenant)
+        fallen = [request for request in session.requests.values() if request.fallen]
+        count = self._directory.limits(tenant).counts_tokens
+        claims = claims_of(fallen, machine.graph, self._find, count=count)
+        self._meter.accept(tenant, name, claims)
+        try:
+            self._driver.apply(Retried(session=name, tenant=tenant, variable=variable))
+        finally:
+            still = {request.id for request in fallen if request.fallen}
+            self._meter.withdraw(claim for claim in claims if claim.request in still)

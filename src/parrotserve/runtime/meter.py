@@ -1,0 +1,154 @@
+"""The meter: what tenants claim, run and use, kept in step with the machine and the engines.
+
+A claim stands until the machine is done with its request and no engine has it any more: a cancelled request costs what
+it took until its engine let go of it, and that is known only then.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from parrotserve.graph.events import EngineLost, Event, RequestEnded
+from parrotserve.ids import EngineId, RequestId, SessionId, TenantId
+from parrotserve.protocol import TenantUsage
+from parrotserve.runtime.metrics import Metrics
+from parrotserve.sampling import Usage as RunUsage
+from parrotserve.tenancy.directory import Directory
+from parrotserve.tenancy.ledger import Claim, Ledger
+from parrotserve.tenancy.usage import Usage
+
+
+@dataclass(slots=True)
+class _Metered:
+    tenant: TenantId
+    aboard: dict[int, EngineId] = field(default_factory=dict[int, EngineId])
+    """The engines that have it, by epoch."""
+    taken: int = 0
+    over: bool = False
+
+
+SAVE_SECONDS = 5.0
+"""What was used since the last save is lost if the service is killed."""
+
+
+class Meter:
+    """Owned by one event loop. `clock` in seconds from any start."""
+
+    def __init__(self, directory: Directory, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self.ledger = Ledger()
+        self.unsaved: dict[TenantId, Usage] = {}
+        """What was used and is not in the store yet."""
+        self._directory = directory
+        self._metrics = metrics
+        self._clock = clock
+        self._requests: dict[RequestId, _Metered] = {}
+        self._aboard: dict[EngineId, set[RequestId]] = {}
+
+    def accept(self, tenant: TenantId, session: SessionId, claims: Sequence[Claim]) -> None:
+        """Claim for requests that are to run. Raises `LimitExceeded`; then nothing has changed."""
+        fresh = [claim for claim in claims if claim.request not in self._requests]
+        self.ledger.accept(tenant, session, fresh, self._directory.limits(tenant), now=self._clock())
+        for claim in fresh:
+            self._requests[claim.request] = _Metered(tenant)
+        for claim in claims:
+            # One that is retried while an engine still lets go of it has its claim yet.
+            self._requests[claim.request].over = False
+
+    def withdraw(self, claims: Iterable[Claim]) -> None:
+        """They were accepted here and refused elsewhere."""
+        for claim in claims:
+            self.over(claim.request)
+
+    def end_session(self, session: SessionId) -> None:
+        """A session is over; its last requests may still be aboard engines."""
+        self.ledger.end_session(session)
+
+    def sized(self, request: RequestId, tokens: int) -> None:
+        """What a request may take at most is known now. Raises `LimitExceeded` where that is too much after all."""
+        found = self._requests.get(request)
+        if found is not None:
+            self.ledger.resize(request, tokens, self._directory.limits(found.tenant), now=self._clock())
+
+    def opened(self, request: RequestId, epoch: int, engine: EngineId) -> None:
+        """An engine gets it."""
+        found = self._requests.get(request)
+        if found is not None:
+            found.aboard[epoch] = engine
+            self._aboard.setdefault(engine, set()).add(request)
+
+    def heard(self, event: Event) -> None:
+        """What engines tell, before the machine hears of it."""
+        match event:
+            case RequestEnded():
+                self.ended(event.request, event.epoch, event.usage)
+            case EngineLost():
+                self.lost(event.engine)
+            case _:
+                pass
+
+    def ended(self, request: RequestId, epoch: int, usage: RunUsage) -> None:
+        """An engine no longer has it, and this is what it used there."""
+        found = self._requests.get(request)
+        if found is None:
+            return
+        engine = found.aboard.pop(epoch, None)
+        if engine is not None and engine not in found.aboard.values():
+            self._aboard[engine].discard(request)
+        if usage != RunUsage():
+            found.taken += usage.prompt_tokens + usage.output_tokens
+            self.unsaved[found.tenant] = self.unsaved.get(found.tenant, Usage()).plus(usage)
+            self._metrics.used(found.tenant, usage)
+        self._settle(request, found)
+
+    def lost(self, engine: EngineId) -> None:
+        """An engine died, and with it the account of what it did."""
+        for request in self._aboard.pop(engine, set()):
+            found = self._requests[request]
+            found.aboard = {epoch: other for epoch, other in found.aboard.items() if other != engine}
+            self._settle(request, found)
+
+    def over(self, request: RequestId) -> None:
+        """The machine is done with it."""
+        found = self._requests.get(request)
+        if found is not None:
+            found.over = True
+            self._settle(request, found)
+
+    def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
+        """What a tenant used (None: all of them) by day."""
+        self.save()
+        rows = self._directory.usage(tenant) or [(_today(), name, one) for name, one in self.unsaved.items()]
+        return [
+            TenantUsage(
+                tenant=name,
+                day=day,
+                requests=one.requests,
+                prompt_tokens=one.prompt_tokens,
+                cached_tokens=one.cached_tokens,
+                output_tokens=one.output_tokens,
+                engine_seconds=one.seconds,
+            )
+            for day, name, one in rows
+            if tenant in (None, name)
+        ]
+
+    def save(self) -> None:
+        """Put what was used into the store, if there is one; what cannot be written now is kept for the next time."""
+        if self.unsaved and self._directory.add_usage(_today(), self.unsaved):
+            self.unsaved = {}
+
+    async def save_now_and_then(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            self.save()
+
+    def _settle(self, request: RequestId, found: _Metered) -> None:
+        if found.over and not found.aboard:
+            del self._requests[request]
+            self.ledger.settle(request, found.taken, now=self._clock())
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())

@@ -1,0 +1,179 @@
+"""Reading bodies so that nobody's hold up others: few big ones at a time, none for long, none on the event loop.
+
+Parsing holds Python's interpreter lock, in a thread as well. So what a big body holds is counted first, which is quick,
+and refused if it is more than a batch may be; then it is checked a few items at a time, between which others run.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from typing import Any, ClassVar, TypeVar, cast
+from weakref import WeakValueDictionary
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
+
+from parrotserve.errors import GetTimeout, TooLarge
+from parrotserve.protocol import CallSpec, RequestSpec, Submit, VariableSpec, WaitSpec, WireSegment
+from parrotserve.server.access import caller_of
+
+T = TypeVar("T")
+
+BIG = 64 * 1024
+"""Bytes above which a body is read in a thread."""
+BIG_AT_A_TIME = 4
+"""Big bodies of one tenant that are in memory together; others wait, unread."""
+READ_SECONDS = 60.0
+"""A body that has not come by then is given up."""
+MOST_VALUES = 400_000
+"""Values, told by their commas, that a body may hold: parsing so many takes some 50 ms."""
+CHUNK = 100
+"""Items that are checked without a pause."""
+
+
+def _loads(body: bytes) -> Any:
+    """JSON. Raises `RequestValidationError` as FastAPI does."""
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError as error:
+        why = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "JSON decode error", "input": {}}
+        raise RequestValidationError([why | {"ctx": {"error": error.msg}}]) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        told = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it is nested too deeply"
+        why = {"type": "json_invalid", "loc": ("body", 0), "msg": "JSON decode error", "input": {}}
+        raise RequestValidationError([why | {"ctx": {"error": told}}]) from error
+
+
+class BodyRoute(APIRoute):
+    """A route whose body is read as this module says."""
+
+    parse: ClassVar[Callable[[bytes], Any]] = staticmethod(_loads)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """See `APIRoute`."""
+        handle = super().get_route_handler()
+        turns = _Turns()
+
+        async def read_then_handle(request: Request) -> Response:
+            if self.body_field is None:
+                return await handle(request)
+            async with AsyncExitStack() as held:
+                if not _is_small(request):
+                    await held.enter_async_context(turns.of(_owner(request)))
+                body = _Body(request.scope, request.receive)
+                await body.read(type(self).parse)
+                return await handle(body)
+
+        return read_then_handle
+
+
+class _Body(Request):
+    """A request whose body is read before FastAPI asks for it."""
+
+    _value: Any = None
+    _parsed = False
+
+    async def read(self, parse: Callable[[bytes], Any]) -> None:
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                body = await self.body()
+        except TimeoutError as error:
+            raise GetTimeout(f"The body did not come within {READ_SECONDS:g} seconds.") from error
+        if len(body) > BIG:
+            # Counting is quick; a text has fewer commas than this, unless it is longer than any prompt can be.
+            if max(body.count(b","), body.count(b"["), body.count(b"{")) > MOST_VALUES:
+                raise TooLarge(f"The body holds more than {MOST_VALUES} values; send it in parts.")
+            self._value = await asyncio.to_thread(parse, body)
+            self._parsed = True
+
+    async def json(self) -> Any:
+        return self._value if self._parsed else await super().json()
+
+
+class _Turns:
+    """How many big bodies of each owner may be in memory."""
+
+    def __init__(self) -> None:
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def of(self, owner: str) -> asyncio.Semaphore:
+        turns = self._turns.get(owner)
+        if turns is None:
+            turns = self._turns[owner] = asyncio.Semaphore(BIG_AT_A_TIME)
+        return turns
+
+
+def parse_submit(body: bytes) -> Submit:
+    """A big batch, checked a few items at a time. Raises `RequestValidationError` as FastAPI would."""
+    whole = _loads(body)
+    if not isinstance(whole, dict):
+        return whole  # FastAPI says what is wrong
+    fields = cast("dict[str, Any]", whole)
+    names = [name for name in (*_ITEMS, "requests") if isinstance(fields.get(name), list)]
+    parts: dict[str, list[Any]] = {name: fields.pop(name) for name in names}
+    head = _checked(_SUBMIT, fields, ())
+    read = {name: _chunks(_ITEMS[name], items, (name,)) for name, items in parts.items() if name in _ITEMS}
+    if "requests" in parts:
+        read["requests"] = tuple(_request(spec, ("requests", index)) for index, spec in enumerate(parts["requests"]))
+    return head.model_copy(update=read)
+
+
+def _request(spec: Any, place: tuple[str | int, ...]) -> RequestSpec:
+    if not isinstance(spec, dict) or not isinstance(spec.get("segments"), list):
+        return _checked(_REQUEST, spec, place)
+    fields = cast("dict[str, Any]", spec)
+    segments = fields["segments"]
+    if len(segments) <= CHUNK:
+        return _checked(_REQUEST, fields, place)
+    head = _checked(_REQUEST, fields | {"segments": []}, place)
+    return head.model_copy(update={"segments": _chunks(_SEGMENTS, segments, (*place, "segments"))})
+
+
+def _chunks(adapter: TypeAdapter[tuple[T, ...]], items: list[Any], place: tuple[str | int, ...]) -> tuple[T, ...]:
+    def read() -> Iterator[T]:
+        for start in range(0, len(items), CHUNK):
+            yield from _checked(adapter, items[start : start + CHUNK], place, start)
+
+    return tuple(read())
+
+
+def _checked(adapter: TypeAdapter[T], value: Any, place: tuple[str | int, ...], start: int = 0) -> T:
+    """The value. Raises `RequestValidationError` with places counted in the whole body."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        problems = [dict(problem) for problem in error.errors(include_url=False)]
+        for problem in problems:
+            first, *rest = cast("tuple[str | int, ...]", problem["loc"]) or ("",)
+            where = (first + start, *rest) if isinstance(first, int) else (first, *rest)
+            problem["loc"] = ("body", *place, *where)
+        raise RequestValidationError(problems) from error
+
+
+def _is_small(request: Request) -> bool:
+    length = request.headers.get("content-length", "")
+    return length.isdecimal() and int(length) <= BIG
+
+
+def _owner(request: Request) -> str:
+    caller = caller_of(request.scope)
+    return caller.tenant if caller is not None else ""
+
+
+_ITEMS: dict[str, TypeAdapter[tuple[Any, ...]]] = {
+    "variables": TypeAdapter(tuple[VariableSpec, ...]),
+    "calls": TypeAdapter(tuple[CallSpec, ...]),
+    "wait": TypeAdapter(tuple[WaitSpec, ...]),
+}
+_REQUEST = TypeAdapter(RequestSpec)
+_SEGMENTS: TypeAdapter[tuple[Any, ...]] = TypeAdapter(tuple[WireSegment, ...])
+_SUBMIT = TypeAdapter(Submit)
+
+
+class SubmitRoute(BodyRoute):
+    """A route whose body is a `Submit`."""
+
+    parse = staticmethod(parse_submit)

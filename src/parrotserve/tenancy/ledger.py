@@ -1,0 +1,171 @@
+"""The ledger: what tenants' limits leave, reserved before it is used. Pure; `now` is an argument, in seconds.
+
+A request claims the most that it may take (its prompt and all the output it may write) when it is accepted, in one step
+with all requests of its batch: all are accepted or none. When it ends, its claim becomes what it took; one that never
+ran leaves nothing. So what is claimed and what was taken together never exceed a limit, whatever is accepted at once.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from parrotserve.errors import LimitExceeded, TooLarge
+from parrotserve.ids import RequestId, SessionId, TenantId
+from parrotserve.tenancy.limits import Limits
+
+WINDOW_SECONDS = 60.0
+_SOON = 1.0
+"""Seconds after which to try again where nobody knows when there will be room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The most that a request may take: tokens of its prompt and its outputs."""
+
+    request: RequestId
+    tokens: int
+
+
+@dataclass(slots=True)
+class _Session:
+    account: "_Account"
+    claimed: int = 0
+    taken: int = 0
+
+
+@dataclass(slots=True)
+class _Account:
+    sessions: int = 0
+    claims: int = 0
+    claimed: int = 0
+    taken: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
+    """When how many tokens were taken, within the last window, in the order of time."""
+    taken_sum: int = 0
+
+    def expire(self, now: float) -> None:
+        while self.taken and self.taken[0][0] <= now - WINDOW_SECONDS:
+            self.taken_sum -= self.taken.popleft()[1]
+
+    def take(self, tokens: int, now: float) -> None:
+        self.taken.append((now, tokens))
+        self.taken_sum += tokens
+
+    def room_at(self, tokens: int, limit: int, now: float) -> float:
+        """How long until so many more fit, if what is claimed now is not what stands in their way."""
+        excess = self.taken_sum + self.claimed + tokens - limit
+        for moment, taken in self.taken:
+            excess -= taken
+            if excess <= 0:
+                return max(moment + WINDOW_SECONDS - now, _SOON)
+        return _SOON
+
+
+class Ledger:
+    """Accounts of all tenants. Methods refuse by `LimitExceeded` and `TooLarge`, and then has changed nothing."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[TenantId, _Account] = {}
+        self._sessions: dict[SessionId, _Session] = {}
+        self._claims: dict[RequestId, tuple[_Session, int]] = {}
+
+    def accept(
+        self, tenant: TenantId, session: SessionId, claims: Sequence[Claim], limits: Limits, *, now: float
+    ) -> None:
+        """Claim for a batch in a session, which is opened if it is new. Requests must be new."""
+        account = self._accounts.setdefault(tenant, _Account())
+        account.expire(now)
+        tokens = sum(claim.tokens for claim in claims)
+        opened = self._sessions.get(session)
+        self._check_counts(account, len(claims), opened is None, limits)
+        self._check_tokens(account, opened, tokens, tokens, limits, now)
+        if opened is None:
+            opened = self._sessions[session] = _Session(account)
+            account.sessions += 1
+        account.claims += len(claims)
+        account.claimed += tokens
+        opened.claimed += tokens
+        self._claims |= {claim.request: (opened, claim.tokens) for claim in claims}
+
+    def resize(self, request: RequestId, tokens: int, limits: Limits, *, now: float) -> None:
+        """Claim what is known now to be the most that a request may take. Growing is subject to the limits."""
+        if request not in self._claims:
+            return
+        session, before = self._claims[request]
+        account = session.account
+        if tokens > before:
+            account.expire(now)
+            self._check_tokens(account, session, tokens - before, tokens, limits, now)
+        account.claimed += tokens - before
+        session.claimed += tokens - before
+        self._claims[request] = (session, tokens)
+
+    def settle(self, request: RequestId, taken: int, *, now: float) -> None:
+        """A request ended, and took so many tokens: the rest of its claim is free. Unknown ones are fine."""
+        if request not in self._claims:
+            return
+        session, tokens = self._claims.pop(request)
+        account = session.account
+        account.claims -= 1
+        account.claimed -= tokens
+        session.claimed -= tokens
+        if taken:
+            account.take(taken, now)
+            session.taken += taken
+
+    def end_session(self, session: SessionId) -> None:
+        """A session is over. Its last requests may be settled later."""
+        ended = self._sessions.pop(session, None)
+        if ended is not None:
+            ended.account.sessions -= 1
+
+    def held(self, tenant: TenantId, *, now: float) -> tuple[int, int, int, int]:
+        """What counts against a tenant now: sessions, requests, tokens claimed, tokens taken in the last window."""
+        account = self._accounts.get(tenant, _Account())
+        account.expire(now)
+        return account.sessions, account.claims, account.claimed, account.taken_sum
+
+    # --- Limits ----------------------------------------------------------------------------------------------
+
+    def _check_counts(self, account: _Account, requests: int, new_session: bool, limits: Limits) -> None:
+        most = limits.sessions
+        if new_session and most is not None and account.sessions >= most:
+            raise _later(f"{most} sessions of this tenant are open, which is its limit; end one", "sessions", _SOON)
+        most = limits.requests_in_flight
+        if most is None or not requests:
+            return
+        if requests > most:
+            raise _never(f"A batch of {requests} requests exceeds the {most} that this tenant may have in flight; send "
+                         "it in parts", "requests_in_flight")  # fmt: skip
+        if account.claims + requests > most:
+            raise _later(f"{account.claims} of {most} requests that this tenant may have in flight are, and this asks "
+                         f"for {requests} more", "requests_in_flight", _SOON)  # fmt: skip
+
+    def _check_tokens(
+        self, account: _Account, session: _Session | None, tokens: int, whole: int, limits: Limits, now: float
+    ) -> None:
+        """`tokens` more, for something that takes `whole`."""
+        budget = limits.session_tokens
+        spent = session.claimed + session.taken if session is not None else 0
+        if tokens and budget is not None and spent + tokens > budget:
+            raise _never(f"This may take {tokens} tokens, and {max(budget - spent, 0)} are left of the {budget} that a "
+                         "session of this tenant may use", "session_tokens")  # fmt: skip
+        most = limits.tokens_per_minute
+        if not tokens or most is None:
+            return
+        if whole > most:
+            raise _never(f"This may take {whole} tokens, more than the {most} a minute of this tenant: lower "
+                         "max_tokens, or send it in parts", "tokens_per_minute")  # fmt: skip
+        if account.claimed + account.taken_sum + tokens > most:
+            free = max(most - account.claimed - account.taken_sum, 0)
+            raise _later(f"This may take {tokens} tokens, and {free} are free of the {most} a minute of this tenant",
+                         "tokens_per_minute", account.room_at(tokens, most, now))  # fmt: skip
+
+
+def _later(why: str, limit: str, seconds: float) -> LimitExceeded:
+    wait = math.ceil(seconds)
+    return LimitExceeded(f"{why}. Try again in {wait} s.", limit=limit, retry_after=str(wait))
+
+
+def _never(why: str, limit: str) -> TooLarge:
+    return TooLarge(f"{why}.", limit=limit)

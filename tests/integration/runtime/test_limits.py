@@ -1,0 +1,178 @@
+"""Limits of tenants: nothing overshoots however much comes at once, and what is cancelled is given back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from parrotserve.config import ServiceConfig
+from parrotserve.engines.fake import FakeEngine
+from parrotserve.errors import LimitExceeded, TooLarge
+from parrotserve.ids import SessionId, TenantId, VariableId, new_id
+from parrotserve.protocol import Submit
+from parrotserve.runtime.catalog import fake_model
+from parrotserve.runtime.service import Service
+from parrotserve.tenancy.directory import Directory
+from parrotserve.tenancy.limits import Limits
+from parrotserve.tenancy.store import TenantStore
+
+ANN = TenantId("ann")
+LONG = "word " * 1000
+
+
+@pytest.fixture
+async def limited(tmp_path) -> AsyncIterator[Callable[..., object]]:
+    """Starts a service with one tenant, Ann, who has these limits."""
+    store = TenantStore(tmp_path)
+    services: list[Service] = []
+
+    async def begin(limits: Limits, **options: object) -> Service:
+        store.create_tenant(ANN, limits)
+        load = lambda *_: fake_model(lambda engine: FakeEngine(engine, **({"script": lambda _: "word"} | options)))  # noqa: E731
+        service = await Service.start(ServiceConfig(models=("fake",)), load=load, directory=Directory(store))
+        services.append(service)
+        await service.wait_started()
+        return service
+
+    yield begin
+    for service in services:
+        await service.close()
+    store.close()
+
+
+def program(
+    session: str, *, requests: int = 1, text: str = "tell", max_tokens: int = 20, chain: bool = False
+) -> Submit:
+    """Requests, each reading the output of the one before in a chain."""
+    names = [new_id("v") for _ in range(requests)]
+    return Submit.model_validate(
+        {
+            "session": session,
+            "variables": [{"id": name} for name in names],
+            "requests": [
+                {
+                    "id": new_id("r"),
+                    "segments": [
+                        {"kind": "text", "text": text},
+                        *([{"kind": "input", "variable": names[number - 1]}] if chain and number else []),
+                        {"kind": "output", "variable": name, "sampling": {"max_tokens": max_tokens}},
+                    ],
+                }
+                for number, name in enumerate(names)
+            ],
+            "wait": [{"variable": name} for name in names],
+        }
+    )
+
+
+async def run(service: Service, body: Submit) -> None:
+    async with asyncio.timeout(20):
+        async for _ in service.submit(body, tenant=ANN):
+            pass
+
+
+def held(service: Service) -> tuple[int, int, int, int]:
+    """Sessions, requests, tokens claimed and tokens taken."""
+    return service.meter.ledger.held(ANN, now=asyncio.get_running_loop().time())
+
+
+async def settled(service: Service) -> tuple[int, int, int, int]:
+    """The same once engines have let go of all."""
+    while held(service)[1]:
+        await asyncio.sleep(0)
+    return held(service)
+
+
+async def test_budgets_never_overshoot_under_100_requests_at_once(limited):
+    service = await limited(Limits(tokens_per_minute=500, requests_in_flight=12))
+    outcomes = await asyncio.gather(*(run(service, program(new_id("s"))) for _ in range(100)), return_exceptions=True)
+    refused = [outcome for outcome in outcomes if outcome is not None]
+    assert {type(outcome) for outcome in refused} == {LimitExceeded}
+    assert len(refused) < 100
+    _, in_flight, claimed, taken = await settled(service)
+    assert (in_flight, claimed) == (0, 0)
+    used = service.meter.unsaved[ANN]
+    assert used.requests == 100 - len(refused)
+    assert taken == used.prompt_tokens + used.output_tokens
+    assert 0 < taken <= 500
+
+
+async def test_a_cancelled_graph_gets_its_reservation_back(limited):
+    service = await limited(Limits(tokens_per_minute=1000, requests_in_flight=5), script=lambda _: LONG)
+    body = program("s", requests=5, max_tokens=100, chain=True).model_copy(update={"wait": ()})
+    await run(service, body)
+    sessions, in_flight, claimed, _ = held(service)
+    assert (sessions, in_flight) == (1, 5)
+    assert claimed >= 500
+    with pytest.raises(LimitExceeded):
+        await run(service, program("other"))
+    service.end_session(SessionId("s"), tenant=ANN)
+    sessions, in_flight, claimed, taken = await settled(service)
+    assert (sessions, in_flight, claimed) == (0, 0, 0)
+    assert taken <= 120  # what the one that ran had read and written, at most
+
+
+async def test_a_refused_batch_leaves_nothing_behind(limited):
+    service = await limited(Limits(tokens_per_minute=1000, sessions=1))
+    body = program("s")
+    cyclic = body.model_copy(update={"requests": (body.requests[0], body.requests[0].model_copy(update={"id": "r2"}))})
+    with pytest.raises(Exception, match="one producer"):
+        await run(service, cyclic)
+    assert held(service) == (0, 0, 0, 0)
+    await run(service, program("t"))
+
+
+async def test_a_batch_sent_again_is_claimed_once(limited):
+    service = await limited(Limits(tokens_per_minute=1000), script=lambda _: LONG)
+    body = program("s").model_copy(update={"wait": ()})
+    await run(service, body)
+    before = held(service)
+    await run(service, body)
+    assert held(service) == before
+
+
+async def test_a_retried_request_is_claimed_again(limited):
+    service = await limited(Limits(requests_in_flight=1), script=lambda _: LONG)
+    body = program("s").model_copy(update={"wait": ()})
+    await run(service, body)
+    variable = VariableId(body.variables[0].id)
+    service.cancel_variable(SessionId("s"), variable, tenant=ANN)
+    service.retry(SessionId("s"), variable, tenant=ANN)
+    with pytest.raises(LimitExceeded):
+        await run(service, program("s"))
+
+
+async def test_graphs_and_outputs_have_their_limits(limited):
+    service = await limited(Limits(session_requests=3, output_tokens=50))
+    with pytest.raises(TooLarge, match="may have 3 requests"):
+        await run(service, program("s", requests=4))
+    await run(service, program("s", requests=2))
+    with pytest.raises(TooLarge, match="this one has 2"):
+        await run(service, program("s", requests=2))
+    with pytest.raises(TooLarge, match="may write 51 tokens"):
+        await run(service, program("s", max_tokens=51))
+
+
+async def test_a_prompt_that_was_underestimated_is_caught_before_it_runs(limited):
+    """What a client sets later is not known when a request is accepted: its claim is made right before it runs."""
+    service = await limited(Limits(tokens_per_minute=200))
+    body = Submit.model_validate(
+        {
+            "session": "s",
+            "variables": [{"id": "late"}, {"id": "out"}],
+            "requests": [
+                {
+                    "id": "r",
+                    "segments": [
+                        {"kind": "input", "variable": "late"},
+                        {"kind": "output", "variable": "out", "sampling": {"max_tokens": 20}},
+                    ],
+                }
+            ],
+        }
+    )
+    await run(service, body)
+    service.set_value(SessionId("s"), VariableId("late"), "x" * 190, tenant=ANN)
+    with pytest.raises(TooLarge, match="more than the 200 a minute"):
+        await service.wait(SessionId("s"), VariableId("out"), tenant=ANN)
+    assert held(service)[1:] == (0, 0, 0)

@@ -1,0 +1,173 @@
+"""Bodies and connections that mean no good: a clear refusal each, and nothing else suffers."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from parrotserve.config import ServiceConfig
+from parrotserve.protocol import Submit
+from parrotserve.runtime.catalog import fake_model
+from parrotserve.server import bodies, impatience
+from parrotserve.server.bodies import BIG, MOST_VALUES, parse_submit
+from parrotserve.server.run import serve_until_stopped
+
+JSON = {"Content-Type": "application/json"}
+
+
+def graph(requests: int, *, text: str = "tell", **first: Any) -> dict[str, Any]:
+    """A batch of independent requests."""
+    specs = [
+        {
+            "id": f"r{number}",
+            "segments": [{"kind": "text", "text": text}, {"kind": "output", "variable": f"v{number}"}],
+        }
+        for number in range(requests)
+    ]
+    specs[0] |= first
+    return {"session": "s", "variables": [{"id": f"v{number}"} for number in range(requests)], "requests": specs}
+
+
+def test_a_big_body_is_read_as_a_small_one_would_be():
+    batch = graph(700) | {"wait": [{"variable": "v1", "stream": True}], "lease_seconds": 5}
+    batch["requests"][3]["segments"] = batch["requests"][3]["segments"] * 150  # read in parts, too
+    body = json.dumps(batch).encode()
+    assert len(body) > BIG
+    assert parse_submit(body) == Submit.model_validate_json(body)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "place"),
+    [
+        (lambda batch: batch["requests"][650]["segments"][1].update(variable=5), "body.requests.650.segments.1"),
+        (lambda batch: batch["variables"][650].update(nmae="x"), "body.variables.650.nmae"),
+        (lambda batch: batch.update(sesion="s"), "body.sesion"),
+        (lambda batch: batch["requests"].insert(650, 7), "body.requests.650"),
+        (lambda batch: batch["requests"][1].update(segments=[{"kind": "text", "text": "x"}] * 150 + [{}]),
+         "body.requests.1.segments.150"),
+        (lambda batch: batch.update(requests={"r": 1}), "body.requests"),
+    ],
+)  # fmt: skip
+async def test_what_is_wrong_in_a_big_body_is_told_where_it_is(served, break_it: Callable[[Any], None], place: str):
+    batch = graph(700) | {"padding": ""}
+    del batch["padding"]
+    break_it(batch)
+    client = await served()
+    body = json.dumps(batch).encode() + b" " * BIG
+    answer = await client.post("/v1/submit", content=body, headers=JSON)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"].startswith(place)
+
+
+@pytest.mark.parametrize("padding", [0, BIG], ids=["small", "big"])
+@pytest.mark.parametrize("route", ["/v1/submit", "/v1/sessions/s/variables/v"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 10_000 + b"]" * 10_000,
+        b'{"a":' * 10_000,
+        b'{"session": "\xff\xfe"}',
+        b"{",
+        b"null",
+        b'"\\ud800"',
+        b"[1, 2]",
+    ],
+    ids=["deep list", "deep object", "no UTF-8", "cut off", "null", "surrogate", "list"],
+)
+async def test_what_is_no_batch_is_a_clear_error(served, padding: int, route: str, body: bytes):
+    client = await served()
+    method = "POST" if route.endswith("submit") else "PUT"
+    answer = await client.request(method, route, content=body + b" " * padding, headers=JSON)
+    assert 400 <= answer.status_code < 500
+    assert answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"1," * (MOST_VALUES + 1) + b"1]",
+        json.dumps(graph(100_000)).encode(),
+        json.dumps(graph(2_001)).encode(),
+    ],
+    ids=["many numbers", "a graph of 100,000 requests", "a graph above the limit"],
+)
+async def test_more_than_a_batch_may_hold_is_too_large(served, body: bytes):
+    client = await served()
+    answer = await client.post("/v1/submit", content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    assert (await client.get("/v1/sessions/s")).status_code == 404
+
+
+async def test_a_tenant_has_few_big_bodies_in_memory_at_a_time(served, monkeypatch: pytest.MonkeyPatch):
+    client = await served()
+    inside = most = 0
+    read = bodies._Body.read
+
+    async def counted(self: Any, parse: Any) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0)
+        await read(self, parse)
+        inside -= 1
+
+    monkeypatch.setattr(bodies._Body, "read", counted)
+    body = json.dumps({"session": "s", "variables": [{"id": "v", "value": "x" * BIG}]}).encode()
+    answers = await asyncio.gather(*(client.post("/v1/submit", content=body, headers=JSON) for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert most == bodies.BIG_AT_A_TIME
+
+
+@pytest.fixture
+async def address() -> AsyncIterator[tuple[str, int]]:
+    """A server on a real socket."""
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    config = ServiceConfig(models=("fake",), port=0)
+    serving = asyncio.ensure_future(
+        serve_until_stopped(config, announce=lines.put_nowait, load=lambda *_: fake_model())
+    )
+    line = await lines.get()
+    port = int(line.partition("http://127.0.0.1:")[2].partition(" ")[0])
+    yield "127.0.0.1", port
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_head_that_does_not_come_ends_the_connection(address, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(impatience, "HEAD_SECONDS", 0.05)
+    for sent in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(sent)
+        assert await asyncio.wait_for(reader.read(), timeout=10) == b""
+        writer.close()
+
+
+async def test_a_second_head_on_a_connection_has_to_come_as_well(address, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(impatience, "HEAD_SECONDS", 0.05)
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /heal")
+    answer = await asyncio.wait_for(reader.read(), timeout=10)
+    assert answer.startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_a_body_that_does_not_come_is_given_up(address, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bodies, "READ_SECONDS", 0.05)
+    reader, writer = await asyncio.open_connection(*address)
+    head = b"POST /v1/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    writer.write(head)
+    assert (await asyncio.wait_for(reader.readline(), timeout=10)).startswith(b"HTTP/1.1 408")
+    writer.close()
+
+
+async def test_what_is_no_http_is_refused(address):
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
+    assert (await asyncio.wait_for(reader.readline(), timeout=10)).startswith(b"HTTP/1.1 400")
+    writer.close()
+    host, port = address
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"http://{host}:{port}/healthz")).status_code == 200
