@@ -16,7 +16,7 @@ PIP_INSTALL = -m pip install --quiet --editable
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-long check parity conformance format constraints clean
+.PHONY: help demo serve test test-long check parity accuracy conformance format constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ $(CONFORMANCE_VENV)/.installed: $(BUILD_INPUTS)
 
 conformance: $(CONFORMANCE_VENV)/.installed  ## run OpenAI's, LangChain's and other clients, and Schemathesis, against the service
 	$(CONFORMANCE_VENV)/bin/python -m pytest -W ignore tests/conformance $(ARGS)
+
+accuracy: $(PARITY_VENV)/.installed  ## measure what bf16 and int8 cost, beside PyTorch's bf16; minutes
+	$(PARITY_VENV)/bin/python scripts/accuracy.py
 
 # Resolved anew in an empty environment, so that nothing left over is pinned.
 constraints:  ## renew constraints.txt from pyproject.toml

@@ -62,6 +62,10 @@ class Corpus:
         )
         return [kinds[index % len(kinds)]() for index in range(count)]
 
+    def documentation(self) -> list[str]:
+        """All documentation strings that say something, module by module."""
+        return self._documentation
+
     def long_text(self, kind: int, characters: int) -> str:
         """Documentation (0), code (1) or Unicode (2) of at least so many characters."""
         draw = (

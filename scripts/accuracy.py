@@ -1,0 +1,153 @@
+"""Measures what bf16 and int8 cost the real model: perplexity, and the likeliest tokens beside PyTorch's bf16.
+
+    python scripts/accuracy.py            prints, and writes benchmarks/results/accuracy.json
+
+Runs in the environment of `make parity`. Perplexity is over documentation strings of Python's standard library;
+PyTorch runs transformers' implementation of the model, on its own reading of the same file, in float32 and in bf16.
+"""
+
+import gc
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch
+from golden import load_transformers
+from next_tokens import WINDOW, Prediction, documentation_windows, joined, judged, predict
+
+from parrotserve.engines.native.kernels import KernelsBackend, chosen_variant
+from parrotserve.engines.native.reference import ReferenceBackend
+from parrotserve.engines.native.settings import usable_cores
+from parrotserve.models.config import load_config
+from parrotserve.models.registry import DEFAULT_MODEL, resolve
+from parrotserve.models.tokenizer import load_tokenizer
+from parrotserve.models.weights import load_weights
+
+RESULT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "accuracy.json"
+TOKENS = 20_000
+COMPARED_WINDOWS = 6  # of 1,000 tokens
+MOST_BF16, MOST_INT8 = 0.5, 1.5
+"""Percent of perplexity."""
+NEAR_TIE = 0.3
+"""Logits. Rounding to bf16 moves this model's by up to half of it."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A position at which another token was likeliest than in float32."""
+
+    position: int
+    expected: int
+    found: int
+    gap: float
+    """By how much the expected one beats the next in float32."""
+    found_is_second: bool
+
+
+def main() -> None:
+    files = resolve(DEFAULT_MODEL)
+    windows = documentation_windows(load_tokenizer(files), TOKENS)
+    config = load_config(files)
+    weights = load_weights(files, config)
+    pages, threads = -(-WINDOW // 16), usable_cores()
+    ours = {"float32": predict(ReferenceBackend(weights, config, pages=pages), windows)}
+    for name, int8 in (("bf16", False), ("int8", True)):
+        backend = KernelsBackend(weights, config, pages=pages, threads=threads, int8=int8)
+        ours[name] = predict(backend, windows)
+        print(f"{name}: perplexity {ours[name].perplexity:.4f}", flush=True)
+    del weights, backend
+    gc.collect()
+    few = windows[:COMPARED_WINDOWS]
+    exact = predict_by_torch(torch.float32, files.path, few)
+    theirs = predict_by_torch(torch.bfloat16, files.path, few)
+    result = {
+        "versions": versions(),
+        "perplexity": perplexities(ours),
+        "likeliest": {
+            "positions": len(exact.likeliest),
+            "parrot float32": agreement(exact, ours["float32"]),
+            "parrot bf16": agreement(exact, ours["bf16"]),
+            "parrot int8": agreement(exact, ours["int8"]),
+            "torch bf16": agreement(exact, theirs),
+        },
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    sys.exit(tell(result))
+
+
+@torch.inference_mode()
+def predict_by_torch(dtype: torch.dtype, path: Path, windows: Sequence[list[int]]) -> Prediction:
+    """What transformers makes of them."""
+    model = load_transformers(path).to(dtype)
+    return joined(
+        judged(model(torch.tensor([window[:-1]])).logits[0].float().numpy(), window[1:]) for window in windows
+    )
+
+
+def perplexities(ours: dict[str, Prediction]) -> dict[str, object]:
+    """Of all forms, and by how many percent they exceed float32's."""
+    exact = ours["float32"].perplexity
+    return {"tokens": TOKENS, "float32": round(exact, 4)} | {
+        name: {"perplexity": round(one.perplexity, 4), "percent": round(100 * (one.perplexity / exact - 1), 3)}
+        for name, one in ours.items()
+        if name != "float32"
+    }
+
+
+def agreement(exact: Prediction, found: Prediction) -> dict[str, object]:
+    """At how many positions the likeliest token is the same, and all others."""
+    count = len(exact.likeliest)
+    others = [
+        Difference(
+            position=int(at),
+            expected=int(exact.likeliest[at]),
+            found=int(found.likeliest[at]),
+            gap=round(float(exact.gaps[at]), 4),
+            found_is_second=bool(found.likeliest[at] == exact.second[at]),
+        )
+        for at in np.flatnonzero(exact.likeliest != found.likeliest[:count])
+    ]
+    return {
+        "agreeing": count - len(others),
+        "largest_gap": max((one.gap for one in others), default=0.0),
+        "differences": [vars(one) for one in others],
+    }
+
+
+def tell(result: dict) -> bool:
+    """Print all, and whether something misses its bound."""
+    perplexity, likeliest = result["perplexity"], result["likeliest"]
+    print(f"perplexity of {TOKENS:,} tokens: float32 {perplexity['float32']}")
+    missed = False
+    for name, most in (("bf16", MOST_BF16), ("int8", MOST_INT8)):
+        percent = perplexity[name]["percent"]
+        missed = missed or percent > most
+        print(f"  {name} {perplexity[name]['perplexity']}: {percent:+.3f} % (at most {most} %)")
+    positions = likeliest.pop("positions")
+    print(f"likeliest token equal to transformers' in float32, of {positions:,} positions:")
+    for name, one in likeliest.items():
+        print(f"  {name}: {one['agreeing']:,}; gaps of the others up to {one['largest_gap']}")
+    for one in likeliest["parrot bf16"]["differences"]:
+        print("    position {position}: {found}, not {expected}; gap {gap}".format(**one))
+    fewer = likeliest["parrot bf16"]["agreeing"] < likeliest["torch bf16"]["agreeing"]
+    return missed or fewer or likeliest["parrot bf16"]["largest_gap"] > NEAR_TIE
+
+
+def versions() -> dict[str, str | None]:
+    """What said so."""
+    packages = ("torch", "transformers", "numpy")
+    head = {"model": DEFAULT_MODEL, "python": platform.python_version(), "variant": chosen_variant()}
+    return head | {p: version(p) for p in packages}
+
+
+if __name__ == "__main__":
+    main()
