@@ -14,6 +14,7 @@ _BY = {
     "sharers": "with a queued request that begins alike",
     "resident": "its beginning is resident there",
     "harm": "where it and those who are there lose least time",
+    "ahead": "it was read there while its inputs were still being written",
     "alone": "alone, for engines died under it",
 }
 

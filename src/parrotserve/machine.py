@@ -5,12 +5,23 @@ event with decisions, as data, that the runtime carries out in their order. It d
 an argument, in seconds from any start, never falling. The same events give the same decisions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from parrotserve.analysis.objective import assign, deduce
 from parrotserve.errors import AlreadyProduced, InvalidGraph, UnknownObject
 from parrotserve.graph.changes import Changes
-from parrotserve.graph.decisions import Decision, OpenSequence, PauseSequence, ResumeSequence, UpdateSequence
+from parrotserve.graph.decisions import (
+    CancelSequence,
+    CompleteSequence,
+    Decision,
+    OpenSequence,
+    PauseSequence,
+    ReleasePrefix,
+    ResumeSequence,
+    RetainPrefix,
+    UpdateSequence,
+)
 from parrotserve.graph.events import (
     CallRan,
     CallReturned,
@@ -34,17 +45,24 @@ from parrotserve.graph.flow import cancel, end_call, fill, revive, time_out
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.growth import ask, end_session, grow
 from parrotserve.graph.integrity import check_graph
-from parrotserve.graph.objects import Request, Session
-from parrotserve.graph.runs import board, engine_died, output_produced, request_ended
+from parrotserve.graph.objects import Request, Session, Variable
+from parrotserve.graph.runs import ahead_stopped, board, engine_died, output_produced, request_ended
 from parrotserve.graph.snapshots import SessionSnapshot, VariableSnapshot, picture_session, picture_variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import plan_submit
 from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId
-from parrotserve.scheduler.base import Outcome, Paused, Placed, Scheduler
+from parrotserve.scheduler.base import Outcome, Paused, Placed, Released, Retained, Scheduler
 from parrotserve.scheduler.naive import NaiveScheduler
 from parrotserve.scheduler.scheduler import AppScheduler
 from parrotserve.scheduler.slots import EngineSnapshot
+from parrotserve.segments import Input, Output
 from parrotserve.switches import Switches
+from parrotserve.transforms import WHOLE_VALUE
+
+_WORTH_FOLLOWING = 32
+"""Tokens that an output may have: a shorter one is read faster at once than told word by word."""
+_MOST_READERS = 32
+"""Of those that wait for what a request writes, who are looked at when it begins: more would hardly run ahead."""
 
 
 class Machine:
@@ -216,7 +234,10 @@ class Machine:
 
     def _engine_lost(self, engine: EngineId, reason: str, changes: Changes) -> None:
         for request in self._scheduler.lose(engine):
-            engine_died(self.graph, request, engine, reason, changes)
+            if request.ahead == engine:
+                ahead_stopped(request)
+            else:
+                engine_died(self.graph, request, engine, reason, changes)
 
     def _tick(self, changes: Changes) -> None:
         deadlines = self.graph.deadlines
@@ -244,8 +265,34 @@ class Machine:
         for request, usage in changes.over:
             if request.finished:
                 self._scheduler.finish(request, usage)
+        early = dict(changes.informed)
         for outcome in self._scheduler.place(changes.now):
-            changes.decisions.append(_decision(outcome, changes))
+            changes.decisions += _decisions(outcome, changes)
+            if isinstance(outcome, Placed):
+                early |= dict.fromkeys(islice(_readers(outcome.request), _MOST_READERS))
+        for request in early:
+            self._run_ahead(request, changes)
+
+    def _run_ahead(self, request: Request, changes: Changes) -> None:
+        """Let a request be read where the first input that it misses is being written, and that input with it."""
+        if request.state is not ProducerState.WAITING or request.suspect or _keeps_space(request):
+            return
+        awaited = next(variable for variable in request.inputs if not variable.ready)
+        writer = awaited.producer
+        if not isinstance(writer, Request) or not writer.aboard or writer.engine is None:
+            return
+        if request.ahead is None:
+            if not self._scheduler.run_ahead(request, writer.engine):
+                return
+            request.ahead = writer.engine
+            changes.decisions.append(_opening(request, writer.engine, ahead=True))
+        if not awaited.streamed and _may_flow(request, awaited, writer):
+            awaited.streamed = True
+            changes.decisions.append(
+                UpdateSequence(
+                    request=writer.id, engine=writer.engine, epoch=writer.epoch, stream=frozenset({awaited.id})
+                )
+            )
 
     def _deduce(self, changes: Changes) -> None:
         """What requests that the event reached are scheduled for; engines are told of that, and of new streams."""
@@ -269,18 +316,67 @@ class Machine:
                 )
 
 
-def _decision(outcome: Outcome, changes: Changes) -> Decision:
+def _decisions(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
     """What the scheduler wants of a request, done in the graph and said to the runtime."""
     request = outcome.request
     if isinstance(outcome, Placed):
+        engine, ahead = outcome.placement.chosen.engine, request.ahead
+        request.ahead = None
+        if ahead is not None and ahead != engine:
+            yield CancelSequence(request=request.id, engine=ahead, epoch=request.epoch)
+            request.epoch += 1
         board(request, outcome.placement, changes)
-        return OpenSequence(
-            request=request.id,
-            engine=outcome.placement.chosen.engine,
-            epoch=request.epoch,
-            objective=request.objective,
-            stream=frozenset(output.id for output in request.outputs if output.streamed and not output.ready),
-        )
+        yield _opening(request, engine) if ahead != engine else _completion(request, engine)
+        return
+    if isinstance(outcome, Retained):
+        yield RetainPrefix(engine=outcome.engine, key=outcome.key, request=request.id, segments=outcome.segments)
+        return
+    if isinstance(outcome, Released):
+        yield ReleasePrefix(engine=outcome.engine, key=outcome.key, request=request.id)
+        return
     assert request.engine is not None
     kind = PauseSequence if isinstance(outcome, Paused) else ResumeSequence
-    return kind(request=request.id, engine=request.engine, epoch=request.epoch)
+    yield kind(request=request.id, engine=request.engine, epoch=request.epoch)
+
+
+def _opening(request: Request, engine: EngineId, *, ahead: bool = False) -> OpenSequence:
+    return OpenSequence(
+        request=request.id,
+        engine=engine,
+        epoch=request.epoch,
+        objective=request.objective,
+        stream=_streamed(request),
+        ahead=ahead,
+    )
+
+
+def _completion(request: Request, engine: EngineId) -> CompleteSequence:
+    return CompleteSequence(
+        request=request.id,
+        engine=engine,
+        epoch=request.epoch,
+        objective=request.objective,
+        stream=_streamed(request),
+    )
+
+
+def _streamed(request: Request) -> frozenset[VariableId]:
+    return frozenset(output.id for output in request.outputs if output.streamed and not output.ready)
+
+
+def _readers(request: Request) -> Iterator[Request]:
+    """Who waits for what a request writes."""
+    return (one for output in request.outputs for one in output.consumers if isinstance(one, Request))
+
+
+def _keeps_space(request: Request) -> bool:
+    """Whether how an output begins depends on how the prompt before it ends: then all of it has to be known."""
+    return any(part.sampling.keep_space for part in request.spec.segments if isinstance(part, Output))
+
+
+def _may_flow(request: Request, variable: Variable, writer: Request) -> bool:
+    """Whether what a request makes of a variable's text can be read before all of it is there, and is worth it."""
+    written = (part for part in writer.spec.segments if isinstance(part, Output) and part.variable == variable.id)
+    uses = (part for part in request.spec.segments if isinstance(part, Input) and part.variable == variable.id)
+    whole = any(transform.name in WHOLE_VALUE for transform in next(uses).transforms)
+    return not whole and next(written).sampling.max_tokens >= _WORTH_FOLLOWING

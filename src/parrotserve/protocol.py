@@ -306,7 +306,7 @@ class PlacementView(Wire):
     """Why a request runs where it does."""
 
     by: str
-    """What decided: arrival, group, sharers, resident, harm, alone."""
+    """What decided: arrival, group, sharers, resident, harm, ahead, alone."""
     prompt_tokens: int
     """Estimated."""
     chosen: ConsideredView

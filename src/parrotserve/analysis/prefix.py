@@ -38,6 +38,8 @@ class Boundary(NamedTuple):
     hash: bytes
     chars: float
     """Characters before it; expected ones, where values are unknown."""
+    segments: int = 0
+    """Segments before it, if it is at the end of one whose tokens are those of its text; else 0."""
 
 
 @dataclass(slots=True)
@@ -90,10 +92,12 @@ def rekey(prefix: Prefix, expected: Expected) -> bool:
 def _walk(prefix: Prefix, segment: int, hash_before: bytes, chars: float, expected: Expected) -> None:
     spec, tenant = prefix.request.spec, prefix.request.session.tenant
     variables = {one.id: one for one in (*prefix.request.inputs, *prefix.request.outputs)}
+    generated = any(isinstance(part, Output) for part in spec.segments[:segment])
     for index in range(segment, len(spec.segments)):
         if index == spec.published:
             hash_before = _link(hash_before, b"salt", tenant.encode())
         part = spec.segments[index]
+        generated = generated or isinstance(part, Output)
         if isinstance(part, Text):
             tag = b"template" if part.template else b"tokens" if part.tokens else b""
             digests = _digests(part.text)
@@ -115,12 +119,12 @@ def _walk(prefix: Prefix, segment: int, hash_before: bytes, chars: float, expect
         before, start = hash_before, chars
         for length, digest in digests:
             hash_before, chars = _link(before, tag, digest), start + length
-            _note(prefix, hash_before, chars)
+            _note(prefix, hash_before, chars, 0 if generated or length < digests[-1][0] else index + 1)
 
 
-def _note(prefix: Prefix, hash_now: bytes, chars: float) -> None:
+def _note(prefix: Prefix, hash_now: bytes, chars: float, segments: int = 0) -> None:
     if chars >= SHORTEST:
-        prefix.boundaries.append(Boundary(hash_now, chars))
+        prefix.boundaries.append(Boundary(hash_now, chars, segments))
 
 
 def _start(model: str) -> bytes:

@@ -22,6 +22,8 @@ class Changes:
         default_factory=list[tuple[EngineId, RequestId, Usage | None]]
     )
     """These engines no longer run these requests, and what they used, if that is known."""
+    informed: dict[Request, None] = field(default_factory=dict[Request, None])
+    """They came, or an input of theirs is known now, and others are not: they may run ahead."""
     wrote: list[Request] = field(default_factory=list[Request])
     """An output of theirs is known."""
     over: list[tuple[Request, Usage | None]] = field(default_factory=list[tuple[Request, Usage | None]])

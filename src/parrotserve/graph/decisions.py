@@ -12,10 +12,24 @@ from parrotserve.sampling import FinishReason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenSequence:
-    """Run this request on this engine: all of its inputs are known.
+    """Run this request on this engine: all of its inputs are known, or it runs `ahead` of some that are not.
 
     Outputs that were READY before (a rerun) are given to the engine as delivered.
     """
+
+    request: RequestId
+    engine: EngineId
+    epoch: int
+    objective: Objective
+    stream: frozenset[VariableId] = frozenset()
+    ahead: bool = False
+    """Let the engine read what is known, and inputs as they are written, as far as no later text can change it; the
+    last of it is kept back until `CompleteSequence`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompleteSequence:
+    """A request that runs ahead on this engine is to run there: all of its inputs are known now."""
 
     request: RequestId
     engine: EngineId
@@ -56,6 +70,25 @@ class CancelSequence:
     request: RequestId
     engine: EngineId
     epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetainPrefix:
+    """Queued requests begin as this one does, up to so many segments: its engine is to evict that last."""
+
+    engine: EngineId
+    key: str
+    request: RequestId
+    segments: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasePrefix:
+    """No queued request begins so any more."""
+
+    engine: EngineId
+    key: str
+    request: RequestId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +162,13 @@ class ForgetSession:
 
 Decision = (
     OpenSequence
+    | CompleteSequence
     | UpdateSequence
     | PauseSequence
     | ResumeSequence
     | CancelSequence
+    | RetainPrefix
+    | ReleasePrefix
     | PublishValue
     | PublishFailure
     | OfferCall

@@ -151,6 +151,10 @@ class EngineJoined:
     """Requests that one step runs at most; 0: as many as there are credits."""
     pauses: bool = False
     """It can pause requests and resume them."""
+    retains: bool = False
+    """It can be asked to evict a prefix last."""
+    late: bool = False
+    """It takes requests of which a part is still unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

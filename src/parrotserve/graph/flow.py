@@ -34,6 +34,8 @@ def fill(graph: Graph, variable: Variable, value: str, reason: FinishReason | No
         consumer.missing -= 1
         if consumer.missing == 0:
             begin(graph, consumer, changes)
+        elif isinstance(consumer, Request):
+            changes.informed[consumer] = None
 
 
 def begin(graph: Graph, producer: Producer, changes: Changes) -> None:
@@ -173,10 +175,22 @@ def _stop(graph: Graph, producer: Producer, changes: Changes) -> None:
             changes.decisions.append(RevokeCall(session=producer.session.id, call=producer.id))
     elif producer.state is ProducerState.QUEUED:
         changes.unqueued.append(producer)
+        stop_ahead(producer, changes)
+    elif producer.state is ProducerState.WAITING:
+        stop_ahead(producer, changes)
     elif producer.aboard and producer.engine is not None:
         changes.freed.append((producer.engine, producer.id, None))
         changes.decisions.append(CancelSequence(request=producer.id, engine=producer.engine, epoch=producer.epoch))
     producer.aboard = False
+
+
+def stop_ahead(request: Request, changes: Changes) -> None:
+    """A request no longer runs ahead, if it did; what it does next is another run."""
+    if request.ahead is not None:
+        changes.freed.append((request.ahead, request.id, None))
+        changes.decisions.append(CancelSequence(request=request.id, engine=request.ahead, epoch=request.epoch))
+        request.ahead = None
+        request.epoch += 1
 
 
 def revive(graph: Graph, variable: Variable, changes: Changes) -> None:

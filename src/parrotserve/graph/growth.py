@@ -114,3 +114,5 @@ def _start(graph: Graph, producer: Producer, changes: Changes) -> None:
             return
     if producer.missing == 0:
         begin(graph, producer, changes)
+    elif isinstance(producer, Request):
+        changes.informed[producer] = None

@@ -75,6 +75,8 @@ def _check_producer(graph: Graph, producer: Producer) -> None:
     assert producer.aboard == held, f"{producer} is {state} and aboard: {producer.aboard}"
     if isinstance(producer, Request):
         _check_objective(producer)
+        early = state in {ProducerState.WAITING, ProducerState.QUEUED}
+        assert producer.ahead is None or early, f"{producer} is {state} and runs ahead"
     else:
         timed = state is ProducerState.OFFERED and producer.spec.timeout is not None
         assert (producer in graph.deadlines) == timed, f"{producer}: its deadline"

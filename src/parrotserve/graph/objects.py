@@ -147,6 +147,8 @@ class Request(_Node):
     """The engines that died under it, and of what."""
     placement: Placement | None = None
     """Why it runs, or ran last, where it did."""
+    ahead: EngineId | None = None
+    """Where it is read while inputs of it are still being written."""
     usage: Usage = Usage()
 
     @property

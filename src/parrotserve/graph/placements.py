@@ -19,6 +19,8 @@ class PlacedBy(StrEnum):
     """Where its beginning is resident, and that pays."""
     HARM = "harm"
     """Where it and those who are there lose least time."""
+    AHEAD = "ahead"
+    """Where it was read while its inputs were still being written."""
     ALONE = "alone"
     """A suspect: on an engine without anything else."""
 

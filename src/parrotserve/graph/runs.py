@@ -36,6 +36,12 @@ def output_produced(graph: Graph, event: OutputProduced, changes: Changes) -> No
 
 def request_ended(graph: Graph, event: RequestEnded, changes: Changes) -> None:
     """A sequence ended: well if all outputs are there, whatever the engine says, and else badly."""
+    ahead = graph.requests.get(event.request)
+    if ahead is not None and ahead.ahead is not None and ahead.epoch == event.epoch:
+        # Whatever was wrong will show again when it runs.
+        changes.freed.append((ahead.ahead, ahead.id, None))
+        ahead_stopped(ahead)
+        return
     request = _aboard(graph, event.request, event.epoch)
     if request is None or request.engine is None:
         return
@@ -72,6 +78,12 @@ def engine_died(graph: Graph, request: Request, engine: EngineId, reason: str, c
     else:
         request.move(ProducerState.QUEUED, changes.now, f"engine {engine} was lost: {reason}")
         changes.queued.append(request)
+
+
+def ahead_stopped(request: Request) -> None:
+    """A request runs ahead no more, for its engine ended that, or died (which is no fault of the request)."""
+    request.ahead = None
+    request.epoch += 1
 
 
 def _aboard(graph: Graph, request: RequestId, epoch: int) -> Request | None:

@@ -41,6 +41,19 @@ class PromptTokenizer:
         self._started = True
         return [*before, *tokens]
 
+    def beginning(self, text: str) -> list[int]:
+        """Of the tokens of a text that is still being written, those that nothing which is written later can change.
+
+        They end before a space that follows a word. No token of these vocabularies goes from a word over a space
+        into the next one (where one has such tokens, nothing is certain), so what follows is tokenised for itself; and
+        no pattern that splits words looks over a space from there. Leaves this prompt as it is.
+        """
+        if self._tokenizer.joins_words:
+            return []
+        pending = self._carry + text
+        cut = _end_of_last_whole_word(pending)
+        return self._encode(pending[:cut], special=False, begin=False) if cut else []
+
     def before_output(self) -> list[int]:
         """What was held back, but for one space: the model goes on from here."""
         self.withheld = self._carry.endswith(" ")
@@ -48,11 +61,19 @@ class PromptTokenizer:
         self._carry = ""
         return self._encode(pending, special=False)
 
-    def _encode(self, text: str, *, special: bool) -> list[int]:
+    def _encode(self, text: str, *, special: bool, begin: bool = True) -> list[int]:
         tokens = self._tokenizer.encode(text, special=special)
         if self._started:
             return tokens
-        self._started = True
+        self._started = begin
         start = self._tokenizer.prompt_start
         # Many chat templates write BOS themselves.
         return tokens if start and tokens[: len(start)] == start else start + tokens
+
+
+def _end_of_last_whole_word(text: str) -> int:
+    """Where the last space stands that follows a visible character; 0: there is none."""
+    end = text.rfind(" ")
+    while end > 0 and (text[end - 1].isspace() or not text[end - 1].isprintable()):
+        end = text.rfind(" ", 0, end)
+    return max(end, 0)

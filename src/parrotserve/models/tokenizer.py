@@ -2,6 +2,7 @@
 
 import codecs
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
@@ -11,6 +12,8 @@ from tokenizers import Tokenizer as Core
 from parrotserve.models.files import ModelFiles
 from parrotserve.models.metadata import malformed
 from parrotserve.models.tokenizer_parts import TokenizerParts, added_tokens, read_tokenizer_parts
+
+_OVER_A_SPACE = re.compile(rb"[^\s] ")
 
 
 def load_tokenizer(files: ModelFiles) -> "Tokenizer":
@@ -93,6 +96,11 @@ class Tokenizer:
     def to_json(self) -> str:
         """The tokenizer as a Hugging Face `tokenizer.json`."""
         return self._core.to_str()
+
+    @cached_property
+    def joins_words(self) -> bool:
+        """Whether some token goes from a word over a space."""
+        return any(_OVER_A_SPACE.search(token) for token in self._bytes)
 
     @cached_property
     def fingerprint(self) -> str:

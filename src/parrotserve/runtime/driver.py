@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 
 from parrotserve.errors import EngineFailed, ParrotError, RequestRefused
 from parrotserve.graph.decisions import (
     CancelSequence,
+    CompleteSequence,
     Decision,
     ForgetRequest,
     ForgetSession,
@@ -15,19 +17,22 @@ from parrotserve.graph.decisions import (
     PauseSequence,
     PublishFailure,
     PublishValue,
+    ReleasePrefix,
     ResumeSequence,
+    RetainPrefix,
     RevokeCall,
     RunCall,
     SettleRequest,
     UpdateSequence,
 )
 from parrotserve.graph.events import Event, OutputProduced, RequestEnded, Ticked
-from parrotserve.ids import EngineId, RequestId, SessionId
+from parrotserve.ids import EngineId, RequestId, SessionId, VariableId
 from parrotserve.machine import Machine
 from parrotserve.protocol import CallOffer, ErrorBody, Failure, Value
+from parrotserve.runtime.ahead import AheadSequence, AheadSequences, Written
 from parrotserve.runtime.board import Board
 from parrotserve.runtime.calls import CallDesk
-from parrotserve.runtime.keeper import EngineKeeper
+from parrotserve.runtime.keeper import EngineKeeper, Extending
 from parrotserve.runtime.meter import Meter
 from parrotserve.runtime.render import Opening, Renderer, pieces_of
 from parrotserve.runtime.runs import Runs
@@ -54,6 +59,7 @@ class Driver:
         self.desk = CallDesk()
         self.workshop = Workshop(sandbox, self.apply)
         self.runs = Runs(self.board)
+        self.aheads = AheadSequences()
         self.keepers: dict[EngineId, EngineKeeper] = {}
         self.renderers: dict[str, Renderer] = {}
         """By model."""
@@ -122,7 +128,9 @@ class Driver:
         match decision:
             case OpenSequence():
                 self._open(decision)
-            case UpdateSequence() | PauseSequence() | ResumeSequence() | CancelSequence():
+            case CompleteSequence() | UpdateSequence() | PauseSequence() | ResumeSequence() | CancelSequence():
+                self.keepers[decision.engine].order(decision)
+            case RetainPrefix() | ReleasePrefix():
                 self.keepers[decision.engine].order(decision)
             case PublishValue():
                 self._publish(decision)
@@ -140,6 +148,7 @@ class Driver:
             case ForgetRequest():
                 self.runs.forget(decision.request)
                 self._tell_ending(decision.request)
+                self.aheads.end(decision.request)
                 self.meter.over(decision.request)
             case SettleRequest():
                 self.meter.over(decision.request)
@@ -147,6 +156,26 @@ class Driver:
                 self.meter.end_session(decision.session)
                 self.desk.forget(decision.session)
                 self.board.forget(decision.variables)
+
+    def written(self, request: RequestId) -> Callable[[VariableId], Written]:
+        """What is known of a request's inputs."""
+        values = {one.id: one.value for one in self.machine.request(request).inputs}
+
+        def look(variable: VariableId) -> Written:
+            value = values[variable]
+            return Written(self.board.text(variable), whole=False) if value is None else Written(value, whole=True)
+
+        return look
+
+    def grew(self, variable: VariableId) -> None:
+        """More of a variable's text is known: who runs ahead may read it."""
+        self._extend(self.aheads.readers(variable, len(self.board.text(variable))))
+
+    def _extend(self, sequences: Iterable[AheadSequence]) -> None:
+        for one in sequences:
+            request = self.machine.graph.requests.get(one.request)
+            if request is not None and request.ahead is not None:
+                self.keepers[request.ahead].order(Extending(one.request, one.epoch))
 
     def _open(self, decision: OpenSequence) -> None:
         request = self.machine.request(decision.request)
@@ -161,10 +190,11 @@ class Driver:
                 tenant=request.session.tenant,
                 pieces=pieces_of(
                     request.spec.segments,
-                    values={variable.id: variable.value or "" for variable in request.inputs},
+                    values={one.id: one.value or "" for one in request.inputs if one.ready},
                     stream=decision.stream,
                     delivered=delivered,
                 ),
+                ahead=decision.ahead,
             )
         )
 
@@ -178,6 +208,7 @@ class Driver:
         logprobs = self.runs.take_logprobs(decision.variable)
         value = Value(variable=decision.variable, value=decision.value, reason=decision.reason, logprobs=logprobs)
         self.board.publish(value)
+        self._extend(self.aheads.readers(decision.variable))
 
     def _fail(self, event: Event) -> None:
         session = self._session_of(event)

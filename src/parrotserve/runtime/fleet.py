@@ -16,7 +16,9 @@ from parrotserve.engines.base import (
     Event,
     Heartbeat,
     Pause,
+    Release,
     Resume,
+    Retain,
     SegmentFinished,
     SequenceEnded,
     StepsTimed,
@@ -24,22 +26,31 @@ from parrotserve.engines.base import (
     Update,
 )
 from parrotserve.errors import EngineFailed, ParrotError, PullFailed, UnknownModel
-from parrotserve.graph.decisions import CancelSequence, PauseSequence, ResumeSequence, UpdateSequence
+from parrotserve.graph.decisions import (
+    CancelSequence,
+    CompleteSequence,
+    PauseSequence,
+    ReleasePrefix,
+    ResumeSequence,
+    RetainPrefix,
+    UpdateSequence,
+)
 from parrotserve.graph.events import EngineJoined, EngineLost, RequestEnded, StepsRun
 from parrotserve.ids import EngineId
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import EngineView, ModelView
 from parrotserve.runtime.catalog import Loader, ServedModel
 from parrotserve.runtime.driver import Driver
-from parrotserve.runtime.keeper import EngineKeeper, KeeperPolicy, KeeperState, Order
+from parrotserve.runtime.keeper import EngineKeeper, Extending, KeeperPolicy, KeeperState, Order
 from parrotserve.runtime.metrics import Metrics
-from parrotserve.runtime.render import Opening, most_tokens
+from parrotserve.runtime.render import Opening, most_tokens, pieces_of
 from parrotserve.runtime.runs import request_ended
 from parrotserve.tenancy.directory import Directory
 
 log = logging.getLogger(__name__)
 
 _BOUNDLESS = 1 << 40
+_RUNS_AHEAD = {Capability.TOKENS, Capability.LATE_SEGMENTS, Capability.UPDATE}
 
 
 class Fleet:
@@ -199,6 +210,8 @@ class Fleet:
             credits=description.credits,
             batch=description.batch,
             pauses=Capability.PAUSE in description.capabilities,
+            retains=description.capabilities >= {Capability.TOKENS, Capability.RETENTION},
+            late=description.capabilities >= _RUNS_AHEAD,
         )
         self._driver.apply(joined)
 
@@ -220,7 +233,7 @@ class Fleet:
 
     def refuse(self, engine: EngineId, order: Order, error: ParrotError) -> None:
         """An order cannot be carried out: its request fails."""
-        if isinstance(order, Opening):
+        if isinstance(order, Opening | Extending | CompleteSequence):
             self._driver.apply(RequestEnded(request=order.request, epoch=order.epoch, error=error))
 
     def heard(self, engine: EngineId, events: Sequence[Event]) -> None:
@@ -229,7 +242,9 @@ class Fleet:
         for event in events:
             match event:
                 case TokensGenerated():
-                    runs.tokens(event)
+                    variable = runs.tokens(event)
+                    if variable is not None:
+                        self._driver.grew(variable)
                 case SegmentFinished():
                     produced = runs.finished(event)
                     if produced is not None:
@@ -243,39 +258,83 @@ class Fleet:
                 case Heartbeat():
                     pass
 
-    async def command(self, order: Order, description: EngineDescription) -> Command | None:
+    async def commands(self, order: Order, description: EngineDescription) -> Sequence[Command]:
         """The order in the engine's words. A request that cannot be rendered fails; then there is nothing to send."""
         match order:
-            case Opening():
-                return await self._open(order, description)
+            case Opening() | Extending() | CompleteSequence():
+                return await self._rendered(order, description)
             case CancelSequence():
-                return CancelCommand(sequence=order.request, epoch=order.epoch)
+                self._driver.aheads.end(order.request, order.epoch)
+                return (CancelCommand(sequence=order.request, epoch=order.epoch),)
             case PauseSequence():
-                return Pause(sequence=order.request, epoch=order.epoch)
+                return (Pause(sequence=order.request, epoch=order.epoch),)
             case ResumeSequence():
-                return Resume(sequence=order.request, epoch=order.epoch)
+                return (Resume(sequence=order.request, epoch=order.epoch),)
+            case RetainPrefix():
+                return await self._retain(order)
+            case ReleasePrefix():
+                return (Release(key=order.key),)
             case UpdateSequence():
-                if Capability.UPDATE not in description.capabilities:
-                    return None
-                segments = self._driver.runs.segments_of(order.request, order.stream)
-                return Update(sequence=order.request, epoch=order.epoch, objective=order.objective, stream=segments)
+                return (self._update(order),) if Capability.UPDATE in description.capabilities else ()
 
-    async def _open(self, opening: Opening, description: EngineDescription) -> Command | None:
+    async def _retain(self, order: RetainPrefix) -> Sequence[Command]:
+        request = self._driver.machine.graph.requests.get(order.request)
+        if request is None:
+            return ()
+        pieces = pieces_of(
+            request.spec.segments[: order.segments],
+            values={one.id: one.value or "" for one in request.inputs if one.ready},
+            stream=frozenset(),
+            delivered={},
+        )
+        tokens = await self._driver.renderers[request.spec.model].beginning(pieces)
+        return (Retain(key=order.key, salt=request.session.tenant, tokens=tokens),)
+
+    def _update(self, order: UpdateSequence | CompleteSequence) -> Update:
+        segments = self._driver.runs.segments_of(order.request, order.stream)
+        return Update(sequence=order.request, epoch=order.epoch, objective=order.objective, stream=segments)
+
+    async def _rendered(
+        self, order: Opening | Extending | CompleteSequence, description: EngineDescription
+    ) -> Sequence[Command]:
         try:
-            command = await self._driver.renderers[opening.model].open(
-                opening, description, published=self._directory.published_texts()
-            )
-            most = most_tokens(command)
-            if most is not None:
-                self._driver.meter.sized(opening.request, min(most, description.context_length))
-            return command
+            if isinstance(order, Opening):
+                return await self._open(order, description)
+            return await self._go_on(order, description)
         except ParrotError as error:
             failure = error
         except Exception as error:
-            log.exception("request %s could not be rendered", opening.request)
+            log.exception("request %s could not be rendered", order.request)
             failure = EngineFailed(f"The prompt could not be rendered: {type(error).__name__}.")
-        self._driver.apply(RequestEnded(request=opening.request, epoch=opening.epoch, error=failure))
-        return None
+        self._driver.apply(RequestEnded(request=order.request, epoch=order.epoch, error=failure))
+        return () if isinstance(order, Opening) else (CancelCommand(sequence=order.request, epoch=order.epoch),)
+
+    async def _open(self, opening: Opening, description: EngineDescription) -> Sequence[Command]:
+        renderer = self._driver.renderers[opening.model]
+        command = await renderer.open(opening, description, published=self._directory.published_texts())
+        most = most_tokens(command)
+        if most is not None:
+            self._driver.meter.sized(opening.request, min(most, description.context_length))
+        if not opening.ahead:
+            return (command,)
+        self._driver.aheads.begin(opening, renderer.tokenizer)
+        return (command, *await self._go_on(Extending(opening.request, opening.epoch), description))
+
+    async def _go_on(self, order: Extending | CompleteSequence, description: EngineDescription) -> Sequence[Command]:
+        """What a sequence that runs ahead can be sent; with the order to complete it, all that there is."""
+        sequence = self._driver.aheads.find(order.request, order.epoch)
+        if sequence is None:
+            return ()
+        completes = isinstance(order, CompleteSequence)
+        if completes:
+            self._driver.aheads.end(order.request)
+        tell, written = sequence.complete if completes else sequence.go_on, self._driver.written(order.request)
+        told = await asyncio.to_thread(tell, written) if sequence.is_long(written) else tell(written)
+        if not completes:
+            return told
+        most = sequence.sent + sum(len(one.tokens or ()) for one in told) + sequence.most_output
+        self._driver.meter.sized(order.request, min(most, description.context_length))
+        return (self._update(order), *told)
 
 
 def _steps_run(engine: EngineId, event: StepsTimed) -> StepsRun:

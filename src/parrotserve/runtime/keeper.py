@@ -9,8 +9,16 @@ from typing import Protocol
 
 from parrotserve.engines import base
 from parrotserve.errors import EngineFailed, ModelError, ParrotError, PullFailed
-from parrotserve.graph.decisions import CancelSequence, PauseSequence, ResumeSequence, UpdateSequence
-from parrotserve.ids import EngineId
+from parrotserve.graph.decisions import (
+    CancelSequence,
+    CompleteSequence,
+    PauseSequence,
+    ReleasePrefix,
+    ResumeSequence,
+    RetainPrefix,
+    UpdateSequence,
+)
+from parrotserve.ids import EngineId, RequestId
 from parrotserve.runtime.render import Opening
 
 log = logging.getLogger(__name__)
@@ -18,7 +26,26 @@ log = logging.getLogger(__name__)
 _MOST_AT_ONCE = 32
 """Commands that are sent together: enough for an engine to see what they share, few enough to begin soon."""
 
-Order = Opening | UpdateSequence | PauseSequence | ResumeSequence | CancelSequence
+
+@dataclass(frozen=True, slots=True)
+class Extending:
+    """More of what a request that runs ahead reads can be sent."""
+
+    request: RequestId
+    epoch: int
+
+
+Order = (
+    Opening
+    | Extending
+    | CompleteSequence
+    | UpdateSequence
+    | PauseSequence
+    | ResumeSequence
+    | CancelSequence
+    | RetainPrefix
+    | ReleasePrefix
+)
 """What an engine is to do, in the machine's words."""
 
 
@@ -68,8 +95,8 @@ class Office(Protocol):
         """Raises `EngineFailed` if the engine broke the contract."""
         ...
 
-    async def command(self, order: Order, description: base.EngineDescription) -> base.Command | None:
-        """The order in the engine's words; None where there is nothing to send."""
+    async def commands(self, order: Order, description: base.EngineDescription) -> Sequence[base.Command]:
+        """The order in the engine's words; none where there is nothing to send."""
         ...
 
 
@@ -203,9 +230,7 @@ class EngineKeeper:
                 orders.append(self._orders.get_nowait())
             wanted: list[tuple[Order, base.Command]] = []
             for order in orders:
-                command = await self._office.command(order, description)
-                if command is not None:
-                    wanted.append((order, command))
+                wanted += [(order, command) for command in await self._office.commands(order, description)]
                 # Prompts take their time to be tokenised; streams go on meanwhile.
                 await asyncio.sleep(0)
             if wanted:

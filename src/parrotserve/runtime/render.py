@@ -4,7 +4,7 @@ For each output there are two engine segments: what leads to it, as one fill, an
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,12 +34,23 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """An input that is not known yet, and what is to be done with its value."""
+
+    variable: VariableId
+    transforms: tuple[Transform, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ToGenerate:
     """An output: how its tokens are chosen, whether they are told as they come, and those that were before."""
 
     sampling: Sampling
     stream: bool
     delivered: tuple[int, ...]
+
+
+Piece = Text | Known | Late | ToGenerate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +62,27 @@ class Opening:
     model: str
     objective: Objective
     tenant: TenantId
-    pieces: tuple[Text | Known | ToGenerate, ...]
+    pieces: tuple[Piece, ...]
+    ahead: bool = False
+    """It runs ahead: nothing but outputs is told with it, all else comes later."""
 
     @property
     def slow(self) -> bool:
         """Whether rendering it may take so long that it is to be done in a thread."""
-        known = [piece for piece in self.pieces if isinstance(piece, Known)]
-        length = sum(len(piece.text) for piece in self.pieces if isinstance(piece, Text))
-        return length + sum(len(piece.value) for piece in known) > LONG_TEXT or any(
-            len(piece.value) > _LONG_FOR_A_PATTERN and any(one.name == "regex" for one in piece.transforms)
-            for piece in known
-        )
+        return is_slow(self.pieces)
+
+
+def is_slow(pieces: Iterable[Piece]) -> bool:
+    """Whether it may take so long to make tokens of what is known of these that it is to be done in a thread."""
+    length = 0
+    for piece in pieces:
+        if isinstance(piece, Text):
+            length += len(piece.text)
+        elif isinstance(piece, Known):
+            length += len(piece.value)
+            if len(piece.value) > _LONG_FOR_A_PATTERN and any(one.name == "regex" for one in piece.transforms):
+                return True
+    return length > LONG_TEXT
 
 
 def pieces_of(
@@ -70,15 +91,17 @@ def pieces_of(
     values: Mapping[VariableId, str],
     stream: frozenset[VariableId],
     delivered: Mapping[VariableId, tuple[int, ...]],
-) -> tuple[Text | Known | ToGenerate, ...]:
+) -> tuple[Piece, ...]:
     """A request's segments with everything filled in that is known now."""
 
-    def piece(segment: Flat) -> Text | Known | ToGenerate:
+    def piece(segment: Flat) -> Piece:
         match segment:
             case Text():
                 return segment
-            case Input():
+            case Input() if segment.variable in values:
                 return Known(values[segment.variable], segment.transforms)
+            case Input():
+                return Late(segment.variable, segment.transforms)
             case Output():
                 streamed = segment.variable in stream
                 return ToGenerate(segment.sampling, streamed, delivered.get(segment.variable, ()))
@@ -129,7 +152,8 @@ class Renderer:
         """
         _check_capabilities(opening, engine)
         as_tokens = Capability.TOKENS in engine.capabilities
-        build = self._token_segments if as_tokens else self._text_segments
+        known = self._token_segments if as_tokens else self._text_segments
+        build = _late_segments if opening.ahead else known
         segments = await asyncio.to_thread(build, opening) if opening.slow else build(opening)
         shares = as_tokens and bool(published)
         return Open(
@@ -141,8 +165,21 @@ class Renderer:
             objective=opening.objective,
         )
 
+    async def beginning(self, pieces: Sequence[Piece]) -> tuple[int, ...]:
+        """The tokens of what a prompt begins with."""
+        known = [piece for piece in pieces if isinstance(piece, Text | Known)]
+
+        def build() -> tuple[int, ...]:
+            prompt = PromptTokenizer(self.tokenizer)
+            return tuple(token for piece in known for token in self._tokens(prompt, piece))
+
+        return await asyncio.to_thread(build) if is_slow(known) else build()
+
+    def _tokens(self, prompt: PromptTokenizer, piece: Text | Known | Late) -> list[int]:
+        return text_tokens(prompt, piece) if isinstance(piece, Text) else prompt.text(_text(piece, self.tokenizer))
+
     def _token_segments(self, opening: Opening) -> tuple[EngineSegment, ...]:
-        prompt = PromptTokenizer(self._tokenizer)
+        prompt = PromptTokenizer(self.tokenizer)
         segments: list[EngineSegment] = []
         tokens: list[int] = []
         for piece in opening.pieces:
@@ -150,10 +187,8 @@ class Renderer:
                 tokens += prompt.before_output()
                 segments += (Fill(tokens=tuple(tokens)), _generate(piece, space_withheld=prompt.withheld))
                 tokens = []
-            elif isinstance(piece, Text) and piece.tokens:
-                tokens += prompt.tokens(piece.tokens)
             else:
-                tokens += prompt.text(_text(piece, self._tokenizer), template=_by_template(piece))
+                tokens += self._tokens(prompt, piece)
         return tuple(segments)
 
     def _public_tokens(self, opening: Opening, published: Collection[str]) -> int:
@@ -166,7 +201,7 @@ class Renderer:
             constant += "" if piece.template else piece.text
             if constant.strip() in published:
                 public = index + 1
-        prompt = PromptTokenizer(self._tokenizer)
+        prompt = PromptTokenizer(self.tokenizer)
         texts = (piece for piece in opening.pieces[:public] if isinstance(piece, Text))
         return sum(len(prompt.text(piece.text, template=piece.template)) for piece in texts)
 
@@ -179,7 +214,7 @@ class Renderer:
                     yield _generate(piece)
                     text = ""
                 else:
-                    text += _text(piece, self._tokenizer)
+                    text += _text(piece, self.tokenizer)
 
         return tuple(build())
 
@@ -197,6 +232,11 @@ def most_tokens(command: Open) -> int | None:
     )
 
 
+def _late_segments(opening: Opening) -> tuple[EngineSegment, ...]:
+    outputs = (piece for piece in opening.pieces if isinstance(piece, ToGenerate))
+    return tuple(segment for output in outputs for segment in (Fill(), _generate(output)))
+
+
 def _check_capabilities(opening: Opening, engine: EngineDescription) -> None:
     samplings = [piece.sampling for piece in opening.pieces if isinstance(piece, ToGenerate)]
     asked = {
@@ -208,14 +248,16 @@ def _check_capabilities(opening: Opening, engine: EngineDescription) -> None:
             raise EngineFailed(f"The engines of {engine.model} cannot do what its sampling asks: {capability}.")
 
 
-def _text(piece: Text | Known, tokenizer: TruncatesTokens) -> str:
+def _text(piece: Text | Known | Late, tokenizer: TruncatesTokens) -> str:
     if isinstance(piece, Text):
         return piece.text
+    assert isinstance(piece, Known), "only what runs ahead has unknown inputs"
     return apply_transforms(piece.transforms, piece.value, tokenizer)
 
 
-def _by_template(piece: Text | Known) -> bool:
-    return isinstance(piece, Text) and piece.template
+def text_tokens(prompt: PromptTokenizer, piece: Text) -> list[int]:
+    """The tokens with which a prompt goes on: those that the text was given as, or else those of the text."""
+    return prompt.tokens(piece.tokens) if piece.tokens else prompt.text(piece.text, template=piece.template)
 
 
 def _generate(piece: ToGenerate, *, space_withheld: bool = False) -> Generate:

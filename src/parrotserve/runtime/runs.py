@@ -68,11 +68,12 @@ class Runs:
             return ()
         return tuple(index for index, progress in run.outputs.items() if progress.variable in variables)
 
-    def tokens(self, event: TokensGenerated) -> None:
-        """New tokens of a streamed output: remembered, and their text shown. Raises `EngineFailed` for a gap."""
+    def tokens(self, event: TokensGenerated) -> VariableId | None:
+        """New tokens of a streamed output: remembered, and their text shown; whose text grew by them. Raises
+        `EngineFailed` for a gap."""
         progress = self._progress(event.sequence, event.epoch, event.segment)
         if progress is None or progress.finished:
-            return
+            return None
         if event.offset != len(progress.tokens):
             raise EngineFailed(
                 f"The engine sent token {event.offset} of {progress.variable} after {len(progress.tokens)} tokens.",
@@ -86,6 +87,7 @@ class Runs:
         progress.repeated -= len(event.text) - len(text)
         if text or logprobs:
             self._board.append(progress.variable, text, logprobs)
+        return progress.variable if text else None
 
     def finished(self, event: SegmentFinished) -> OutputProduced | None:
         """An output is complete; None where that is known already."""

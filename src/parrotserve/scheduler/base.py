@@ -34,7 +34,26 @@ class Resumed:
     request: Request
 
 
-Outcome = Placed | Paused | Resumed
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """An engine is to keep what this queued request begins with, up to so many segments."""
+
+    request: Request
+    engine: EngineId
+    key: str
+    segments: int
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """That is over: `request` was the last one."""
+
+    request: Request
+    engine: EngineId
+    key: str
+
+
+Outcome = Placed | Paused | Resumed | Retained | Released
 
 
 class Scheduler(ABC):
@@ -48,7 +67,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def lose(self, engine: EngineId) -> list[Request]:
-        """An engine is gone: the requests that ran there. None if it was not known."""
+        """An engine is gone: the requests that ran there, or ran ahead. None if it was not known."""
 
     @abstractmethod
     def queue(self, request: Request) -> None:
@@ -59,8 +78,12 @@ class Scheduler(ABC):
         """A request no longer waits."""
 
     @abstractmethod
+    def run_ahead(self, request: Request, engine: EngineId) -> bool:
+        """Whether a request that still waits for inputs may run ahead on this engine; if so, it does from now on."""
+
+    @abstractmethod
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None) -> None:
-        """An engine no longer runs a request, which has used so much; None if that is not known (yet)."""
+        """An engine no longer runs a request (ahead or not), which has used so much; None: not known (yet)."""
 
     @abstractmethod
     def reclassify(self, request: Request) -> None:

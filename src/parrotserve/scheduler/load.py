@@ -16,8 +16,12 @@ from parrotserve.scheduler.residents import Index, Residents
 from parrotserve.scheduler.share import MINIMUM
 from parrotserve.scheduler.tickets import Ticket
 
-_SLOWED = 3.0
-"""How many times slower than alone a latency-sensitive request may write: its TPOT bound."""
+_SLOWED = 4.0
+"""How many times slower than alone a latency-sensitive request may write: the bound that engines keep by default."""
+_MOST_AHEAD = 16
+"""Requests that run ahead on one engine."""
+_READ_AHEAD = 0.9
+"""Of its prompt, what a request that ran ahead is thought to have been read when the last input is there."""
 _BULK_WEIGHT = 0.1
 """What a second that throughput work loses counts, against one that somebody waits."""
 
@@ -55,6 +59,11 @@ class EngineLoad:
         self.residents = Residents(description.engine, description.cache_tokens, index)
         self.aboard: dict[RequestId, Aboard] = {}
         self.paused: dict[RequestId, Aboard] = {}
+        self.ahead: dict[RequestId, Request] = {}
+        """Requests that run ahead. Their KV is reclaimable, and they run in what others leave of a step, so they take
+        nothing but a credit."""
+        self.retained: dict[bytes, None] = {}
+        """Beginnings that it was asked to evict last."""
         self.reserved = False
         """It is being emptied for a suspect, or runs one."""
         self._estimates = estimates
@@ -97,7 +106,7 @@ class EngineLoad:
 
     def has_room(self, ticket: Ticket, *, kept_for_bulk: bool = False) -> bool:
         """Whether a request can be admitted now; `kept_for_bulk`: beside the minimum share of throughput work."""
-        if self.reserved or not self.has_credit or self.active >= self.width:
+        if self.reserved or self.active >= self.width or not (self.has_credit or ticket.request.id in self.ahead):
             return False
         if not self.active:
             return True
@@ -119,7 +128,15 @@ class EngineLoad:
     @property
     def has_credit(self) -> bool:
         """Whether it takes one more request at all."""
-        return len(self.aboard) < self.description.credits
+        return len(self.aboard) + len(self.ahead) < self.description.credits
+
+    def run_ahead(self, request: Request) -> bool:
+        """Whether there is room for one that runs ahead; if so, it is here from now on."""
+        most = min(_MOST_AHEAD, self.description.credits // 4)
+        if not self.description.late or self.reserved or not self.has_credit or len(self.ahead) >= most:
+            return False
+        self.ahead[request.id] = request
+        return True
 
     def freed(self, aboard: Aboard) -> float:
         """Tokens of KV that are free if a request pauses."""
@@ -230,8 +247,10 @@ class EngineLoad:
     def _sizes(self, ticket: Ticket) -> tuple[float, float, float, float]:
         """Tokens found here and tokens of the prompt; seconds to prefill the rest, and of one more row in a step."""
         rates = self.cost.rates
-        found = self._estimates.tokens(self.residents.found(ticket.prefix.boundaries))
         prompt = self._estimates.tokens(ticket.chars)
+        found = self._estimates.tokens(self.residents.found(ticket.prefix.boundaries))
+        if ticket.request.id in self.ahead:
+            found = max(found, _READ_AHEAD * prompt)
         rest = max(prompt - found, 0.0)
         return found, prompt, rates.prefilling(rest, found), rates.row(prompt) + rates.read * rest
 
@@ -259,7 +278,7 @@ class EngineLoad:
         assert self.paused == {name: one for name, one in self.aboard.items() if one.paused}, f"{self.id}: paused"
         assert abs(self._tails - sum(one.tail for one in running)) < 1e-3, f"{self.id}: tails"
         assert abs(self._row_tokens - sum(one.tokens for one in running)) < 1e-3, f"{self.id}: row tokens"
-        assert len(self.aboard) <= self.description.credits, f"engine {self.id} has too many"
+        assert len(self.aboard) + len(self.ahead) <= self.description.credits, f"engine {self.id} has too many"
         assert self.active <= self.width, f"engine {self.id} runs too many"
         self.residents.check_integrity([one.boundaries for one in running])
 

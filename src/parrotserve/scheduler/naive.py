@@ -62,6 +62,9 @@ class NaiveScheduler(Scheduler):
     def unqueue(self, request: Request) -> None:
         self._pool(request.spec.model).queue_of(request).discard(request)
 
+    def run_ahead(self, request: Request, engine: EngineId) -> bool:
+        return False
+
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None) -> None:
         slot = self._engines.get(engine)
         if slot is None or slot.running.pop(request, None) is None:

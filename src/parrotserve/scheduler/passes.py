@@ -167,6 +167,9 @@ class Pass:
         request = ticket.request
         self._pool.unqueue(request)
         aboard = load.add(ticket, self._now)
+        if request.ahead is not None:
+            by = PlacedBy.AHEAD if request.ahead == load.id else by
+            del self._pool.loads[request.ahead].ahead[request.id]
         self._pool.lines.serve(request, aboard.service)
         self._pool.touched(load)
         told = sorted(others, key=lambda seen: (seen.seconds is None, seen.seconds or 0.0))[:_MOST_TOLD]

@@ -7,6 +7,7 @@ from parrotserve.graph.lazy_heap import LazyHeap
 from parrotserve.graph.objects import Request, TaskGroup
 from parrotserve.ids import EngineId, TenantId
 from parrotserve.sampling import Usage
+from parrotserve.scheduler.base import Outcome, Released, Retained
 from parrotserve.scheduler.cost import StepCost
 from parrotserve.scheduler.estimates import Estimates
 from parrotserve.scheduler.lines import Lines
@@ -16,6 +17,8 @@ from parrotserve.scheduler.share import Share
 from parrotserve.scheduler.tickets import Ticket, Tickets
 from parrotserve.switches import Switches
 
+_MOST_RETAINED = 8
+"""Beginnings that one engine is asked to evict last."""
 _FEW = 16
 """So many engines are all looked at for every request. Of more, those that hold its beginning, and the least loaded."""
 
@@ -34,8 +37,12 @@ class Pool:
         self.loads: dict[EngineId, EngineLoad] = {}
         self.paused: dict[EngineLoad, None] = {}
         """Engines that have paused requests."""
+        self._ended: list[tuple[EngineLoad, Aboard]] = []
+        """Who ended since the last pass, and where."""
         self.share = Share()
         self._index: Index = {}
+        self._retaining: dict[bytes, dict[EngineId, None]] = {}
+        """Which engines were asked to keep a beginning."""
         self._by_load: LazyHeap[EngineLoad] = LazyHeap()
         self._grouped: dict[Request, TaskGroup] = {}
         self._cost = StepCost()
@@ -57,7 +64,9 @@ class Pool:
         for aboard in load.aboard.values():
             self.lines.settle(aboard.request, -aboard.service)
         load.residents.clear()
-        return [aboard.request for aboard in load.aboard.values()]
+        for key in load.retained:
+            del self._retaining[key][engine]
+        return [*load.ahead.values(), *(aboard.request for aboard in load.aboard.values())]
 
     def touched(self, load: EngineLoad) -> None:
         """More or fewer requests run on an engine."""
@@ -123,8 +132,44 @@ class Pool:
         """A request no longer runs on an engine."""
         load.remove(aboard.request.id)
         self.touched(load)
+        self._ended.append((load, aboard))
         used = usage.engine_seconds if usage is not None else 0.0
         self.lines.settle(aboard.request, used - aboard.service if used > 0 else 0.0)
+
+    def retain_and_release(self) -> list[Outcome]:
+        """After a pass: what engines are to keep because queued requests begin so, and what they need not any more."""
+        kept = [retained for load, aboard in self._ended if (retained := self._retain(load, aboard)) is not None]
+        self._ended.clear()
+        return [*self._release(), *kept]
+
+    def _retain(self, load: EngineLoad, ended: Aboard) -> Retained | None:
+        """Have an engine keep the longest beginning of a request that has ended which queued ones share."""
+        here = self.loads.get(load.id) is load and load.description.retains
+        if not here or len(load.retained) >= _MOST_RETAINED:
+            return None
+        for boundary in reversed(ended.boundaries):
+            sharer = self.tickets.sharers.first(boundary.hash) if boundary.segments else None
+            if sharer is None:
+                continue
+            if boundary.hash in load.retained:
+                return None
+            load.retained[boundary.hash] = None
+            self.tickets.sharers.watched.add(boundary.hash)
+            self._retaining.setdefault(boundary.hash, {})[load.id] = None
+            return Retained(sharer.request, load.id, boundary.hash.hex(), boundary.segments)
+        return None
+
+    def _release(self) -> list[Outcome]:
+        sharers, released = self.tickets.sharers, list[Outcome]()
+        for key, last in sharers.gone:
+            if sharers.first(key) is not None:
+                continue
+            sharers.watched.discard(key)
+            for engine in self._retaining.pop(key, ()):
+                del self.loads[engine].retained[key]
+                released.append(Released(last, engine, key.hex()))
+        sharers.gone.clear()
+        return released
 
     @property
     def bulk_waits(self) -> bool:
@@ -150,6 +195,9 @@ class Pool:
         assert set(self.paused) == {load for load in self.loads.values() if load.paused}, "engines with paused requests"
         for load in self.loads.values():
             load.check_integrity()
+            for key in load.retained:
+                assert load.id in self._retaining[key], f"engine {load.id} retains what nobody knows of"
+                assert key in self.tickets.sharers.watched, "what an engine retains is not watched"
         for key, engines in self._index.items():
             assert engines, f"{key!r} is resident nowhere"
             assert engines.keys() <= self.loads.keys(), f"{key!r} is resident on an engine that is gone"

@@ -47,10 +47,18 @@ class AppScheduler(Scheduler):
     def unqueue(self, request: Request) -> None:
         self._pool(request.spec.model).unqueue(request)
 
+    def run_ahead(self, request: Request, engine: EngineId) -> bool:
+        pool = self._engines.get(engine)
+        if not self._switches.ahead or pool is None or pool is not self._pools.get(request.spec.model):
+            return False
+        return pool.loads[engine].run_ahead(request)
+
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None) -> None:
         pool = self._engines.get(engine)
         load = pool.loads[engine] if pool is not None else None
         aboard = load.aboard.get(request) if load is not None else None
+        if load is not None and load.ahead.pop(request, None) is not None:
+            self._changed[load.description.model] = None
         if pool is None or load is None or aboard is None:
             return
         self._changed[load.description.model] = None
@@ -103,7 +111,8 @@ class AppScheduler(Scheduler):
     def place(self, now: float) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for model in self._changed:
-            outcomes += Pass(self._pools[model], now).run()
+            pool = self._pools[model]
+            outcomes += [*Pass(pool, now).run(), *pool.retain_and_release()]
         self._changed.clear()
         return outcomes
 
@@ -126,6 +135,9 @@ class AppScheduler(Scheduler):
         assert {one: load.id for one, load in running.items()} == {
             one: one.engine for one in unfinished if one.aboard
         }, "running requests"
+        ahead = {one: load.id for pool in self._pools.values() for load in pool.loads.values()
+                 for one in load.ahead.values()}  # fmt: skip
+        assert ahead == {one: one.ahead for one in unfinished if one.ahead is not None}, "requests that run ahead"
         for pool in self._pools.values():
             pool.check_integrity(unfinished)
             idle = any(not load.aboard and not load.reserved for load in pool.loads.values())

@@ -28,6 +28,10 @@ class Sharers:
 
     def __init__(self) -> None:
         self._queued: dict[Objective, dict[bytes, dict[Ticket, None]]] = {objective: {} for objective in Objective}
+        self.watched: set[bytes] = set()
+        """Beginnings of which it matters when no queued request has them any more."""
+        self.gone: list[tuple[bytes, Request]] = []
+        """Those of which that is so since this was last emptied, and who was the last."""
 
     def put(self, ticket: Ticket) -> None:
         """A request is queued."""
@@ -46,7 +50,14 @@ class Sharers:
             del sharers[ticket]
             if not sharers:
                 del table[boundary.hash]
+                if boundary.hash in self.watched:
+                    self.gone.append((boundary.hash, ticket.request))
         ticket.queued = None
+
+    def first(self, key: bytes) -> Ticket | None:
+        """A queued request that begins so."""
+        found = (sharers for table in self._queued.values() if (sharers := table.get(key)))
+        return next(iter(next(found, ())), None)
 
     def of(self, ticket: Ticket) -> Iterator[Ticket]:
         """Queued requests of the same objective that begin like this one (which is queued no more), as far as any

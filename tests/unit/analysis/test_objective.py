@@ -1,6 +1,6 @@
 """Objective deduction, against the definition written out naively."""
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parrotserve.analysis.objective import assign, deduce, stricter
@@ -198,12 +198,16 @@ def groups(graph: Graph) -> dict[str, tuple[str, int]]:
     return {one.id: (one.group.result.id, one.group.level) for one in graph.requests.values() if one.group}
 
 
+FEW = st.integers(1, 12)
+
+
 @st.composite
-def graphs(draw: st.DrawFn) -> tuple[list[str], tuple[str, ...]]:
-    size = draw(st.integers(1, 12))
+def graphs(draw: st.DrawFn, sizes: st.SearchStrategy[int] = FEW) -> tuple[list[str], tuple[str, ...]]:
+    size = draw(sizes)
     lines = []
     for number in range(size):
-        inputs = draw(st.lists(st.integers(0, number - 1), max_size=3, unique=True)) if number else []
+        nearest = st.integers(max(0, number - 12), number - 1)
+        inputs = draw(st.lists(nearest, max_size=3, unique=True)) if number else []
         kind = draw(st.sampled_from([":", ":", ":", "!"]))
         lines.append(f"p{number}{kind} {' '.join(f'v{one}' for one in inputs)} -> v{number}")
     waits = draw(st.lists(st.integers(0, size - 1), max_size=4, unique=True))
@@ -219,6 +223,18 @@ def test_a_whole_graph_gets_what_the_definition_says(drawn: tuple[list[str], tup
     assert {one.id: one.objective for one in graph.requests.values()} == {
         one.id: objective for one, objective in by_definition(graph).items()
     }
+    assert groups(graph) == groups_by_definition(graph, waits)
+
+
+@given(graphs(st.integers(100, 200)))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow])
+def test_a_big_graph_does_too_whether_waits_come_together_or_later(drawn: tuple[list[str], tuple[str, ...]]):
+    lines, waits = drawn
+    graph = Graph()
+    apply(take_in(graph, *lines, waits=waits[:2]))
+    for wait in waits[2:]:
+        apply(take_in(graph, waits=(wait,)))
+    assert {one: one.objective for one in graph.requests.values()} == by_definition(graph)
     assert groups(graph) == groups_by_definition(graph, waits)
 
 

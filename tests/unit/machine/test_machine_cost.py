@@ -2,14 +2,16 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 import pytest
-from machine_world import World
+from machine_world import World, request
 
 from parrotserve.errors import EngineFailed
-from parrotserve.graph.events import Ticked
+from parrotserve.graph.events import StepsRun, TenantWeighed, Ticked
+from parrotserve.segments import Text
 
 
 def lines_of(act: Callable[[World], object], world: World) -> int:
@@ -62,6 +64,51 @@ EVENTS: dict[str, Callable[[World], object]] = {
     "ending another session": lambda world: world.end_session("s7"),
     "looking at one variable": lambda world: world.machine.variable_state("s", "t", "x1"),
 }
+
+
+def crowded(size: int, engines: int) -> World:
+    """Engines that are full, and `size` queued requests of several tenants, of which some begin alike."""
+    world = World(check=False)
+    for number in range(engines):
+        world.join(f"e{number}", batch=4, pauses=True, late=True)
+    for number in range(size + 4 * engines):
+        beginning = Text(f"You are assistant number {number % 10}. " * 20)
+        made = request(f"r{number}: -> x{number}")
+        spec = replace(made, segments=(beginning, Text(f"Question {number}?"), *made.segments))
+        tenant = f"t{number % 3}"
+        world.submit(spec, session=f"s-{tenant}", tenant=tenant)
+    maps = [f"m{number}: -> y{number}" for number in range(size)]
+    world.submit(*maps, f"reduce: {' '.join(f'y{number}' for number in range(size))} -> z")
+    return world
+
+
+CROWDED: dict[str, Callable[[World], object]] = {
+    "ending": lambda world: world.run("r0"),
+    "submitting throughput work": lambda world: world.submit("new: -> w"),
+    "submitting what somebody waits for": lambda world: world.submit("now: -> n", waits=["n"]),
+    "submitting a reader of what is being written": lambda world: world.submit("read: y0 -> q"),
+    "a step": lambda world: world.handle(
+        StepsRun(engine="e0", steps=1, prefill_tokens=0, decode_rows=4, kv_tokens=9, attended=9, seconds=0.1)
+    ),
+    "a weight": lambda world: world.handle(TenantWeighed("t1", 2.0)),
+}
+
+
+@pytest.fixture(scope="module")
+def crowds() -> dict[str, tuple[int, int, int]]:
+    """What each event costs with few waiting, with many, and with many engines."""
+    worlds = crowded(100, 16), crowded(1000, 16), crowded(100, 128)
+    found = [{name: lines_of(event, world) for name, event in CROWDED.items()} for world in worlds]
+    return {name: (found[0][name], found[1][name], found[2][name]) for name in CROWDED}
+
+
+@pytest.mark.parametrize("event", CROWDED)
+def test_scheduling_costs_the_same_however_many_wait_and_however_many_engines_there_are(
+    crowds: dict[str, tuple[int, int, int]], event: str
+):
+    few, many, wide = crowds[event]
+    assert 0 < many <= few * 1.3 + 20
+    assert 0 < wide <= few * 1.3 + 300
 
 
 @pytest.fixture(scope="module")

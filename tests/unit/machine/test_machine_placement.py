@@ -3,11 +3,21 @@
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from machine_world import World, asked, only
 
 from parrotserve.criteria import Criteria
 from parrotserve.errors import EngineFailed
-from parrotserve.graph.decisions import Decision, OpenSequence, PauseSequence, ResumeSequence, UpdateSequence
+from parrotserve.graph.decisions import (
+    Decision,
+    OpenSequence,
+    PauseSequence,
+    ReleasePrefix,
+    ResumeSequence,
+    RetainPrefix,
+    UpdateSequence,
+)
 from parrotserve.graph.events import NewRequest, StepsRun, TenantWeighed
 from parrotserve.graph.placements import PlacedBy
 from parrotserve.ids import EngineId, RequestId, TenantId, VariableId
@@ -143,6 +153,48 @@ class TestPrefixes:
         assert by(world, "p1") is PlacedBy.HARM
 
 
+class TestRetention:
+    @staticmethod
+    def world(**fields: object) -> World:
+        world = World()
+        world.join("e", **{"batch": 1, "retains": True} | fields)
+        return world
+
+    def test_an_engine_keeps_what_queued_requests_begin_with_until_the_last_of_them_runs(self):
+        world = self.world()
+        world.submit(asking("p1", POEM, "a cat"), asking("c1", CODE, "a sort"), asking("p2", POEM, "a dog"))
+        decisions = world.run("p1")
+        (kept,) = only(decisions, RetainPrefix)
+        assert list(places(decisions)) == ["c1"]
+        assert (kept.engine, kept.request, kept.segments) == ("e", "p2", 1)
+        (released,) = only(world.run("c1"), ReleasePrefix)
+        assert (released.engine, released.key) == ("e", kept.key)
+        assert only(world.run("p2"), RetainPrefix) == []
+
+    def test_or_until_it_is_queued_no_more(self):
+        world = self.world()
+        world.submit(asking("p1", POEM, "a cat"), asking("c1", CODE, "a sort"), asking("p2", POEM, "a dog"))
+        world.run("p1")
+        assert len(only(world.cancel("o-p2"), ReleasePrefix)) == 1
+
+    def test_nothing_is_asked_for_what_runs_at_once(self):
+        world = self.world()
+        world.submit(asking("p1", POEM, "a cat"), asking("p2", POEM, "a dog"))
+        assert only(world.run("p1"), RetainPrefix) == []
+
+    def test_only_an_engine_that_can_is_asked(self):
+        world = self.world(retains=False)
+        world.submit(asking("p1", POEM, "a cat"), asking("c1", CODE, "a sort"), asking("p2", POEM, "a dog"))
+        assert only(world.run("p1"), RetainPrefix) == []
+
+    def test_a_lost_engine_keeps_nothing(self):
+        world = self.world()
+        world.submit(asking("p1", POEM, "a cat"), asking("c1", CODE, "a sort"), asking("p2", POEM, "a dog"))
+        world.run("p1")
+        world.lose("e")
+        assert only(world.join("e", batch=2, retains=True), ReleasePrefix) == []
+
+
 class TestGroups:
     @staticmethod
     def map_reduce(world: World, count: int, *prompt: str, tokens: int = 20, name: str = "m") -> dict[str, str]:
@@ -214,6 +266,37 @@ class TestRoom:
         world.submit(asking("a", "x", tokens=100), asking("big", POEM, tokens=250), asking("b", "y", tokens=100))
         assert world.state("b") == "queued"
         assert list(places(world.run("a"))) == ["big"]
+
+
+REQUESTS = st.tuples(
+    st.sampled_from([POEM, CODE, POEM + CODE, "short "]), st.integers(1, 400), st.booleans(), st.integers(0, 3)
+)
+
+
+@given(st.lists(REQUESTS, min_size=1, max_size=40), st.integers(1, 6), st.sampled_from([300, 1200, 4000]), st.data())
+def test_no_placement_exceeds_what_an_engine_has_room_for(
+    requests: list[tuple[str, int, bool, int]], batch: int, cache: int, data: st.DataObject
+):
+    """By rows, by tokens of KV (those that are shared once), and by credits; alone, everything is admitted."""
+    world = World()
+    for engine in ("e", "f"):
+        world.join(engine, batch=batch, places=batch + 2, cache_tokens=cache, pauses=True)
+    pool = world.machine._scheduler._pools["m"]  # type: ignore[attr-defined]
+    for number, (beginning, tokens, urgent, ends) in enumerate(requests):
+        world.submit(
+            asking(f"r{number}", beginning, f"{number}", tokens=tokens), waits=waits(f"r{number}") if urgent else []
+        )
+        for _ in range(ends):
+            running = [one.request.id for load in pool.loads.values() for one in load.aboard.values() if not one.paused]
+            if running:
+                world.end(data.draw(st.sampled_from(running)), EngineFailed("boom"))
+        for load in pool.loads.values():
+            assert load.active <= batch
+            assert len(load.aboard) <= batch + 2
+            assert load.kv_tokens <= cache or load.active == 1
+    while left := [one.request.id for load in pool.loads.values() for one in load.aboard.values() if not one.paused]:
+        world.end(left[0], EngineFailed("boom"))
+    assert world.machine.waiting("m") == 0
 
 
 class TestUrgency:

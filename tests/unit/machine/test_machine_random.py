@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from machine_world import (
     World,
     asked,
@@ -25,21 +25,27 @@ from parrotserve.criteria import Criteria
 from parrotserve.errors import EngineFailed, RequestRefused
 from parrotserve.graph.decisions import (
     CancelSequence,
+    CompleteSequence,
     Decision,
     ForgetRequest,
     ForgetSession,
     OfferCall,
     OpenSequence,
+    PauseSequence,
     PublishFailure,
     PublishValue,
+    ReleasePrefix,
+    ResumeSequence,
+    RetainPrefix,
     RevokeCall,
     UpdateSequence,
 )
-from parrotserve.graph.events import Event, NewVariable, SessionTouched, Ticked
+from parrotserve.graph.events import Event, NewVariable, SessionTouched, StepsRun, Ticked
 
 SESSIONS = ["s0", "s1", "s2"]
 TENANTS = {"s0": "t", "s1": "t", "s2": "other"}
 ENGINES = ["e0", "e1", "e2"]
+ROOM = st.sampled_from([100, 1000, 100_000])
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -53,6 +59,10 @@ class AnyOrder(RuleBasedStateMachine):
         """Their credits."""
         self.open: dict[str, tuple[str, int]] = {}
         """Request -> (engine, epoch) of what engines run."""
+        self.early: dict[str, tuple[str, int]] = {}
+        """The same, of what they are told to read ahead."""
+        self.paused: set[str] = set()
+        self.kept: set[tuple[str, str]] = set()
         self.offered: dict[str, str] = {}
         """Native call -> session."""
         self.published: dict[str, str] = {}
@@ -75,16 +85,36 @@ class AnyOrder(RuleBasedStateMachine):
         match decision:
             case OpenSequence():
                 assert decision.engine in self.engines
-                assert decision.request not in self.open
-                self.open[decision.request] = (decision.engine, decision.epoch)
-                aboard = [engine for engine, _ in self.open.values()].count(decision.engine)
+                assert decision.request not in self.open.keys() | self.early.keys()
+                where = self.early if decision.ahead else self.open
+                where[decision.request] = (decision.engine, decision.epoch)
+                aboard = [engine for engine, _ in (*self.open.values(), *self.early.values())].count(decision.engine)
                 assert aboard <= self.engines[decision.engine]
+                known = all(one.ready for one in self.world.machine.request(decision.request).inputs)
+                assert known != decision.ahead
+            case CompleteSequence():
+                assert self.early.pop(decision.request) == (decision.engine, decision.epoch)
+                self.open[decision.request] = (decision.engine, decision.epoch)
                 assert all(one.ready for one in self.world.machine.request(decision.request).inputs)
+            case PauseSequence():
+                assert self.open[decision.request] == (decision.engine, decision.epoch)
+                assert decision.request not in self.paused
+                self.paused.add(decision.request)
+            case ResumeSequence():
+                assert self.open[decision.request] == (decision.engine, decision.epoch)
+                self.paused.remove(decision.request)
+            case RetainPrefix():
+                assert (decision.engine, decision.key) not in self.kept
+                self.kept.add((decision.engine, decision.key))
+            case ReleasePrefix():
+                self.kept.remove((decision.engine, decision.key))
             case UpdateSequence():
                 assert self.open[decision.request] == (decision.engine, decision.epoch)
                 assert decision.objective is not None or decision.stream
             case CancelSequence():
-                assert self.open.pop(decision.request) == (decision.engine, decision.epoch)
+                held = self.open if decision.request in self.open else self.early
+                assert held.pop(decision.request) == (decision.engine, decision.epoch)
+                self.paused.discard(decision.request)
             case PublishValue():
                 assert not self.published.get(decision.variable), "a value never changes"
                 self.published[decision.variable] = decision.value
@@ -210,16 +240,21 @@ class AnyOrder(RuleBasedStateMachine):
         result = {"error": "boom"} if fails else {"value": "result"}
         self.happens(returned(name, **result, session=session, tenant=TENANTS[session]))
 
+    @initialize(batch=st.integers(1, 2), cache=ROOM)
+    def begins_with_an_engine(self, batch: int, cache: int) -> None:
+        self.bring_up("e0", 8, batch=batch, pauses=True, late=True, retains=True, cache_tokens=cache)
+
     # --- Engines and the clock -------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.engines) < len(ENGINES))
-    @rule(data=st.data(), places=st.integers(1, 3))
-    def joins(self, data: st.DataObject, places: int) -> None:
-        self.bring_up(data.draw(st.sampled_from([name for name in ENGINES if name not in self.engines])), places)
+    @rule(data=st.data(), places=st.integers(1, 8), batch=st.integers(0, 3), able=st.booleans(), cache=ROOM)
+    def joins(self, data: st.DataObject, places: int, batch: int, able: bool, cache: int) -> None:
+        engine = data.draw(st.sampled_from([name for name in ENGINES if name not in self.engines]))
+        self.bring_up(engine, places, batch=batch, pauses=able, late=able, cache_tokens=cache)
 
-    def bring_up(self, engine: str, places: int) -> None:
+    def bring_up(self, engine: str, places: int, **fields: Any) -> None:
         self.engines[engine] = places
-        for decision in self.world.join(engine, places=places):
+        for decision in self.world.join(engine, places=places, **fields):
             self.carry_out(decision)
 
     @precondition(lambda self: self.engines)
@@ -230,6 +265,9 @@ class AnyOrder(RuleBasedStateMachine):
     def take_down(self, engine: str) -> None:
         self.engines.pop(engine, None)
         self.open = {name: where for name, where in self.open.items() if where[0] != engine}
+        self.early = {name: where for name, where in self.early.items() if where[0] != engine}
+        self.paused &= self.open.keys()
+        self.kept = {(where, key) for where, key in self.kept if where != engine}
         for decision in self.world.lose(engine):
             self.carry_out(decision)
 
@@ -255,9 +293,27 @@ class AnyOrder(RuleBasedStateMachine):
                 for decision in self.world.produce(name, output.id, "value", epoch=epoch):
                     self.carry_out(decision)
         del self.open[name]
+        self.paused.discard(name)
         error = EngineFailed("boom") if how == "failed" else None
         for decision in self.world.end(name, error, epoch=epoch, cancelled=how == "cancelled"):
             self.carry_out(decision)
+
+    @precondition(lambda self: self.early)
+    @rule(data=st.data(), failed=st.booleans())
+    def gives_up_what_it_reads_ahead(self, data: st.DataObject, failed: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.early)))
+        _, epoch = self.early.pop(name)
+        error = EngineFailed("boom") if failed else None
+        for decision in self.world.end(name, error, epoch=epoch, cancelled=not failed):
+            self.carry_out(decision)
+
+    @precondition(lambda self: self.engines)
+    @rule(data=st.data(), rows=st.integers(1, 8), seconds=st.sampled_from([0.01, 0.5]))
+    def makes_steps(self, data: st.DataObject, rows: int, seconds: float) -> None:
+        engine = data.draw(st.sampled_from(sorted(self.engines)))
+        self.world.now += seconds
+        self.happens(StepsRun(engine=engine, steps=1, prefill_tokens=0, decode_rows=rows, kv_tokens=rows * 10,
+                              attended=rows * 10, seconds=seconds))  # fmt: skip
 
     @precondition(lambda self: self.world.machine.next_deadline() is not None)
     @rule(seconds=st.sampled_from([0.5, 2.0, 4.0]))
@@ -278,6 +334,8 @@ class AnyOrder(RuleBasedStateMachine):
         graph = self.world.machine.graph
         running = {name: (one.engine, one.epoch) for name, one in graph.requests.items() if one.aboard}
         assert running == self.open
+        early = {name: (one.ahead, one.epoch) for name, one in graph.requests.items() if one.ahead is not None}
+        assert early == self.early
         assert {name for name, one in graph.calls.items() if one.aboard} == self.offered.keys()
         settled = {name: one.value or "" for name, one in graph.variables.items() if one.settled}
         assert settled.items() <= self.published.items()
@@ -288,7 +346,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.bring_up("e0", 2)
         graph = self.world.machine.graph
         while self.open or self.offered:
-            for name in list(self.open):
+            for name in [name for name in self.open if name not in self.paused]:
                 self.finish(name)
             for name in list(self.offered):
                 session = self.offered.pop(name)

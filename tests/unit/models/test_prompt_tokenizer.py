@@ -72,6 +72,27 @@ def test_equal_beginnings_are_equal_tokens(tokenizer: Tokenizer, common: list[Pi
     assert held_back.removeprefix(tokenizer.decode(split(a), special=True)).strip() == ""
 
 
+running = st.text(st.one_of(st.sampled_from(" \n\tab1.'é🎉<|_({"), st.characters(max_codepoint=0x2FFF, codec="utf-8")),
+                  max_size=30)  # fmt: skip
+
+
+@given(st.one_of(texts, st.just("Say ")), running, running, st.booleans())
+def test_tokens_of_a_beginning_stay_whatever_is_written_later(
+    tokenizer: Tokenizer, before: str, written: str, later: str, first: bool
+):
+    prompt = PromptTokenizer(tokenizer)
+    if not first:
+        prompt.text(before)
+    certain = prompt.beginning(written)
+    assert prompt.beginning(written) == certain
+    assert prompt.text(written + later)[: len(certain)] == certain
+
+
+def test_whole_words_are_certain(tokenizer: Tokenizer):
+    assert tokenizer.decode(PromptTokenizer(tokenizer).beginning("def go(): pa")) == "def go():"
+    assert PromptTokenizer(tokenizer).beginning("word") == []
+
+
 @given(texts, texts)
 def test_control_tokens_come_only_from_the_template(tokenizer: Tokenizer, before: str, after: str):
     spelled = [Piece(f"{before}<|im_"), Piece(f"end|>{after}"), Piece(f"{before}<|im_start|>{after}")]

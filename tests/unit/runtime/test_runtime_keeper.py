@@ -45,9 +45,9 @@ class Reports:
             if isinstance(event, SequenceEnded):
                 self.words.put_nowait(f"ended {event.sequence}")
 
-    async def command(self, order: Order, description: EngineDescription) -> Command | None:
+    async def commands(self, order: Order, description: EngineDescription) -> list[Command]:
         self.words.put_nowait(f"asked {order.request}")
-        return Cancel(sequence=order.request, epoch=order.epoch)
+        return [Cancel(sequence=order.request, epoch=order.epoch)]
 
     async def next(self) -> str:
         return await self.words.get()

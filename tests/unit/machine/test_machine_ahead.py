@@ -1,0 +1,178 @@
+"""Running ahead: who is read while an input is still being written, where, and what comes of it in trouble."""
+
+from typing import Any
+
+import pytest
+from machine_world import World, only
+
+from parrotserve.errors import EngineFailed
+from parrotserve.graph.decisions import (
+    CancelSequence,
+    CompleteSequence,
+    Decision,
+    OpenSequence,
+    UpdateSequence,
+)
+from parrotserve.graph.events import NewRequest
+from parrotserve.graph.placements import PlacedBy
+from parrotserve.ids import RequestId, VariableId
+from parrotserve.sampling import Sampling
+from parrotserve.segments import Input, Output, Text
+from parrotserve.switches import Switches
+from parrotserve.transforms import Transform
+
+
+def world(*engines: str, switches: Switches = Switches(), **fields: Any) -> World:
+    made = World(switches=switches)
+    for engine in engines or ("e",):
+        made.join(engine, **{"late": True, "places": 64} | fields)
+    return made
+
+
+def ahead(decisions: list[Decision]) -> dict[str, str]:
+    return {one.request: one.engine for one in only(decisions, OpenSequence) if one.ahead}
+
+
+def opened(decisions: list[Decision]) -> dict[str, str]:
+    return {one.request: one.engine for one in only(decisions, OpenSequence) if not one.ahead}
+
+
+def test_who_reads_what_is_being_written_is_opened_beside_its_writer():
+    here = world("e", "f")
+    here.submit("other: -> o")
+    decisions = here.submit("write: -> code", "test: code -> test")
+    assert opened(decisions).keys() == ahead(decisions).keys() - {"test"} | {"write"}
+    assert ahead(decisions) == {"test": opened(decisions)["write"]}
+    assert here.state("test") == "waiting"
+    (update,) = only(decisions, UpdateSequence)
+    assert (update.request, update.stream) == ("write", {"code"})
+
+
+def test_it_is_completed_where_it_was_read_when_its_last_input_is_known():
+    here = world()
+    here.submit("write: -> code", "test: code -> test", waits=["test"])
+    decisions = here.produce("write", "code")
+    (complete,) = only(decisions, CompleteSequence)
+    assert (complete.request, complete.engine, complete.epoch, complete.objective) == ("test", "e", 0, "latency")
+    assert opened(decisions) == {}
+    assert here.state("test") == "running"
+    placement = here.machine.request(RequestId("test")).placement
+    assert placement is not None
+    assert placement.by is PlacedBy.AHEAD
+
+
+def test_a_reader_that_comes_later_is_opened_at_once():
+    here = world()
+    here.submit("write: -> code")
+    assert ahead(here.submit("test: code -> test")) == {"test": "e"}
+
+
+def test_the_first_input_that_is_missing_decides():
+    here = world()
+    here.submit("one: -> a", "two: b0 -> b", "both: a b -> c", "reversed: b a -> d")
+    assert here.machine.request(RequestId("both")).ahead == "e"
+    assert here.machine.request(RequestId("reversed")).ahead is None
+    decisions = here.set("b0")
+    assert ahead(decisions) == {"reversed": "e"}
+
+
+def test_text_flows_for_the_next_missing_input_too():
+    here = world()
+    here.submit("one: -> a", "two: -> b", "both: a b -> c")
+    (update,) = only(here.produce("one", "a"), UpdateSequence)
+    assert (update.request, update.stream) == ("two", {"b"})
+
+
+@pytest.mark.parametrize(("transform", "flows"), [("strip", False), ("lines", True)])
+def test_text_flows_only_through_what_does_not_need_the_whole(transform: str, flows: bool):
+    here = world()
+    transforms = (Transform(transform, (1, 2) if transform == "lines" else ()),)
+    reader = NewRequest(
+        id=RequestId("r"), function="f", model="m",
+        segments=(Text("Read "), Input(VariableId("code"), transforms), Output(VariableId("x"), Sampling(seed=0))),
+    )  # fmt: skip
+    decisions = here.submit("write: -> code", reader)
+    assert ahead(decisions) == {"r": "e"}
+    assert bool(only(decisions, UpdateSequence)) == flows
+
+
+def test_it_takes_no_place_of_those_that_can_run():
+    here = world(batch=1)
+    here.submit("write: -> code", "test: code -> test", "other: -> o")
+    assert here.state("other") == "queued"
+    decisions = here.run("write")
+    assert only(decisions, CompleteSequence) or opened(decisions)
+    assert len(here.machine.engines()[0].running) == 1
+
+
+def test_one_that_finds_no_room_where_it_was_read_goes_elsewhere():
+    here = world("e", "f", batch=1)
+    decisions = here.submit("write: -> code", "test: code -> test", waits=["test"])
+    where = ahead(decisions)["test"]
+    decisions = here.produce("write", "code")  # its writer has not ended: its engine is full
+    (cancel,) = only(decisions, CancelSequence)
+    assert (cancel.request, cancel.engine, cancel.epoch) == ("test", where, 0)
+    (opening,) = only(decisions, OpenSequence)
+    assert opening.engine != where
+    assert opening.epoch == 1
+
+
+@pytest.mark.parametrize("fields", [{"late": False}, {"places": 3}])
+def test_only_an_engine_that_can_and_has_room_is_asked_to(fields: dict[str, Any]):
+    here = world(**fields)
+    assert ahead(here.submit("write: -> code", "test: code -> test")) == {}
+
+
+def test_nor_without_the_switch():
+    here = world(switches=Switches(ahead=False))
+    assert ahead(here.submit("write: -> code", "test: code -> test")) == {}
+
+
+def test_an_engine_reads_only_so_many_ahead():
+    here = world(places=1000)
+    readers = [f"r{number}: code -> x{number}" for number in range(100)]
+    assert len(ahead(here.submit("write: -> code", *readers))) == 16
+
+
+class TestTrouble:
+    @pytest.fixture
+    def here(self) -> World:
+        made = world()
+        made.submit("write: -> code", "test: code -> test", waits=["test"])
+        return made
+
+    def test_a_cancelled_reader_is_cancelled_there(self, here: World):
+        (cancel,) = [one for one in only(here.cancel("test"), CancelSequence) if one.request == "test"]
+        assert (cancel.engine, cancel.epoch) == ("e", 0)
+
+    def test_a_failed_writer_takes_its_readers_along(self, here: World):
+        decisions = here.end("write", EngineFailed("boom"))
+        assert [one.request for one in only(decisions, CancelSequence)] == ["test"]
+        assert here.state("test") == "failed"
+
+    def test_and_a_retry_brings_both_back(self, here: World):
+        here.end("write", EngineFailed("boom"))
+        decisions = here.retry("test")
+        assert (opened(decisions), ahead(decisions)) == ({"write": "e"}, {"test": "e"})
+        assert here.epoch("test") > 1
+
+    def test_a_lost_engine_is_no_death_of_who_was_only_read(self, here: World):
+        here.lose("e")
+        assert here.machine.request(RequestId("test")).deaths == ()
+        decisions = here.join("e", late=True)
+        assert (opened(decisions), ahead(decisions)) == ({"write": "e"}, {"test": "e"})
+
+    def test_what_an_engine_does_not_like_ahead_is_tried_again_when_it_can_run(self, here: World):
+        here.end("test", EngineFailed("too long"))
+        assert here.state("test") == "waiting"
+        assert opened(here.produce("write", "code")) == {"test": "e"}
+        here.end("test", EngineFailed("too long"))
+        assert here.state("test") == "failed"
+
+    def test_late_events_of_what_was_read_ahead_elsewhere_are_ignored(self, here: World):
+        here.lose("e")
+        assert here.end("test", EngineFailed("late"), epoch=0) == []
+
+    def test_the_end_of_a_session_ends_it(self, here: World):
+        cancelled = [one.request for one in only(here.end_session(), CancelSequence)]
+        assert sorted(cancelled) == ["test", "write"]
