@@ -5,13 +5,21 @@ from collections.abc import Callable
 
 from parrotserve.bench.texts import Texts
 from parrotserve.bench.workload import Application, Call, Case, Ref, Workload
+from parrotserve.criteria import Criteria
 
 _MAP = "Summarise this part of a document in a few sentences.\nPart: "
 _REDUCE = "Summarise a document from the summaries of its parts."
 
 
 def map_reduce(
-    texts: Texts, *, chunks: int, chunk: int, output: int, kind: str = "map-reduce", arrival: float = 0.0
+    texts: Texts,
+    *,
+    chunks: int,
+    chunk: int,
+    output: int,
+    kind: str = "map-reduce",
+    arrival: float = 0.0,
+    criteria: Criteria = Criteria.LATENCY,
 ) -> Application:
     """One document of `chunks` parts of `chunk` tokens."""
     maps = [Call(f"map{number + 1}", (_MAP, texts.take(chunk), "\nSummary:"), output) for number in range(chunks)]
@@ -19,7 +27,7 @@ def map_reduce(
     for call in maps:
         parts += ["\n- ", Ref(call.name)]
     reduce = Call("reduce", (*parts, "\nSummary:"), output)
-    return Application(kind=kind, calls=(*maps, reduce), results=("reduce",), arrival=arrival)
+    return Application(kind=kind, calls=(*maps, reduce), results=("reduce",), arrival=arrival, criteria=criteria)
 
 
 def _one(chunks: int, chunk: int, output: int) -> Callable[[Texts, random.Random], list[Application]]:

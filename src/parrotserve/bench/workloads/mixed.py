@@ -7,6 +7,7 @@ from parrotserve.bench.texts import Texts
 from parrotserve.bench.workload import Application, Case, Workload
 from parrotserve.bench.workloads.chat import chats
 from parrotserve.bench.workloads.map_reduce import map_reduce
+from parrotserve.criteria import Criteria
 
 
 def _mix(
@@ -14,10 +15,10 @@ def _mix(
 ) -> Callable[[Texts, random.Random], list[Application]]:
     def build(texts: Texts, chance: random.Random) -> list[Application]:
         people = chats(texts, chance, rate=rate, seconds=seconds)
+        every = seconds / (2 * jobs)
+        sizes = {"chunks": chunks, "chunk": chunk, "output": output}
         batch = [
-            map_reduce(
-                texts, chunks=chunks, chunk=chunk, output=output, kind="job", arrival=number * seconds / (2 * jobs)
-            )
+            map_reduce(texts, **sizes, kind="job", arrival=number * every, criteria=Criteria.THROUGHPUT)
             for number in range(jobs)
         ]
         return [*batch, *people]
