@@ -135,9 +135,10 @@ class PrivateNative(Native):
         self._prefix, self._sequences = prefix, [opening.sequence for opening in openings]
         for opening in openings:  # one after the other, so that those that wait generate nothing
             await self._engine.send([opening])
-            while not _tokens((await self._next())[1]):
+            while not _tokens((await self._next())[1], opening.sequence):
                 pass
-            await self._pause([opening.sequence])
+            await self._engine.send([Pause(opening.sequence, 1)])
+        await self._pause(self._sequences)
 
     async def _pause(self, sequences: Sequence[RequestId]) -> None:
         """Returns when none of them makes progress: two heartbeats at the same step."""
@@ -168,8 +169,9 @@ def full_steps(seen: Sequence[tuple[float, list[Event]]], batch: int, steps: int
     return times[:steps]
 
 
-def _tokens(events: Sequence[Event]) -> int:
-    return sum(isinstance(event, TokensGenerated) for event in events)
+def _tokens(events: Sequence[Event], sequence: RequestId | None = None) -> int:
+    """How many sequences got a token; or whether this one did."""
+    return sum(isinstance(event, TokensGenerated) and sequence in (None, event.sequence) for event in events)
 
 
 def _open(tokens: tuple[int, ...], *, outputs: int, salt: str) -> Open:
