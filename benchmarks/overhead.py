@@ -6,7 +6,8 @@
 2. Time that a request takes over HTTP beside a bare FastAPI echo of the same body, at a steady rate of arrivals, in
    turns; what Parrot adds is the difference of the medians, and of the 99th percentiles.
 3. What `Machine.handle` takes for one request that ends and the one that is placed instead, and for one that is
-   submitted, by how many requests wait and how many engines there are.
+   submitted, by how many requests wait and how many engines there are; and what finding the engines that hold a
+   request's prefix takes, where all of them do.
 """
 
 import argparse
@@ -63,8 +64,10 @@ from parrotserve.machine import Machine
 from parrotserve.protocol import OutputSegment, RequestSpec, Submit, TextSegment, VariableSpec, WaitSpec
 from parrotserve.runtime.catalog import ServedModel, fake_model
 from parrotserve.sampling import FinishReason, Sampling
+from parrotserve.scheduler.pool import Pool
 from parrotserve.sdk.transport import Transport
 from parrotserve.segments import Output, Text
+from parrotserve.switches import Switches
 
 PROMPT = "Say this in other words: a parrot repeats what it hears. " * 8
 GREEDY = Sampling(max_tokens=1, seed=1)
@@ -139,6 +142,11 @@ def load_free(name: str, config: ServiceConfig, progress: object) -> ServedModel
 # --- The machine -----------------------------------------------------------------------------------------------
 
 
+def joining(number: int) -> EngineJoined:
+    """One more engine, for eight requests at once."""
+    return EngineJoined(engine=EngineId(f"e{number}"), model="m", context_length=8192, cache_tokens=1 << 20, credits=8)
+
+
 class Bench:
     """A machine with engines, requests that run and requests that wait."""
 
@@ -146,10 +154,7 @@ class Bench:
         self.machine = Machine()
         self.running: deque[OpenSequence] = deque()
         for number in range(engines):
-            joined = EngineJoined(
-                engine=EngineId(f"e{number}"), model="m", context_length=8192, cache_tokens=1 << 20, credits=8
-            )
-            self.machine.handle(joined, 0.0)
+            self.machine.handle(joining(number), 0.0)
 
     def submit(self, session: str, count: int = 1) -> float:
         """So many requests of one session in a batch, waited for; seconds of `handle`."""
@@ -212,6 +217,25 @@ def handle_costs(waiting: int, engines: int, *, samples: int = 200) -> dict[str,
     submits = [bench.submit(f"n{number}") for number in range(samples)]
     gc.unfreeze()
     return {"end_and_place": statistics.median(ends) * 1e6, "submit": statistics.median(submits) * 1e6}
+
+
+def lookup_cost(engines: int, *, samples: int = 2000) -> float:
+    """Microseconds, median, of looking up which engines are candidates for a request by its prefix."""
+    bench = Bench(1)
+    bench.submit("s")
+    pool = Pool(Switches())
+    for number in range(engines):
+        pool.join(joining(number))
+    ticket = pool.tickets.measured(bench.machine.request(bench.running[0].request))
+    for load in pool.loads.values():
+        load.residents.hold(ticket.prefix.boundaries, 0.25)
+    times: list[float] = []
+    for _ in range(samples):
+        began = time.perf_counter()
+        found = pool.candidates(ticket)
+        times.append(time.perf_counter() - began)
+        assert found
+    return statistics.median(times) * 1e6
 
 
 # --- The runtime and HTTP --------------------------------------------------------------------------------------
@@ -376,6 +400,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for waiting in WAITING
         if waiting <= options.most_waiting
     ]
+    result["prefix_lookup_microseconds"] = {str(engines): round(lookup_cost(engines), 2) for engines in ENGINES}
     return result
 
 
@@ -403,6 +428,8 @@ def show(result: dict[str, Any]) -> None:
     for row in result["handle_microseconds"]:
         table.add_row(*(f"{row[name]:,}" for name in ("engines", "waiting", "end_and_place", "submit")))
     console.print(table)
+    lookups = ", ".join(f"{each} with {engines}" for engines, each in result["prefix_lookup_microseconds"].items())
+    console.print(f"Microseconds of looking a prefix up, by engines: {lookups}")
 
 
 def main() -> None:

@@ -65,3 +65,4 @@ def test_what_parrot_costs_a_request_is_measured(tmp_path: Path):
     result = run("overhead.py", *sizes, peers=tmp_path)
     assert result["added_milliseconds"].keys() == {"p50", "p99"}
     assert [(row["waiting"], row["engines"]) for row in result["handle_microseconds"]] == [(10, 1), (10, 16), (10, 256)]
+    assert result["prefix_lookup_microseconds"].keys() == {"1", "16", "256"}
