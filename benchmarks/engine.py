@@ -4,7 +4,7 @@
     python benchmarks/engine.py --json docs/benchmarks/engine.json     # everything, and the plot beside it
     python benchmarks/engine.py --vllm http://127.0.0.1:8101 ...       # beside a running vLLM server too
 
-All contenders run the same weights on the same machine with the same number of threads, one at a time, round after
+All contenders run the same model on the same machine with the same number of threads, one at a time, round after
 round; medians of the rounds count. Parrot is measured through its engine process: sequences opened, tokens streamed
 back. llama.cpp runs where `benchmarks/peers/install.py llamacpp` has set it up; its best setting at each point counts.
 The first round measures all of its settings, the others the two that were fastest. The last columns are the roofline:
@@ -34,7 +34,7 @@ from rich.table import Table
 
 from parrotserve.bench.circumstances import circumstances
 from parrotserve.engines.native.build import page_bytes
-from parrotserve.engines.native.settings import PAGE_TOKENS, BackendName, NativeSettings, usable_cores
+from parrotserve.engines.native.settings import PAGE_TOKENS, BackendName, NativeSettings, WeightFormat, usable_cores
 from parrotserve.models.architecture import ModelConfig
 from parrotserve.models.config import load_config
 from parrotserve.models.registry import resolve
@@ -188,7 +188,7 @@ def make_contenders(options: argparse.Namespace) -> list[Contender]:
     shared = 4 * max((*options.prefixes, *options.prefills)) + most * 1024
     contenders: list[Contender] = [Native(*native("bf16", shared))]
     if "int8" in options.weights:
-        contenders.append(Native(*native("int8", shared, weights="int8")))
+        contenders.append(Native(*native("int8", shared, weights=WeightFormat.INT8)))
     contenders.append(Native(*native("bf16 ungrouped", shared, group=False)))
     if not options.quick:
         private = native("bf16 private", most * (max(options.prefixes) + 1024), share=False)
@@ -332,7 +332,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer points and rounds: about three minutes")
     parser.add_argument("--model", default="default", help="name or path")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of every contender (one a core)")
-    parser.add_argument("--weights", nargs="+", default=["bf16"], choices=["bf16", "int8"], help="of our own")
+    parser.add_argument(
+        "--weights", nargs="+", default=["bf16", "int8"], choices=["bf16", "int8"], help="of our own (both)"
+    )
     parser.add_argument("--prefills", type=int, nargs="+", help="lengths of prompts")
     parser.add_argument("--batches", type=int, nargs="+", help="sequences in a step")
     parser.add_argument("--prefixes", type=int, nargs="+", help="lengths of the shared prefix")

@@ -34,7 +34,22 @@ def test_the_engine_is_measured_through_its_process(tmp_path: Path):
     model = tmp_path / "tiny"
     model.mkdir()
     write_tiny_model(model)
-    sizes = ["--prefills", "48", "--batches", "1", "3", "--prefixes", "32", "64", "--rounds", "2", "--steps", "2"]
+    sizes = [
+        "--prefills",
+        "48",
+        "--batches",
+        "1",
+        "3",
+        "--prefixes",
+        "32",
+        "64",
+        "--rounds",
+        "2",
+        "--steps",
+        "2",
+        "--weights",
+        "bf16",
+    ]
     result = run("engine.py", "--model", str(model), "--threads", "1", *sizes, peers=tmp_path)
     points = {(point["batch"], point["tokens"]): point for point in result["points"]}
     assert set(points) == {(0, 48), (1, 32), (3, 32), (1, 64), (3, 64)}
