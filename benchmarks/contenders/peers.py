@@ -80,7 +80,9 @@ class Vllm(Contender):
         self.name = "vLLM bf16"
         self._vocabulary = vocabulary
         self._model = model
-        self._client = httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=None))
+        # Servers close connections that have been idle for some seconds; one must not be reused at that moment.
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=1.0)
+        self._client = httpx.AsyncClient(base_url=url, timeout=600, limits=limits)
 
     async def start(self) -> None:
         """It runs already."""

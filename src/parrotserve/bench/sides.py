@@ -85,7 +85,8 @@ class OpenAiSide(Side):
     @contextlib.asynccontextmanager
     async def serving(self, delay: float) -> AsyncGenerator[Runner]:
         """See `Side.serving`. What its cache holds of earlier trials is other text."""
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+        # Servers close connections that have been idle for some seconds; one must not be reused at that moment.
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=1.0)
         async with httpx.AsyncClient(base_url=self.url, timeout=900.0, limits=limits) as client:
             run = step_by_step(on_openai(client, self.model, self.tokenizer, delay=delay))
             await run(_WARM_UP)
