@@ -14,7 +14,8 @@ from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, Va
 from parrotserve.sampling import FinishReason, Sampling, TokenLogprob, Usage
 from parrotserve.segments import Role
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+"""Raised with every field that is added, since both sides refuse fields that they do not know."""
 PROTOCOL_HEADER = "Parrot-Protocol"
 """Both sides send it; other versions are refused with `IncompatibleVersions`."""
 DEFAULT_LEASE_SECONDS = 30.0

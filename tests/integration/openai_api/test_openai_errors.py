@@ -159,6 +159,14 @@ async def test_a_prompt_beyond_the_context(begin: Begin, stream: bool):
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_a_token_that_the_model_lacks_reaches_no_engine(begin: Begin, stream: bool):
+    api = await begin()
+    with pytest.raises(openai.BadRequestError, match="Token 50000 of a prompt is none of 'fake'"):
+        await api.client.completions.create(model="fake", prompt=[72, 50_000], stream=stream)
+    assert api.prompts == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_an_engine_that_fails(begin: Begin, stream: bool):
     api = await begin(faults=Faults(fail_prompts=("Hi",)))
     with pytest.raises(openai.InternalServerError, match="told to fail") as failed:

@@ -18,6 +18,8 @@ from parrotserve.errors import (
 )
 from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.protocol import (
+    PROTOCOL_HEADER,
+    PROTOCOL_VERSION,
     Accepted,
     CallOffer,
     CallResult,
@@ -38,7 +40,9 @@ from parrotserve.sdk.http import HttpTransport
 
 URL = "http://service.example"
 SESSION, VARIABLE = SessionId("s-1"), VariableId("v-1")
-OURS = {"Parrot-Protocol": "1"}
+OURS = {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
+OTHERS = {PROTOCOL_HEADER: str(PROTOCOL_VERSION + 1)}
+OTHER_VERSION = f"speaks protocol {PROTOCOL_VERSION}.*speaks {PROTOCOL_VERSION + 1}"
 Answer = httpx.Response | Exception
 
 
@@ -124,7 +128,7 @@ class TestSubmit:
         assert await submitted(transport) == [ACCEPTED]
         (request,) = wire.asked
         assert (request.method, str(request.url)) == ("POST", f"{URL}/v1/submit")
-        assert request.headers["Parrot-Protocol"] == "1"
+        assert request.headers[PROTOCOL_HEADER] == str(PROTOCOL_VERSION)
         assert "Authorization" not in request.headers
 
     async def test_with_waits_it_is_a_stream(self, wired: Open):
@@ -217,16 +221,8 @@ class TestStrangers:
         [
             (httpx.Response(404, html="<h1>Not found</h1>"), ServiceUnavailable, "answered 404 but is not a Parrot"),
             (httpx.Response(200, html="<h1>Hello</h1>"), ServiceUnavailable, "answered 200 but is not a Parrot"),
-            (
-                httpx.Response(200, headers={"Parrot-Protocol": "2"}),
-                IncompatibleVersions,
-                "speaks protocol 1.*speaks 2",
-            ),
-            (
-                httpx.Response(400, headers={"Parrot-Protocol": "2"}),
-                IncompatibleVersions,
-                "speaks protocol 1.*speaks 2",
-            ),
+            (httpx.Response(200, headers=OTHERS), IncompatibleVersions, OTHER_VERSION),
+            (httpx.Response(400, headers=OTHERS), IncompatibleVersions, OTHER_VERSION),
             (httpx.Response(400, headers=OURS, text="?"), ParrotError, "answered 400 in a form"),
             (httpx.Response(200, headers=OURS, json={"event": "?"}), ServiceUnavailable, "not with the events"),
             (events(b"data: {}\n\n"), IncompatibleVersions, "not of this protocol"),
