@@ -32,7 +32,9 @@ def bench(
         Path | None, typer.Option(metavar="FOLDER", help="Write WORKLOAD.json there, and WORKLOAD.png.")
     ] = None,
 ) -> None:
-    """Measure workloads: the same applications on every side, in turn, and print medians with ranges.
+    """Measure applications on Parrot, with its switches, and on what they run today.
+
+    Every side runs the same work in turn; medians are printed with their ranges.
 
     \b
     Examples:

@@ -14,9 +14,10 @@ _MARKS = {"good": ("ok", "green"), "notice": ("!", "yellow"), "broken": ("X", "b
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs and reports of faults.")] = False,
 ) -> None:
-    """Say what runs here and why, and what is wrong; exit with 1 if something has to be done.
+    """Say what runs here and why, and what is wrong.
 
-    Nothing is changed, fetched or started, and the network is given a few seconds.
+    It exits with 1 if something has to be done. Nothing is changed, fetched or started, and the network is given a
+    few seconds.
 
     \b
     Examples:

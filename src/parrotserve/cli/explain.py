@@ -12,10 +12,11 @@ def explain(
     url: Url = None,
     json: Annotated[bool, typer.Option("--json", help="Print all that is known, as JSON.")] = False,
 ) -> None:
-    """Tell of each request of a session: what it is scheduled for and why, what was saved of its prompt, on which
-    engine it runs and why not on another one, how long it waited and ran.
+    """Say why a session's requests run where and when they do.
 
-    A session lives in its service: this asks the one at PARROT_URL. For a program of your own, `parrot run --explain`.
+    For each: what it is scheduled for and why, what was saved of its prompt, on which engine it runs and why not on
+    another one, how long it waited and ran. A session lives in its service: this asks the one at PARROT_URL. For a
+    program of your own, `parrot run --explain`.
 
     \b
     Examples:

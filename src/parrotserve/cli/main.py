@@ -28,21 +28,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, chat, serve, explain, bench, config, pull, models, doctor, version):
-    app.command()(guarded(command))
+_PROGRAMS, _SERVICES, _MODELS, _MACHINE = "Programs", "Services and their tenants", "Models", "This machine"
 
 
 def _group(name: str, about: str, **commands: Command) -> None:
     group = typer.Typer(name=name, help=about, no_args_is_help=True)
     for each, command in commands.items():
         group.command(each)(guarded(command))
-    app.add_typer(group)
+    app.add_typer(group, rich_help_panel=_SERVICES)
 
 
-for command in (usage, publish, unpublish):
-    app.command()(guarded(command))
-_group("tenant", "Who may use a service, and how much.", create=tenant.create, list=tenant.list_, limits=tenant.limits)
-_group("key", "API keys of tenants.", create=key.create, list=key.list_, revoke=key.revoke)
+for panel, commands in {
+    _PROGRAMS: (run, chat, explain),
+    _SERVICES: (serve, config, usage, publish, unpublish),
+    _MODELS: (models, pull),
+    _MACHINE: (doctor, bench, version),
+}.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(guarded(command))
+_group(
+    "tenant",
+    "Make tenants, list them, and set what each may.",
+    create=tenant.create,
+    list=tenant.list_,
+    limits=tenant.limits,
+)
+_group("key", "Make, list and revoke API keys of tenants.", create=key.create, list=key.list_, revoke=key.revoke)
 
 
 def _print_version(wanted: bool) -> None:

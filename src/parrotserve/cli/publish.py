@@ -15,11 +15,11 @@ def publish(
         Path | None, typer.Argument(metavar="FILE", help="File with the text.", show_default="lists them")
     ] = None,
 ) -> None:
-    """Publish a constant text, so that all tenants share its KV; without a FILE, list the published ones.
+    """Publish a constant text, so that all tenants share its KV.
 
-    A request shares it if it is a whole text at its beginning: a system message, or all that stands before the first
-    placeholder. Every tenant can find out what is published, and nothing that follows it. Running services follow at
-    once.
+    Without a FILE, list the published ones. A request shares it if it is a whole text at its beginning: a system
+    message, or all that stands before the first placeholder. Every tenant can find out what is published, and nothing
+    that follows it. Running services follow at once.
 
     \b
     Examples:

@@ -56,7 +56,9 @@ def list_(settings: dict[str, Any]) -> None:
 @takes_limits
 @takes_data
 def limits(name: Name, settings: dict[str, Any], limits: dict[str, Any]) -> None:
-    """Show a tenant's limits, after changing those that are given; `none` lifts one. Running services follow at once.
+    """Show a tenant's limits, after changing those that are given.
+
+    `none` lifts one. Running services follow at once.
 
     \b
     Examples:

@@ -12,7 +12,9 @@ def usage(
     settings: dict[str, Any],
     tenant: Annotated[str | None, typer.Argument(help="Only this tenant's.", show_default="all")] = None,
 ) -> None:
-    """Show what tenants used, by day (UTC). A running service writes it every 5 seconds.
+    """Show what tenants used, by day (UTC).
+
+    A running service writes it every 5 seconds.
 
     \b
     Example:
@@ -27,7 +29,10 @@ def usage(
     for column in ("day", "tenant", "requests", "prompt", "cached", "output", "engine seconds"):
         table.add_column(column, justify="left" if column in ("day", "tenant") else "right")
     with opened(settings) as store:
-        for day, name, used in store.usage(tenant):
+        rows = store.usage(tenant)
+        if tenant is not None and not rows:
+            store.tenant(tenant)  # a name that nobody has is a typo
+        for day, name, used in rows:
             counts = (used.requests, used.prompt_tokens, used.cached_tokens, used.output_tokens)
             table.add_row(day, name, *map(str, counts), f"{used.seconds:.1f}")
     standard_output().print(table)

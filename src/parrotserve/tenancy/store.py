@@ -8,7 +8,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -200,7 +200,7 @@ class TenantStore:
             )
         self._db.execute("PRAGMA synchronous = FULL")
 
-    def usage(self, tenant: str | None = None) -> Iterable[tuple[str, TenantId, Usage]]:
+    def usage(self, tenant: str | None = None) -> list[tuple[str, TenantId, Usage]]:
         """What each tenant (or one) used on each day, the days in order."""
         rows = self._db.execute(
             "SELECT day, tenant, requests, prompt, cached, output, seconds FROM usage ORDER BY day, tenant"

@@ -48,7 +48,7 @@ def run(parrot: Parrot, path: Path, *more: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "chat", "serve", "explain", "config", "pull", "models", "doctor", "version"]
+    "command", ["run", "chat", "serve", "explain", "bench", "config", "pull", "models", "doctor", "version"]
 )
 def test_every_command_has_help_with_an_example(parrot: Parrot, command: str):
     result = parrot(command, "--help")
@@ -61,6 +61,21 @@ def test_every_command_for_operators_has_help_with_an_example(parrot: Parrot, co
     result = parrot(*command.split(), "--help")
     assert result.exit_code == 0
     assert f"parrot {command}" in result.output.split("Example")[1]
+
+
+def test_help_has_every_command_under_what_it_is_for(parrot: Parrot):
+    told = parrot("--help").output
+    panels = ["Programs", "Services and their tenants", "Models", "This machine"]
+    assert [line.strip("╭─╮ ") for line in told.splitlines() if line.startswith("╭")] == ["Options", *panels]
+
+
+def test_usage_of_a_tenant_that_there_is_not(parrot: Parrot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PARROT_DATA", str(tmp_path))
+    assert parrot("tenant", "create", "search").exit_code == 0
+    assert parrot("usage", "search").exit_code == 0
+    result = parrot("usage", "serach")
+    assert result.exit_code == 1
+    assert "There is no tenant 'serach'" in result.stderr
 
 
 def test_without_a_command_there_is_help(parrot: Parrot):
