@@ -151,14 +151,13 @@ def _segment(segment: WireSegment, model: ServedModel) -> Segment:
 
 
 def _tokens(tokens: tuple[int, ...], model: ServedModel) -> Text:
-    tokenizer = model.renderer.tokenizer
     for token in tokens:
-        if token >= tokenizer.vocabulary_size:
+        if token >= model.vocabulary:
             raise DeclarationError(
                 f"Token {token} of a prompt is none of {model.name!r}, whose tokens are numbered from 0 to "
-                f"{tokenizer.vocabulary_size - 1}. Token ids come from the model's own tokenizer."
+                f"{model.vocabulary - 1}. Token ids come from the model's own tokenizer."
             )
-    return Text(tokenizer.decode(tokens, special=True), tokens=tokens)
+    return Text(model.renderer.tokenizer.decode(tokens, special=True), tokens=tokens)
 
 
 def check_text(text: str, what: str) -> str:

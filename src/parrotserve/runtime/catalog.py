@@ -42,6 +42,8 @@ class ServedModel:
 
     name: str
     context_length: int
+    vocabulary: int
+    """Tokens that a prompt may have are numbered below it."""
     renderer: Renderer
     make_engine: Callable[[EngineId], Engine]
     created: int = field(default_factory=lambda: int(time.time()))
@@ -62,10 +64,13 @@ def load_model(name: str, config: ServiceConfig, progress: Progress | None = Non
     if name == FAKE_MODEL:
         return fake_model()
     files = resolve(name, progress=progress)
+    shape, tokenizer = load_config(files), load_tokenizer(files)
     return ServedModel(
         name=files.name,
-        context_length=load_config(files).context_length,
-        renderer=Renderer(load_tokenizer(files), load_chat_template(files)),
+        context_length=shape.context_length,
+        # Some tokenizers name tokens that the weights have no rows for: an engine could not compute them.
+        vocabulary=min(tokenizer.vocabulary_size, shape.vocabulary),
+        renderer=Renderer(tokenizer, load_chat_template(files)),
         make_engine=partial(_native_engine, files=files, settings=_native_settings(config)),
     )
 
@@ -77,8 +82,14 @@ def fake_model(
     template: ChatTemplate | None = None,
 ) -> ServedModel:
     """The model without weights, served by these engines."""
-    renderer = Renderer(cast("Tokenizer", FakeTokenizer()), template)
-    return ServedModel(name=name, context_length=_FAKE_CONTEXT, renderer=renderer, make_engine=make_engine)
+    tokenizer = FakeTokenizer()
+    return ServedModel(
+        name=name,
+        context_length=_FAKE_CONTEXT,
+        vocabulary=tokenizer.vocabulary_size,
+        renderer=Renderer(cast("Tokenizer", tokenizer), template),
+        make_engine=make_engine,
+    )
 
 
 def engine_threads(config: ServiceConfig) -> int:
