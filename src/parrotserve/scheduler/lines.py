@@ -2,9 +2,9 @@
 
 Start-time fair queueing (Goyal, Vin, Cheng 1996) over service received: every line has a virtual time, the service that
 its tenant got divided by its weight, and the line that is furthest behind is next. A line that was empty goes on
-at the virtual time of the others, so nobody saves up by being idle. Service belongs to the tenant, whatever
-sessions it is split into. Of two tenants that always have requests waiting, neither is ever ahead of the other, in
-service divided by weight, by more than one request and one turn of each.
+where the one served last was, or who is furthest behind of those that wait, so nobody saves up by being idle. Service
+belongs to the tenant, whatever sessions it is split into. Of two tenants that always have requests waiting, neither is
+ever ahead of the other, in service divided by weight, by more than one request and one turn of each.
 
 In a line, requests go by objective, then by arrival: that of submission, not of readiness, so the later steps of an
 application do not queue anew. Members of a task group stand together, where the first of them does.
@@ -80,7 +80,7 @@ class Lines:
         """A request joins its tenant's line."""
         line = self._line(request.session.tenant)
         if line.empty:
-            line.virtual = max(line.virtual, self._virtual)
+            line.virtual = max(line.virtual, self._joins_at())
         self._standing[request] = request.objective
         line.heaps[request.objective].put(request, _order(request))
         self._sort(line)
@@ -150,8 +150,13 @@ class Lines:
         tenant = tenant if self._fair else _EVERYBODY
         line = self._lines.get(tenant)
         if line is None:
-            line = self._lines[tenant] = Line(tenant, self._weights.get(tenant, 1.0), self._virtual)
+            line = self._lines[tenant] = Line(tenant, self._weights.get(tenant, 1.0), self._joins_at())
         return line
+
+    def _joins_at(self) -> float:
+        """Where a line goes on that was empty: corrections take those that wait back behind who was served last."""
+        first = (behind.first() for behind in self._behind.values())
+        return min([self._virtual, *(one[0] for one in first if one is not None)])
 
     def _charge(self, line: Line, seconds: float) -> None:
         line.virtual += seconds / line.weight
@@ -170,7 +175,8 @@ class Lines:
         if len(self._idle) == len(self._lines):
             # Nobody is served, so nobody is behind.
             self._idle, self._lines, self._virtual = LazyHeap(), {}, 0.0
-        while (first := self._idle.first()) is not None and first[0] <= self._virtual:
+        joins_at = self._joins_at()
+        while (first := self._idle.first()) is not None and first[0] <= joins_at:
             del self._lines[self._idle.pop().tenant]
 
     def check_integrity(self) -> None:

@@ -116,6 +116,20 @@ def test_nobody_saves_up_by_being_idle():
     assert served(lines, 20).count("late") in (10, 11)
 
 
+def test_who_comes_finds_nobody_before_it_who_was_charged_too_much_and_got_it_back():
+    lines = Lines()
+    for _ in range(100):
+        lines.put(request("busy"))
+    running = []
+    for _ in range(40):
+        running.append(take(lines))
+        lines.serve(running[-1], 1.0)
+    for one in running:
+        lines.settle(one, -0.9)
+    lines.put(request("late"))
+    assert "late" in served(lines, 2)
+
+
 def test_without_fairness_there_is_one_line():
     lines = Lines(fair=False)
     for tenant in ("a", "a", "a", "b"):
