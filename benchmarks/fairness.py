@@ -31,7 +31,7 @@ from parrotserve.bench.circumstances import circumstances
 from parrotserve.config import ServiceConfig
 from parrotserve.errors import UnknownObject
 from parrotserve.ids import SessionId, TenantId, new_id
-from parrotserve.protocol import OutputSegment, RequestSpec, Submit, TextSegment, VariableSpec, WaitSpec
+from parrotserve.protocol import Failure, OutputSegment, RequestSpec, Submit, TextSegment, VariableSpec, WaitSpec
 from parrotserve.runtime.service import Service
 from parrotserve.sampling import Sampling
 from parrotserve.tenancy.directory import Directory
@@ -42,8 +42,12 @@ ANN, BOB = TenantId("ann"), TenantId("bob")
 TIMES = 50
 SESSIONS = 100
 MOST_RATIO = 1.3
-SETTLING_SECONDS = 0.5
-"""Until engines have let go of what was left."""
+DRAINING_SECONDS = 60.0
+"""In which engines must have let go of what was cancelled."""
+
+
+class NothingMeasured(Exception):
+    """Nothing can be told from a run; why, and what to do."""
 
 
 class Load:
@@ -59,12 +63,15 @@ class Load:
         """Until a moment of the monotonic clock; then what is open is cancelled."""
         workers = [asyncio.ensure_future(self._one_after_another()) for _ in range(count)]
         await asyncio.sleep(until - time.monotonic())
+        broken = [worker for worker in workers if worker.done()]
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
         for session in self._sessions:
             with suppress(UnknownObject):
                 self.service.end_session(SessionId(session), tenant=self.tenant)
+        for worker in broken:
+            worker.result()
 
     async def _one_after_another(self) -> None:
         while True:
@@ -74,8 +81,9 @@ class Load:
             began = time.monotonic()
             try:
                 async with aclosing(self.service.submit(self._body(session), tenant=self.tenant)) as events:
-                    async for _ in events:
-                        pass
+                    async for event in events:
+                        if isinstance(event, Failure):
+                            raise NothingMeasured(f"A request of {self.tenant} failed: {event.error.message}")
                 self.latencies.append(time.monotonic() - began)
             finally:
                 if shared is None:
@@ -115,9 +123,24 @@ class Bench:
         await asyncio.gather(
             loads[0].keep_open(anns or self.options.open, until=until), loads[1].keep_open(bobs, until=until)
         )
-        await asyncio.sleep(SETTLING_SECONDS)
+        await self._drain()
         used = self._tokens() - before
-        return statistics.median(loads[0].latencies), used[ANN] / max(used[BOB], 1)
+        for load in loads:
+            if not load.latencies:
+                raise NothingMeasured(
+                    f"No request of {load.tenant} ended in {self.options.seconds:g} s, with "
+                    f"{anns or self.options.open} of ann and {bobs} of bob open; tokens written: {dict(used)}. "
+                    "Give more --seconds, or less --open."
+                )
+        return statistics.median(loads[0].latencies), used[ANN] / used[BOB]
+
+    async def _drain(self) -> None:
+        """Until the account of every request is closed: what was cancelled counts too, and runs until its step ends."""
+        end = time.monotonic() + DRAINING_SECONDS
+        while any(self.service.meter.ledger.held(one, now=time.monotonic())[1] for one in (ANN, BOB)):
+            if time.monotonic() > end:
+                raise NothingMeasured(f"Engines have not let go of cancelled requests in {DRAINING_SECONDS:g} s.")
+            await asyncio.sleep(0.02)
 
     def _tokens(self) -> Counter[TenantId]:
         used: Counter[TenantId] = Counter()
@@ -164,7 +187,10 @@ if __name__ == "__main__":
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
-    result = asyncio.run(main(options))
+    try:
+        result = asyncio.run(main(options))
+    except NothingMeasured as error:
+        sys.exit(str(error))
     if options.json:
         options.json.write_text(json.dumps(result | {"circumstances": circumstances()}, indent=2, default=str))
     console = Console()

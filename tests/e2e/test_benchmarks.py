@@ -15,8 +15,8 @@ from parrotserve.engines.native.kernels import variants
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-def run(script: str, *arguments: str, peers: Path) -> dict[str, Any]:
-    """What a benchmark wrote."""
+def run(script: str, *arguments: str, peers: Path, codes: tuple[int, ...] = (0,)) -> dict[str, Any]:
+    """What a benchmark wrote, which ended with one of these codes."""
     target = peers / "result.json"
     ran = subprocess.run(
         [sys.executable, BENCHMARKS / script, *arguments, "--json", target],
@@ -26,7 +26,7 @@ def run(script: str, *arguments: str, peers: Path) -> dict[str, Any]:
         check=False,
         timeout=110,
     )
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode in codes, ran.stderr
     return json.loads(target.read_text())
 
 
@@ -81,3 +81,24 @@ def test_what_parrot_costs_a_request_is_measured(tmp_path: Path):
     assert result["added_milliseconds"].keys() == {"p50", "p99"}
     assert [(row["waiting"], row["engines"]) for row in result["handle_microseconds"]] == [(10, 1), (10, 16), (10, 256)]
     assert result["prefix_lookup_microseconds"].keys() == {"1", "16", "256"}
+
+
+def test_what_tenants_do_to_one_another_is_measured(tmp_path: Path):
+    """Whatever the figures are: on a model that takes no time, in half a second, they mean nothing."""
+    sizes = ["--model", "fake", "--open", "2", "--tokens", "2", "--seconds", "0.5", "--pairs", "1"]
+    result = run("fairness.py", *sizes, peers=tmp_path, codes=(0, 1))
+    assert len(result["latency_seconds"]) == 1
+    assert min(result["latency_ratio"], result["share_of_many_sessions"], result["share_of_weight_3"]) > 0
+
+
+def test_a_run_in_which_nobody_was_served_says_so(tmp_path: Path):
+    ran = subprocess.run(
+        [sys.executable, BENCHMARKS / "fairness.py", "--model", "fake", "--seconds", "0", "--pairs", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 1
+    assert "No request of ann ended" in ran.stderr
+    assert "Traceback" not in ran.stderr
