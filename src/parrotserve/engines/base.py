@@ -147,11 +147,13 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
 
 
 class Retain(msgspec.Struct, frozen=True, tag="retain"):
-    """Keep the KV of this prefix, once it is resident, in preference to all that is not retained."""
+    """Keep the KV of this prefix, once it is resident, in preference to all that is not retained. `salt` and `public`
+    are those of the sequences that begin with it."""
 
     key: str
     salt: str
     tokens: tuple[int, ...]
+    public: int = 0
 
 
 class Release(msgspec.Struct, frozen=True, tag="release"):

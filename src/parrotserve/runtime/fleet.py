@@ -282,13 +282,16 @@ class Fleet:
         if request is None:
             return ()
         pieces = pieces_of(
-            request.spec.segments[: order.segments],
+            request.spec.segments,
             values={one.id: one.value or "" for one in request.inputs if one.ready},
             stream=frozenset(),
             delivered={},
         )
-        tokens = await self._driver.renderers[request.spec.model].beginning(pieces)
-        return (Retain(key=order.key, salt=request.session.tenant, tokens=tokens),)
+        renderer, published = self._driver.renderers[request.spec.model], self._directory.published_texts()
+        tokens = await renderer.beginning(pieces[: order.segments])
+        # Of all its pieces: a text that goes on behind the boundary may be published whole.
+        public = renderer.public_tokens(pieces, published) if published else 0
+        return (Retain(key=order.key, salt=request.session.tenant, tokens=tokens, public=public),)
 
     def _update(self, order: UpdateSequence | CompleteSequence) -> Update:
         segments = self._driver.runs.segments_of(order.request, order.stream)

@@ -161,7 +161,7 @@ class Renderer:
             epoch=opening.epoch,
             segments=segments,
             salt=opening.tenant,
-            public=self._public_tokens(opening, published) if shares else 0,
+            public=self.public_tokens(opening.pieces, published) if shares else 0,
             objective=opening.objective,
         )
 
@@ -191,18 +191,18 @@ class Renderer:
                 tokens += self._tokens(prompt, piece)
         return tuple(segments)
 
-    def _public_tokens(self, opening: Opening, published: Collection[str]) -> int:
-        """How many tokens of its beginning are those of a published text."""
+    def public_tokens(self, pieces: Sequence[Piece], published: Collection[str]) -> int:
+        """How many tokens of a prompt's beginning are those of a published text."""
         # Whole texts only: a token at the end of a part of one may tell of what follows it.
         constant, public = "", 0
-        for index, piece in enumerate(opening.pieces):
+        for index, piece in enumerate(pieces):
             if not isinstance(piece, Text) or piece.tokens:
                 break
             constant += "" if piece.template else piece.text
             if constant.strip() in published:
                 public = index + 1
         prompt = PromptTokenizer(self.tokenizer)
-        texts = (piece for piece in opening.pieces[:public] if isinstance(piece, Text))
+        texts = (piece for piece in pieces[:public] if isinstance(piece, Text))
         return sum(len(prompt.text(piece.text, template=piece.template)) for piece in texts)
 
     def _text_segments(self, opening: Opening) -> tuple[EngineSegment, ...]:

@@ -207,6 +207,13 @@ class TestRetention:
         cache.retain("k", "s", TEXT[:16])
         assert len(cache.allocate(8) or []) == 8
 
+    def test_a_prefix_that_is_public_in_part_is_retained_where_its_sequences_have_it(self, cache: KvCache):
+        cache.free(publish(cache, TEXT[:12], "ann", public=8))
+        cache.retain("k", Salt("ann", 8), TEXT[:12])
+        assert cache.stats().retained == 3
+        cache.retain("k", Salt("bob", 8), TEXT[:12])
+        assert cache.stats().retained == 2
+
     def test_a_prefix_may_be_retained_before_it_is_resident(self, cache: KvCache):
         cache.retain("k", "s", TEXT[:8])
         store(cache, TEXT[:8])

@@ -380,15 +380,16 @@ def test_a_cancelled_sequence_frees_all_it_holds():
     assert bench.core.heartbeat().used_pages == 0
 
 
-def test_a_retained_prefix_outlives_what_is_not():
+@pytest.mark.parametrize("public", [0, 8, 16])
+def test_a_retained_prefix_outlives_what_is_not(public: int):
     bench = Bench(pages=12)
-    bench.core.handle(Retain("key", "", tuple(b"r" * 16)))
-    bench.open("a", fill("r" * 17), generate(1))
+    bench.core.handle(Retain("key", "ann", tuple(b"r" * 16), public))
+    bench.open("a", fill("r" * 17), generate(1), salt="ann", public=public)
     bench.run()
     for n in range(5):
         bench.open(str(n), fill(f"{n}" * 30), generate(1))
         bench.run()
-    bench.open("b", fill("r" * 17), generate(1))
+    bench.open("b", fill("r" * 17), generate(1), salt="ann", public=public)
     assert bench.core.heartbeat().retained_pages == 4
     bench.run()
     assert bench.ended("b").usage.cached_tokens == 16

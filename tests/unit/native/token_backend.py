@@ -133,10 +133,19 @@ class Bench:
         *segments: Fill | Generate,
         epoch: int = 1,
         salt: str = "",
+        public: int = 0,
         objective: Objective = Objective.LATENCY,
     ) -> None:
-        command = Open(sequence=RequestId(name), epoch=epoch, segments=tuple(segments), salt=salt, objective=objective)
-        self.core.handle(command)
+        self.core.handle(
+            Open(
+                sequence=RequestId(name),
+                epoch=epoch,
+                segments=tuple(segments),
+                salt=salt,
+                public=public,
+                objective=objective,
+            )
+        )
 
     def extend(self, name: str, segment: int, text: str, *, offset: int = 0, last: bool = True) -> None:
         tokens = tuple(TOKENIZER.encode(text))

@@ -144,9 +144,10 @@ class KvCache(PageCache):
 
     def retain(self, key: str, salt: str, tokens: Sequence[int]) -> None:
         self.release(key)
-        node = self._tree.top(salt)
+        public = public_tokens(salt) // self.page_tokens
+        node = self._tree.top(salt, public)
         for index in range(len(tokens) // self.page_tokens):
-            node = self._tree.child(node, self._tree.edge(tokens, index))
+            node = self._tree.child(node, self._tree.edge(tokens, index, salt, public))
         self._retained[key] = node
         self._count_retained(node, +1)
 

@@ -21,6 +21,7 @@ from parrotserve.engines.native.output import EngineTokenizer
 from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.planner import Planned, Planner
 from parrotserve.engines.native.progress import Progress
+from parrotserve.engines.native.radix import Salt
 from parrotserve.engines.native.sampler import sample
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
@@ -94,7 +95,7 @@ class NativeCore:
         self._planner.unsettle()
         match command:
             case Retain():
-                self._cache.retain(command.key, command.salt, command.tokens)
+                self._cache.retain(command.key, Salt(command.salt, command.public), command.tokens)
             case Release():
                 self._cache.release(command.key)
             case _:
