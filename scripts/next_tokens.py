@@ -8,9 +8,10 @@ import numpy as np
 from golden_corpus import Corpus
 from numpy.typing import NDArray
 
-from parrotserve.engines.native.backend import Backend, FloatArray
+from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.kernels import BLOCK_TOKENS
+from parrotserve.engines.native.logits import FloatArray
 from parrotserve.models.tokenizer import Tokenizer
 
 WINDOW = 1000
@@ -80,4 +81,4 @@ def _read(backend: Backend, window: list[int]) -> Iterator[Prediction]:
         part = window[first : min(first + CHUNK, len(window) - 1)]
         batch, _ = build_batch([SequenceRows(part, first, pages, True)], backend.page_tokens, align_tokens=BLOCK_TOKENS)
         logits = backend.step(replace(batch, logit_rows=np.arange(len(part), dtype=np.int32)))
-        yield judged(logits, window[first + 1 : first + 1 + len(part)])
+        yield judged(logits.rows, window[first + 1 : first + 1 + len(part)])
