@@ -1,6 +1,7 @@
 """What every test relies on."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import settings
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("search", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile("fixed")
+
+# A job that a shell runs in the background ignores Ctrl-C, and so would every program that a test starts and stops.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 KEPT_SETTINGS = {"PARROT_CACHE", "PARROT_INDEX_URL"}
