@@ -15,6 +15,8 @@ from parrotserve.sandbox.frames import HEADER, frame
 from parrotserve.sandbox.limits import Job, Limits
 
 _START_SECONDS = 30.0
+_EXIT_SECONDS = 5.0
+"""How long a child that has closed its output may take to be gone, before it is killed."""
 _ESCAPED = 6
 """The most bytes that JSON makes of one byte of a text."""
 _SMALL = 4096
@@ -96,7 +98,12 @@ class Child:
         return json.loads(await self._process.stdout.readexactly(length))
 
     async def _epitaph(self) -> str:
-        await self.end()
+        # A kill looks first whether the child is there, and so may take its exit status away from asyncio, which then
+        # reports 255. A child that is ending by itself is therefore left to do so.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), _EXIT_SECONDS)
+        if self.alive:
+            await self.end()
         code = self._process.returncode or 0
         if -code == signal.SIGABRT or code == 1:  # what Rust and Python do where they cannot allocate
             return self._out_of_memory
