@@ -1,31 +1,26 @@
 """Parrot's own engine, through its public interface: sequences opened on an engine process, and their events."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from contenders.base import SUFFIX, Contender, draw
-from parrotserve.engines.base import (
-    Cancel,
-    Event,
-    Fill,
-    Generate,
-    Heartbeat,
-    Open,
-    Pause,
-    Resume,
-    SequenceEnded,
-    TokensGenerated,
-)
+from contenders.base import Contender, Tokens
+from contenders.private_engine import COPYING, KEPT
+from parrotserve.engines.base import Cancel, Event, Fill, Generate, Open, SequenceEnded, TokensGenerated
 from parrotserve.engines.native.engine import NativeEngine
-from parrotserve.engines.native.settings import NativeSettings
+from parrotserve.engines.native.settings import Launch, NativeSettings
+from parrotserve.engines.process import ProcessEngine
+from parrotserve.errors import EngineFailed
 from parrotserve.ids import EngineId, RequestId, new_id
-from parrotserve.models.config import load_config
 from parrotserve.models.files import ModelFiles
 from parrotserve.sampling import Sampling
 
-OWN_OUTPUTS = 900
-"""Tokens that a sequence of `PrivateNative` generates at most, over all rounds."""
+MOST_OUTPUTS = 400
+"""Tokens that a sequence generates at most: as soon as there are steps enough, it is cancelled."""
+SETTLING = 2
+"""Steps of the whole batch that are not counted."""
 
 
 class Native(Contender):
@@ -35,10 +30,16 @@ class Native(Contender):
 
     def __init__(self, name: str, files: ModelFiles, settings: NativeSettings) -> None:
         self.name = name
-        self._vocabulary = load_config(files).vocabulary
-        self._engine = NativeEngine(EngineId(name.replace(" ", "-")), files.name, files, settings)
-        self._lists: asyncio.Queue[tuple[float, list[Event]]] = asyncio.Queue()
+        self._engine = self._make(files, settings)
+        self._lists: asyncio.Queue[tuple[float, list[Event]] | EngineFailed] = asyncio.Queue()
         self._reading: asyncio.Task[None] | None = None
+
+    def _make(self, files: ModelFiles, settings: NativeSettings) -> ProcessEngine:
+        return NativeEngine(self._id, files.name, files, settings)
+
+    @property
+    def _id(self) -> EngineId:
+        return EngineId(self.name.replace(" ", "-"))
 
     async def start(self) -> None:
         """Bring it up."""
@@ -52,40 +53,52 @@ class Native(Contender):
             await asyncio.gather(self._reading, return_exceptions=True)
         await self._engine.close()
 
-    async def prefill(self, tokens: int, seed: int) -> float:
+    async def prefill(self, prompt: Tokens) -> float:
         """Seconds from `Open` to the first token's event."""
-        opening = _open(self._draw(f"prefill {seed}", tokens), outputs=1, salt=new_id("salt"))
+        opening = _open(prompt, outputs=1, salt="prefill")
         began = time.perf_counter()
         await self._engine.send([opening])
-        seen = await self._until_ended(1)
-        return next(moment for moment, events in seen if _tokens(events)) - began
+        return next(moment for moment, events in await self._until_ended(1) if _tokens(events)) - began
 
-    async def decode(self, batch: int, prefix: int, steps: int, seed: int) -> list[float]:
+    async def decode(self, prefix: Tokens, suffixes: list[Tokens], steps: int) -> list[float]:
         """Time between the events of steps in which every sequence got a token."""
-        shared = self._draw(f"prefix {prefix}", prefix)
-        # The sequences join in several steps; the more there are, the longer it takes until all of them run.
-        outputs = steps + 8 + batch * SUFFIX // 128
-        await self._engine.send(
-            [
-                _open(shared + self._draw(f"suffix {seed} {index}", SUFFIX), outputs=outputs, salt="shared")
-                for index in range(batch)
-            ]
-        )
-        return full_steps(await self._until_ended(batch), batch, steps)
+        openings = [_open(prefix + suffix, outputs=MOST_OUTPUTS, salt=COPYING) for suffix in suffixes]
+        await self._engine.send(openings)
+        taken = await self._full_steps(len(suffixes), SETTLING + steps)
+        await self._engine.send([Cancel(opening.sequence, 1) for opening in openings])
+        await self._until_ended(len(openings))
+        return taken[SETTLING:]
 
-    def _draw(self, seed: str, count: int) -> tuple[int, ...]:
-        return draw(seed, count, self._vocabulary)
+    async def _full_steps(self, batch: int, steps: int) -> list[float]:
+        """Seconds between consecutive lists with a token of every sequence."""
+        taken: list[float] = []
+        previous: float | None = None
+        while len(taken) < steps:
+            moment, events = await self._next()
+            count = _tokens(events)
+            if count == batch:
+                if previous is not None:
+                    taken.append(moment - previous)
+                previous = moment
+            elif count:
+                previous = None
+            if any(isinstance(event, SequenceEnded) for event in events):
+                raise RuntimeError(f"{self.name}: a sequence ended before {steps} steps had all {batch}.")
+        return taken
 
     async def _read(self) -> None:
-        async for events in self._engine.events():
-            self._lists.put_nowait((time.perf_counter(), events))
+        try:
+            async for events in self._engine.events():
+                self._lists.put_nowait((time.perf_counter(), events))
+        except EngineFailed as error:
+            self._lists.put_nowait(error)
 
     async def _next(self) -> tuple[float, list[Event]]:
         async with asyncio.timeout(600):
-            assert self._reading is not None
-            if self._reading.done():
-                self._reading.result()
-            return await self._lists.get()
+            found = await self._lists.get()
+        if isinstance(found, EngineFailed):
+            raise found
+        return found
 
     async def _until_ended(self, sequences: int) -> list[tuple[float, list[Event]]]:
         seen: list[tuple[float, list[Event]]] = []
@@ -98,83 +111,35 @@ class Native(Contender):
 class PrivateNative(Native):
     """Nothing is shared: each sequence has KV of its own for the prefix too, and reads its own.
 
-    They are prefilled once for each prefix, which takes long, and paused between measurements; so their outputs are
-    some tokens longer. Measured only where that counts: the largest batch, over prefixes of `least` tokens and more.
+    The prefix is prefilled once, and its pages are copied for every sequence (see `private_engine`).
     """
 
-    def __init__(self, name: str, files: ModelFiles, settings: NativeSettings, *, batch: int, least: int) -> None:
+    family = "private"
+
+    def __init__(self, name: str, files: ModelFiles, settings: NativeSettings) -> None:
         super().__init__(name, files, settings)
-        self._batch, self._least = batch, least
-        self._prefix = 0
-        self._sequences: list[RequestId] = []
+        self._kept: Tokens = ()
 
-    def takes(self, batch: int, tokens: int) -> bool:
-        """See `Contender.takes`."""
-        return batch == self._batch and tokens >= self._least
+    def _make(self, files: ModelFiles, settings: NativeSettings) -> ProcessEngine:
+        program = Path(__file__).with_name("private_engine.py")
+        launch = Launch(model=files.name, path=str(files.path.absolute()), format=files.format, settings=settings)
+        return ProcessEngine(self._id, [sys.executable, str(program)], launch)
 
-    async def decode(self, batch: int, prefix: int, steps: int, seed: int) -> list[float]:
-        """Resume as many as asked for, and pause them afterwards."""
-        if prefix != self._prefix:
-            await self._set_up(prefix)
-        chosen = self._sequences[:batch]
-        await self._engine.send([Resume(each, 1) for each in chosen])
-        seen: list[tuple[float, list[Event]]] = []
-        while sum(_tokens(events) == batch for _, events in seen) < steps + 2:
-            seen.append(await self._next())
-        await self._pause(chosen)
-        return full_steps(seen, batch, steps)
-
-    async def _set_up(self, prefix: int) -> None:
-        await self._engine.send([Cancel(each, 1) for each in self._sequences])
-        await self._until_ended(len(self._sequences))
-        shared = self._draw(f"prefix {prefix}", prefix)
-        openings = [
-            _open(shared + self._draw(f"own {each}", SUFFIX), outputs=OWN_OUTPUTS, salt="")
-            for each in range(self._batch)
-        ]
-        self._prefix, self._sequences = prefix, [opening.sequence for opening in openings]
-        for opening in openings:  # one after the other, so that those that wait generate nothing
-            await self._engine.send([opening])
-            while not _tokens((await self._next())[1], opening.sequence):
-                pass
-            await self._engine.send([Pause(opening.sequence, 1)])
-        await self._pause(self._sequences)
-
-    async def _pause(self, sequences: Sequence[RequestId]) -> None:
-        """Returns when none of them makes progress: two heartbeats at the same step."""
-        await self._engine.send([Pause(each, 1) for each in sequences])
-        steps = -1
-        while True:
-            for event in (await self._next())[1]:
-                if isinstance(event, Heartbeat):
-                    if event.steps == steps:
-                        return
-                    steps = event.steps
+    async def decode(self, prefix: Tokens, suffixes: list[Tokens], steps: int) -> list[float]:
+        """See `Contender.decode`."""
+        if prefix != self._kept:
+            await self._engine.send([_open(prefix, outputs=1, salt=KEPT)])
+            await self._until_ended(1)
+            self._kept = prefix
+        return await super().decode(prefix, suffixes, steps)
 
 
-def full_steps(seen: Sequence[tuple[float, list[Event]]], batch: int, steps: int) -> list[float]:
-    """Seconds between consecutive lists with a token of every sequence; the last `steps` of them."""
-    times: list[float] = []
-    previous: float | None = None
-    for moment, events in seen:
-        count = _tokens(events)
-        if count == batch:
-            if previous is not None:
-                times.append(moment - previous)
-            previous = moment
-        elif count or any(isinstance(event, SequenceEnded) for event in events):
-            previous = None
-    if len(times) < steps:
-        raise RuntimeError(f"Only {len(times)} steps had all {batch} sequences; {steps} were asked for.")
-    return times[:steps]
+def _tokens(events: Sequence[Event]) -> int:
+    """How many sequences got a token."""
+    return sum(isinstance(event, TokensGenerated) for event in events)
 
 
-def _tokens(events: Sequence[Event], sequence: RequestId | None = None) -> int:
-    """How many sequences got a token; or whether this one did."""
-    return sum(isinstance(event, TokensGenerated) and sequence in (None, event.sequence) for event in events)
-
-
-def _open(tokens: tuple[int, ...], *, outputs: int, salt: str) -> Open:
+def _open(tokens: Tokens, *, outputs: int, salt: str) -> Open:
     sampling = Sampling(max_tokens=outputs, ignore_eos=True, seed=1)
     segments = (Fill(tokens=tokens), Generate(sampling=sampling, stream=True))
     return Open(sequence=RequestId(new_id("q")), epoch=1, segments=segments, salt=salt)

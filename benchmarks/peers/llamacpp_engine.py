@@ -4,23 +4,23 @@ Talks to llama.cpp's C interface, in the library that is named on the command li
 answer:
 
     {"do": "load", "weights": PATH, "flash": true, "threads": 2, "context": 8192, "sequences": 64}
-    {"do": "prefill", "tokens": 512, "seed": 1}                             -> {"seconds": ...}
-    {"do": "decode", "batch": 16, "prefix": 2048, "steps": 16, "seed": 1}   -> {"seconds": [a step, ...]}
+    {"do": "prefill", "prompt": [token, ...]}                                           -> {"seconds": ...}
+    {"do": "decode", "prefix": [token, ...], "suffixes": [[token, ...], ...], "steps": 16} -> {"seconds": [a step, ...]}
 
-Sequences share the prefix by `llama_memory_seq_cp` in a unified KV cache. Sampling is left out, in its favour: the
-next tokens are drawn at random.
+Sequences share the prefix by `llama_memory_seq_cp` in a unified KV cache; it is computed again only when it changes.
+Sampling is left out, in its favour: the next tokens are those of the suffix, over and over.
 """
 
 import ctypes as c
 import json
-import random
 import struct
 import sys
 import time
 
 LIB = c.CDLL(sys.argv[1])
-SUFFIX = 16
-"""Tokens of its own that each sequence has after the prefix."""
+MOST_ROWS = 2048
+SETTLING = 1
+"""Steps that are not counted."""
 
 # Where the fields that are set here lie in `llama_context_params`, with their defaults: other releases differ.
 CONTEXT_FIELDS = {
@@ -85,7 +85,7 @@ class Llama:
         model = LIB.llama_model_load_from_file(order["weights"].encode(), LIB.llama_model_default_params())
         wanted = {
             "n_ctx": order["context"],
-            "n_batch": 2048,
+            "n_batch": MOST_ROWS,
             "n_ubatch": 512,
             "n_seq_max": order["sequences"] + 1,
             "n_threads": order["threads"],
@@ -103,8 +103,8 @@ class Llama:
         if not self.context:
             sys.exit("llama.cpp could not load the model.")
         self.memory = LIB.llama_get_memory(self.context)
-        self.batch = LIB.llama_batch_init(2048, 0, 1)
-        self.prefix = 0
+        self.batch = LIB.llama_batch_init(MOST_ROWS, 0, 1)
+        self.prefix: list[int] = []
 
     def run(self, rows: list[tuple[int, int, int, bool]]) -> float:
         """Seconds for these rows: token, position, sequence, whether its logits are wanted."""
@@ -121,33 +121,46 @@ class Llama:
         LIB.llama_synchronize(self.context)
         return time.perf_counter() - began
 
-    def fill(self, draw: random.Random, count: int) -> float:
+    def fill(self, prompt: list[int]) -> float:
         """Prefill sequence 0 from nothing."""
         LIB.llama_memory_clear(self.memory, False)
-        tokens = [(draw.randrange(1000, 40_000), position, 0, position == count - 1) for position in range(count)]
-        return sum(self.run(tokens[start : start + 2048]) for start in range(0, count, 2048))
+        rows = [(token, place, 0, place == len(prompt) - 1) for place, token in enumerate(prompt)]
+        return self.run_all(rows)
+
+    def run_all(self, rows: list[tuple[int, int, int, bool]]) -> float:
+        return sum(self.run(rows[start : start + MOST_ROWS]) for start in range(0, len(rows), MOST_ROWS))
 
     def prefill(self, order: dict) -> dict:
-        self.prefix = 0
-        return {"seconds": self.fill(random.Random(order["seed"]), order["tokens"])}
+        self.prefix = []
+        return {"seconds": self.fill(order["prompt"])}
 
     def decode(self, order: dict) -> dict:
-        draw, prefix = random.Random(order["seed"]), order["prefix"]
+        prefix, suffixes = order["prefix"], order["suffixes"]
         if self.prefix != prefix:
-            self.fill(draw, prefix)
+            self.fill(prefix)
             self.prefix = prefix
-        sequences = range(1, order["batch"] + 1)
-        for sequence in sequences:
+        for sequence in range(1, len(suffixes) + 1):
             LIB.llama_memory_seq_cp(self.memory, 0, sequence, -1, -1)
-        for offset in range(SUFFIX):
-            self.run([(draw.randrange(1000, 40_000), prefix + offset, sequence, False) for sequence in sequences])
+        beginning, length = len(prefix), len(suffixes[0])
+        self.run_all(
+            [
+                (token, beginning + place, sequence, False)
+                for sequence, suffix in enumerate(suffixes, start=1)
+                for place, token in enumerate(suffix)
+            ]
+        )
         seconds = [
-            self.run([(draw.randrange(1000, 40_000), prefix + SUFFIX + step, each, True) for each in sequences])
-            for step in range(order["steps"] + 1)
+            self.run(
+                [
+                    (suffix[step % length], beginning + length + step, sequence, True)
+                    for sequence, suffix in enumerate(suffixes, start=1)
+                ]
+            )
+            for step in range(SETTLING + order["steps"])
         ]
-        for sequence in sequences:
+        for sequence in range(1, len(suffixes) + 1):
             LIB.llama_memory_seq_rm(self.memory, sequence, -1, -1)
-        return {"seconds": seconds[1:]}
+        return {"seconds": seconds[SETTLING:]}
 
 
 def main() -> None:

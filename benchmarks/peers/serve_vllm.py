@@ -21,10 +21,10 @@ def command(port: int) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Every core for the model, 4 GiB of KV, and nothing fetched."""
+    """Every core for the model, 4 GiB of KV unless it is set otherwise, and nothing fetched."""
     return {
-        **os.environ,
         "VLLM_CPU_KVCACHE_SPACE": "4",
+        **os.environ,
         "VLLM_CPU_OMP_THREADS_BIND": f"0-{THREADS - 1}",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

@@ -76,6 +76,8 @@ class Decoder {
   virtual void load_layer(int index, const LayerSource& source) = 0;
   // For tests: every page becomes what no key or value ever is, so that reading what was not written shows.
   virtual void spoil_pages() = 0;
+  // For measurements: the KV of page from[i] to page to[i], in their order.
+  virtual void copy_pages(const std::int32_t* from, const std::int32_t* to, int count) = 0;
   // Writes the KV of all rows, then runs them.
   virtual void step(const Batch& batch, const StepLogits& logits) = 0;
   // Looks into the `rows` of the last step, which must still be there.

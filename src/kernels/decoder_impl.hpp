@@ -74,6 +74,13 @@ class VariantDecoder final : public Decoder {
     for (Layer& layer : layers_) layer.kv.fill(kNotANumber);
   }
 
+  void copy_pages(const std::int32_t* from, const std::int32_t* to, int count) override {
+    const std::size_t size = geometry_.page_of(1, 0);
+    for (Layer& layer : layers_)
+      for (int i = 0; i < count; ++i)
+        std::copy_n(layer.kv.get() + from[i] * size, size, layer.kv.get() + to[i] * size);
+  }
+
   void step(const Batch& batch, const StepLogits& logits) override {
     prepare(batch, logits);
     const std::function<void(int)> task = [this](int thread) { run(thread); };

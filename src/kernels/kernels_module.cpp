@@ -130,6 +130,14 @@ class Handle {
 
   void spoil_pages() { decoder_->spoil_pages(); }
 
+  void copy_pages(Ints from, Ints to) {
+    require(from.size() == to.size(), "arrays of different lengths");
+    for (std::size_t i = 0; i < from.size(); ++i)
+      require(std::min(from.data()[i], to.data()[i]) >= 0 && std::max(from.data()[i], to.data()[i]) < config_.pages,
+              "a page does not exist");
+    decoder_->copy_pages(from.data(), to.data(), static_cast<int>(from.size()));
+  }
+
   void step(Ints tokens, Ints positions, Ints slots, Ints span_rows, Ints span_keys, Bools span_causal,
             Ints page_starts, Ints pages, Ints logit_rows, FloatsOut logits, IntsOut likeliest, FloatsOut highest) {
     Batch batch;
@@ -197,6 +205,7 @@ NB_MODULE(_kernels, m) {
            "q_bias"_a.none(), "k_bias"_a.none(), "v_bias"_a.none(), "q_norm"_a.none(), "k_norm"_a.none(),
            "mlp_norm"_a, "gate"_a, "up"_a, "down"_a)
       .def("spoil_pages", &Handle::spoil_pages)
+      .def("copy_pages", &Handle::copy_pages, "source"_a, "target"_a)
       .def("step", &Handle::step, "tokens"_a, "positions"_a, "slots"_a, "span_rows"_a, "span_keys"_a,
            "span_causal"_a, "page_starts"_a, "pages"_a, "logit_rows"_a, "logits"_a,
            "likeliest"_a, "highest"_a)

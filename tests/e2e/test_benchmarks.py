@@ -34,29 +34,18 @@ def test_the_engine_is_measured_through_its_process(tmp_path: Path):
     model = tmp_path / "tiny"
     model.mkdir()
     write_tiny_model(model)
-    sizes = [
-        "--prefills",
-        "48",
-        "--batches",
-        "1",
-        "3",
-        "--prefixes",
-        "32",
-        "64",
-        "--rounds",
-        "2",
-        "--steps",
-        "2",
-        "--weights",
-        "bf16",
-    ]
-    result = run("engine.py", "--model", str(model), "--threads", "1", *sizes, peers=tmp_path)
-    points = {(point["batch"], point["tokens"]): point for point in result["points"]}
-    assert set(points) == {(0, 48), (1, 32), (3, 32), (1, 64), (3, 64)}
-    for point in points.values():
-        assert len(point["milliseconds"]["bf16"]) == len(point["milliseconds"]["bf16 ungrouped"]) == 2
-    assert "bf16 private" in points[3, 64]["milliseconds"]
-    assert points[3, 64]["sharing"].keys() == {"bf16 ungrouped", "bf16 private"}
+    sizes = ["--model", str(model), "--threads", "1", "--rounds", "2", "--steps", "2", "--weights", "bf16"]
+    points = run("engine.py", *sizes, "--points", "48", "1x32", "3x64", peers=tmp_path)["points"]
+    assert set(points) == {"prefill 48", "decode 1x32", "decode 3x64"}
+    assert all(len(point["milliseconds"]["bf16"]) == 2 for point in points.values())
+    assert ("bf16 private" in points["decode 3x64"]["milliseconds"]) == bool(variants())
+
+    again = run("engine.py", *sizes, "--points", "48", "96", peers=tmp_path)["points"]
+    assert again["prefill 48"] == points["prefill 48"], "what is there is not measured again"
+    assert set(again) == {*points, "prefill 96"}
+
+    run("engine.py", "--report", peers=tmp_path)
+    assert "| decode 3x64 |" in (tmp_path / "result.md").read_text()
 
 
 @pytest.mark.skipif(not variants(), reason="the compiled extension is not installed here")

@@ -191,3 +191,23 @@ def test_a_shared_span_that_a_row_does_not_lie_behind_is_refused():
 def test_an_unknown_variant_is_refused():
     with pytest.raises(ValueError, match="no variant"):
         kernels(CONFIGS["llama, 64"], "z80")
+
+
+def test_a_copied_page_is_read_like_the_one_it_was_copied_from():
+    backend = kernels(CONFIGS["llama, 64"], variants()[0])
+    tokens = text(100)
+    prefill(backend, tokens, table(0, 100))
+    backend.copy_pages(table(0, 100), table(1, 100))
+    first, second = (step(backend, [SequenceRows([7], 100, table(seed, 101), True)]) for seed in (0, 1))
+    assert np.array_equal(first, second)
+    prefill(backend, text(100, seed=1), table(1, 100))
+    assert np.array_equal(step(backend, [SequenceRows([7], 100, table(0, 101), True)]), first), (
+        "the source is untouched"
+    )
+
+
+def test_pages_that_do_not_exist_are_not_copied():
+    backend = kernels(CONFIGS["llama, 64"], variants()[0])
+    for source, target in (([0], [PAGES]), ([-1], [0]), ([0, 1], [2])):
+        with pytest.raises(ValueError, match=r"page does not exist|different lengths"):
+            backend.copy_pages(source, target)

@@ -3,11 +3,12 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from parrotserve.engines.base import Capability, EngineDescription
 from parrotserve.engines.native.backend import Backend
-from parrotserve.engines.native.cache import KvCache, NaiveCache
+from parrotserve.engines.native.cache import KvCache, NaiveCache, PageCache
 from parrotserve.engines.native.kernels import BLOCK_TOKENS, KernelsBackend, variants
 from parrotserve.engines.native.loop import NativeCore
 from parrotserve.engines.native.reference import ReferenceBackend
@@ -31,8 +32,13 @@ _MOST_BY_DEFAULT = 1024 * _MIB
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def build_engine(launch: Launch) -> tuple[EngineDescription, NativeCore]:
-    """The engine that was asked for. Raises `ModelError`, or `EngineFailed` for a budget that holds nothing."""
+def build_engine(
+    launch: Launch, *, make_cache: Callable[[Backend, int], PageCache] | None = None
+) -> tuple[EngineDescription, NativeCore]:
+    """The engine that was asked for. Raises `ModelError`, or `EngineFailed` for a budget that holds nothing.
+
+    `make_cache` makes another cache than the settings say, over the backend and its number of pages.
+    """
     settings = launch.settings
     files = ModelFiles(launch.model, Path(launch.path), launch.format)
     config = load_config(files)
@@ -46,7 +52,10 @@ def build_engine(launch: Launch) -> tuple[EngineDescription, NativeCore]:
     bytes_a_page = page_bytes(backend_name, config)
     pages = _pages(settings, bytes_a_page)
     backend = _backend(backend_name, load_weights(files, config), config, pages, settings)
-    cache = (KvCache if settings.share else NaiveCache)(pages, PAGE_TOKENS)
+    if make_cache is not None:
+        cache = make_cache(backend, pages)
+    else:
+        cache = (KvCache if settings.share else NaiveCache)(pages, PAGE_TOKENS)
     align_tokens = BLOCK_TOKENS if backend_name is BackendName.KERNELS else 1
     core_settings = _core_settings(settings, config, cache_tokens=pages * PAGE_TOKENS, align_tokens=align_tokens)
     description = EngineDescription(

@@ -119,6 +119,10 @@ class KernelsBackend:
         """For tests: fill all pages with NaN, so that reading what was not written shows in the logits."""
         self._decoder.spoil_pages()
 
+    def copy_pages(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """For measurements: the KV of every page of `source` to the page of `target` at the same place."""
+        self._decoder.copy_pages(np.array(source, dtype=np.int32), np.array(target, dtype=np.int32))
+
     @property
     def page_tokens(self) -> int:
         """Tokens a page."""

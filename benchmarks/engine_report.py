@@ -1,0 +1,154 @@
+"""What `benchmarks/engine.py` measured, for people: lines, a table, a picture."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from points import TARGETS, Point, in_order, wanted
+
+OURS = "parrot"
+Measured = dict[str, Any]
+
+
+def fastest(measured: Measured, family: str) -> str | None:
+    """The side of a family with the least median, of those measured in every round."""
+    full = [
+        name
+        for name, times in measured["milliseconds"].items()
+        if measured["families"][name] == family and len(times) == measured["rounds"]
+    ]
+    return min(full, key=lambda name: median(measured, name), default=None)
+
+
+def median(measured: Measured, name: str) -> float:
+    """Milliseconds."""
+    return statistics.median(measured["milliseconds"][name])
+
+
+def ratio(measured: Measured, family: str) -> float | None:
+    """How many times as long the fastest of a family takes as our fastest; private KV against shared, same weights."""
+    other = fastest(measured, family)
+    ours = "bf16" if family == "private" else fastest(measured, OURS)
+    return None if other is None or ours is None else median(measured, other) / median(measured, ours)
+
+
+def fraction(measured: Measured, weights: str) -> float | None:
+    """Of the least possible time, how much is in ours."""
+    if measured["roofline"] is None or weights not in measured["milliseconds"]:
+        return None
+    return measured["roofline"][weights]["milliseconds"] / median(measured, weights)
+
+
+def line(name: str, measured: Measured) -> str:
+    """One point."""
+    cells = [f"{name:16}"]
+    for weights in ("bf16", "int8"):
+        if weights in measured["milliseconds"]:
+            part = fraction(measured, weights)
+            cells.append(f"{weights} {_spread(measured, weights)}" + ("" if part is None else f" {part:.0%}"))
+    for family in ("llama.cpp", "vLLM", "private"):
+        other = fastest(measured, family)
+        if other is not None:
+            cells.append(f"{other} {_spread(measured, other)} {_verdict(measured, family)}")
+    return " | ".join(cells)
+
+
+def markdown(points: dict[str, Measured]) -> str:
+    """The targets first, then every point."""
+    lines = [
+        "| work | against | ours, ms | theirs, ms | ratio | wanted | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for target in TARGETS:
+        measured = points.get(str(target.point))
+        found = None if measured is None else ratio(measured, target.family)
+        if measured is None or found is None:
+            lines.append(f"| {target.point} | {target.family} | | | | {target.ratio:g}x | not measured |")
+            continue
+        ours = "bf16" if target.family == "private" else fastest(measured, OURS)
+        theirs = fastest(measured, target.family)
+        assert ours is not None
+        assert theirs is not None
+        verdict = "met" if found >= target.ratio else "**missed**"
+        sides = f"{ours} {_spread(measured, ours)} | {_spread(measured, theirs)}"
+        lines.append(f"| {target.point} | {theirs} | {sides} | {found:.2f}x | {target.ratio:g}x | {verdict} |")
+    lines += [
+        "",
+        "| work | bf16, ms | of bound | int8, ms | of bound | bound, bf16 / int8, ms | private KV, ms | over shared |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for point in in_order(map(_point, points.values())):
+        measured = points[str(point)]
+        cells = [str(point)]
+        for weights in ("bf16", "int8"):
+            part = fraction(measured, weights)
+            cells += [_spread(measured, weights), "" if part is None else f"{part:.0%}"]
+        bounds = measured["roofline"]
+        told = [f"{bounds[w]['milliseconds']:.1f} ({bounds[w]['by']})" for w in ("bf16", "int8")] if bounds else []
+        cells.append(" / ".join(told))
+        against = ratio(measured, "private")
+        cells += [_spread(measured, "bf16 private"), "" if against is None else f"{against:.2f}x"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(points: dict[str, Measured], target: Path) -> bool:
+    """Decode steps over the shared prefix, a panel for each batch size. False: matplotlib is not installed."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return False
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    decodes = [point for point in in_order(map(_point, points.values())) if point.batch]
+    batches = sorted({point.batch for point in decodes})
+    figure, axes = plt.subplots(1, len(batches), figsize=(4 * len(batches), 4), squeeze=False)
+    for axis, batch in zip(axes[0], batches, strict=True):
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for point in decodes:
+            measured = points[str(point)]
+            if point.batch != batch:
+                continue
+            for label, name in _shown(measured):
+                curves.setdefault(label, []).append((point.tokens, median(measured, name)))
+            if measured["roofline"]:
+                bound = measured["roofline"]["bf16"]["milliseconds"]
+                curves.setdefault("bound (bf16)", []).append((point.tokens, bound))
+        for label, curve in curves.items():
+            style = ":k" if label.startswith("bound") else "o-" if label.startswith(("bf16", "int8")) else "s--"
+            axis.plot(*zip(*curve, strict=True), style, label=label)
+        axis.set(title=f"batch {batch}", xlabel="shared prefix, tokens", ylabel="ms a step", ylim=(0, None))
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(target, dpi=110)
+    return True
+
+
+def _shown(measured: Measured) -> list[tuple[str, str]]:
+    """Labels and sides: all of ours, the fastest of each peer."""
+    sides = [(name, name) for name in ("bf16", "int8", "bf16 private") if name in measured["milliseconds"]]
+    for family in ("llama.cpp", "vLLM"):
+        name = fastest(measured, family)
+        if name is not None:
+            sides.append((f"{family}, its best", name))
+    return sides
+
+
+def _point(measured: Measured) -> Point:
+    return Point(measured["tokens"], measured["batch"])
+
+
+def _spread(measured: Measured, name: str) -> str:
+    times = measured["milliseconds"].get(name)
+    return f"{statistics.median(times):.1f} ({min(times):.1f}-{max(times):.1f})" if times else ""
+
+
+def _verdict(measured: Measured, family: str) -> str:
+    found = ratio(measured, family)
+    assert found is not None
+    target = wanted(_point(measured), family)
+    if target is None:
+        return f"{found:.2f}x"
+    return f"{found:.2f}x of {target:g}x {'met' if found >= target else 'MISSED'}"

@@ -1,0 +1,73 @@
+"""What `benchmarks/engine.py` measures: pieces of work, and what is wanted of some of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+PREFILLS = (512, 1024, 2048, 4096)
+BATCHES = (1, 4, 16, 32, 64)
+PREFIXES = (64, 1024, 2048, 4096)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Point:
+    """A prefill (batch 0), or a decode step."""
+
+    tokens: int
+    """Of the prompt, or of the shared prefix."""
+    batch: int
+
+    def __str__(self) -> str:
+        return f"decode {self.batch}x{self.tokens}" if self.batch else f"prefill {self.tokens}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Point":
+        """`512` is a prefill, `16x2048` a decode step of 16 sequences over 2048 tokens. Raises ValueError."""
+        batch, _, tokens = text.rpartition("x")
+        return cls(int(tokens), int(batch or 0))
+
+    @property
+    def steps(self) -> int:
+        """Decode steps in one measurement: fewer where they take long."""
+        return max(8, min(32, 256 // max(1, self.batch)))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """At this point the fastest of this family is to take so many times what ours takes."""
+
+    point: Point
+    family: str
+    ratio: float
+
+
+def _targets(family: str, ratios: dict[str, float]) -> list[Target]:
+    return [Target(Point.parse(point), family, ratio) for point, ratio in ratios.items()]
+
+
+TARGETS = (
+    *_targets("llama.cpp", {"512": 2.3, "2048": 2.8, "4096": 4.0, "1x64": 1.05}),
+    *_targets("llama.cpp", {"16x64": 2.0, "16x2048": 2.7, "64x64": 3.0, "64x2048": 3.6}),
+    *_targets("vLLM", {"1024": 2.5, "1x64": 2.5, "16x64": 3.0, "16x2048": 3.5, "32x2048": 4.0}),
+    *_targets("private", {"64x2048": 3.0, "64x4096": 4.0}),
+)
+
+
+def wanted(point: Point, family: str) -> float | None:
+    """The ratio that is wanted there, if any is."""
+    return next((each.ratio for each in TARGETS if each.point == point and each.family == family), None)
+
+
+def must_show() -> list[Point]:
+    """The points of the targets."""
+    return in_order(target.point for target in TARGETS)
+
+
+def grid() -> list[Point]:
+    """All lengths of prompts, and all batch sizes over all prefixes."""
+    prefills = [Point(tokens, 0) for tokens in PREFILLS]
+    return in_order([*prefills, *(Point(tokens, batch) for tokens in PREFIXES for batch in BATCHES)])
+
+
+def in_order(points: Iterable[Point]) -> list[Point]:
+    """Prefills first, then prefix after prefix: setting one up is what takes long."""
+    return sorted(set(points), key=lambda point: (point.batch > 0, point))

@@ -1,0 +1,106 @@
+"""What the machine can do at most, measured beside what is compared with it, and the least time of work at that."""
+
+import shutil
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from parrotserve.models.architecture import ModelConfig
+
+SCALES = 2 / 64
+"""Bytes of scales for every int8 weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One step, or one prefill, of a model: what has to be multiplied and read, each weight and key once."""
+
+    linear_flops: float
+    """With weights."""
+    attention_flops: float
+    """With keys and values."""
+    weights: float
+    """How many are read."""
+    kv_bytes: float
+
+    @classmethod
+    def of(cls, config: ModelConfig, *, rows: int, outputs: int, pairs: float, keys: float) -> "Work":
+        """`rows` go through the layers and `outputs` through the head; `pairs` of a query and a key, from `keys`."""
+        width, kv_width = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        layers = config.layers * config.hidden * (2 * width + 2 * kv_width + 3 * config.intermediate)
+        head = config.vocabulary * config.hidden
+        return cls(
+            linear_flops=2 * (rows * layers + outputs * head),
+            attention_flops=4 * pairs * width * config.layers,
+            weights=layers + head,
+            kv_bytes=4 * keys * kv_width * config.layers,
+        )
+
+    @classmethod
+    def decode(cls, config: ModelConfig, batch: int, prefix: int, own: int, *, private: bool = False) -> "Work":
+        """One token of each of `batch` sequences that share `prefix` tokens and have `own` more each."""
+        keys = batch * (prefix + own) if private else prefix + batch * own
+        return cls.of(config, rows=batch, outputs=batch, pairs=batch * (prefix + own), keys=keys)
+
+    @classmethod
+    def prefill(cls, config: ModelConfig, tokens: int) -> "Work":
+        """A prompt of so many tokens."""
+        return cls.of(config, rows=tokens, outputs=1, pairs=tokens * (tokens + 1) / 2, keys=tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What it did at most, on all threads, when it was measured."""
+
+    gflops_bf16: float
+    """0 where it has no such instructions; so for int8."""
+    gflops_fp32: float
+    gops_int8: float
+    gbytes: float
+
+    def best(self, other: "Machine") -> "Machine":
+        """The more of both, number by number."""
+        return Machine(*map(max, asdict(self).values(), asdict(other).values()))
+
+    def seconds(self, work: Work, *, int8: bool = False) -> tuple[float, str]:
+        """The least time that it takes, with bf16 KV and weights in bf16 or int8, and what bounds it: all products at
+        the speed of registers, or reading everything once at the speed of memory."""
+        products = max(self.gflops_bf16, self.gflops_fp32) * 1e9
+        linear = max(products, self.gops_int8 * 1e9) if int8 else products
+        arithmetic = work.linear_flops / linear + work.attention_flops / products
+        memory = (work.weights * (1 + SCALES if int8 else 2) + work.kv_bytes) / (self.gbytes * 1e9)
+        return max((arithmetic, "arithmetic"), (memory, "memory"))
+
+
+class Roofline:
+    """Measures the machine whenever asked: the program beside this file, compiled for this processor."""
+
+    def __init__(self, threads: int, size: int) -> None:
+        """`size` bytes are read, as many as a model's weights have. Raises OSError or `CalledProcessError` where there
+        is no C++ compiler that does it."""
+        self._folder = tempfile.mkdtemp(prefix="roofline")
+        program = Path(self._folder) / "roofline"
+        source = Path(__file__).with_suffix(".cpp")
+        subprocess.run(["c++", "-O3", "-march=native", "-pthread", source, "-o", program], check=True)
+        self._process = subprocess.Popen(
+            [program, str(threads), str(max(1, size >> 20))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def measure(self) -> Machine:
+        """Takes some 0.1 s."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return Machine(*map(float, self._process.stdout.readline().split()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.communicate()
+        shutil.rmtree(self._folder)
