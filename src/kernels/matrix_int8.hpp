@@ -30,9 +30,12 @@ static inline SpreadVector spread(const Quantised* a, int) {
   __builtin_memcpy(&four, a, sizeof four);
   return SpreadVector{} + four;
 }
-// The instruction itself, because GCC 12 copies the accumulators of its intrinsic through memory.
+// The instruction itself, because GCC 12 copies the accumulators of its intrinsic through memory; of a copy of the sum,
+// because it does so, too, with an array whose elements are operands.
 static inline void multiply_add(SumVector& sum, SpreadVector a, FactorVector w) {
-  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(a));
+  SumVector next = sum;
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(next) : "v"(w), "v"(a));
+  sum = next;
 }
 static inline TileVector sum_floats(SumVector sum) { return __builtin_convertvector(sum, TileVector); }
 
