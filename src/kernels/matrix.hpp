@@ -17,7 +17,7 @@ constexpr int rows_of_group(int panels) { return panels == 3 ? 8 : 12; }
 #define PARROT_NARROW 1
 constexpr int kPageGroup = 1;
 #if defined(__AVX2__)
-constexpr int rows_of_group(int) { return 5; }
+constexpr int rows_of_group(int) { return 4; }
 #elif defined(__aarch64__)
 constexpr int rows_of_group(int) { return 4; }
 #else
