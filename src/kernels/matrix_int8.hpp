@@ -8,6 +8,14 @@
 constexpr int kGroup = 64;  // inputs a scale
 constexpr int kFours = kGroup / 4;
 
+// The register tile: half the rows of matrix.hpp's, for beside a group's sums it holds those of all groups before. With
+// few registers these wait in memory.
+#if defined(PARROT_NARROW)
+constexpr int quantised_rows_of_group(int panels) { return rows_of_group(panels); }
+#else
+constexpr int quantised_rows_of_group(int panels) { return rows_of_group(panels) / 2; }
+#endif
+
 // What a group's scale is multiplied with: one row's, and what its sums start from.
 struct RowGroup {
   float scale;
@@ -38,6 +46,9 @@ static inline void multiply_add(SumVector& sum, SpreadVector a, FactorVector w) 
   sum = next;
 }
 static inline TileVector sum_floats(SumVector sum) { return __builtin_convertvector(sum, TileVector); }
+static inline void store_quantised(Quantised* to, TileInts v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)v));
+}
 
 #else
 
@@ -56,17 +67,11 @@ static inline FactorVector factor(TileInts fours, int turn) {
 static inline SpreadVector spread(const Quantised* a, int turn) { return a[turn]; }
 static inline void multiply_add(SumVector& sum, SpreadVector a, FactorVector w) { sum += w * a; }
 static inline TileVector sum_floats(SumVector sum) { return sum; }
+static inline void store_quantised(Quantised* to, TileInts v) {
+  store_tile(to, __builtin_convertvector(v, TileVector));
+}
 
 #endif
-
-typedef Quantised QuantisedTile __attribute__((vector_size(kTileLanes * sizeof(Quantised))));
-typedef std::uint16_t TileHalves __attribute__((vector_size(2 * kTileLanes)));
-
-static inline TileVector load_scales(const std::uint16_t* from) {
-  TileHalves halves;
-  __builtin_memcpy(&halves, from, sizeof halves);
-  return (TileVector)(__builtin_convertvector(halves, TileBits) << 16);
-}
 
 // The rows of a matrix's input: int8 values, a scale a group.
 class QuantisedRows {
@@ -81,12 +86,13 @@ class QuantisedRows {
 
   void quantise(int row, const Activation* from) {
     Quantised* values = values_.get() + static_cast<std::size_t>(row) * groups_ * kGroup;
-    for (int g = 0; g < groups_; ++g) {
-      alignas(64) float group[kGroup] = {};
-      const int count = std::min(kGroup, inputs_ - g * kGroup);
-      for (int i = 0; i < count; ++i) group[i] = from_activation(from[g * kGroup + i]);
-      scales_[static_cast<std::size_t>(row) * groups_ + g] = quantise_group(group, values + g * kGroup);
-    }
+    RowGroup* scales = scales_.get() + static_cast<std::size_t>(row) * groups_;
+    const int whole = inputs_ / kGroup;
+    for (int g = 0; g < whole; ++g) scales[g] = quantise_group(from + g * kGroup, values + g * kGroup);
+    if (whole == groups_) return;
+    alignas(64) Activation rest[kGroup] = {};
+    std::copy(from + whole * kGroup, from + inputs_, rest);
+    scales[whole] = quantise_group(rest, values + whole * kGroup);
   }
 
   const Quantised* values(int row) const { return values_.get() + static_cast<std::size_t>(row) * groups_ * kGroup; }
@@ -94,27 +100,34 @@ class QuantisedRows {
   int groups() const { return groups_; }
 
  private:
-  static RowGroup quantise_group(const float* from, Quantised* to) {
-    F32x16 largest{}, finite{};
-    for (int i = 0; i < kGroup; i += kLanes) {
-      const F32x16 v = load(from + i);
-      largest = max(largest, max(v, splat(0.0f) - v));
-      finite += v - v;  // what is no number makes its group none
+  // What is no number makes its group none.
+  static RowGroup quantise_group(const Activation* from, Quantised* to) {
+    constexpr int kVectors = kGroup / kTileLanes;
+    constexpr std::int32_t kInfinity = 0x7f800000;
+    TileVector values[kVectors];
+    TileInts largest{}, total{};
+#pragma GCC unroll 16
+    for (int i = 0; i < kVectors; ++i) {
+      values[i] = load_activations(from + i * kTileLanes);
+      const TileInts size = (TileInts)values[i] & 0x7fffffff;  // floats without sign are ordered as their bits are
+      largest = size > largest ? size : largest;
     }
-    const float most = max_lanes(largest), inverse = most > 0 ? 127.0f / most : 0.0f;
+    const std::int32_t bits = max_lanes(largest);
+    if (bits >= kInfinity) {
+      std::fill(to, to + kGroup, Quantised{});
+      return {NAN, 0};
+    }
+    float most;
+    __builtin_memcpy(&most, &bits, sizeof most);
+    const float inverse = most > 0 ? 127.0f / most : 0.0f;
     const TileVector magic = TileVector{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-    TileInts total{};
-    for (int i = 0; i < kGroup; i += kTileLanes) {
-      TileVector v;
-      __builtin_memcpy(&v, from + i, sizeof v);
-      const TileInts whole = (TileInts)(v * inverse + magic) - (TileInts)magic;
+#pragma GCC unroll 16
+    for (int i = 0; i < kVectors; ++i) {
+      const TileInts whole = (TileInts)(values[i] * inverse + magic) - (TileInts)magic;
       total += whole;
-      const QuantisedTile narrow = __builtin_convertvector(whole, QuantisedTile);
-      __builtin_memcpy(to + i, &narrow, sizeof narrow);
+      store_quantised(to + i * kTileLanes, whole);
     }
-    std::int32_t sum = 0;
-    for (int lane = 0; lane < kTileLanes; ++lane) sum += total[lane];
-    return {most / 127.0f + sum_lanes(finite), -kZeroPoint * sum};
+    return {most / 127.0f, -kZeroPoint * sum_lanes(total)};
   }
 
   Aligned<Quantised> values_;
@@ -206,15 +219,14 @@ class Int8Matrix {
                const Done& done) const {
     alignas(64) float out[kMostRows * PackedMatrix::kMostTileOutputs];
     // Dealt evenly to the passes, rows and what is fetched ahead.
-    const int passes = (last - first + rows_of_group(P) - 1) / rows_of_group(P);
+    constexpr int kRows = quantised_rows_of_group(P);
+    const int passes = (last - first + kRows - 1) / kRows;
     const int share = ahead ? (groups_ + passes - 1) / passes : 0;
     for (int pass = 0, row = first; pass < passes; ++pass) {
       const int count = (last - row) / (passes - pass), from = std::min(pass * share, groups_);
       const Ahead fetched{ahead + from * group_size(), std::min(share, groups_ - from)};
-      std::memset(out, 0, static_cast<std::size_t>(count) * tile_outputs_ * sizeof *out);
       for (int panel = 0; panel < tile_outputs_ / kLanes; panel += P)
-        multiply_any<P>(std::make_integer_sequence<int, rows_of_group(P)>{}, count, index, a, row, panel * kLanes, out,
-                        fetched);
+        multiply_any<P>(std::make_integer_sequence<int, kRows>{}, count, index, a, row, panel * kLanes, out, fetched);
       for (int r = 0; r < count; ++r) done(row + r, out + r * tile_outputs_);
       row += count;
     }
@@ -226,7 +238,7 @@ class Int8Matrix {
     (void)((rows == Rs + 1 && (multiply<Rs + 1, P>(tile(index), a, row, column, out, ahead), true)) || ...);
   }
 
-  // out[r][column ...] += R rows by P panels, from `column` on.
+  // out[r][column ...] = R rows by P panels, from `column` on.
   template <int R, int P>
   void multiply(const std::uint8_t* tile, const QuantisedRows& a, int row, int column, float* out,
                 const Ahead& ahead) const {
@@ -235,6 +247,11 @@ class Int8Matrix {
     const std::size_t step = static_cast<std::size_t>(tile_outputs_) * 4;
     const Quantised* values = a.values(row);
     const RowGroup* row_groups = a.scales(row);
+    TileVector acc[R][kVectors];
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) acc[r][v] = TileVector{};
     for (int g = 0; g < groups_; ++g) {
       const std::uint8_t* group = tile + g * group_size();
       const std::uint8_t* panels = group + column * 4;
@@ -266,19 +283,24 @@ class Int8Matrix {
         }
       }
       const std::uint16_t* group_scales = scales(group) + column;
+      if (lines) {
+        const std::uint16_t* scales_ahead = scales(ahead.start + g * group_size()) + column;
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) prefetch_l2(scales_ahead + p * kLanes);
+      }
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-        const TileVector weight_scales = load_scales(group_scales + v * kTileLanes);
+        const TileVector weight_scales = widen_bf16(group_scales + v * kTileLanes);
 #pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) {
-          float* to = out + static_cast<std::size_t>(r) * tile_outputs_ + column + v * kTileLanes;
-          TileVector so_far;
-          __builtin_memcpy(&so_far, to, sizeof so_far);
-          so_far += sum_floats(sums[r][v]) * (weight_scales * row_groups[r * groups_ + g].scale);
-          __builtin_memcpy(to, &so_far, sizeof so_far);
-        }
+        for (int r = 0; r < R; ++r)
+          acc[r][v] += sum_floats(sums[r][v]) * (weight_scales * row_groups[r * groups_ + g].scale);
       }
     }
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v)
+        store_tile(out + static_cast<std::size_t>(r) * tile_outputs_ + column + v * kTileLanes, acc[r][v]);
   }
 
   Aligned<std::uint8_t> data_;

@@ -93,6 +93,8 @@ static inline TileVector exp2_fraction(TileVector f) {
 
 static inline float sum_lanes(F32x16 v) { return _mm512_reduce_add_ps((__m512)v); }
 static inline float max_lanes(F32x16 v) { return _mm512_reduce_max_ps((__m512)v); }
+static inline std::int32_t sum_lanes(TileInts v) { return _mm512_reduce_add_epi32((__m512i)v); }
+static inline std::int32_t max_lanes(TileInts v) { return _mm512_reduce_max_epi32((__m512i)v); }
 static inline F32x16 max(F32x16 a, F32x16 b) { return (F32x16)_mm512_max_ps((__m512)a, (__m512)b); }
 static inline F32x16 exp2(F32x16 x) {
   const F32x16 whole = (F32x16)_mm512_roundscale_ps((__m512)x, 0);
@@ -114,6 +116,16 @@ static inline float sum_lanes(const F32x16& v) {
 }
 static inline float max_lanes(const F32x16& v) {
   return fold_lanes(v, [](float a, float b) { return a > b ? a : b; });
+}
+static inline std::int32_t sum_lanes(TileInts v) {
+  std::int32_t sum = 0;
+  for (int lane = 0; lane < kTileLanes; ++lane) sum += v[lane];
+  return sum;
+}
+static inline std::int32_t max_lanes(TileInts v) {
+  std::int32_t most = v[0];
+  for (int lane = 1; lane < kTileLanes; ++lane) most = v[lane] > most ? v[lane] : most;
+  return most;
 }
 static inline F32x16 max(const F32x16& a, const F32x16& b) {
   return each_part([](TileVector x, TileVector y) { return x > y ? x : y; }, a, b);
@@ -162,6 +174,20 @@ static inline float from_bf16(std::uint16_t value) {
   return out;
 }
 
+typedef std::uint16_t TileHalves __attribute__((vector_size(2 * kTileLanes)));
+
+static inline TileVector widen_bf16(const std::uint16_t* from) {
+#if defined(__AVX512F__)
+  // GCC 12 converts such vectors by halves.
+  const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  return (TileVector)_mm512_slli_epi32(bits, 16);
+#else
+  TileHalves halves;
+  __builtin_memcpy(&halves, from, sizeof halves);
+  return (TileVector)(__builtin_convertvector(halves, TileBits) << 16);
+#endif
+}
+
 // What a variant keeps its activations in, and products of pairs of them with pairs of bf16 weights: a panel vector
 // holds kTileLanes columns x 2 consecutive k, a pair a row's two values of the same k.
 // acc[lane] += a[0] * b[lane][0] + a[1] * b[lane][1]
@@ -172,8 +198,8 @@ typedef __m512bh PanelVector;
 typedef __m512bh PairVector;
 
 static inline Activation to_activation(float value) { return to_bf16(value); }
-static inline float from_activation(Activation value) { return from_bf16(value); }
 static inline void store_activations(Activation* to, const F32x16& v) { store_bf16(to, v); }
+static inline TileVector load_activations(const Activation* from) { return widen_bf16(from); }
 
 static inline PanelVector load_panel(const std::uint16_t* from) {
   return (__m512bh)_mm512_loadu_si512(from);
@@ -198,8 +224,12 @@ struct PairVector {
 };
 
 static inline Activation to_activation(float value) { return value; }
-static inline float from_activation(Activation value) { return value; }
 static inline void store_activations(Activation* to, const F32x16& v) { store(to, v); }
+static inline TileVector load_activations(const Activation* from) {
+  TileVector v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
 
 static inline PanelVector load_panel(const std::uint16_t* from) {
   TileBits bits;
