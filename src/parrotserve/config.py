@@ -15,11 +15,13 @@ from typing import Any
 
 import platformdirs
 
+from parrotserve.bounds import CROWDING, Bounds
 from parrotserve.errors import DeclarationError
 from parrotserve.sandbox.limits import Limits
 from parrotserve.settings import (
     FOLDER,
     NAMES,
+    NUMBER,
     SECONDS,
     SIZE,
     SWITCH,
@@ -142,6 +144,14 @@ class ServiceConfig:
         rules=(above(0),),
         unset="four times what decoding one request alone takes",
     )
+    crowding: float = setting(
+        CROWDING,
+        "How many times longer other tenants may make a step beside a request that somebody waits for than if each of "
+        "them had as much there, by weight; more is more work done in all.",
+        kind=NUMBER,
+        group=Group.SCHEDULING,
+        rules=(at_least(1),),
+    )
     host: str = setting(
         "127.0.0.1",
         "Address to listen on; others than this machine's own only with keys.",
@@ -241,6 +251,11 @@ class ServiceConfig:
     def switches(self) -> Switches:
         """Which optimisations are on."""
         return Switches.without(self.without)
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much slower than alone requests may get."""
+        return Bounds(tpot=self.tpot, crowding=self.crowding)
 
     @property
     def sandbox(self) -> Limits:

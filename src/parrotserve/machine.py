@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from parrotserve.analysis.objective import assign, deduce
+from parrotserve.bounds import Bounds
 from parrotserve.errors import AlreadyProduced, InvalidGraph, UnknownObject
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import (
@@ -73,11 +74,13 @@ class Machine:
     waits for one that is settled finds it by `variable_state`.
     """
 
-    def __init__(self, *, models: Iterable[str] = (), switches: Switches = Switches()) -> None:
+    def __init__(
+        self, *, models: Iterable[str] = (), switches: Switches = Switches(), bounds: Bounds = Bounds()
+    ) -> None:
         self.graph = Graph()
         """To be read only."""
         self._switches = switches
-        self._scheduler: Scheduler = NaiveScheduler() if switches.plain else AppScheduler(switches)
+        self._scheduler: Scheduler = NaiveScheduler() if switches.plain else AppScheduler(switches, bounds)
         self._models = set(models)
 
     def handle(self, event: Event, now: float) -> list[Decision]:
@@ -255,7 +258,7 @@ class Machine:
         for request in changes.wrote:
             self._scheduler.wrote(request)
         for engine, request, usage in changes.freed:
-            self._scheduler.free(engine, request, usage)
+            self._scheduler.free(engine, request, usage, changes.now)
         for request in changes.queued:
             if request.state is ProducerState.QUEUED:
                 self._scheduler.queue(request)

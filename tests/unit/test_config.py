@@ -72,7 +72,7 @@ def test_the_file_is_read_by_type(tmp_path: Path):
     [
         ("modles = ['fake']", r"no setting 'modles', as .*mine\.toml has it\. Did you mean models\?"),
         ("kv-memory = '1GiB'", r"Did you mean kv_memory\?"),
-        ("xyzzy = 1", "There are: backend, data"),
+        ("xyzzy = 1", "There are: backend, crowding, data"),
         ("[server]\nport = 1", "no setting 'server'"),
         ("port = true", r"port = True in .*mine\.toml: write a whole number"),
         ("port = 80.5", "write a whole number"),

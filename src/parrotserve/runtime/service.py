@@ -76,7 +76,7 @@ class Service:
         self.directory = directory or Directory()
         self._metrics = Metrics(engines=self.engines, sessions=lambda: len(self._driver.machine.graph.sessions))
         self.meter = Meter(self.directory, self._metrics, asyncio.get_running_loop().time)
-        self._driver = Driver(Machine(switches=config.switches), self.meter, config.sandbox)
+        self._driver = Driver(Machine(switches=config.switches, bounds=config.bounds), self.meter, config.sandbox)
         policy = policy or KeeperPolicy()
         self._fleet = Fleet(config, self._driver, self._metrics, load=load, policy=policy, directory=self.directory)
         self._gate = Gate(config, self.directory, self.meter, self._driver, find=self._fleet.find)

@@ -82,7 +82,7 @@ class Scheduler(ABC):
         """Whether a request that still waits for inputs may run ahead on this engine; if so, it does from now on."""
 
     @abstractmethod
-    def free(self, engine: EngineId, request: RequestId, usage: Usage | None) -> None:
+    def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:
         """An engine no longer runs a request (ahead or not), which has used so much; None: not known (yet)."""
 
     @abstractmethod

@@ -58,11 +58,14 @@ class Lines:
         """Without `fair` there is one line for everybody."""
         self._fair = fair
         self._lines: dict[TenantId, Line] = {}
-        self._weights: dict[TenantId, float] = {}
+        self.weights: dict[TenantId, float] = {}
+        """Of tenants; 1 where there is none."""
         self._behind = {pressing: LazyHeap[Line]() for pressing in (True, False)}
         """Lines with pressing requests, and with others; the one furthest behind first."""
         self._idle: LazyHeap[Line] = LazyHeap()
         """Lines without requests, until the others are where they are: then they may be forgotten."""
+        self._held: dict[Line, None] = {}
+        """Lines that are passed over."""
         self._standing: dict[Request, Objective] = {}
         self._virtual = 0.0
         """Where the line stood that was served last."""
@@ -121,6 +124,18 @@ class Lines:
                 others.append(first[0])
         return min(others, default=float("inf")) + TURN_SECONDS / line.weight
 
+    def hold(self, line: Line) -> None:
+        """A line is passed over, until `release`."""
+        self._held[line] = None
+        for behind in self._behind.values():
+            behind.discard(line)
+
+    def release(self) -> None:
+        """No line is passed over any more."""
+        held, self._held = self._held, {}
+        for line in held:
+            self._sort(line)
+
     def serve(self, request: Request, seconds: float) -> Line:
         """A request is placed, which is expected to take so much service."""
         line = self._line(request.session.tenant)
@@ -138,9 +153,14 @@ class Lines:
 
     def weigh(self, tenant: TenantId, weight: float) -> None:
         """From now on a tenant's share is proportional to this."""
-        self._weights[tenant] = weight
+        self.weights[tenant] = weight
         if self._fair and tenant in self._lines:
             self._lines[tenant].weight = weight
+
+    def waiting(self, tenant: TenantId) -> int:
+        """How many requests of a tenant wait."""
+        line = self.line_of(tenant)
+        return sum(map(len, line.heaps.values())) if line is not None else 0
 
     def line_of(self, tenant: TenantId) -> Line | None:
         """A tenant's line, if it has one."""
@@ -150,19 +170,22 @@ class Lines:
         tenant = tenant if self._fair else _EVERYBODY
         line = self._lines.get(tenant)
         if line is None:
-            line = self._lines[tenant] = Line(tenant, self._weights.get(tenant, 1.0), self._joins_at())
+            line = self._lines[tenant] = Line(tenant, self.weights.get(tenant, 1.0), self._joins_at())
         return line
 
     def _joins_at(self) -> float:
         """Where a line goes on that was empty: corrections take those that wait back behind who was served last."""
         first = (behind.first() for behind in self._behind.values())
-        return min([self._virtual, *(one[0] for one in first if one is not None)])
+        waiting = [*(one[0] for one in first if one is not None), *(line.virtual for line in self._held)]
+        return min([self._virtual, *waiting])
 
     def _charge(self, line: Line, seconds: float) -> None:
         line.virtual += seconds / line.weight
         self._sort(line)
 
     def _sort(self, line: Line) -> None:
+        if line in self._held:
+            return
         for pressing, behind in self._behind.items():
             if line.head(pressing=pressing) is None:
                 behind.discard(line)

@@ -1,23 +1,22 @@
 """The scheduler's picture of an engine under load: who is aboard, what that takes, how long more would take."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from math import ceil
 
-from parrotserve.analysis.prefix import Boundary
+from parrotserve.bounds import Bounds
 from parrotserve.criteria import Objective
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.objects import Request
 from parrotserve.graph.placements import Considered
 from parrotserve.ids import EngineId, RequestId
+from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.cost import StepCost, Work
+from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
 from parrotserve.scheduler.residents import Index, Residents
 from parrotserve.scheduler.share import MINIMUM
 from parrotserve.scheduler.tickets import Ticket
 
-_SLOWED = 4.0
-"""How many times slower than alone a latency-sensitive request may write: the bound that engines keep by default."""
 _MOST_AHEAD = 16
 """Requests that run ahead on one engine."""
 _READ_AHEAD = 0.9
@@ -26,39 +25,26 @@ _BULK_WEIGHT = 0.1
 """What a second that throughput work loses counts, against one that somebody waits."""
 
 
-@dataclass(slots=True, eq=False)
-class Aboard:
-    """A request that runs on an engine."""
-
-    ticket: Ticket
-    objective: Objective
-    """By which it is counted."""
-    tokens: float
-    """Of prompt and outputs, together."""
-    tail: float
-    """Of these, those that are not in the prefix that others may share."""
-    service: float
-    """Seconds of the engine that it was charged."""
-    paused: bool = False
-
-    @property
-    def request(self) -> Request:
-        return self.ticket.request
-
-    @property
-    def boundaries(self) -> list[Boundary]:
-        return self.ticket.prefix.boundaries
-
-
 class EngineLoad:
     """One engine. Quantities count requests that are not paused."""
 
-    def __init__(self, description: EngineJoined, estimates: Estimates, index: Index, cost: StepCost) -> None:
+    def __init__(
+        self,
+        description: EngineJoined,
+        estimates: Estimates,
+        index: Index,
+        cost: StepCost,
+        crowd: Crowd,
+        bounds: Bounds,
+    ) -> None:
         self.description = description
         self.cost = cost
+        self.crowd = crowd
         self.residents = Residents(description.engine, description.cache_tokens, index)
         self.aboard: dict[RequestId, Aboard] = {}
         self.paused: dict[RequestId, Aboard] = {}
+        self.paused_bulk = 0
+        """How many of the paused ones nobody waits for."""
         self.ahead: dict[RequestId, Request] = {}
         """Requests that run ahead. Their KV is reclaimable, and they run in what others leave of a step, so they take
         nothing but a credit."""
@@ -67,6 +53,7 @@ class EngineLoad:
         self.reserved = False
         """It is being emptied for a suspect, or runs one."""
         self._estimates = estimates
+        self._bounds = bounds
         self._active = dict.fromkeys(Objective, 0)
         self._tails = 0.0
         self._row_tokens = 0.0
@@ -120,6 +107,28 @@ class EngineLoad:
             return False
         return not self.active or self.kv_tokens + self.need(aboard.ticket) <= self.description.cache_tokens
 
+    def welcomes(self, ticket: Ticket, now: float) -> bool:
+        """Whether a request would add no more to a step than its tenant may, beside others."""
+        tenant, pressing = ticket.request.session.tenant, ticket.request.objective is not Objective.THROUGHPUT
+        if self.crowd.is_alone(tenant):
+            return True
+        if pressing and self.crowd.first_paused(tenant) is not None:
+            return False
+        return self.crowd.admits(tenant, self.stretch(ticket), step=self.cost.rates.step, now=now)
+
+    def welcomes_again(self, aboard: Aboard, now: float) -> bool:
+        """The same for one that is paused."""
+        return self.crowd.admits(aboard.tenant, aboard.stretch, step=self.cost.rates.step, now=now)
+
+    def crowding(self, now: float) -> Aboard | None:
+        """Who is to make room because tenants here add more to a step than they may."""
+        return self.crowd.crowding(step=self.cost.rates.step, now=now) if self.pausable else None
+
+    def stretch(self, ticket: Ticket) -> float:
+        """Seconds that a request would add to every step in which it writes, its prompt included."""
+        _, _, prefill, row = self._sizes(ticket)
+        return prefill / max(ticket.output_tokens, 1.0) + row
+
     @property
     def pausable(self) -> bool:
         """Whether requests here can be paused for another one."""
@@ -167,20 +176,23 @@ class EngineLoad:
             tokens=tokens,
             tail=max(tokens - self._estimates.tokens(last), 0.0),
             service=prefill + ticket.output_tokens * row,
+            stretch=prefill / max(ticket.output_tokens, 1.0) + row,
         )
         self.aboard[ticket.request.id] = aboard
         self._start(aboard)
         return aboard
 
-    def remove(self, request: RequestId, *, computed: bool = True) -> Aboard | None:
+    def remove(self, request: RequestId, now: float) -> Aboard | None:
         """A request no longer runs here."""
         aboard = self.aboard.get(request)
         if aboard is None:
             return None
         if not aboard.paused:
-            self._stop(aboard, computed=computed)
+            self._stop(aboard)
+        self.crowd.end(aboard, now)
         del self.aboard[request]
-        self.paused.pop(request, None)
+        if self.paused.pop(request, None) is not None:
+            self.paused_bulk -= not aboard.pressing
         if not self.active:
             self._prefilled_at = 0.0
         return aboard
@@ -188,21 +200,27 @@ class EngineLoad:
     def pause(self, aboard: Aboard) -> None:
         """A request makes room."""
         self._stop(aboard)
+        self.crowd.pause(aboard)
         aboard.paused = True
         self.paused[aboard.request.id] = aboard
+        self.paused_bulk += not aboard.pressing
 
     def resume(self, aboard: Aboard) -> None:
         """A paused request goes on."""
         del self.paused[aboard.request.id]
+        self.paused_bulk -= not aboard.pressing
         aboard.paused = False
         self._start(aboard)
 
     def reclassify(self, aboard: Aboard) -> None:
         """A request that runs here has another objective."""
+        self.crowd.reclassify(aboard, aboard.request.objective)
         if not aboard.paused:
             self._active[aboard.objective] -= 1
             self._active[aboard.request.objective] += 1
+        self.paused_bulk -= aboard.paused and not aboard.pressing
         aboard.objective = aboard.request.objective
+        self.paused_bulk += aboard.paused and not aboard.pressing
 
     def rekey(self, aboard: Aboard, change: Callable[[], object]) -> None:
         """`change` what a request begins with, because values have come that it wrote or reads."""
@@ -213,18 +231,18 @@ class EngineLoad:
             self.residents.hold(aboard.boundaries, 1 / self._estimates.chars_per_token)
 
     def _start(self, aboard: Aboard) -> None:
+        self.crowd.start(aboard)
         self._active[aboard.objective] += 1
         self._tails += aboard.tail
         self._row_tokens += aboard.tokens
         self.residents.hold(aboard.boundaries, 1 / self._estimates.chars_per_token)
         self.residents.make_room(self.kv_tokens)
 
-    def _stop(self, aboard: Aboard, *, computed: bool = True) -> None:
+    def _stop(self, aboard: Aboard) -> None:
         self._active[aboard.objective] -= 1
         self._tails -= aboard.tail
         self._row_tokens -= aboard.tokens
-        known = aboard.ticket.prefix.known if computed else 0
-        self.residents.release(aboard.boundaries, kept=known)
+        self.residents.release(aboard.boundaries, kept=aboard.ticket.prefix.known)
         self.residents.make_room(self.kv_tokens)
 
     # --- What it would take ----------------------------------------------------------------------------------
@@ -260,7 +278,7 @@ class EngineLoad:
             return False
         prompt = self._estimates.tokens(ticket.chars)
         alone = self.cost.rates.seconds(Work(1, 0, 1, prompt, prompt))
-        return self._step(more_rows=1, more_tokens=prompt, more_kv=prompt) > _SLOWED * alone
+        return self._step(more_rows=1, more_tokens=prompt, more_kv=prompt) > self._bounds.step(alone)
 
     def _step(self, *, more_rows: int, more_tokens: float, more_kv: float) -> float:
         rows = self.active + more_rows
@@ -276,10 +294,12 @@ class EngineLoad:
         for objective, count in self._active.items():
             assert count == sum(one.objective is objective for one in running), f"{self.id}: {objective}"
         assert self.paused == {name: one for name, one in self.aboard.items() if one.paused}, f"{self.id}: paused"
+        assert self.paused_bulk == sum(not one.pressing for one in self.paused.values()), f"{self.id}: paused bulk"
         assert abs(self._tails - sum(one.tail for one in running)) < 1e-3, f"{self.id}: tails"
         assert abs(self._row_tokens - sum(one.tokens for one in running)) < 1e-3, f"{self.id}: row tokens"
         assert len(self.aboard) + len(self.ahead) <= self.description.credits, f"engine {self.id} has too many"
         assert self.active <= self.width, f"engine {self.id} runs too many"
+        self.crowd.check_integrity(running, self.paused.values())
         self.residents.check_integrity([one.boundaries for one in running])
 
 

@@ -65,7 +65,7 @@ class NaiveScheduler(Scheduler):
     def run_ahead(self, request: Request, engine: EngineId) -> bool:
         return False
 
-    def free(self, engine: EngineId, request: RequestId, usage: Usage | None) -> None:
+    def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:
         slot = self._engines.get(engine)
         if slot is None or slot.running.pop(request, None) is None:
             return

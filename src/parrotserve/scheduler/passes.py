@@ -7,15 +7,17 @@ is small overtakes for ever somebody who is big; it costs O(placed x (log waitin
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from parrotserve.criteria import Objective
 from parrotserve.graph.objects import Request, TaskGroup
 from parrotserve.graph.placements import Considered, PlacedBy, Placement
+from parrotserve.ids import TenantId
+from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Paused, Placed, Resumed
 from parrotserve.scheduler.lines import TURN_SECONDS, Line
-from parrotserve.scheduler.load import Aboard, EngineLoad
+from parrotserve.scheduler.load import EngineLoad
 from parrotserve.scheduler.pool import Pool
 from parrotserve.scheduler.tickets import Ticket
 
@@ -34,18 +36,25 @@ class Pass:
         self._pool = pool
         self._now = now
         self._outcomes: list[Outcome] = []
+        self._bulk_stays = False
+        """Paused throughput work would add more to steps than its tenant may."""
 
     def run(self) -> list[Outcome]:
         """Place all that can be placed."""
         self._place_suspects()
-        self._resume_upgraded()
+        self._take_turns()
+        self._pool.lines.release()
+        self._resume_pressing()
+        self._relieve()
+        return self._outcomes
+
+    def _take_turns(self) -> None:
         blocked: set[bool] = set()
         while (pressing := self._whose_turn(blocked)) is not None:
             if not (self._press() if pressing else self._fill()):
                 blocked.add(pressing)
                 if not pressing and self._bulk_is_due():
                     break  # what ends next makes room for it, and for nobody else
-        return self._outcomes
 
     # --- Whose turn it is ------------------------------------------------------------------------------------
 
@@ -53,28 +62,54 @@ class Pass:
         """True: requests that somebody waits for, or whose group; False: others; None: nobody can go on."""
         lines = self._pool.lines
         pressing = True not in blocked and lines.any(pressing=True)
-        bulk = False not in blocked and self._pool.bulk_waits
+        bulk = False not in blocked and self._bulk_waits
         if pressing and bulk:
             return not self._bulk_is_due() and (lines.pressing_first() or not lines.any(pressing=False))
         return pressing if pressing or bulk else None
 
     def _bulk_is_due(self) -> bool:
-        return self._pool.bulk_waits and self._pool.share.is_low(self._now)
+        return self._bulk_waits and self._pool.share.is_low(self._now)
+
+    @property
+    def _bulk_waits(self) -> bool:
+        return self._pool.lines.any(pressing=False) or (not self._bulk_stays and self._pool.bulk_waits)
 
     def _press(self) -> bool:
-        line = self._pool.lines.next(pressing=True)
-        request = line.head(pressing=True) if line is not None else None
-        return line is not None and request is not None and self._place(line, request)
+        return self._serve_next(pressing=True)
 
     def _fill(self) -> bool:
+        """Throughput work goes on, or begins."""
+        if self._bulk_stays:
+            return self._serve_next(pressing=False)
+        crowded = False
         for load in self._pool.paused:
-            for aboard in load.paused.values():
-                if load.has_room_again(aboard):
+            for aboard in load.paused.values() if load.paused_bulk else ():
+                if aboard.pressing or not load.has_room_again(aboard):
+                    continue
+                if load.welcomes_again(aboard, self._now):
                     self._resume(load, aboard)
                     return True
-        line = self._pool.lines.next(pressing=False)
-        request = line.head(pressing=False) if line is not None else None
-        return line is not None and request is not None and self._place(line, request)
+                crowded = True
+        self._bulk_stays = crowded
+        return self._serve_next(pressing=False) or crowded
+
+    def _serve_next(self, *, pressing: bool) -> bool:
+        """Place the next request, or pass its line over, if its tenant adds as much to steps as it may beside others,
+        or fills the engines itself. False: there is no room for it, so nobody behind it goes on."""
+        line = self._pool.lines.next(pressing=pressing)
+        request = line.head(pressing=pressing) if line is not None else None
+        if line is None or request is None:
+            return False
+        if (pressing and self._resume_first_of(request.session.tenant)) or self._place(line, request):
+            return True
+        ticket, tenant = self._pool.tickets.of(request), request.session.tenant
+        loads = self._pool.candidates(ticket)
+        over = any(self._has_room(load, ticket) for load in loads) or (
+            pressing and all(load.crowd.is_fullest(tenant) for load in loads)
+        )
+        if over:
+            self._pool.lines.hold(line)
+        return over
 
     # --- Where -----------------------------------------------------------------------------------------------
 
@@ -153,6 +188,9 @@ class Pass:
         return self._place_one(self._pool.tickets.of(request)) is not None
 
     def _admits(self, load: EngineLoad, ticket: Ticket) -> bool:
+        return self._has_room(load, ticket) and load.welcomes(ticket, self._now)
+
+    def _has_room(self, load: EngineLoad, ticket: Ticket) -> bool:
         kept = not _is_bulk(ticket.request) and self._pool.bulk_waits
         return load.has_room(ticket, kept_for_bulk=kept)
 
@@ -171,6 +209,7 @@ class Pass:
             by = PlacedBy.AHEAD if request.ahead == load.id else by
             del self._pool.loads[request.ahead].ahead[request.id]
         self._pool.lines.serve(request, aboard.service)
+        self._pool.joined[load] = None
         self._pool.touched(load)
         told = sorted(others, key=lambda seen: (seen.seconds is None, seen.seconds or 0.0))[:_MOST_TOLD]
         prompt = self._pool.estimates.tokens(ticket.chars)
@@ -180,10 +219,10 @@ class Pass:
     # --- Who makes room --------------------------------------------------------------------------------------
 
     def _make_room(self, ticket: Ticket) -> EngineLoad | None:
-        """Pause throughput work where the least of it has to go for this request. None: that is nowhere possible."""
+        """Pause others where the fewest have to go for this request. None: that is nowhere possible."""
         if _is_bulk(ticket.request) or not self._pool.switches.preemption:
             return None
-        loads = [load for load in self._pool.candidates(ticket) if load.has_credit]
+        loads = [load for load in self._pool.candidates(ticket) if load.has_credit and load.welcomes(ticket, self._now)]
         plans = [(load, self._victims(load, ticket)) for load in loads]
         possible = [(load, victims) for load, victims in plans if victims]
         if not possible:
@@ -193,34 +232,68 @@ class Pass:
         return load
 
     def _victims(self, load: EngineLoad, ticket: Ticket) -> list[Aboard]:
-        """Who has to pause on this engine; nobody, if it would not be enough."""
+        """Who has to pause on this engine: throughput work, then who adds more to steps than this request's tenant
+        will; nobody, if it would not be enough."""
         if not load.pausable:
             return []
         victims: list[Aboard] = []
         rows, tokens = load.lacking(ticket)
-        tenant = ticket.request.session.tenant
-        for victim in load.victims(protected=self._pool.share.is_low(self._now)):
+        for victim in self._able(load, ticket):
             if rows <= 0 and tokens <= 0:
                 break
-            if self._pool.line_is_ahead(tenant, victim.request.session.tenant, TURN_SECONDS):
-                continue
             victims.append(victim)
             rows, tokens = rows - 1, tokens - load.freed(victim)
         return victims if rows <= 0 and tokens <= 0 else []
 
+    def _able(self, load: EngineLoad, ticket: Ticket) -> Iterator[Aboard]:
+        tenant = ticket.request.session.tenant
+        bulk: dict[Aboard, None] = {}
+        for victim in load.victims(protected=self._pool.share.is_low(self._now)):
+            if not self._pool.line_is_ahead(tenant, victim.tenant, TURN_SECONDS):
+                bulk[victim] = None
+                yield victim
+        yield from (one for one in load.crowd.yielding(tenant, load.stretch(ticket)) if one not in bulk)
+
     def _resume(self, load: EngineLoad, aboard: Aboard) -> None:
         load.resume(aboard)
+        self._pool.joined[load] = None
         self._pool.touched(load)
         self._outcomes.append(Resumed(aboard.request))
 
-    def _resume_upgraded(self) -> None:
-        """Somebody waits now for what was paused: it goes on as soon as there is room, or can be made."""
+    def _resume_first_of(self, tenant: TenantId) -> bool:
+        """Whether a tenant's first request that is paused, and waited for, goes on where there is room."""
+        for load in self._pool.paused:
+            first = load.crowd.first_paused(tenant)
+            if first is not None and load.has_room_again(first) and load.welcomes_again(first, self._now):
+                self._resume(load, first)
+                return True
+        return False
+
+    def _resume_pressing(self) -> None:
+        """Who is waited for goes on as soon as there is room, or, for one that was throughput work when it was paused,
+        can be made; the first ones first."""
         for load in list(self._pool.paused):
-            for aboard in [one for one in load.paused.values() if not _is_bulk(one.request)]:
+            crowded: set[TenantId] = set()
+            pressing = [one for one in load.paused.values() if one.pressing]
+            for aboard in sorted(pressing, key=lambda one: one.request.arrival):
+                if aboard.tenant in crowded:
+                    continue
+                if not load.welcomes_again(aboard, self._now):
+                    crowded.add(aboard.tenant)
+                    continue
                 if not load.has_room_again(aboard):
                     self._pause(load, self._victims(load, aboard.ticket))
                 if load.has_room_again(aboard):
                     self._resume(load, aboard)
+
+    def _relieve(self) -> None:
+        """Where somebody came who is waited for, others make room who add more to steps than they may."""
+        joined, self._pool.joined = self._pool.joined, {}
+        if not self._pool.switches.preemption:
+            return
+        for load in joined:
+            while (victim := load.crowding(self._now)) is not None:
+                self._pause(load, [victim])
 
     def _pause(self, load: EngineLoad, victims: Iterable[Aboard]) -> None:
         for victim in victims:

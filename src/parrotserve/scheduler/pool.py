@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable
 
+from parrotserve.bounds import Bounds
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.lazy_heap import LazyHeap
 from parrotserve.graph.objects import Request, TaskGroup
 from parrotserve.ids import EngineId, TenantId
 from parrotserve.sampling import Usage
+from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Released, Retained
 from parrotserve.scheduler.cost import StepCost
+from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
 from parrotserve.scheduler.lines import Lines
-from parrotserve.scheduler.load import Aboard, EngineLoad
+from parrotserve.scheduler.load import EngineLoad
 from parrotserve.scheduler.residents import Index
 from parrotserve.scheduler.share import Share
 from parrotserve.scheduler.tickets import Ticket, Tickets
@@ -26,8 +29,9 @@ _FEW = 16
 class Pool:
     """One model's."""
 
-    def __init__(self, switches: Switches) -> None:
+    def __init__(self, switches: Switches, bounds: Bounds) -> None:
         self.switches = switches
+        self._bounds = bounds
         self.estimates = Estimates()
         self.tickets = Tickets(self.estimates, prefix=switches.prefix)
         self.lines = Lines(fair=switches.fairness)
@@ -37,6 +41,8 @@ class Pool:
         self.loads: dict[EngineId, EngineLoad] = {}
         self.paused: dict[EngineLoad, None] = {}
         """Engines that have paused requests."""
+        self.joined: dict[EngineLoad, None] = {}
+        """Engines where somebody came whom those who are there may have to make room for."""
         self._ended: list[tuple[EngineLoad, Aboard]] = []
         """Who ended since the last pass, and where."""
         self.share = Share()
@@ -52,7 +58,9 @@ class Pool:
 
     def join(self, description: EngineJoined) -> None:
         """There is a new engine."""
-        load = EngineLoad(description, self.estimates, self._index, StepCost(self._cost))
+        lines, fair = self.lines, self.switches.fairness
+        crowd = Crowd(lines.weights, lines.waiting, most=self._bounds.crowding, fair=fair)
+        load = EngineLoad(description, self.estimates, self._index, StepCost(self._cost), crowd, self._bounds)
         self.loads[load.id] = load
         self.touched(load)
 
@@ -61,6 +69,7 @@ class Pool:
         load = self.loads.pop(engine)
         self._by_load.discard(load)
         self.paused.pop(load, None)
+        self.joined.pop(load, None)
         for aboard in load.aboard.values():
             self.lines.settle(aboard.request, -aboard.service)
         load.residents.clear()
@@ -128,9 +137,14 @@ class Pool:
         found = load.aboard.get(request.id) if load is not None else None
         return (load, found) if load is not None and found is not None and found.request is request else None
 
-    def free(self, load: EngineLoad, aboard: Aboard, usage: Usage | None) -> None:
+    def reclassify(self, load: EngineLoad, aboard: Aboard) -> None:
+        """A request that runs on an engine has another objective."""
+        load.reclassify(aboard)
+        self.joined[load] = None
+
+    def free(self, load: EngineLoad, aboard: Aboard, usage: Usage | None, now: float) -> None:
         """A request no longer runs on an engine."""
-        load.remove(aboard.request.id)
+        load.remove(aboard.request.id, now)
         self.touched(load)
         self._ended.append((load, aboard))
         used = usage.engine_seconds if usage is not None else 0.0
@@ -174,7 +188,7 @@ class Pool:
     @property
     def bulk_waits(self) -> bool:
         """Whether there is throughput work that could run and does not."""
-        return self.lines.any(pressing=False) or bool(self.paused)
+        return self.lines.any(pressing=False) or any(load.paused_bulk for load in self.paused)
 
     def line_is_ahead(self, tenant: TenantId, other: TenantId, by: float) -> bool:
         """Whether a tenant got more service than another one, by more than so much."""

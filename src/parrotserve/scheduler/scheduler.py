@@ -7,6 +7,7 @@ where something changed.
 
 from collections.abc import Iterable
 
+from parrotserve.bounds import Bounds
 from parrotserve.graph.events import EngineJoined, StepsRun
 from parrotserve.graph.objects import Request
 from parrotserve.graph.states import ProducerState
@@ -23,8 +24,9 @@ from parrotserve.switches import Switches
 class AppScheduler(Scheduler):
     """Schedules by what applications want."""
 
-    def __init__(self, switches: Switches) -> None:
+    def __init__(self, switches: Switches, bounds: Bounds = Bounds()) -> None:
         self._switches = switches
+        self._bounds = bounds
         self._pools: dict[str, Pool] = {}
         self._engines: dict[EngineId, Pool] = {}
         self._weights: dict[TenantId, float] = {}
@@ -53,7 +55,7 @@ class AppScheduler(Scheduler):
             return False
         return pool.loads[engine].run_ahead(request)
 
-    def free(self, engine: EngineId, request: RequestId, usage: Usage | None) -> None:
+    def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:
         pool = self._engines.get(engine)
         load = pool.loads[engine] if pool is not None else None
         aboard = load.aboard.get(request) if load is not None else None
@@ -62,7 +64,7 @@ class AppScheduler(Scheduler):
         if pool is None or load is None or aboard is None:
             return
         self._changed[load.description.model] = None
-        pool.free(load, aboard, usage)
+        pool.free(load, aboard, usage, now)
 
     def reclassify(self, request: Request) -> None:
         pool = self._pool(request.spec.model)
@@ -70,8 +72,7 @@ class AppScheduler(Scheduler):
             pool.unqueue(request)
             pool.queue(request)
         elif (found := pool.aboard(request)) is not None:
-            load, aboard = found
-            load.reclassify(aboard)
+            pool.reclassify(*found)
 
     def wrote(self, request: Request) -> None:
         pool = self._pools[request.spec.model]
@@ -98,7 +99,7 @@ class AppScheduler(Scheduler):
         pool.learned(load)
         if load.active:
             pool.share.note(now, bulk=event.decode_rows * load.bulk / load.active, total=event.decode_rows)
-        if pool.bulk_waits and pool.share.is_low(now):
+        if load.crowd.expire(now) or (pool.bulk_waits and pool.share.is_low(now)):
             self._changed[load.description.model] = None
 
     def weigh(self, tenant: TenantId, weight: float) -> None:
@@ -151,7 +152,7 @@ class AppScheduler(Scheduler):
         self._changed[model] = None
         pool = self._pools.get(model)
         if pool is None:
-            pool = self._pools[model] = Pool(self._switches)
+            pool = self._pools[model] = Pool(self._switches, self._bounds)
             for tenant, weight in self._weights.items():
                 pool.lines.weigh(tenant, weight)
         return pool

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from parrotserve.bounds import Bounds
 from parrotserve.criteria import Criteria
 from parrotserve.errors import ParrotError, RequestRefused
 from parrotserve.graph.decisions import Decision
@@ -63,8 +64,15 @@ def call(line: str, *, timeout: float | None = None, sandboxed: SandboxedCall | 
 
 
 class World:
-    def __init__(self, *engines: str, places: int = 100, check: bool = True, switches: Switches = Switches()) -> None:
-        self.machine = Machine(models=["m"], switches=switches)
+    def __init__(
+        self,
+        *engines: str,
+        places: int = 100,
+        check: bool = True,
+        switches: Switches = Switches(),
+        bounds: Bounds = Bounds(),
+    ) -> None:
+        self.machine = Machine(models=["m"], switches=switches, bounds=bounds)
         self._check = check
         self.now = 0.0
         for engine in engines:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machine_world import World, asked, only
 
+from parrotserve.bounds import Bounds
 from parrotserve.criteria import Criteria
 from parrotserve.errors import EngineFailed
 from parrotserve.graph.decisions import (
@@ -322,6 +323,15 @@ class TestUrgency:
         world = World("e")
         world.submit(asking("one", "x"), asking("two", "y", reads=["o-one"]), waits=waits("two", criteria=criteria))
         assert world.objectives() == {"one": "latency", "two": "latency"}
+
+    @pytest.mark.parametrize(("tpot", "engine"), [(1.0, "a"), (0.003, "b")])
+    def test_engines_on_which_it_would_write_more_slowly_than_is_set_are_taken_last(self, tpot: float, engine: str):
+        world = World("a", bounds=Bounds(tpot=tpot))
+        names = [f"chat{number}" for number in range(4)]
+        world.submit(*(asking(name, POEM, name) for name in names), waits=waits(*names))
+        world.tick(10.0)
+        world.join("b")
+        assert places(world.submit(asking("last", POEM, "last"), waits=waits("last"))) == {"last": engine}
 
     def test_bulk_work_does_not(self):
         world = World("e")

@@ -8,10 +8,11 @@ from itertools import pairwise
 import pytest
 from token_backend import Bench, fill, generate
 
+from parrotserve.bounds import SLOWDOWN
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import SequenceEnded, TokensGenerated
 from parrotserve.engines.native.backend import StepBatch
-from parrotserve.engines.native.pace import DEFAULT_SLOWDOWN, Pace, StepModel
+from parrotserve.engines.native.pace import Pace, StepModel
 from parrotserve.engines.native.share import MinimumShare
 from parrotserve.engines.native.timing import StepHeld
 
@@ -71,7 +72,7 @@ def test_the_bound_is_some_times_what_one_sequence_takes_alone():
     assert pace.bound == math.inf
     for step in steps(60):
         pace.learn(step, true_seconds(step))
-    assert pace.bound == pytest.approx(DEFAULT_SLOWDOWN * 0.0062, rel=0.1)
+    assert pace.bound == pytest.approx(SLOWDOWN * 0.0062, rel=0.1)
 
 
 def test_the_bound_can_be_set_and_turned_off():
@@ -130,7 +131,7 @@ def chat_while_prompts_are_read(**settings: object) -> Timed:
 
 def test_long_prompts_do_not_hold_up_whoever_waits_for_the_next_token():
     bench = chat_while_prompts_are_read()
-    bound = DEFAULT_SLOWDOWN * 0.0052
+    bound = SLOWDOWN * 0.0052
     assert max(bench.gaps("chat")) < 1.5 * bound
     assert max(bench.gaps("chat")[5:]) < 1.05 * bound  # by then the model has seen enough
     # Most of the time that is left is used: prompts are read in many steps, each nearly as long as it may be.

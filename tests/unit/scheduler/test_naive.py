@@ -32,7 +32,7 @@ def test_requests_go_in_order_of_arrival_and_not_of_readiness():
     queue(scheduler, "r3", "r1", "r2")
     join(scheduler, "e", places=2)
     assert placed(scheduler) == [("r1", "e"), ("r2", "e")]
-    scheduler.free("e", "r1", None)
+    scheduler.free("e", "r1", None, 0.0)
     assert placed(scheduler) == [("r3", "e")]
 
 
@@ -42,8 +42,8 @@ def test_they_go_to_the_least_loaded_engine():
     join(scheduler, "f")
     queue(scheduler, "r1", "r2", "r3")
     assert placed(scheduler) == [("r1", "e"), ("r2", "f"), ("r3", "e")]
-    scheduler.free("e", "r1", None)
-    scheduler.free("e", "r3", None)
+    scheduler.free("e", "r1", None, 0.0)
+    scheduler.free("e", "r3", None, 0.0)
     queue(scheduler, "r4", "r5", "r6")
     assert placed(scheduler) == [("r4", "e"), ("r5", "e"), ("r6", "f")]
 
@@ -91,7 +91,7 @@ def test_a_lost_engine_gives_back_what_it_ran():
     assert scheduler.lose("e") == requests
     assert scheduler.lose("e") == []
     assert scheduler.engines() == ()
-    scheduler.free("e", "r1", None)
+    scheduler.free("e", "r1", None, 0.0)
 
 
 def test_a_pass_looks_only_where_something_changed():
@@ -100,7 +100,7 @@ def test_a_pass_looks_only_where_something_changed():
     queue(scheduler, "r1", "r2")
     assert placed(scheduler) == [("r1", "e")]
     assert placed(scheduler) == []
-    scheduler.free("e", "no such request", None)
+    scheduler.free("e", "no such request", None, 0.0)
     assert placed(scheduler) == []
 
 
@@ -131,11 +131,11 @@ class TestSuspects:
         self.suspect(scheduler, "r4")
         queue(scheduler, "r5", "r6", "r7")
         assert placed(scheduler) == [("r5", "e")]
-        scheduler.free("f", "r2", None)
+        scheduler.free("f", "r2", None, 0.0)
         assert placed(scheduler) == [("r4", "f")]
-        scheduler.free("e", "r1", None)
+        scheduler.free("e", "r1", None, 0.0)
         assert placed(scheduler) == [("r6", "e")]
-        scheduler.free("f", "r4", None)
+        scheduler.free("f", "r4", None, 0.0)
         assert placed(scheduler) == [("r7", "f")]
 
     def test_it_goes_before_others_to_an_engine_that_is_empty(self):

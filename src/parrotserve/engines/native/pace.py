@@ -5,10 +5,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from parrotserve.bounds import Bounds
 from parrotserve.engines.native.timing import StepHeld
-
-DEFAULT_SLOWDOWN = 4.0
-"""The default bound: a step may take so many times what decoding one sequence alone takes."""
 
 _SCALES = np.array([1.0, 512.0, 64.0, 131_072.0])
 """What is large of each quantity, so that one amount of doubt fits all coefficients."""
@@ -60,7 +58,7 @@ class Pace:
         """`tpot` in seconds; None derives it from the measured speed of one sequence alone. Without `adapt` there is
         no bound."""
         self.model = StepModel()
-        self._tpot = tpot
+        self._bounds = Bounds(tpot=tpot)
         self._adapt = adapt
 
     @property
@@ -68,10 +66,9 @@ class Pace:
         """Seconds; infinite where there is none, or nothing is known yet."""
         if not self._adapt:
             return math.inf
-        if self._tpot is not None:
-            return self._tpot
         alone = self.model.seconds(StepHeld(decode_rows=1))
-        return DEFAULT_SLOWDOWN * alone if self.model.steps >= _FIRST_STEPS and alone > 0.0 else math.inf
+        known = self._bounds.tpot is not None or (self.model.steps >= _FIRST_STEPS and alone > 0.0)
+        return self._bounds.step(alone) if known else math.inf
 
     def learn(self, step: StepHeld, seconds: float) -> None:
         """A step with this took so long."""

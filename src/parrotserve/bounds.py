@@ -1,0 +1,24 @@
+"""How much slower than alone requests may get because of others: what the scheduler and engines both go by."""
+
+from dataclasses import dataclass
+
+SLOWDOWN = 4.0
+"""How many times longer than alone a latency-sensitive request may wait for its next token, where nothing is set."""
+CROWDING = 1.2
+"""How many times longer than fair a step may be, where nothing is set: some way between engines that are left half
+empty for tenants with few requests, and tenants with few requests that wait for full ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The longest steps."""
+
+    tpot: float | None = None
+    """Seconds between two tokens of a latency-sensitive request; None: some times what it takes alone."""
+    crowding: float = CROWDING
+    """Beside requests of a tenant that somebody waits for, a step may be so many times longer than if other tenants
+    added no more to it, by weight, than this one does."""
+
+    def step(self, alone: float) -> float:
+        """Seconds that a step may take for a latency-sensitive request whose steps take so long `alone`."""
+        return SLOWDOWN * alone if self.tpot is None else self.tpot

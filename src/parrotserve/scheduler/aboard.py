@@ -1,0 +1,44 @@
+"""A request that runs on an engine, as the scheduler counts it."""
+
+from dataclasses import dataclass
+
+from parrotserve.analysis.prefix import Boundary
+from parrotserve.criteria import Objective
+from parrotserve.graph.objects import Request
+from parrotserve.ids import TenantId
+from parrotserve.scheduler.tickets import Ticket
+
+
+@dataclass(slots=True, eq=False)
+class Aboard:
+    """A request that runs on an engine."""
+
+    ticket: Ticket
+    objective: Objective
+    """By which it is counted."""
+    tokens: float
+    """Of prompt and outputs, together."""
+    tail: float
+    """Of these, those that are not in the prefix that others may share."""
+    service: float
+    """Seconds of the engine that it was charged."""
+    stretch: float
+    """Seconds that it adds to a step: its service, spread over the steps that it is expected to write in."""
+    paused: bool = False
+
+    @property
+    def request(self) -> Request:
+        return self.ticket.request
+
+    @property
+    def tenant(self) -> TenantId:
+        return self.ticket.request.session.tenant
+
+    @property
+    def boundaries(self) -> list[Boundary]:
+        return self.ticket.prefix.boundaries
+
+    @property
+    def pressing(self) -> bool:
+        """Whether somebody waits for it, or for its group."""
+        return self.objective is not Objective.THROUGHPUT

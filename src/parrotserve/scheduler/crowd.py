@@ -1,0 +1,221 @@
+"""What each tenant's requests add to an engine's steps, and how much that may be beside others'.
+
+A step takes as long as all that is in it, for every request there. So a tenant that runs many requests slows those of
+one that runs few, however fairly places are given out. The rule: beside a tenant that somebody waits for, a step may
+take some times (`Bounds.crowding`) what it would if nobody added more to it, by weight, than this tenant does, or would
+with all that it asked for. It is enough to look at the one that adds least: a step that is fair to it is fair to those
+that add more. One request may always run of every tenant.
+
+So tenants that all have much to run fill an engine, and get their shares by turns (`lines`); so does one that is alone,
+and so do those for whom nobody waits.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import inf
+
+from parrotserve.criteria import Objective
+from parrotserve.ids import TenantId
+from parrotserve.scheduler.aboard import Aboard
+
+LINGER_SECONDS = 0.25
+"""After its last request a tenant is thought to ask again within this time, as a program does for its next step. Until
+then its part is left to it: what others would fill it with, it would wait for."""
+
+_EVERYBODY = TenantId("")
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """What is one tenant's on an engine."""
+
+    tenant: TenantId
+    weights: Mapping[TenantId, float]
+    running: dict[Aboard, None] = field(default_factory=dict[Aboard, None])
+    paused: dict[Aboard, None] = field(default_factory=dict[Aboard, None])
+    pressing: int = 0
+    """Of those that run, how many somebody waits for."""
+    seconds: float = 0.0
+    """What those that run add to a step, together; while none does, what the last one added."""
+    until: float = -inf
+    """While none runs, the part is left to the tenant up to this moment."""
+
+    @property
+    def weight(self) -> float:
+        return self.weights.get(self.tenant, 1.0)
+
+    @property
+    def level(self) -> float:
+        """Seconds that it adds to a step, for each unit of weight."""
+        return self.seconds / self.weight
+
+    def in_order(self) -> list[Aboard]:
+        """Those that run; who makes room first is last: the latest one for whom nobody waits, if there is one."""
+        return sorted(self.running, key=lambda one: (not one.pressing, one.request.arrival))
+
+
+class Crowd:
+    """The tenants on one engine. Every question costs O(tenants there)."""
+
+    def __init__(
+        self,
+        weights: Mapping[TenantId, float],
+        queued: Callable[[TenantId], int],
+        *,
+        most: float,
+        fair: bool = True,
+    ) -> None:
+        """`weights` are 1 where there is none; `queued` counts who waits for an engine. A step may be `most` times
+        longer than fair. Without `fair` all are one tenant."""
+        self._weights = weights
+        self._queued = queued
+        self._most = most
+        self._fair = fair
+        self._parts: dict[TenantId, Part] = {}
+
+    # --- What happens ----------------------------------------------------------------------------------------
+
+    def start(self, aboard: Aboard) -> None:
+        """A request runs from now on."""
+        tenant = self._payer(aboard.tenant)
+        part = self._parts.get(tenant)
+        if part is None:
+            part = self._parts[tenant] = Part(tenant, self._weights)
+        if not part.running:
+            part.seconds, part.until = 0.0, -inf
+        part.paused.pop(aboard, None)
+        part.running[aboard] = None
+        part.pressing += aboard.pressing
+        part.seconds += aboard.stretch
+
+    def pause(self, aboard: Aboard) -> None:
+        """A request makes room."""
+        part = self._stop(aboard)
+        part.paused[aboard] = None
+
+    def end(self, aboard: Aboard, now: float) -> None:
+        """A request is gone."""
+        part = self._part_of(aboard)
+        if aboard in part.paused:
+            del part.paused[aboard]
+        else:
+            self._stop(aboard)
+            if aboard.pressing and not part.running:
+                part.seconds, part.until = aboard.stretch, now + LINGER_SECONDS
+        self.expire(now)
+
+    def reclassify(self, aboard: Aboard, objective: Objective) -> None:
+        """A request is about to get this objective."""
+        part = self._part_of(aboard)
+        if aboard in part.running:
+            part.pressing += (objective is not Objective.THROUGHPUT) - aboard.pressing
+
+    def expire(self, now: float) -> bool:
+        """Whether what was left to a tenant is there for others again."""
+        over = [one for one in self._parts.values() if not one.running and one.until <= now]
+        opened = any(part.until > -inf for part in over)
+        for part in over:
+            part.seconds, part.until = 0.0, -inf
+            if not part.paused:
+                del self._parts[part.tenant]
+        return opened
+
+    def _stop(self, aboard: Aboard) -> Part:
+        part = self._part_of(aboard)
+        del part.running[aboard]
+        part.pressing -= aboard.pressing
+        part.seconds = part.seconds - aboard.stretch if part.running else 0.0
+        return part
+
+    # --- What may be -----------------------------------------------------------------------------------------
+
+    def is_alone(self, tenant: TenantId) -> bool:
+        """Whether nobody else is here, or the tenant has nothing that runs: then it may run one more request."""
+        part = self._parts.get(self._payer(tenant))
+        return part is None or not part.running or len(self._parts) == 1
+
+    def is_fullest(self, tenant: TenantId) -> bool:
+        """Whether nobody adds more to a step, by weight, than this tenant."""
+        part = self._parts.get(self._payer(tenant))
+        return part is not None and all(one.level <= part.level for one in self._parts.values())
+
+    def first_paused(self, tenant: TenantId) -> Aboard | None:
+        """A tenant's first request that is paused and that somebody waits for: it comes before those in the queue."""
+        part = self._parts.get(self._payer(tenant))
+        pressing = (one for one in part.paused if one.pressing) if part is not None else ()
+        return min(pressing, key=lambda one: one.request.arrival, default=None)
+
+    def admits(self, tenant: TenantId, stretch: float, *, step: float, now: float) -> bool:
+        """Whether a tenant may run one more request, which adds `stretch` to a step that takes `step` when empty."""
+        self.expire(now)
+        if self.is_alone(tenant):
+            return True
+        part = self._parts[self._payer(tenant)]
+        seconds = {one: one.seconds for one in self._parts.values()}
+        seconds[part] += stretch
+        least = self._least(besides=part)
+        return least is None or seconds[part] / part.weight <= least or not self._is_too_long(step, seconds, least)
+
+    def crowding(self, *, step: float, now: float) -> Aboard | None:
+        """Who is to make room because a step takes longer than it may; None if it does not, or nobody can."""
+        self.expire(now)
+        seconds = {one: one.seconds for one in self._parts.values()}
+        least = self._least()
+        if least is None or not self._is_too_long(step, seconds, least):
+            return None
+        able = [one for one in seconds if len(one.running) > 1 and one.level > least]
+        fullest = max(able, key=lambda one: one.level, default=None)
+        return fullest.in_order()[-1] if fullest is not None else None
+
+    def yielding(self, tenant: TenantId, stretch: float) -> Iterator[Aboard]:
+        """Who may make room for a tenant's next request, one after the other: those of tenants that add more to a step
+        than it will, and still do without them."""
+        own = self._parts.get(self._payer(tenant)) or Part(tenant, self._weights)
+        level = (own.seconds + stretch) / own.weight
+        left = {one: one.in_order() for one in self._parts.values() if one is not own and len(one.running) > 1}
+        levels = {one: one.level for one in left}
+        while left:
+            fullest = max(left, key=lambda one: levels[one])
+            levels[fullest] -= left[fullest][-1].stretch / fullest.weight
+            if levels[fullest] < level:
+                return
+            yield left[fullest].pop()
+            if len(left[fullest]) == 1:
+                del left[fullest]
+
+    def _least(self, *, besides: Part | None = None) -> float | None:
+        """The least that a tenant for which somebody waits adds to a step by weight, or would with all that it asked
+        for; None if there is no such tenant."""
+        levels = (
+            part.level * (1 + (len(part.paused) + self._queued(part.tenant)) / max(len(part.running), 1))
+            for part in self._parts.values()
+            if part is not besides and (part.pressing > 0 or part.until > -inf)
+        )
+        return min(levels, default=None)
+
+    def _is_too_long(self, step: float, seconds: Mapping[Part, float], least: float) -> bool:
+        """Whether a step takes more than it may where one tenant, for each unit of weight, adds only `least` to it."""
+        whole, fair = step, step
+        for part, more in seconds.items():
+            whole += more
+            fair += min(more, least * part.weight)
+        return whole > self._most * fair
+
+    def _payer(self, tenant: TenantId) -> TenantId:
+        return tenant if self._fair else _EVERYBODY
+
+    def _part_of(self, aboard: Aboard) -> Part:
+        return self._parts[self._payer(aboard.tenant)]
+
+    def check_integrity(self, running: Iterable[Aboard], paused: Iterable[Aboard]) -> None:
+        """Compare with these, all that there are. Raises `AssertionError`."""
+        assert {one for part in self._parts.values() for one in part.running} == set(running), "parts of who runs"
+        assert {one for part in self._parts.values() for one in part.paused} == set(paused), "parts of who is paused"
+        for name, part in self._parts.items():
+            assert all(self._payer(one.tenant) == name for one in (*part.running, *part.paused)), "another one's part"
+            assert part.pressing == sum(one.pressing for one in part.running), f"who presses of {name}"
+            if part.running:
+                assert abs(part.seconds - sum(one.stretch for one in part.running)) < 1e-6, f"seconds of {name}"
+                assert part.until == -inf, f"{name} is here and thought to be gone"
+            else:
+                assert part.paused or part.until > -inf, f"{name} is not here"
