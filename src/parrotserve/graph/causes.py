@@ -16,6 +16,8 @@ class Cause:
     """What happened first, such as `'Write' (r-1) failed on engine native-0: out of memory`."""
     origin: str | None = None
     """The request or native call that fell first; None where no one of them did (a session ended)."""
+    became: str = "was not run"
+    """What that means for a request or native call that fell for it."""
     engine: EngineId | None = None
 
     def error_of(self, *, producer: str, function: str, label: str) -> ParrotError:
@@ -27,4 +29,4 @@ class Cause:
             return type(self.error)(self.sentence, **details)
         if self.origin is not None:
             details["upstream"] = self.origin
-        return type(self.error)(f"{label} was not run: {self.sentence}", **details)
+        return type(self.error)(f"{label} {self.became}: {self.sentence}", **details)

@@ -53,11 +53,8 @@ def ask(variable: Variable, wait: Wait, changes: Changes) -> None:
 def end_session(graph: Graph, session: Session, reason: str, changes: Changes) -> None:
     """Cancel what is unfinished in a session, and forget all of it."""
     why = f"its session ended ({reason})"
-    for producer in session.producers:
-        if not producer.finished:
-            sentence = f"{producer} was cancelled: {why}"
-            cause = Cause(error=Cancelled(sentence), sentence=sentence, origin=producer.id)
-            fall(graph, [producer], cause, ProducerState.CANCELLED, changes)
+    cause = Cause(error=Cancelled(why), sentence=why, became="was cancelled")
+    fall(graph, list(session.producers), cause, ProducerState.CANCELLED, changes)
     for variable in session.variables.values():
         if variable.state is VariableState.EMPTY:
             variable.move(VariableState.CANCELLED, changes.now, why)

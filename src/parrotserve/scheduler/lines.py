@@ -85,8 +85,10 @@ class Lines:
         if line.empty:
             line.virtual = max(line.virtual, self._joins_at())
         self._standing[request] = request.objective
-        line.heaps[request.objective].put(request, _order(request))
-        self._sort(line)
+        heap = line.heaps[request.objective]
+        heap.put(request, _order(request))
+        if len(heap) == 1:
+            self._sort(line)
 
     def discard(self, request: Request) -> None:
         """A request leaves its line, if it stands in one."""
@@ -94,7 +96,8 @@ class Lines:
         if objective is not None:
             line = self._line(request.session.tenant)
             line.heaps[objective].discard(request)
-            self._sort(line)
+            if not line.heaps[objective]:
+                self._sort(line)
 
     def any(self, *, pressing: bool) -> bool:
         """Whether requests of this kind wait."""

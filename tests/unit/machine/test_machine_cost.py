@@ -123,3 +123,14 @@ def costs() -> dict[str, tuple[int, int]]:
 def test_what_waits_elsewhere_costs_nothing(costs: dict[str, tuple[int, int]], event: str):
     few, many = costs[event]
     assert 0 < many <= few * 1.2 + 20
+
+
+def test_ending_a_session_costs_little_for_each_request_that_waits():
+    """Sessions have up to 50,000 of them, and nothing else happens meanwhile."""
+
+    def ending(size: int) -> int:
+        world = World("e", places=4, check=False)
+        world.submit(*(f"q{n}: -> x{n}" for n in range(size)))
+        return lines_of(lambda one: one.end_session(), world)
+
+    assert (ending(400) - ending(200)) / 200 < 150
