@@ -15,9 +15,8 @@ class LogitRows {
   // One tile of one output, fresh from the multiplication; `out` is padded to the tile's width.
   void keep(int output, int tile, const float* out) {
     const int first = tile * tile_outputs_, count = std::min(tile_outputs_, vocabulary_ - first);
-    float* to = logits_ + static_cast<std::size_t>(output) * vocabulary_ + first;
-    std::memcpy(to, out, count * sizeof *out);
-    highest_[static_cast<std::size_t>(output) * tiles_ + tile] = highest_of(to, count);
+    stream(logits_ + static_cast<std::size_t>(output) * vocabulary_ + first, out, count);
+    highest_[static_cast<std::size_t>(output) * tiles_ + tile] = highest_of(out, count);
   }
 
   // The lowest id among the highest logits; `highest` is NaN if any logit is. All tiles have been kept.

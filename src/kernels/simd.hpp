@@ -70,6 +70,18 @@ static inline void copy(float* to, const float* from, int count) {
   for (int i = 0; i < count; i += kLanes) store(to + i, load(from + i));
 }
 
+// Copies what is not read again soon past the caches, which would else fetch the lines first, where it fills lines. Others
+// see it once this thread has come through a barrier, whose locked addition waits for such stores.
+static inline void stream(float* to, const float* from, int count) {
+#if defined(__AVX512F__)
+  if (reinterpret_cast<std::uintptr_t>(to) % 64 == 0 && count % kLanes == 0) {
+    for (int i = 0; i < count; i += kLanes) _mm512_stream_ps(to + i, (__m512)load(from + i));
+    return;
+  }
+#endif
+  std::memcpy(to, from, count * sizeof *to);
+}
+
 // 2^f on [-0.5, 0.5], exact at 0; minimax polynomials of relative error 3e-6 where results are rounded to bf16, else
 // 1e-7.
 static inline TileVector exp2_fraction(TileVector f) {

@@ -80,6 +80,20 @@ def kernels(config: ModelConfig, variant: str, *, threads: int = 1, int8: bool =
 
 
 @every_variant
+def test_logits_are_the_same_where_rows_fill_whole_cache_lines_and_where_not(variant: str):
+    config, fitting = CONFIGS["llama, 64"], replace(CONFIGS["llama, 64"], vocabulary=144)
+    weights = random_weights(config)
+    cut = replace(weights, embedding=np.ascontiguousarray(weights.embedding[:144]))
+    batch, _ = build_batch([SequenceRows([7 * i, 5], 0, table(i, 2), True) for i in range(4)], PAGE_TOKENS)
+    rows: list[FloatArray] = []
+    for shape, of in ((config, weights), (fitting, cut)):
+        logits = KernelsBackend(of, shape, pages=PAGES, threads=2, variant=variant).step(batch)
+        assert (logits.likeliest == logits.rows.argmax(axis=1)).all()
+        rows.append(logits.rows)
+    assert (rows[0][:, :144] == rows[1]).all()
+
+
+@every_variant
 @every_form
 @every_shape
 def test_agrees_with_the_reference(config: ModelConfig, int8: bool, variant: str):

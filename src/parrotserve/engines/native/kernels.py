@@ -133,7 +133,7 @@ class KernelsBackend:
         outputs = len(batch.logit_rows)
         if outputs > len(self._logits):
             # Kept, because fresh memory of this size costs a page fault every 4 KiB.
-            self._logits = np.empty((outputs, self._logits.shape[1]), dtype=np.float32)
+            self._logits = _aligned_rows(outputs, self._logits.shape[1])
         logits = _KernelLogits(self._decoder, self._logits[:outputs])
         spans = batch.spans
         self._decoder.step(
@@ -151,6 +151,14 @@ class KernelsBackend:
             logits.highest,
         )
         return logits
+
+
+def _aligned_rows(count: int, width: int) -> FloatArray:
+    """Uninitialised, from the start of a cache line: so kernels write whole lines without reading them first."""
+    line = 64
+    memory = np.empty(4 * count * width + line, dtype=np.uint8)
+    start = -memory.ctypes.data % line
+    return memory[start : start + 4 * count * width].view(np.float32).reshape(count, width)
 
 
 class _KernelLogits:
