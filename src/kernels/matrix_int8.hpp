@@ -238,9 +238,9 @@ class Int8Matrix {
     (void)((rows == Rs + 1 && (multiply<Rs + 1, P>(tile(index), a, row, column, out, ahead), true)) || ...);
   }
 
-  // out[r][column ...] = R rows by P panels, from `column` on.
+  // out[r][column ...] = R rows by P panels, from `column` on. Not inlined: what surrounds it must not take its registers.
   template <int R, int P>
-  void multiply(const std::uint8_t* tile, const QuantisedRows& a, int row, int column, float* out,
+  __attribute__((noinline)) void multiply(const std::uint8_t* tile, const QuantisedRows& a, int row, int column, float* out,
                 const Ahead& ahead) const {
     constexpr int kVectors = P * kLanes / kTileLanes;
     const std::size_t a_stride = static_cast<std::size_t>(groups_) * kGroup;
@@ -261,6 +261,7 @@ class Int8Matrix {
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) sums[r][v] = start_sum(row_groups[r * groups_ + g].start);
+#pragma GCC unroll 1
       for (int four = 0; four < kFours; ++four, panels += step) {
         TileInts fours[kVectors];
 #pragma GCC unroll 4
