@@ -26,7 +26,7 @@ from typing import Any
 from contenders.base import SUFFIX, Contender, draw
 from contenders.native import Native, PrivateNative
 from contenders.peers import LlamaCpp, Vllm, gguf_of, llama_library
-from engine_report import line, markdown, plot
+from engine_report import line, plot, write_tables
 from points import Point, grid, in_order, must_show, wanted
 from records import Records
 from roofline import Machine, Roofline, Work
@@ -43,6 +43,8 @@ NEARLY = 1.1
 """A setting of a peer that took more than so many times its fastest in the first round is not measured again."""
 KEEP = 2
 """So many of them at most are."""
+HOPELESS = 1.3
+"""One that took more than so many times its fastest for a prompt is not measured with longer ones."""
 
 
 class Sides:
@@ -119,9 +121,8 @@ class Run:
         self._config = config
         self._options = options
 
-    async def point(self, point: Point) -> dict[str, Any]:
+    async def point(self, point: Point, contenders: list[Contender]) -> dict[str, Any]:
         """All rounds of one point: each side's milliseconds, and what the machine could do meanwhile."""
-        contenders = self._sides.at(point)
         times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
         machine: Machine | None = None
         for number in range(self._options.rounds):
@@ -143,7 +144,7 @@ class Run:
         if not point.batch:
             return await contender.prefill(draw(f"prompt {seed} {number} {point}", point.tokens, vocabulary))
         prefix = draw(f"prefix {seed} {point.tokens}", point.tokens, vocabulary)
-        suffixes = [draw(f"suffix {seed} {number} {point} {index}", SUFFIX, vocabulary) for index in range(point.batch)]
+        suffixes = [draw(f"suffix {seed} {point} {index}", SUFFIX, vocabulary) for index in range(point.batch)]
         return statistics.median(await contender.decode(prefix, suffixes, self._options.steps or point.steps))
 
 
@@ -177,8 +178,10 @@ async def measure(options: argparse.Namespace, records: Records, roofline: Roofl
     try:
         for point in options.points:
             began = time.perf_counter()
-            if not records.has(point, [contender.name for contender in sides.at(point)]):
-                records.put(point, await run.point(point))
+            hopeless = records.slower(point, HOPELESS)
+            contenders = [contender for contender in sides.at(point) if contender.name not in hopeless]
+            if not records.has(point, [contender.name for contender in contenders]):
+                records.put(point, await run.point(point, contenders))
                 taken = f"   [{time.perf_counter() - began:.0f} s]"
             else:
                 taken = "   [was there]"
@@ -205,7 +208,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--vllm-model", default="smollm2-135m", help="its model's name there")
     parser.add_argument("--vllm-group", type=int, metavar="PGID", help="its processes: stopped while others run")
     parser.add_argument("--json", type=Path, help="the results: read, added to and written after every point")
-    parser.add_argument("--report", action="store_true", help="measure nothing; write table and plot beside the JSON")
+    parser.add_argument(
+        "--report", type=Path, help="measure nothing; write the tables into this page, a plot beside it"
+    )
     options = parser.parse_args()
     if options.points is None:
         options.points = must_show() if options.only == "must-show" else grid()
@@ -218,8 +223,8 @@ def main() -> None:
     options = arguments()
     records = Records(options.json, model=options.model, threads=options.threads, seed=options.seed)
     if options.report:
-        options.json.with_suffix(".md").write_text(markdown(records.points), encoding="utf-8")
-        if not plot(records.points, options.json.with_suffix(".png")):
+        write_tables(records.points, options.report)
+        if not plot(records.points, options.report.with_suffix(".png")):
             print("There is no picture: pip install -r benchmarks/requirements.txt", file=sys.stderr)
         return
     with contextlib.ExitStack() as stack:

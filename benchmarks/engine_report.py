@@ -4,10 +4,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from points import TARGETS, Point, in_order, wanted
+from points import OURS, TARGETS, Point, in_order, wanted
 
-OURS = "parrot"
 Measured = dict[str, Any]
+BEGIN, END = "<!-- measured: begin (benchmarks/engine.py --report) -->", "<!-- measured: end -->"
 
 
 def fastest(measured: Measured, family: str) -> str | None:
@@ -51,6 +51,14 @@ def line(name: str, measured: Measured) -> str:
         if other is not None:
             cells.append(f"{other} {_spread(measured, other)} {_verdict(measured, family)}")
     return " | ".join(cells)
+
+
+def write_tables(points: dict[str, Measured], page: Path) -> None:
+    """Between the two marks in the page; all of a page that is not there yet."""
+    text = page.read_text(encoding="utf-8") if page.exists() else BEGIN + END
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    page.write_text(f"{before}{BEGIN}\n\n{markdown(points)}\n{END}{after}", encoding="utf-8")
 
 
 def markdown(points: dict[str, Measured]) -> str:

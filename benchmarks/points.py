@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+OURS = "parrot"
 PREFILLS = (512, 1024, 2048, 4096)
 BATCHES = (1, 4, 16, 32, 64)
 PREFIXES = (64, 1024, 2048, 4096)

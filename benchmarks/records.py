@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from points import Point
+from points import OURS, Point
 
 from parrotserve.bench.circumstances import circumstances
 
@@ -33,6 +33,20 @@ class Records:
         """Whether all of these sides were measured there, of the same source on the same machine."""
         found = self.points.get(str(point))
         return found is not None and found["on"] == self._on and found["milliseconds"].keys() >= set(sides)
+
+    def slower(self, point: Point, times: float) -> set[str]:
+        """Settings of peers that took more than so many times their fastest for the longest of the shorter prompts."""
+        known = [each for each in self.points.values() if each["on"] == self._on and not each["batch"]]
+        shorter = [each for each in known if each["tokens"] < point.tokens and len(each["milliseconds"]) > 2]
+        if point.batch or not shorter:
+            return set()
+        last = max(shorter, key=lambda each: each["tokens"])
+        first = {name: taken[0] for name, taken in last["milliseconds"].items()}
+        families = last["families"]
+        fastest = {
+            family: min(first[name] for name in first if families[name] == family) for family in families.values()
+        }
+        return {name for name in first if first[name] > times * fastest[families[name]] and families[name] != OURS}
 
     def put(self, point: Point, measured: dict[str, Any]) -> None:
         """Replaces what there was of this point, and writes the file."""

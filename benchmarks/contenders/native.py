@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from points import OURS
+
 from contenders.base import Contender, Tokens
 from contenders.private_engine import COPYING, KEPT
 from parrotserve.engines.base import Cancel, Event, Fill, Generate, Open, SequenceEnded, TokensGenerated
@@ -26,7 +28,7 @@ SETTLING = 2
 class Native(Contender):
     """One engine. Sequences over one prefix share its KV, where the settings let them."""
 
-    family = "parrot"
+    family = OURS
 
     def __init__(self, name: str, files: ModelFiles, settings: NativeSettings) -> None:
         self.name = name

@@ -105,6 +105,7 @@ class Llama:
         self.memory = LIB.llama_get_memory(self.context)
         self.batch = LIB.llama_batch_init(MOST_ROWS, 0, 1)
         self.prefix: list[int] = []
+        self.suffixes: list[list[int]] = []
 
     def run(self, rows: list[tuple[int, int, int, bool]]) -> float:
         """Seconds for these rows: token, position, sequence, whether its logits are wanted."""
@@ -131,24 +132,13 @@ class Llama:
         return sum(self.run(rows[start : start + MOST_ROWS]) for start in range(0, len(rows), MOST_ROWS))
 
     def prefill(self, order: dict) -> dict:
-        self.prefix = []
+        self.prefix, self.suffixes = [], []
         return {"seconds": self.fill(order["prompt"])}
 
     def decode(self, order: dict) -> dict:
         prefix, suffixes = order["prefix"], order["suffixes"]
-        if self.prefix != prefix:
-            self.fill(prefix)
-            self.prefix = prefix
-        for sequence in range(1, len(suffixes) + 1):
-            LIB.llama_memory_seq_cp(self.memory, 0, sequence, -1, -1)
+        self.set_up(prefix, suffixes)
         beginning, length = len(prefix), len(suffixes[0])
-        self.run_all(
-            [
-                (token, beginning + place, sequence, False)
-                for sequence, suffix in enumerate(suffixes, start=1)
-                for place, token in enumerate(suffix)
-            ]
-        )
         seconds = [
             self.run(
                 [
@@ -159,8 +149,28 @@ class Llama:
             for step in range(SETTLING + order["steps"])
         ]
         for sequence in range(1, len(suffixes) + 1):
-            LIB.llama_memory_seq_rm(self.memory, sequence, -1, -1)
+            LIB.llama_memory_seq_rm(self.memory, sequence, beginning + length, -1)
         return {"seconds": seconds[SETTLING:]}
+
+    def set_up(self, prefix: list[int], suffixes: list[list[int]]) -> None:
+        """What is not there from the time before."""
+        if self.prefix != prefix:
+            self.fill(prefix)
+            self.prefix, self.suffixes = prefix, []
+        if self.suffixes == suffixes:
+            return
+        for sequence in range(1, len(self.suffixes) + 1):
+            LIB.llama_memory_seq_rm(self.memory, sequence, -1, -1)
+        for sequence in range(1, len(suffixes) + 1):
+            LIB.llama_memory_seq_cp(self.memory, 0, sequence, -1, -1)
+        self.run_all(
+            [
+                (token, len(prefix) + place, sequence, False)
+                for sequence, suffix in enumerate(suffixes, start=1)
+                for place, token in enumerate(suffix)
+            ]
+        )
+        self.suffixes = suffixes
 
 
 def main() -> None:

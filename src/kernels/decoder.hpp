@@ -62,6 +62,17 @@ struct CandidateSearch {
   double* masses = nullptr;               // [count]: sum of exp((logit - highest) * scale) over the vocabulary
 };
 
+// The next tokens of some outputs of the last step, each drawn from all of its logits; all arrays are [count].
+struct DrawSearch {
+  int count = 0;
+  const std::int32_t* outputs = nullptr;
+  const double* scales = nullptr;   // one over the temperature
+  const double* top_p = nullptr;    // 1: no filter
+  const double* min_p = nullptr;    // 0: no filter
+  const double* numbers = nullptr;  // in [0, 1)
+  std::int32_t* tokens = nullptr;   // -1 where it hangs on rounding
+};
+
 class Decoder {
  public:
   // Tokens a page: one vector of keys.
@@ -82,6 +93,7 @@ class Decoder {
   virtual void step(const Batch& batch, const StepLogits& logits) = 0;
   // Looks into the `rows` of the last step, which must still be there.
   virtual void find_candidates(const CandidateSearch& search) = 0;
+  virtual void draw(const DrawSearch& search) = 0;
 };
 
 // The variants that this build holds and this CPU runs, newest first.

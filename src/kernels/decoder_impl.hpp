@@ -99,6 +99,21 @@ class VariantDecoder final : public Decoder {
     pool_.run(task);
   }
 
+  void draw(const DrawSearch& search) override {
+    std::atomic<int> next{0};
+    row_draws_.resize(pool_.size());
+    const std::function<void(int)> task = [&](int thread) {
+      for (int i; (i = next.fetch_add(1)) < search.count;) {
+        const RowDraw::Question question{search.scales[i], search.top_p[i], search.min_p[i], search.numbers[i]};
+        std::int32_t id;
+        float highest;
+        logit_rows_.likeliest(search.outputs[i], id, highest);
+        search.tokens[i] = row_draws_[thread].token(logit_rows_.row(search.outputs[i]), c_.vocabulary, highest, question);
+      }
+    };
+    pool_.run(task);
+  }
+
  private:
   struct Layer {
     Matrix qkv, o, gate_up, down;
@@ -325,6 +340,7 @@ class VariantDecoder final : public Decoder {
   Batch batch_;
   StepLogits logits_;
   LogitRows logit_rows_;
+  std::vector<RowDraw> row_draws_;  // by thread
   Aligned<float> x_;                 // [rows][hidden]: the residual stream
   Aligned<Activation> queries_;      // [rows][heads][head_dim]
   Inputs normed_, mixed_, gated_;    // [rows][hidden], [rows][heads * head_dim], [rows][intermediate]

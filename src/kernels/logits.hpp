@@ -29,7 +29,7 @@ class LogitRows {
       if (tiles[tile] > tiles[best]) best = tile;
     }
     highest = tiles[best];
-    const float* row = logits_ + static_cast<std::size_t>(output) * vocabulary_;
+    const float* row = this->row(output);
     id = best * tile_outputs_;
     while (highest == highest && row[id] != highest) ++id;
   }
@@ -37,27 +37,32 @@ class LogitRows {
   // Into `ids` and `values` the `count` highest logits, highest first and lower ids first among equals; returns the
   // sum of exp((logit - highest) * scale).
   double candidates(int output, double scale, int count, std::int32_t* ids, float* values) const {
-    const float* row = logits_ + static_cast<std::size_t>(output) * vocabulary_;
-    std::vector<float> blocks((vocabulary_ + kSearchBlock - 1) / kSearchBlock);
-    for (std::size_t b = 0; b < blocks.size(); ++b)
-      blocks[b] = highest_of(row + b * kSearchBlock, std::min(kSearchBlock, vocabulary_ - int(b) * kSearchBlock));
-    const float least = count_highest(blocks, count);
-    std::vector<std::int32_t> found;
-    for (std::size_t b = 0; b < blocks.size(); ++b) {
-      if (blocks[b] < least) continue;
-      const int first = int(b) * kSearchBlock, last = std::min(first + kSearchBlock, vocabulary_);
+    const float *row = this->row(output), *tiles = highest_.get() + static_cast<std::size_t>(output) * tiles_;
+    const float least = count_highest(std::vector<float>(tiles, tiles + tiles_), count);
+    std::vector<std::uint64_t> found;
+    found.reserve(8 * count);
+    for (int tile = 0; tile < tiles_; ++tile) {
+      if (tiles[tile] < least) continue;
+      const int first = tile * tile_outputs_, last = std::min(first + tile_outputs_, vocabulary_);
       for (int id = first; id < last; ++id)
-        if (row[id] >= least) found.push_back(id);
+        if (row[id] >= least) found.push_back(falling(row[id]) << 32 | static_cast<std::uint32_t>(id));
     }
-    std::partial_sort(found.begin(), found.begin() + count, found.end(), [row](std::int32_t a, std::int32_t b) {
-      return row[a] != row[b] ? row[a] > row[b] : a < b;
-    });
-    for (int i = 0; i < count; ++i) ids[i] = found[i], values[i] = row[found[i]];
+    std::nth_element(found.begin(), found.begin() + (count - 1), found.end());
+    std::sort(found.begin(), found.begin() + count);
+    for (int i = 0; i < count; ++i) ids[i] = static_cast<std::int32_t>(found[i]), values[i] = row[ids[i]];
     return mass(row, values[0], static_cast<float>(scale * static_cast<double>(kLog2E)));
   }
 
+  const float* row(int output) const { return logits_ + static_cast<std::size_t>(output) * vocabulary_; }
+
  private:
-  static constexpr int kSearchBlock = 64;
+  // Unsigned integers in the opposite order of floats.
+  static std::uint64_t falling(float value) {
+    const float number = value + 0.0f;  // of two zeros none is the higher one
+    std::uint32_t bits;
+    std::memcpy(&bits, &number, sizeof bits);
+    return bits >> 31 ? bits : ~bits & 0x7fffffffu;
+  }
 
   // NaN if any of them is NaN or infinite.
   static float highest_of(const float* values, int count) {

@@ -54,6 +54,8 @@ namespace {
 
 #include "logits.hpp"
 
+#include "draws.hpp"
+
 #include "decoder_impl.hpp"
 
 // Seconds that this thread has computed: what others do on its core must not change which variant is chosen.

@@ -78,3 +78,12 @@ class Decoder:
         values: NDArray[np.float32],
         masses: NDArray[np.float64],
     ) -> None: ...
+    def draw(
+        self,
+        outputs: NDArray[np.int32],
+        scales: NDArray[np.float64],
+        top_p: NDArray[np.float64],
+        min_p: NDArray[np.float64],
+        numbers: NDArray[np.float64],
+        tokens: NDArray[np.int32],
+    ) -> None: ...

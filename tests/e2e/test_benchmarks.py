@@ -44,8 +44,12 @@ def test_the_engine_is_measured_through_its_process(tmp_path: Path):
     assert again["prefill 48"] == points["prefill 48"], "what is there is not measured again"
     assert set(again) == {*points, "prefill 96"}
 
-    run("engine.py", "--report", peers=tmp_path)
-    assert "| decode 3x64 |" in (tmp_path / "result.md").read_text()
+    page = tmp_path / "page.md"
+    page.write_text("Before.\n<!-- measured: begin (benchmarks/engine.py --report) --><!-- measured: end -->\nAfter.\n")
+    run("engine.py", "--report", str(page), peers=tmp_path)
+    assert "| decode 3x64 |" in page.read_text()
+    assert page.read_text().startswith("Before.")
+    assert page.read_text().endswith("After.\n")
 
 
 @pytest.mark.skipif(not variants(), reason="the compiled extension is not installed here")

@@ -158,3 +158,24 @@ def test_sampling_on_kernels_is_sampling_from_their_rows(data: st.DataObject):
         assert tokens == {
             output: draw_from_row(logits.rows[output], draw, numbers[output]) for output, draw in draws.items()
         }
+
+
+@pytest.mark.parametrize("vocabulary", [50, 1000, 20_011])
+def test_kernels_draw_from_whole_rows_what_numpy_draws(variant: str, vocabulary: int):
+    logits = kernel_logits(variant, vocabulary)
+    samplings = [
+        Sampling(temperature=temperature, top_p=top_p, min_p=min_p)
+        for temperature in (0.05, 0.8, 3.0, 50.0)
+        for top_p in (1.0, 0.95, 0.5, 1e-9)
+        for min_p in (0.0, 0.1, 1.0)
+    ]
+    undecided = 0
+    for index, sampling in enumerate(samplings):
+        numbers = [0.0, uniform(index, 0), 1.0 - 2.0**-53]
+        drawn = logits.draw([2, 0, 1], [sampling] * 3, numbers)
+        for output, token, number in zip([2, 0, 1], drawn, numbers, strict=True):
+            undecided += token is None
+            expected = draw_from_row(logits.rows[output], Draw(sampling, position=0), number)
+            assert token in (None, expected), (sampling, number)
+    # The highest number there is, which nobody draws, is at the edge of what is kept; so is what only ties are left of.
+    assert undecided <= len(samplings) * 3 * 0.6

@@ -34,6 +34,11 @@ class Draw:
         """Whether any logit is changed before a token is chosen."""
         return bool(self.banned or self.allowed is not None or self.sampling.logit_bias) or has_penalties(self.sampling)
 
+    @property
+    def plain(self) -> bool:
+        """Whether temperature, top_p and min_p over unchanged logits are all that there is to it."""
+        return self.sampling.temperature > 0.0 and not self.sampling.top_k and not self.adjusts
+
 
 def has_penalties(sampling: Sampling) -> bool:
     """Whether the output's own tokens change its logits."""

@@ -14,6 +14,7 @@ from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.logits import CANDIDATES, Candidates, FloatArray, IntArray, Logits
 from parrotserve.models.architecture import ModelConfig
 from parrotserve.models.weights import ModelWeights
+from parrotserve.sampling import Sampling
 
 try:
     from parrotserve import _kernels
@@ -177,3 +178,11 @@ class _KernelLogits:
         which, at = np.array(outputs, dtype=np.int32), np.array(scales, dtype=np.float64)
         self._decoder.candidates(which, at, found.ids, found.values, found.masses)
         return found
+
+    def draw(self, outputs: Sequence[int], samplings: Sequence[Sampling], numbers: Sequence[float]) -> list[int | None]:
+        """See `Logits`."""
+        settings = np.array([(1 / each.temperature, each.top_p, each.min_p) for each in samplings]).T
+        scales, top_p, min_p = np.ascontiguousarray(settings)
+        tokens = np.empty(len(outputs), dtype=np.int32)
+        self._decoder.draw(np.array(outputs, dtype=np.int32), scales, top_p, min_p, np.array(numbers), tokens)
+        return [token if token >= 0 else None for token in tokens.tolist()]

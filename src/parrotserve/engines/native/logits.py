@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from parrotserve.sampling import Sampling
+
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
 
@@ -52,6 +54,11 @@ class Logits(Protocol):
         """The highest logits of these outputs, none of which has a NaN, and masses at these scales."""
         ...
 
+    def draw(self, outputs: Sequence[int], samplings: Sequence[Sampling], numbers: Sequence[float]) -> list[int | None]:
+        """The tokens at these numbers in [0, 1), from all logits: those of `sampler.draw_from_row`, or None where the
+        backend cannot say. Temperatures are above 0; top_k and all that changes logits are not looked at."""
+        ...
+
 
 class WholeLogits:
     """`Logits` over an array [outputs, vocabulary], in NumPy."""
@@ -69,6 +76,10 @@ class WholeLogits:
         distances = rows.astype(np.float64) - rows.max(axis=1, keepdims=True)
         masses = np.exp(distances * np.array(scales)[:, None]).sum(axis=1)
         return Candidates(ids, np.take_along_axis(rows, ids, axis=1), masses)
+
+    def draw(self, outputs: Sequence[int], samplings: Sequence[Sampling], numbers: Sequence[float]) -> list[int | None]:
+        """See `Logits`: the rows themselves decide."""
+        return [None] * len(outputs)
 
 
 def likeliest_ids(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.intp]:

@@ -16,6 +16,8 @@ _DOUBT = 1e-3
 """How much evidence it takes to leave an earlier belief: that of a thousandth of a large step."""
 _FIRST_STEPS = 8
 """Before these, no bound is derived."""
+_MOST_FRESH = 32
+"""Steps that may wait to be learned from, where nobody asks what they teach."""
 
 
 class StepModel:
@@ -30,25 +32,39 @@ class StepModel:
         self._weights = np.zeros(4)
         self._moments = np.zeros((4, 4))
         self._targets = np.zeros(4)
+        self._fresh: list[tuple[float, float, float, float, float]] = []
+        """Steps that the rest does not know of yet."""
 
     def learn(self, step: StepHeld, seconds: float) -> None:
         """A step with this took so long."""
-        held = _features(step)
         self.steps += 1
-        self._moments = _MEMORY * self._moments + np.outer(held, held)
-        self._targets = _MEMORY * self._targets + held * seconds
-        doubt = _DOUBT * np.eye(4)
-        solved = np.linalg.solve(self._moments + doubt, self._targets + _DOUBT * self._weights)
-        self._weights = np.maximum(solved, 0.0)
+        self._fresh.append((1.0, step.prefill_tokens, step.decode_rows, step.attended, seconds))
+        if len(self._fresh) == _MOST_FRESH:
+            self._fit()
 
     def seconds(self, step: StepHeld) -> float:
         """How long a step with this is expected to take."""
+        self._fit()
         return float(_features(step) @ self._weights)
 
     def rates(self) -> tuple[float, float, float, float]:
         """Seconds of a step with nothing in it, of a prefill token, of a decode row, of a token attended to."""
+        self._fit()
         start, prefill, row, attended = (self._weights / _SCALES).tolist()
         return start, prefill, row, attended
+
+    def _fit(self) -> None:
+        if not self._fresh:
+            return
+        table = np.array(self._fresh)
+        held, seconds = table[:, :4] / _SCALES, table[:, 4]
+        ages = _MEMORY ** np.arange(len(table) - 1, -1, -1.0)
+        self._moments = _MEMORY ** len(table) * self._moments + (ages * held.T) @ held
+        self._targets = _MEMORY ** len(table) * self._targets + (ages * held.T) @ seconds
+        doubt = _DOUBT * np.eye(4)
+        solved = np.linalg.solve(self._moments + doubt, self._targets + _DOUBT * self._weights)
+        self._weights = np.maximum(solved, 0.0)
+        self._fresh.clear()
 
 
 class Pace:

@@ -41,14 +41,17 @@ def _mix(word: int) -> int:
 def sample(logits: Logits, draws: Mapping[int, Draw]) -> dict[int, tuple[int, TokenLogprob | None]]:
     """The token of every output that is asked about, and its log-probability where `logprobs` asks for it.
 
-    Nearly always a row's candidates decide; where they do not, the whole row does, with the same result. None of
-    these outputs has a NaN among its logits.
+    Nearly always a row's candidates decide; where they do not, the backend looks at the whole row, and where its answer
+    might hang on rounding NumPy does, all with the same result. None of these outputs has a NaN among its logits.
     """
     numbers = {
         output: uniform(draw.sampling.seed or 0, draw.position) if draw.sampling.temperature > 0.0 else 0.0
         for output, draw in draws.items()
     }
     tokens = draw_from_candidates(logits, draws, numbers)
+    rest = [output for output, draw in draws.items() if output not in tokens and draw.plain]
+    drawn = logits.draw(rest, [draws[each].sampling for each in rest], [numbers[each] for each in rest]) if rest else []
+    tokens |= {output: token for output, token in zip(rest, drawn, strict=True) if token is not None}
     for output, draw in draws.items():
         if output not in tokens:
             tokens[output] = draw_from_row(logits.rows[output], draw, numbers[output])
