@@ -62,11 +62,12 @@ struct CandidateSearch {
   double* masses = nullptr;               // [count]: sum of exp((logit - highest) * scale) over the vocabulary
 };
 
-// The next tokens of some outputs of the last step, each drawn from all of its logits; all arrays are [count].
+// The next tokens of some outputs of the last step, each drawn from its logits; all arrays are [count].
 struct DrawSearch {
   int count = 0;
   const std::int32_t* outputs = nullptr;
   const double* scales = nullptr;   // one over the temperature
+  const std::int32_t* top_k = nullptr;  // 0: no filter
   const double* top_p = nullptr;    // 1: no filter
   const double* min_p = nullptr;    // 0: no filter
   const double* numbers = nullptr;  // in [0, 1)

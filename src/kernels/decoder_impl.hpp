@@ -104,11 +104,13 @@ class VariantDecoder final : public Decoder {
     row_draws_.resize(pool_.size());
     const std::function<void(int)> task = [&](int thread) {
       for (int i; (i = next.fetch_add(1)) < search.count;) {
-        const RowDraw::Question question{search.scales[i], search.top_p[i], search.min_p[i], search.numbers[i]};
-        std::int32_t id;
-        float highest;
-        logit_rows_.likeliest(search.outputs[i], id, highest);
-        search.tokens[i] = row_draws_[thread].token(logit_rows_.row(search.outputs[i]), c_.vocabulary, highest, question);
+        const int output = search.outputs[i];
+        RowDraw::Highest highest;
+        highest.count = std::min(c_.vocabulary, RowDraw::kHighest);
+        highest.mass = logit_rows_.candidates(output, search.scales[i], highest.count, highest.ids, highest.values);
+        search.tokens[i] = row_draws_[thread].token(
+            logit_rows_.row(output), c_.vocabulary, highest,
+            {search.scales[i], search.top_k[i], search.top_p[i], search.min_p[i], search.numbers[i]});
       }
     };
     pool_.run(task);

@@ -1,5 +1,5 @@
-// Drawing a token from all logits of an output, where the highest ones do not decide. Included per variant, after
-// simd.hpp.
+// Drawing a token: from an output's highest logits, and where those do not decide from all of them. Included per
+// variant, after simd.hpp.
 //
 // The answer is that of `parrotserve.engines.native.sampler.draw_from_row`, or none: weights and sums are doubles, here
 // in another order than there, and where an answer hangs on less than `kDoubt` of the mass it is left to that.
@@ -30,12 +30,65 @@ class RowDraw {
   static constexpr int kUnsure = -1;
 
   struct Question {
-    double scale;          // what logits are multiplied with: one over the temperature
-    double top_p, min_p;   // 1 and 0: no filter
-    double number;         // in [0, 1)
+    double scale;         // what logits are multiplied with: one over the temperature
+    int top_k;            // 0: no filter; so are 1 and 0 below
+    double top_p, min_p;
+    double number;        // in [0, 1)
   };
 
-  int token(const float* row, int vocabulary, float highest, const Question& question) {
+  // `highest` are those of the row, as many as it has or `kHighest`, and `mass` is the sum of all weights, nearly.
+  static constexpr int kHighest = 128;
+  struct Highest {
+    std::int32_t ids[kHighest];
+    float values[kHighest];
+    int count;
+    double mass;
+  };
+
+  int token(const float* row, int vocabulary, const Highest& highest, const Question& question) {
+    const int token = from_highest(vocabulary, highest, question);
+    return token != kUnsure || question.top_k ? token : from_all(row, vocabulary, highest.values[0], question);
+  }
+
+ private:
+  static constexpr int kBins = 4096, kMost = 2048, kStretch = 32;
+  static constexpr double kDoubt = 1e-11, kMassError = 2e-5;
+  static constexpr float kNats = 45.0f;  // what is less likely by more than that is one bin
+
+  int from_highest(int vocabulary, const Highest& highest, const Question& question) const {
+    const int count = highest.count;
+    double weights[kHighest], sums[kHighest], sum = 0.0;
+    for (int i = 0; i < count; ++i) {
+      weights[i] = std::exp((static_cast<double>(highest.values[i]) - highest.values[0]) * question.scale);
+      sums[i] = sum += weights[i];
+    }
+    // What is kept, and its mass, which is certain as soon as the former is.
+    int kept = question.top_k ? question.top_k : vocabulary;
+    double mass = highest.mass, error = kMassError;
+    const auto keep = [&](int tokens) {
+      kept = std::min(kept, tokens);
+      if (kept <= count) mass = sums[kept - 1], error = kDoubt;
+    };
+    keep(vocabulary);
+    if (question.top_k && kept > count) return kUnsure;
+    if (question.top_p < 1.0) {
+      const double target = question.top_p * mass;
+      const auto reached = std::lower_bound(sums, sums + count, target * (1 - error)) - sums;
+      if (reached == count || sums[reached] < target * (1 + error)) return kUnsure;
+      keep(static_cast<int>(reached) + 1);
+    }
+    if (question.min_p > 0.0) {
+      int likely = 0;
+      while (likely < count && weights[likely] >= question.min_p * (1 + kDoubt)) ++likely;
+      if (likely < count ? weights[likely] > question.min_p * (1 - kDoubt) : count < kept) return kUnsure;
+      keep(likely);
+    }
+    const double target = question.number * mass;
+    const auto place = std::upper_bound(sums, sums + count, target * (1 - error)) - sums;
+    return place < std::min(kept, count) && sums[place] > target * (1 + error) ? highest.ids[place] : kUnsure;
+  }
+
+  int from_all(const float* row, int vocabulary, float highest, const Question& question) {
     weigh(row, vocabulary, highest, question.scale);
     double kept = total_;
     if (question.top_p < 1.0) {
@@ -50,11 +103,6 @@ class RowDraw {
     }
     return find(row, question.number * kept).token;
   }
-
- private:
-  static constexpr int kBins = 4096, kMost = 2048, kStretch = 32;
-  static constexpr double kDoubt = 1e-11;
-  static constexpr float kNats = 45.0f;  // what is less likely by more than that is one bin
 
   struct Place {
     int token;

@@ -169,11 +169,11 @@ class Handle {
     decoder_->find_candidates(search);
   }
 
-  void draw(Ints outputs, Doubles scales, Doubles top_p, Doubles min_p, Doubles numbers, IntsOut tokens) {
+  void draw(Ints outputs, Doubles scales, Ints top_k, Doubles top_p, Doubles min_p, Doubles numbers, IntsOut tokens) {
     DrawSearch search;
     search.count = static_cast<int>(outputs.size());
-    search.outputs = outputs.data(), search.scales = scales.data(), search.top_p = top_p.data();
-    search.min_p = min_p.data(), search.numbers = numbers.data(), search.tokens = tokens.data();
+    search.outputs = outputs.data(), search.scales = scales.data(), search.top_k = top_k.data();
+    search.top_p = top_p.data(), search.min_p = min_p.data(), search.numbers = numbers.data(), search.tokens = tokens.data();
     nb::gil_scoped_release release;
     decoder_->draw(search);
   }
@@ -219,7 +219,7 @@ NB_MODULE(_kernels, m) {
            "span_causal"_a, "page_starts"_a, "pages"_a, "logit_rows"_a, "logits"_a,
            "likeliest"_a, "highest"_a)
       .def("candidates", &Handle::candidates, "outputs"_a, "scales"_a, "ids"_a, "values"_a, "masses"_a)
-      .def("draw", &Handle::draw, "outputs"_a, "scales"_a, "top_p"_a, "min_p"_a, "numbers"_a, "tokens"_a);
+      .def("draw", &Handle::draw, "outputs"_a, "scales"_a, "top_k"_a, "top_p"_a, "min_p"_a, "numbers"_a, "tokens"_a);
 }
 
 }  // namespace parrot

@@ -82,6 +82,7 @@ class Decoder:
         self,
         outputs: NDArray[np.int32],
         scales: NDArray[np.float64],
+        top_k: NDArray[np.int32],
         top_p: NDArray[np.float64],
         min_p: NDArray[np.float64],
         numbers: NDArray[np.float64],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from parrotserve.engines.native.draw import Draw, adjust
 from parrotserve.engines.native.logits import FloatArray, WholeLogits
-from parrotserve.engines.native.sampler import sample, uniform
+from parrotserve.engines.native.sampler import draw_from_row, sample, uniform
 from parrotserve.sampling import Sampling, TokenLogprob
 
 
@@ -124,6 +124,13 @@ def test_temperature_flattens_and_sharpens():
 def test_top_k_keeps_the_likeliest_tokens():
     seen = frequencies(np.log(row(0.1, 0.4, 0.2, 0.3)), top_k=2)
     assert seen == pytest.approx({1: 4 / 7, 3: 3 / 7}, abs=0.03)
+
+
+def test_top_p_counts_all_that_top_k_leaves_however_unlikely():
+    """Thirty-nine tokens that are hardly likely together weigh too much to be left out."""
+    logits = np.log(np.array([1.0, *[0.0038] * 99])).astype(np.float32)
+    sampling = Sampling(temperature=1.0, top_k=40, top_p=0.95)
+    assert draw_from_row(logits, Draw(sampling, position=0), 0.99) > 1
 
 
 def test_top_k_breaks_ties_by_id():

@@ -161,21 +161,23 @@ def test_sampling_on_kernels_is_sampling_from_their_rows(data: st.DataObject):
 
 
 @pytest.mark.parametrize("vocabulary", [50, 1000, 20_011])
-def test_kernels_draw_from_whole_rows_what_numpy_draws(variant: str, vocabulary: int):
+def test_kernels_draw_what_numpy_draws_from_whole_rows(variant: str, vocabulary: int):
     logits = kernel_logits(variant, vocabulary)
     samplings = [
-        Sampling(temperature=temperature, top_p=top_p, min_p=min_p)
+        Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         for temperature in (0.05, 0.8, 3.0, 50.0)
+        for top_k in (0, 40, 500)
         for top_p in (1.0, 0.95, 0.5, 1e-9)
         for min_p in (0.0, 0.1, 1.0)
     ]
-    undecided = 0
+    ordinary = undecided = 0
     for index, sampling in enumerate(samplings):
         numbers = [0.0, uniform(index, 0), 1.0 - 2.0**-53]
         drawn = logits.draw([2, 0, 1], [sampling] * 3, numbers)
         for output, token, number in zip([2, 0, 1], drawn, numbers, strict=True):
-            undecided += token is None
             expected = draw_from_row(logits.rows[output], Draw(sampling, position=0), number)
             assert token in (None, expected), (sampling, number)
-    # The highest number there is, which nobody draws, is at the edge of what is kept; so is what only ties are left of.
-    assert undecided <= len(samplings) * 3 * 0.6
+            # What lies at the very edge of what is kept may be left to NumPy, and so may many of the likeliest.
+            if number < 0.999 and sampling.min_p < 1.0 and sampling.top_k <= CANDIDATES:
+                ordinary, undecided = ordinary + 1, undecided + (token is None)
+    assert undecided <= 0.05 * ordinary

@@ -36,8 +36,8 @@ class Draw:
 
     @property
     def plain(self) -> bool:
-        """Whether temperature, top_p and min_p over unchanged logits are all that there is to it."""
-        return self.sampling.temperature > 0.0 and not self.sampling.top_k and not self.adjusts
+        """Whether it is drawn at random, and from unchanged logits."""
+        return self.sampling.temperature > 0.0 and not self.adjusts
 
 
 def has_penalties(sampling: Sampling) -> bool:

@@ -183,6 +183,7 @@ class _KernelLogits:
         """See `Logits`."""
         settings = np.array([(1 / each.temperature, each.top_p, each.min_p) for each in samplings]).T
         scales, top_p, min_p = np.ascontiguousarray(settings)
+        which, top_k = np.array([outputs, [each.top_k for each in samplings]], dtype=np.int32)
         tokens = np.empty(len(outputs), dtype=np.int32)
-        self._decoder.draw(np.array(outputs, dtype=np.int32), scales, top_p, min_p, np.array(numbers), tokens)
+        self._decoder.draw(which, scales, top_k, top_p, min_p, np.array(numbers), tokens)
         return [token if token >= 0 else None for token in tokens.tolist()]

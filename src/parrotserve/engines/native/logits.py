@@ -55,8 +55,8 @@ class Logits(Protocol):
         ...
 
     def draw(self, outputs: Sequence[int], samplings: Sequence[Sampling], numbers: Sequence[float]) -> list[int | None]:
-        """The tokens at these numbers in [0, 1), from all logits: those of `sampler.draw_from_row`, or None where the
-        backend cannot say. Temperatures are above 0; top_k and all that changes logits are not looked at."""
+        """The tokens at these numbers in [0, 1): those of `sampler.draw_from_row`, or None where the backend cannot
+        say. Temperatures are above 0; what changes logits is not looked at."""
         ...
 
 

@@ -41,22 +41,30 @@ def _mix(word: int) -> int:
 def sample(logits: Logits, draws: Mapping[int, Draw]) -> dict[int, tuple[int, TokenLogprob | None]]:
     """The token of every output that is asked about, and its log-probability where `logprobs` asks for it.
 
-    Nearly always a row's candidates decide; where they do not, the backend looks at the whole row, and where its answer
-    might hang on rounding NumPy does, all with the same result. None of these outputs has a NaN among its logits.
+    Where nothing changes its logits the backend draws a token. Others are drawn from candidates, which nearly always
+    decide; what is then undecided, NumPy draws from the whole row. The result is that of the latter, always. None of
+    these outputs has a NaN among its logits.
     """
     numbers = {
         output: uniform(draw.sampling.seed or 0, draw.position) if draw.sampling.temperature > 0.0 else 0.0
         for output, draw in draws.items()
     }
-    tokens = draw_from_candidates(logits, draws, numbers)
-    rest = [output for output, draw in draws.items() if output not in tokens and draw.plain]
-    drawn = logits.draw(rest, [draws[each].sampling for each in rest], [numbers[each] for each in rest]) if rest else []
-    tokens |= {output: token for output, token in zip(rest, drawn, strict=True) if token is not None}
+    tokens = _draw_plain(logits, draws, numbers)
+    tokens |= draw_from_candidates(logits, {at: draw for at, draw in draws.items() if at not in tokens}, numbers)
     for output, draw in draws.items():
         if output not in tokens:
             tokens[output] = draw_from_row(logits.rows[output], draw, numbers[output])
     logprobs = _logprobs(logits, draws, tokens)
     return {output: (tokens[output], logprobs.get(output)) for output in draws}
+
+
+def _draw_plain(logits: Logits, draws: Mapping[int, Draw], numbers: Mapping[int, float]) -> dict[int, int]:
+    """The tokens of outputs whose logits nothing changes, where the backend can say."""
+    plain = [output for output, draw in draws.items() if draw.plain]
+    if not plain:
+        return {}
+    drawn = logits.draw(plain, [draws[each].sampling for each in plain], [numbers[each] for each in plain])
+    return {output: token for output, token in zip(plain, drawn, strict=True) if token is not None}
 
 
 def draw_from_row(raw: FloatArray, draw: Draw, number: float) -> int:
@@ -82,6 +90,8 @@ def _draw_token(logits: Weights, sampling: Sampling, number: float) -> int:
     for least in _LOOKS:
         ids = sorted_ids(weights, np.flatnonzero(weights >= least))
         complete = len(ids) == len(weights) or 0 < sampling.top_k <= len(ids)
+        if sampling.top_k and not complete:
+            continue  # the mass of what top_k leaves is not known before all of that is there
         ids = ids[: sampling.top_k or None]
         sums = np.cumsum(weights[ids])
         mass = float(sums[-1]) if sampling.top_k else total
