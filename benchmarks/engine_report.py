@@ -97,7 +97,16 @@ def markdown(points: dict[str, Measured]) -> str:
         against = ratio(measured, "private")
         cells += [_spread(measured, "bf16 private"), "" if against is None else f"{against:.2f}x"]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_sources(points)]) + "\n"
+
+
+def _sources(points: dict[str, Measured]) -> list[str]:
+    """What of Parrot was measured, and when."""
+    by_source: dict[str, list[str]] = {}
+    for point in in_order(map(_point, points.values())):
+        measured = points[str(point)]
+        by_source.setdefault(measured["on"]["source"], []).append(f"{point} ({measured['date'][:16]})")
+    return [f"- `src` at tree `{source}`: {', '.join(names)}." for source, names in by_source.items()]
 
 
 def plot(points: dict[str, Measured], target: Path) -> bool:

@@ -36,7 +36,8 @@ class Records:
 
     def slower(self, point: Point, times: float) -> set[str]:
         """Settings of peers that took more than so many times their fastest for the longest of the shorter prompts."""
-        known = [each for each in self.points.values() if each["on"] == self._on and not each["batch"]]
+        here = {**self._on, "source": None}  # peers do not depend on it
+        known = [each for each in self.points.values() if {**each["on"], "source": None} == here and not each["batch"]]
         shorter = [each for each in known if each["tokens"] < point.tokens and len(each["milliseconds"]) > 2]
         if point.batch or not shorter:
             return set()
