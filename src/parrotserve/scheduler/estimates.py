@@ -2,26 +2,30 @@
 
 The machine knows characters. Ended runs tell how many tokens they were: so the ratio is learned online, for each model,
 which is as good as a tokenizer for choosing a place, costs nothing, and needs no text in the machine's events. What
-a function writes is guessed from what it wrote before.
+a function writes is guessed from what it wrote before; what a new one writes, from how much of what they may write its
+tenant's others do.
 """
 
 from collections import OrderedDict
+from typing import TypeVar
 
 from parrotserve.graph.objects import Request, Variable
 from parrotserve.ids import TenantId
-from parrotserve.sampling import Usage
+from parrotserve.sampling import Sampling, Usage
 from parrotserve.segments import Output
+
+K = TypeVar("K")
 
 _FIRST_RATIO = 4.0
 """Characters a token, before anything was seen: English in a large vocabulary."""
 _FIRST_SHARE = 0.5
-"""Of the most tokens that an output may have, how many it is thought to get."""
+"""Of the most tokens that an output may have, how many it is thought to get, before its tenant had any."""
 _MEMORY = 0.98
 """What an earlier run still weighs after another one."""
 _STEP = 0.3
-"""How far a function's guess moves towards its last output."""
-_MOST_FUNCTIONS = 1024
-"""Functions whose outputs are remembered, the latest ones."""
+"""How far a guess moves towards the last output."""
+_MOST_REMEMBERED = 1024
+"""Functions whose outputs are remembered, and tenants: the latest ones."""
 
 
 class Estimates:
@@ -31,6 +35,8 @@ class Estimates:
         self._chars = _FIRST_RATIO * 100
         self._tokens = 100.0
         self._outputs: OrderedDict[tuple[TenantId, str], float] = OrderedDict()
+        self._shares: OrderedDict[TenantId, float] = OrderedDict()
+        """How much of what they may write a tenant's requests write."""
 
     @property
     def chars_per_token(self) -> float:
@@ -43,12 +49,13 @@ class Estimates:
 
     def output_tokens(self, request: Request) -> float:
         """How many tokens a request's outputs will have, together."""
-        samplings = [part.sampling for part in request.spec.segments if isinstance(part, Output)]
+        samplings = _samplings(request)
         most = sum(sampling.max_tokens for sampling in samplings)
         if all(sampling.ignore_eos and not sampling.stop for sampling in samplings):
             return most
         least = sum(sampling.min_tokens for sampling in samplings)
-        guess = self._outputs.get(_key(request), most * _FIRST_SHARE)
+        share = self._shares.get(request.session.tenant, _FIRST_SHARE)
+        guess = self._outputs.get(_key(request), most * share)
         return min(max(guess, least, len(samplings)), most)
 
     def output_chars(self, variable: Variable) -> float:
@@ -63,11 +70,22 @@ class Estimates:
         if usage.prompt_tokens > 0 and prompt_chars > 0:
             self._chars = self._chars * _MEMORY + prompt_chars
             self._tokens = self._tokens * _MEMORY + usage.prompt_tokens
-        key = _key(request)
-        before = self._outputs.pop(key, float(usage.output_tokens))
-        self._outputs[key] = before + _STEP * (usage.output_tokens - before)
-        if len(self._outputs) > _MOST_FUNCTIONS:
-            self._outputs.popitem(last=False)
+        _follow(self._outputs, _key(request), usage.output_tokens)
+        most = sum(sampling.max_tokens for sampling in _samplings(request))
+        if most > 0:
+            _follow(self._shares, request.session.tenant, usage.output_tokens / most)
+
+
+def _follow(guesses: OrderedDict[K, float], key: K, value: float) -> None:
+    """Move a guess towards what was seen; the first one is that."""
+    before = guesses.pop(key, value)
+    guesses[key] = before + _STEP * (value - before)
+    if len(guesses) > _MOST_REMEMBERED:
+        guesses.popitem(last=False)
+
+
+def _samplings(request: Request) -> list[Sampling]:
+    return [part.sampling for part in request.spec.segments if isinstance(part, Output)]
 
 
 def _key(request: Request) -> tuple[TenantId, str]:
