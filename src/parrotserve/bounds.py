@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 SLOWDOWN = 4.0
 """How many times longer than alone a latency-sensitive request may wait for its next token, where nothing is set."""
-CROWDING = 1.2
+CROWDING = 1.1
 """How many times longer than fair a step may be, where nothing is set: some way between engines that are left half
 empty for tenants with few requests, and tenants with few requests that wait for full ones."""
 

@@ -94,7 +94,7 @@ class TestWork:
 
     def test_who_has_few_requests_leaves_the_rest_to_who_has_many(self):
         shared = beside(WIDE, 1, 200)
-        assert len(shared.tenants["bob"].latencies) >= 10 * len(shared.tenants["ann"].latencies)
+        assert len(shared.tenants["bob"].latencies) >= 4 * len(shared.tenants["ann"].latencies)
 
     def test_beside_those_for_whom_nobody_waits_others_fill_the_engine(self):
         engine = SharedEngine(SMALL, Tenant("ann", 4, criteria=None), Tenant("bob", 200, criteria=None)).run(1.0)
