@@ -1,4 +1,4 @@
-"""`parrot bench`: applications as users run them, on Parrot with its switches and on what they run today."""
+"""`parrot bench`: applications as users run them, on Parrot with its switches and on what people run today."""
 
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +32,7 @@ def bench(
         Path | None, typer.Option(metavar="FOLDER", help="Write WORKLOAD.json there, and WORKLOAD.png.")
     ] = None,
 ) -> None:
-    """Measure applications on Parrot, with its switches, and on what they run today.
+    """Measure applications on Parrot, with its switches, and on what people run today.
 
     Every side runs the same work in turn; medians are printed with their ranges.
 

@@ -48,7 +48,7 @@ for panel, commands in {
         app.command(rich_help_panel=panel)(guarded(command))
 _group(
     "tenant",
-    "Make tenants, list them, and set what each may.",
+    "Make tenants, list them, and set what each may use.",
     create=tenant.create,
     list=tenant.list_,
     limits=tenant.limits,
