@@ -4,7 +4,10 @@ The backend here costs nothing: it computes no model and says made-up logits, so
 loop's. Sequences stream, share a prefix, and decode greedily, as most do; the tokenizer is the default model's.
 
     python benchmarks/loop.py [--steps 300] [--batches 1 16 64] [--profile]
+    python benchmarks/loop.py --real [--temperature 0.8 --top-p 0.95]
 
+With `--real` the kernels run the default model, whose steps leave the caches with nothing of the loop in them: that is
+what it costs in use. Choosing tokens from the logits counts as the loop's, though the kernels do most of it.
 Prints milliseconds a step, medians, of wall time and of the loop's own thread.
 """
 
@@ -12,6 +15,7 @@ import argparse
 import cProfile
 import statistics
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,12 +23,16 @@ from parrotserve.engines.base import Event, Fill, Generate, Open
 from parrotserve.engines.frames import Events, encode
 from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.cache import KvCache
-from parrotserve.engines.native.logits import WholeLogits
+from parrotserve.engines.native.kernels import KernelsBackend
+from parrotserve.engines.native.logits import Logits, WholeLogits
 from parrotserve.engines.native.loop import NativeCore
-from parrotserve.engines.native.settings import PAGE_TOKENS, CoreSettings
+from parrotserve.engines.native.settings import PAGE_TOKENS, CoreSettings, usable_cores
 from parrotserve.ids import RequestId
+from parrotserve.models.config import load_config
+from parrotserve.models.files import ModelFiles
 from parrotserve.models.registry import resolve
 from parrotserve.models.tokenizer import Tokenizer, load_tokenizer
+from parrotserve.models.weights import load_weights
 from parrotserve.sampling import Sampling
 
 PAGES = 8192
@@ -52,19 +60,40 @@ class FreeBackend:
         return logits
 
 
+class TimedBackend:
+    """The kernels; their own time is counted, to be taken off."""
+
+    page_tokens = PAGE_TOKENS
+
+    def __init__(self, files: ModelFiles) -> None:
+        config = load_config(files)
+        self._kernels = KernelsBackend(load_weights(files, config), config, pages=PAGES, threads=usable_cores())
+        self.wall = self.thread = 0.0
+
+    def step(self, batch: StepBatch) -> Logits:
+        """The kernels'."""
+        wall, thread = time.perf_counter(), time.thread_time()
+        logits = self._kernels.step(batch)
+        self.wall += time.perf_counter() - wall
+        self.thread += time.thread_time() - thread
+        return logits
+
+
 class Run:
     """One batch of sequences, decoding."""
 
-    def __init__(self, tokenizer: Tokenizer, batch: int, steps: int) -> None:
-        self.backend = FreeBackend(tokenizer.vocabulary_size)
+    def __init__(
+        self, backend: FreeBackend | TimedBackend, tokenizer: Tokenizer, batch: int, sampling: Sampling
+    ) -> None:
+        self.backend = backend
         settings = CoreSettings(context_length=8192, prefill_chunk=1 << 20, align_tokens=256)
         self.core = NativeCore(self.backend, KvCache(PAGES, PAGE_TOKENS), tokenizer, settings)
-        output = Generate(sampling=Sampling(max_tokens=steps + 200, ignore_eos=True), stream=True)
         for index in range(batch):
+            output = Generate(sampling=replace(sampling, seed=index), stream=True)
             prompt = (*range(100, 100 + SHARED_TOKENS), *range(3000 + index, 3000 + index + OWN_TOKENS))
             segments = (Fill(tokens=prompt), output)
             self.core.handle(Open(sequence=RequestId(f"r{index}"), epoch=1, segments=segments, salt=""))
-        for _ in range(100):
+        while self.core.heartbeat().waiting or self.core.heartbeat().steps < 100:
             self.step()
 
     def step(self) -> tuple[float, float]:
@@ -85,11 +114,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 16, 64])
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--real", action="store_true", help="over the kernels and the default model")
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
     options = parser.parse_args()
-    tokenizer = load_tokenizer(resolve("default"))
+    files = resolve("default")
+    tokenizer = load_tokenizer(files)
+    sampling = Sampling(
+        max_tokens=options.steps + 200, ignore_eos=True, temperature=options.temperature, top_p=options.top_p
+    )
     print("batch  wall ms  thread ms  (a step without its backend, medians)")
     for batch in options.batches:
-        run = Run(tokenizer, batch, options.steps)
+        backend = TimedBackend(files) if options.real else FreeBackend(tokenizer.vocabulary_size)
+        run = Run(backend, tokenizer, batch, sampling)
         profile = cProfile.Profile()
         if options.profile:
             profile.enable()
