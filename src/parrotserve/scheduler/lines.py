@@ -64,8 +64,8 @@ class Lines:
         """Lines with pressing requests, and with others; the one furthest behind first."""
         self._idle: LazyHeap[Line] = LazyHeap()
         """Lines without requests, until the others are where they are: then they may be forgotten."""
-        self._held: dict[Line, None] = {}
-        """Lines that are passed over."""
+        self._held = {pressing: dict[Line, None]() for pressing in (True, False)}
+        """Lines whose pressing requests, or whose others, are passed over."""
         self._standing: dict[Request, Objective] = {}
         self._virtual = 0.0
         """Where the line stood that was served last."""
@@ -127,15 +127,15 @@ class Lines:
                 others.append(first[0])
         return min(others, default=float("inf")) + TURN_SECONDS / line.weight
 
-    def hold(self, line: Line) -> None:
-        """A line is passed over, until `release`."""
-        self._held[line] = None
-        for behind in self._behind.values():
-            behind.discard(line)
+    def hold(self, line: Line, *, pressing: bool) -> None:
+        """A line's requests of this kind are passed over, until `release`."""
+        self._held[pressing][line] = None
+        self._behind[pressing].discard(line)
 
     def release(self) -> None:
         """No line is passed over any more."""
-        held, self._held = self._held, {}
+        held = [line for lines in self._held.values() for line in lines]
+        self._held = {True: {}, False: {}}
         for line in held:
             self._sort(line)
 
@@ -179,18 +179,16 @@ class Lines:
     def _joins_at(self) -> float:
         """Where a line goes on that was empty: corrections take those that wait back behind who was served last."""
         first = (behind.first() for behind in self._behind.values())
-        waiting = [*(one[0] for one in first if one is not None), *(line.virtual for line in self._held)]
-        return min([self._virtual, *waiting])
+        held = (line.virtual for lines in self._held.values() for line in lines)
+        return min([self._virtual, *(one[0] for one in first if one is not None), *held])
 
     def _charge(self, line: Line, seconds: float) -> None:
         line.virtual += seconds / line.weight
         self._sort(line)
 
     def _sort(self, line: Line) -> None:
-        if line in self._held:
-            return
         for pressing, behind in self._behind.items():
-            if line.head(pressing=pressing) is None:
+            if line.head(pressing=pressing) is None or line in self._held[pressing]:
                 behind.discard(line)
             else:
                 behind.put(line, line.virtual)

@@ -103,12 +103,12 @@ class Pass:
         if (pressing and self._resume_first_of(request.session.tenant)) or self._place(line, request):
             return True
         ticket, tenant = self._pool.tickets.of(request), request.session.tenant
-        loads = self._pool.candidates(ticket)
+        loads = list(self._pool.candidates(ticket))
         over = any(self._has_room(load, ticket) for load in loads) or (
-            pressing and all(load.crowd.is_fullest(tenant) for load in loads)
+            pressing and bool(loads) and all(load.crowd.is_fullest(tenant) for load in loads)
         )
         if over:
-            self._pool.lines.hold(line)
+            self._pool.lines.hold(line, pressing=pressing)
         return over
 
     # --- Where -----------------------------------------------------------------------------------------------

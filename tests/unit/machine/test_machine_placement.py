@@ -64,6 +64,16 @@ class TestGroups:
 
 
 class TestRoom:
+    def test_a_tenth_of_a_step_is_for_work_that_nobody_waits_for_however_many_wait(self):
+        world = World()
+        chats = [f"chat{number}" for number in range(20)]
+        world.submit(
+            asking("bulk", "x"), asking("more", "y"), *(asking(name, name) for name in chats), waits=waits(*chats)
+        )
+        placed = places(world.join("e", batch=10))
+        assert len(placed) == 10
+        assert placed.keys() & {"bulk", "more"} == {"bulk"}
+
     def test_a_step_takes_so_many_and_no_more(self):
         world = World()
         world.join("e", places=100, batch=3)
