@@ -18,15 +18,17 @@ def test_every_workload_runs_on_parrot_and_on_a_client_program(tmp_path: Path):
     assert ran.exit_code == 0, ran.output
     for name, workload in WORKLOADS.items():
         result = json.loads((tmp_path / f"{name}.json").read_text())
-        assert [each["errors"] for each in result["results"]] == [[]] * (2 * len(workload.quick)), name
-        assert all(set(workload.headline) <= set(each["rounds"][0]) for each in result["results"])
+        assert [each["errors"] for each in result["results"]] == [{}] * (2 * len(workload.quick)), name
+        assert all(set(workload.headline) <= set(each["rounds"]["0"]) for each in result["results"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["chian"], "there are: chain, map-reduce"),
-        (["chain", "--sides", "on,vllm"], "there are: on, off"),
+        (["chain", "--sides", "on,valley"], "there are: on, off"),
+        (["chain", "--sides", "on,vllm"], "name it by --vllm URL"),
+        (["chain", "--sides", "on,vllm", "--vllm", "http://127.0.0.1:9,x"], "http://127.0.0.1:9,x"),
         (["chain", "--case", "25 chians"], "No case of chain"),
     ],
 )

@@ -1,7 +1,9 @@
 """What `parrot bench` does, once its options are read."""
 
 import asyncio
-import json
+import math
+import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 from rich.table import Table
 
 from parrotserve.bench.measure import Plan, measure
-from parrotserve.bench.report import as_json, plot, tables
+from parrotserve.bench.record import Record
+from parrotserve.bench.report import plot, tables
 from parrotserve.bench.sides import OpenAiSide, Side, choose, parrot_sides
 from parrotserve.bench.tokenizers import tokenizer_of
 from parrotserve.bench.workload import Case, Workload
@@ -28,7 +31,7 @@ class Options:
     workload: str
     sides: Sequence[str]
     cases: Sequence[str]
-    """Only cases whose names contain one of these; none: all."""
+    """Only cases of these names, or whose names contain what is no case's name; none: all."""
     quick: bool
     rounds: int | None
     delays: Sequence[float]
@@ -37,10 +40,16 @@ class Options:
     kv_memory: str
     cap: int
     peers: dict[str, str]
-    """URLs of running servers, by the side's name."""
+    """Addresses of running servers, by the side's name: a URL, or a URL and a process group."""
     peer_model: str
     seed: int
     into: Path | None
+    resume: bool
+    """Go on with what is recorded there."""
+    limit: float
+    """A trial that takes more seconds has failed."""
+    seconds: float | None
+    """Begin no trial that would not have ended so long after the start."""
 
     @property
     def service(self) -> tuple[str, ...]:
@@ -49,7 +58,8 @@ class Options:
 
 
 def run(options: Options, *, told: Callable[[str], None], show: Callable[[Table], None]) -> None:
-    """Measure and show; write where asked. Raises `DeclarationError` for what does not exist."""
+    """Measure and show; record where asked. Raises `DeclarationError` for what does not exist."""
+    until = time.perf_counter() + options.seconds if options.seconds is not None else math.inf
     workloads = _workloads(options.workload)
     tokenizer = tokenizer_of(options.model)
     sides = choose(options.sides, _sides(options, tokenizer))
@@ -62,19 +72,31 @@ def run(options: Options, *, told: Callable[[str], None], show: Callable[[Table]
             cases=cases,
             sides=sides,
             delays=options.delays,
-            rounds=options.rounds or (1 if options.quick else 5),
+            rounds=options.rounds if options.rounds is not None else 1 if options.quick else 5,
             seed=options.seed,
+            trial_seconds=options.limit,
         )
-        found = asyncio.run(measure(plan, tokenizer, told))
-        for table in tables(plan, found):
-            show(table)
-        if options.into is not None:
-            options.into.mkdir(parents=True, exist_ok=True)
-            result = as_json(plan, found, model=options.model, options=options.service)
-            target = options.into / f"{workload.name}.json"
-            target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            if not plot(plan, found, target.with_suffix(".png")):
-                told("There is no picture: that needs matplotlib (pip install -r benchmarks/requirements.txt).")
+        record = _record(plan, options)
+        done = measure(plan, record.chosen, tokenizer, told, keep=record.save, until=until)
+        if not asyncio.run(done):
+            told("The time is up; trials are left: --resume goes on with them.")
+            return
+        _report(record, options, told, show)
+
+
+def _record(plan: Plan, options: Options) -> Record:
+    target = options.into / f"{plan.workload.name}.json" if options.into is not None else None
+    about = {"model": options.model, "service_options": list(options.service), "seed": options.seed}
+    return Record(plan, target, about=about, resume=options.resume)
+
+
+def _report(record: Record, options: Options, told: Callable[[str], None], show: Callable[[Table], None]) -> None:
+    for table in tables(record.whole, record.found):
+        show(table)
+    if options.into is not None:
+        picture = options.into / f"{record.whole.workload.name}.png"
+        if not plot(record.whole, record.found, picture):
+            told("There is no picture: that needs matplotlib (pip install -r benchmarks/requirements.txt).")
 
 
 def _workloads(name: str) -> list[Workload]:
@@ -87,8 +109,14 @@ def _workloads(name: str) -> list[Workload]:
 
 def _sides(options: Options, tokenizer: Tokenizer) -> dict[str, Side]:
     there: dict[str, Side] = dict(parrot_sides(options.service, cap=options.cap))
-    for name, url in options.peers.items():
-        there[name] = OpenAiSide(name, f"a client program over {name}", url, options.peer_model, tokenizer)
+    for name, address in options.peers.items():
+        url, _, group = address.partition(",")
+        if group and not (group.isdecimal() and hasattr(os, "killpg")):
+            raise DeclarationError(
+                f"--{name} {address}: behind the comma is a process group's number, on Linux and macOS."
+            )
+        about = f"a client program over {name}"
+        there[name] = OpenAiSide(name, about, url, options.peer_model, tokenizer, int(group) if group else None)
     return there
 
 
@@ -96,7 +124,9 @@ def _cases(workload: Workload, options: Options) -> list[Case]:
     cases = workload.quick if options.quick else workload.cases
     if not options.cases:
         return list(cases)
-    chosen = [case for case in cases if any(part in case.name for part in options.cases)]
+    exact = {case.name for case in cases} & set(options.cases)
+    parts = [part for part in options.cases if part not in exact]
+    chosen = [case for case in cases if case.name in exact or any(part in case.name for part in parts)]
     if not chosen and options.workload != EVERY:
         there = ", ".join(case.name for case in cases)
         raise DeclarationError(f"No case of {workload.name} has such a name; there are: {there}.")

@@ -1,6 +1,7 @@
 """Measuring: every side runs every case of a workload, round after round, so that the machine's moods hit all alike."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,11 +10,16 @@ from typing import cast
 
 from parrotserve.bench.sides import Side
 from parrotserve.bench.texts import CountsTokens, Texts
-from parrotserve.bench.workload import Application, Case, Figures, Outcome, Workload, check, figures
+from parrotserve.bench.workload import Application, Call, Case, Figures, Outcome, Workload, check, figures
 from parrotserve.errors import ParrotError
 
 _HOPELESS = 3.0
 """Times the bound of a workload: higher rates are not tried on a side that is over it."""
+_FIRST_SECONDS = 60.0
+"""What a trial is expected to take before one was made."""
+_MARGIN = 1.25
+_WARM_CALLS, _WARM_PROMPT, _WARM_OUTPUT = 8, 192, 16
+"""The warm-up: calls side by side, tokens of their prompts and outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,39 +39,76 @@ class Plan:
 
 @dataclass(slots=True)
 class Series:
-    """One side on one case: the figures of every round."""
+    """One side on one case: the figures of every round, by its number from 0."""
 
     case: Case
     side: Side
     delay: float
-    rounds: list[Figures] = field(default_factory=list["Figures"])
-    errors: list[str] = field(default_factory=list[str])
+    rounds: dict[int, Figures] = field(default_factory=dict[int, Figures])
+    errors: dict[int, str] = field(default_factory=dict[int, str])
     """Why trials failed."""
+    took: float | None = None
+    """Seconds of the last trial, with all that was around it."""
 
     def of(self, figure: str) -> list[float]:
         """One figure in every round that has it."""
-        return [found[figure] for found in self.rounds if figure in found]
+        return [found[figure] for found in self.rounds.values() if figure in found]
+
+    def tried(self, number: int) -> bool:
+        """Whether a round was measured, with whatever end."""
+        return number in self.rounds or number in self.errors
 
 
 Told = Callable[[str], None]
 
 
-async def measure(plan: Plan, tokenizer: CountsTokens, told: Told) -> list[Series]:
-    """Runs the plan; `told` hears of every trial."""
-    found = [Series(case, side, delay) for case in plan.cases for delay in plan.delays for side in plan.sides]
+def series_of(plan: Plan) -> list[Series]:
+    """What a plan measures, with nothing measured yet."""
+    return [Series(case, side, delay) for case in plan.cases for delay in plan.delays for side in plan.sides]
+
+
+async def measure(
+    plan: Plan,
+    found: Sequence[Series],
+    tokenizer: CountsTokens,
+    told: Told,
+    *,
+    keep: Callable[[], None] = lambda: None,
+    until: float = math.inf,
+) -> bool:
+    """Measures what is not measured yet of `found`, round after round; `told` and `keep` hear of every trial. False:
+    trials are left that would not have ended by `until`, on the performance counter."""
+    begun = False
     for number in range(plan.rounds):
         for series in found:
-            if _hopeless(series, found, plan.workload):
+            if series.tried(number) or _hopeless(series, found, plan.workload):
                 continue
-            outcome = await _trial(plan, series, number, tokenizer)
-            if isinstance(outcome, str):
-                series.errors.append(outcome)
-                told(f"{_name(plan, series)}: {outcome}")
-                continue
-            series.rounds.append(outcome)
-            shown = ", ".join(f"{name} {outcome[name]:.3f} s" for name in plan.workload.headline if name in outcome)
-            told(f"round {number + 1}, {_name(plan, series)}: {shown}")
-    return found
+            if begun and time.perf_counter() + _expected(series, found) > until:
+                return False
+            begun = True
+            await _measure_one(plan, series, number, tokenizer, told)
+            keep()
+    return True
+
+
+async def _measure_one(plan: Plan, series: Series, number: int, tokenizer: CountsTokens, told: Told) -> None:
+    name = f"round {number + 1}, {_name(plan, series)}"
+    began = time.perf_counter()
+    outcome = await _trial(plan, series, number, tokenizer)
+    series.took = time.perf_counter() - began
+    if isinstance(outcome, str):
+        series.errors[number] = outcome
+        told(f"{name}: {outcome}")
+        return
+    series.rounds[number] = outcome
+    shown = ", ".join(f"{figure} {outcome[figure]:.3f} s" for figure in plan.workload.headline if figure in outcome)
+    told(f"{name}: {shown} ({series.took:.0f} s)")
+
+
+def _expected(series: Series, found: Sequence[Series]) -> float:
+    """Seconds that a trial may take: somewhat more than the last one, of its own or of others on this case."""
+    others = [other.took for other in found if other.case is series.case and other.took is not None]
+    return _MARGIN * (series.took or max(others, default=_FIRST_SECONDS))
 
 
 async def _trial(plan: Plan, series: Series, number: int, tokenizer: CountsTokens) -> Figures | str:
@@ -79,7 +122,7 @@ async def _trial(plan: Plan, series: Series, number: int, tokenizer: CountsToken
     check(applications)
     try:
         async with asyncio.timeout(plan.trial_seconds):
-            outcomes = await _run(applications, series.side, series.delay)
+            outcomes = await _run(plan.workload, applications, _warm_up(texts), series)
     except TimeoutError:
         return f"not done within {plan.trial_seconds:g} s"
     except ParrotError as error:
@@ -89,12 +132,16 @@ async def _trial(plan: Plan, series: Series, number: int, tokenizer: CountsToken
         if bugs is not None:
             raise bugs from group
         return "; ".join(dict.fromkeys(map(str, _leaves(refused))))
-    return figures(outcomes, plan.workload.measured)
+    return figures(outcomes)
 
 
-async def _run(applications: Sequence[Application], side: Side, delay: float) -> list[Outcome]:
-    taken = [application for each in applications if (application := side.takes(each)) is not None]
-    async with side.serving(delay) as run:
+async def _run(
+    workload: Workload, applications: Sequence[Application], warm_up: Application, series: Series
+) -> list[Outcome]:
+    """The outcomes that count. Background is cut off as soon as they are there."""
+    taken = [application for each in applications if (application := series.side.takes(each)) is not None]
+    async with series.side.serving(series.delay) as run:
+        await run(warm_up)
         began = time.perf_counter()
 
         async def one(application: Application) -> Outcome:
@@ -103,8 +150,19 @@ async def _run(applications: Sequence[Application], side: Side, delay: float) ->
             return Outcome(application, time.perf_counter() - began)
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(application)) for application in taken]
-    return [task.result() for task in tasks]
+            tasks = [(workload.counts(application), group.create_task(one(application))) for application in taken]
+            outcomes = [await task for counts, task in tasks if counts]
+            for _, task in tasks:
+                task.cancel()
+    return outcomes
+
+
+def _warm_up(texts: Texts) -> Application:
+    """What every service is given before its trial, so that none is measured on its first steps."""
+    calls = [
+        Call(f"hello{number}", (texts.take(_WARM_PROMPT), "\nAnswer:"), _WARM_OUTPUT) for number in range(_WARM_CALLS)
+    ]
+    return Application(kind="warm-up", calls=tuple(calls), results=tuple(call.name for call in calls))
 
 
 def _leaves(error: object) -> Iterator[object]:

@@ -1,4 +1,4 @@
-"""What was measured: as JSON, as a table for people, and as a picture."""
+"""What was measured: as a table for people, and as a picture."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,37 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from parrotserve.bench.circumstances import circumstances
 from parrotserve.bench.measure import Plan, Series
 from parrotserve.bench.sides import REFERENCE
 from parrotserve.bench.workload import Workload
-
-
-def as_json(plan: Plan, found: Sequence[Series], *, model: str, options: Sequence[str]) -> dict[str, Any]:
-    """Everything, for whoever measures it again."""
-    return {
-        "benchmark": plan.workload.name,
-        **circumstances(seed=plan.seed),
-        "model": model,
-        "service_options": list(options),
-        "rounds": plan.rounds,
-        "sides": {side.name: side.about for side in plan.sides},
-        "results": [
-            {
-                "case": series.case.name,
-                "rate": series.case.rate,
-                "side": series.side.name,
-                "delay_seconds": series.delay,
-                "rounds": [{name: round(value, 5) for name, value in each.items()} for each in series.rounds],
-                "errors": series.errors,
-            }
-            for series in found
-        ],
-        "sustained_rates": [
-            {"side": side, "delay_seconds": delay, "requests_a_second": rate}
-            for (side, delay), rate in sustained(plan.workload, found).items()
-        ],
-    }
 
 
 def tables(plan: Plan, found: Sequence[Series]) -> Iterator[Table]:

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import os
+import signal
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -11,16 +13,17 @@ import httpx
 
 from parrotserve.bench.clients import Runner, on_openai, on_parrot, step_by_step, whole
 from parrotserve.bench.served import served
-from parrotserve.bench.workload import Application, Call
+from parrotserve.bench.workload import Application
 from parrotserve.criteria import Criteria
-from parrotserve.errors import DeclarationError
+from parrotserve.errors import DeclarationError, ServiceUnavailable
 from parrotserve.models.tokenizer import Tokenizer
 from parrotserve.sdk.http import HttpTransport
 from parrotserve.switches import EVERYTHING, Switches
 
 REFERENCE = "on"
 """The side that all others are compared with."""
-_WARM_UP = Application(kind="warm-up", calls=(Call("hello", ("Say hello.",), 4),), results=("hello",))
+PEERS = ("vllm", "llamacpp")
+"""Sides that are servers of others, known by their addresses."""
 
 
 class Side(ABC):
@@ -65,9 +68,7 @@ class ParrotSide(Side):
             transport = HttpTransport(url, delay=delay)
             await transport.open()
             try:
-                run = whole(transport) if self.program else step_by_step(on_parrot(transport))
-                await run(_WARM_UP)
-                yield run
+                yield whole(transport) if self.program else step_by_step(on_parrot(transport))
             finally:
                 await transport.close()
 
@@ -81,16 +82,34 @@ class OpenAiSide(Side):
     url: str
     model: str
     tokenizer: Tokenizer
+    group: int | None = None
+    """The server's process group, which rests (SIGSTOP) but for this side's trials."""
 
     @contextlib.asynccontextmanager
     async def serving(self, delay: float) -> AsyncGenerator[Runner]:
         """See `Side.serving`. What its cache holds of earlier trials is other text."""
         # Servers close connections that have been idle for some seconds; one must not be reused at that moment.
         limits = httpx.Limits(max_connections=None, keepalive_expiry=1.0)
-        async with httpx.AsyncClient(base_url=self.url, timeout=900.0, limits=limits) as client:
-            run = step_by_step(on_openai(client, self.model, self.tokenizer, delay=delay))
-            await run(_WARM_UP)
-            yield run
+        with awake(self.group):
+            async with httpx.AsyncClient(base_url=self.url, timeout=900.0, limits=limits) as client:
+                yield step_by_step(on_openai(client, self.model, self.tokenizer, delay=delay))
+
+
+@contextlib.contextmanager
+def awake(group: int | None) -> Generator[None]:
+    """A process group goes on for as long, and rests afterwards. Raises `ServiceUnavailable` if it is gone."""
+    if group is None:
+        yield
+        return
+    try:
+        os.killpg(group, signal.SIGCONT)
+    except ProcessLookupError as error:
+        raise ServiceUnavailable(f"There is no process group {group}: the server has ended.") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGSTOP)
 
 
 def parrot_sides(options: Sequence[str], *, cap: int) -> dict[str, ParrotSide]:
@@ -110,6 +129,11 @@ def parrot_sides(options: Sequence[str], *, cap: int) -> dict[str, ParrotSide]:
         ParrotSide(
             "throughput", "everything on, and everything asked for throughput", base, criteria=Criteria.THROUGHPUT
         ),
+        ParrotSide(
+            "chat priority",
+            "everything on, and steps with room for others only while no chat is being written",
+            (*base, "--tpot", "0.001"),
+        ),
         ParrotSide("chats alone", "everything on, without the jobs beside", base, only=("chat",)),
     ]
     sides += [
@@ -127,6 +151,11 @@ def choose(names: Sequence[str], there: dict[str, Side]) -> list[Side]:
             chosen |= {each: side for each, side in there.items() if each.startswith("without ")}
         elif name in there:
             chosen[name] = there[name]
+        elif name in PEERS:
+            raise DeclarationError(
+                f"The side {name!r} is a server that runs already: name it by --{name} URL, or have it started by "
+                f"benchmarks/workloads.py, after benchmarks/peers/install.py {name}."
+            )
         else:
             raise DeclarationError(f"There is no side {name!r}; there are: {', '.join(there)}, ablations.")
     return list(chosen.values())

@@ -97,21 +97,23 @@ class Workload:
     bound: float | None = None
     """Where cases differ by rate: the seconds an output token up to which a rate counts as sustained."""
 
+    def counts(self, application: Application) -> bool:
+        """Whether an application is measured, and not only beside those that are."""
+        return not self.measured or application.kind in self.measured
 
-def figures(outcomes: Sequence[Outcome], measured: Sequence[str] = ()) -> Figures:
+
+def figures(outcomes: Sequence[Outcome]) -> Figures:
     """Per kind: median and mean latency, and mean latency an output token; over all kinds: when the last one ended."""
     by_kind: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
-        if not measured or outcome.application.kind in measured:
-            by_kind[outcome.application.kind].append(outcome)
+        by_kind[outcome.application.kind].append(outcome)
     found: dict[str, float] = {}
     for kind, chosen in by_kind.items():
         latencies = [outcome.latency for outcome in chosen]
         found[f"{kind} p50"] = median(latencies)
         found[f"{kind} mean"] = fmean(latencies)
-    chosen = [outcome for several in by_kind.values() for outcome in several]
-    found["latency a token"] = fmean(outcome.latency / outcome.application.tokens for outcome in chosen)
-    found["all done"] = max(outcome.finished for outcome in chosen)
+    found["latency a token"] = fmean(outcome.latency / outcome.application.tokens for outcome in outcomes)
+    found["all done"] = max(outcome.finished for outcome in outcomes)
     return found
 
 

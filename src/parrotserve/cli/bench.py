@@ -11,12 +11,13 @@ def bench(
     sides: Annotated[
         str,
         typer.Option(
-            help="Who runs it, as on,off,capped,throughput,chats alone,without prefix,ablations,vllm,llamacpp."
+            help="Who runs it, as on,off,capped,throughput,chat priority,chats alone,without prefix,ablations,vllm,"
+            "llamacpp."
         ),
     ] = "on,off,capped",
     case: Annotated[list[str] | None, typer.Option(help="Only cases whose names contain this; repeatable.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small cases and one round, to see that all works.")] = False,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Trials of each side.", show_default="5; quick: 1")] = None,
+    rounds: Annotated[int | None, typer.Option(min=0, help="Trials of each side.", show_default="5; quick: 1")] = None,
     delay: Annotated[
         list[float] | None,
         typer.Option(min=0, help="Milliseconds added to every HTTP exchange; repeatable.", show_default="0 and 250"),
@@ -24,12 +25,24 @@ def bench(
     model: Annotated[str, typer.Option(help="Name or path of the model.")] = "default",
     kv_memory: Annotated[str, typer.Option(metavar="SIZE", help="KV cache of each engine.")] = "3GiB",
     cap: Annotated[int, typer.Option(min=1, help="Most sequences in a batch of the side `capped`.")] = 4,
-    vllm: Annotated[str | None, typer.Option(metavar="URL", help="A running vLLM server.")] = None,
-    llamacpp: Annotated[str | None, typer.Option(metavar="URL", help="A running llama.cpp server.")] = None,
+    vllm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL[,GROUP]",
+            help="A running vLLM server, and its process group if that is to rest while others are measured.",
+        ),
+    ] = None,
+    llamacpp: Annotated[str | None, typer.Option(metavar="URL[,GROUP]", help="A running llama.cpp server.")] = None,
     peer_model: Annotated[str, typer.Option(help="The model's name on peers.")] = "smollm2-135m",
     seed: Annotated[int, typer.Option(help="Of texts, lengths and arrivals.")] = 1,
     into: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write WORKLOAD.json there, and WORKLOAD.png.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Record every trial in WORKLOAD.json there, and draw WORKLOAD.png."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is recorded there.")] = False,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds after which a trial has failed.")] = 900.0,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="Begin no trial that would not have ended by then; see --resume.")
     ] = None,
 ) -> None:
     """Measure applications on Parrot, with its switches, and on what people run today.
@@ -40,7 +53,7 @@ def bench(
     Examples:
       parrot bench chain --quick
       parrot bench copilot --sides on,off,vllm --vllm http://127.0.0.1:8101
-      parrot bench all --sides on,ablations --into docs/benchmarks
+      parrot bench all --sides on,ablations --into results --resume --seconds 200
     """
     from parrotserve.bench.command import Options, run
     from parrotserve.cli.console import standard_error, standard_output
@@ -60,6 +73,9 @@ def bench(
             peer_model=peer_model,
             seed=seed,
             into=into,
+            resume=resume,
+            limit=limit,
+            seconds=seconds,
         ),
         told=lambda line: standard_error().print(line, style="dim"),
         show=standard_output().print,

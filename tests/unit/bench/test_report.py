@@ -2,15 +2,19 @@
 
 import contextlib
 import io
+import json
+import time
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from statistics import median
 
 import pytest
 from rich.console import Console
 
 from parrotserve.bench.clients import Runner
-from parrotserve.bench.measure import Plan, Series, measure
-from parrotserve.bench.report import as_json, ratio, sustained, tables
+from parrotserve.bench.measure import Plan, Series, measure, series_of
+from parrotserve.bench.record import Record
+from parrotserve.bench.report import ratio, sustained, tables
 from parrotserve.bench.sides import Side, choose, parrot_sides
 from parrotserve.bench.workload import Application, Call, Case, Workload
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
@@ -25,12 +29,14 @@ class MadeUp(Side):
     def __init__(self, name: str, *, error: str | None = None) -> None:
         self.name, self.about, self._error = name, "made up", error
         self.delays: list[float] = []
+        self.ran: list[str] = []
 
     @contextlib.asynccontextmanager
     async def serving(self, delay: float) -> AsyncGenerator[Runner]:
         self.delays.append(delay)
 
         async def run(application: Application) -> None:
+            self.ran.append(application.kind)
             if self._error:
                 raise EngineFailed(self._error)
 
@@ -48,34 +54,91 @@ def plan(of: Workload, *sides: Side, rounds: int = 2) -> Plan:
 
 def series(side: Side, case: Case, *latencies: float) -> Series:
     found = Series(case, side, 0.0)
-    found.rounds += [{"latency a token": each, "k mean": 10 * each} for each in latencies]
+    found.rounds |= {number: {"latency a token": each, "k mean": 10 * each} for number, each in enumerate(latencies)}
     return found
 
 
-async def test_sides_take_turns_and_a_failing_one_stops_nobody():
+def record(of: Plan, target: Path | None = None, *, model: str = "m", resume: bool = True) -> Record:
+    return Record(of, target, about={"model": model}, resume=resume)
+
+
+async def run(kept: Record, of: Plan, *, until: float = float("inf")) -> bool:
+    return await measure(of, kept.chosen, FakeTokenizer(), lambda line: None, keep=kept.save, until=until)
+
+
+async def test_sides_take_turns_and_a_failing_one_stops_nobody(tmp_path: Path):
     good, bad = MadeUp("on"), MadeUp("off", error="no luck")
     told: list[str] = []
     chosen = plan(workload(1.0), good, bad)
-    found = await measure(chosen, FakeTokenizer(), told.append)
+    found = series_of(chosen)
+    assert await measure(chosen, found, FakeTokenizer(), told.append)
     assert good.delays == bad.delays == [0.0, 0.25, 0.0, 0.25]
+    assert good.ran == ["warm-up", "k"] * 4
     assert [len(each.rounds) for each in found] == [2, 0, 2, 0]
-    assert found[1].errors == ["no luck", "no luck"]
+    assert found[1].errors == {0: "no luck", 1: "no luck"}
     assert sum("no luck" in line for line in told) == 4
 
     console = Console(width=200, record=True, file=io.StringIO())
     for table in tables(chosen, found):
         console.print(table)
     assert "failed" in console.export_text()
-    result = as_json(chosen, found, model="m", options=())
-    assert [each["errors"] for each in result["results"][:2]] == [[], ["no luck", "no luck"]]
-    assert result["command"]
-    assert result["machine"]["cores"]
+
+
+async def test_what_is_recorded_is_not_measured_again(tmp_path: Path):
+    of, target = workload(1.0), tmp_path / "w.json"
+    first = plan(of, MadeUp("on"), rounds=1)
+    await run(record(first, target), first)
+
+    on, off = MadeUp("on"), MadeUp("off", error="no luck")
+    more = plan(of, on, off, rounds=2)
+    await run(record(more, target), more)
+    assert (on.delays, off.delays) == ([0.0, 0.25], [0.0, 0.25, 0.0, 0.25])
+    told = json.loads(target.read_text())
+    assert [(each["side"], len(each["rounds"]), each["errors"]) for each in told["results"][:2]] == [
+        ("on", 2, {}),
+        ("off", 0, {"0": "no luck", "1": "no luck"}),
+    ]
+    assert len(told["sittings"]) == 2
+    assert told["sittings"][0]["command"]
+    assert told["sittings"][0]["machine"]["cores"]
+
+    again = plan(of, MadeUp("off"), rounds=2)
+    kept = record(again, target)
+    await run(kept, again)
+    assert {each.side.name for each in kept.found} == {"on", "off"}
+    assert json.loads(target.read_text())["results"] == told["results"]
+
+
+async def test_without_resume_all_is_measured_anew(tmp_path: Path):
+    target, chosen = tmp_path / "w.json", plan(workload(1.0), MadeUp("on"), rounds=1)
+    await run(record(chosen, target), chosen)
+    again = MadeUp("on")
+    anew = plan(workload(1.0), again, rounds=1)
+    await run(record(anew, target, resume=False), anew)
+    assert len(again.delays) == 2
+
+
+async def test_a_record_of_something_else_is_not_gone_on_with(tmp_path: Path):
+    target, chosen = tmp_path / "w.json", plan(workload(1.0), MadeUp("on"), rounds=1)
+    await run(record(chosen, target), chosen)
+    with pytest.raises(DeclarationError, match="name another folder"):
+        record(chosen, target, model="another")
+
+
+async def test_no_trial_begins_that_would_not_end_in_time():
+    side = MadeUp("on")
+    chosen = plan(workload(1.0), side)
+    kept = record(chosen)
+    kept.chosen[1].took = 1000.0
+    assert not await run(kept, chosen, until=time.perf_counter() + 10)
+    assert len(side.delays) == 1  # one is always made, so that every sitting is worth something
 
 
 async def test_higher_rates_are_not_tried_once_a_side_is_lost():
-    bad = MadeUp("off", error="overrun")
-    found = await measure(plan(workload(1.0, 2.0, 4.0), bad, rounds=1), FakeTokenizer(), lambda line: None)
-    assert [bool(each.errors) for each in found] == [True, True, False, False, False, False]
+    chosen = plan(workload(1.0, 2.0, 4.0), MadeUp("off", error="overrun"), rounds=1)
+    kept = record(chosen)
+    await run(kept, chosen)
+    assert [bool(each.errors) for each in kept.chosen] == [True, True, False, False, False, False]
 
 
 def test_the_sustained_rate_lies_where_latency_crosses_the_bound():
@@ -109,5 +172,8 @@ def test_there_is_a_side_without_each_optimisation():
     assert there["capped"].options[-2:] == ("--max-running", "4")
     assert there["throughput"].takes(ONE) != ONE
     assert there["chats alone"].takes(ONE) is None
+    assert there["chat priority"].options[-2:] == ("--tpot", "0.001")
     with pytest.raises(DeclarationError, match="there are: on, off"):
         choose(["of"], dict(there))
+    with pytest.raises(DeclarationError, match="--vllm URL"):
+        choose(["vllm"], dict(there))

@@ -51,7 +51,7 @@ def _all_files(names: Sequence[str], calls: Sequence[str]) -> list[str | Ref]:
 
 def _of(files: int, rounds: int) -> Callable[[Texts, random.Random], list[Application]]:
     return lambda texts, chance: [
-        programming(texts, files=files, rounds=rounds, task=120, design=100, code=100, comment=40)
+        programming(texts, files=files, rounds=rounds, task=120, design=64, code=64, comment=32)
     ]
 
 

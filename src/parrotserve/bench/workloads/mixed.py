@@ -30,8 +30,8 @@ MIXED = Workload(
     name="mixed",
     about="chat mixed with map-reduce jobs on the same engine",
     cases=(
-        Case("1 chat/s, 3 jobs of 16 x 512", _mix(rate=1.0, seconds=30, jobs=3, chunks=16, chunk=512, output=50)),
-        Case("2 chats/s, 3 jobs of 16 x 512", _mix(rate=2.0, seconds=30, jobs=3, chunks=16, chunk=512, output=50)),
+        Case("1 chat/s, 2 jobs of 16 x 512", _mix(rate=1.0, seconds=15, jobs=2, chunks=16, chunk=512, output=50)),
+        Case("2 chats/s, 2 jobs of 16 x 512", _mix(rate=2.0, seconds=15, jobs=2, chunks=16, chunk=512, output=50)),
     ),
     quick=(Case("4 chats/s, 1 job", _mix(rate=4.0, seconds=1.0, jobs=1, chunks=3, chunk=128, output=8)),),
     headline=("chat p50", "job mean"),

@@ -1,0 +1,85 @@
+"""Peers' servers, each in a process group of its own, that rest (SIGSTOP) until somebody measures them."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import serve_llamacpp
+import serve_vllm
+from places import gguf_of, hugging_face_folder, python_of
+
+_START_SECONDS = 600.0
+_STOP_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server that is up, and rests."""
+
+    name: str
+    url: str
+    group: int
+    """Its process group."""
+
+    @property
+    def address(self) -> str:
+        """As `parrot bench` wants it: who measures it wakes it, and lets it rest again."""
+        return f"{self.url},{self.group}"
+
+
+def installed() -> dict[str, str]:
+    """The scripts that serve the peers that are set up."""
+    found: dict[str, str] = {}
+    if python_of("vllm").with_name("vllm").exists() and hugging_face_folder().exists():
+        found["vllm"] = serve_vllm.__file__
+    if serve_llamacpp.server().exists() and gguf_of("BF16").exists():
+        found["llamacpp"] = serve_llamacpp.__file__
+    return found
+
+
+@contextlib.contextmanager
+def running(name: str, script: str) -> Iterator[Peer]:
+    """A peer's server, for as long as it is needed. Exits, with what to do, if it does not come up."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with subprocess.Popen(
+        [sys.executable, script, str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        peer = Peer(name, f"http://127.0.0.1:{port}", process.pid)
+        try:
+            _wait(peer, process, script)
+            os.killpg(peer.group, signal.SIGSTOP)
+            yield peer
+        finally:
+            _end(peer, process)
+
+
+def _wait(peer: Peer, process: subprocess.Popen[bytes], script: str) -> None:
+    print(f"Starting {peer.name} ...", file=sys.stderr)
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{peer.url}/health", timeout=5).is_success:
+                return
+        time.sleep(0.5)
+    sys.exit(f"{peer.name} did not come up; run {Path(script)} to see why.")
+
+
+def _end(peer: Peer, process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(peer.group, signal.SIGTERM)
+        os.killpg(peer.group, signal.SIGCONT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        os.killpg(peer.group, signal.SIGKILL)
