@@ -289,11 +289,11 @@ class Machine:
                 return
             request.ahead = writer.engine
             changes.decisions.append(_opening(request, writer.engine, ahead=True))
-        if not awaited.streamed and _may_flow(request, awaited, writer):
-            awaited.streamed = True
+        if not awaited.streamed and not awaited.followed and _may_flow(request, awaited, writer):
+            awaited.followed = True
             changes.decisions.append(
                 UpdateSequence(
-                    request=writer.id, engine=writer.engine, epoch=writer.epoch, stream=frozenset({awaited.id})
+                    request=writer.id, engine=writer.engine, epoch=writer.epoch, follow=frozenset({awaited.id})
                 )
             )
 
@@ -329,6 +329,8 @@ def _decisions(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
             yield CancelSequence(request=request.id, engine=ahead, epoch=request.epoch)
             request.epoch += 1
         board(request, outcome.placement, changes)
+        for output in request.outputs:
+            output.followed = False
         yield _opening(request, engine) if ahead != engine else _completion(request, engine)
         return
     if isinstance(outcome, Retained):

@@ -8,6 +8,7 @@ from engines_here import CREDITS
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import (
+    FOLLOWED_TOKENS,
     Capability,
     EndStatus,
     Extend,
@@ -350,6 +351,28 @@ async def test_who_streams_in_the_middle_is_told_everything_so_far(driver: Drive
     await driver.stream(sequence, 1)
     result = await driver.ended(sequence)
     assert result.told_tokens in (result.tokens, ())  # nothing, if it was finished before the engine heard of it
+
+
+async def test_who_follows_is_told_many_tokens_at_a_time(driver: Driver):
+    sequence = await driver.open(driver.fill(PROMPT), Fill(), generate(40, ignore_eos=True))
+    await driver.send(
+        Update(sequence=sequence, epoch=1, follow=(2,)), Extend(sequence=sequence, epoch=1, segment=1, tokens=())
+    )
+    result = await driver.ended(sequence)
+    assert [len(event.tokens) for event in result.told] == [FOLLOWED_TOKENS, FOLLOWED_TOKENS]
+    assert result.told_tokens == result.tokens[: 2 * FOLLOWED_TOKENS]
+    assert result.text.startswith(result.told_text)
+
+
+async def test_who_follows_and_then_streams_is_told_the_rest(driver: Driver):
+    sequence = await driver.open(driver.fill(PROMPT), Fill(), generate(20, ignore_eos=True))
+    await driver.send(
+        Update(sequence=sequence, epoch=1, follow=(2,)),
+        Update(sequence=sequence, epoch=1, stream=(2,)),
+        Extend(sequence=sequence, epoch=1, segment=1, tokens=()),
+    )
+    result = await driver.ended(sequence)
+    assert result.told_tokens == result.tokens
 
 
 async def test_a_later_output_can_be_streamed_alone(driver: Driver):

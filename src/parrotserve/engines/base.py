@@ -9,7 +9,7 @@ are either filled with known tokens or generated. Rules that every engine keeps,
 - Events of one sequence come in the order of its segments; the texts of one segment's `TokensGenerated` join
   to the text in its `SegmentFinished`.
 - At most `EngineDescription.credits` sequences are open at once. More are refused by `EngineFailed`.
-- A segment that is not streamed produces no `TokensGenerated`.
+- A segment that is neither streamed nor followed produces no `TokensGenerated`.
 - `Heartbeat` comes every `HEARTBEAT_SECONDS`; after three missed the engine counts as hung.
 - `StepsTimed` is the only event that may be left out: an engine that cannot time its steps never sends it. It never
   comes alone within `HEARTBEAT_SECONDS` of the one before, so that nobody is woken for it.
@@ -28,6 +28,7 @@ from parrotserve.sampling import FinishReason, Sampling, TokenLogprob, Usage
 
 HEARTBEAT_SECONDS = 1.0
 MISSED_HEARTBEATS = 3
+FOLLOWED_TOKENS = 16
 
 
 class Capability(StrEnum):
@@ -119,12 +120,17 @@ class Extend(msgspec.Struct, frozen=True, tag="extend", kw_only=True):
 
 
 class Update(msgspec.Struct, frozen=True, tag="update", kw_only=True):
-    """A new objective, or outputs that somebody now streams: their tokens so far come in the next events."""
+    """A new objective, or outputs that somebody now streams: their tokens so far come in the next events.
+
+    Of an output to `follow` tokens come `FOLLOWED_TOKENS` at a time, and not its last ones: whoever reads it ahead of
+    its end is not to be woken in every step.
+    """
 
     sequence: RequestId
     epoch: int
     objective: Objective | None = None
     stream: tuple[int, ...] = ()
+    follow: tuple[int, ...] = ()
 
 
 class Pause(msgspec.Struct, frozen=True, tag="pause"):

@@ -40,13 +40,14 @@ class CompleteSequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateSequence:
-    """A running request has a new objective, or outputs that somebody now streams."""
+    """A running request has a new objective, or outputs that somebody now streams, or follows to read ahead."""
 
     request: RequestId
     engine: EngineId
     epoch: int
     objective: Objective | None = None
     stream: frozenset[VariableId] = frozenset()
+    follow: frozenset[VariableId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,8 @@ class Variable(Tracked[VariableState]):
     criteria: Criteria | None = None
     """What was asked of it first that is not THROUGHPUT."""
     streamed: bool = False
+    followed: bool = False
+    """The engine that writes it now tells what it has written to those that read ahead."""
     stages: "dict[int, TaskGroup]" = field(default_factory=dict[int, "TaskGroup"])
     """The task groups upstream of it, by their distance in stages."""
     holders: int = 0

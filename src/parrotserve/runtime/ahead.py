@@ -17,7 +17,7 @@ from parrotserve.runtime.render import Known, Late, Opening, ToGenerate, is_slow
 from parrotserve.segments import Text
 from parrotserve.transforms import WHOLE_VALUE, apply_transforms
 
-_LEAST_NEWS = 64
+_LEAST_NEWS = 48
 """Characters that are worth sending. At least a quarter of what is there already, too: so the whole is tokenised
 only a few times over."""
 

@@ -294,8 +294,14 @@ class Fleet:
         return (Retain(key=order.key, salt=request.session.tenant, tokens=tokens, public=public),)
 
     def _update(self, order: UpdateSequence | CompleteSequence) -> Update:
-        segments = self._driver.runs.segments_of(order.request, order.stream)
-        return Update(sequence=order.request, epoch=order.epoch, objective=order.objective, stream=segments)
+        segments = self._driver.runs.segments_of
+        return Update(
+            sequence=order.request,
+            epoch=order.epoch,
+            objective=order.objective,
+            stream=segments(order.request, order.stream),
+            follow=segments(order.request, order.follow) if isinstance(order, UpdateSequence) else (),
+        )
 
     async def _rendered(
         self, order: Opening | Extending | CompleteSequence, description: EngineDescription

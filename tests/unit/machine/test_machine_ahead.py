@@ -45,7 +45,7 @@ def test_who_reads_what_is_being_written_is_opened_beside_its_writer():
     assert ahead(decisions) == {"test": opened(decisions)["write"]}
     assert here.state("test") == "waiting"
     (update,) = only(decisions, UpdateSequence)
-    assert (update.request, update.stream) == ("write", {"code"})
+    assert (update.request, update.stream, update.follow) == ("write", frozenset(), {"code"})
 
 
 def test_it_is_completed_where_it_was_read_when_its_last_input_is_known():
@@ -80,7 +80,7 @@ def test_text_flows_for_the_next_missing_input_too():
     here = world()
     here.submit("one: -> a", "two: -> b", "both: a b -> c")
     (update,) = only(here.produce("one", "a"), UpdateSequence)
-    assert (update.request, update.stream) == ("two", {"b"})
+    assert (update.request, update.follow) == ("two", {"b"})
 
 
 @pytest.mark.parametrize(("transform", "flows"), [("strip", False), ("lines", True)])
@@ -161,6 +161,8 @@ class TestTrouble:
         assert here.machine.request(RequestId("test")).deaths == ()
         decisions = here.join("e", late=True)
         assert (opened(decisions), ahead(decisions)) == ({"write": "e"}, {"test": "e"})
+        (update,) = only(decisions, UpdateSequence)
+        assert (update.request, update.epoch, update.follow) == ("write", 1, {"code"})
 
     def test_what_an_engine_does_not_like_ahead_is_tried_again_when_it_can_run(self, here: World):
         here.end("test", EngineFailed("too long"))

@@ -110,7 +110,7 @@ class AnyOrder(RuleBasedStateMachine):
                 self.kept.remove((decision.engine, decision.key))
             case UpdateSequence():
                 assert self.open[decision.request] == (decision.engine, decision.epoch)
-                assert decision.objective is not None or decision.stream
+                assert decision.objective is not None or decision.stream or decision.follow
             case CancelSequence():
                 held = self.open if decision.request in self.open else self.early
                 assert held.pop(decision.request) == (decision.engine, decision.epoch)

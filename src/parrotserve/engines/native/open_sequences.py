@@ -125,6 +125,7 @@ class OpenSequences:
             case Update():
                 state.objective = command.objective or state.objective
                 state.streamed.update(command.stream)
+                state.followed.update(command.follow)
                 self._catching_up.add(state.sequence)
             case Extend():
                 self._attempt(state, lambda: self._extend(state, command))

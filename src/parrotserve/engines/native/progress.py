@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from llguidance import LLTokenizer
 
-from parrotserve.engines.base import Event, Generate, SegmentFinished, TokensGenerated
+from parrotserve.engines.base import FOLLOWED_TOKENS, Event, Generate, SegmentFinished, TokensGenerated
 from parrotserve.engines.native.generating import Output
 from parrotserve.engines.native.grammar import Grammar
 from parrotserve.engines.native.output import EngineTokenizer
@@ -68,10 +68,15 @@ class Progress:
         return self.go_on(state)
 
     def tell_tokens(self, state: SequenceState) -> None:
-        """One event for what the output under way has and has not told yet, if somebody streams it."""
+        """One event for what the output under way has and has not told yet, if somebody streams it; if somebody only
+        follows it, once that is enough."""
         output = state.output
-        if output is None or output.segment not in state.streamed:
+        if output is None:
             return
+        if output.segment not in state.streamed:
+            enough = output.reason is None and len(output.tokens) - output.told_tokens >= FOLLOWED_TOKENS
+            if output.segment not in state.followed or not enough:
+                return
         if len(output.tokens) == output.told_tokens and output.text.given == output.told_text:
             return
         event = TokensGenerated(

@@ -44,6 +44,8 @@ class SequenceState:
     segments: list[Content | Generate]
     streamed: set[int] = field(default_factory=set[int])
     """Outputs that somebody streams, by segment."""
+    followed: set[int] = field(default_factory=set[int])
+    """Outputs that somebody reads ahead of their end, by segment."""
     paused: bool = False
     dormant: bool = False
     """Its KV was reclaimed while it could not go on: it is computed again only once there is more to do."""
