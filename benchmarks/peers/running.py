@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import serve_llamacpp
 import serve_vllm
-from places import gguf_of, hugging_face_folder, python_of
+from places import gguf_of, hugging_face_folder, peers_folder, python_of
 
 _START_SECONDS = 600.0
 _STOP_SECONDS = 15.0
@@ -50,22 +50,23 @@ def running(name: str, script: str) -> Iterator[Peer]:
     """A peer's server, for as long as it is needed. Exits, with what to do, if it does not come up."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    with subprocess.Popen(
-        [sys.executable, script, str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
+    log = peers_folder() / f"{name}.log"
+    with (
+        log.open("w") as said,
+        subprocess.Popen(
+            [sys.executable, script, str(port)], stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process,
+    ):
         peer = Peer(name, f"http://127.0.0.1:{port}", process.pid)
         try:
-            _wait(peer, process, script)
+            _wait(peer, process, log)
             os.killpg(peer.group, signal.SIGSTOP)
             yield peer
         finally:
             _end(peer, process)
 
 
-def _wait(peer: Peer, process: subprocess.Popen[bytes], script: str) -> None:
+def _wait(peer: Peer, process: subprocess.Popen[bytes], log: Path) -> None:
     print(f"Starting {peer.name} ...", file=sys.stderr)
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
@@ -73,7 +74,7 @@ def _wait(peer: Peer, process: subprocess.Popen[bytes], script: str) -> None:
             if httpx.get(f"{peer.url}/health", timeout=5).is_success:
                 return
         time.sleep(0.5)
-    sys.exit(f"{peer.name} did not come up; run {Path(script)} to see why.")
+    sys.exit(f"{peer.name} did not come up; {log} says why.")
 
 
 def _end(peer: Peer, process: subprocess.Popen[bytes]) -> None:

@@ -21,8 +21,10 @@ def command(port: int) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Every core for the model, 4 GiB of KV unless it is set otherwise, and nothing fetched."""
+    """Every core for the model, 4 GiB of KV unless it is set otherwise, nothing fetched, and no step held for hung that
+    began before a rest."""
     return {
+        "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "86400",
         "VLLM_CPU_KVCACHE_SPACE": "4",
         **os.environ,
         "VLLM_CPU_OMP_THREADS_BIND": f"0-{THREADS - 1}",

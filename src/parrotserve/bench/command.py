@@ -1,6 +1,7 @@
 """What `parrot bench` does, once its options are read."""
 
 import asyncio
+import datetime
 import math
 import os
 import time
@@ -74,6 +75,7 @@ def run(options: Options, *, told: Callable[[str], None], show: Callable[[Table]
             delays=options.delays,
             rounds=options.rounds if options.rounds is not None else 1 if options.quick else 5,
             seed=options.seed,
+            sitting=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             trial_seconds=options.limit,
         )
         record = _record(plan, options)

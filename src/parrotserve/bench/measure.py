@@ -33,6 +33,8 @@ class Plan:
     """Seconds added to every HTTP exchange."""
     rounds: int
     seed: int
+    sitting: str = ""
+    """So that text of an earlier time, which a peer that is still up may have cached, is not drawn again."""
     trial_seconds: float = 900.0
     """A trial that takes longer has failed."""
 
@@ -117,7 +119,8 @@ async def _trial(plan: Plan, series: Series, number: int, tokenizer: CountsToken
     Lengths and arrivals are the same for all sides of a round; the text is each side's own, so that no cache has it.
     """
     chance = random.Random(f"{plan.seed} {series.case.name} {number}")
-    texts = Texts(tokenizer, f"{plan.seed} {series.case.name} {number} {series.side.name} {series.delay}")
+    which = f"{series.case.name} {number} {series.side.name} {series.delay}"
+    texts = Texts(tokenizer, f"{plan.seed} {plan.sitting} {which}")
     applications = series.case.build(texts, chance)
     check(applications)
     try:

@@ -1,0 +1,1 @@
+"""What Parrot itself costs: the parts of `benchmarks/overhead.py`."""
