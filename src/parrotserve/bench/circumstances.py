@@ -19,7 +19,7 @@ _PACKAGES = ("numpy", "tokenizers", "httpx", "fastapi", "uvicorn")
 def circumstances(*, seed: int | None = None) -> dict[str, Any]:
     """The command, the versions and the machine."""
     return {
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "command": _command(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "versions": {
@@ -34,6 +34,19 @@ def circumstances(*, seed: int | None = None) -> dict[str, Any]:
             "load": [round(each, 2) for each in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         },
     }
+
+
+def _command() -> str:
+    """What was run, without where it is installed."""
+    script = Path(sys.argv[0])
+    program = ["parrot"] if script.parent.name == "cli" or script.name == "parrot" else ["python", _within(script)]
+    return shlex.join([*program, *sys.argv[1:]])
+
+
+def _within(script: Path) -> str:
+    """A script's path from the folder that the project is in."""
+    project = Path(__file__).resolve().parents[3]
+    return str(script.resolve().relative_to(project) if script.resolve().is_relative_to(project) else script.name)
 
 
 def processor() -> str:
