@@ -1,6 +1,8 @@
 """`parrot bench` as a user runs it, on a model without weights."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 from parrotserve.bench.workloads import WORKLOADS
 from parrotserve.cli.main import app
 
+PAGE = Path(__file__).resolve().parents[2] / "benchmarks" / "page.py"
 QUICK = ["--quick", "--model", "fake", "--delay", "0"]
 
 
@@ -20,6 +23,11 @@ def test_every_workload_runs_on_parrot_and_on_a_client_program(tmp_path: Path):
         result = json.loads((tmp_path / f"{name}.json").read_text())
         assert [each["errors"] for each in result["results"]] == [{}] * (2 * len(workload.quick)), name
         assert all(set(workload.headline) <= set(each["rounds"]["0"]) for each in result["results"])
+    subprocess.run([sys.executable, PAGE, tmp_path], check=True, timeout=60)
+    page = (tmp_path / "workloads.md").read_text()
+    for name, workload in WORKLOADS.items():
+        assert f"## {name}" in page
+        assert all(f"| {case.name} | 0 ms | {side} |" in page for case in workload.quick for side in ("on", "capped"))
 
 
 @pytest.mark.parametrize(
