@@ -1,6 +1,8 @@
 """Measuring and reporting, over sides whose times are made up."""
 
+import asyncio
 import contextlib
+import dataclasses
 import io
 import json
 import time
@@ -82,6 +84,25 @@ async def test_sides_take_turns_and_a_failing_one_stops_nobody(tmp_path: Path):
     for table in tables(chosen, found):
         console.print(table)
     assert "failed" in console.export_text()
+
+
+async def test_background_is_cut_off_once_what_counts_is_done():
+    class Endless(MadeUp):
+        @contextlib.asynccontextmanager
+        async def serving(self, delay: float) -> AsyncGenerator[Runner]:
+            async def run(application: Application) -> None:
+                if application.kind == "background":
+                    await asyncio.Event().wait()
+
+            yield run
+
+    beside = dataclasses.replace(ONE, kind="background")
+    case = Case("beside", lambda texts, chance: [beside, ONE])
+    of = Workload(name="w", about="w", cases=(case,), quick=(), headline=("k mean",), measured=("k",))
+    chosen = plan(of, Endless("on"), rounds=1)
+    kept = record(chosen)
+    assert await run(kept, chosen)
+    assert [set(each.rounds[0]) for each in kept.chosen] == [{"k p50", "k mean", "latency a token", "all done"}] * 2
 
 
 async def test_what_is_recorded_is_not_measured_again(tmp_path: Path):
