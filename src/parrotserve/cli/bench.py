@@ -5,16 +5,29 @@ from typing import Annotated
 
 import typer
 
+_Sides = Annotated[
+    str,
+    typer.Option(
+        help="Who runs it, as on,off,capped,throughput,chat priority,chats alone,without prefix,ablations,vllm,"
+        "llamacpp."
+    ),
+]
+_Vllm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL[,GROUP]",
+        help="A running vLLM server, and its process group if that is to rest while others are measured.",
+    ),
+]
+_Into = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Record every trial in WORKLOAD.json there, and draw WORKLOAD.png."),
+]
+
 
 def bench(
     workload: Annotated[str, typer.Argument(help="chain, map-reduce, copilot, gpts, agents, mixed, or all.")],
-    sides: Annotated[
-        str,
-        typer.Option(
-            help="Who runs it, as on,off,capped,throughput,chat priority,chats alone,without prefix,ablations,vllm,"
-            "llamacpp."
-        ),
-    ] = "on,off,capped",
+    sides: _Sides = "on,off,capped",
     case: Annotated[list[str] | None, typer.Option(help="Only cases whose names contain this; repeatable.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small cases and one round, to see that all works.")] = False,
     rounds: Annotated[int | None, typer.Option(min=0, help="Trials of each side.", show_default="5; quick: 1")] = None,
@@ -25,20 +38,11 @@ def bench(
     model: Annotated[str, typer.Option(help="Name or path of the model.")] = "default",
     kv_memory: Annotated[str, typer.Option(metavar="SIZE", help="KV cache of each engine.")] = "3GiB",
     cap: Annotated[int, typer.Option(min=1, help="Most sequences in a batch of the side `capped`.")] = 4,
-    vllm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL[,GROUP]",
-            help="A running vLLM server, and its process group if that is to rest while others are measured.",
-        ),
-    ] = None,
+    vllm: _Vllm = None,
     llamacpp: Annotated[str | None, typer.Option(metavar="URL[,GROUP]", help="A running llama.cpp server.")] = None,
     peer_model: Annotated[str, typer.Option(help="The model's name on peers.")] = "smollm2-135m",
     seed: Annotated[int, typer.Option(help="Of texts, lengths and arrivals.")] = 1,
-    into: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Record every trial in WORKLOAD.json there, and draw WORKLOAD.png."),
-    ] = None,
+    into: _Into = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is recorded there.")] = False,
     limit: Annotated[float, typer.Option(min=1, help="Seconds after which a trial has failed.")] = 900.0,
     seconds: Annotated[
