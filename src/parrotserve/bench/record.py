@@ -45,7 +45,10 @@ class Record:
         self.found: Sequence[Series] = self.chosen
         """All that is known."""
         if resume and target is not None and target.exists():
-            self._take_up(json.loads(target.read_text(encoding="utf-8")), plan)
+            try:
+                self._take_up(json.loads(target.read_text(encoding="utf-8")), plan)
+            except (ValueError, KeyError) as error:
+                raise DeclarationError(f"{target} is no record of these cases: name another folder.") from error
 
     def save(self) -> None:
         """Write the file, at once or not at all."""
