@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any
 
 from costs.free import GREEDY, PROMPT
+from parrotserve.bounds import Bounds
 from parrotserve.criteria import Criteria
 from parrotserve.graph.decisions import OpenSequence
 from parrotserve.graph.events import (
@@ -110,7 +111,7 @@ def lookup_cost(engines: int, *, samples: int = 2000) -> float:
     """Microseconds, median, of looking up which engines are candidates for a request by its prefix."""
     bench = Bench(1)
     bench.submit("s")
-    pool = Pool(Switches())
+    pool = Pool(Switches(), Bounds())
     for number in range(engines):
         pool.join(joining(number))
     ticket = pool.tickets.measured(bench.machine.request(bench.running[0].request))
