@@ -1,44 +1,21 @@
 """The engine loop, on a backend whose logits depend on exactly the tokens that a row attends to."""
 
-import numpy as np
 import pytest
-from token_backend import PAGE, TOKENIZER, Bench, fill, generate, hashed, late, reciting
+from token_backend import PAGE, TOKENIZER, Bench, alone, fill, generate, hashed, reciting, streamed
 
-from parrotserve.criteria import Objective
 from parrotserve.engines.base import (
-    Cancel,
     EndStatus,
-    Extend,
-    Fill,
     Heartbeat,
-    Pause,
-    Release,
-    Resume,
-    Retain,
     SegmentFinished,
     SequenceEnded,
-    TokensGenerated,
-    Update,
 )
-from parrotserve.engines.native.logits import FloatArray
 from parrotserve.ids import RequestId
 from parrotserve.sampling import FinishReason, TokenLogprob
 
 A = RequestId("a")
 
 
-def alone(*segments: object, **settings: object) -> str:
-    bench = Bench(**settings)  # type: ignore[arg-type]
-    bench.open("alone", *segments)  # type: ignore[arg-type]
-    bench.run()
-    return bench.text("alone")
-
-
-def streamed(bench: Bench, name: str = "a") -> list[TokensGenerated]:
-    return [event for event in bench.events if isinstance(event, TokensGenerated) and event.sequence == name]
-
-
-# --- One sequence -------------------------------------------------------------------------------------------
+# --- One sequence -----------------------------------------------------------------------------------------------
 
 
 def test_an_output_is_what_the_model_says_after_the_prompt():
@@ -174,7 +151,7 @@ def test_logprobs_come_with_the_tokens_and_again_at_the_end():
     assert tuple(entry for event in streamed(bench) for entry in event.logprobs) == whole
 
 
-# --- Batches, chunks and sharing change nothing -------------------------------------------------------------
+# --- Batches, chunks and sharing change nothing -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -256,378 +233,8 @@ def test_a_later_turn_finds_what_was_generated_before():
     assert bench.ended("b").usage.cached_tokens == 32 + 16
 
 
-# --- What comes first ---------------------------------------------------------------------------------------
+# --- Going on after what was delivered --------------------------------------------------------------------------
 
-
-def test_more_important_sequences_start_first():
-    bench = Bench(max_running=1)
-    bench.open("bulk", fill("b"), generate(3), objective=Objective.THROUGHPUT)
-    bench.open("group", fill("g"), generate(3), objective=Objective.GROUP)
-    bench.open("chat", fill("c"), generate(3), objective=Objective.LATENCY)
-    bench.run()
-    ends = [event.sequence for event in bench.events if isinstance(event, SequenceEnded)]
-    assert ends == ["chat", "group", "bulk"]
-
-
-def test_an_update_changes_what_comes_first():
-    bench = Bench(max_running=1)
-    bench.open("a", fill("a"), generate(9, ignore_eos=True), objective=Objective.THROUGHPUT)
-    bench.open("b", fill("b"), generate(9, ignore_eos=True), objective=Objective.THROUGHPUT)
-    bench.step()
-    bench.core.handle(Update(sequence=RequestId("b"), epoch=1, objective=Objective.LATENCY))
-    bench.run()
-    ends = [event.sequence for event in bench.events if isinstance(event, SequenceEnded)]
-    assert ends == ["b", "a"]
-
-
-# --- Memory -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("pages", [10, 12, 20])
-def test_a_cache_with_room_for_little_more_than_one_sequence_finishes_all(pages: int):
-    bench = Bench(pages=pages)
-    for n in range(12):
-        bench.open(str(n), fill(f"{n:02}" * 8), generate(20, temperature=1.0, seed=n, ignore_eos=True))
-    bench.run()
-    for n in range(12):
-        assert bench.text(str(n)) == alone(fill(f"{n:02}" * 8), generate(20, temperature=1.0, seed=n, ignore_eos=True))
-    assert bench.core.heartbeat().used_pages == 0
-
-
-def test_a_more_important_sequence_takes_pages_from_a_less_important_one():
-    bench = Bench(pages=10)
-    bench.open("bulk", fill("b" * 20), generate(18, ignore_eos=True), objective=Objective.THROUGHPUT)
-    for _ in range(10):
-        bench.step()
-    bench.open("chat", fill("c" * 20), generate(18, ignore_eos=True))
-    bench.run()
-    ends = [event.sequence for event in bench.events if isinstance(event, SequenceEnded)]
-    assert ends == ["chat", "bulk"]
-    assert bench.text("bulk") == alone(fill("b" * 20), generate(18, ignore_eos=True))
-
-
-def test_paused_sequences_give_up_their_pages_first():
-    bench = Bench(pages=10)
-    bench.open("a", fill("b" * 20), generate(18, ignore_eos=True))
-    bench.step()
-    bench.core.handle(Pause(A, 1))
-    bench.open("bulk", fill("c" * 20), generate(18, ignore_eos=True), objective=Objective.THROUGHPUT)
-    bench.run()
-    assert bench.status("bulk") is EndStatus.DONE
-    assert not bench.finished("a")
-    bench.core.handle(Resume(A, 1))
-    bench.run()
-    assert bench.text("a") == alone(fill("b" * 20), generate(18, ignore_eos=True))
-
-
-def test_a_sequence_that_runs_ahead_never_takes_pages_from_one_that_can_finish():
-    bench = Bench(pages=10)
-    bench.open("producer", fill("p" * 20), generate(18, ignore_eos=True), objective=Objective.THROUGHPUT)
-    bench.step()
-    bench.open("consumer", fill("c" * 16), late(), generate(10, ignore_eos=True))
-    computed = bench.backend.computed_rows
-    while not bench.finished("producer"):
-        bench.step()
-    assert bench.backend.computed_rows - computed <= 17 + 16
-    value = bench.text("producer")[:10]
-    bench.extend("consumer", 1, value)
-    bench.run()
-    assert bench.text("consumer") == alone(fill("c" * 16 + value), generate(10, ignore_eos=True))
-
-
-def test_a_sequence_whose_pages_were_reclaimed_goes_on_when_its_content_comes():
-    bench = Bench(pages=10)
-    bench.open("consumer", fill("c" * 16), late(), generate(10, ignore_eos=True))
-    bench.run()
-    bench.open("other", fill("o" * 30), generate(8, ignore_eos=True))
-    bench.run()
-    bench.extend("consumer", 1, "value")
-    bench.run()
-    assert bench.text("consumer") == alone(fill("c" * 16 + "value"), generate(10, ignore_eos=True))
-
-
-def test_sequences_that_run_ahead_do_not_take_pages_from_each_other():
-    bench = Bench(pages=10)
-    for name in ("first", "second"):
-        bench.open(name, fill(f"{name} " * 4), late(), generate(5))
-        bench.run()
-    assert bench.core.heartbeat().used_pages == 10
-    assert bench.backend.computed_rows == 24 + 16  # all of the first, and what fits of the second
-
-
-def test_what_a_sequence_computes_again_is_not_counted_as_cached():
-    bench = Bench(pages=10)
-    bench.open("bulk", fill("b" * 20), generate(18, ignore_eos=True), objective=Objective.THROUGHPUT)
-    bench.step()
-    bench.open("chat", fill("c" * 12), generate(3, ignore_eos=True))
-    bench.core.handle(Pause(RequestId("bulk"), 1))
-    bench.open("more", fill("m" * 12), generate(3, ignore_eos=True))
-    bench.run()
-    bench.core.handle(Resume(RequestId("bulk"), 1))
-    bench.run()
-    assert bench.ended("bulk").usage.cached_tokens == 0
-    assert bench.backend.computed_rows > 20 + 17 + 2 * (12 + 2)
-
-
-def test_a_cancelled_sequence_frees_all_it_holds():
-    bench = Bench()
-    bench.open("a", fill("c" * 50), generate(50))
-    bench.step()
-    assert bench.core.heartbeat().used_pages > 0
-    bench.core.handle(Cancel(A, 1))
-    bench.run()
-    assert bench.status("a") is EndStatus.CANCELLED
-    assert bench.core.heartbeat().used_pages == 0
-
-
-@pytest.mark.parametrize("public", [0, 8, 16])
-def test_a_retained_prefix_outlives_what_is_not(public: int):
-    bench = Bench(pages=12)
-    bench.core.handle(Retain("key", "ann", tuple(b"r" * 16), public))
-    bench.open("a", fill("r" * 17), generate(1), salt="ann", public=public)
-    bench.run()
-    for n in range(5):
-        bench.open(str(n), fill(f"{n}" * 30), generate(1))
-        bench.run()
-    bench.open("b", fill("r" * 17), generate(1), salt="ann", public=public)
-    assert bench.core.heartbeat().retained_pages == 4
-    bench.run()
-    assert bench.ended("b").usage.cached_tokens == 16
-    bench.core.handle(Release("key"))
-    assert bench.core.heartbeat().retained_pages == 0
-
-
-# --- What does not fit --------------------------------------------------------------------------------------
-
-
-def test_a_prompt_longer_than_the_context_fails_at_once_with_the_numbers():
-    bench = Bench(pages=64, context=32)
-    bench.open("a", fill("x" * 32), generate(1))
-    bench.run()
-    assert bench.status("a") is EndStatus.FAILED
-    code, message = bench.ended("a").error or ("", "")
-    assert code == "context_exceeded"
-    assert "32 tokens" in message
-    assert not bench.backend.steps
-
-
-def test_a_late_segment_that_makes_the_prompt_too_long_fails_it():
-    bench = Bench(context=32)
-    bench.open("a", fill("x" * 16), late(), generate(1))
-    bench.step()
-    bench.extend("a", 1, "y" * 16)
-    bench.run()
-    assert (bench.ended("a").error or ("",))[0] == "context_exceeded"
-    assert bench.core.heartbeat().used_pages == 0
-
-
-def test_max_tokens_is_clipped_to_what_the_context_leaves():
-    bench = Bench(context=32)
-    bench.open("a", fill("x" * 20), generate(100, ignore_eos=True))
-    bench.run()
-    assert len(bench.finished("a")[0].tokens) == 12
-    assert bench.finished("a")[0].reason is FinishReason.LENGTH
-
-
-def test_an_output_without_room_after_earlier_ones_fails_the_sequence_but_not_them():
-    bench = Bench(context=32)
-    bench.open("a", fill("x" * 20), generate(100, ignore_eos=True), fill("more"), generate(5))
-    bench.run()
-    assert len(bench.finished("a")) == 1
-    assert (bench.ended("a").error or ("",))[0] == "context_exceeded"
-
-
-def test_a_schema_that_cannot_be_enforced_fails_the_sequence():
-    bench = Bench()
-    bench.open("a", fill("x"), generate(5, schema={"type": "nonsense"}))
-    bench.run()
-    assert (bench.ended("a").error or ("",))[0] == "invalid_schema"
-
-
-def test_logits_that_are_no_numbers_fail_their_sequence_and_no_other():
-    def broken(context: tuple[int, ...]) -> FloatArray:
-        return hashed(context) * np.float32("nan") if 0 in context else hashed(context)
-
-    bench = Bench(model=broken)
-    bench.open("bad", Fill(tokens=(0,)), generate(5, temperature=1.0, seed=1))
-    bench.open("good", fill("x"), generate(5))
-    bench.run()
-    assert (bench.ended("bad").error or ("",))[0] == "engine_failed"
-    assert bench.text("good") == alone(fill("x"), generate(5))
-
-
-def test_text_is_refused_by_an_engine_of_tokens():
-    bench = Bench()
-    bench.open("a", Fill(text="x"), generate(5))
-    bench.run()
-    assert (bench.ended("a").error or ("",))[0] == "engine_failed"
-
-
-def test_more_sequences_than_credits_are_refused():
-    bench = Bench(credits=2)
-    for name in "abc":
-        bench.open(name, fill("x"), generate(2))
-    bench.run()
-    assert [bench.status(name) for name in "abc"] == [EndStatus.DONE, EndStatus.DONE, EndStatus.FAILED]
-
-
-# --- Late segments ------------------------------------------------------------------------------------------
-
-
-def test_a_late_segment_gives_the_same_text_as_an_early_one():
-    bench = Bench()
-    bench.open("a", fill("the code: "), late(), fill(" the test: "), generate(9, temperature=1.0, seed=5))
-    bench.run()
-    bench.extend("a", 1, "print(1)")
-    bench.run()
-    assert bench.text("a") == alone(fill("the code: print(1) the test: "), generate(9, temperature=1.0, seed=5))
-
-
-def test_known_segments_are_prefilled_while_a_later_one_is_missing():
-    bench = Bench()
-    bench.open("a", fill("x" * 30), late(), generate(1))
-    bench.run()
-    assert bench.backend.computed_rows == 30
-    bench.extend("a", 1, "yy")
-    bench.run()
-    assert bench.backend.computed_rows == 32
-
-
-def test_a_late_segment_may_come_in_parts_and_parts_may_come_twice():
-    bench = Bench()
-    bench.open("a", fill("the code: "), late(), generate(9))
-    bench.extend("a", 1, "print", last=False)
-    bench.run()
-    bench.extend("a", 1, "print", last=False)
-    bench.extend("a", 1, "nt(1", offset=3, last=False)
-    bench.run()
-    bench.extend("a", 1, ")", offset=7)
-    bench.extend("a", 1, "ignored", offset=8)
-    bench.run()
-    assert bench.text("a") == alone(fill("the code: print(1)"), generate(9))
-
-
-def test_a_part_that_is_missing_fails_the_sequence():
-    bench = Bench()
-    bench.open("a", late(), generate(9))
-    bench.extend("a", 0, "late", offset=4)
-    bench.run()
-    assert (bench.ended("a").error or ("",))[0] == "engine_failed"
-
-
-def test_an_extension_of_an_output_fails_the_sequence():
-    bench = Bench()
-    bench.open("a", late(), generate(9))
-    bench.core.handle(Extend(sequence=A, epoch=1, segment=1, tokens=(1,)))
-    bench.run()
-    assert (bench.ended("a").error or ("",))[0] == "engine_failed"
-
-
-def test_a_late_segment_may_turn_out_empty():
-    bench = Bench()
-    bench.open("a", fill("abc"), late(), generate(9))
-    bench.extend("a", 1, "")
-    bench.run()
-    assert bench.text("a") == alone(fill("abc"), generate(9))
-
-
-# --- Commands twice, late, or of another epoch --------------------------------------------------------------
-
-
-def test_commands_given_twice_change_nothing():
-    bench = Bench()
-    for _ in range(2):
-        bench.open("a", fill("x"), late(), generate(9))
-        bench.core.handle(Pause(A, 1))
-        bench.core.handle(Resume(A, 1))
-        bench.extend("a", 1, "yz")
-    bench.run()
-    for _ in range(2):
-        bench.open("a", fill("x"), late(), generate(9))
-        bench.core.handle(Cancel(A, 1))
-    bench.run()
-    assert bench.status("a") is EndStatus.DONE
-    assert bench.text("a") == alone(fill("xyz"), generate(9))
-
-
-def test_commands_of_an_older_epoch_are_ignored():
-    bench = Bench()
-    bench.open("a", fill("x"), generate(9), epoch=2)
-    bench.open("a", fill("y"), generate(9), epoch=1)
-    bench.core.handle(Cancel(A, 1))
-    bench.run()
-    assert bench.text("a") == alone(fill("x"), generate(9))
-
-
-def test_a_newer_epoch_replaces_what_the_sequence_did():
-    bench = Bench()
-    bench.open("a", fill("x"), generate(50, stream=True, ignore_eos=True), epoch=1)
-    bench.step()
-    bench.open("a", fill("y"), generate(9), epoch=2)
-    bench.run()
-    ends = [event for event in bench.events if isinstance(event, SequenceEnded)]
-    assert [(end.epoch, end.status) for end in ends] == [(1, EndStatus.CANCELLED), (2, EndStatus.DONE)]
-    assert bench.text("a") == alone(fill("y"), generate(9))
-
-
-def test_commands_for_sequences_that_never_were_are_ignored():
-    bench = Bench()
-    bench.core.handle(Cancel(A, 1))
-    bench.core.handle(Release("nothing"))
-    bench.extend("a", 0, "x")
-    assert bench.step() == []
-
-
-# --- Pause, streams -----------------------------------------------------------------------------------------
-
-
-def test_a_paused_sequence_makes_no_progress_and_then_goes_on():
-    bench = Bench()
-    bench.open("a", fill("x"), generate(30, ignore_eos=True))
-    bench.step()
-    bench.core.handle(Pause(A, 1))
-    steps = len(bench.backend.steps)
-    bench.run()
-    assert len(bench.backend.steps) == steps
-    bench.core.handle(Resume(A, 1))
-    bench.run()
-    assert bench.text("a") == alone(fill("x"), generate(30, ignore_eos=True))
-
-
-def test_who_streams_later_is_told_everything_so_far():
-    bench = Bench()
-    bench.open("a", fill("x"), generate(30, ignore_eos=True))
-    for _ in range(10):
-        bench.step()
-    bench.core.handle(Update(sequence=A, epoch=1, stream=(1,)))
-    bench.step()
-    (event,) = streamed(bench)
-    assert (event.offset, len(event.tokens)) == (0, 11)
-    bench.run()
-    assert "".join(event.text for event in streamed(bench)) == bench.text("a")
-
-
-def test_who_streams_a_paused_sequence_is_told_what_it_has():
-    bench = Bench()
-    bench.open("a", fill("x"), generate(30, ignore_eos=True))
-    bench.step()
-    bench.core.handle(Pause(A, 1))
-    bench.core.handle(Update(sequence=A, epoch=1, stream=(1,)))
-    assert not bench.core.idle
-    bench.step()
-    assert [len(event.tokens) for event in streamed(bench)] == [1]
-
-
-def test_an_output_not_yet_begun_can_be_streamed_too():
-    bench = Bench()
-    bench.open("a", fill("x"), generate(3), fill("y"), generate(4))
-    bench.core.handle(Update(sequence=A, epoch=1, stream=(3,)))
-    bench.run()
-    assert {event.segment for event in streamed(bench)} == {3}
-    assert "".join(event.text for event in streamed(bench)) == bench.text("a", 1)
-
-
-# --- Going on after what was delivered ----------------------------------------------------------------------
 
 SAMPLINGS = [
     {"temperature": 0.8, "seed": 7},
@@ -668,7 +275,7 @@ def test_the_outputs_after_a_delivered_one_are_the_same():
     assert again.text("a", 1) == first.text("a", 1)
 
 
-# --- Counting -----------------------------------------------------------------------------------------------
+# --- Counting ---------------------------------------------------------------------------------------------------
 
 
 def test_a_heartbeat_says_what_the_engine_holds():

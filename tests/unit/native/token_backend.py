@@ -19,6 +19,7 @@ from parrotserve.engines.base import (
     SegmentFinished,
     SequenceEnded,
     StepsTimed,
+    TokensGenerated,
 )
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.backend import StepBatch
@@ -199,3 +200,16 @@ def generate(
         stream=stream,
         delivered=tuple(delivered),
     )
+
+
+def alone(*segments: object, **settings: object) -> str:
+    """The text of a sequence that nothing runs beside."""
+    bench = Bench(**settings)  # type: ignore[arg-type]
+    bench.open("alone", *segments)  # type: ignore[arg-type]
+    bench.run()
+    return bench.text("alone")
+
+
+def streamed(bench: Bench, name: str = "a") -> list[TokensGenerated]:
+    """What was told of a sequence while it ran."""
+    return [event for event in bench.events if isinstance(event, TokensGenerated) and event.sequence == name]
