@@ -13,7 +13,7 @@ from parrotserve.embedded import EmbeddedTransport
 from parrotserve.sdk.connection import use
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model with real weights."""
     folder = tmp_path_factory.mktemp("tiny")
@@ -21,14 +21,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def url(tiny: Path) -> Iterator[str]:
     """`parrot serve` with a model that is fake and one that is not."""
     with serving(*PARROT[1:], "serve", "--port", "0", "--model", "fake", "--model", str(tiny)) as (address, _):
         yield address
 
 
-@pytest.fixture(scope="package", params=["embedded", "served"])
+@pytest.fixture(scope="module", params=["embedded", "served"])
 def connection(request: pytest.FixtureRequest, tiny: Path) -> Iterator[P.Connection]:
     """The same models in this process, or behind HTTP."""
     if request.param == "served":
