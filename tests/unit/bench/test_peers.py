@@ -53,6 +53,9 @@ def test_one_that_has_ended_is_said_to_have(server: subprocess.Popen[bytes]):
         pytest.fail("nothing is measured")
 
 
-def test_without_a_group_nothing_is_stopped():
+def test_without_a_group_nothing_is_stopped(monkeypatch: pytest.MonkeyPatch):
+    signalled: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "killpg", lambda *sent: signalled.append(sent))
     with awake(None):
-        pass
+        assert signalled == []
+    assert signalled == []
