@@ -10,7 +10,7 @@ from parrotserve.graph.objects import Request
 from parrotserve.graph.placements import Considered
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.scheduler.aboard import Aboard
-from parrotserve.scheduler.cost import StepCost, Work
+from parrotserve.step_cost import StepCost, Work
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
 from parrotserve.scheduler.residents import Index, Residents

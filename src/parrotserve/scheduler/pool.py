@@ -10,7 +10,7 @@ from parrotserve.ids import EngineId, TenantId
 from parrotserve.sampling import Usage
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Released, Retained
-from parrotserve.scheduler.cost import StepCost
+from parrotserve.step_cost import StepCost
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
 from parrotserve.scheduler.lines import Lines

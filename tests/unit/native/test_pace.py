@@ -61,7 +61,19 @@ def test_nothing_is_ever_expected_to_save_time():
     model = StepModel()
     for rows, seconds in ((64, 0.01), (1, 0.02), (32, 0.005)) * 10:
         model.learn(StepHeld(decode_rows=rows), seconds)
-    assert min(model.rates()) >= 0
+    rates = model.rates()
+    assert min(rates.step, rates.prefill, rates.decode, rates.attend) >= 0
+
+
+def test_long_steps_do_not_drown_what_short_ones_take():
+    """A machine whose steps take longer than in proportion to their rows, and are off by a tenth."""
+    model, dice = StepModel(), random.Random(1)
+    for place in range(120):
+        if place % 4:
+            model.learn(StepHeld(decode_rows=3, attended=1500), 0.0105 * dice.uniform(0.9, 1.1))
+        else:
+            model.learn(StepHeld(prefill_tokens=500, attended=125_000), 0.34 * dice.uniform(0.9, 1.1))
+    assert model.seconds(StepHeld(decode_rows=3, attended=1500)) == pytest.approx(0.0105, rel=0.1)
 
 
 # --- The bound ----------------------------------------------------------------------------------------------

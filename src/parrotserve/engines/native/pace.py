@@ -2,69 +2,49 @@
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
-
 from parrotserve.bounds import Bounds
 from parrotserve.engines.native.timing import StepHeld
+from parrotserve.step_cost import Rates, StepCost, Work
 
-_SCALES = np.array([1.0, 512.0, 64.0, 131_072.0])
-"""What is large of each quantity, so that one amount of doubt fits all coefficients."""
-_MEMORY = 0.98
-"""Weight of a step against the one after it: some fifty steps count."""
-_DOUBT = 1e-3
-"""How much evidence it takes to leave an earlier belief: that of a thousandth of a large step."""
 _FIRST_STEPS = 8
 """Before these, no bound is derived."""
-_MOST_FRESH = 32
-"""Steps that may wait to be learned from, where nobody asks what they teach."""
+_MOST_ALIKE = 32
+"""Steps that are learned from as one, where they held as many rows of each kind and nobody asks what they teach."""
 
 
 class StepModel:
-    """seconds = a + b (prefill tokens) + c (decode rows) + d (tokens attended to), none of them negative.
-
-    Recursive least squares that forgets. What recent steps say nothing about stays as it was believed: an hour without
-    prefill does not make prefill free.
-    """
+    """The engine's own `StepCost`, which costs a step that is like the one before it next to nothing."""
 
     def __init__(self) -> None:
         self.steps = 0
-        self._weights = np.zeros(4)
-        self._moments = np.zeros((4, 4))
-        self._targets = np.zeros(4)
-        self._fresh: list[tuple[float, float, float, float, float]] = []
-        """Steps that the rest does not know of yet."""
+        self._cost = StepCost()
+        self._alike = Work()
+        """Steps that the rest does not know of yet, summed; the last one had so many rows of each kind."""
+        self._rows = (0, 0)
+        self._seconds = 0.0
 
     def learn(self, step: StepHeld, seconds: float) -> None:
         """A step with this took so long."""
         self.steps += 1
-        self._fresh.append((1.0, step.prefill_tokens, step.decode_rows, step.attended, seconds))
-        if len(self._fresh) == _MOST_FRESH:
+        rows = step.prefill_tokens, step.decode_rows
+        if rows != self._rows or self._alike.steps >= _MOST_ALIKE:
             self._fit()
+        self._rows = rows
+        self._alike = Work(*(so_far + more for so_far, more in zip(self._alike, _work(step), strict=True)))
+        self._seconds += seconds
 
     def seconds(self, step: StepHeld) -> float:
         """How long a step with this is expected to take."""
-        self._fit()
-        return float(_features(step) @ self._weights)
+        return self.rates().seconds(_work(step))
 
-    def rates(self) -> tuple[float, float, float, float]:
+    def rates(self) -> Rates:
         """Seconds of a step with nothing in it, of a prefill token, of a decode row, of a token attended to."""
         self._fit()
-        start, prefill, row, attended = (self._weights / _SCALES).tolist()
-        return start, prefill, row, attended
+        return self._cost.rates
 
     def _fit(self) -> None:
-        if not self._fresh:
-            return
-        table = np.array(self._fresh)
-        held, seconds = table[:, :4] / _SCALES, table[:, 4]
-        ages = _MEMORY ** np.arange(len(table) - 1, -1, -1.0)
-        self._moments = _MEMORY ** len(table) * self._moments + (ages * held.T) @ held
-        self._targets = _MEMORY ** len(table) * self._targets + (ages * held.T) @ seconds
-        doubt = _DOUBT * np.eye(4)
-        solved = np.linalg.solve(self._moments + doubt, self._targets + _DOUBT * self._weights)
-        self._weights = np.maximum(solved, 0.0)
-        self._fresh.clear()
+        self._cost.observe(self._alike, self._seconds)
+        self._alike, self._seconds = Work(), 0.0
 
 
 class Pace:
@@ -92,5 +72,6 @@ class Pace:
             self.model.learn(step, seconds)
 
 
-def _features(step: StepHeld) -> NDArray[np.float64]:
-    return np.array([1.0, step.prefill_tokens, step.decode_rows, step.attended]) / _SCALES
+def _work(step: StepHeld) -> Work:
+    """What is read of the KV is not told apart from what is attended to: the next step shares as much."""
+    return Work(1, step.prefill_tokens, step.decode_rows, 0, step.attended)

@@ -240,9 +240,10 @@ class Planner:
 
     def _cost(self, state: SequenceState, count: int) -> float:
         """Seconds that the next `count` tokens of a sequence are going to add to the step."""
-        _, prefill, row, attended = self._rates
-        positions = count * state.computed + count * (count + 1) // 2
-        return (row if count == len(state.known) - state.computed == 1 else prefill * count) + attended * positions
+        rates = self._rates
+        if count == len(state.known) - state.computed == 1:
+            return rates.row(len(state.known))
+        return rates.prefilling(count, state.computed)
 
     def _secure(self, state: SequenceState, count: int, step: _Step) -> int:
         """Gets pages for the next `count` tokens, from others if need be; for fewer, if there are not as many."""

@@ -1,4 +1,4 @@
-"""What a step of an engine costs, learned from the steps that it has made.
+"""What a step of an engine costs, learned from the steps that it has made: engines and the scheduler go by it.
 
 A step's time is linear in what it holds: seconds = step + prefill * prompt tokens + decode * decode rows
 + read * KV tokens read (what sequences share once) + attend * pairs of a row and a token that it attends to. The five

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrotserve.scheduler.cost import StepCost, Work
+from parrotserve.step_cost import StepCost, Work
 
 TRUE = {"steps": 0.004, "prefill_tokens": 0.0002, "decode_rows": 0.0008, "kv_tokens": 3e-7, "attended": 2e-8}
 
