@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-SLOWDOWN = 4.0
-"""How many times longer than alone a latency-sensitive request may wait for its next token, where nothing is set."""
+SLOWDOWN = 2.0
+"""How many times longer than alone a latency-sensitive request may wait for its next token, where nothing is set; and
+throughput work that decodes, because of prompts of later work."""
 CROWDING = 1.1
 """How many times longer than fair a step may be, where nothing is set: some way between engines that are left half
 empty for tenants with few requests, and tenants with few requests that wait for full ones."""

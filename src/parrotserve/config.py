@@ -142,7 +142,7 @@ class ServiceConfig:
         kind=SECONDS,
         group=Group.SCHEDULING,
         rules=(above(0),),
-        unset="four times what decoding one request alone takes",
+        unset="twice what decoding one request alone takes",
     )
     crowding: float = setting(
         CROWDING,

@@ -1,6 +1,7 @@
 """What `get` asks of a variable, and what a request is scheduled for."""
 
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Criteria(StrEnum):
@@ -23,3 +24,17 @@ class Objective(StrEnum):
     GROUP = "group"
     """A member of a task group: only the end of the group's last member counts."""
     THROUGHPUT = "throughput"
+
+
+class Precedence(NamedTuple):
+    """Which of an engine's requests of one objective goes first: the smaller one, of equal ones the earlier one.
+
+    Requests that were submitted together have the same. They are one piece of work, and none is held up for another.
+    """
+
+    place: int = 0
+    submission: int = 0
+
+
+NO_PRECEDENCE = Precedence()
+"""Of requests that go by arrival alone."""

@@ -10,6 +10,7 @@ from itertools import islice
 
 from parrotserve.analysis.objective import assign, deduce
 from parrotserve.bounds import Bounds
+from parrotserve.criteria import NO_PRECEDENCE, Precedence
 from parrotserve.errors import AlreadyProduced, InvalidGraph, UnknownObject
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import (
@@ -331,7 +332,8 @@ def _decisions(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
         board(request, outcome.placement, changes)
         for output in request.outputs:
             output.followed = False
-        yield _opening(request, engine) if ahead != engine else _completion(request, engine)
+        place = outcome.precedence
+        yield _opening(request, engine, place) if ahead != engine else _completion(request, engine, place)
         return
     if isinstance(outcome, Retained):
         yield RetainPrefix(engine=outcome.engine, key=outcome.key, request=request.id, segments=outcome.segments)
@@ -344,23 +346,27 @@ def _decisions(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
     yield kind(request=request.id, engine=request.engine, epoch=request.epoch)
 
 
-def _opening(request: Request, engine: EngineId, *, ahead: bool = False) -> OpenSequence:
+def _opening(
+    request: Request, engine: EngineId, precedence: Precedence = NO_PRECEDENCE, *, ahead: bool = False
+) -> OpenSequence:
     return OpenSequence(
         request=request.id,
         engine=engine,
         epoch=request.epoch,
         objective=request.objective,
+        precedence=precedence,
         stream=_streamed(request),
         ahead=ahead,
     )
 
 
-def _completion(request: Request, engine: EngineId) -> CompleteSequence:
+def _completion(request: Request, engine: EngineId, precedence: Precedence) -> CompleteSequence:
     return CompleteSequence(
         request=request.id,
         engine=engine,
         epoch=request.epoch,
         objective=request.objective,
+        precedence=precedence,
         stream=_streamed(request),
     )
 

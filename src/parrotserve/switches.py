@@ -22,7 +22,7 @@ class Switches:
     objectives: bool = True
     """Deduce what each request is scheduled for, and order requests by it."""
     groups: bool = True
-    """Place the members of a task group as one unit."""
+    """Place the members of a task group as one unit, and let engines finish what was submitted earlier first."""
     prefix: bool = True
     """Place requests that begin alike together, and where their beginning is resident."""
     fairness: bool = True

@@ -22,7 +22,7 @@ from enum import StrEnum
 
 import msgspec
 
-from parrotserve.criteria import Objective
+from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.sampling import FinishReason, Sampling, TokenLogprob, Usage
 
@@ -105,6 +105,7 @@ class Open(msgspec.Struct, frozen=True, tag="open", kw_only=True):
     salt: str
     public: int = 0
     objective: Objective = Objective.LATENCY
+    precedence: Precedence = NO_PRECEDENCE
 
 
 class Extend(msgspec.Struct, frozen=True, tag="extend", kw_only=True):
@@ -120,7 +121,7 @@ class Extend(msgspec.Struct, frozen=True, tag="extend", kw_only=True):
 
 
 class Update(msgspec.Struct, frozen=True, tag="update", kw_only=True):
-    """A new objective, or outputs that somebody now streams: their tokens so far come in the next events.
+    """A new objective or precedence, or outputs that somebody now streams: their tokens so far come in the next events.
 
     Of an output to `follow` tokens come `FOLLOWED_TOKENS` at a time, and not its last ones: whoever reads it ahead of
     its end is not to be woken in every step.
@@ -129,6 +130,7 @@ class Update(msgspec.Struct, frozen=True, tag="update", kw_only=True):
     sequence: RequestId
     epoch: int
     objective: Objective | None = None
+    precedence: Precedence | None = None
     stream: tuple[int, ...] = ()
     follow: tuple[int, ...] = ()
 

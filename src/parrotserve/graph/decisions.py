@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from parrotserve.criteria import Objective
+from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.errors import ParrotError
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.native_calls import SandboxedCall
@@ -21,6 +21,7 @@ class OpenSequence:
     engine: EngineId
     epoch: int
     objective: Objective
+    precedence: Precedence = NO_PRECEDENCE
     stream: frozenset[VariableId] = frozenset()
     ahead: bool = False
     """Let the engine read what is known, and inputs as they are written, as far as no later text can change it; the
@@ -35,6 +36,7 @@ class CompleteSequence:
     engine: EngineId
     epoch: int
     objective: Objective
+    precedence: Precedence = NO_PRECEDENCE
     stream: frozenset[VariableId] = frozenset()
 
 

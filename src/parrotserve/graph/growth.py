@@ -24,8 +24,9 @@ def grow(graph: Graph, plan: Plan, changes: Changes) -> None:
             fill(graph, variable, variable.declared.value, None, changes)
     for variable in plan.adopted:
         _hold(session, variable)
+    submission = graph.arrivals + 1
     for producer in plan.producers:
-        _attach(graph, producer, changes)
+        _attach(graph, producer, submission, changes)
     for producer in plan.ordered:
         above = (variable.producer.depth for variable in producer.inputs if variable.producer is not None)
         producer.depth = 1 + max(above, default=0)
@@ -85,9 +86,9 @@ def _release(graph: Graph, variable: Variable) -> bool:
     return variable.holders == 0
 
 
-def _attach(graph: Graph, producer: Producer, changes: Changes) -> None:
+def _attach(graph: Graph, producer: Producer, submission: int, changes: Changes) -> None:
     graph.arrivals += 1
-    producer.arrival = graph.arrivals
+    producer.arrival, producer.submission = graph.arrivals, submission
     if isinstance(producer, Request):
         graph.requests[producer.id] = producer.session.requests[producer.id] = producer
     else:

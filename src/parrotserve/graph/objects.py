@@ -113,6 +113,8 @@ class _Node(Tracked[ProducerState]):
     """How many inputs are not READY."""
     arrival: int = 0
     """Its number in order of submission."""
+    submission: int = 0
+    """The number of the first one that was submitted with it."""
     depth: int = 0
     """Longest path from a producer without produced inputs: below every consumer's."""
     cause: Cause | None = None

@@ -187,6 +187,7 @@ class Driver:
                 epoch=decision.epoch,
                 model=request.spec.model,
                 objective=decision.objective,
+                precedence=decision.precedence,
                 tenant=request.session.tenant,
                 pieces=pieces_of(
                     request.spec.segments,

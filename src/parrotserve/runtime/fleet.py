@@ -299,6 +299,7 @@ class Fleet:
             sequence=order.request,
             epoch=order.epoch,
             objective=order.objective,
+            precedence=order.precedence if isinstance(order, CompleteSequence) else None,
             stream=segments(order.request, order.stream),
             follow=segments(order.request, order.follow) if isinstance(order, UpdateSequence) else (),
         )

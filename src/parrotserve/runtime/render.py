@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from parrotserve.criteria import Objective
+from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import Capability, EngineDescription, EngineSegment, Fill, Generate, Open
 from parrotserve.errors import EngineFailed
 from parrotserve.ids import RequestId, TenantId, VariableId
@@ -61,6 +61,7 @@ class Opening:
     epoch: int
     model: str
     objective: Objective
+    precedence: Precedence = NO_PRECEDENCE
     tenant: TenantId
     pieces: tuple[Piece, ...]
     ahead: bool = False
@@ -163,6 +164,7 @@ class Renderer:
             salt=opening.tenant,
             public=self.public_tokens(opening.pieces, published) if shares else 0,
             objective=opening.objective,
+            precedence=opening.precedence,
         )
 
     async def beginning(self, pieces: Sequence[Piece]) -> tuple[int, ...]:

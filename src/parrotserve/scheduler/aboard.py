@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from parrotserve.analysis.prefix import Boundary
-from parrotserve.criteria import Objective
+from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.graph.objects import Request
 from parrotserve.ids import TenantId
 from parrotserve.scheduler.tickets import Ticket
@@ -24,6 +24,8 @@ class Aboard:
     """Seconds of the engine that it was charged."""
     stretch: float
     """Seconds that it adds to a step: its service, spread over the steps that it is expected to write in."""
+    precedence: Precedence = NO_PRECEDENCE
+    """On this engine, among requests of one objective."""
     paused: bool = False
 
     @property

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from parrotserve.criteria import NO_PRECEDENCE, Precedence
 from parrotserve.graph.events import EngineJoined, StepsRun
 from parrotserve.graph.objects import Request
 from parrotserve.graph.placements import Placement
@@ -18,6 +19,8 @@ class Placed:
 
     request: Request
     placement: Placement
+    precedence: Precedence = NO_PRECEDENCE
+    """Among the engine's requests of one objective."""
 
 
 @dataclass(frozen=True, slots=True)

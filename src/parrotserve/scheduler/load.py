@@ -4,18 +4,18 @@ from collections.abc import Callable, Iterable
 from math import ceil
 
 from parrotserve.bounds import Bounds
-from parrotserve.criteria import Objective
+from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.objects import Request
 from parrotserve.graph.placements import Considered
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.scheduler.aboard import Aboard
-from parrotserve.step_cost import StepCost, Work
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
 from parrotserve.scheduler.residents import Index, Residents
 from parrotserve.scheduler.share import MINIMUM
 from parrotserve.scheduler.tickets import Ticket
+from parrotserve.step_cost import StepCost, Work
 
 _MOST_AHEAD = 16
 """Requests that run ahead on one engine."""
@@ -58,6 +58,8 @@ class EngineLoad:
         self._tails = 0.0
         self._row_tokens = 0.0
         self._prefilled_at = 0.0
+        self._places = 0
+        """Given to those who are, or were, here."""
 
     @property
     def id(self) -> EngineId:
@@ -164,8 +166,8 @@ class EngineLoad:
 
     # --- What is placed and ends -----------------------------------------------------------------------------
 
-    def add(self, ticket: Ticket, now: float) -> Aboard:
-        """A request is placed here."""
+    def add(self, ticket: Ticket, now: float, *, together: bool = True) -> Aboard:
+        """A request is placed here. `together`: what was submitted together takes precedence together."""
         tokens = self._tokens(ticket)
         _, _, prefill, row = self._sizes(ticket)
         self._prefilled_at = max(self._prefilled_at, now) + prefill
@@ -177,10 +179,22 @@ class EngineLoad:
             tail=max(tokens - self._estimates.tokens(last), 0.0),
             service=prefill + ticket.output_tokens * row,
             stretch=prefill / max(ticket.output_tokens, 1.0) + row,
+            precedence=self._precedence(ticket.request) if together else NO_PRECEDENCE,
         )
         self.aboard[ticket.request.id] = aboard
         self._start(aboard)
         return aboard
+
+    def _precedence(self, request: Request) -> Precedence:
+        """After everybody who is here, but beside or before what its tenant submitted with it, or later."""
+        tenant, submission = request.session.tenant, request.submission
+        places = (one.precedence.place for one in self.aboard.values()
+                  if one.request.submission >= submission and one.tenant == tenant)  # fmt: skip
+        place = min(places, default=0)
+        if not place:
+            self._places += 1
+            place = self._places
+        return Precedence(place, submission)
 
     def remove(self, request: RequestId, now: float) -> Aboard | None:
         """A request no longer runs here."""

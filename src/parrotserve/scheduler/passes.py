@@ -204,7 +204,7 @@ class Pass:
     ) -> None:
         request = ticket.request
         self._pool.unqueue(request)
-        aboard = load.add(ticket, self._now)
+        aboard = load.add(ticket, self._now, together=self._pool.switches.groups)
         if request.ahead is not None:
             by = PlacedBy.AHEAD if request.ahead == load.id else by
             del self._pool.loads[request.ahead].ahead[request.id]
@@ -214,7 +214,7 @@ class Pass:
         told = sorted(others, key=lambda seen: (seen.seconds is None, seen.seconds or 0.0))[:_MOST_TOLD]
         prompt = self._pool.estimates.tokens(ticket.chars)
         placement = Placement(by=by, chosen=chosen, prompt_tokens=prompt, others=tuple(told))
-        self._outcomes.append(Placed(request, placement))
+        self._outcomes.append(Placed(request, placement, aboard.precedence))
 
     # --- Who makes room --------------------------------------------------------------------------------------
 

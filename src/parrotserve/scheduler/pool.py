@@ -10,7 +10,6 @@ from parrotserve.ids import EngineId, TenantId
 from parrotserve.sampling import Usage
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Released, Retained
-from parrotserve.step_cost import StepCost
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
 from parrotserve.scheduler.lines import Lines
@@ -18,6 +17,7 @@ from parrotserve.scheduler.load import EngineLoad
 from parrotserve.scheduler.residents import Index
 from parrotserve.scheduler.share import Share
 from parrotserve.scheduler.tickets import Ticket, Tickets
+from parrotserve.step_cost import StepCost
 from parrotserve.switches import Switches
 
 _MOST_RETAINED = 8

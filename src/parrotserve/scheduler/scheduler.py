@@ -14,10 +14,10 @@ from parrotserve.graph.states import ProducerState
 from parrotserve.ids import EngineId, RequestId, TenantId
 from parrotserve.sampling import Usage
 from parrotserve.scheduler.base import Outcome, Scheduler
-from parrotserve.step_cost import Work
 from parrotserve.scheduler.passes import Pass
 from parrotserve.scheduler.pool import Pool
 from parrotserve.scheduler.slots import EngineSnapshot
+from parrotserve.step_cost import Work
 from parrotserve.switches import Switches
 
 

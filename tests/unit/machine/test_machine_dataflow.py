@@ -3,7 +3,7 @@
 import pytest
 from machine_world import World, asked, only, request
 
-from parrotserve.criteria import Criteria, Objective
+from parrotserve.criteria import Criteria, Objective, Precedence
 from parrotserve.graph.decisions import ForgetRequest, OpenSequence, PublishValue, UpdateSequence
 from parrotserve.graph.events import NewVariable
 from parrotserve.ids import VariableId
@@ -21,7 +21,13 @@ def test_a_request_whose_inputs_are_known_is_opened_at_once():
     decisions = world.submit("write: task -> code", values={"task": "a snake game"})
     assert decisions == [
         PublishValue(variable=VariableId("task"), value="a snake game", reason=None),
-        OpenSequence(request="write", engine="e", epoch=0, objective=Objective.THROUGHPUT),
+        OpenSequence(
+            request="write",
+            engine="e",
+            epoch=0,
+            objective=Objective.THROUGHPUT,
+            precedence=Precedence(place=1, submission=1),
+        ),
     ]
     assert world.states() == {"task": "ready", "code": "producing", "write": "running"}
 

@@ -9,7 +9,7 @@ import pytest
 from token_backend import Bench, fill, generate
 
 from parrotserve.bounds import SLOWDOWN
-from parrotserve.criteria import Objective
+from parrotserve.criteria import Objective, Precedence
 from parrotserve.engines.base import SequenceEnded, TokensGenerated
 from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.pace import Pace, StepModel
@@ -125,9 +125,13 @@ class Timed(Bench):
     def gaps(self, name: str) -> list[float]:
         return [after - before for before, after in pairwise(self.told[name])]
 
-    def work(self, name: str, *, prompt: str = "", tokens: int = 100, objective: Objective) -> None:
+    def work(self, name: str, *, prompt: str = "", tokens: int = 100, objective: Objective, place: int = 0) -> None:
         segments = fill(prompt or "prompt of " + name), generate(tokens, ignore_eos=True, stream=True)
-        self.open(name, *segments, objective=objective)
+        self.open(name, *segments, objective=objective, precedence=Precedence(place))
+
+    def ended_at(self, names: str) -> float:
+        """When the last token of all those came whose names begin so."""
+        return max(times[-1] for name, times in self.told.items() if name.startswith(names))
 
 
 def chat_while_prompts_are_read(**settings: object) -> Timed:
@@ -187,6 +191,67 @@ def test_everybody_gets_the_same_text_at_any_pace():
     paced, free = chat_while_prompts_are_read(tpot=0.007), chat_while_prompts_are_read(adapt=False)
     for name in ("chat", "bulk 0", "bulk 5"):
         assert paced.text(name) == free.text(name)
+
+
+# --- Earlier work and later work ------------------------------------------------------------------------------
+
+
+def two_jobs(*, apart: bool = True, **settings: object) -> Timed:
+    """Of eight prompts each; `apart` unless they take the same precedence."""
+    bench = Timed(**settings)
+    bench.warm_up()
+    bench.time = 0.0
+    for job in (1, 2):
+        for member in range(8):
+            prompt = f"{job} {member} " * 100
+            bench.work(
+                f"job {job}.{member}", prompt=prompt, tokens=30, objective=Objective.THROUGHPUT, place=job * apart
+            )
+    bench.run()
+    return bench
+
+
+def test_earlier_work_ends_long_before_later_work_though_all_of_it_does_not_take_much_longer():
+    apart, mixed = two_jobs(), two_jobs(apart=False)
+    assert apart.ended_at("job 1") < 0.75 * mixed.ended_at("job 1")
+    assert apart.ended_at("job 2") < 1.1 * mixed.ended_at("job 2")
+
+
+def test_prompts_of_later_work_make_steps_in_which_earlier_work_decodes_not_much_longer():
+    bench = two_jobs()
+    last_prompt = max(times[0] for name, times in bench.told.items() if name.startswith("job 1"))
+    decoding = [time for time in bench.told["job 1.7"] if time > last_prompt]
+    alone = 0.005 + 8 * 0.0002
+    assert max(after - before for before, after in pairwise(decoding)) < 2.2 * alone
+
+
+def test_who_is_waited_for_is_not_held_up_by_earlier_work():
+    bench = Timed()
+    bench.warm_up()
+    for member in range(4):
+        bench.work(f"job {member}", prompt=str(member) * 500, objective=Objective.THROUGHPUT, place=1)
+    for _ in range(10):
+        bench.step()
+    bench.work("chat", prompt="c" * 400, tokens=5, objective=Objective.LATENCY, place=2)
+    asked = bench.time
+    bench.run()
+    assert bench.told["chat"][0] - asked < 0.11  # two steps; alone it takes one of 85 ms
+
+
+def test_later_work_waits_where_earlier_prompts_leave_it_neither_budget_nor_time():
+    bench = Timed()
+    bench.warm_up()
+    bench.work("decodes", objective=Objective.THROUGHPUT, place=1)
+    bench.step()
+    bench.work("reads", prompt="r" * 2000, tokens=5, objective=Objective.THROUGHPUT, place=1)
+    bench.work("later", prompt="l" * 600, tokens=5, objective=Objective.THROUGHPUT, place=2)
+    bench.run()
+    assert bench.told["reads"][-1] < bench.told["later"][0]
+
+
+def test_everybody_gets_the_same_text_whoever_goes_first():
+    apart, mixed = two_jobs(), two_jobs(apart=False, adapt=False)
+    assert all(apart.text(name) == mixed.text(name) for name in apart.told if name.startswith("job"))
 
 
 # --- The minimum share --------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import pytest
 
-from parrotserve.criteria import Objective
+from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.cache import KvCache, NaiveCache, PageCache
@@ -20,6 +20,7 @@ def sequence(
     *,
     arrival: int = 0,
     objective: Objective = Objective.LATENCY,
+    precedence: Precedence = NO_PRECEDENCE,
     waits: bool = False,
 ) -> SequenceState:
     """One whose prompt is known; with `waits` a late segment comes before its output."""
@@ -30,6 +31,7 @@ def sequence(
         epoch=1,
         salt="",
         objective=objective,
+        precedence=precedence,
         arrival=arrival,
         segments=[Content(list(tokens.encode()), complete=True), *late, generate],
     )
@@ -110,6 +112,15 @@ def test_importance_decides_before_arrival():
         bench.planner.rewind(done, 0)
         states.remove(done)
     assert order == ["chat", "group", "bulk", "ahead"]
+
+
+def test_precedence_decides_before_arrival_and_after_importance():
+    bench, bulk = Bench(max_running=1), Objective.THROUGHPUT
+    later = sequence("later", arrival=0, objective=bulk, precedence=Precedence(2, 9))
+    earlier = sequence("earlier", arrival=1, objective=bulk, precedence=Precedence(1, 5))
+    chat = sequence("chat", arrival=2, precedence=Precedence(3, 10))
+    assert bench.step(later, earlier) == {"earlier": 7}
+    assert bench.step(later, earlier, chat) == {"chat": 4}
 
 
 def test_a_paused_sequence_does_not_run():

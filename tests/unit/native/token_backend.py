@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from parrotserve.criteria import Objective
+from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import (
     EndStatus,
     Event,
@@ -136,6 +136,7 @@ class Bench:
         salt: str = "",
         public: int = 0,
         objective: Objective = Objective.LATENCY,
+        precedence: Precedence = NO_PRECEDENCE,
     ) -> None:
         self.core.handle(
             Open(
@@ -145,6 +146,7 @@ class Bench:
                 salt=salt,
                 public=public,
                 objective=objective,
+                precedence=precedence,
             )
         )
 

@@ -124,6 +124,7 @@ class OpenSequences:
                 state.paused = False
             case Update():
                 state.objective = command.objective or state.objective
+                state.precedence = command.precedence or state.precedence
                 state.streamed.update(command.stream)
                 state.followed.update(command.follow)
                 self._catching_up.add(state.sequence)
@@ -167,6 +168,7 @@ def _new_state(command: Open, arrival: int) -> SequenceState:
         epoch=command.epoch,
         salt=Salt(command.salt, command.public),
         objective=command.objective,
+        precedence=command.precedence,
         arrival=arrival,
         segments=[
             part if isinstance(part, Generate) else Content(list(part.tokens or ()), complete=not part.late)

@@ -2,7 +2,7 @@
 
 import math
 
-from parrotserve.bounds import Bounds
+from parrotserve.bounds import SLOWDOWN, Bounds
 from parrotserve.engines.native.timing import StepHeld
 from parrotserve.step_cost import Rates, StepCost, Work
 
@@ -65,6 +65,11 @@ class Pace:
         alone = self.model.seconds(StepHeld(decode_rows=1))
         known = self._bounds.tpot is not None or (self.model.steps >= _FIRST_STEPS and alone > 0.0)
         return self._bounds.step(alone) if known else math.inf
+
+    def room(self, decoding: float) -> float:
+        """Seconds that prompts of later work may add to a step that takes so many to decode; infinite where nothing is
+        known yet."""
+        return (SLOWDOWN - 1.0) * decoding if self._adapt and self.model.steps >= _FIRST_STEPS else math.inf
 
     def learn(self, step: StepHeld, seconds: float) -> None:
         """A step with this took so long."""

@@ -1,18 +1,21 @@
 """What the next step holds: which sequences run, how many tokens of each, and where their KV goes.
 
-The order is that of importance: sequences that can finish before those that run ahead, then by objective, then by
-arrival. Whoever comes first takes pages from whoever comes later, so the first one always makes progress, and a cache
-with room for one sequence finishes all of them. What is taken is recomputed later, from the cache where it still is.
+The order is that of importance: sequences that can finish before those that run ahead, then by objective, precedence
+and arrival. Whoever comes first takes pages from whoever comes later, so the first one always makes progress, and a
+cache with room for one sequence finishes all of them. What is taken is recomputed later, from the cache where it still
+is.
 
 While latency-sensitive sequences decode, a step is as long as their TPOT bound lets it be: they come first, and other
 rows and prompts fill what is left of the time. Throughput work that is owed a minimum share comes before everybody.
+While earlier work decodes, later work's prompts are read in parts that make its steps not much longer: of two jobs, the
+first ends long before the second, and not both when all is done.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from parrotserve.criteria import Objective
+from parrotserve.criteria import Objective, Precedence
 from parrotserve.engines.native.cache import PageCache
 from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.sequence import SequenceState
@@ -49,6 +52,12 @@ class _Step:
     """Prefill tokens that are left."""
     seconds: float = math.inf
     """What is left of the time that the step may take."""
+    first_decodes: tuple[int, Precedence] | None = None
+    """The most important work that decodes, though not so that a TPOT bound holds."""
+    decoding: float = 0.0
+    """Seconds that the step takes without prompts."""
+    room: float | None = None
+    """Seconds that later work's prompts may still add to the step."""
     hurried: bool = False
     """Something had to wait for want of time."""
     planned: list[Planned] = field(default_factory=list[Planned])
@@ -176,10 +185,15 @@ class Planner:
     def _note(self, state: SequenceState, count: int, step: _Step) -> None:
         decodes = len(state.known) - state.computed == 1
         step.planned.append(Planned(state, count, decodes))
+        cost = self._cost(state, count)
+        if not state.urgent:
+            step.seconds -= cost
         if not decodes:
             step.budget -= count
-        if not state.urgent:
-            step.seconds -= self._cost(state, count)
+            step.room = step.room - cost if step.room is not None else None
+        elif not state.urgent and step.first_decodes is None:
+            step.first_decodes = state.work
+        step.decoding += cost * decodes
         step.promised += 1 + self._missing(state)
         if self._share:
             pages = range(state.computed // self.page_tokens, len(state.known) // self.page_tokens)
@@ -221,11 +235,11 @@ class Planner:
         remaining = len(state.known) - state.computed
         if remaining == 1:
             return self._in_time(state, 1, step)
-        end = state.computed + min(remaining, step.budget)
-        end = state.computed + self._in_time(state, end - state.computed, step)
-        if end < len(state.known):
-            end -= end % self.page_tokens
-        return max(0, end - state.computed)
+        count = min(remaining, step.budget)
+        fitting = self._in_room(state, self._in_time(state, count, step), step)
+        if count == remaining or fitting < count:
+            return fitting
+        return max(0, count - (state.computed + count) % self.page_tokens)
 
     def _in_time(self, state: SequenceState, count: int, step: _Step) -> int:
         """How many of `count` tokens there is time for; a page of a prompt at least, or a token, for whoever comes
@@ -237,6 +251,15 @@ class Planner:
         least = self.page_tokens - state.computed % self.page_tokens
         goes_on = not step.planned or state.objective is Objective.LATENCY or state in step.owed
         return min(count, max(fitting, least)) if goes_on else fitting
+
+    def _in_room(self, state: SequenceState, count: int, step: _Step) -> int:
+        """How many of a prompt's next `count` tokens there is room for beside the decoding of earlier work."""
+        if count == 0 or step.first_decodes in (None, state.work):
+            return count
+        if step.room is None:
+            step.room = self._pace.room(self._rates.step + step.decoding)
+        cost = self._cost(state, count)
+        return count if cost <= step.room else int(count * max(step.room, 0.0) / cost)
 
     def _cost(self, state: SequenceState, count: int) -> float:
         """Seconds that the next `count` tokens of a sequence are going to add to the step."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from parrotserve.criteria import Objective
+from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import Generate
 from parrotserve.engines.native.generating import Output
 from parrotserve.engines.native.radix import public_tokens
@@ -42,6 +42,7 @@ class SequenceState:
     objective: Objective
     arrival: int
     segments: list[Content | Generate]
+    precedence: Precedence = NO_PRECEDENCE
     streamed: set[int] = field(default_factory=set[int])
     """Outputs that somebody streams, by segment."""
     followed: set[int] = field(default_factory=set[int])
@@ -108,9 +109,14 @@ class SequenceState:
         return not self.paused and not self.dormant and self.computed < len(self.known)
 
     @property
-    def rank(self) -> tuple[bool, int, int]:
+    def work(self) -> tuple[int, Precedence]:
+        """The piece of work that it belongs to; lower is more important."""
+        return (_RANKS[self.objective], self.precedence)
+
+    @property
+    def rank(self) -> tuple[bool, int, Precedence, int]:
         """Lower is more important."""
-        return (self.runs_ahead, _RANKS[self.objective], self.arrival)
+        return (self.runs_ahead, *self.work, self.arrival)
 
     @property
     def known_length(self) -> int:
