@@ -27,8 +27,7 @@ from contenders.base import SUFFIX, Contender, draw
 from contenders.native import Native, PrivateNative
 from contenders.peers import LlamaCpp, Vllm, gguf_of, llama_library
 from engine_report import line, plot, write_tables
-from points import Point, grid, in_order, must_show, wanted
-from records import Records
+from points import Point, PointRecords, grid, in_order, must_show, wanted
 from roofline import Machine, Roofline, Work
 
 from parrotserve.engines.native.build import page_bytes
@@ -171,7 +170,7 @@ def _bounds(machine: Machine, config: ModelConfig, point: Point) -> dict[str, An
     return bounds
 
 
-async def measure(options: argparse.Namespace, records: Records, roofline: Roofline | None) -> None:
+async def measure(options: argparse.Namespace, records: PointRecords, roofline: Roofline | None) -> None:
     """Every point that is not there yet."""
     files = resolve(options.model)
     config = load_config(files)
@@ -182,8 +181,8 @@ async def measure(options: argparse.Namespace, records: Records, roofline: Roofl
             began = time.perf_counter()
             hopeless = records.slower(point, HOPELESS)
             contenders = [contender for contender in sides.at(point) if contender.name not in hopeless]
-            if not records.has(point, [contender.name for contender in contenders]):
-                records.put(point, await run.point(point, contenders))
+            if not records.complete(point, [contender.name for contender in contenders]):
+                records.add(point, await run.point(point, contenders))
                 taken = f"   [{time.perf_counter() - began:.0f} s]"
             else:
                 taken = "   [was there]"
@@ -223,7 +222,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, print, write."""
     options = arguments()
-    records = Records(options.json, model=options.model, threads=options.threads, seed=options.seed)
+    records = PointRecords(options.json, "engine", seed=options.seed, model=options.model, threads=options.threads)
     if options.report:
         write_tables(records.points, options.report)
         if not plot(records.points, options.report.with_suffix(".png")):

@@ -4,10 +4,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from marked import write_marked
 from points import OURS, TARGETS, Point, in_order, wanted
 
 Measured = dict[str, Any]
-BEGIN, END = "<!-- measured: begin (benchmarks/engine.py --report) -->", "<!-- measured: end -->"
 
 
 def fastest(measured: Measured, family: str) -> str | None:
@@ -55,10 +55,7 @@ def line(name: str, measured: Measured) -> str:
 
 def write_tables(points: dict[str, Measured], page: Path) -> None:
     """Between the two marks in the page; all of a page that is not there yet."""
-    text = page.read_text(encoding="utf-8") if page.exists() else BEGIN + END
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n\n{markdown(points)}\n{END}{after}", encoding="utf-8")
+    write_marked(page, "benchmarks/engine.py", markdown(points))
 
 
 def markdown(points: dict[str, Measured]) -> str:

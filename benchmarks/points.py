@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+from records import Records
 
 OURS = "parrot"
 PREFILLS = (512, 1024, 2048, 4096)
@@ -72,3 +75,30 @@ def grid() -> list[Point]:
 def in_order(points: Iterable[Point]) -> list[Point]:
     """Prefills first, then prefix after prefix: setting one up is what takes long."""
     return sorted(set(points), key=lambda point: (point.batch > 0, point))
+
+
+class PointRecords(Records):
+    """What was measured at each point, side by side."""
+
+    def complete(self, point: Point, sides: list[str]) -> bool:
+        """Whether all of these sides were measured there, of the same source on the same machine."""
+        return self.has(str(point)) and self.points[str(point)]["milliseconds"].keys() >= set(sides)
+
+    def slower(self, point: Point, times: float) -> set[str]:
+        """Settings of peers that took more than so many times their fastest for the longest of the shorter prompts."""
+        here = {**self.on, "source": None}  # peers do not depend on it
+        known = [each for each in self.points.values() if {**each["on"], "source": None} == here and not each["batch"]]
+        shorter = [each for each in known if each["tokens"] < point.tokens and len(each["milliseconds"]) > 2]
+        if point.batch or not shorter:
+            return set()
+        last = max(shorter, key=lambda each: each["tokens"])
+        first = {name: taken[0] for name, taken in last["milliseconds"].items()}
+        families = last["families"]
+        fastest = {
+            family: min(first[name] for name in first if families[name] == family) for family in families.values()
+        }
+        return {name for name in first if first[name] > times * fastest[families[name]] and families[name] != OURS}
+
+    def add(self, point: Point, measured: dict[str, Any]) -> None:
+        """Replaces what there was of this point, and writes the file."""
+        self.put(str(point), {"batch": point.batch, "tokens": point.tokens, **measured})

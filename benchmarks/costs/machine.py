@@ -4,6 +4,7 @@ import gc
 import statistics
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from costs.free import GREEDY, PROMPT
@@ -94,21 +95,49 @@ def machine_alone(count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
-def handle_costs(waiting: int, engines: int, *, samples: int = 200) -> dict[str, float]:
-    """Microseconds of `handle`, medians: with `waiting` requests in sessions of ten and every engine full."""
+def handle_costs(engines: int, waiting: Sequence[int], rounds: int, *, samples: int = 100) -> dict[str, Any]:
+    """Microseconds of `handle`, a median for each round: with so many `waiting`, in sessions of ten, every engine full.
+
+    The machines take turns. `longest` is the longest call of all, whatever happened in it.
+    """
+    benches = {number: _full(engines, number) for number in waiting}
+    taken: dict[int, dict[str, list[float]]] = {number: {"end_and_place": [], "submit": []} for number in waiting}
+    longest = dict.fromkeys(waiting, 0.0)
+    for turn in range(rounds):
+        for number, bench in benches.items():
+            # One comes for each that ends, so that there are always as many.
+            pairs = [(bench.finish_one(), bench.submit(f"n{turn}.{one}")) for one in range(samples)]
+            ends, submits = [end for end, _ in pairs], [submit for _, submit in pairs]
+            taken[number]["end_and_place"].append(_microseconds(ends))
+            taken[number]["submit"].append(_microseconds(submits))
+            longest[number] = max(longest[number], *ends, *submits)
+    return {
+        "engines": engines,
+        "microseconds": {
+            str(number): {**taken[number], "longest": round(longest[number] * 1e6, 1)} for number in waiting
+        },
+    }
+
+
+def _full(engines: int, waiting: int) -> Bench:
     bench = Bench(engines)
-    for number in range((waiting + 8 * engines + samples) // 10 + 1):
+    for number in range((waiting + 8 * engines) // 10 + 1):
         bench.submit(f"w{number}", 10)
-    gc.collect()
+    # They stay: looking through them for garbage again and again would be measured instead.
     gc.freeze()
-    ends = [bench.finish_one() for _ in range(samples)]
-    submits = [bench.submit(f"n{number}") for number in range(samples)]
-    gc.unfreeze()
-    return {"end_and_place": statistics.median(ends) * 1e6, "submit": statistics.median(submits) * 1e6}
+    return bench
 
 
-def lookup_cost(engines: int, *, samples: int = 2000) -> float:
-    """Microseconds, median, of looking up which engines are candidates for a request by its prefix."""
+def _microseconds(seconds: Sequence[float]) -> float:
+    return round(statistics.median(seconds) * 1e6, 2)
+
+
+def lookup_costs(rounds: int, *, samples: int = 1000) -> dict[str, list[float]]:
+    """Microseconds of looking up which engines are candidates for a request by its prefix, medians, by engines."""
+    return {str(engines): [_lookup_cost(engines, samples) for _ in range(rounds)] for engines in ENGINES}
+
+
+def _lookup_cost(engines: int, samples: int) -> float:
     bench = Bench(1)
     bench.submit("s")
     pool = Pool(Switches(), Bounds())
@@ -123,4 +152,4 @@ def lookup_cost(engines: int, *, samples: int = 2000) -> float:
         found = pool.candidates(ticket)
         times.append(time.perf_counter() - began)
         assert found
-    return statistics.median(times) * 1e6
+    return _microseconds(times)

@@ -5,12 +5,11 @@ import asyncio
 import contextlib
 import random
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,29 +140,38 @@ def serve(role: str) -> None:
         asyncio.run(uvicorn.Server(uvicorn.Config(app, log_level="warning")).serve(sockets=[listener]))
 
 
-async def over_http(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    """Parrot and the echo in turns."""
+@contextlib.asynccontextmanager
+async def both() -> AsyncIterator[dict[str, Wire]]:
+    """Parrot and the echo, up and warm."""
     with child("parrot") as parrot_url, child("echo") as echo_url:
         wires = {"parrot": Wire(parrot_url, "/v1/submit"), "echo": Wire(echo_url, "/echo")}
-        rates: dict[str, list[float]] = {name: [] for name in wires}
-        times: dict[str, list[list[float]]] = {name: [] for name in wires}
-        for number in range(options.rounds):
-            for name, wire in wires.items():
-                rates[name].append(await wire.rate(options.count // 4))
-                times[name].append(
-                    sorted(await wire.at_rate(options.rate, options.seconds, f"{options.seed} {number}"))
-                )
+        for wire in wires.values():
+            await wire.rate(IN_FLIGHT)
+        yield wires
         for wire in wires.values():
             await wire.close()
-    result["http_requests_a_second"] = {name: [round(each) for each in found] for name, found in rates.items()}
-    result["latency_milliseconds"] = {
-        name: {f"p{q}": [round(_quantile(each, q) * 1000, 3) for each in found] for q in (50, 99)}
-        for name, found in times.items()
-    }
-    shown = result["latency_milliseconds"]
-    result["added_milliseconds"] = {
-        q: round(statistics.median(shown["parrot"][q]) - statistics.median(shown["echo"][q]), 3) for q in ("p50", "p99")
-    }
+
+
+async def over_http(options: argparse.Namespace) -> dict[str, list[int]]:
+    """Exchanges a second with each, in turns."""
+    async with both() as wires:
+        rates: dict[str, list[int]] = {name: [] for name in wires}
+        for _ in range(options.rounds):
+            for name, wire in wires.items():
+                rates[name].append(round(await wire.rate(options.count)))
+    return rates
+
+
+async def added(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Milliseconds of an exchange with each, in turns: percentiles of every round, the same moments for both."""
+    async with both() as wires:
+        found: dict[str, dict[str, list[float]]] = {name: {"p50": [], "p99": []} for name in wires}
+        for number in range(options.rounds):
+            for name, wire in wires.items():
+                times = sorted(await wire.at_rate(options.rate, options.seconds, f"{options.seed} {number}"))
+                for percent in (50, 99):
+                    found[name][f"p{percent}"].append(round(_quantile(times, percent) * 1000, 3))
+    return found
 
 
 def _quantile(ordered: Sequence[float], percent: int) -> float:

@@ -69,11 +69,35 @@ def test_steps_of_the_kernels_are_measured(tmp_path: Path):
 
 
 def test_what_parrot_costs_a_request_is_measured(tmp_path: Path):
-    sizes = ["--count", "80", "--seconds", "0.2", "--rate", "50", "--rounds", "1", "--most-waiting", "10"]
-    result = run("overhead.py", *sizes, peers=tmp_path)
-    assert result["added_milliseconds"].keys() == {"p50", "p99"}
-    assert [(row["waiting"], row["engines"]) for row in result["handle_microseconds"]] == [(10, 1), (10, 16), (10, 256)]
-    assert result["prefix_lookup_microseconds"].keys() == {"1", "16", "256"}
+    sizes = ["--count", "80", "--seconds", "0.2", "--rate", "50", "--rounds", "2", "--most-waiting", "100"]
+    points = run("overhead.py", *sizes, "machine", "handle-16", peers=tmp_path)["points"]
+    assert set(points) == {"machine", "handle-16"}
+    assert points["handle-16"]["microseconds"].keys() == {"10", "100"}
+
+    everything = run("overhead.py", *sizes, peers=tmp_path)["points"]
+    assert everything["machine"] == points["machine"], "what is there is not measured again"
+    assert set(everything) == {"machine", "runtime", "http", "added", "handle-1", "handle-16", "handle-256", "lookup"}
+    assert all(len(rates) == 2 for rates in everything["http"]["a_second"].values())
+    assert everything["added"]["milliseconds"].keys() == {"parrot", "echo"}
+    assert everything["lookup"]["microseconds"].keys() == {"1", "16", "256"}
+
+    page = tmp_path / "page.md"
+    run("overhead.py", "--report", str(page), peers=tmp_path)
+    for row in ("through the machine alone", "the bare echo", "| added |", "| 256 | 100 |", "| 256 |"):
+        assert row in page.read_text()
+
+
+def test_a_point_that_there_is_not_is_named(tmp_path: Path):
+    ran = subprocess.run(
+        [sys.executable, BENCHMARKS / "overhead.py", "handle-3"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 2
+    assert "no point handle-3" in ran.stderr
+    assert "handle-16" in ran.stderr
 
 
 def test_what_tenants_do_to_one_another_is_measured(tmp_path: Path):
