@@ -13,8 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from costs.client import Client
 from costs.free import GREEDY, PROMPT, load_free
 from parrotserve.config import ServiceConfig
 from parrotserve.embedded import EmbeddedTransport
@@ -71,16 +70,13 @@ class Wire:
     """One of the two servers, and how it is asked."""
 
     def __init__(self, url: str, path: str) -> None:
-        self._client = httpx.AsyncClient(base_url=url, timeout=30, limits=httpx.Limits(max_connections=512))
-        self._path = path
+        self._client = Client(url, path)
 
     async def ask(self) -> float:
         """Seconds of one exchange, its whole answer read."""
-        content = body().model_dump_json()
+        content = body().model_dump_json().encode()
         began = time.perf_counter()
-        headers = {"content-type": "application/json"}
-        answer = await self._client.post(self._path, content=content, headers=headers)
-        answer.raise_for_status()
+        await self._client.post(content)
         return time.perf_counter() - began
 
     async def at_rate(self, rate: float, seconds: float, seed: str) -> list[float]:
@@ -99,7 +95,7 @@ class Wire:
         return await _rate(self.ask, count)
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
 
 @contextlib.contextmanager

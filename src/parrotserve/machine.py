@@ -106,6 +106,7 @@ class Machine:
                 session = self.graph.session(event.session, event.tenant)
                 session.attached = event.attached
                 self._renew_lease(session, now)
+                return []  # nothing follows from it, and every exchange does it twice
             case CallReturned():
                 self._call_returned(event, changes)
             case CallRan():

@@ -47,23 +47,26 @@ def caller_of(scope: Scope) -> Caller | None:
     return scope.get("state", {}).get(_CALLER)
 
 
-def _service(request: Request) -> Service:
+# Coroutines, though they wait for nothing: FastAPI gives functions to threads, which costs more than all they do.
+
+
+async def _service(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     caller = caller_of(request.scope)
     if caller is None:
         raise Unauthorized("This route is open, and asks for whom it runs.")  # a route in OPEN_PATHS that should not be
     return caller
 
 
-def _tenant(request: Request) -> TenantId:
-    return _caller(request).tenant
+async def _tenant(request: Request) -> TenantId:
+    return (await _caller(request)).tenant
 
 
-def _operator(request: Request) -> Caller:
-    caller = _caller(request)
+async def _operator(request: Request) -> Caller:
+    caller = await _caller(request)
     if not caller.operator:
         raise Unauthorized("This is about all tenants: use a key made with `parrot key create --operator`.")
     return caller

@@ -1,9 +1,11 @@
-"""Connections that hold a place without asking for anything are ended: a request's head has to come in time."""
+"""Connections. Those that hold a place without asking for anything are ended: a request's head has to come in time."""
 
 import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from parrotserve.server.corked import Corked
 
 HEAD_SECONDS = 10.0
 """From the first byte (or the connection) to the end of a request's head."""
@@ -16,7 +18,7 @@ class ImpatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A client connects."""
-        super().connection_made(transport)
+        super().connection_made(Corked(transport, self.loop))
         self._watch()
 
     def data_received(self, data: bytes) -> None:

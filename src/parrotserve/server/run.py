@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import ipaddress
 import signal
 import socket
@@ -24,6 +25,8 @@ from parrotserve.tenancy.store import TenantStore
 
 GRACE_SECONDS = 5
 """How long open exchanges may still take once the service ends."""
+_YOUNG_OBJECTS = 10_000
+"""That are made before they are looked through for garbage."""
 
 
 def serve(
@@ -108,12 +111,21 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         try:
             await _until_ready(service, serving)
+            _settle_memory()
             if not serving.done() and not server.should_exit:
                 announce(banner(service, listener))
             await asyncio.wait({serving})
         finally:
             stop()
             await serving
+
+
+def _settle_memory() -> None:
+    """What is there now stays: else every full look for garbage goes through it, which stops all streams for tens of
+    milliseconds. Small looks are rarer, for the objects of one exchange are hundreds and most go by themselves."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 async def _until_ready(service: Service, serving: asyncio.Future[None]) -> None:

@@ -1,42 +1,39 @@
-"""Server-sent events, and waiting only for as long as the client is there."""
+"""What routes answer with: events of an exchange, and one result that is waited for only while the client is there."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 from fastapi import Request
-from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from parrotserve.errors import Cancelled, ParrotError
 from parrotserve.protocol import Accepted, CallOffer, Delta, ErrorAnswer, ErrorBody, Failure, Value
 from parrotserve.server import errors
+from parrotserve.server.sse import EventStream, encoded, left
 
 T = TypeVar("T")
 WireEvent = Accepted | Delta | Value | Failure | CallOffer
 
-PING_SECONDS = 15
 
-
-def event_stream(events: AsyncGenerator[WireEvent, None], *, numbered: bool = False) -> EventSourceResponse:
+def event_stream(events: AsyncGenerator[WireEvent, None], *, numbered: bool = False) -> EventStream:
     """Events as they come. `numbered`: each has as `id` how many characters of the text the client has after it."""
-    return EventSourceResponse(_sent(events, numbered), ping=PING_SECONDS, sep="\n")
+    return EventStream(_sent(events, numbered))
 
 
-async def _sent(events: AsyncGenerator[WireEvent, None], numbered: bool) -> AsyncIterator[ServerSentEvent]:
+async def _sent(events: AsyncGenerator[WireEvent, None], numbered: bool) -> AsyncGenerator[bytes, None]:
     async with aclosing(events) as open_events:
         try:
-            async for event in open_events:
-                place = _place(event) if numbered else None
-                yield ServerSentEvent(event.model_dump_json(), event=event.event, id=place, sep="\n")
+            async for one in open_events:
+                yield encoded(one.model_dump_json(), name=one.event, id=_place(one) if numbered else None)
         except ParrotError as error:
             yield _error_event(ErrorBody.of(error))
         except Exception as error:
             yield _error_event(errors.internal_error(error))
 
 
-def _error_event(body: ErrorBody) -> ServerSentEvent:
-    return ServerSentEvent(ErrorAnswer(error=body).model_dump_json(), event="error", sep="\n")
+def _error_event(body: ErrorBody) -> bytes:
+    return encoded(ErrorAnswer(error=body).model_dump_json(), name="error")
 
 
 def _place(event: WireEvent) -> str | None:
@@ -52,7 +49,7 @@ def _place(event: WireEvent) -> str | None:
 async def while_connected(request: Request, waiting: Coroutine[Any, Any, T]) -> T:
     """The result, unless the client leaves first: then the wait is dropped, so that it holds nothing for nobody."""
     result = asyncio.ensure_future(waiting)
-    gone = asyncio.ensure_future(_disconnected(request))
+    gone = asyncio.ensure_future(left(request.receive))
     try:
         await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
@@ -62,8 +59,3 @@ async def while_connected(request: Request, waiting: Coroutine[Any, Any, T]) -> 
         for task in (result, gone):
             task.cancel()
         await asyncio.gather(result, gone, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -29,7 +29,8 @@ _ANYBODY = Caller(LOCAL_TENANT, operator=True)
 
 
 class Directory:
-    """Tenants and keys in memory, read anew as soon as another process has changed them.
+    """Tenants and keys in memory, read anew where another process has changed them: whenever a key is shown, so with
+    every exchange, and whenever all are asked for.
 
     Without a store, or while none of its keys was ever made, the service is open: everybody is one tenant. Once there
     was a key it stays closed, the last one revoked or not. `always` closes it from the start; `never` leaves it open.
@@ -66,8 +67,7 @@ class Directory:
         return bool(self._keys)
 
     def limits(self, tenant: TenantId) -> Limits:
-        """A tenant's limits as they are now; nobody's for one that is not known."""
-        self.refresh()
+        """A tenant's limits; nobody's for one that is not known."""
         return self._tenants.get(tenant, _LOCAL).limits
 
     def published_texts(self) -> frozenset[str]:

@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from fastapi import Request
-from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from parrotserve.errors import Cancelled, InvalidGraph, ParrotError, RequestFailed, RequestRefused
 from parrotserve.ids import TenantId
@@ -20,7 +19,8 @@ from parrotserve.server.openai.answers import Answer, as_json
 from parrotserve.server.openai.calls import Call
 from parrotserve.server.openai.errors import in_openais_words
 from parrotserve.server.openai.writing import Writer
-from parrotserve.server.streams import PING_SECONDS, while_connected
+from parrotserve.server.sse import PING_SECONDS, EventStream, encoded
+from parrotserve.server.streams import while_connected
 
 _DONE = "[DONE]"
 _END = object()
@@ -33,7 +33,7 @@ async def answer_whole(request: Request, service: Service, writer: Writer, tenan
     return await while_connected(request, _whole(service, writer, tenant))
 
 
-async def answer_stream(request: Request, service: Service, writer: Writer, tenant: TenantId) -> EventSourceResponse:
+async def answer_stream(request: Request, service: Service, writer: Writer, tenant: TenantId) -> EventStream:
     """The answer as a stream of chunks.
 
     What fails before the first of them is raised, so that it has a status of its own; but a client that waits for long
@@ -46,7 +46,7 @@ async def answer_stream(request: Request, service: Service, writer: Writer, tena
     except BaseException:
         await _drop(first, chunks)
         raise
-    return EventSourceResponse(_sent(first, chunks), ping=PING_SECONDS, sep="\n")
+    return EventStream(_sent(first, chunks))
 
 
 async def _whole(service: Service, writer: Writer, tenant: TenantId) -> Answer:
@@ -144,19 +144,19 @@ async def _drop(first: "asyncio.Future[Answer | object]", chunks: AsyncGenerator
     await chunks.aclose()
 
 
-def _event(chunk: dict[str, Any]) -> ServerSentEvent:
-    return ServerSentEvent(json.dumps(chunk, ensure_ascii=False, separators=(",", ":")), sep="\n")
+def _event(chunk: dict[str, Any]) -> bytes:
+    return encoded(json.dumps(chunk, ensure_ascii=False, separators=(",", ":")))
 
 
 async def _sent(
     first: "asyncio.Future[Answer | object]", chunks: AsyncGenerator[Answer, None]
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncGenerator[bytes, None]:
     try:
         chunk = await first
         while isinstance(chunk, Answer):
             yield _event(as_json(chunk))
             chunk = await _next(chunks)
-        yield ServerSentEvent(_DONE, sep="\n")
+        yield encoded(_DONE)
     except ParrotError as error:
         yield _event(as_json(in_openais_words(ErrorBody.of(error), status=error.status)))
     except Exception as error:

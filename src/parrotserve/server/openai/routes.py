@@ -6,7 +6,6 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
-from sse_starlette import EventSourceResponse
 from starlette.responses import JSONResponse, Response
 
 from parrotserve.ids import TenantId
@@ -19,6 +18,7 @@ from parrotserve.server.openai.errors import OpenAIRoute
 from parrotserve.server.openai.exchange import answer_stream, answer_whole
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest, Generation
 from parrotserve.server.openai.writing import ChatWriter, CompletionWriter, Writer
+from parrotserve.server.sse import EventStream
 
 IdempotencyKey = Annotated[
     str | None,
@@ -81,7 +81,7 @@ async def _converted(request: Request, convert: Callable[[], Call]) -> Call:
 
 async def _answer(
     request: Request, service: Service, body: Generation, writer: Writer, tenant: TenantId
-) -> JSONResponse | EventSourceResponse:
+) -> JSONResponse | EventStream:
     if body.stream:
         return await answer_stream(request, service, writer, tenant)
     return JSONResponse(as_json(await answer_whole(request, service, writer, tenant)))

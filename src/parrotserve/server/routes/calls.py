@@ -1,19 +1,19 @@
 """Native calls of a session: handed out to its client, answered by it."""
 
 from fastapi import APIRouter
-from sse_starlette import EventSourceResponse
 
 from parrotserve.ids import CallId, SessionId
 from parrotserve.protocol import CallResult
 from parrotserve.server.access import PathId, TheService, TheTenant
 from parrotserve.server.bodies import BodyRoute
+from parrotserve.server.sse import EventStream
 from parrotserve.server.streams import event_stream
 
 router = APIRouter(prefix="/v1/sessions/{session}/calls", tags=["calls"], route_class=BodyRoute)
 
 
-@router.get("", response_class=EventSourceResponse)
-async def take(session: PathId, service: TheService, tenant: TheTenant) -> EventSourceResponse:
+@router.get("", response_class=EventStream)
+async def take(session: PathId, service: TheService, tenant: TheTenant) -> EventStream:
     """`call` events: native calls whose inputs are ready, until the session ends.
 
     A call is with one connection at a time; if that ends without an answer, the next connection gets it.

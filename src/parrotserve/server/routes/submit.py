@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter
 from fastapi.responses import Response
-from sse_starlette import EventSourceResponse
 
 from parrotserve.protocol import Accepted, Submit
 from parrotserve.server.access import TheService, TheTenant
 from parrotserve.server.bodies import SubmitRoute
+from parrotserve.server.sse import EventStream
 from parrotserve.server.streams import event_stream
 
 router = APIRouter(tags=["submit"], route_class=SubmitRoute)
@@ -22,7 +22,7 @@ router = APIRouter(tags=["submit"], route_class=SubmitRoute)
         }
     },
 )
-async def submit(body: Submit, service: TheService, tenant: TheTenant) -> Response | EventSourceResponse | Accepted:
+async def submit(body: Submit, service: TheService, tenant: TheTenant) -> Response | EventStream | Accepted:
     """Declare variables, requests and native calls, whole or not at all, and wait for variables.
 
     With `wait` the answer is an event stream: `accepted`, then `delta`, `value` and `failure` events of what is

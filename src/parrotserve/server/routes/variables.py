@@ -3,13 +3,13 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
-from sse_starlette import EventSourceResponse
 
 from parrotserve.criteria import Criteria
 from parrotserve.ids import SessionId, VariableId
 from parrotserve.protocol import SetValue, Value
 from parrotserve.server.access import PathId, TheService, TheTenant
 from parrotserve.server.bodies import BodyRoute
+from parrotserve.server.sse import EventStream
 from parrotserve.server.streams import event_stream, while_connected
 
 router = APIRouter(prefix="/v1/sessions/{session}/variables/{variable}", tags=["variables"], route_class=BodyRoute)
@@ -33,7 +33,7 @@ async def get(
     return await while_connected(request, waiting)
 
 
-@router.get("/stream", response_class=EventSourceResponse)
+@router.get("/stream", response_class=EventStream)
 async def stream(
     session: PathId,
     variable: PathId,
@@ -41,7 +41,7 @@ async def stream(
     tenant: TheTenant,
     offset: Offset = 0,
     last_event_id: LastEventId = None,
-) -> EventSourceResponse:
+) -> EventStream:
     """The variable's text as `delta` events while it grows, then one `value` or `failure`.
 
     Events are numbered by characters, so that a client that reconnects with `Last-Event-ID` misses nothing and gets

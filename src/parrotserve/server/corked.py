@@ -1,0 +1,62 @@
+"""What is written to a connection in one turn of the event loop is sent together.
+
+An answer is written in pieces: its head, an event or two, its end. Each would be a call of the system, and a packet
+that wakes the client, and together they cost a short answer more than all else that HTTP takes.
+"""
+
+import asyncio
+from typing import Any
+
+_MOST = 64 * 1024
+"""Bytes that are not kept back any longer, so that a long answer meets the transport's own limits."""
+
+
+class Corked(asyncio.Transport):
+    """A transport around another one. Nothing waits: what is kept back goes at the end of this turn."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._kept: list[bytes | bytearray | memoryview[int]] = []
+        self._size = 0
+
+    def write(self, data: "bytes | bytearray | memoryview[int]") -> None:
+        """Send, soon."""
+        if not self._kept:
+            self._loop.call_soon(self._send)
+        self._kept.append(data)
+        self._size += len(data)
+        if self._size > _MOST:
+            self._send()
+
+    def _send(self) -> None:
+        kept, self._kept, self._size = self._kept, [], 0
+        if kept:
+            self._transport.write(b"".join(kept))
+
+    def close(self) -> None:
+        """Send what is kept back, then close."""
+        self._send()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close, whatever was not sent."""
+        self._kept, self._size = [], 0
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or about to be."""
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """See `asyncio.BaseTransport`."""
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        """Hear no more of the client."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Hear of it again."""
+        self._transport.resume_reading()

@@ -1,0 +1,73 @@
+"""Server-sent events (WHATWG HTML, 9.2): an answer that is written as it comes, for as long as the client is there.
+
+Every token of every stream goes through here, and every short answer of a submit, so it does no more than it must: a
+task that sends, and one that notices when the client leaves.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+PING_SECONDS = 15.0
+"""A stream that has said nothing for so long says a comment, so that nothing between takes it for dead."""
+_PING = b": ping\n\n"
+
+
+def encoded(data: str, *, name: str | None = None, id: str | None = None) -> bytes:  # noqa: A002 - the field's name
+    """One event. `data` is a single line, as JSON is."""
+    head = "" if id is None else f"id: {id}\n"
+    if name is not None:
+        head += f"event: {name}\n"
+    return f"{head}data: {data}\n\n".encode()
+
+
+class EventStream(StreamingResponse):
+    """Events as they come. Once the client has left, or all of it is sent, `events` is closed."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes, None], status_code: int = 200) -> None:
+        super().__init__((), status_code, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        self._events = events
+        self._last = asyncio.Lock()
+        """Held by who sends the last message, and for a ping, which must not come behind it."""
+        self._quiet = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it all; see `Response`."""
+        sending = asyncio.ensure_future(self._send(send))
+        gone = asyncio.ensure_future(left(receive))
+        either = {sending, gone}
+        try:
+            while not (await asyncio.wait(either, timeout=PING_SECONDS, return_when=asyncio.FIRST_COMPLETED))[0]:
+                await self._ping(send, sending)
+        finally:
+            for task in either:
+                task.cancel()
+            await asyncio.gather(*either, return_exceptions=True)
+        if not sending.cancelled():
+            sending.result()
+
+    async def _send(self, send: Send) -> None:
+        async with aclosing(self._events) as events:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async for one in events:
+                self._quiet = False
+                await send({"type": "http.response.body", "body": one, "more_body": True})
+            async with self._last:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _ping(self, send: Send, sending: "asyncio.Future[None]") -> None:
+        quiet, self._quiet = self._quiet, True
+        async with self._last:
+            if quiet and not sending.done():
+                await send({"type": "http.response.body", "body": _PING, "more_body": True})
+
+
+async def left(receive: Receive) -> None:
+    """Until the client leaves."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

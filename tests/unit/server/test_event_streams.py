@@ -1,0 +1,133 @@
+"""Event streams, and how little they ask of the connection."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from parrotserve.server import sse
+from parrotserve.server.corked import Corked
+from parrotserve.server.sse import EventStream, encoded
+
+
+class Client:
+    """The other side of one answer."""
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+        self.messages: list[dict[str, Any]] = []
+        self.more = asyncio.Event()
+
+    async def receive(self) -> dict[str, Any]:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        self.messages.append(message)
+        self.more.set()
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.messages)
+
+
+class Source:
+    """Events of which the last one comes when it may."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+        self.closed = False
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        try:
+            yield encoded("1", name="a", id="7")
+            await self.may_end.wait()
+            yield encoded("2")
+        finally:
+            self.closed = True
+
+
+async def test_a_stream_has_its_events_and_its_end():
+    client, source = Client(), Source()
+    source.may_end.set()
+    await EventStream(source.events())({}, client.receive, client.send)
+    assert client.body == b"id: 7\nevent: a\ndata: 1\n\ndata: 2\n\n"
+    headers = dict(client.messages[0]["headers"])
+    assert headers[b"content-type"].startswith(b"text/event-stream")
+    assert [message.get("more_body") for message in client.messages] == [None, True, True, False]
+    assert source.closed
+
+
+async def test_a_client_that_leaves_closes_what_it_was_sent():
+    client, source = Client(), Source()
+    answering = asyncio.ensure_future(EventStream(source.events())({}, client.receive, client.send))
+    while b"data: 1" not in client.body:
+        await client.more.wait()
+        client.more.clear()
+    client.gone.set()
+    await answering
+    assert source.closed
+    assert b"data: 2" not in client.body
+
+
+async def test_a_quiet_stream_shows_that_it_is_there(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sse, "PING_SECONDS", 0.001)
+    client, source = Client(), Source()
+    answering = asyncio.ensure_future(EventStream(source.events())({}, client.receive, client.send))
+    while b": ping\n\n" not in client.body:
+        await client.more.wait()
+        client.more.clear()
+    source.may_end.set()
+    await answering
+    assert client.messages[-1]["more_body"] is False
+    assert client.body.endswith(b"data: 2\n\n")
+
+
+async def test_what_breaks_in_a_stream_reaches_the_server():
+    async def broken() -> AsyncGenerator[bytes, None]:
+        yield encoded("1")
+        raise ValueError("broken")
+
+    client = Client()
+    with pytest.raises(ValueError, match="broken"):
+        await EventStream(broken())({}, client.receive, client.send)
+
+
+class Wire(asyncio.Transport):
+    """What reaches the system."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        assert not self.closed
+        self.sent.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_what_is_written_in_one_turn_is_sent_together():
+    wire = Wire()
+    corked = Corked(wire, asyncio.get_running_loop())
+    corked.write(b"head ")
+    corked.write(b"event ")
+    assert wire.sent == []
+    await asyncio.sleep(0)
+    assert wire.sent == [b"head event "]
+    corked.write(b"end")
+    corked.close()
+    assert wire.sent == [b"head event ", b"end"], "what is kept back goes before the connection does"
+    assert wire.closed
+
+
+async def test_much_is_not_kept_back():
+    wire = Wire()
+    corked = Corked(wire, asyncio.get_running_loop())
+    corked.write(b"x" * 100_000)
+    assert wire.sent == [b"x" * 100_000]
+    await asyncio.sleep(0)
+    assert len(wire.sent) == 1
