@@ -163,15 +163,14 @@ class ForgetSession:
     variables: tuple[VariableId, ...]
 
 
+EngineDecision = (
+    CompleteSequence | UpdateSequence | PauseSequence | ResumeSequence | CancelSequence | RetainPrefix | ReleasePrefix
+)
+"""What an engine is told of what it has; each names the engine."""
+
 Decision = (
     OpenSequence
-    | CompleteSequence
-    | UpdateSequence
-    | PauseSequence
-    | ResumeSequence
-    | CancelSequence
-    | RetainPrefix
-    | ReleasePrefix
+    | EngineDecision
     | PublishValue
     | PublishFailure
     | OfferCall

@@ -7,23 +7,17 @@ from collections.abc import Callable, Iterable
 
 from parrotserve.errors import EngineFailed, ParrotError, RequestRefused
 from parrotserve.graph.decisions import (
-    CancelSequence,
-    CompleteSequence,
     Decision,
+    EngineDecision,
     ForgetRequest,
     ForgetSession,
     OfferCall,
     OpenSequence,
-    PauseSequence,
     PublishFailure,
     PublishValue,
-    ReleasePrefix,
-    ResumeSequence,
-    RetainPrefix,
     RevokeCall,
     RunCall,
     SettleRequest,
-    UpdateSequence,
 )
 from parrotserve.graph.events import Event, OutputProduced, RequestEnded, Ticked
 from parrotserve.ids import EngineId, RequestId, SessionId, VariableId
@@ -125,13 +119,12 @@ class Driver:
             self._timer.cancel()
 
     def _carry_out(self, decision: Decision) -> None:
+        if isinstance(decision, EngineDecision):
+            self.keepers[decision.engine].order(decision)
+            return
         match decision:
             case OpenSequence():
                 self._open(decision)
-            case CompleteSequence() | UpdateSequence() | PauseSequence() | ResumeSequence() | CancelSequence():
-                self.keepers[decision.engine].order(decision)
-            case RetainPrefix() | ReleasePrefix():
-                self.keepers[decision.engine].order(decision)
             case PublishValue():
                 self._publish(decision)
             case PublishFailure():

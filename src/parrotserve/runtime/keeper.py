@@ -9,15 +9,7 @@ from typing import Protocol
 
 from parrotserve.engines import base
 from parrotserve.errors import EngineFailed, ModelError, ParrotError, PullFailed
-from parrotserve.graph.decisions import (
-    CancelSequence,
-    CompleteSequence,
-    PauseSequence,
-    ReleasePrefix,
-    ResumeSequence,
-    RetainPrefix,
-    UpdateSequence,
-)
+from parrotserve.graph.decisions import EngineDecision
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.runtime.render import Opening
 
@@ -35,17 +27,7 @@ class Extending:
     epoch: int
 
 
-Order = (
-    Opening
-    | Extending
-    | CompleteSequence
-    | UpdateSequence
-    | PauseSequence
-    | ResumeSequence
-    | CancelSequence
-    | RetainPrefix
-    | ReleasePrefix
-)
+Order = Opening | Extending | EngineDecision
 """What an engine is to do, in the machine's words."""
 
 
