@@ -190,8 +190,9 @@ class ServiceConfig:
         rules=(above(0),),
     )
     max_session_requests: int = setting(
-        50_000,
-        "Most requests and native calls of a session.",
+        10_000,
+        "Most requests and native calls of a session. When one ends or is cancelled, every stream stands still for "
+        "some 20 ms for each thousand of them.",
         kind=WHOLE,
         group=Group.LIMITS,
         rules=(at_least(1),),

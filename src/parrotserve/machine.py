@@ -10,23 +10,16 @@ from itertools import islice
 
 from parrotserve.analysis.objective import assign, deduce
 from parrotserve.bounds import Bounds
-from parrotserve.criteria import NO_PRECEDENCE, Precedence
 from parrotserve.errors import AlreadyProduced, InvalidGraph, UnknownObject
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import (
-    CancelSequence,
-    CompleteSequence,
     Decision,
-    OpenSequence,
-    PauseSequence,
-    ReleasePrefix,
-    ResumeSequence,
-    RetainPrefix,
     UpdateSequence,
 )
 from parrotserve.graph.events import (
     CallRan,
     CallReturned,
+    Continued,
     EngineJoined,
     EngineLost,
     Event,
@@ -48,15 +41,16 @@ from parrotserve.graph.graph import Graph
 from parrotserve.graph.growth import ask, end_session, grow
 from parrotserve.graph.integrity import check_graph
 from parrotserve.graph.objects import Request, Session, Variable
-from parrotserve.graph.runs import ahead_stopped, board, engine_died, output_produced, request_ended
+from parrotserve.graph.runs import ahead_stopped, engine_died, output_produced, request_ended
 from parrotserve.graph.snapshots import SessionSnapshot, VariableSnapshot, picture_session, picture_variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import plan_submit
 from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId
-from parrotserve.scheduler.base import Outcome, Paused, Placed, Released, Retained, Scheduler
+from parrotserve.scheduler.base import Placed, Scheduler
 from parrotserve.scheduler.naive import NaiveScheduler
-from parrotserve.scheduler.scheduler import AppScheduler
+from parrotserve.scheduler.scheduler import AT_ONCE, AppScheduler
 from parrotserve.scheduler.slots import EngineSnapshot
+from parrotserve.scheduler.told import decisions_of, opening
 from parrotserve.segments import Input, Output
 from parrotserve.switches import Switches
 from parrotserve.transforms import WHOLE_VALUE
@@ -76,12 +70,19 @@ class Machine:
     """
 
     def __init__(
-        self, *, models: Iterable[str] = (), switches: Switches = Switches(), bounds: Bounds = Bounds()
+        self,
+        *,
+        models: Iterable[str] = (),
+        switches: Switches = Switches(),
+        bounds: Bounds = Bounds(),
+        at_once: int = AT_ONCE,
     ) -> None:
         self.graph = Graph()
         """To be read only."""
         self._switches = switches
-        self._scheduler: Scheduler = NaiveScheduler() if switches.plain else AppScheduler(switches, bounds)
+        self._scheduler: Scheduler = (
+            NaiveScheduler() if switches.plain else AppScheduler(switches, bounds, at_once=at_once)
+        )
         self._models = set(models)
 
     def handle(self, event: Event, now: float) -> list[Decision]:
@@ -123,6 +124,8 @@ class Machine:
                 self._scheduler.timed(event, now)
             case TenantWeighed():
                 self._scheduler.weigh(event.tenant, event.weight)
+            case Continued():
+                pass
             case Ticked():
                 self._tick(changes)
         self._schedule(changes)
@@ -132,6 +135,11 @@ class Machine:
         """When the next `Ticked` is due; None while nothing has a deadline."""
         first = self.graph.deadlines.first()
         return first[0] if first is not None else None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is work left of events that brought much: `Continued` goes on with it."""
+        return self._scheduler.unfinished
 
     def add_model(self, model: str) -> None:
         """Requests may name this model from now on; they wait until an engine serves it."""
@@ -272,7 +280,7 @@ class Machine:
                 self._scheduler.finish(request, usage)
         early = dict(changes.informed)
         for outcome in self._scheduler.place(changes.now):
-            changes.decisions += _decisions(outcome, changes)
+            changes.decisions += decisions_of(outcome, changes)
             if isinstance(outcome, Placed):
                 early |= dict.fromkeys(islice(_readers(outcome.request), _MOST_READERS))
         for request in early:
@@ -290,7 +298,7 @@ class Machine:
             if not self._scheduler.run_ahead(request, writer.engine):
                 return
             request.ahead = writer.engine
-            changes.decisions.append(_opening(request, writer.engine, ahead=True))
+            changes.decisions.append(opening(request, writer.engine, ahead=True))
         if not awaited.streamed and not awaited.followed and _may_flow(request, awaited, writer):
             awaited.followed = True
             changes.decisions.append(
@@ -319,61 +327,6 @@ class Machine:
                         stream=frozenset(changes.streams.get(request, ())),
                     )
                 )
-
-
-def _decisions(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
-    """What the scheduler wants of a request, done in the graph and said to the runtime."""
-    request = outcome.request
-    if isinstance(outcome, Placed):
-        engine, ahead = outcome.placement.chosen.engine, request.ahead
-        request.ahead = None
-        if ahead is not None and ahead != engine:
-            yield CancelSequence(request=request.id, engine=ahead, epoch=request.epoch)
-            request.epoch += 1
-        board(request, outcome.placement, changes)
-        for output in request.outputs:
-            output.followed = False
-        place = outcome.precedence
-        yield _opening(request, engine, place) if ahead != engine else _completion(request, engine, place)
-        return
-    if isinstance(outcome, Retained):
-        yield RetainPrefix(engine=outcome.engine, key=outcome.key, request=request.id, segments=outcome.segments)
-        return
-    if isinstance(outcome, Released):
-        yield ReleasePrefix(engine=outcome.engine, key=outcome.key, request=request.id)
-        return
-    assert request.engine is not None
-    kind = PauseSequence if isinstance(outcome, Paused) else ResumeSequence
-    yield kind(request=request.id, engine=request.engine, epoch=request.epoch)
-
-
-def _opening(
-    request: Request, engine: EngineId, precedence: Precedence = NO_PRECEDENCE, *, ahead: bool = False
-) -> OpenSequence:
-    return OpenSequence(
-        request=request.id,
-        engine=engine,
-        epoch=request.epoch,
-        objective=request.objective,
-        precedence=precedence,
-        stream=_streamed(request),
-        ahead=ahead,
-    )
-
-
-def _completion(request: Request, engine: EngineId, precedence: Precedence) -> CompleteSequence:
-    return CompleteSequence(
-        request=request.id,
-        engine=engine,
-        epoch=request.epoch,
-        objective=request.objective,
-        precedence=precedence,
-        stream=_streamed(request),
-    )
-
-
-def _streamed(request: Request) -> frozenset[VariableId]:
-    return frozenset(output.id for output in request.outputs if output.streamed and not output.ready)
 
 
 def _readers(request: Request) -> Iterator[Request]:

@@ -202,6 +202,14 @@ class StepsRun:
     seconds: float
 
 
+# --- From the runtime ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """The machine has work left of earlier events (`Machine.unfinished`): a part of it is done."""
+
+
 # --- From the operator --------------------------------------------------------------------------------------
 
 
@@ -233,6 +241,7 @@ Event = (
     | OutputProduced
     | RequestEnded
     | StepsRun
+    | Continued
     | TenantWeighed
     | Ticked
 )

@@ -19,7 +19,7 @@ from parrotserve.graph.decisions import (
     RunCall,
     SettleRequest,
 )
-from parrotserve.graph.events import Event, OutputProduced, RequestEnded, Ticked
+from parrotserve.graph.events import Continued, Event, OutputProduced, RequestEnded, Ticked
 from parrotserve.ids import EngineId, RequestId, SessionId, VariableId
 from parrotserve.machine import Machine
 from parrotserve.protocol import CallOffer, ErrorBody, Failure, Value
@@ -60,6 +60,7 @@ class Driver:
         self._endings: defaultdict[RequestId, list[asyncio.Future[Usage]]] = defaultdict(list)
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
+        self._continuing = False
         self._closed = False
 
     def now(self) -> float:
@@ -93,6 +94,9 @@ class Driver:
                     self._loop.call_soon(self.apply, ended)
         if isinstance(event, RequestEnded):
             self._tell_ending(event.request)
+        if self.machine.unfinished and not self._continuing:
+            self._continuing = True
+            self._loop.call_soon(self._continue)
         self._set_timer()
 
     async def usage(self, session: SessionId, request: RequestId) -> Usage:
@@ -225,6 +229,10 @@ class Driver:
             self._timer = None
         if deadline is not None:
             self._timer = self._loop.call_at(max(deadline, self.now() + _SOONEST_TICK), self._tick)
+
+    def _continue(self) -> None:
+        self._continuing = False
+        self.apply(Continued())
 
     def _tick(self) -> None:
         self._timer = self._deadline = None

@@ -114,6 +114,11 @@ class Scheduler(ABC):
     def place(self, now: float) -> Sequence[Outcome]:
         """Every queued request that can run now, with the engine that is to run it, and what makes room for it."""
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether requests that were queued are still to be looked at, by another `place`."""
+        return False
+
     # --- What can be seen ------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 from runtime_programs import SESSION, Stage, answer, batch, call, made, request, taken, text, wait
@@ -22,9 +23,11 @@ from parrotserve.errors import (
     UnknownObject,
 )
 from parrotserve.ids import RequestId, SessionId, VariableId
+from parrotserve.machine import Machine
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import RequestSpec, Submit, TokensSegment, VariableSpec, WireTransform
 from parrotserve.runtime.catalog import ServedModel
+from parrotserve.runtime.keeper import Order
 from parrotserve.runtime.service import Service
 from parrotserve.sampling import Usage
 
@@ -112,6 +115,28 @@ async def test_a_variable_that_is_set_later_lets_its_consumers_run(stage: Stage)
         staged.service.set_value(S, VariableId("who"), "me")
     with pytest.raises(AlreadyProduced):
         staged.service.set_value(S, A, "no")
+
+
+async def test_more_readers_of_a_value_than_one_event_takes_in_all_get_theirs(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("parrotserve.runtime.service.Machine", partial(Machine, at_once=3))
+    service = (await stage(script={"say word": "said"})).service
+    names = [f"x{number}" for number in range(20)]
+    readers = [request(f"r{name}", text("say "), taken("doc"), made(name)) for name in names]
+    await answer(service.submit(batch(VariableSpec(id="doc"), *readers)))
+    (keeper,) = service._driver.keepers.values()
+    orders = list[Order]()
+    with monkeypatch.context() as held:
+        held.setattr(keeper, "order", orders.append)  # so that nothing the engine says moves it on
+        service.set_value(S, VariableId("doc"), "word")
+        while service._driver.machine.unfinished:
+            assert len(orders) < 20
+            await asyncio.sleep(0)
+    for order in orders:
+        keeper.order(order)
+    waiting = [asyncio.ensure_future(service.wait(S, VariableId(name))) for name in names]
+    assert [one.value for one in await asyncio.gather(*waiting)] == ["said"] * 20
 
 
 async def test_a_set_value_is_used_in_another_session_even_after_its_own_has_ended(stage: Stage):

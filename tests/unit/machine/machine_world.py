@@ -38,6 +38,7 @@ from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, Va
 from parrotserve.machine import Machine
 from parrotserve.native_calls import SandboxedCall
 from parrotserve.sampling import FinishReason, Sampling, Usage
+from parrotserve.scheduler.scheduler import AT_ONCE
 from parrotserve.segments import Input, Output
 from parrotserve.switches import Switches
 
@@ -71,8 +72,9 @@ class World:
         check: bool = True,
         switches: Switches = Switches(),
         bounds: Bounds = Bounds(),
+        at_once: int = AT_ONCE,
     ) -> None:
-        self.machine = Machine(models=["m"], switches=switches, bounds=bounds)
+        self.machine = Machine(models=["m"], switches=switches, bounds=bounds, at_once=at_once)
         self._check = check
         self.now = 0.0
         for engine in engines:

@@ -126,7 +126,7 @@ def test_what_waits_elsewhere_costs_nothing(costs: dict[str, tuple[int, int]], e
 
 
 def test_ending_a_session_costs_little_for_each_request_that_waits():
-    """Sessions have up to 50,000 of them, and nothing else happens meanwhile."""
+    """Sessions have up to 10,000 of them, and nothing else happens meanwhile."""
 
     def ending(size: int) -> int:
         world = World("e", places=4, check=False)

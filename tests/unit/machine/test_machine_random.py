@@ -40,7 +40,8 @@ from parrotserve.graph.decisions import (
     RevokeCall,
     UpdateSequence,
 )
-from parrotserve.graph.events import Event, NewVariable, SessionTouched, StepsRun, Ticked
+from parrotserve.graph.events import Continued, Event, NewVariable, SessionTouched, StepsRun, Ticked
+from parrotserve.scheduler.scheduler import AT_ONCE
 
 SESSIONS = ["s0", "s1", "s2"]
 TENANTS = {"s0": "t", "s1": "t", "s2": "other"}
@@ -51,9 +52,11 @@ ROOM = st.sampled_from([100, 1000, 100_000])
 class AnyOrder(RuleBasedStateMachine):
     """Random clients and engines, and a runtime that carries decisions out and checks that they make sense."""
 
+    at_once = AT_ONCE
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(at_once=self.at_once)
         self.made = 0
         self.engines: dict[str, int] = {}
         """Their credits."""
@@ -323,6 +326,11 @@ class AnyOrder(RuleBasedStateMachine):
         deadline = self.world.machine.next_deadline()
         assert deadline is None or deadline > self.world.now
 
+    @precondition(lambda self: self.world.machine.unfinished)
+    @rule()
+    def goes_on(self) -> None:
+        self.happens(Continued())
+
     # --- What always holds -----------------------------------------------------------------------------------
 
     @invariant()
@@ -345,7 +353,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.take_down("e0")
         self.bring_up("e0", 2)
         graph = self.world.machine.graph
-        while self.open or self.offered:
+        while self.open or self.offered or self.world.machine.unfinished:
+            self.happens(Continued())
             for name in [name for name in self.open if name not in self.paused]:
                 self.finish(name)
             for name in list(self.offered):
@@ -370,8 +379,16 @@ def not_run(variable: Any) -> bool:
     return variable.state == "producing" and variable.producer.state == "waiting"
 
 
+class OneByOne(AnyOrder):
+    """The same, where every event takes in one request that is to be queued, and leaves the others for later."""
+
+    at_once = 1
+
+
 TestAnyOrder = pytest.mark.timeout(900)(AnyOrder.TestCase)  # minutes, where the long profile searches
 TestAnyOrder.settings = settings(stateful_step_count=40)
+TestOneByOne = pytest.mark.timeout(900)(OneByOne.TestCase)
+TestOneByOne.settings = settings(stateful_step_count=40)
 
 
 def test_the_same_events_give_the_same_decisions():
