@@ -121,7 +121,8 @@ def _request(spec: RequestSpec, model: ServedModel) -> NewRequest:
     except DeclarationError as error:
         # Its text alone would not say which of a batch's requests it is about.
         name = check_text(spec.function, "A function's name")
-        raise type(error)(f"{name!r} ({spec.id}): {error.message}", request=spec.id) from error
+        label = f"{name!r} ({spec.id})" if name else f"Request {spec.id}"
+        raise type(error)(f"{label}: {error.message}", request=spec.id) from error
     flat = model.renderer.flatten(segments, chat=spec.chat, tools=spec.tools)
     for segment in flat:
         if isinstance(segment, Text) and segment.template:

@@ -265,6 +265,10 @@ class Service:
         most = self.config.max_body_bytes
         return min(most, self.directory.limits(tenant).body_bytes or most)
 
+    def usual_output(self, tenant: TenantId) -> int | None:
+        """Tokens that an output of a tenant may have where its request does not say, if its limits are below any."""
+        return self.directory.limits(tenant).usual_output
+
     def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
         """What a tenant used (None: all of them) by day, as far as it is kept."""
         return self.meter.usage(tenant)

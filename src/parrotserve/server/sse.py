@@ -7,6 +7,7 @@ task that sends, and one that notices when the client leaves.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -24,13 +25,19 @@ def encoded(data: str, *, name: str | None = None, id: str | None = None) -> byt
     return f"{head}data: {data}\n\n".encode()
 
 
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+"""What a route says in the OpenAPI document that answers with an event stream."""
+
+
 class EventStream(StreamingResponse):
     """Events as they come. Once the client has left, or all of it is sent, `events` is closed."""
 
-    media_type = "text/event-stream"
-
     def __init__(self, events: AsyncGenerator[bytes, None], status_code: int = 200) -> None:
-        super().__init__((), status_code, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        # Not the class's, which FastAPI would have errors documented with.
+        kept = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__((), status_code, headers=kept, media_type="text/event-stream")
         self._events = events
         self._last = asyncio.Lock()
         """Held by who sends the last message, and for a ping, which must not come behind it."""

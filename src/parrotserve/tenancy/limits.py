@@ -104,6 +104,16 @@ class Limits:
         """Whether it matters how many tokens a request may take."""
         return self.tokens_per_minute is not None or self.session_tokens is not None
 
+    @property
+    def usual_output(self) -> int | None:
+        """Tokens that an output may have where its request does not say; None: as many as its model can write.
+
+        Of what is for a minute or for a session half, so that a prompt fits beside it.
+        """
+        in_all = [most // 2 for most in (self.tokens_per_minute, self.session_tokens) if most is not None]
+        outputs = [self.output_tokens] if self.output_tokens is not None else []
+        return max(1, min([*outputs, *in_all])) if outputs or in_all else None
+
     def changed(self, changes: dict[str, Any]) -> "Limits":
         """With some limits set anew: None leaves one as it is, and `LIFT` lifts it."""
         given = {name: value for name, value in changes.items() if value is not None}

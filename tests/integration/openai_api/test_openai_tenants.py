@@ -66,3 +66,42 @@ async def test_another_tenant_s_session_is_not_there(clients: tuple[AsyncOpenAI,
         await bob.chat.completions.create(
             model="fake", messages=messages, extra_body={"parrot": {"session": "s-1", **parrot}}
         )
+
+
+async def client_of(store: TenantStore, begin: Begin, limits: Limits) -> AsyncOpenAI:
+    """Of a tenant with these limits; the model never ends by itself."""
+    store.create_tenant("ann", limits)
+    _, key = store.create_key("ann")
+    api = await begin(directory=Directory(store), script=lambda _: "word " * 1000)
+    return api.client.with_options(api_key=key)
+
+
+@pytest.mark.parametrize(
+    ("limits", "written"),
+    [
+        (Limits(output_tokens=7), 7),
+        (Limits(tokens_per_minute=100), 50),
+        (Limits(session_tokens=90, output_tokens=60), 45),
+    ],
+)
+async def test_a_request_that_does_not_say_how_much_it_may_write_fits_its_tenant_s_limits(
+    store: TenantStore, begin: Begin, limits: Limits, written: int
+):
+    client = await client_of(store, begin, limits)
+    answer = await client.chat.completions.create(model="fake", messages=HELLO)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == written
+    assert answer.choices[0].finish_reason == "length"
+
+
+async def test_a_completion_that_does_not_say_so_either_fits(store: TenantStore, begin: Begin):
+    client = await client_of(store, begin, Limits(output_tokens=3))
+    answer = await client.completions.create(model="fake", prompt="Hello")
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 3
+
+
+async def test_what_is_asked_for_beyond_a_limit_is_refused(store: TenantStore, begin: Begin):
+    client = await client_of(store, begin, Limits(output_tokens=3))
+    with pytest.raises(openai.APIStatusError, match="may write 5 tokens"):
+        await client.chat.completions.create(**ASKED)

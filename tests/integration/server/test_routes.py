@@ -208,6 +208,12 @@ async def test_the_interface_is_documented(served: Client):
     schema = (await client.get("/openapi.json")).json()
     assert "/v1/sessions/{session}/variables/{variable}/stream" in schema["paths"]
     assert "Submit" in json.dumps(schema["paths"]["/v1/submit"]["post"]["requestBody"])
+    told = [method["responses"] for path in schema["paths"].values() for method in path.values()]
+    errors = [answers[status] for answers in told for status in ("4XX", "5XX") if status in answers]
+    assert len(errors) > 30
+    assert all(list(error["content"]) == ["application/json"] for error in errors), "whatever else the route answers"
+    streams = [one for one in told if "text/event-stream" in one.get("200", {}).get("content", {})]
+    assert len(streams) == 5
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ class Asked:
 
     model: ServedModel
     context_length: int
+    usual_output: int
+    """Tokens that an answer may have where the request does not say."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -120,7 +122,9 @@ def completion_call(body: CompletionRequest, *, asked: Asked, origin: Origin) ->
     inputs.check_used()
     if body.echo and inputs.given:
         raise DeclarationError("echo cannot repeat inputs: their values are not known yet.", param="echo")
-    sampling = _sampling(body, asked, most=body.max_tokens or 16, logprobs=body.logprobs, keep_space=True)
+    sampling = _sampling(
+        body, asked, most=body.max_tokens or min(16, asked.usual_output), logprobs=body.logprobs, keep_space=True
+    )
     echoed = tuple(_text(prompt, asked) for prompt in body.prompts for _ in range(body.choices)) if body.echo else ()
     return _declaring(body, asked, origin, prompts, sampling, inputs, chat=False, echoed=echoed)
 
@@ -220,7 +224,7 @@ def _sampling(
     schema: dict[str, Any] | None = None,
     keep_space: bool = False,
 ) -> Sampling:
-    """OpenAI's defaults where nothing is said: a temperature of 1, and all the room that the context has."""
+    """OpenAI's defaults where nothing is said: a temperature of 1, and all the room that there is."""
     if most is not None and most > asked.context_length:
         raise DeclarationError(
             f"{most_is} is {most}, but prompt and answer together may have {asked.context_length} tokens with this "
@@ -229,7 +233,7 @@ def _sampling(
         )
     stop = body.stop if body.stop is not None else ()
     return Sampling(
-        max_tokens=most or asked.context_length,
+        max_tokens=most or asked.usual_output,
         temperature=1.0 if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=body.top_k or 0,

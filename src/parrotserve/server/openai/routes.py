@@ -44,7 +44,7 @@ async def chat(
     request: Request, body: ChatRequest, service: TheService, tenant: TheTenant, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Answer a conversation, as OpenAI's API does; with a `parrot` object, as a part of a program."""
-    asked = await _asked(service, body)
+    asked = await _asked(service, body, tenant)
     origin = Origin.of(body, tenant=tenant, key=idempotency_key)
     call = await _converted(request, partial(chat_call, body, asked=asked, origin=origin))
     writer = ChatWriter(call, body)
@@ -60,16 +60,17 @@ async def complete(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Write on from a prompt, as OpenAI's API does; with a `parrot` object, as a part of a program."""
-    asked = await _asked(service, body)
+    asked = await _asked(service, body, tenant)
     origin = Origin.of(body, tenant=tenant, key=idempotency_key)
     call = await _converted(request, partial(completion_call, body, asked=asked, origin=origin))
     writer = CompletionWriter(call, body)
     return await _answer(request, service, body, writer, tenant)
 
 
-async def _asked(service: Service, body: Generation) -> Asked:
+async def _asked(service: Service, body: Generation, tenant: TenantId) -> Asked:
     model = await service.model(body.model)
-    return Asked(model, service.model_view(model.name).context_length)
+    context_length = service.model_view(model.name).context_length
+    return Asked(model, context_length, min(context_length, service.usual_output(tenant) or context_length))
 
 
 async def _converted(request: Request, convert: Callable[[], Call]) -> Call:

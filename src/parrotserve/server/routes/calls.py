@@ -6,13 +6,13 @@ from parrotserve.ids import CallId, SessionId
 from parrotserve.protocol import CallResult
 from parrotserve.server.access import PathId, TheService, TheTenant
 from parrotserve.server.bodies import BodyRoute
-from parrotserve.server.sse import EventStream
+from parrotserve.server.sse import DOCUMENTED, EventStream
 from parrotserve.server.streams import event_stream
 
 router = APIRouter(prefix="/v1/sessions/{session}/calls", tags=["calls"], route_class=BodyRoute)
 
 
-@router.get("", response_class=EventStream)
+@router.get("", response_class=EventStream, responses=DOCUMENTED)
 async def take(session: PathId, service: TheService, tenant: TheTenant) -> EventStream:
     """`call` events: native calls whose inputs are ready, until the session ends.
 

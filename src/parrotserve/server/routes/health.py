@@ -1,7 +1,7 @@
 """For whoever watches over the service."""
 
 from fastapi import APIRouter
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from parrotserve.errors import ServiceUnavailable
@@ -24,7 +24,14 @@ async def readyz(service: TheService) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", response_class=PlainTextResponse, dependencies=[OperatorOnly])
-async def metrics(service: TheService) -> PlainTextResponse:
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    },
+    dependencies=[OperatorOnly],
+)
+async def metrics(service: TheService) -> Response:
     """Counts and gauges for Prometheus; never a prompt. With keys: for operators only."""
-    return PlainTextResponse(generate_latest(service.metrics), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(service.metrics), media_type=CONTENT_TYPE_LATEST)

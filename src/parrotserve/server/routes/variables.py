@@ -9,7 +9,7 @@ from parrotserve.ids import SessionId, VariableId
 from parrotserve.protocol import SetValue, Value
 from parrotserve.server.access import PathId, TheService, TheTenant
 from parrotserve.server.bodies import BodyRoute
-from parrotserve.server.sse import EventStream
+from parrotserve.server.sse import DOCUMENTED, EventStream
 from parrotserve.server.streams import event_stream, while_connected
 
 router = APIRouter(prefix="/v1/sessions/{session}/variables/{variable}", tags=["variables"], route_class=BodyRoute)
@@ -33,7 +33,7 @@ async def get(
     return await while_connected(request, waiting)
 
 
-@router.get("/stream", response_class=EventStream)
+@router.get("/stream", response_class=EventStream, responses=DOCUMENTED)
 async def stream(
     session: PathId,
     variable: PathId,
