@@ -5,8 +5,7 @@ event with decisions, as data, that the runtime carries out in their order. It d
 an argument, in seconds from any start, never falling. The same events give the same decisions.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 
 from parrotserve.analysis.objective import assign, deduce
 from parrotserve.bounds import Bounds
@@ -36,11 +35,11 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
-from parrotserve.graph.flow import cancel, end_call, fill, revive, time_out
+from parrotserve.graph.flow import cancel, end_call, fill, first_readers, revive, time_out
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.growth import ask, end_session, grow
 from parrotserve.graph.integrity import check_graph
-from parrotserve.graph.objects import Request, Session, Variable
+from parrotserve.graph.objects import Producer, Request, Session, Variable
 from parrotserve.graph.runs import ahead_stopped, engine_died, output_produced, request_ended
 from parrotserve.graph.snapshots import SessionSnapshot, VariableSnapshot, picture_session, picture_variable
 from parrotserve.graph.states import ProducerState, VariableState
@@ -57,8 +56,6 @@ from parrotserve.transforms import WHOLE_VALUE
 
 _WORTH_FOLLOWING = 32
 """Tokens that an output may have: a shorter one is read faster at once than told word by word."""
-_MOST_READERS = 32
-"""Of those that wait for what a request writes, who are looked at when it begins: more would hardly run ahead."""
 
 
 class Machine:
@@ -282,23 +279,26 @@ class Machine:
         for outcome in self._scheduler.place(changes.now):
             changes.decisions += decisions_of(outcome, changes)
             if isinstance(outcome, Placed):
-                early |= dict.fromkeys(islice(_readers(outcome.request), _MOST_READERS))
+                early |= dict.fromkeys(first_readers(outcome.request))
         for request in early:
             self._run_ahead(request, changes)
 
     def _run_ahead(self, request: Request, changes: Changes) -> None:
-        """Let a request be read where the first input that it misses is being written, and that input with it."""
+        """Let a request be read while the first input that it misses is being made; by another request, then where that
+        runs, and what it writes with it."""
         if request.state is not ProducerState.WAITING or request.suspect or _keeps_space(request):
             return
         awaited = next(variable for variable in request.inputs if not variable.ready)
         writer = awaited.producer
-        if not isinstance(writer, Request) or not writer.aboard or writer.engine is None:
+        if writer is None or not writer.aboard:
             return
         if request.ahead is None:
-            if not self._scheduler.run_ahead(request, writer.engine):
+            request.ahead = self._scheduler.run_ahead(request, _near(writer))
+            if request.ahead is None:
                 return
-            request.ahead = writer.engine
-            changes.decisions.append(opening(request, writer.engine, ahead=True))
+            changes.decisions.append(opening(request, request.ahead, ahead=True))
+        if not isinstance(writer, Request) or writer.engine is None:
+            return
         if not awaited.streamed and not awaited.followed and _may_flow(request, awaited, writer):
             awaited.followed = True
             changes.decisions.append(
@@ -329,9 +329,12 @@ class Machine:
                 )
 
 
-def _readers(request: Request) -> Iterator[Request]:
-    """Who waits for what a request writes."""
-    return (one for output in request.outputs for one in output.consumers if isinstance(one, Request))
+def _near(writer: Producer) -> EngineId | None:
+    """The engine that has what belongs to a producer's work: where it runs, or where what a call reads was written."""
+    if isinstance(writer, Request):
+        return writer.engine
+    written = (one.producer for one in writer.inputs if isinstance(one.producer, Request))
+    return next((one.engine for one in written if one.engine is not None), None)
 
 
 def _keeps_space(request: Request) -> bool:

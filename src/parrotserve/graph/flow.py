@@ -4,7 +4,8 @@ All loops are iterative (a graph may be a chain of any length), and their cost i
 change: nothing here looks at a session, or at a producer, that the event does not reach.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from parrotserve.errors import Cancelled, NativeCallFailed, ParrotError
 from parrotserve.graph.causes import Cause
@@ -22,6 +23,9 @@ from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Call, Producer, Request, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.sampling import FinishReason
+
+_MOST_READERS = 32
+"""Of those that wait for what a producer makes, who are looked at when it begins: more would hardly run ahead."""
 
 
 def fill(graph: Graph, variable: Variable, value: str, reason: FinishReason | None, changes: Changes) -> None:
@@ -48,6 +52,7 @@ def begin(graph: Graph, producer: Producer, changes: Changes) -> None:
     producer.move(ProducerState.OFFERED, changes.now, "its inputs are known")
     producer.times.started = changes.now
     producer.aboard = True
+    changes.informed.update(dict.fromkeys(first_readers(producer)))
     values = {variable.id: variable.value or "" for variable in producer.inputs}
     session, sandboxed = producer.session, producer.spec.sandboxed
     if sandboxed is not None:
@@ -58,6 +63,12 @@ def begin(graph: Graph, producer: Producer, changes: Changes) -> None:
         graph.deadlines.put(producer, changes.now + producer.spec.timeout)
     inputs = tuple(values[variable] for variable in producer.spec.inputs)
     changes.decisions.append(OfferCall(session=session.id, call=producer.id, function=producer.function, inputs=inputs))
+
+
+def first_readers(producer: Producer) -> Iterator[Request]:
+    """Who waits for what a producer makes, and may run ahead when it begins."""
+    readers = (one for output in producer.outputs for one in output.consumers if isinstance(one, Request))
+    return islice(readers, _MOST_READERS)
 
 
 def end_call(graph: Graph, call: Call, value: str | None, error: str | None, changes: Changes) -> None:

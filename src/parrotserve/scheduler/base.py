@@ -81,8 +81,9 @@ class Scheduler(ABC):
         """A request no longer waits."""
 
     @abstractmethod
-    def run_ahead(self, request: Request, engine: EngineId) -> bool:
-        """Whether a request that still waits for inputs may run ahead on this engine; if so, it does from now on."""
+    def run_ahead(self, request: Request, near: EngineId | None) -> EngineId | None:
+        """Where a request that still waits for inputs runs ahead from now on: on this engine, or on any, where it is
+        None or gone. None: nowhere."""
 
     @abstractmethod
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:

@@ -62,8 +62,8 @@ class NaiveScheduler(Scheduler):
     def unqueue(self, request: Request) -> None:
         self._pool(request.spec.model).queue_of(request).discard(request)
 
-    def run_ahead(self, request: Request, engine: EngineId) -> bool:
-        return False
+    def run_ahead(self, request: Request, near: EngineId | None) -> EngineId | None:
+        return None
 
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:
         slot = self._engines.get(engine)

@@ -102,6 +102,11 @@ class Pool:
         least = self._by_load.smallest(_FEW - len(found))
         return dict.fromkeys([*(self.loads[engine] for engine in found), *least])
 
+    def least_loaded(self) -> EngineLoad | None:
+        """The engine on which the fewest requests run; None: there is none."""
+        first = self._by_load.first()
+        return first[1] if first is not None else None
+
     # --- Requests --------------------------------------------------------------------------------------------
 
     def queue(self, request: Request) -> None:

@@ -72,11 +72,14 @@ class AppScheduler(Scheduler):
         else:
             self._pool(request.spec.model).unqueue(request)
 
-    def run_ahead(self, request: Request, engine: EngineId) -> bool:
-        pool = self._engines.get(engine)
-        if not self._switches.ahead or pool is None or pool is not self._pools.get(request.spec.model):
-            return False
-        return pool.loads[engine].run_ahead(request)
+    def run_ahead(self, request: Request, near: EngineId | None) -> EngineId | None:
+        pool = self._pools.get(request.spec.model)
+        if not self._switches.ahead or pool is None:
+            return None
+        load = pool.loads.get(near) if near is not None else None
+        if load is None and self._engines.get(near or EngineId("")) is None:
+            load = pool.least_loaded()
+        return load.id if load is not None and load.run_ahead(request) else None
 
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:
         pool = self._engines.get(engine)

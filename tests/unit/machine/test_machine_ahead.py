@@ -67,6 +67,36 @@ def test_a_reader_that_comes_later_is_opened_at_once():
     assert ahead(here.submit("test: code -> test")) == {"test": "e"}
 
 
+def test_who_waits_for_a_native_call_is_read_where_the_call_s_input_was_written():
+    here = world("e", "f")
+    here.submit("other: -> o")
+    where = opened(here.submit("write: -> query", "answer: found -> text", calls=["search: query -> found"]))["write"]
+    assert ahead(here.produce("write", "query")) == {"answer": where}
+    assert here.state("answer") == "waiting"
+    (complete,) = only(here.answer("search", "what was found"), CompleteSequence)
+    assert (complete.request, complete.engine) == ("answer", where)
+
+
+def test_a_native_call_that_reads_nothing_written_lets_its_reader_be_read_where_the_fewest_run():
+    here = world("e", "f")
+    busy = opened(here.submit("other: -> o"))["other"]
+    assert ahead(here.submit("answer: found -> text", calls=["search: -> found"])) == {
+        "answer": "f" if busy == "e" else "e"
+    }
+
+
+def test_nobody_is_read_for_a_native_call_that_has_not_begun():
+    here = world()
+    assert ahead(here.submit("write: -> query", "answer: found -> text", calls=["search: query -> found"])) == {}
+
+
+def test_a_reader_whose_native_call_fails_is_read_no_more():
+    here = world()
+    here.submit("answer: found -> text", calls=["search: -> found"])
+    (cancel,) = only(here.answer("search", error="down"), CancelSequence)
+    assert (cancel.request, cancel.engine) == ("answer", "e")
+
+
 def test_the_first_input_that_is_missing_decides():
     here = world()
     here.submit("one: -> a", "two: b0 -> b", "both: a b -> c", "reversed: b a -> d")
