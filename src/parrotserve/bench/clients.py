@@ -2,18 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx
 
-from parrotserve.bench.workload import Application, Call, Ref
-from parrotserve.errors import EngineFailed, ServiceUnavailable
-from parrotserve.ids import new_id
+from parrotserve.bench.workload import Application, Call, Ref, Tool
+from parrotserve.errors import EngineFailed, ServiceUnavailable, UnknownObject
+from parrotserve.ids import SessionId, new_id
 from parrotserve.models.prompt import PromptTokenizer
 from parrotserve.models.tokenizer import Tokenizer
 from parrotserve.protocol import (
+    CallOffer,
+    CallResult,
+    CallSpec,
     Failure,
     InputSegment,
     OutputSegment,
@@ -27,6 +30,8 @@ from parrotserve.protocol import (
 )
 from parrotserve.sampling import FinishReason, Sampling
 from parrotserve.sdk.transport import Transport
+
+_RETRY_SECONDS = 0.005
 
 Runner = Callable[[Application], Awaitable[None]]
 """Runs an application until all of its results are there."""
@@ -50,18 +55,44 @@ def whole(transport: Transport) -> Runner:
     async def run(application: Application) -> None:
         session = new_id("s")
         ids = {call.name: new_id("v") for call in application.calls}
+        tools = {one.name: one for one in application.calls if isinstance(one, Tool)}
         body = Submit(
             session=session,
             variables=tuple(VariableSpec(id=variable, name=name) for name, variable in ids.items()),
             requests=tuple(
                 RequestSpec(id=new_id("r"), function=call.name, chat=False, segments=tuple(_segments(call, ids)))
                 for call in application.calls
+                if isinstance(call, Call)
             ),
+            calls=tuple(_native_call(tool, ids) for tool in tools.values()),
             wait=tuple(WaitSpec(variable=ids[name], criteria=application.criteria) for name in application.results),
         )
-        await _values(transport, body)
+        if not tools:
+            await _values(transport, body)
+            return
+        async with asyncio.TaskGroup() as group:
+            answering = group.create_task(_answer(transport, SessionId(session), tools))
+            await _values(transport, body)
+            answering.cancel()
 
     return run
+
+
+async def _answer(transport: Transport, session: SessionId, tools: Mapping[str, Tool]) -> None:
+    """Runs a session's native calls, as their process would, until it is cancelled."""
+
+    async def run(offer: CallOffer) -> None:
+        tool = tools[offer.function]
+        await asyncio.sleep(tool.seconds)
+        await transport.put_result(session, offer.id, CallResult(value=tool.result))
+
+    async with asyncio.TaskGroup() as group:
+        while True:
+            try:
+                async for offer in transport.calls(session):
+                    group.create_task(run(offer))
+            except UnknownObject:  # it is still on its way
+                await asyncio.sleep(_RETRY_SECONDS)
 
 
 def step_by_step(complete: Complete) -> Runner:
@@ -70,8 +101,11 @@ def step_by_step(complete: Complete) -> Runner:
     async def run(application: Application) -> None:
         outputs: dict[str, asyncio.Task[str]] = {}
 
-        async def produce(call: Call) -> str:
+        async def produce(call: Call | Tool) -> str:
             values = {name: await outputs[name] for name in call.needs}
+            if isinstance(call, Tool):
+                await asyncio.sleep(call.seconds)
+                return call.result
             parts = [
                 Text(values[part.call], value=True) if isinstance(part, Ref) else Text(part, value=False)
                 for part in call.parts
@@ -138,6 +172,11 @@ def _segments(call: Call, ids: dict[str, str]) -> list[WireSegment]:
         for part in call.parts
     ]
     return [*segments, _output(ids[call.name], call.tokens)]
+
+
+def _native_call(tool: Tool, ids: dict[str, str]) -> CallSpec:
+    reads = tuple(ids[name] for name in tool.reads)
+    return CallSpec(id=new_id("c"), function=tool.name, inputs=reads, output=ids[tool.name])
 
 
 def _output(variable: str, tokens: int) -> OutputSegment:

@@ -15,7 +15,7 @@ from parrotserve.criteria import Criteria
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """The output of an earlier call of the same application."""
+    """The output of an earlier call, or the result of a tool, of the same application."""
 
     call: str
 
@@ -34,13 +34,34 @@ class Call:
         return tuple(dict.fromkeys(part.call for part in self.parts if isinstance(part, Ref)))
 
 
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function of the client's own, between prompts: when what it `reads` is there, it takes so long and has a
+    result."""
+
+    name: str
+    reads: tuple[str, ...]
+    result: str
+    seconds: float
+
+    @property
+    def tokens(self) -> int:
+        """No engine writes any."""
+        return 0
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The calls whose outputs it reads."""
+        return self.reads
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Application:
     """One run of one program by one user."""
 
     kind: str
     """Applications of one kind are reported together."""
-    calls: tuple[Call, ...]
+    calls: tuple[Call | Tool, ...]
     """Each reads outputs of calls before it only."""
     results: tuple[str, ...]
     """The calls whose outputs the user waits for."""

@@ -26,7 +26,7 @@ _Into = Annotated[
 
 
 def bench(
-    workload: Annotated[str, typer.Argument(help="chain, map-reduce, copilot, gpts, agents, mixed, or all.")],
+    workload: Annotated[str, typer.Argument(help="chain, map-reduce, copilot, gpts, agents, mixed, tools, or all.")],
     sides: _Sides = "on,off,capped",
     case: Annotated[list[str] | None, typer.Option(help="Only cases whose names contain this; repeatable.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small cases and one round, to see that all works.")] = False,

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from parrotserve.bench.clients import on_openai, on_parrot, step_by_step, whole
-from parrotserve.bench.workload import Application, Call, Ref
+from parrotserve.bench.workload import Application, Call, Ref, Tool
 from parrotserve.config import ServiceConfig
 from parrotserve.embedded import EmbeddedTransport
 from parrotserve.engines.base import Fill, Open
@@ -25,11 +25,12 @@ CHAIN = Application(
     calls=(
         Call("first", ("Tell me. ", "Begin: "), 6),
         Call("second", ("Read ", Ref("first"), " and go on:"), 4),
-        Call("third", (Ref("first"), " + ", Ref("second"), ":"), 3),
+        Tool("tool", ("first", "second"), "found", 0.001),
+        Call("third", (Ref("first"), " + ", Ref("second"), " + ", Ref("tool"), ":"), 3),
     ),
     results=("third",),
 )
-SAID = {"Tell": "abcdef", "Read": "wxyz", "abcdef + wxyz": "end"}
+SAID = {"Tell": "abcdef", "Read": "wxyz", "abcdef + wxyz + found": "end"}
 
 
 class Listening(FakeEngine):
@@ -92,7 +93,7 @@ async def test_all_clients_send_the_same_token_ids():
     program = await prompts_on_parrot(whole)
     single = await prompts_on_parrot(lambda transport: step_by_step(on_parrot(transport)))
     assert heard == program == single
-    assert FakeTokenizer().decode(heard[2]) == "abcdef + wxyz:"
+    assert FakeTokenizer().decode(heard[2]) == "abcdef + wxyz + found:"
 
 
 async def test_a_peer_that_writes_less_than_asked_is_not_a_result():

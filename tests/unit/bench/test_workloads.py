@@ -38,7 +38,8 @@ def shape(applications: list[Application]) -> list[object]:
 
 
 def longest(application: Application) -> str:
-    return max((part for call in application.calls for part in call.parts if isinstance(part, str)), key=len)
+    calls = (call for call in application.calls if isinstance(call, Call))
+    return max((part for call in calls for part in call.parts if isinstance(part, str)), key=len)
 
 
 @pytest.mark.parametrize(("workload", "case"), CASES)

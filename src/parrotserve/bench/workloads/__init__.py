@@ -1,4 +1,5 @@
-"""The workloads of the paper (OSDI'24 Parrot, section 8), scaled to what a small model and two cores do in minutes."""
+"""The workloads of the paper (OSDI'24 Parrot, section 8), scaled to what a small model and two cores do in minutes; and
+an agent with tools."""
 
 from parrotserve.bench.workload import Workload
 from parrotserve.bench.workloads.agents import AGENTS
@@ -7,7 +8,8 @@ from parrotserve.bench.workloads.copilot import COPILOT
 from parrotserve.bench.workloads.gpts import GPTS
 from parrotserve.bench.workloads.map_reduce import MAP_REDUCE
 from parrotserve.bench.workloads.mixed import MIXED
+from parrotserve.bench.workloads.tools import TOOLS
 
 WORKLOADS: dict[str, Workload] = {
-    workload.name: workload for workload in (CHAIN, MAP_REDUCE, COPILOT, GPTS, AGENTS, MIXED)
+    workload.name: workload for workload in (CHAIN, MAP_REDUCE, COPILOT, GPTS, AGENTS, MIXED, TOOLS)
 }
