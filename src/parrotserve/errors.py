@@ -11,7 +11,8 @@
     │   ├── UnknownObject             no such session, variable, model, ...
     │   ├── ForeignVariable           a produced variable of another session
     │   ├── AlreadyProduced           setting a variable that has a producer or a value
-    │   ├── Unauthorized              no key, or one that does not open this
+    │   ├── Unauthorized              no key, or one that opens nothing
+    │   │   └── Forbidden                 a key that does not open this
     │   ├── LimitExceeded             a limit on rate or number; try again after `retry_after` seconds
     │   └── TooLarge                  a limit on size or budget, which trying again does not change
     ├── RequestFailed             a request (or native call) ended without its outputs
@@ -96,6 +97,9 @@ class AlreadyProduced(RequestRefused, status=409): ...
 
 
 class Unauthorized(RequestRefused, status=401): ...
+
+
+class Forbidden(Unauthorized, status=403): ...
 
 
 class LimitExceeded(RequestRefused, status=429): ...

@@ -204,6 +204,7 @@ async def test_a_prompt_longer_than_the_context_fails_with_the_numbers(driver: D
     assert (result.status, result.error_code) == (EndStatus.FAILED, "context_exceeded")
     assert result.end.error is not None
     assert str(limit) in result.end.error[1]
+    assert result.end.usage.prompt_tokens == 0, "what was not read is not paid for"
 
 
 async def test_a_late_segment_may_turn_out_too_long(driver: Driver):

@@ -94,7 +94,7 @@ class FakeCore:
             self._note_time(running)
         for state in running:
             state.engine_seconds += self._step_seconds / len(running)
-            state.computed = len(state.known)
+            state.computed = state.seen_through = len(state.known)
             if state.output is not None:
                 self._generate(state, state.output)
             elif state.runs_out:

@@ -6,7 +6,7 @@ from fastapi import Depends, Path, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from parrotserve.errors import Unauthorized
+from parrotserve.errors import Forbidden, Unauthorized
 from parrotserve.ids import TenantId
 from parrotserve.protocol import Identifier
 from parrotserve.runtime.service import Service
@@ -68,7 +68,7 @@ async def _tenant(request: Request) -> TenantId:
 async def _operator(request: Request) -> Caller:
     caller = await _caller(request)
     if not caller.operator:
-        raise Unauthorized("This is about all tenants: use a key made with `parrot key create --operator`.")
+        raise Forbidden("This is about all tenants: use a key made with `parrot key create --operator`.")
     return caller
 
 

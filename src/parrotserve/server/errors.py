@@ -36,7 +36,7 @@ def answer_error(error: ParrotError) -> JSONResponse:
 
 
 def _headers(error: ParrotError) -> dict[str, str]:
-    if isinstance(error, Unauthorized):
+    if isinstance(error, Unauthorized) and error.status == Unauthorized.status:
         return {"WWW-Authenticate": "Bearer"}
     after = error.details.get("retry_after") if isinstance(error, LimitExceeded) else None
     return {"Retry-After": after} if after else {}

@@ -172,7 +172,9 @@ class SequenceState:
         return self.page_keys[index]
 
     def usage(self) -> Usage:
-        prompt = sum(len(segment.tokens) for segment in self.segments if isinstance(segment, Content))
+        """What it took so far. A prompt counts as far as it was read: one that was refused costs nothing."""
+        whole = sum(len(segment.tokens) for segment in self.segments if isinstance(segment, Content))
+        prompt = min(whole, self.seen_through)
         return Usage(
             prompt_tokens=prompt,
             cached_tokens=min(self.cached_tokens, prompt),
