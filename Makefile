@@ -79,7 +79,7 @@ $(CONFORMANCE_VENV)/.installed: $(BUILD_INPUTS)
 conformance: $(CONFORMANCE_VENV)/.installed  ## run OpenAI's, LangChain's and other clients, and Schemathesis, against the service
 	$(CONFORMANCE_VENV)/bin/python -m pytest -W ignore tests/conformance $(ARGS)
 
-accuracy: $(PARITY_VENV)/.installed  ## measure what bf16 and int8 cost, beside PyTorch's bf16; minutes
+accuracy: $(PARITY_VENV)/.installed  ## measure what bf16, int8 and int4 cost, beside PyTorch's bf16; minutes
 	$(PARITY_VENV)/bin/python scripts/accuracy.py
 
 # Resolved anew in an empty environment, so that nothing left over is pinned.

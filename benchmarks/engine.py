@@ -45,6 +45,9 @@ KEEP = 2
 HOPELESS = 1.3
 """One that took more than so many times its fastest for a prompt is not measured with longer ones."""
 
+MOST_IN_INT4 = 4
+"""Sequences: with more of them arithmetic bounds a step, which int4 does not make less."""
+
 
 class Sides:
     """The contenders: started when first needed, kept for the next point, at rest but when it is their turn."""
@@ -61,7 +64,7 @@ class Sides:
 
     def _belongs(self, contender: Contender, point: Point) -> bool:
         if contender.family == Native.family:
-            return True
+            return contender.name != WeightFormat.INT4 or 0 < point.batch <= MOST_IN_INT4
         if contender.family == PrivateNative.family and self._options.only != "must-show":
             return point.batch > 1
         return self._options.peers == "all" or wanted(point, contender.family) is not None
@@ -164,8 +167,8 @@ def _bounds(machine: Machine, config: ModelConfig, point: Point) -> dict[str, An
     work = Work.decode(config, point.batch, point.tokens, own) if point.batch else Work.prefill(config, point.tokens)
     bounds: dict[str, Any] = {"gflops_bf16": machine.gflops_bf16, "gflops_fp32": machine.gflops_fp32}
     bounds |= {"gops_int8": machine.gops_int8, "gbytes": machine.gbytes}
-    for weights in ("bf16", "int8"):
-        seconds, by = machine.seconds(work, int8=weights == "int8")
+    for weights in WeightFormat:
+        seconds, by = machine.seconds(work, weights)
         bounds[weights] = {"milliseconds": round(1000 * seconds, 3), "by": by}
     return bounds
 
@@ -200,7 +203,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="default", help="name or path")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of every contender (one a core)")
     parser.add_argument(
-        "--weights", nargs="+", default=["bf16", "int8"], choices=["bf16", "int8"], help="of our own (both)"
+        "--weights", nargs="+", default=list(WeightFormat), choices=list(WeightFormat), help="of our own (all)"
     )
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each side at each point")
     parser.add_argument("--steps", type=int, help="decode steps in each (8 to 32)")

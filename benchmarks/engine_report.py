@@ -7,7 +7,11 @@ from typing import Any
 from marked import write_marked
 from points import OURS, TARGETS, Point, in_order, wanted
 
+from parrotserve.engines.native.settings import WeightFormat
+
 Measured = dict[str, Any]
+
+WEIGHTS = tuple(WeightFormat)
 
 
 def fastest(measured: Measured, family: str) -> str | None:
@@ -34,7 +38,7 @@ def ratio(measured: Measured, family: str) -> float | None:
 
 def fraction(measured: Measured, weights: str) -> float | None:
     """Of the least possible time, how much is in ours."""
-    if measured["roofline"] is None or weights not in measured["milliseconds"]:
+    if weights not in (measured["roofline"] or {}) or weights not in measured["milliseconds"]:
         return None
     return measured["roofline"][weights]["milliseconds"] / median(measured, weights)
 
@@ -42,7 +46,7 @@ def fraction(measured: Measured, weights: str) -> float | None:
 def line(name: str, measured: Measured) -> str:
     """One point."""
     cells = [f"{name:16}"]
-    for weights in ("bf16", "int8"):
+    for weights in WEIGHTS:
         if weights in measured["milliseconds"]:
             part = fraction(measured, weights)
             cells.append(f"{weights} {_spread(measured, weights)}" + ("" if part is None else f" {part:.0%}"))
@@ -79,17 +83,18 @@ def markdown(points: dict[str, Measured]) -> str:
         lines.append(f"| {target.point} | {theirs} | {sides} | {found:.2f}x | {target.ratio:g}x | {verdict} |")
     lines += [
         "",
-        "| work | bf16, ms | of bound | int8, ms | of bound | bound, bf16 / int8, ms | private KV, ms | over shared |",
-        "|---|---|---|---|---|---|---|---|",
+        "| work | bf16, ms | of bound | int8, ms | of bound | int4, ms | of bound "
+        "| bounds, ms | private KV, ms | over shared |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for point in in_order(map(_point, points.values())):
         measured = points[str(point)]
         cells = [str(point)]
-        for weights in ("bf16", "int8"):
+        for weights in WEIGHTS:
             part = fraction(measured, weights)
             cells += [_spread(measured, weights), "" if part is None else f"{part:.0%}"]
-        bounds = measured["roofline"]
-        told = [f"{bounds[w]['milliseconds']:.1f} ({bounds[w]['by']})" for w in ("bf16", "int8")] if bounds else []
+        bounds = measured["roofline"] or {}
+        told = [f"{bounds[w]['milliseconds']:.1f} ({bounds[w]['by']})" for w in WEIGHTS if fraction(measured, w)]
         cells.append(" / ".join(told))
         against = ratio(measured, "private")
         cells += [_spread(measured, "bf16 private"), "" if against is None else f"{against:.2f}x"]
@@ -130,7 +135,7 @@ def plot(points: dict[str, Measured], target: Path) -> bool:
                 bound = measured["roofline"]["bf16"]["milliseconds"]
                 curves.setdefault("bound (bf16)", []).append((point.tokens, bound))
         for label, curve in curves.items():
-            style = ":k" if label.startswith("bound") else "o-" if label.startswith(("bf16", "int8")) else "s--"
+            style = ":k" if label.startswith("bound") else "o-" if label.startswith(WEIGHTS) else "s--"
             axis.plot(*zip(*curve, strict=True), style, label=label)
         axis.set(title=f"batch {batch}", xlabel="shared prefix, tokens", ylabel="ms a step", ylim=(0, None))
         axis.grid(alpha=0.3)
@@ -142,7 +147,7 @@ def plot(points: dict[str, Measured], target: Path) -> bool:
 
 def _shown(measured: Measured) -> list[tuple[str, str]]:
     """Labels and sides: all of ours, the fastest of each peer."""
-    sides = [(name, name) for name in ("bf16", "int8", "bf16 private") if name in measured["milliseconds"]]
+    sides = [(name, name) for name in (*WEIGHTS, "bf16 private") if name in measured["milliseconds"]]
     for family in ("llama.cpp", "vLLM"):
         name = fastest(measured, family)
         if name is not None:

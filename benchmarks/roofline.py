@@ -8,10 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from parrotserve.engines.native.settings import WeightFormat
 from parrotserve.models.architecture import ModelConfig
 
-SCALES = 2 / 64
-"""Bytes of scales for every int8 weight."""
+BYTES = {WeightFormat.BF16: 2.0, WeightFormat.INT8: 1 + 2 / 64, WeightFormat.INT4: 20 / 32}
+"""A weight, with its part of what scales it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,9 @@ class Work:
     attention_flops: float
     """With keys and values."""
     weights: float
-    """How many are read."""
+    """How many are read, those of the head among them."""
+    head: float
+    """How many the head has: in int8 where others are in int4."""
     kv_bytes: float
 
     @classmethod
@@ -36,6 +39,7 @@ class Work:
             linear_flops=2 * (rows * layers + outputs * head),
             attention_flops=4 * pairs * width * config.layers,
             weights=layers + head,
+            head=head,
             kv_bytes=4 * keys * kv_width * config.layers,
         )
 
@@ -65,13 +69,15 @@ class Machine:
         """The more of both, number by number."""
         return Machine(*map(max, asdict(self).values(), asdict(other).values()))
 
-    def seconds(self, work: Work, *, int8: bool = False) -> tuple[float, str]:
-        """The least time that it takes, with bf16 KV and weights in bf16 or int8, and what bounds it: all products at
+    def seconds(self, work: Work, form: WeightFormat = WeightFormat.BF16) -> tuple[float, str]:
+        """The least time that it takes, with bf16 KV and weights in `form`, and what bounds it: all products at
         the speed of registers, or reading everything once at the speed of memory."""
         products = max(self.gflops_bf16, self.gflops_fp32) * 1e9
-        linear = max(products, self.gops_int8 * 1e9) if int8 else products
+        linear = products if form is WeightFormat.BF16 else max(products, self.gops_int8 * 1e9)
         arithmetic = work.linear_flops / linear + work.attention_flops / products
-        memory = (work.weights * (1 + SCALES if int8 else 2) + work.kv_bytes) / (self.gbytes * 1e9)
+        head = BYTES[WeightFormat.INT8 if form is WeightFormat.INT4 else form]
+        read = (work.weights - work.head) * BYTES[form] + work.head * head + work.kv_bytes
+        memory = read / (self.gbytes * 1e9)
         return max((arithmetic, "arithmetic"), (memory, "memory"))
 
 

@@ -29,7 +29,7 @@ from parrotserve.engines.native.kernels import (
     chosen_variant,
     measured_variants,
 )
-from parrotserve.engines.native.settings import DEFAULT_PREFILL_CHUNK, usable_cores
+from parrotserve.engines.native.settings import DEFAULT_PREFILL_CHUNK, WeightFormat, usable_cores
 from parrotserve.models.architecture import ModelConfig
 from parrotserve.models.config import load_config
 from parrotserve.models.registry import resolve
@@ -108,10 +108,10 @@ def measure(shape: Shape, repeat: int, roofline: Roofline) -> None:
     shape.machine = before.best(roofline.measure())
 
 
-def line(shape: Shape, *, int8: bool) -> str:
+def line(shape: Shape, form: WeightFormat) -> str:
     """Milliseconds, and how near they are to the bound."""
     assert shape.machine is not None
-    median, (bound, by) = statistics.median(shape.seconds), shape.machine.seconds(shape.work, int8=int8)
+    median, (bound, by) = statistics.median(shape.seconds), shape.machine.seconds(shape.work, form)
     return (
         f"{shape.name:36} {1000 * median:9.2f} ms (least {1000 * min(shape.seconds):9.2f}) "
         f"{shape.tokens / median:7,.0f} tokens/s, {bound / median:4.0%} of bound: {1000 * bound:8.2f} ms by {by}"
@@ -123,7 +123,7 @@ def report(shapes: list[Shape], options: argparse.Namespace) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     for shape in shapes:
         assert shape.machine is not None
-        bound, by = shape.machine.seconds(shape.work, int8=options.int8)
+        bound, by = shape.machine.seconds(shape.work, options.weights)
         steps.append(
             {
                 "step": shape.name,
@@ -133,7 +133,7 @@ def report(shapes: list[Shape], options: argparse.Namespace) -> dict[str, Any]:
                 "machine": asdict(shape.machine),
             }
         )
-    names = ("model", "variant", "threads", "int8")
+    names = ("model", "variant", "threads", "weights")
     return {"benchmark": "steps", **{name: getattr(options, name) for name in names}, "steps": steps}
 
 
@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="default")
     parser.add_argument("--variant", choices=list(measured_variants()), default=chosen_variant())
-    parser.add_argument("--int8", action="store_true", help="weights in int8")
+    parser.add_argument("--weights", type=WeightFormat, choices=list(WeightFormat), default=WeightFormat.BF16)
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--prefills", type=int, nargs="*", default=[512, 2048, 4096])
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 16, 32, 64])
@@ -165,20 +165,20 @@ def main() -> None:
     config = load_config(files)
     pages = int(options.kv_gib * 2**30) // KernelsBackend.page_bytes(config)
     backend = KernelsBackend(
-        load_weights(files, config),
+        load_weights(files, config, four_bit=options.weights is WeightFormat.INT4),
         config,
         pages=pages,
         threads=options.threads,
         variant=options.variant,
-        int8=options.int8,
+        form=options.weights,
     )
     steps = Steps(backend, config, pages)
     shapes: list[Shape] = []
-    print(f"{files.name}, {options.variant}, {'int8' if options.int8 else 'bf16'}, {options.threads} threads")
+    print(f"{files.name}, {options.variant}, {options.weights}, {options.threads} threads")
     with Roofline(options.threads, int(2 * Work.prefill(config, 1).weights)) as roofline:
         for shape in _shapes(steps, options):
             measure(shape, options.repeat, roofline)
-            print(line(shape, int8=options.int8), flush=True)
+            print(line(shape, options.weights), flush=True)
             shapes.append(shape)
     if options.json:
         options.json.write_text(json.dumps(report(shapes, options), indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Measures what bf16 and int8 cost the real model: perplexity, and the likeliest tokens beside PyTorch's bf16.
+"""Measures what bf16, int8 and int4 cost the real model: perplexity, and the likeliest tokens beside PyTorch's bf16.
 
     python scripts/accuracy.py            prints, and writes benchmarks/results/accuracy.json
 
@@ -25,7 +25,7 @@ from next_tokens import WINDOW, Prediction, documentation_windows, joined, judge
 
 from parrotserve.engines.native.kernels import KernelsBackend, chosen_variant
 from parrotserve.engines.native.reference import ReferenceBackend
-from parrotserve.engines.native.settings import usable_cores
+from parrotserve.engines.native.settings import WeightFormat, usable_cores
 from parrotserve.models.config import load_config
 from parrotserve.models.registry import DEFAULT_MODEL, resolve
 from parrotserve.models.tokenizer import load_tokenizer
@@ -34,7 +34,7 @@ from parrotserve.models.weights import load_weights
 RESULT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "accuracy.json"
 TOKENS = 20_000
 COMPARED_WINDOWS = 6  # of 1,000 tokens
-MOST_BF16, MOST_INT8 = 0.5, 1.5
+MOST = {"bf16": 0.5, "int8": 1.5, "int4": 1.5}
 """Percent of perplexity."""
 NEAR_TIE = 0.3
 """Logits. Rounding to bf16 moves this model's by up to half of it."""
@@ -56,13 +56,13 @@ def main() -> None:
     files = resolve(DEFAULT_MODEL)
     windows = documentation_windows(load_tokenizer(files), TOKENS)
     config = load_config(files)
-    weights = load_weights(files, config)
+    weights = load_weights(files, config, four_bit=True)
     pages, threads = -(-WINDOW // 16), usable_cores()
     ours = {"float32": predict(ReferenceBackend(weights, config, pages=pages), windows)}
-    for name, int8 in (("bf16", False), ("int8", True)):
-        backend = KernelsBackend(weights, config, pages=pages, threads=threads, int8=int8)
-        ours[name] = predict(backend, windows)
-        print(f"{name}: perplexity {ours[name].perplexity:.4f}", flush=True)
+    for form in WeightFormat:
+        backend = KernelsBackend(weights, config, pages=pages, threads=threads, form=form)
+        ours[form] = predict(backend, windows)
+        print(f"{form}: perplexity {ours[form].perplexity:.4f}", flush=True)
     del weights, backend
     gc.collect()
     few = windows[:COMPARED_WINDOWS]
@@ -76,6 +76,7 @@ def main() -> None:
             "parrot float32": agreement(exact, ours["float32"]),
             "parrot bf16": agreement(exact, ours["bf16"]),
             "parrot int8": agreement(exact, ours["int8"]),
+            "parrot int4": agreement(exact, ours["int4"]),
             "torch bf16": agreement(exact, theirs),
         },
     }
@@ -128,7 +129,7 @@ def tell(result: dict) -> bool:
     perplexity, likeliest = result["perplexity"], result["likeliest"]
     print(f"perplexity of {TOKENS:,} tokens: float32 {perplexity['float32']}")
     missed = False
-    for name, most in (("bf16", MOST_BF16), ("int8", MOST_INT8)):
+    for name, most in MOST.items():
         percent = perplexity[name]["percent"]
         missed = missed or percent > most
         print(f"  {name} {perplexity[name]['perplexity']}: {percent:+.3f} % (at most {most} %)")

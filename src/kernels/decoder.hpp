@@ -20,13 +20,22 @@ struct DecoderConfig {
   float rope_magnitude = 1;
   int pages = 0;
   int threads = 1;
-  bool int8 = false;  // matrices in int8 with group scales, not in bf16
+  bool quantised = false;  // matrices in int4 where their source is in blocks, else in int8; not in bf16
 };
 
-// Float32 arrays of one layer, [out, in] and row-major; null where the family has none. Only read while packing.
+// A matrix [out, in], row-major: in float32, or in the blocks of GGUF's Q4_1.
+struct MatrixSource {
+  const float* floats;
+  const std::uint8_t* blocks;
+};
+
+// One layer; vectors are float32, and null where the family has none. Only read while packing. Of q, k and v all have
+// blocks or none, and so of gate and up.
 struct LayerSource {
-  const float *attn_norm, *q, *k, *v, *o, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm;
-  const float *mlp_norm, *gate, *up, *down;
+  const float* attn_norm;
+  MatrixSource q, k, v, o;
+  const float *q_bias, *k_bias, *v_bias, *q_norm, *k_norm, *mlp_norm;
+  MatrixSource gate, up, down;
 };
 
 // `StepBatch` of parrotserve/engines/native/backend.py, as pointers.

@@ -21,8 +21,8 @@ class VariantDecoder final : public Decoder {
 
   void load_embedding(const float* embedding, const float* head, const float* final_norm,
                       const float* rope_frequencies) override {
-    pack(head_, head ? head : embedding, c_.vocabulary, c_.hidden);
-    if (head) pack(embedding_, embedding, c_.vocabulary, c_.hidden);
+    pack(head_, {head ? head : embedding, nullptr}, c_.vocabulary, c_.hidden);
+    if (head) pack(embedding_, {embedding, nullptr}, c_.vocabulary, c_.hidden);
     tied_ = head == nullptr;
     final_norm_.assign(final_norm, final_norm + c_.hidden);
     rope_frequencies_.assign(rope_frequencies, rope_frequencies + c_.head_dim / 2);
@@ -33,13 +33,11 @@ class VariantDecoder final : public Decoder {
     const int q_size = c_.heads * c_.head_dim;
     // One tile a head, so that whoever computes it can rotate and store it.
     const int columns = geometry_.head_columns, all = c_.heads + 2 * c_.kv_heads;
-    layer.qkv.reset(c_.int8, all * columns, c_.hidden, columns);
-    const std::size_t head_size = static_cast<std::size_t>(c_.head_dim) * c_.hidden;
+    layer.qkv.reset(form(s.q), all * columns, c_.hidden, columns);
     for (int h = 0; h < all; ++h) {
-      const float* source = h < c_.heads ? s.q + h * head_size
-                            : h < c_.heads + c_.kv_heads ? s.k + (h - c_.heads) * head_size
-                                                         : s.v + (h - c_.heads - c_.kv_heads) * head_size;
-      layer.qkv.pack(source, c_.head_dim, c_.hidden, h * columns);
+      const bool query = h < c_.heads, key = !query && h < c_.heads + c_.kv_heads;
+      const int first = query ? h : key ? h - c_.heads : h - c_.heads - c_.kv_heads;
+      layer.qkv.pack(query ? s.q : key ? s.k : s.v, first * c_.head_dim, c_.head_dim, c_.hidden, h * columns);
     }
     if (s.q_bias) {
       layer.qkv_bias.assign(all * columns, 0.0f);
@@ -60,12 +58,11 @@ class VariantDecoder final : public Decoder {
     pack(layer.down, s.down, c_.hidden, c_.intermediate);
     // Tiles alternate between gate and up, so that one unit has both.
     const int tile = tile_outputs(c_.intermediate), tiles = (c_.intermediate + tile - 1) / tile;
-    layer.gate_up.reset(c_.int8, 2 * tiles * tile, c_.hidden, tile);
+    layer.gate_up.reset(form(s.gate), 2 * tiles * tile, c_.hidden, tile);
     for (int t = 0; t < tiles; ++t) {
       const int count = std::min(tile, c_.intermediate - t * tile);
-      const std::size_t offset = static_cast<std::size_t>(t) * tile * c_.hidden;
-      layer.gate_up.pack(s.gate + offset, count, c_.hidden, 2 * t * tile);
-      layer.gate_up.pack(s.up + offset, count, c_.hidden, (2 * t + 1) * tile);
+      layer.gate_up.pack(s.gate, t * tile, count, c_.hidden, 2 * t * tile);
+      layer.gate_up.pack(s.up, t * tile, count, c_.hidden, (2 * t + 1) * tile);
     }
   }
 
@@ -125,9 +122,13 @@ class VariantDecoder final : public Decoder {
 
   static int tile_outputs(int outputs) { return outputs % 48 == 0 ? 48 : 64; }
 
-  void pack(Matrix& matrix, const float* w, int outputs, int inputs) {
-    matrix.reset(c_.int8, outputs, inputs, tile_outputs(outputs));
-    matrix.pack(w, outputs, inputs, 0);
+  Form form(const MatrixSource& w) const {
+    return w.blocks ? Form::kInt4 : c_.quantised ? Form::kInt8 : Form::kBf16;
+  }
+
+  void pack(Matrix& matrix, const MatrixSource& w, int outputs, int inputs) {
+    matrix.reset(form(w), outputs, inputs, tile_outputs(outputs));
+    matrix.pack(w, 0, outputs, inputs, 0);
   }
 
   void prepare(const Batch& batch, const StepLogits& logits) {
@@ -137,10 +138,10 @@ class VariantDecoder final : public Decoder {
     const std::size_t rows = batch.rows;
     const int q_size = c_.heads * c_.head_dim;
     x_.reserve(rows * c_.hidden);
-    normed_.reserve(c_.int8, batch.rows, c_.hidden);
+    normed_.reserve(c_.quantised, batch.rows, c_.hidden);
     queries_.reserve(rows * q_size);
-    mixed_.reserve(c_.int8, batch.rows, q_size);
-    gated_.reserve(c_.int8, batch.rows, c_.intermediate);
+    mixed_.reserve(c_.quantised, batch.rows, q_size);
+    gated_.reserve(c_.quantised, batch.rows, c_.intermediate);
     rotation_.reserve(rows * c_.head_dim);
     attention_.plan(batch, pool_.size());
     phases_ = std::vector<std::atomic<int>>(9 * static_cast<std::size_t>(c_.layers) + 8);
@@ -166,7 +167,7 @@ class VariantDecoder final : public Decoder {
       add(phase, layer.o, mixed_, first_tile(layer.gate_up, 2 * thread));
       each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.mlp_norm.data(), row); });
       gate_up(phase, layer, first_tile(layer.down, thread));
-      if (c_.int8) each(phase, batch_.rows, [&](int row, int) { gated_.finish(row); });
+      if (c_.quantised) each(phase, batch_.rows, [&](int row, int) { gated_.finish(row); });
       add(phase, layer.down, gated_, first_tile(following, thread));
     }
     each(phase, batch_.outputs, [&](int i, int) { norm(x(batch_.logit_rows[i]), final_norm_.data(), i); });

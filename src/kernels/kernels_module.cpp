@@ -71,7 +71,15 @@ using FloatsOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using DoublesOut = nb::ndarray<double, nb::c_contig, nb::device::cpu>;
 using IntsOut = nb::ndarray<std::int32_t, nb::c_contig, nb::device::cpu>;
 
+using Weights = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+
 const float* data(const std::optional<Floats>& array) { return array ? array->data() : nullptr; }
+
+MatrixSource source(const Weights& matrix) {
+  if (matrix.dtype() == nb::dtype<float>()) return {static_cast<const float*>(matrix.data()), nullptr};
+  if (matrix.dtype() == nb::dtype<std::uint8_t>()) return {nullptr, static_cast<const std::uint8_t*>(matrix.data())};
+  throw std::invalid_argument("matrices are float32, or blocks of bytes");
+}
 
 void require(bool good, const char* rule) {
   if (!good) throw std::invalid_argument(std::string("step: ") + rule);
@@ -105,12 +113,12 @@ void check(const Batch& b, std::size_t table, const DecoderConfig& config) {
 class Handle {
  public:
   Handle(const std::string& variant, int layers, int hidden, int heads, int kv_heads, int head_dim, int intermediate,
-         int vocabulary, float rms_eps, float rope_magnitude, int pages, int threads, bool int8) {
+         int vocabulary, float rms_eps, float rope_magnitude, int pages, int threads, bool quantised) {
     DecoderConfig& config = config_;
     config.layers = layers, config.hidden = hidden, config.heads = heads, config.kv_heads = kv_heads;
     config.head_dim = head_dim, config.intermediate = intermediate, config.vocabulary = vocabulary;
     config.rms_eps = rms_eps, config.rope_magnitude = rope_magnitude;
-    config.pages = pages, config.threads = threads, config.int8 = int8;
+    config.pages = pages, config.threads = threads, config.quantised = quantised;
     decoder_ = make_decoder(variant, config);
   }
 
@@ -119,13 +127,14 @@ class Handle {
     decoder_->load_embedding(embedding.data(), data(head), final_norm.data(), rope_frequencies.data());
   }
 
-  void load_layer(int index, Floats attn_norm, Floats q, Floats k, Floats v, Floats o, std::optional<Floats> q_bias,
+  void load_layer(int index, Floats attn_norm, Weights q, Weights k, Weights v, Weights o, std::optional<Floats> q_bias,
                   std::optional<Floats> k_bias, std::optional<Floats> v_bias, std::optional<Floats> q_norm,
-                  std::optional<Floats> k_norm, Floats mlp_norm, Floats gate, Floats up, Floats down) {
+                  std::optional<Floats> k_norm, Floats mlp_norm, Weights gate, Weights up, Weights down) {
+    const LayerSource layer{attn_norm.data(), source(q), source(k), source(v), source(o), data(q_bias), data(k_bias),
+                            data(v_bias), data(q_norm), data(k_norm), mlp_norm.data(), source(gate), source(up),
+                            source(down)};
     nb::gil_scoped_release release;
-    decoder_->load_layer(index, {attn_norm.data(), q.data(), k.data(), v.data(), o.data(), data(q_bias), data(k_bias),
-                                 data(v_bias), data(q_norm), data(k_norm), mlp_norm.data(), gate.data(), up.data(),
-                                 down.data()});
+    decoder_->load_layer(index, layer);
   }
 
   void spoil_pages() { decoder_->spoil_pages(); }
@@ -207,7 +216,7 @@ NB_MODULE(_kernels, m) {
   nb::class_<Handle>(m, "Decoder")
       .def(nb::init<const std::string&, int, int, int, int, int, int, int, float, float, int, int, bool>(), "variant"_a,
            nb::kw_only(), "layers"_a, "hidden"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "intermediate"_a,
-           "vocabulary"_a, "rms_eps"_a, "rope_magnitude"_a, "pages"_a, "threads"_a, "int8"_a)
+           "vocabulary"_a, "rms_eps"_a, "rope_magnitude"_a, "pages"_a, "threads"_a, "quantised"_a)
       .def("load_embedding", &Handle::load_embedding, "embedding"_a, "head"_a.none(), "final_norm"_a,
            "rope_frequencies"_a)
       .def("load_layer", &Handle::load_layer, "index"_a, nb::kw_only(), "attn_norm"_a, "q"_a, "k"_a, "v"_a, "o"_a,

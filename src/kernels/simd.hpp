@@ -200,6 +200,20 @@ static inline TileVector widen_bf16(const std::uint16_t* from) {
 #endif
 }
 
+// Of fp16, finite.
+static inline TileVector widen_f16(const std::uint16_t* from) {
+#if defined(__AVX512F__)
+  return (TileVector)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#else
+  TileHalves halves;
+  __builtin_memcpy(&halves, from, sizeof halves);
+  const TileBits bits = __builtin_convertvector(halves, TileBits);
+  // The exponent is 112 less than a float's; the product is right for what is below the normal numbers, too.
+  const TileVector size = (TileVector)((bits & 0x7fffu) << 13) * 0x1p112f;
+  return (TileVector)((TileBits)size | (bits & 0x8000u) << 16);
+#endif
+}
+
 // What a variant keeps its activations in, and products of pairs of them with pairs of bf16 weights: a panel vector
 // holds kTileLanes columns x 2 consecutive k, a pair a row's two values of the same k.
 // acc[lane] += a[0] * b[lane][0] + a[1] * b[lane][1]

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <new>
 #include <stdexcept>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -46,7 +47,7 @@ namespace {
 
 #include "matrix.hpp"
 
-#include "matrix_int8.hpp"
+#include "matrix_quantised.hpp"
 
 #include "weights.hpp"
 

@@ -1,67 +1,94 @@
-// Weights in bf16 or int8, behind one face. Included per variant, after matrix_int8.hpp.
+// Weights in bf16, int8 or int4, behind one face. Included per variant, after matrix_quantised.hpp.
 
 // The input rows of a matrix, in the form that its weights are multiplied with.
 class Inputs {
  public:
-  void reserve(bool int8, int rows, int inputs) {
-    int8_ = int8;
+  void reserve(bool quantised, int rows, int inputs) {
+    is_quantised_ = quantised;
     inputs_ = inputs;
     values_.reserve(static_cast<std::size_t>(rows) * inputs);
-    if (int8) quantised_.reserve(rows, inputs);
+    if (quantised) quantised_.reserve(rows, inputs);
   }
 
   // To be written, and then finished.
   Activation* row(int row) { return values_.get() + static_cast<std::size_t>(row) * inputs_; }
   void finish(int row) {
-    if (int8_) quantised_.quantise(row, values_.get() + static_cast<std::size_t>(row) * inputs_);
+    if (is_quantised_) quantised_.quantise(row, values_.get() + static_cast<std::size_t>(row) * inputs_);
   }
 
   const Activation* values() const { return values_.get(); }
   const QuantisedRows& quantised() const { return quantised_; }
 
  private:
-  bool int8_ = false;
+  bool is_quantised_ = false;
   int inputs_ = 0;
   Aligned<Activation> values_;
   QuantisedRows quantised_;
 };
 
+enum class Form { kBf16, kInt8, kInt4 };
+
 class Matrix {
  public:
-  void reset(bool int8, int outputs, int inputs, int tile_outputs) {
-    int8_ = int8;
-    if (int8)
-      quantised_.reset(outputs, inputs, tile_outputs);
-    else
-      packed_.reset(outputs, inputs, tile_outputs);
-  }
-  void pack(const float* w, int rows, int inputs, int first) {
-    int8_ ? quantised_.pack(w, rows, inputs, first) : packed_.pack(w, rows, inputs, first);
-  }
-  void unpack(int output, float* to, int inputs) const {
-    int8_ ? quantised_.unpack(output, to, inputs) : packed_.unpack(output, to, inputs);
+  void reset(Form form, int outputs, int inputs, int tile_outputs) {
+    form_ = form;
+    switch (form) {
+      case Form::kBf16: return bf16_.reset(outputs, inputs, tile_outputs);
+      case Form::kInt8: return int8_.reset(outputs, inputs, tile_outputs);
+      case Form::kInt4: return int4_.reset(outputs, inputs, tile_outputs);
+    }
   }
 
-  int tiles() const { return int8_ ? quantised_.tiles() : packed_.tiles(); }
-  int tile_outputs() const { return int8_ ? quantised_.tile_outputs() : packed_.tile_outputs(); }
+  // Packs `rows` rows of the source from its row `from` on, as the outputs from `first` on.
+  void pack(const MatrixSource& w, int from, int rows, int inputs, int first) {
+    const std::size_t row = from;
+    switch (form_) {
+      case Form::kBf16: return bf16_.pack(w.floats + row * inputs, rows, inputs, first);
+      case Form::kInt8: return int8_.pack(w.floats + row * inputs, rows, inputs, first);
+      case Form::kInt4:
+        return int4_.pack(w.blocks + row * (inputs / Int4::kInputs) * Int4::kBlockBytes, rows, inputs, first);
+    }
+  }
+
+  // Of bf16 and int8.
+  void unpack(int output, float* to, int inputs) const {
+    form_ == Form::kInt8 ? int8_.unpack(output, to, inputs) : bf16_.unpack(output, to, inputs);
+  }
+
+  int tiles() const {
+    return form_ == Form::kBf16 ? bf16_.tiles() : form_ == Form::kInt8 ? int8_.tiles() : int4_.tiles();
+  }
+  int tile_outputs() const {
+    return form_ == Form::kBf16   ? bf16_.tile_outputs()
+           : form_ == Form::kInt8 ? int8_.tile_outputs()
+                                  : int4_.tile_outputs();
+  }
 
   // To be fetched ahead.
   const void* tile(int index) const {
-    return int8_ ? static_cast<const void*>(quantised_.tile(index)) : static_cast<const void*>(packed_.tile(index));
+    switch (form_) {
+      case Form::kBf16: return bf16_.tile(index);
+      case Form::kInt8: return int8_.tile(index);
+      default: return int4_.tile(index);
+    }
   }
 
   // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row; `ahead` is the tile to
   // be read next, of this matrix or another, or null.
   template <class Done>
   void rows(int index, const Inputs& a, int first, int last, const void* ahead, const Done& done) const {
-    if (int8_)
-      quantised_.rows(index, a.quantised(), first, last, static_cast<const std::uint8_t*>(ahead), done);
-    else
-      packed_.rows(index, a.values(), first, last, static_cast<const std::uint16_t*>(ahead), done);
+    const auto* bytes = static_cast<const std::uint8_t*>(ahead);
+    switch (form_) {
+      case Form::kBf16:
+        return bf16_.rows(index, a.values(), first, last, static_cast<const std::uint16_t*>(ahead), done);
+      case Form::kInt8: return int8_.rows(index, a.quantised(), first, last, bytes, done);
+      case Form::kInt4: return int4_.rows(index, a.quantised(), first, last, bytes, done);
+    }
   }
 
  private:
-  bool int8_ = false;
-  PackedMatrix packed_;
-  Int8Matrix quantised_;
+  Form form_ = Form::kBf16;
+  PackedMatrix bf16_;
+  QuantisedMatrix<Int8> int8_;
+  QuantisedMatrix<Int4> int4_;
 };

@@ -6,6 +6,9 @@ from numpy.typing import NDArray
 PAGE_TOKENS: int
 BLOCK_TOKENS: int
 
+_Matrix = NDArray[np.float32] | NDArray[np.uint8]
+"""Rows of weights, or of 4-bit blocks."""
+
 def variants() -> list[str]: ...
 def measure(variant: str) -> float: ...
 
@@ -25,7 +28,7 @@ class Decoder:
         rope_magnitude: float,
         pages: int,
         threads: int,
-        int8: bool,
+        quantised: bool,
     ) -> None: ...
     def spoil_pages(self) -> None: ...
     def copy_pages(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> None: ...
@@ -41,19 +44,19 @@ class Decoder:
         index: int,
         *,
         attn_norm: NDArray[np.float32],
-        q: NDArray[np.float32],
-        k: NDArray[np.float32],
-        v: NDArray[np.float32],
-        o: NDArray[np.float32],
+        q: _Matrix,
+        k: _Matrix,
+        v: _Matrix,
+        o: _Matrix,
         q_bias: NDArray[np.float32] | None,
         k_bias: NDArray[np.float32] | None,
         v_bias: NDArray[np.float32] | None,
         q_norm: NDArray[np.float32] | None,
         k_norm: NDArray[np.float32] | None,
         mlp_norm: NDArray[np.float32],
-        gate: NDArray[np.float32],
-        up: NDArray[np.float32],
-        down: NDArray[np.float32],
+        gate: _Matrix,
+        up: _Matrix,
+        down: _Matrix,
     ) -> None: ...
     def step(
         self,

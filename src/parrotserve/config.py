@@ -42,7 +42,7 @@ DEFAULT_MODEL = "smollm2-135m"
 """What a service with nothing configured serves."""
 
 KEY_MODES = ("auto", "always", "never")
-WEIGHTS = ("bf16", "int8")
+WEIGHTS = ("bf16", "int8", "int4")
 BACKENDS = ("auto", "kernels", "reference")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -92,7 +92,8 @@ class ServiceConfig:
     )
     weights: str = setting(
         "bf16",
-        "How the kernels keep a model's weights; int8 takes half the memory, is faster and a little less exact.",
+        "How the kernels keep a model's weights; int8 takes half the memory, is faster and a little less exact; int4 "
+        "keeps the 4-bit blocks of a Q4_0 or Q4_1 GGUF file, which is the least to read for one sequence.",
         kind=TEXT,
         group=Group.MODELS,
         rules=(one_of(*WEIGHTS),),

@@ -61,9 +61,18 @@ async def test_weights_in_int8_keep_the_promise(start_native: StartNative):
         assert [result.tokens for result in results] == expected, settings
 
 
-async def test_weights_in_int8_are_refused_where_nothing_can_compute_with_them(start_native: StartNative):
-    with pytest.raises(EngineFailed, match="int8 need the kernels backend"):
-        await start_native(backend=BackendName.REFERENCE, weights=WeightFormat.INT8)
+@pytest.mark.parametrize("weights", [WeightFormat.INT8, WeightFormat.INT4])
+async def test_quantised_weights_are_refused_where_nothing_can_compute_with_them(
+    start_native: StartNative, weights: WeightFormat
+):
+    with pytest.raises(EngineFailed, match=f"{weights} need the kernels backend"):
+        await start_native(backend=BackendName.REFERENCE, weights=weights)
+
+
+@pytest.mark.skipif(not variants(), reason="the compiled extension is not installed here")
+async def test_weights_in_int4_are_refused_where_the_file_has_none(start_native: StartNative):
+    with pytest.raises(EngineFailed, match=r"has none: use a GGUF file in Q4_0 or Q4_1, or set weights to int8"):
+        await start_native(backend=BackendName.KERNELS, weights=WeightFormat.INT4)
 
 
 async def test_two_hundred_sequences_pass_through_a_cache_for_a_few(

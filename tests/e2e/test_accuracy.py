@@ -7,7 +7,7 @@ import pytest
 
 from parrotserve.engines.native.kernels import KernelsBackend, variants
 from parrotserve.engines.native.reference import ReferenceBackend
-from parrotserve.engines.native.settings import usable_cores
+from parrotserve.engines.native.settings import WeightFormat, usable_cores
 from parrotserve.models.config import load_config
 from parrotserve.models.registry import DEFAULT_MODEL, resolve
 from parrotserve.models.tokenizer import load_tokenizer
@@ -31,12 +31,12 @@ NEAR_TIE = 0.3
 def test_perplexity_stays_near_that_of_float32_and_other_choices_are_near_ties():
     files = resolve(DEFAULT_MODEL)
     config = load_config(files)
-    weights = load_weights(files, config)
+    weights = load_weights(files, config, four_bit=True)
     windows = documentation_windows(load_tokenizer(files), TOKENS)
     exact = predict(ReferenceBackend(weights, config, pages=64), windows)
-    for int8, percent in ((False, 0.5), (True, 1.5)):
-        backend = KernelsBackend(weights, config, pages=64, threads=usable_cores(), int8=int8)
+    for form, percent in ((WeightFormat.BF16, 0.5), (WeightFormat.INT8, 1.5), (WeightFormat.INT4, 1.5)):
+        backend = KernelsBackend(weights, config, pages=64, threads=usable_cores(), form=form)
         found = predict(backend, windows)
-        assert found.perplexity <= exact.perplexity * (1 + percent / 100), f"int8={int8}"
-        if not int8:
+        assert found.perplexity <= exact.perplexity * (1 + percent / 100), form
+        if form is WeightFormat.BF16:
             assert exact.gaps[found.likeliest != exact.likeliest].max() <= NEAR_TIE

@@ -45,7 +45,7 @@ def configuration() -> Configuration:
     found = ", ".join(told) or "none: defaults"
     complaint, advice = _impossible(config)
     if complaint:
-        verdict = Verdict.BROKEN if config.backend == "kernels" or config.weights == "int8" else Verdict.NOTICE
+        verdict = Verdict.BROKEN if config.backend == "kernels" or config.weights != "bf16" else Verdict.NOTICE
         finding = Finding(
             subject="Settings", verdict=verdict, found=f"{found}; {complaint}", advice=advice, details=details
         )
@@ -58,8 +58,11 @@ def _impossible(config: ServiceConfig) -> tuple[str, str]:
     compiled = bool(variants())
     if not compiled and config.backend == "kernels":
         return "backend = kernels needs the compiled extension", "Build the extension, or set PARROT_BACKEND=auto."
-    if config.weights == "int8" and (not compiled or config.backend == "reference"):
-        return "weights = int8 needs the kernels backend", "Unset PARROT_WEIGHTS, or use the kernels backend."
+    if config.weights != "bf16" and (not compiled or config.backend == "reference"):
+        return (
+            f"weights = {config.weights} needs the kernels backend",
+            "Unset PARROT_WEIGHTS, or use the kernels backend.",
+        )
     if config.threads is not None and config.threads * config.engines > usable_cores():
         return (
             f"{config.threads * config.engines} threads on {usable_cores()} cores wait for one another",

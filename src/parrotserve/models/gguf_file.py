@@ -42,6 +42,12 @@ _U32 = _SCALARS[4]
 _U64 = _SCALARS[10]
 
 
+_FOUR_BIT_WEIGHTS = 32
+_Q4_0_BYTES, _Q4_1_BYTES = 18, 20
+_FOUR_BIT = {2: _Q4_0_BYTES, 3: _Q4_1_BYTES}
+"""Bytes a block, by type."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorPlace:
     """Where a tensor lies in its file."""
@@ -83,9 +89,7 @@ class GgufFile:
         """The tensor's values, dequantised, in float32."""
         from gguf import constants, quants  # a third of a second to import, and only weights need it
 
-        place = self.places.get(name)
-        if place is None:
-            raise malformed(self.path, f"tensor {name} is missing")
+        place = self._place(name)
         try:
             kind = constants.GGMLQuantizationType(place.quantisation)
             block, block_bytes = constants.GGML_QUANT_SIZES[kind]
@@ -97,6 +101,26 @@ class GgufFile:
         except NotImplementedError as error:
             raise malformed(self.path, f"tensor {name} has the type {kind.name}, not supported") from error
         return np.ascontiguousarray(values.reshape(place.shape), dtype=np.float32)
+
+    def four_bit(self, name: str) -> NDArray[np.uint8] | None:
+        """The blocks of a tensor in Q4_1 as they are, of one in Q4_0 put so: [..., blocks, 20]; None for other types.
+
+        Twenty bytes stand for 32 weights d * q + m: d and m in fp16, then the q of the first sixteen in the low halves
+        of bytes, and of the second in the high ones. Q4_0 has d * (q - 8).
+        """
+        place = self._place(name)
+        block_bytes = _FOUR_BIT.get(place.quantisation)
+        if block_bytes is None:
+            return None
+        rows = self._rows(name, place, _FOUR_BIT_WEIGHTS, block_bytes)
+        blocks = rows.reshape(*rows.shape[:-1], -1, block_bytes)
+        return blocks if block_bytes == _Q4_1_BYTES else _with_least(blocks)
+
+    def _place(self, name: str) -> TensorPlace:
+        place = self.places.get(name)
+        if place is None:
+            raise malformed(self.path, f"tensor {name} is missing")
+        return place
 
     def _rows(self, name: str, place: TensorPlace, block: int, block_bytes: int) -> NDArray[np.uint8]:
         """The tensor's raw bytes, one row for each run of its last dimension."""
@@ -111,6 +135,16 @@ class GgufFile:
             raise malformed(self.path, f"it is truncated: {end}; fetch it again")
         raw = np.frombuffer(self._data, dtype=np.uint8, count=size, offset=start)
         return raw.reshape(*place.shape[:-1], row_bytes)
+
+
+def _with_least(blocks: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Blocks of Q4_0 as those of Q4_1; None where eight times a scale exceeds fp16."""
+    scales = np.ascontiguousarray(blocks[..., :2]).view("<f2")
+    with np.errstate(over="ignore"):
+        least = scales * np.float16(-8)
+    if not np.isfinite(least).all():
+        return None
+    return np.concatenate((blocks[..., :2], least.view(np.uint8), blocks[..., 2:]), axis=-1)
 
 
 def _map(path: Path) -> mmap.mmap:

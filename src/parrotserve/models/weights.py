@@ -1,7 +1,9 @@
 """A model's weights as float32 arrays under one set of names, whatever file they came from."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,8 @@ from parrotserve.models.rope import rope_frequencies
 from parrotserve.models.safetensors_file import SafetensorsFolder
 
 Array = NDArray[np.float32]
+Blocks = NDArray[np.uint8]
+"""[out, in / 32, 20]: see `GgufFile.four_bit`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,8 @@ class LayerWeights:
     gate: Array
     up: Array
     down: Array
+    four_bit: Mapping[str, Blocks] = field(default_factory=lambda: MappingProxyType({}))
+    """Matrices, by name, that the file keeps in blocks of 4 bits, as it has them; where they were asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +59,23 @@ class ModelWeights:
     """Factor on cosines and sines (yarn)."""
 
 
+T = TypeVar("T", Array, Blocks | None)
+
 Loader = Callable[[str], Array]
 """Reads a tensor by its Hugging Face name, without `model.`"""
 
 
-def load_weights(files: ModelFiles, config: ModelConfig) -> ModelWeights:
-    """Read and dequantise everything. Raises `MalformedModel` naming the file and tensor that is wrong."""
+def load_weights(files: ModelFiles, config: ModelConfig, *, four_bit: bool = False) -> ModelWeights:
+    """Read and dequantise everything; with `four_bit`, keep what is in 4-bit blocks as it is as well.
+
+    Raises `MalformedModel` naming the file and tensor that is wrong.
+    """
     frequencies, magnitude = rope_frequencies(config)
+    load_blocks: Callable[[str], Blocks | None] | None = None
     if files.format is ModelFormat.GGUF:
         file = GgufFile(files.path)
-        load = _gguf_loader(file, config)
+        load = _gguf_loader(file.tensor, config)
+        load_blocks = _gguf_loader(file.four_bit, config) if four_bit else None
         if "rope_freqs.weight" in file.places:
             frequencies = frequencies / file.tensor("rope_freqs.weight")
     else:
@@ -70,7 +83,7 @@ def load_weights(files: ModelFiles, config: ModelConfig) -> ModelWeights:
     expect = _Expecting(files, load)
     return ModelWeights(
         embedding=expect("embed_tokens.weight", config.vocabulary, config.hidden),
-        layers=tuple(_layer(expect, config, index) for index in range(config.layers)),
+        layers=tuple(_with_blocks(_layer(expect, config, i), load_blocks, i) for i in range(config.layers)),
         final_norm=expect("norm.weight", config.hidden),
         head=None if config.tied_embeddings else expect("lm_head.weight", config.vocabulary, config.hidden),
         rope_frequencies=frequencies,
@@ -107,6 +120,24 @@ def _layer(expect: "_Expecting", config: ModelConfig, index: int) -> LayerWeight
         up=read("mlp.up_proj.weight", inner, hidden),
         down=read("mlp.down_proj.weight", hidden, inner),
     )
+
+
+_MATRIX_NAMES = {
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+
+
+def _with_blocks(layer: LayerWeights, load: Callable[[str], Blocks | None] | None, index: int) -> LayerWeights:
+    if load is None:
+        return layer
+    found = {name: load(f"layers.{index}.{stem}.weight") for name, stem in _MATRIX_NAMES.items()}
+    return replace(layer, four_bit={name: blocks for name, blocks in found.items() if blocks is not None})
 
 
 class _Expecting:
@@ -148,25 +179,26 @@ _GGUF_NAMES = {
 }
 
 
-def _gguf_loader(file: GgufFile, config: ModelConfig) -> Loader:
+def _gguf_loader(read: Callable[[str], T], config: ModelConfig) -> Callable[[str], T]:
+    """Reads by Hugging Face names, and puts rows in their order."""
     # Only the llama architecture's conversion reorders rows; Mistral's models carry that architecture, too.
     heads_of = {"attn_q": config.heads, "attn_k": config.kv_heads} if config.family is Family.LLAMA else {}
 
-    def load(name: str) -> Array:
+    def load(name: str) -> T:
         stem, _, kind = name.rpartition(".")
         prefix = ""
         if stem.startswith("layers."):
             _, index, stem = stem.split(".", 2)
             prefix = f"blk.{index}."
         short = _GGUF_NAMES[stem]
-        array = file.tensor(f"{prefix}{short}.{kind}")
+        array = read(f"{prefix}{short}.{kind}")
         heads = heads_of.get(short)
-        return array if heads is None else _half_split(array, heads)
+        return array if heads is None or array is None else cast("T", _half_split(array, heads))
 
     return load
 
 
-def _half_split(array: Array, heads: int) -> Array:
+def _half_split(array: NDArray[Any], heads: int) -> NDArray[Any]:
     """Undo llama.cpp's reordering of q and k rows from half-split to interleaved rotation pairs."""
     if array.shape[0] % (heads * 2):
         return array  # the shape check that follows says what is wrong

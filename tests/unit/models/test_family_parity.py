@@ -14,6 +14,7 @@ from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.kernels import KernelsBackend, variants
 from parrotserve.engines.native.logits import FloatArray
 from parrotserve.engines.native.reference import ReferenceBackend
+from parrotserve.engines.native.settings import WeightFormat
 from parrotserve.models.config import load_config
 from parrotserve.models.weights import load_weights
 
@@ -21,7 +22,7 @@ GOLDEN = Path(__file__).resolve().parents[2] / "data" / "golden" / "families.jso
 CASES = json.loads(GOLDEN.read_text(encoding="utf-8"))["models"]
 CALM = [case for case in CASES if case.get("calm")]
 """Those whose weights are of a size that leaves bf16 something to hold."""
-TOLERANCES = {False: 0.02, True: 0.08}
+TOLERANCES = {WeightFormat.BF16: 0.02, WeightFormat.INT8: 0.08}
 """Of the largest logit, in bf16 and in int8."""
 
 
@@ -42,17 +43,17 @@ def test_logits_equal_transformers(case: dict[str, Any], tmp_path: Path):
 
 
 @pytest.mark.skipif(not variants(), reason="the compiled extension is not installed here")
-@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
+@pytest.mark.parametrize("form", TOLERANCES)
 @pytest.mark.parametrize("case", CALM, ids=lambda case: case["name"])
-def test_logits_of_the_kernels_are_close_to_transformers(case: dict[str, Any], int8: bool, tmp_path: Path):
+def test_logits_of_the_kernels_are_close_to_transformers(case: dict[str, Any], form: WeightFormat, tmp_path: Path):
     files = tiny_models.write_case(tmp_path / "model", case)
     config = load_config(files)
     expected = np.array(case["logits"])
     for variant in variants():
         weights = load_weights(files, config)
-        backend = KernelsBackend(weights, config, pages=16, threads=1, variant=variant, int8=int8)
+        backend = KernelsBackend(weights, config, pages=16, threads=1, variant=variant, form=form)
         difference = np.abs(logits(backend, case) - expected).max()
-        assert difference <= TOLERANCES[int8] * np.abs(expected).max(), variant
+        assert difference <= TOLERANCES[form] * np.abs(expected).max(), variant
 
 
 def test_the_cases_tell_their_differences_apart():

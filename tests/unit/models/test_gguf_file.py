@@ -38,6 +38,37 @@ def test_dequantises(kind: Kind, tmp_path: Path):
     assert np.abs(found - original).max() < {Kind.F16: 2e-3, Kind.BF16: 2e-2, Kind.Q8_0: 2e-2}.get(kind, 0.4)
 
 
+@pytest.mark.parametrize("kind", [Kind.Q4_0, Kind.Q4_1])
+def test_four_bit_blocks_stand_for_the_same_weights(kind: Kind, tmp_path: Path):
+    file = GgufFile(tiny_models.write_gguf(tmp_path / "tiny.gguf", kind=kind).path)
+    blocks = file.four_bit("blk.0.ffn_up.weight")
+    assert blocks is not None
+    np.testing.assert_array_equal(
+        gguf.quants.dequantize(blocks.reshape(len(blocks), -1), Kind.Q4_1), file.tensor("blk.0.ffn_up.weight")
+    )
+
+
+def test_other_types_have_no_four_bit_blocks(tmp_path: Path):
+    file = GgufFile(tiny_models.write_gguf(tmp_path / "tiny.gguf", kind=Kind.Q8_0).path)
+    assert file.four_bit("blk.0.ffn_up.weight") is None
+    assert file.four_bit("blk.0.ffn_norm.weight") is None
+    with pytest.raises(MalformedModel, match=r"blk\.9\.ffn_up\.weight is missing"):
+        file.four_bit("blk.9.ffn_up.weight")
+
+
+def test_scales_too_large_to_put_otherwise_leave_no_four_bit_blocks(tmp_path: Path):
+    path = tmp_path / "large.gguf"
+    block = np.concatenate((np.array([-10_000], np.float16).view(np.uint8), np.zeros(16, np.uint8)))
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("large", block.reshape(1, -1), raw_dtype=Kind.Q4_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert GgufFile(path).four_bit("large") is None
+    assert (GgufFile(path).tensor("large") == 80_000).all()
+
+
 def test_nested_arrays_are_read(tmp_path: Path):
     path = tmp_path / "nested.gguf"
     writer = gguf.GGUFWriter(path, "llama")

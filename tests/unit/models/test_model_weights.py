@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 from gguf import GGMLQuantizationType as Kind
+from gguf import quants
 from safetensors.numpy import save_file
 
 from parrotserve.errors import MalformedModel
@@ -73,6 +74,22 @@ def test_folder_weights_come_back_as_they_were_saved(family: str, tmp_path: Path
 def test_quantised_weights_are_dequantised(tmp_path: Path):
     files = tiny_models.write_gguf(tmp_path / "a.gguf", kind=Kind.Q8_0)
     assert_same(load(files), tiny_models.weights(), tolerance=0.02)
+
+
+@pytest.mark.parametrize("kind", [Kind.Q4_0, Kind.Q4_1])
+def test_four_bit_blocks_are_kept_in_the_order_of_the_weights(kind: Kind, tmp_path: Path):
+    files = tiny_models.write_gguf(tmp_path / "tiny.gguf", kind=kind)
+    layers = load_weights(files, load_config(files), four_bit=True).layers
+    for layer in layers:
+        assert set(layer.four_bit) == {"q", "k", "v", "o", "gate", "up", "down"}
+        for name, blocks in layer.four_bit.items():
+            found = quants.dequantize(blocks.reshape(len(blocks), -1), Kind.Q4_1)
+            np.testing.assert_array_equal(found, getattr(layer, name))
+
+
+def test_four_bit_blocks_are_kept_only_where_they_are_asked_for(tmp_path: Path):
+    files = tiny_models.write_gguf(tmp_path / "tiny.gguf", kind=Kind.Q4_1)
+    assert not any(layer.four_bit for layer in load_weights(files, load_config(files)).layers)
 
 
 def test_bfloat16_is_widened_exactly(tiny_folder: ModelFiles):

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from dense import random_weights, tiny_config
-from packed import as_packed
+from packed import as_packed, with_blocks
 
 from parrotserve.engines.native.backend import Backend, StepBatch
 from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.kernels import BLOCK_TOKENS, PAGE_TOKENS, KernelsBackend, variants
 from parrotserve.engines.native.logits import FloatArray
 from parrotserve.engines.native.reference import ReferenceBackend
+from parrotserve.engines.native.settings import WeightFormat
 from parrotserve.models.architecture import Family, ModelConfig
 
 PAGES = 160
@@ -46,7 +47,7 @@ CONFIGS = {
 }
 
 every_variant = pytest.mark.parametrize("variant", variants())
-every_form = pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
+every_form = pytest.mark.parametrize("form", WeightFormat)
 every_shape = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
 
@@ -75,8 +76,11 @@ def prefill(backend: Backend, tokens: list[int], pages: list[int], *, chunk: int
     return logits
 
 
-def kernels(config: ModelConfig, variant: str, *, threads: int = 1, int8: bool = False) -> KernelsBackend:
-    return KernelsBackend(random_weights(config), config, pages=PAGES, threads=threads, variant=variant, int8=int8)
+def kernels(
+    config: ModelConfig, variant: str, *, threads: int = 1, form: WeightFormat = WeightFormat.BF16
+) -> KernelsBackend:
+    weights = with_blocks(random_weights(config))
+    return KernelsBackend(weights, config, pages=PAGES, threads=threads, variant=variant, form=form)
 
 
 @every_variant
@@ -96,10 +100,10 @@ def test_logits_are_the_same_where_rows_fill_whole_cache_lines_and_where_not(var
 @every_variant
 @every_form
 @every_shape
-def test_agrees_with_the_reference(config: ModelConfig, int8: bool, variant: str):
-    weights = random_weights(config, spread=CALM if int8 else WILD)
-    reference = ReferenceBackend(as_packed(weights, int8), config, pages=PAGES)
-    backend = KernelsBackend(weights, config, pages=PAGES, threads=2, variant=variant, int8=int8)
+def test_agrees_with_the_reference(config: ModelConfig, form: WeightFormat, variant: str):
+    weights = with_blocks(random_weights(config, spread=WILD if form is WeightFormat.BF16 else CALM))
+    reference = ReferenceBackend(as_packed(weights, form), config, pages=PAGES)
+    backend = KernelsBackend(weights, config, pages=PAGES, threads=2, variant=variant, form=form)
     tokens = text(300)
     for length in (1, 17, 300):
         expected = prefill(reference, tokens[:length], table(0, length))
@@ -110,8 +114,8 @@ def test_agrees_with_the_reference(config: ModelConfig, int8: bool, variant: str
 @every_variant
 @every_form
 @pytest.mark.parametrize("chunk", [1, 16, 100])
-def test_prefill_chunks_do_not_change_a_byte(variant: str, int8: bool, chunk: int):
-    backend = kernels(CONFIGS["llama, 64"], variant, int8=int8)
+def test_prefill_chunks_do_not_change_a_byte(variant: str, form: WeightFormat, chunk: int):
+    backend = kernels(CONFIGS["llama, 64"], variant, form=form)
     tokens = text(290)
     whole = prefill(backend, tokens, table(0, 290))
     assert np.array_equal(whole, prefill(backend, tokens, table(1, 290), chunk=chunk))
@@ -120,12 +124,12 @@ def test_prefill_chunks_do_not_change_a_byte(variant: str, int8: bool, chunk: in
 @every_variant
 @every_form
 @every_shape
-def test_grouping_batch_and_threads_do_not_change_a_byte(config: ModelConfig, int8: bool, variant: str):
+def test_grouping_batch_and_threads_do_not_change_a_byte(config: ModelConfig, form: WeightFormat, variant: str):
     shared, own = text(2 * BLOCK_TOKENS), [text(5 + 9 * i, seed=i + 1) for i in range(3)]
     common = table(0, len(shared))
     results: list[FloatArray] = []
     for group, threads, together in [(True, 1, True), (False, 1, True), (True, 3, True), (False, 1, False)]:
-        backend = kernels(config, variant, threads=threads, int8=int8)
+        backend = kernels(config, variant, threads=threads, form=form)
         prefill(backend, shared, common)
         rows = [SequenceRows(part, len(shared), common + table(i + 1, 64), True) for i, part in enumerate(own)]
         if together:
@@ -154,9 +158,9 @@ def test_int8_is_coarser_than_bf16_and_close_to_it(variant: str):
     exact = prefill(ReferenceBackend(weights, config, pages=PAGES), tokens, table(0, 100))
     bf16, int8 = (
         prefill(
-            KernelsBackend(weights, config, pages=PAGES, threads=1, variant=variant, int8=int8), tokens, table(0, 100)
+            KernelsBackend(weights, config, pages=PAGES, threads=1, variant=variant, form=form), tokens, table(0, 100)
         )
-        for int8 in (False, True)
+        for form in (WeightFormat.BF16, WeightFormat.INT8)
     )
     assert 0 < np.abs(bf16 - int8).max() <= 2 * TOLERANCE * np.abs(exact).max()
 

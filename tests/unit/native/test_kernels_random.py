@@ -12,13 +12,14 @@ import pytest
 from dense import random_weights, tiny_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from packed import as_packed
+from packed import as_packed, with_blocks
 
 from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.kernels import BLOCK_TOKENS, PAGE_TOKENS, KernelsBackend, variants
 from parrotserve.engines.native.logits import FloatArray
 from parrotserve.engines.native.reference import ReferenceBackend
+from parrotserve.engines.native.settings import WeightFormat
 from parrotserve.models.architecture import Family, ModelConfig
 from parrotserve.models.weights import ModelWeights
 
@@ -143,13 +144,13 @@ def run(backend: Backend, steps: Steps, *, group: bool) -> FloatArray:
     return np.concatenate(found)
 
 
-def kernels_agree(config: ModelConfig, forest: Forest, threads: int, int8: bool) -> None:
-    weights = random_weights(config, seed=forest.seed, spread=0.7)
-    reference = ReferenceBackend(as_packed(weights, int8), config, pages=PAGES)
+def kernels_agree(config: ModelConfig, forest: Forest, threads: int, form: WeightFormat) -> None:
+    weights = with_blocks(random_weights(config, seed=forest.seed, spread=0.7))
+    reference = ReferenceBackend(as_packed(weights, form), config, pages=PAGES)
     expected = run(reference, Steps(forest, config.vocabulary), group=True)
     allowed = TOLERANCE * max(USUAL, float(np.abs(expected).max()))
     for variant in variants():
-        backend = spoilt(weights, config, variant, threads, int8)
+        backend = spoilt(weights, config, variant, threads, form)
         grouped = run(backend, Steps(forest, config.vocabulary), group=True)
         assert np.abs(grouped - expected).max() <= allowed, variant
         if len(forest.nodes) > 1:
@@ -157,16 +158,18 @@ def kernels_agree(config: ModelConfig, forest: Forest, threads: int, int8: bool)
             assert np.array_equal(grouped, apart), variant
 
 
-def spoilt(weights: ModelWeights, config: ModelConfig, variant: str, threads: int, int8: bool) -> KernelsBackend:
-    backend = KernelsBackend(weights, config, pages=PAGES, threads=threads, variant=variant, int8=int8)
+def spoilt(
+    weights: ModelWeights, config: ModelConfig, variant: str, threads: int, form: WeightFormat
+) -> KernelsBackend:
+    backend = KernelsBackend(weights, config, pages=PAGES, threads=threads, variant=variant, form=form)
     backend.spoil_pages()
     return backend
 
 
 @settings(max_examples=60)
-@given(config=models(), forest=forests(), threads=st.sampled_from(THREADS), int8=st.booleans())
-def test_random_models_agree_with_the_reference(config: ModelConfig, forest: Forest, threads: int, int8: bool):
-    kernels_agree(config, forest, threads, int8)
+@given(config=models(), forest=forests(), threads=st.sampled_from(THREADS), form=st.sampled_from(WeightFormat))
+def test_random_models_agree_with_the_reference(config: ModelConfig, forest: Forest, threads: int, form: WeightFormat):
+    kernels_agree(config, forest, threads, form)
 
 
 @pytest.mark.long
@@ -174,8 +177,8 @@ def test_random_models_agree_with_the_reference(config: ModelConfig, forest: For
 @pytest.mark.parametrize("part", range(LONG_RUNS))
 def test_a_hundred_thousand_random_models_agree_with_the_reference(part: int):
     @settings(max_examples=EXAMPLES_A_RUN, suppress_health_check=list(HealthCheck))
-    @given(config=models(), forest=forests(), threads=st.sampled_from(THREADS), int8=st.booleans())
-    def search(config: ModelConfig, forest: Forest, threads: int, int8: bool) -> None:
-        kernels_agree(config, forest, threads, int8)
+    @given(config=models(), forest=forests(), threads=st.sampled_from(THREADS), form=st.sampled_from(WeightFormat))
+    def search(config: ModelConfig, forest: Forest, threads: int, form: WeightFormat) -> None:
+        kernels_agree(config, forest, threads, form)
 
     search()

@@ -44,14 +44,15 @@ def build_engine(
     config = load_config(files)
     tokenizer = load_tokenizer(files)
     backend_name = _backend_name(settings.backend)
-    if settings.weights is WeightFormat.INT8 and backend_name is not BackendName.KERNELS:
+    if settings.weights is not WeightFormat.BF16 and backend_name is not BackendName.KERNELS:
         raise EngineFailed(
-            "Weights in int8 need the kernels backend, and this engine would run on the reference backend: install "
-            "Parrot with a C++17 compiler at hand (`parrot doctor` tells more), or leave out the weights setting."
+            f"Weights in {settings.weights} need the kernels backend, and this engine would run on the reference "
+            "backend: install Parrot with a C++17 compiler at hand (`parrot doctor` tells more), or leave out the "
+            "weights setting."
         )
     bytes_a_page = page_bytes(backend_name, config)
     pages = _pages(settings, bytes_a_page)
-    backend = _backend(backend_name, load_weights(files, config), config, pages, settings)
+    backend = _backend(backend_name, _weights(files, config, settings.weights), config, pages, settings)
     if make_cache is not None:
         cache = make_cache(backend, pages)
     else:
@@ -102,12 +103,22 @@ def _backend_name(asked: BackendName) -> BackendName:
     return asked
 
 
+def _weights(files: ModelFiles, config: ModelConfig, form: WeightFormat) -> ModelWeights:
+    weights = load_weights(files, config, four_bit=form is WeightFormat.INT4)
+    if form is WeightFormat.INT4 and not any(layer.four_bit for layer in weights.layers):
+        raise EngineFailed(
+            f"Weights in int4 are a file's own 4-bit blocks, and {files.path} has none: use a GGUF file in Q4_0 or "
+            "Q4_1, or set weights to int8, which works with any model."
+        )
+    return weights
+
+
 def _backend(
     name: BackendName, weights: ModelWeights, config: ModelConfig, pages: int, settings: NativeSettings
 ) -> Backend:
     if name is BackendName.KERNELS:
-        int8 = settings.weights is WeightFormat.INT8
-        return KernelsBackend(weights, config, pages=pages, threads=settings.threads or usable_cores(), int8=int8)
+        threads = settings.threads or usable_cores()
+        return KernelsBackend(weights, config, pages=pages, threads=threads, form=settings.weights)
     return ReferenceBackend(weights, config, pages=pages, page_tokens=PAGE_TOKENS)
 
 

@@ -1,4 +1,4 @@
-"""The `kernels` backend: a whole step in C++ (src/kernels), on bf16 weights and bf16 pages of KV.
+"""The `kernels` backend: a whole step in C++ (src/kernels), over bf16 pages of KV.
 
 Its results are byte-equal whatever the batch, the prefill chunks, the grouping and the number of threads: every sum
 runs in a fixed order, softmax partials over absolute blocks of `BLOCK_TOKENS` keys.
@@ -12,8 +12,9 @@ import numpy as np
 
 from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.logits import CANDIDATES, Candidates, FloatArray, IntArray, Logits
+from parrotserve.engines.native.settings import WeightFormat
 from parrotserve.models.architecture import ModelConfig
-from parrotserve.models.weights import ModelWeights
+from parrotserve.models.weights import Blocks, LayerWeights, ModelWeights
 from parrotserve.sampling import Sampling
 
 try:
@@ -56,8 +57,8 @@ def chosen_variant() -> str | None:
 class KernelsBackend:
     """Runs steps in C++ on `threads` threads. Neither thread-safe nor reentrant; a step releases the GIL.
 
-    Packing copies the weights in bf16, or with `int8` in int8 with a scale for every 64 inputs of an output, which is
-    half as much to read and a little less exact: drop `weights` after this.
+    Packing copies the weights in `form`: drop `weights` after this. In int8 they are half as much to read as in bf16,
+    and a little less exact; in int4, for which `weights` must have the file's blocks, half as much again.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class KernelsBackend:
         *,
         pages: int,
         threads: int,
-        int8: bool = False,
+        form: WeightFormat = WeightFormat.BF16,
         variant: str | None = None,
     ) -> None:
         if _kernels is None:
@@ -86,7 +87,7 @@ class KernelsBackend:
             rope_magnitude=weights.rope_magnitude,
             pages=pages,
             threads=threads,
-            int8=int8,
+            quantised=form is not WeightFormat.BF16,
         )
         self._decoder.load_embedding(
             weights.embedding, weights.head, weights.final_norm, weights.rope_frequencies.astype(np.float32)
@@ -94,20 +95,14 @@ class KernelsBackend:
         for index, layer in enumerate(weights.layers):
             self._decoder.load_layer(
                 index,
+                **_matrices(layer, form),
                 attn_norm=layer.attn_norm,
-                q=layer.q,
-                k=layer.k,
-                v=layer.v,
-                o=layer.o,
                 q_bias=layer.q_bias,
                 k_bias=layer.k_bias,
                 v_bias=layer.v_bias,
                 q_norm=layer.q_norm,
                 k_norm=layer.k_norm,
                 mlp_norm=layer.mlp_norm,
-                gate=layer.gate,
-                up=layer.up,
-                down=layer.down,
             )
 
     @staticmethod
@@ -152,6 +147,15 @@ class KernelsBackend:
             logits.highest,
         )
         return logits
+
+
+def _matrices(layer: LayerWeights, form: WeightFormat) -> dict[str, FloatArray | Blocks]:
+    """A layer's matrices as they are packed; those that are packed together are of one kind."""
+    found: dict[str, FloatArray | Blocks] = {}
+    for names in (("q", "k", "v"), ("o",), ("gate", "up"), ("down",)):
+        as_blocks = form is WeightFormat.INT4 and all(name in layer.four_bit for name in names)
+        found |= {name: layer.four_bit[name] if as_blocks else getattr(layer, name) for name in names}
+    return found
 
 
 def _aligned_rows(count: int, width: int) -> FloatArray:

@@ -30,6 +30,8 @@ class WeightFormat(StrEnum):
     BF16 = "bf16"
     INT8 = "int8"
     """With a scale for every 64 inputs of an output; inputs are rounded alike while they are multiplied."""
+    INT4 = "int4"
+    """The 4-bit blocks of a GGUF file as they are; what it keeps otherwise, in int8. Inputs as with int8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,12 @@
-// Matrices of int8 weights, sixty-four inputs of an output to a scale. Included per variant, after matrix.hpp.
+// Matrices of quantised weights: `Int8` with a scale for sixty-four inputs of an output, `Int4` with a scale and a least
+// weight for thirty-two. Included per variant, after matrix.hpp.
 //
-// Tiles are cut as in matrix.hpp; a tile is, for one group of inputs after the other, [16][outputs][4] weights, fours of
-// consecutive inputs together, and then the outputs' scales in bf16. A row's inputs are quantised by the same groups.
-// Products within a group are sums of small integers, exact on every variant; the groups' sums are scaled and added
-// in order. (Dettmers et al., "8-bit Optimizers via Block-wise Quantization", 2022.)
+// Tiles are cut as in matrix.hpp; a tile is, for one block of inputs after the other, [lines][outputs] fours of
+// consecutive inputs, and then the outputs' factors. A row's inputs are quantised by groups of sixty-four. Products within
+// a block are sums of small integers, exact on every variant; the blocks' sums are scaled and added in order.
+// (Dettmers et al., "8-bit Optimizers via Block-wise Quantization", 2022.)
 
-constexpr int kGroup = 64;  // inputs a scale
-constexpr int kFours = kGroup / 4;
+constexpr int kGroup = 64;  // inputs a scale of a row
 
 // The register tile: half the rows of matrix.hpp's, for beside a group's sums it holds those of all groups before. With
 // few registers these wait in memory.
@@ -16,10 +16,11 @@ constexpr int quantised_rows_of_group(int panels) { return rows_of_group(panels)
 constexpr int quantised_rows_of_group(int panels) { return rows_of_group(panels) / 2; }
 #endif
 
-// What a group's scale is multiplied with: one row's, and what its sums start from.
+// Of a group of a row's inputs: the scale, what sums of products with int8 weights start from, and each half's sum, scaled.
 struct RowGroup {
   float scale;
   std::int32_t start;
+  float halves[2];
 };
 
 #if defined(PARROT_HAS_VNNI)
@@ -105,7 +106,7 @@ class QuantisedRows {
     constexpr int kVectors = kGroup / kTileLanes;
     constexpr std::int32_t kInfinity = 0x7f800000;
     TileVector values[kVectors];
-    TileInts largest{}, total{};
+    TileInts largest{}, totals[2]{};
 #pragma GCC unroll 16
     for (int i = 0; i < kVectors; ++i) {
       values[i] = load_activations(from + i * kTileLanes);
@@ -115,7 +116,7 @@ class QuantisedRows {
     const std::int32_t bits = max_lanes(largest);
     if (bits >= kInfinity) {
       std::fill(to, to + kGroup, Quantised{});
-      return {NAN, 0};
+      return {NAN, 0, {NAN, NAN}};
     }
     float most;
     __builtin_memcpy(&most, &bits, sizeof most);
@@ -124,10 +125,12 @@ class QuantisedRows {
 #pragma GCC unroll 16
     for (int i = 0; i < kVectors; ++i) {
       const TileInts whole = (TileInts)(values[i] * inverse + magic) - (TileInts)magic;
-      total += whole;
+      totals[2 * i / kVectors] += whole;
       store_quantised(to + i * kTileLanes, whole);
     }
-    return {most / 127.0f, -kZeroPoint * sum_lanes(total)};
+    const float scale = most / 127.0f;
+    const std::int32_t sums[2] = {sum_lanes(totals[0]), sum_lanes(totals[1])};
+    return {scale, -kZeroPoint * (sums[0] + sums[1]), {scale * sums[0], scale * sums[1]}};
   }
 
   Aligned<Quantised> values_;
@@ -135,12 +138,46 @@ class QuantisedRows {
   int inputs_ = 0, groups_ = 0;
 };
 
-class Int8Matrix {
+// Whole numbers from -127 to 127 times a scale in bf16.
+struct Int8 {
+  static constexpr int kInputs = 64, kFoursALine = 1, kFactors = 1;
+
+  static TileInts fours(TileInts line, int) { return line; }
+  static SumVector start(const RowGroup& group) { return start_sum(group.start); }
+  struct Factors {
+    TileVector scale;
+    Factors(const std::uint16_t* from, int) : scale(widen_bf16(from)) {}
+  };
+  static TileVector scaled(TileVector acc, TileVector sum, const Factors& f, const RowGroup& group, int) {
+    return acc + sum * (f.scale * group.scale);
+  }
+};
+
+// Whole numbers from 0 to 15 times a scale, plus a least weight, both in fp16: the blocks of GGUF's Q4_1, nothing rounded
+// again. A line has a four in its low halves of bytes, and in the high ones that which lies sixteen inputs on.
+struct Int4 {
+  static constexpr int kInputs = 32, kFoursALine = 2, kFactors = 2;
+  static constexpr int kBlockBytes = 20;  // in the file: scale, least, sixteen bytes of two weights
+
+  static TileInts fours(TileInts line, int half) { return (half ? line >> 4 : line) & 0x0f0f0f0f; }
+  static SumVector start(const RowGroup&) { return start_sum(0); }
+  struct Factors {
+    TileVector scale, least;
+    Factors(const std::uint16_t* from, int outputs) : scale(widen_f16(from)), least(widen_f16(from + outputs)) {}
+  };
+  static TileVector scaled(TileVector acc, TileVector sum, const Factors& f, const RowGroup& group, int half) {
+    acc += sum * (f.scale * group.scale);
+    return acc + f.least * group.halves[half];
+  }
+};
+
+template <class Format>
+class QuantisedMatrix {
  public:
   void reset(int outputs, int inputs, int tile_outputs) {
     outputs_ = outputs;
     inputs_ = inputs;
-    groups_ = (inputs + kGroup - 1) / kGroup;
+    blocks_ = (inputs + Format::kInputs - 1) / Format::kInputs;
     tile_outputs_ = tile_outputs;
     tiles_ = (outputs + tile_outputs - 1) / tile_outputs;
     data_.reset(static_cast<std::size_t>(tiles_) * tile_size());
@@ -148,10 +185,24 @@ class Int8Matrix {
 
   // Packs `rows` rows of W, [rows, inputs], as the outputs from `first` on.
   void pack(const float* w, int rows, int inputs, int first) {
+    static_assert(std::is_same<Format, Int8>::value, "of floats, only int8 is made");
     for (int row = 0; row < rows; ++row)
-      for (int g = 0; g < groups_; ++g)
-        pack_group(w + static_cast<std::size_t>(row) * inputs + g * kGroup, std::min(kGroup, inputs - g * kGroup),
-                   first + row, g);
+      for (int b = 0; b < blocks_; ++b)
+        pack_block(w + static_cast<std::size_t>(row) * inputs + b * kGroup, std::min(kGroup, inputs - b * kGroup),
+                   first + row, b);
+  }
+
+  // The same of rows of blocks as a file has them.
+  void pack(const std::uint8_t* from, int rows, int, int first) {
+    static_assert(std::is_same<Format, Int4>::value, "a file's blocks are int4");
+    for (int output = first; output < first + rows; ++output)
+      for (int b = 0; b < blocks_; ++b, from += Int4::kBlockBytes) {
+        std::uint8_t* to = block(output, b);
+        const int column = output % tile_outputs_;
+        for (int half = 0; half < 2; ++half)
+          std::memcpy(factors(to) + half * tile_outputs_ + column, from + 2 * half, sizeof(std::uint16_t));
+        for (int k = 0; k < Int4::kInputs / 2; ++k) to[place(k, column)] = from[2 * sizeof(std::uint16_t) + k];
+      }
   }
 
   int tiles() const { return tiles_; }
@@ -160,11 +211,12 @@ class Int8Matrix {
 
   // Row `output` of W, as floats.
   void unpack(int output, float* to, int inputs) const {
+    static_assert(std::is_same<Format, Int8>::value, "embeddings are never int4");
     const int column = output % tile_outputs_;
     for (int k = 0; k < inputs; ++k) {
-      const std::uint8_t* group = tile(output / tile_outputs_) + k / kGroup * group_size();
+      const std::uint8_t* group = tile(output / tile_outputs_) + k / kGroup * block_size();
       const int weight = static_cast<std::int8_t>(group[place(k % kGroup, column)] - kZeroPoint);
-      to[k] = static_cast<float>(weight) * from_bf16(scales(group)[column]);
+      to[k] = static_cast<float>(weight) * from_bf16(factors(group)[column]);
     }
   }
 
@@ -183,24 +235,33 @@ class Int8Matrix {
   }
 
  private:
-  // Groups of a tile to fetch while another is multiplied.
+  static constexpr int kLines = Format::kInputs / 4 / Format::kFoursALine;
+
+  // Blocks of a tile to fetch while another is multiplied.
   struct Ahead {
     const std::uint8_t* start;
-    int groups;
+    int blocks;
   };
 
-  std::size_t group_size() const {
-    return static_cast<std::size_t>(tile_outputs_) * kGroup + (tile_outputs_ * sizeof(std::uint16_t) + 63) / 64 * 64;
+  std::size_t lines_size() const { return static_cast<std::size_t>(tile_outputs_) * 4 * kLines; }
+  std::size_t block_size() const {
+    return lines_size() + (tile_outputs_ * Format::kFactors * sizeof(std::uint16_t) + 63) / 64 * 64;
   }
-  std::size_t tile_size() const { return groups_ * group_size(); }
-  const std::uint16_t* scales(const std::uint8_t* group) const {
-    return reinterpret_cast<const std::uint16_t*>(group + static_cast<std::size_t>(tile_outputs_) * kGroup);
+  std::size_t tile_size() const { return blocks_ * block_size(); }
+  std::uint8_t* block(int output, int b) {
+    return data_.get() + static_cast<std::size_t>(output / tile_outputs_) * tile_size() + b * block_size();
+  }
+  const std::uint16_t* factors(const std::uint8_t* block) const {
+    return reinterpret_cast<const std::uint16_t*>(block + lines_size());
+  }
+  std::uint16_t* factors(std::uint8_t* block) const {
+    return reinterpret_cast<std::uint16_t*>(block + lines_size());
   }
   std::size_t place(int input, int column) const {
     return (static_cast<std::size_t>(input / 4) * tile_outputs_ + column) * 4 + input % 4;
   }
 
-  void pack_group(const float* w, int count, int output, int g) {
+  void pack_block(const float* w, int count, int output, int b) {
     float most = 0;
     for (int k = 0; k < count; ++k) most = std::max(most, std::fabs(w[k]));
     // Rounded up, and known before the weights are: a scale in bf16 costs nothing.
@@ -208,10 +269,10 @@ class Int8Matrix {
     if (from_bf16(scale) * 127.0f < most) ++scale;
     const float inverse = most > 0 ? 1.0f / from_bf16(scale) : 0.0f;
     const int column = output % tile_outputs_;
-    std::uint8_t* group = data_.get() + static_cast<std::size_t>(output / tile_outputs_) * tile_size() + g * group_size();
-    const_cast<std::uint16_t*>(scales(group))[column] = scale;
+    std::uint8_t* to = block(output, b);
+    factors(to)[column] = scale;
     for (int k = 0; k < count; ++k)
-      group[place(k, column)] = static_cast<std::uint8_t>(static_cast<int>(std::nearbyint(w[k] * inverse)) + kZeroPoint);
+      to[place(k, column)] = static_cast<std::uint8_t>(static_cast<int>(std::nearbyint(w[k] * inverse)) + kZeroPoint);
   }
 
   template <int P, class Done>
@@ -221,10 +282,10 @@ class Int8Matrix {
     // Dealt evenly to the passes, rows and what is fetched ahead.
     constexpr int kRows = quantised_rows_of_group(P);
     const int passes = (last - first + kRows - 1) / kRows;
-    const int share = ahead ? (groups_ + passes - 1) / passes : 0;
+    const int share = ahead ? (blocks_ + passes - 1) / passes : 0;
     for (int pass = 0, row = first; pass < passes; ++pass) {
-      const int count = (last - row) / (passes - pass), from = std::min(pass * share, groups_);
-      const Ahead fetched{ahead + from * group_size(), std::min(share, groups_ - from)};
+      const int count = (last - row) / (passes - pass), from = std::min(pass * share, blocks_);
+      const Ahead fetched{ahead + from * block_size(), std::min(share, blocks_ - from)};
       for (int panel = 0; panel < tile_outputs_ / kLanes; panel += P)
         multiply_any<P>(std::make_integer_sequence<int, kRows>{}, count, index, a, row, panel * kLanes, out, fetched);
       for (int r = 0; r < count; ++r) done(row + r, out + r * tile_outputs_);
@@ -243,7 +304,7 @@ class Int8Matrix {
   __attribute__((noinline)) void multiply(const std::uint8_t* tile, const QuantisedRows& a, int row, int column, float* out,
                 const Ahead& ahead) const {
     constexpr int kVectors = P * kLanes / kTileLanes;
-    const std::size_t a_stride = static_cast<std::size_t>(groups_) * kGroup;
+    const std::size_t a_stride = static_cast<std::size_t>(a.groups()) * kGroup;
     const std::size_t step = static_cast<std::size_t>(tile_outputs_) * 4;
     const Quantised* values = a.values(row);
     const RowGroup* row_groups = a.scales(row);
@@ -252,49 +313,60 @@ class Int8Matrix {
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) acc[r][v] = TileVector{};
-    for (int g = 0; g < groups_; ++g) {
-      const std::uint8_t* group = tile + g * group_size();
-      const std::uint8_t* panels = group + column * 4;
-      const std::uint8_t* lines = g < ahead.groups ? ahead.start + g * group_size() + column * 4 : nullptr;
+    for (int b = 0; b < blocks_; ++b) {
+      const std::uint8_t* block = tile + b * block_size();
+      const std::uint8_t* panels = block + column * 4;
+      const std::uint8_t* lines = b < ahead.blocks ? ahead.start + b * block_size() + column * 4 : nullptr;
+      const RowGroup* groups = row_groups + b * Format::kInputs / kGroup;
+      const Quantised* inputs = values + b * Format::kInputs;
       SumVector sums[R][kVectors];
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) sums[r][v] = start_sum(row_groups[r * groups_ + g].start);
+        for (int v = 0; v < kVectors; ++v) sums[r][v] = Format::start(groups[r * a.groups()]);
 #pragma GCC unroll 1
-      for (int four = 0; four < kFours; ++four, panels += step) {
-        TileInts fours[kVectors];
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) __builtin_memcpy(&fours[v], panels + v * 4 * kTileLanes, sizeof fours[v]);
+      for (int line = 0; line < kLines; ++line, panels += step) {
         if (lines) {
 #pragma GCC unroll 4
-          for (int p = 0; p < P; ++p) prefetch_l2(lines + four * step + p * 4 * kLanes);
+          for (int p = 0; p < P; ++p) prefetch_l2(lines + line * step + p * 4 * kLanes);
         }
+#pragma GCC unroll 2
+        for (int part = 0; part < Format::kFoursALine; ++part) {
+          TileInts fours[kVectors];
 #pragma GCC unroll 4
-        for (int turn = 0; turn < kTurns; ++turn) {
-          FactorVector factors[kVectors];
+          for (int v = 0; v < kVectors; ++v) {
+            __builtin_memcpy(&fours[v], panels + v * 4 * kTileLanes, sizeof fours[v]);
+            fours[v] = Format::fours(fours[v], part);
+          }
 #pragma GCC unroll 4
-          for (int v = 0; v < kVectors; ++v) factors[v] = factor(fours[v], turn);
+          for (int turn = 0; turn < kTurns; ++turn) {
+            FactorVector factors[kVectors];
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; ++v) factors[v] = factor(fours[v], turn);
 #pragma GCC unroll 12
-          for (int r = 0; r < R; ++r) {
-            const SpreadVector spreads = spread(values + r * a_stride + g * kGroup + 4 * four, turn);
+            for (int r = 0; r < R; ++r) {
+              const SpreadVector spreads = spread(inputs + r * a_stride + 4 * (line + part * kLines), turn);
 #pragma GCC unroll 4
-            for (int v = 0; v < kVectors; ++v) multiply_add(sums[r][v], spreads, factors[v]);
+              for (int v = 0; v < kVectors; ++v) multiply_add(sums[r][v], spreads, factors[v]);
+            }
           }
         }
       }
-      const std::uint16_t* group_scales = scales(group) + column;
+      const std::uint16_t* block_factors = factors(block) + column;
       if (lines) {
-        const std::uint16_t* scales_ahead = scales(ahead.start + g * group_size()) + column;
+        const std::uint8_t* following = ahead.start + b * block_size();
+#pragma GCC unroll 2
+        for (int f = 0; f < Format::kFactors; ++f)
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) prefetch_l2(scales_ahead + p * kLanes);
+          for (int p = 0; p < P; ++p) prefetch_l2(factors(following) + f * tile_outputs_ + column + p * kLanes);
       }
+      const int half = b % (kGroup / Format::kInputs);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-        const TileVector weight_scales = widen_bf16(group_scales + v * kTileLanes);
+        const typename Format::Factors scales(block_factors + v * kTileLanes, tile_outputs_);
 #pragma GCC unroll 12
         for (int r = 0; r < R; ++r)
-          acc[r][v] += sum_floats(sums[r][v]) * (weight_scales * row_groups[r * groups_ + g].scale);
+          acc[r][v] = Format::scaled(acc[r][v], sum_floats(sums[r][v]), scales, groups[r * a.groups()], half);
       }
     }
 #pragma GCC unroll 12
@@ -305,5 +377,5 @@ class Int8Matrix {
   }
 
   Aligned<std::uint8_t> data_;
-  int outputs_ = 0, inputs_ = 0, groups_ = 0, tile_outputs_ = 0, tiles_ = 0;
+  int outputs_ = 0, inputs_ = 0, blocks_ = 0, tile_outputs_ = 0, tiles_ = 0;
 };
