@@ -25,6 +25,7 @@ class FakeTokenizer:
         self.chat_template = chat_template
         self.vocabulary_size: int = 256 + len(_CONTROL)
         self.joins_words = False
+        self.longest_token = max(map(len, _CONTROL.values()))
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """The bytes of a text; with `special`, control tokens that it spells are recognised."""

@@ -103,6 +103,11 @@ class Tokenizer:
         return any(_OVER_A_SPACE.search(token) for token in self._bytes)
 
     @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest one."""
+        return max(map(len, self._bytes))
+
+    @cached_property
     def fingerprint(self) -> str:
         """Names vocabulary, merges and chat template: equal ones make equal prompts equal tokens."""
         content = f"{self.to_json()}\0{self.chat_template or ''}"

@@ -6,11 +6,12 @@ For each output there are two engine segments: what leads to it, as one fill, an
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import Capability, EngineDescription, EngineSegment, Fill, Generate, Open
-from parrotserve.errors import EngineFailed
+from parrotserve.errors import ContextExceeded, EngineFailed
 from parrotserve.ids import RequestId, TenantId, VariableId
 from parrotserve.models.chat import ChatTemplate, Flat, render
 from parrotserve.models.prompt import PromptTokenizer
@@ -145,13 +146,15 @@ class Renderer:
         return len(self._tokenizer.encode(text, special=True))
 
     async def open(self, opening: Opening, engine: EngineDescription, *, published: Collection[str] = ()) -> Open:
-        """The command that runs it. Raises `TransformFailed` where a transform does not fit its value, and
-        `EngineFailed` where the engine cannot do what a sampling asks.
+        """The command that runs it. Raises `TransformFailed` where a transform does not fit its value,
+        `ContextExceeded` where its texts alone are more than any model could read, and `EngineFailed` where the engine
+        cannot do what a sampling asks.
 
         If the constant text before the first placeholder, or all of it up to the end of a message, is one of those
         `published`, all tenants share its KV.
         """
         _check_capabilities(opening, engine)
+        self._check_length(opening.pieces, engine.context_length)
         as_tokens = Capability.TOKENS in engine.capabilities
         known = self._token_segments if as_tokens else self._text_segments
         build = _late_segments if opening.ahead else known
@@ -166,6 +169,17 @@ class Renderer:
             objective=opening.objective,
             precedence=opening.precedence,
         )
+
+    def _check_length(self, pieces: Iterable[Piece], context_length: int) -> None:
+        """What can never fit, however long its tokens are, is not tokenised to find out by how much."""
+        texts = (piece.text for piece in pieces if isinstance(piece, Text))
+        values = (piece.value for piece in pieces if isinstance(piece, Known) and not piece.transforms)
+        least = -(-sum(map(len, chain(texts, values))) // self._tokenizer.longest_token)
+        if least > context_length:
+            raise ContextExceeded(
+                f"The prompt has at least {least} tokens, which exceeds the available context size: prompt and outputs "
+                f"together may have {context_length}. Shorten the prompt."
+            )
 
     async def beginning(self, pieces: Sequence[Piece]) -> tuple[int, ...]:
         """The tokens of what a prompt begins with."""
