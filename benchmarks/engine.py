@@ -45,6 +45,8 @@ KEEP = 2
 HOPELESS = 1.3
 """One that took more than so many times its fastest for a prompt is not measured with longer ones."""
 
+_WARM_UP = 256
+"""Tokens of everybody's first prompt."""
 MOST_IN_INT4 = 4
 """Sequences: with more of them arithmetic bounds a step, which int4 does not make less."""
 
@@ -75,7 +77,7 @@ class Sides:
         if contender.name not in self._started:
             self._started.add(contender.name)
             await contender.start()
-            await contender.prefill(draw("warm up", 256, self._vocabulary))
+            await contender.prefill(draw("warm up", _WARM_UP, self._vocabulary))
         contender.wake()
         try:
             yield
@@ -106,7 +108,7 @@ def _contenders(options: argparse.Namespace, files: ModelFiles, config: ModelCon
     if variants() and "bf16" in options.weights:
         yield PrivateNative("bf16 private", files, settings((most + 2) * (longest + 512), share=False))
     if llama_library().exists() and gguf_of("BF16").exists():
-        context = longest + most * 128
+        context = max(longest, _WARM_UP) + most * 128
         for kind in ("BF16", "Q8_0", "Q4_0"):
             for flash in (False, True):
                 yield LlamaCpp(kind, flash=flash, threads=threads, context=context, sequences=most)
