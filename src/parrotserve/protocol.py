@@ -4,7 +4,7 @@ A program is one `Submit`. Ids are made by the client (`parrotserve.ids.new_id`)
 itself and may be sent again safely: a `Submit` whose requests are all known already changes nothing.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -22,6 +22,9 @@ DEFAULT_LEASE_SECONDS = 30.0
 MOST_SOURCE = 65_536
 """Characters of a function for the sandbox."""
 
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
+"""What clients may send many of. The first that is wrong is told: telling all of thousands takes longer than a step."""
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")]
 
 
@@ -36,7 +39,7 @@ class Wire(BaseModel):
 
 class WireTransform(Wire):
     name: str
-    args: tuple[int | str, ...] = ()
+    args: Many[int | str] = ()
 
 
 class TextSegment(Wire):
@@ -48,13 +51,13 @@ class TokensSegment(Wire):
     """Constant text as the very tokens that the model is to read."""
 
     kind: Literal["tokens"] = "tokens"
-    tokens: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...]
+    tokens: Many[Annotated[int, Field(ge=0, lt=2**31)]]
 
 
 class InputSegment(Wire):
     kind: Literal["input"] = "input"
     variable: Identifier
-    transforms: tuple[WireTransform, ...] = ()
+    transforms: Many[WireTransform] = ()
 
 
 class OutputSegment(Wire):
@@ -71,7 +74,7 @@ class RoleSegment(Wire):
     verbatim: bool = False
     """Keep white space at the ends of the turn, and the turn even if it is empty."""
     name: str | None = None
-    tool_calls: tuple[dict[str, Any], ...] = ()
+    tool_calls: Many[dict[str, Any]] = ()
     tool_call_id: str | None = None
     """This and the two before: what else the model's chat template may read of the message."""
 
@@ -99,8 +102,8 @@ class RequestSpec(Wire):
     """None: the service's default model."""
     chat: bool = True
     """Use the model's chat template, if it has one."""
-    segments: tuple[WireSegment, ...]
-    tools: tuple[dict[str, Any], ...] = ()
+    segments: Many[WireSegment]
+    tools: Many[dict[str, Any]] = ()
     """Tools that the model may call, as its chat template reads them."""
 
 
@@ -116,7 +119,7 @@ class ValueArgument(Wire):
 
 class ListArgument(Wire):
     kind: Literal["list"] = "list"
-    items: tuple["Argument", ...]
+    items: Many["Argument"]
 
 
 class ObjectArgument(Wire):
@@ -144,7 +147,7 @@ class CallSpec(Wire):
 
     id: Identifier
     function: str
-    inputs: tuple[Identifier, ...]
+    inputs: Many[Identifier]
     """What it waits for; in the sandbox, all variables among its arguments."""
     output: Identifier
     timeout: float | None = None
@@ -169,10 +172,10 @@ class Submit(Wire):
     session: Identifier
     lease_seconds: Annotated[float, Field(gt=0, le=86_400)] = DEFAULT_LEASE_SECONDS
     """A session without contact for so long is cancelled. Taken from the submit that creates it."""
-    variables: tuple[VariableSpec, ...] = ()
-    requests: tuple[RequestSpec, ...] = ()
-    calls: tuple[CallSpec, ...] = ()
-    wait: tuple[WaitSpec, ...] = ()
+    variables: Many[VariableSpec] = ()
+    requests: Many[RequestSpec] = ()
+    calls: Many[CallSpec] = ()
+    wait: Many[WaitSpec] = ()
 
 
 class SetValue(Wire):

@@ -32,6 +32,8 @@ BIG = (
     b'{"a":' * 10_000,
     b"[" * 10_000 + b"]" * 10_000 + b" " * MIB,
     b'{"session": "s", "wait": [' + b"{}," * 100_000 + b"{}]}",
+    b'{"session": "s", "wait": [' + b"{}," * 20_000 + b"{}]}",
+    b'{"session": "s", "requests": [' + b'{"id": "a", "segments": []}, ' * 2_000 + b"{}]}",
 )
 SMALL = (
     b"",

@@ -1,7 +1,7 @@
 """What goes through a child's pipes: bodies of JSON behind their length, in four bytes."""
 
 import struct
-from typing import BinaryIO
+from typing import IO
 
 HEADER = struct.Struct(">I")
 
@@ -11,13 +11,15 @@ def frame(body: bytes) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
-def write_frame(stream: BinaryIO, body: bytes) -> None:
-    """Write it whole."""
-    stream.write(frame(body))
+def write_frame(stream: IO[bytes], *body: bytes) -> None:
+    """Write a body, whole or in parts."""
+    stream.write(HEADER.pack(sum(map(len, body))))
+    for part in body:
+        stream.write(part)
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> bytes | None:
+def read_frame(stream: IO[bytes]) -> bytes | None:
     """The next body; None where the stream ends."""
     header = stream.read(HEADER.size)
     if len(header) < HEADER.size:

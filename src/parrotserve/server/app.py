@@ -9,13 +9,19 @@ from parrotserve import __version__
 from parrotserve.runtime.service import Service
 from parrotserve.server import docs, errors
 from parrotserve.server.access import Authentication, caller_of
+from parrotserve.server.bodies import MOST_VALUES
+from parrotserve.server.json_process import JsonProcess
 from parrotserve.server.middleware import BodyLimit, ProtocolVersion, Unexpected
 from parrotserve.server.openai import routes as openai
 from parrotserve.server.routes import calls, catalog, health, sessions, submit, usage, variables
+from parrotserve.server.turns import Turns
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application in front of a started service. Whoever started the service closes it."""
+    """The application in front of a started service.
+
+    Whoever started the service closes it, and `app.state.parser` as well.
+    """
     app = FastAPI(
         title="Parrot",
         version=__version__,
@@ -24,11 +30,13 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
+    app.state.parser = JsonProcess(most_values=MOST_VALUES)
     errors.install(app)
     docs.install(app)
     # The last one added is the first one asked.
     app.add_middleware(Unexpected)
     app.add_middleware(BodyLimit, most_bytes=partial(_most_bytes, service))
+    app.add_middleware(Turns)
     app.add_middleware(Authentication, directory=service.directory)
     app.add_middleware(ProtocolVersion)
     for module in (submit, sessions, variables, calls, openai, catalog, usage, health):

@@ -1,11 +1,10 @@
 """Reading bodies so that nobody's hold up others: few big ones at a time, none for long, none on the event loop.
 
-Parsing holds Python's interpreter lock, in a thread as well. So what a big body holds is counted first, which is quick,
-and refused if it is more than a batch may be; then it is checked a few items at a time, between which others run.
+Parsing and checking hold Python's interpreter lock, in a thread as well. So a big body is parsed by a process of its
+own, and what comes of it is checked a few items at a time, between which others run.
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, ClassVar, TypeVar, cast
@@ -19,11 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 from parrotserve.errors import GetTimeout, TooLarge
 from parrotserve.protocol import CallSpec, RequestSpec, Submit, VariableSpec, WaitSpec, WireSegment
 from parrotserve.server.access import caller_of
+from parrotserve.server.json_bodies import Malformed, Parsed, TooMany, join
+from parrotserve.server.json_process import JsonProcess
 
 T = TypeVar("T")
 
 BIG = 64 * 1024
-"""Bytes above which a body is read in a thread."""
+"""Bytes above which a body is parsed by another process."""
 BIG_AT_A_TIME = 4
 """Big bodies of one tenant that are in memory together; others wait, unread."""
 READ_SECONDS = 60.0
@@ -34,23 +35,15 @@ CHUNK = 100
 """Items that are checked without a pause."""
 
 
-def _loads(body: bytes) -> Any:
-    """JSON. Raises `RequestValidationError` as FastAPI does."""
-    try:
-        return json.loads(body)
-    except json.JSONDecodeError as error:
-        why = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "JSON decode error", "input": {}}
-        raise RequestValidationError([why | {"ctx": {"error": error.msg}}]) from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        told = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it is nested too deeply"
-        why = {"type": "json_invalid", "loc": ("body", 0), "msg": "JSON decode error", "input": {}}
-        raise RequestValidationError([why | {"ctx": {"error": told}}]) from error
+def _unchecked(value: Any) -> Any:
+    return value
 
 
 class BodyRoute(APIRoute):
     """A route whose body is read as this module says."""
 
-    parse: ClassVar[Callable[[bytes], Any]] = staticmethod(_loads)
+    check: ClassVar[Callable[[Any], Any]] = staticmethod(_unchecked)
+    """Makes of a big body's value what FastAPI is to check."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See `APIRoute`."""
@@ -64,7 +57,7 @@ class BodyRoute(APIRoute):
                 if not _is_small(request):
                     await held.enter_async_context(turns.of(_owner(request)))
                 body = _Body(request.scope, request.receive)
-                await body.read(type(self).parse)
+                await body.read(type(self).check)
                 return await handle(body)
 
         return read_then_handle
@@ -76,18 +69,22 @@ class _Body(Request):
     _value: Any = None
     _parsed = False
 
-    async def read(self, parse: Callable[[bytes], Any]) -> None:
+    async def read(self, check: Callable[[Any], Any]) -> None:
         try:
             async with asyncio.timeout(READ_SECONDS):
-                body = await self.body()
+                parts = [part async for part in self.stream()]
         except TimeoutError as error:
             raise GetTimeout(f"The body did not come within {READ_SECONDS:g} seconds.") from error
-        if len(body) > BIG:
-            # Counting is quick; a text has fewer commas than this, unless it is longer than any prompt can be.
-            if max(body.count(b","), body.count(b"["), body.count(b"{")) > MOST_VALUES:
-                raise TooLarge(f"The body holds more than {MOST_VALUES} values; send it in parts.")
-            self._value = await asyncio.to_thread(parse, body)
-            self._parsed = True
+        if sum(map(len, parts)) <= BIG:
+            self._body = b"".join(parts)
+            return
+        # Never joined: new memory for megabytes holds the event loop for milliseconds. FastAPI asks only whether there
+        # is a body, before it asks for its value.
+        self._body = parts[0]
+        parser: JsonProcess = self.app.state.parser
+        parsed = _parsed(await parser.parse(parts))
+        self._value = await asyncio.to_thread(lambda: check(join(parsed)))
+        self._parsed = True
 
     async def json(self) -> Any:
         return self._value if self._parsed else await super().json()
@@ -106,9 +103,25 @@ class _Turns:
         return turns
 
 
-def parse_submit(body: bytes) -> Submit:
+def _parsed(outcome: Parsed | Malformed | TooMany) -> Parsed:
+    """Raises `TooLarge`, and `RequestValidationError` as FastAPI does."""
+    if isinstance(outcome, Parsed):
+        return outcome
+    if isinstance(outcome, Malformed):
+        place = ("body", outcome.position)
+        why = {
+            "type": "json_invalid",
+            "loc": place,
+            "msg": "JSON decode error",
+            "input": {},
+            "ctx": {"error": outcome.why},
+        }
+        raise RequestValidationError([why])
+    raise TooLarge(f"The body holds more than {MOST_VALUES} values; send it in parts.")
+
+
+def checked_submit(whole: Any) -> Any:
     """A big batch, checked a few items at a time. Raises `RequestValidationError` as FastAPI would."""
-    whole = _loads(body)
     if not isinstance(whole, dict):
         return whole  # FastAPI says what is wrong
     fields = cast("dict[str, Any]", whole)
@@ -176,4 +189,4 @@ _SUBMIT = TypeAdapter(Submit)
 class SubmitRoute(BodyRoute):
     """A route whose body is a `Submit`."""
 
-    parse = staticmethod(parse_submit)
+    check = staticmethod(checked_submit)

@@ -92,8 +92,9 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 async def _run(service: Service, listener: socket.socket, announce: Callable[[str], None]) -> None:
+    app = create_app(service)
     config = uvicorn.Config(
-        create_app(service),
+        app,
         http=ImpatientProtocol,
         lifespan="off",
         log_level="warning",
@@ -107,7 +108,7 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
             server.force_exit = True
         server.should_exit = True
 
-    with _on_signals(stop):
+    with contextlib.closing(app.state.parser), _on_signals(stop):
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         try:
             await _until_ready(service, serving)

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from api_here import CHATML, Api, Begin
+from fastapi import FastAPI
 
 from parrotserve.config import ServiceConfig
 from parrotserve.engines.fake import FakeEngine, some_words
@@ -22,6 +23,7 @@ from parrotserve.tenancy.directory import Directory
 async def begin() -> AsyncIterator[Begin]:
     """Starts a service; keywords are for its engine."""
     begun: list[Api] = []
+    apps: list[FastAPI] = []
 
     async def start(
         *,
@@ -48,11 +50,15 @@ async def begin() -> AsyncIterator[Begin]:
 
         service = await Service.start(ServiceConfig(models=("fake",)), load=load, directory=directory)
         await service.wait_started()
-        http = httpx.AsyncClient(transport=httpx.ASGITransport(create_app(service)), base_url="http://parrot")
+        app = create_app(service)
+        apps.append(app)
+        http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://parrot")
         begun.append(Api(service, engines, http, prompts))
         return begun[-1]
 
     yield start
+    for app in apps:
+        app.state.parser.close()
     for api in begun:
         await api.http.aclose()
         await api.service.close()

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from parrotserve.config import ServiceConfig
 from parrotserve.engines.fake import FakeEngine
@@ -25,6 +26,7 @@ async def served() -> AsyncIterator[Client]:
     """Starts a service and gives a client of it; keywords are for its engine."""
     services: list[Service] = []
     clients: list[httpx.AsyncClient] = []
+    apps: list[FastAPI] = []
 
     async def begin(*, started: bool = True, directory: Directory | None = None, **options: Any) -> httpx.AsyncClient:
         def make(engine: EngineId) -> FakeEngine:
@@ -37,12 +39,15 @@ async def served() -> AsyncIterator[Client]:
         services.append(service)
         if started:
             await service.wait_started()
-        transport = httpx.ASGITransport(create_app(service))
+        apps.append(create_app(service))
+        transport = httpx.ASGITransport(apps[-1])
         clients.append(httpx.AsyncClient(transport=transport, base_url="http://parrot"))
         return clients[-1]
 
     yield begin
     for client in clients:
         await client.aclose()
+    for app in apps:
+        app.state.parser.close()
     for service in services:
         await service.close()

@@ -12,7 +12,8 @@ from parrotserve.config import ServiceConfig
 from parrotserve.protocol import Submit
 from parrotserve.runtime.catalog import fake_model
 from parrotserve.server import bodies, impatience
-from parrotserve.server.bodies import BIG, MOST_VALUES, parse_submit
+from parrotserve.server.bodies import BIG, MOST_VALUES, checked_submit
+from parrotserve.server.json_bodies import Parsed, join, parse
 from parrotserve.server.run import serve_until_stopped
 
 JSON = {"Content-Type": "application/json"}
@@ -36,7 +37,9 @@ def test_a_big_body_is_read_as_a_small_one_would_be():
     batch["requests"][3]["segments"] = batch["requests"][3]["segments"] * 150  # read in parts, too
     body = json.dumps(batch).encode()
     assert len(body) > BIG
-    assert parse_submit(body) == Submit.model_validate_json(body)
+    parsed = parse(body, most_values=MOST_VALUES)
+    assert isinstance(parsed, Parsed)
+    assert checked_submit(join(parsed)) == Submit.model_validate_json(body)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +109,12 @@ async def test_a_tenant_has_few_big_bodies_in_memory_at_a_time(served, monkeypat
     inside = most = 0
     read = bodies._Body.read
 
-    async def counted(self: Any, parse: Any) -> None:
+    async def counted(self: Any, check: Any) -> None:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
         await asyncio.sleep(0)
-        await read(self, parse)
+        await read(self, check)
         inside -= 1
 
     monkeypatch.setattr(bodies._Body, "read", counted)
@@ -163,6 +166,25 @@ async def test_a_body_that_does_not_come_is_given_up(address, monkeypatch: pytes
     writer.close()
 
 
+async def test_a_head_without_end_is_refused(address):
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+    for _ in range(impatience.MOST_HEAD // 1000):
+        writer.write(b"X-Long: " + b"x" * 1000 + b"\r\n")
+    assert (await asyncio.wait_for(reader.readline(), timeout=10)).startswith(b"HTTP/1.1 400")
+    writer.close()
+
+
+async def test_heads_of_many_requests_on_one_connection_are_counted_each(address):
+    reader, writer = await asyncio.open_connection(*address)
+    for _ in range(3):
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n" % (b"x" * (impatience.MOST_HEAD // 2)))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), timeout=10)
+        assert head.startswith(b"HTTP/1.1 200")
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+    writer.close()
+
+
 async def test_what_is_no_http_is_refused(address):
     reader, writer = await asyncio.open_connection(*address)
     writer.write(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
@@ -171,3 +193,25 @@ async def test_what_is_no_http_is_refused(address):
     host, port = address
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"http://{host}:{port}/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("/v1/submit", {"session": "s", "wait": [{}] * 1000}, "body.wait.0"),
+        (
+            "/v1/submit",
+            {"session": "s", "requests": [{"id": "r", "segments": [{}] * 1000}]},
+            "body.requests.0.segments.0",
+        ),
+        ("/v1/chat/completions", {"messages": [{}] * 1000}, "body.messages.0"),
+        ("/v1/completions", {"prompt": [{}] * 1000}, "body.prompt"),
+    ],
+)
+async def test_of_many_things_that_are_wrong_few_are_told(served, path: str, body: Any, place: str):
+    client = await served()
+    answer = await client.post(path, json=body)
+    assert answer.status_code in (400, 422)
+    message = answer.json()["error"]["message"]
+    assert message.startswith(place)
+    assert "more" not in message

@@ -5,7 +5,7 @@ concern OpenAI's own service (`store`, `metadata`, `service_tier`, ...); what wo
 honoured is refused, not ignored.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +16,9 @@ MOST_CHOICES = 128
 MOST_TEXTS = 1024
 """Of one request: choices of all its prompts."""
 
+T = TypeVar("T")
+Many = Annotated[list[T], Field(fail_fast=True)]
+"""See `protocol.Many`."""
 Token = Annotated[int, Field(ge=0, lt=2**31)]
 TokenKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
@@ -46,7 +49,7 @@ class Generation(Body):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    stop: str | list[str] | None = None
+    stop: str | Many[str] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -121,9 +124,9 @@ class ChatMessage(Body):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[ContentPart] | None = None
+    content: str | Many[ContentPart] | None = None
     name: str | None = None
-    tool_calls: list[CalledTool] | None = None
+    tool_calls: Many[CalledTool] | None = None
     tool_call_id: str | None = None
 
 
@@ -181,14 +184,14 @@ class ChatRequest(Generation):
         "web_search_options": "this service does not search the web",
     }
 
-    messages: list[ChatMessage]
+    messages: Many[ChatMessage]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[ToolSpec], Field(max_length=128)] | None = None
+    tools: Annotated[Many[ToolSpec], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
-    modalities: list[str] | None = None
+    modalities: Many[str] | None = None
 
     @model_validator(mode="after")
     def _is_a_conversation(self) -> Self:
@@ -216,7 +219,7 @@ class CompletionRequest(Generation):
         "use_beam_search": "use n, and a temperature above 0",
     }
 
-    prompt: str | list[str] | list[Token] | list[list[Token]] | None = None
+    prompt: str | Many[str] | Many[Token] | Many[Many[Token]] | None = None
     """Texts, or tokens of the model as they are."""
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool | None = None

@@ -1,0 +1,26 @@
+"""The inside of the process that parses big bodies: one after another from standard input, values on its output."""
+
+import contextlib
+import os
+import pickle
+import sys
+
+from parrotserve.sandbox.frames import read_frame, write_frame
+from parrotserve.server.json_bodies import parse
+
+_NICENESS = 5
+"""Below the service and its engines: where processors are scarce, the senders of big bodies wait."""
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    most_values = int(sys.argv[1])
+    with contextlib.suppress(AttributeError, OSError):  # Windows has none
+        os.nice(_NICENESS)
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    while (body := read_frame(source)) is not None:
+        write_frame(sink, pickle.dumps(parse(body, most_values=most_values)))
+
+
+if __name__ == "__main__":
+    main()
