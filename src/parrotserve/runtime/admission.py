@@ -145,7 +145,7 @@ def _segment(segment: WireSegment, model: ServedModel) -> Segment:
             transforms = tuple(Transform(one.name, one.args) for one in segment.transforms)
             return Input(VariableId(segment.variable), transforms)
         case OutputSegment():
-            return Output(VariableId(segment.variable), _fixed(segment.sampling))
+            return Output(VariableId(segment.variable), _fixed(segment.sampling, model))
         case RoleSegment():
             extra = segment.model_dump(include={"name", "tool_calls", "tool_call_id"}, exclude_defaults=True)
             return RoleSwitch(segment.role, segment.verbatim, extra)
@@ -173,7 +173,7 @@ def check_text(text: str, what: str) -> str:
     return text
 
 
-def _fixed(sampling: Sampling) -> Sampling:
+def _fixed(sampling: Sampling, model: ServedModel) -> Sampling:
     """The sampling with a schema that can be enforced and a seed, so that every rerun gives the same text."""
     if sampling.schema is not None:
         try:
@@ -182,6 +182,11 @@ def _fixed(sampling: Sampling) -> Sampling:
             raise InvalidSchema("The JSON schema is nested too deeply.") from error
     if not all(map(math.isfinite, sampling.logit_bias.values())):
         raise InvalidSampling("logit_bias adds finite numbers; -100 is as good as never.")
+    if sampling.logit_bias and max(sampling.logit_bias) >= model.vocabulary:
+        raise InvalidSampling(
+            f"logit_bias names token {max(sampling.logit_bias)}, which is none of {model.name!r}, whose tokens are "
+            f"numbered from 0 to {model.vocabulary - 1}."
+        )
     try:
         msgspec.msgpack.encode(sampling)
     except (OverflowError, UnicodeEncodeError) as error:

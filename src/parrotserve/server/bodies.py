@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from parrotserve.errors import GetTimeout, TooLarge
 from parrotserve.protocol import CallSpec, RequestSpec, Submit, VariableSpec, WaitSpec, WireSegment
 from parrotserve.server.access import caller_of
-from parrotserve.server.json_bodies import Malformed, Parsed, TooMany, join
+from parrotserve.server.json_bodies import Malformed, Parsed, TooMany, join, parse_whole
 from parrotserve.server.json_process import JsonProcess
 
 T = TypeVar("T")
@@ -67,7 +67,6 @@ class _Body(Request):
     """A request whose body is read before FastAPI asks for it."""
 
     _value: Any = None
-    _parsed = False
 
     async def read(self, check: Callable[[Any], Any]) -> None:
         try:
@@ -75,8 +74,13 @@ class _Body(Request):
                 parts = [part async for part in self.stream()]
         except TimeoutError as error:
             raise GetTimeout(f"The body did not come within {READ_SECONDS:g} seconds.") from error
-        if sum(map(len, parts)) <= BIG:
+        size = sum(map(len, parts))
+        if size > 0:
+            _check_type(self.headers.get("content-type", ""))
+        if size <= BIG:
             self._body = b"".join(parts)
+            if size > 0:
+                self._value = join(_parsed(parse_whole(self._body, most_values=MOST_VALUES)))
             return
         # Never joined: new memory for megabytes holds the event loop for milliseconds. FastAPI asks only whether there
         # is a body, before it asks for its value.
@@ -84,10 +88,9 @@ class _Body(Request):
         parser: JsonProcess = self.app.state.parser
         parsed = _parsed(await parser.parse(parts))
         self._value = await asyncio.to_thread(lambda: check(join(parsed)))
-        self._parsed = True
 
     async def json(self) -> Any:
-        return self._value if self._parsed else await super().json()
+        return self._value
 
 
 class _Turns:
@@ -103,12 +106,23 @@ class _Turns:
         return turns
 
 
+def _check_type(content_type: str) -> None:
+    """Raises `RequestValidationError` for a body that does not say that it is JSON, which a page in a browser could send
+    to a service of the same machine."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
+        return
+    came = f"this body came as {kind[:100]!r}" if kind else "this body came without a type"
+    why = f"send 'Content-Type: application/json'; {came}"
+    raise RequestValidationError([{"type": "content_type", "loc": ("header", "content-type"), "msg": why}])
+
+
 def _parsed(outcome: Parsed | Malformed | TooMany) -> Parsed:
     """Raises `TooLarge`, and `RequestValidationError` as FastAPI does."""
     if isinstance(outcome, Parsed):
         return outcome
     if isinstance(outcome, Malformed):
-        place = ("body", outcome.position)
+        place = ("body",) if outcome.position is None else ("body", outcome.position)
         why = {
             "type": "json_invalid",
             "loc": place,

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from parrotserve.errors import LimitExceeded, ParrotError, TooLarge, Unauthorized, UnknownObject
 from parrotserve.protocol import ErrorAnswer, ErrorBody
+from parrotserve.settings import show_size
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,8 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 """What every route may answer instead of what it is for."""
 _MOST_PROBLEMS = 5
+_OURS = "Value error, "
+"""What pydantic puts before sentences of our own."""
 _LONGEST_PLACE = 200
 
 
@@ -50,8 +53,9 @@ def internal_error(error: Exception) -> ErrorBody:
 
 def too_large(max_bytes: int) -> ErrorBody:
     """Why a body is refused."""
-    limit = f"{max_bytes / (1 << 20):g} MiB"
-    return ErrorBody.of(TooLarge(f"The body is larger than the {limit} that this service takes."))
+    return ErrorBody.of(
+        TooLarge(f"The body is larger than {show_size(max_bytes)}, the most that is taken here of you.")
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -84,8 +88,9 @@ def of_http(request: Request, error: HTTPException) -> ErrorBody:
 
 def invalid_request(error: RequestValidationError) -> ErrorBody:
     """What a client is told of a request that is not of the protocol; `param` is the first place that is wrong."""
-    first = error.errors()[0]["loc"]
-    inside = first[1:] if len(first) > 1 else first
+    problem = error.errors()[0]
+    first = problem["loc"]
+    inside = first[1:] if len(first) > 1 and problem["type"] != "json_invalid" else first[:1]
     return ErrorBody(code=INVALID_REQUEST, message=_problems(error), details={"param": _place(inside)})
 
 
@@ -94,8 +99,9 @@ def _problems(error: RequestValidationError) -> str:
     problems = error.errors()
     if any(problem["type"] == "json_invalid" for problem in problems):
         why = "; ".join(str(problem.get("ctx", {}).get("error", "")) for problem in problems)
-        return f"The body cannot be read as JSON: {why} (at character {problems[0]['loc'][-1]})."
-    told = [f"{_place(problem['loc'])}: {problem['msg']}" for problem in problems[:_MOST_PROBLEMS]]
+        _, *position = problems[0]["loc"]
+        return f"The body cannot be read as JSON: {why}{f' (at character {position[0]})' if position else ''}."
+    told = [f"{_place(problem['loc'])}: {problem['msg'].removeprefix(_OURS)}" for problem in problems[:_MOST_PROBLEMS]]
     more = len(problems) - len(told)
     return "; ".join(told) + (f"; and {more} more" if more > 0 else "") + "."
 

@@ -19,10 +19,10 @@ class Parsed(NamedTuple):
 
 
 class Malformed(NamedTuple):
-    """What is wrong with a body, and the place in it, in bytes."""
+    """What is wrong with a body, and the place in it if that is one, in characters."""
 
     why: str
-    position: int = 0
+    position: int | None = None
 
 
 TooMany = Literal["too many"]
@@ -30,7 +30,20 @@ TooMany = Literal["too many"]
 
 
 def parse(body: bytes, *, most_values: int) -> Parsed | Malformed | TooMany:
-    """The value of a body of JSON, or what is wrong with it.
+    """The value of a body of JSON with its long lists apart, or what is wrong with it."""
+    read = parse_whole(body, most_values=most_values)
+    if not isinstance(read, Parsed) or not isinstance(read.value, dict):
+        return read
+    fields = cast("dict[str, Any]", read.value)
+    lists: dict[str, list[bytes]] = {}
+    for name in [name for name, field in fields.items() if isinstance(field, list) and len(field) > CHUNK]:
+        items = fields.pop(name)
+        lists[name] = [pickle.dumps(items[start : start + CHUNK]) for start in range(0, len(items), CHUNK)]
+    return Parsed(fields, lists)
+
+
+def parse_whole(body: bytes, *, most_values: int) -> Parsed | Malformed | TooMany:
+    """The value of a body of JSON, lists and all, or what is wrong with it.
 
     Values are counted first, by their commas and brackets: parsing needs up to a hundred times the memory of its text.
     A text that holds so many is longer than any prompt can be.
@@ -38,20 +51,15 @@ def parse(body: bytes, *, most_values: int) -> Parsed | Malformed | TooMany:
     if max(body.count(b","), body.count(b"["), body.count(b"{")) > most_values:
         return "too many"
     try:
-        value = json.loads(body)
+        return Parsed(json.loads(body), {})
     except json.JSONDecodeError as error:
         return Malformed(error.msg, error.pos)
     except UnicodeDecodeError:
         return Malformed("it is not UTF-8")
     except RecursionError:
         return Malformed("it is nested too deeply")
-    lists: dict[str, list[bytes]] = {}
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        for name in [name for name, field in fields.items() if isinstance(field, list) and len(field) > CHUNK]:
-            items = fields.pop(name)
-            lists[name] = [pickle.dumps(items[start : start + CHUNK]) for start in range(0, len(items), CHUNK)]
-    return Parsed(value, lists)
+    except ValueError:  # all that is left: Python makes no number of so many digits, which takes quadratic time
+        return Malformed("it holds a number of too many digits")
 
 
 def join(parsed: Parsed) -> Any:

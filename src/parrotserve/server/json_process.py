@@ -25,21 +25,24 @@ class JsonProcess:
     def __init__(self, *, most_values: int) -> None:
         self._command = (sys.executable, "-I", "-m", "parrotserve.server.json_child", str(most_values))
         self._process: subprocess.Popen[bytes] | None = None
+        self._starting = threading.Lock()
+        self._closed = False
         # One thread, so that bodies wait for each other and nothing else waits for a thread.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bodies")
 
     async def parse(self, body: Sequence[bytes]) -> Parsed | Malformed | TooMany:
         """See `json_bodies.parse`; the body is in parts.
 
-        Raises `GetTimeout`, and `ServiceUnavailable` where the process died of it.
+        Raises `GetTimeout`, and `ServiceUnavailable` where the process died of it or the service ends.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._parse, body)
 
     def close(self) -> None:
         """End the process, and whoever waits for it with an error."""
-        process = self._process
-        if process is not None:
-            process.kill()
+        with self._starting:  # else a process that is just being started would be waited for
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()
         self._thread.shutdown(cancel_futures=True)
         self._end()
 
@@ -65,14 +68,21 @@ class JsonProcess:
         return cast("Parsed | Malformed | TooMany", pickle.loads(answer))
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            self._end()
-            # Isolated (-I): neither the environment nor the folder it is started in has a say in what it imports. A
-            # session of its own: a terminal's Ctrl-C is the service's, which then ends it.
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=os.path.sep, start_new_session=True
-            )
-        return self._process
+        with self._starting:
+            if self._closed:
+                raise ServiceUnavailable("The service is ending; send the body again once it is back.")
+            if self._process is None or self._process.poll() is not None:
+                self._end()
+                # Isolated (-I): neither the environment nor the folder it is started in has a say in what it imports. A
+                # session of its own: a terminal's Ctrl-C is the service's, which then ends it.
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    cwd=os.path.sep,
+                    start_new_session=True,
+                )
+            return self._process
 
     def _end(self) -> None:
         process, self._process = self._process, None

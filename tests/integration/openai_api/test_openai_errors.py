@@ -163,6 +163,8 @@ async def test_a_token_that_the_model_lacks_reaches_no_engine(begin: Begin, stre
     api = await begin()
     with pytest.raises(openai.BadRequestError, match="Token 50000 of a prompt is none of 'fake'"):
         await api.client.completions.create(model="fake", prompt=[72, 50_000], stream=stream)
+    with pytest.raises(openai.BadRequestError, match="logit_bias names token 50000, which is none of 'fake'"):
+        await api.client.completions.create(model="fake", prompt=[72], logit_bias={"72": 1, "50000": 1}, stream=stream)
     assert api.prompts == []
 
 

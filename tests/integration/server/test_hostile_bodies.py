@@ -77,8 +77,9 @@ async def test_what_is_wrong_in_a_big_body_is_told_where_it_is(served, break_it:
         b"null",
         b'"\\ud800"',
         b"[1, 2]",
+        b'{"session": 9' + b"9" * 5000 + b"}",
     ],
-    ids=["deep list", "deep object", "no UTF-8", "cut off", "null", "surrogate", "list"],
+    ids=["deep list", "deep object", "no UTF-8", "cut off", "null", "surrogate", "list", "long number"],
 )
 async def test_what_is_no_batch_is_a_clear_error(served, padding: int, route: str, body: bytes):
     client = await served()
@@ -86,6 +87,26 @@ async def test_what_is_no_batch_is_a_clear_error(served, padding: int, route: st
     answer = await client.request(method, route, content=body + b" " * padding, headers=JSON)
     assert 400 <= answer.status_code < 500
     assert answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("padding", [0, BIG], ids=["small", "big"])
+@pytest.mark.parametrize("route", ["/v1/submit", "/v1/chat/completions"])
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded"])
+async def test_a_body_that_is_not_said_to_be_json_is_told_so(served, padding: int, route: str, kind: str):
+    client = await served()
+    body = b'{"session": "s", "messages": [{"role": "user", "content": "hi"}]}' + b" " * padding
+    answer = await client.post(route, content=body, headers={"Content-Type": kind} if kind else {})
+    assert answer.status_code in (400, 422)
+    assert "send 'Content-Type: application/json'" in answer.json()["error"]["message"]
+    assert (kind or "without a type") in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("padding", [0, BIG], ids=["small", "big"])
+async def test_a_body_too_deep_is_told_in_the_same_words_whatever_its_size(served, padding: int):
+    client = await served()
+    answer = await client.post("/v1/submit", content=b"[" * 10_000 + b" " * padding, headers=JSON)
+    assert answer.json()["error"]["message"] == "The body cannot be read as JSON: it is nested too deeply."
+    assert answer.json()["error"]["details"] == {"param": "body"}
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_a_value_comes_as_it_was_written(value: Any):
         (b"[" * 900 + b"]" * 900 + b'{"a":', Malformed("Extra data", 1800)),
         (b"[1" + b",1" * 1001 + b"]", "too many"),
         (b"[" * 1001, "too many"),
+        (b"[" + b"9" * 5000 + b"]", Malformed("it holds a number of too many digits")),
     ],
 )
 def test_what_cannot_be_read_is_said(body: bytes, why: Any):
@@ -105,3 +106,10 @@ async def test_after_its_end_there_is_no_process(parser: JsonProcess):
     assert process is not None
     parser.close()
     assert process.returncode is not None
+
+
+async def test_after_its_end_no_process_is_started_for_a_body(parser: JsonProcess):
+    parser.close()
+    with pytest.raises(ServiceUnavailable, match="is ending"):
+        parser._parse([b"1"])
+    assert parser._process is None
