@@ -107,8 +107,10 @@ class _Turns:
 
 
 def _check_type(content_type: str) -> None:
-    """Raises `RequestValidationError` for a body that does not say that it is JSON, which a page in a browser could send
-    to a service of the same machine."""
+    """Raises `RequestValidationError` for a body that does not say that it is JSON.
+
+    Pages in a browser can send such bodies to a service of the same machine.
+    """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
         return

@@ -17,6 +17,7 @@ from parrotserve.server.json_bodies import Parsed, join, parse
 from parrotserve.server.run import serve_until_stopped
 
 JSON = {"Content-Type": "application/json"}
+POST = b"POST /v1/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
 def graph(requests: int, *, text: str = "tell", **first: Any) -> dict[str, Any]:
@@ -206,10 +207,24 @@ async def test_heads_of_many_requests_on_one_connection_are_counted_each(address
     writer.close()
 
 
-async def test_what_is_no_http_is_refused(address):
+async def test_headers_after_a_body_are_not_collected_without_end(address):
     reader, writer = await asyncio.open_connection(*address)
-    writer.write(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
+    writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
+    for _ in range(10 * impatience.MOST_HEAD // 1000):
+        writer.write(b"X-Long: " + b"x" * 1000 + b"\r\n")
     assert (await asyncio.wait_for(reader.readline(), timeout=10)).startswith(b"HTTP/1.1 400")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "what", [b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n"]
+)
+async def test_what_is_no_http_is_refused(address, what: bytes):
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(what)
+    head, _, body = (await asyncio.wait_for(reader.read(), timeout=10)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert json.loads(body)["error"]["code"] == "invalid_request"
     writer.close()
     host, port = address
     async with httpx.AsyncClient() as client:
