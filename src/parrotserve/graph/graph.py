@@ -18,6 +18,9 @@ class Graph:
         """Sessions whose lease runs, and native calls with a timeout that are handed out."""
         self.arrivals = 0
         """How many requests and native calls were ever submitted."""
+        self.first_epoch = 0
+        """Of new requests: above all epochs of those that were forgotten while engines had them. What is still heard of
+        those is then nothing that is heard of another request with the same id."""
 
     def session(self, session: SessionId, tenant: TenantId) -> Session:
         """A tenant's session. Raises `UnknownObject` for another tenant's too: its existence is no one's business."""

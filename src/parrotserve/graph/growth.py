@@ -65,6 +65,8 @@ def end_session(graph: Graph, session: Session, reason: str, changes: Changes) -
     for request in session.requests.values():
         del graph.requests[request.id]
         if request.state is not ProducerState.DONE:
+            if request.epoch or request.times.started is not None:
+                graph.first_epoch = max(graph.first_epoch, request.epoch + 1)
             changes.decisions.append(ForgetRequest(request.id))
     for call in session.calls.values():
         del graph.calls[call.id]

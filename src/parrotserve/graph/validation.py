@@ -130,6 +130,7 @@ class _Planner:
             inputs=self._distinct(inputs),
             outputs=self._distinct(outputs),
             times=Times(submitted=self._now),
+            epoch=self._graph.first_epoch,
         )
         self._add(request)
 

@@ -49,7 +49,7 @@ def check_size(batch: Submitted, session: Session | None, limits: Limits, config
 
 def claims_of_batch(batch: Submitted, graph: Graph, find: Find, *, count: bool) -> list[Claim]:
     """Claims of a batch's requests that are new. Without `count` nobody limits tokens, and none are counted."""
-    new = [spec for spec in batch.requests if spec.id not in graph.requests]
+    new = list({spec.id: spec for spec in batch.requests if spec.id not in graph.requests}.values())
     if not count:
         return [Claim(spec.id, 0) for spec in new]
     values = {variable.id: variable.value for variable in batch.variables if variable.value is not None}

@@ -59,7 +59,7 @@ class Gate:
         fallen = [request for request in session.requests.values() if request.fallen]
         count = self._directory.limits(tenant).counts_tokens
         claims = claims_of(fallen, machine.graph, self._find, count=count)
-        self._meter.accept(tenant, name, claims)
+        self._meter.accept(tenant, name, claims, again=True)
         try:
             self._driver.apply(Retried(session=name, tenant=tenant, variable=variable))
         finally:

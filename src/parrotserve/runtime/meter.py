@@ -42,11 +42,20 @@ class Meter:
         self._directory = directory
         self._metrics = metrics
         self._clock = clock
+        self._names = 0
         self._requests: dict[RequestId, _Metered] = {}
         self._aboard: dict[EngineId, set[RequestId]] = {}
+        self._departed: dict[tuple[RequestId, int], RequestId] = {}
+        """What runs are called that engines still let go of, while another request has their id."""
 
-    def accept(self, tenant: TenantId, session: SessionId, claims: Sequence[Claim]) -> None:
-        """Claim for requests that are to run. Raises `LimitExceeded`; then nothing has changed."""
+    def accept(self, tenant: TenantId, session: SessionId, claims: Sequence[Claim], *, again: bool = False) -> None:
+        """Claim for new requests, or (`again`) for some that are retried.
+
+        Raises `LimitExceeded`; then nothing has changed.
+        """
+        if not again:
+            for claim in claims:
+                self._set_apart(claim.request)
         fresh = [claim for claim in claims if claim.request not in self._requests]
         self.ledger.accept(tenant, session, fresh, self._directory.limits(tenant), now=self._clock())
         for claim in fresh:
@@ -89,6 +98,7 @@ class Meter:
 
     def ended(self, request: RequestId, epoch: int, usage: RunUsage) -> None:
         """An engine no longer has it, and this is what it used there."""
+        request = self._departed.pop((request, epoch), request)
         found = self._requests.get(request)
         if found is None:
             return
@@ -105,6 +115,7 @@ class Meter:
         """An engine died, and with it the account of what it did."""
         for request in self._aboard.pop(engine, set()):
             found = self._requests[request]
+            self._departed = {run: name for run, name in self._departed.items() if name != request}
             found.aboard = {epoch: other for epoch, other in found.aboard.items() if other != engine}
             self._settle(request, found)
 
@@ -143,6 +154,20 @@ class Meter:
         while True:
             await asyncio.sleep(SAVE_SECONDS)
             self.save()
+
+    def _set_apart(self, request: RequestId) -> None:
+        """An id is used again: one that had it, and that engines still let go of, is another's account."""
+        found = self._requests.pop(request, None)
+        if found is None:
+            return
+        self._names += 1
+        name = RequestId(f"{request}#{self._names}")
+        self._requests[name] = found
+        self.ledger.rename(request, name)
+        for epoch, engine in found.aboard.items():
+            self._departed[request, epoch] = name
+            self._aboard[engine].discard(request)
+            self._aboard[engine].add(name)
 
     def _settle(self, request: RequestId, found: _Metered) -> None:
         if found.over and not found.aboard:

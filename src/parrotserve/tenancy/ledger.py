@@ -100,6 +100,10 @@ class Ledger:
         session.claimed += tokens - before
         self._claims[request] = (session, tokens)
 
+    def rename(self, request: RequestId, name: RequestId) -> None:
+        """A claim goes by another name from now on."""
+        self._claims[name] = self._claims.pop(request)
+
     def settle(self, request: RequestId, taken: int, *, now: float) -> None:
         """A request ended, and took so many tokens: the rest of its claim is free. Unknown ones are fine."""
         if request not in self._claims:

@@ -131,6 +131,27 @@ async def test_a_batch_sent_again_is_claimed_once(limited):
     assert held(service) == before
 
 
+async def test_a_request_that_stands_twice_in_a_batch_is_claimed_once(limited):
+    service = await limited(Limits(tokens_per_minute=1000, requests_in_flight=1))
+    body = program("s")
+    await run(service, body.model_copy(update={"requests": body.requests * 2}))
+    assert (await settled(service))[1:3] == (0, 0)
+    await run(service, program("s"))
+
+
+async def test_an_id_that_is_used_again_while_an_engine_lets_go_of_it_is_another_request(limited):
+    service = await limited(Limits(tokens_per_minute=1000, requests_in_flight=2), script=lambda _: LONG)
+    first = program("s", max_tokens=200)
+    await run(service, first.model_copy(update={"wait": ()}))
+    service.end_session(SessionId("s"), tenant=ANN)
+    again = first.model_copy(update={"session": "t"})
+    answers = [event async for event in service.submit(again, tenant=ANN)]
+    assert [event.event for event in answers] == ["accepted", "value"]
+    assert (await settled(service))[1:3] == (0, 0)
+    used = service.meter.unsaved[ANN]
+    assert held(service)[3] == used.prompt_tokens + used.output_tokens
+
+
 async def test_a_retried_request_is_claimed_again(limited):
     service = await limited(Limits(requests_in_flight=1), script=lambda _: LONG)
     body = program("s").model_copy(update={"wait": ()})

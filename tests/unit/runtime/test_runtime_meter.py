@@ -1,0 +1,56 @@
+"""The meter: who pays for what, while engines still let go of what was cancelled."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from parrotserve.ids import EngineId, RequestId, SessionId, TenantId
+from parrotserve.runtime.meter import Meter
+from parrotserve.sampling import Usage
+from parrotserve.tenancy.ledger import Claim
+from parrotserve.tenancy.limits import Limits
+
+ANN, BOB = TenantId("ann"), TenantId("bob")
+R, E = RequestId("r"), EngineId("e")
+
+
+@pytest.fixture
+def meter() -> Meter:
+    directory: Any = SimpleNamespace(limits=lambda _: Limits())
+    metrics: Any = SimpleNamespace(used=lambda *_: None)
+    return Meter(directory, metrics, lambda: 0.0)
+
+
+def reused(meter: Meter) -> None:
+    """Ann's request was cancelled, and its engine still lets go of it, when Bob's has its id."""
+    meter.accept(ANN, SessionId("a"), [Claim(R, 50)])
+    meter.opened(R, 0, E)
+    meter.over(R)
+    meter.accept(BOB, SessionId("b"), [Claim(R, 70)])
+    meter.opened(R, 1, E)
+
+
+def counted(meter: Meter) -> list[tuple[int, int, int]]:
+    """Requests, tokens claimed and tokens taken of Ann and Bob."""
+    return [meter.ledger.held(tenant, now=0.0)[1:] for tenant in (ANN, BOB)]
+
+
+def test_an_id_that_is_used_again_is_billed_to_whom_each_run_belongs(meter: Meter):
+    reused(meter)
+    assert counted(meter) == [(1, 50, 0), (1, 70, 0)]
+    meter.ended(R, 0, Usage(prompt_tokens=10, output_tokens=3))
+    assert counted(meter) == [(0, 0, 13), (1, 70, 0)]
+    meter.ended(R, 1, Usage(prompt_tokens=20, output_tokens=4))
+    meter.over(R)
+    assert counted(meter) == [(0, 0, 13), (0, 0, 24)]
+    assert (meter.unsaved[ANN].output_tokens, meter.unsaved[BOB].output_tokens) == (3, 4)
+
+
+def test_an_engine_that_dies_lets_go_of_both(meter: Meter):
+    reused(meter)
+    meter.lost(E)
+    assert counted(meter) == [(0, 0, 0), (1, 70, 0)]
+    meter.over(R)
+    assert counted(meter) == [(0, 0, 0), (0, 0, 0)]
+    assert not meter._departed
