@@ -82,10 +82,11 @@ class Attention {
  public:
   explicit Attention(const Geometry& geometry) : g_(geometry) {}
 
-  // Plans the units of a step; the same for every layer.
-  void plan(const Batch& batch, int threads) {
+  // Plans the units of a step; the same for every layer but the last, which is computed for `wanted` rows.
+  void plan(const Batch& batch, int threads, const std::vector<char>& wanted) {
     batch_ = batch;
     units_.clear();
+    wanted_units_.clear();
     slots_.assign(batch.rows + 1, 0);
     for (int row = 0; row < batch.rows; ++row) slots_[row + 1] = slots_[row] + batch.positions[row] / kBlock + 1;
     const std::size_t partials = static_cast<std::size_t>(slots_[batch.rows]) * g_.heads;
@@ -93,9 +94,11 @@ class Attention {
     totals_.reserve(partials + kLanes);
     values_.reserve(partials * g_.head_columns);
     for (int span = 0; span < batch.spans; ++span) plan_span(span, threads);
+    for (const Unit& unit : units_)
+      if (std::count(&wanted[unit.first_row], &wanted[0] + unit.last_row, true)) wanted_units_.push_back(unit);
   }
 
-  int units() const { return static_cast<int>(units_.size()); }
+  int units(bool wanted) const { return static_cast<int>((wanted ? wanted_units_ : units_).size()); }
 
   // Marks every partial as empty; thread `t` of `n` does its share.
   void clear(int t, int n) {
@@ -105,12 +108,13 @@ class Attention {
 
   // `queries` are [rows][heads][head_dim], scaled so that scores are logarithms to base 2. `next` is the unit that this
   // thread computes then, or -1.
-  void run(int index, int next, const Activation* queries, const std::uint16_t* kv) {
-    const Unit& unit = units_[index];
+  void run(int index, int next, bool wanted, const Activation* queries, const std::uint16_t* kv) {
+    const std::vector<Unit>& units = wanted ? wanted_units_ : units_;
+    const Unit& unit = units[index];
     const int queries_a_tile = kTileQueries / g_.group() < 1 ? 1 : kTileQueries / g_.group();
     for (int row = unit.first_row; row < unit.last_row; row += queries_a_tile) {
       const int last = std::min(row + queries_a_tile, unit.last_row);
-      run_tile(unit, row, last, next >= 0 && last == unit.last_row ? units_[next] : unit, queries, kv);
+      run_tile(unit, row, last, next >= 0 && last == unit.last_row ? units[next] : unit, queries, kv);
     }
   }
 
@@ -324,7 +328,7 @@ class Attention {
 
   const Geometry g_;
   Batch batch_;
-  std::vector<Unit> units_;
+  std::vector<Unit> units_, wanted_units_;
   std::vector<int> slots_;  // [rows + 1]: a row's partials, one an absolute key block up to its own
   Aligned<float> peaks_;    // [partials]
   Aligned<float> totals_;   // [partials]; 0 where nothing was seen

@@ -143,9 +143,27 @@ class VariantDecoder final : public Decoder {
     mixed_.reserve(c_.quantised, batch.rows, q_size);
     gated_.reserve(c_.quantised, batch.rows, c_.intermediate);
     rotation_.reserve(rows * c_.head_dim);
-    attention_.plan(batch, pool_.size());
+    plan_last_layer();
+    attention_.plan(batch, pool_.size(), wanted_);
     phases_ = std::vector<std::atomic<int>>(9 * static_cast<std::size_t>(c_.layers) + 8);
   }
+
+  // The last layer is wanted of the outputs alone; of all other rows it only writes KV.
+  void plan_last_layer() {
+    wanted_.assign(batch_.rows, false);
+    for (int i = 0; i < batch_.outputs; ++i) wanted_[batch_.logit_rows[i]] = true;
+    wanted_rows_.clear();
+    for (int row = 0; row < batch_.rows; ++row)
+      if (wanted_[row]) wanted_rows_.push_back(row);
+  }
+
+  // The rows that a layer is computed for, beyond their KV: all, or some. Row `i` of the buffers between its matrices
+  // belongs to row `at(i)` of the batch.
+  struct Rows {
+    int count;
+    const int* some;
+    int at(int i) const { return some ? some[i] : i; }
+  };
 
   // --- one parallel region -----------------------------------------------------------------------------------
 
@@ -153,22 +171,23 @@ class VariantDecoder final : public Decoder {
     int phase = 0;
     each(phase, batch_.rows, [&](int row, int) { embed(row); });
     for (Layer& layer : layers_) {
-      const Matrix& following = &layer == &layers_.back() ? head_ : (&layer + 1)->qkv;
+      const bool last = &layer == &layers_.back();
+      const Matrix& following = last ? head_ : (&layer + 1)->qkv;
+      const Rows rows{last ? static_cast<int>(wanted_rows_.size()) : batch_.rows, last ? wanted_rows_.data() : nullptr};
       attention_.clear(thread, pool_.size());
       each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.attn_norm.data(), row); });
-      multiply(phase, layer.qkv, normed_, batch_.rows, first_tile(layer.o, thread),
-               [&](int row, int head, float* out) { place(layer, row, head, out); });
-      each(phase, attention_.units(),
-           [&](int unit, int next) { attention_.run(unit, next, queries_.get(), layer.kv.get()); });
-      each(phase, batch_.rows, [&](int row, int) {
-        attention_.merge(row, mixed_.row(row));
-        mixed_.finish(row);
+      qkv(phase, layer, last, first_tile(layer.o, thread));
+      each(phase, attention_.units(last),
+           [&](int unit, int next) { attention_.run(unit, next, last, queries_.get(), layer.kv.get()); });
+      each(phase, rows.count, [&](int i, int) {
+        attention_.merge(rows.at(i), mixed_.row(i));
+        mixed_.finish(i);
       });
-      add(phase, layer.o, mixed_, first_tile(layer.gate_up, 2 * thread));
-      each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.mlp_norm.data(), row); });
-      gate_up(phase, layer, first_tile(layer.down, thread));
-      if (c_.quantised) each(phase, batch_.rows, [&](int row, int) { gated_.finish(row); });
-      add(phase, layer.down, gated_, first_tile(following, thread));
+      add(phase, layer.o, mixed_, rows, first_tile(layer.gate_up, 2 * thread));
+      each(phase, rows.count, [&](int i, int) { norm(x(rows.at(i)), layer.mlp_norm.data(), i); });
+      gate_up(phase, layer, rows.count, first_tile(layer.down, thread));
+      if (c_.quantised) each(phase, rows.count, [&](int i, int) { gated_.finish(i); });
+      add(phase, layer.down, gated_, rows, first_tile(following, thread));
     }
     each(phase, batch_.outputs, [&](int i, int) { norm(x(batch_.logit_rows[i]), final_norm_.data(), i); });
     multiply(phase, head_, normed_, batch_.outputs, nullptr,
@@ -194,22 +213,39 @@ class VariantDecoder final : public Decoder {
     return matrix.tile(std::min(index, matrix.tiles() - 1));
   }
 
-  // done(row, tile, out) for every row and tile of `matrix`; then `following` is fetched, to be read in a later phase.
-  template <class Done>
-  void multiply(int& phase, const Matrix& matrix, const Inputs& a, int rows, const void* following, const Done& done) {
+  // done(row, tile, out) for every row and tile of `matrix`, but for units that are to be left out; then `following` is
+  // fetched, to be read in a later phase.
+  template <class Done, class Skip>
+  void multiply(int& phase, const Matrix& matrix, const Inputs& a, int rows, const void* following, const Done& done,
+                const Skip& skip) {
     const int pieces = (rows + kRowsAUnit - 1) / kRowsAUnit;
     each(phase, matrix.tiles() * pieces, [&](int unit, int next) {
       const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
+      if (skip(tile, first)) return;
       const void* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(next / pieces);
       matrix.rows(tile, a, first, std::min(first + kRowsAUnit, rows), ahead,
                   [&](int row, float* out) { done(row, tile, out); });
     });
   }
 
-  void add(int& phase, const Matrix& matrix, const Inputs& a, const void* following) {
+  template <class Done>
+  void multiply(int& phase, const Matrix& matrix, const Inputs& a, int rows, const void* following, const Done& done) {
+    multiply(phase, matrix, a, rows, following, done, [](int, int) { return false; });
+  }
+
+  void qkv(int& phase, const Layer& layer, bool last, const void* following) {
+    const auto unwanted = [&](int head, int first) {
+      const auto end = std::min<std::size_t>(first + kRowsAUnit, wanted_.size());
+      return last && head < c_.heads && std::find(&wanted_[first], &wanted_[0] + end, true) == &wanted_[0] + end;
+    };
+    multiply(phase, layer.qkv, normed_, batch_.rows, following,
+             [&](int row, int head, float* out) { place(layer, row, head, out); }, unwanted);
+  }
+
+  void add(int& phase, const Matrix& matrix, const Inputs& a, const Rows& rows, const void* following) {
     const int columns = matrix.tile_outputs();
-    multiply(phase, matrix, a, batch_.rows, following, [&](int row, int tile, const float* out) {
-      float* to = x(row) + tile * columns;
+    multiply(phase, matrix, a, rows.count, following, [&](int row, int tile, const float* out) {
+      float* to = x(rows.at(row)) + tile * columns;
       const int count = std::min(columns, c_.hidden - tile * columns);
       for (int i = 0; i < count; i += kLanes) {
         prefetch_l2(to + kRowsAPass * c_.hidden + i);
@@ -218,14 +254,14 @@ class VariantDecoder final : public Decoder {
     });
   }
 
-  void gate_up(int& phase, const Layer& layer, const void* following) {
+  void gate_up(int& phase, const Layer& layer, int rows, const void* following) {
     const Matrix& matrix = layer.gate_up;
     const int columns = matrix.tile_outputs(), tiles = matrix.tiles() / 2;
-    const int pieces = (batch_.rows + kRowsAUnit - 1) / kRowsAUnit;
+    const int pieces = (rows + kRowsAUnit - 1) / kRowsAUnit;
     each(phase, tiles * pieces, [&](int unit, int next) {
       alignas(64) float gates[kRowsAUnit * 64];
       const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
-      const int last = std::min(first + kRowsAUnit, batch_.rows);
+      const int last = std::min(first + kRowsAUnit, rows);
       matrix.rows(2 * tile, normed_, first, last, matrix.tile(2 * tile + 1), [&](int row, const float* out) {
         copy(gates + (row - first) * columns, out, columns);
       });
@@ -342,6 +378,8 @@ class VariantDecoder final : public Decoder {
   // Of the step that runs.
   Batch batch_;
   StepLogits logits_;
+  std::vector<char> wanted_;       // by row: whether the last layer's result is
+  std::vector<int> wanted_rows_;   // those that are
   LogitRows logit_rows_;
   std::vector<RowDraw> row_draws_;  // by thread
   Aligned<float> x_;                 // [rows][hidden]: the residual stream
