@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parrotserve.errors import IncompatibleVersions
@@ -85,6 +86,8 @@ class Unexpected:
 
         try:
             await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            return  # while its body was read: no fault of ours, and nobody to be told
         except Exception as error:
             # What has begun cannot become an error; the server above cuts it off.
             if started or scope["type"] != "http":

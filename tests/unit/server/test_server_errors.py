@@ -1,10 +1,11 @@
 """One shape of errors, and the limits on every exchange, around an application of two routes."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from parrotserve.errors import AlreadyProduced, TooLarge
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, ErrorBody, Submit
@@ -34,6 +35,11 @@ def app() -> FastAPI:
     async def bug() -> None:
         raise KeyError("a secret of the prompt")
 
+    @app.post("/reading")
+    async def reading(request: Request) -> None:
+        async for _ in request.stream():
+            pass
+
     return app
 
 
@@ -62,6 +68,26 @@ async def test_a_bug_tells_nothing_but_that_it_is_one(client: httpx.AsyncClient,
     assert error_of(answer).code == "internal_error"
     assert "secret" not in answer.text
     assert "KeyError" in caplog.text
+
+
+async def test_a_client_that_leaves_within_its_body_is_no_bug(app: FastAPI, caplog: pytest.LogCaptureFixture):
+    heard = [
+        {"type": "http.request", "body": b"half", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    told: list[Any] = []
+
+    async def receive() -> Any:
+        return heard.pop(0)
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/reading", "query_string": b"", "headers": []}
+    await app(scope, receive, send)
+    assert not heard
+    assert not told
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
