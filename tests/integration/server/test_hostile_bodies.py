@@ -16,6 +16,7 @@ from parrotserve.server.bodies import BIG, MOST_VALUES, checked_submit
 from parrotserve.server.json_bodies import Parsed, join, parse
 from parrotserve.server.run import serve_until_stopped
 
+MOST_HEAD = 64 * 1024
 JSON = {"Content-Type": "application/json"}
 POST = b"POST /v1/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
@@ -191,7 +192,7 @@ async def test_a_body_that_does_not_come_is_given_up(address, monkeypatch: pytes
 async def test_a_head_without_end_is_refused(address):
     reader, writer = await asyncio.open_connection(*address)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
-    for _ in range(impatience.MOST_HEAD // 1000):
+    for _ in range(MOST_HEAD // 1000):
         writer.write(b"X-Long: " + b"x" * 1000 + b"\r\n")
     assert (await asyncio.wait_for(reader.readline(), timeout=10)).startswith(b"HTTP/1.1 400")
     writer.close()
@@ -200,7 +201,7 @@ async def test_a_head_without_end_is_refused(address):
 async def test_heads_of_many_requests_on_one_connection_are_counted_each(address):
     reader, writer = await asyncio.open_connection(*address)
     for _ in range(3):
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n" % (b"x" * (impatience.MOST_HEAD // 2)))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n" % (b"x" * (MOST_HEAD // 2)))
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), timeout=10)
         assert head.startswith(b"HTTP/1.1 200")
         await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
@@ -210,18 +211,15 @@ async def test_heads_of_many_requests_on_one_connection_are_counted_each(address
 async def test_headers_after_a_body_are_not_collected_without_end(address):
     reader, writer = await asyncio.open_connection(*address)
     writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
-    for _ in range(10 * impatience.MOST_HEAD // 1000):
+    for _ in range(10 * MOST_HEAD // 1000):
         writer.write(b"X-Long: " + b"x" * 1000 + b"\r\n")
     assert (await asyncio.wait_for(reader.readline(), timeout=10)).startswith(b"HTTP/1.1 400")
     writer.close()
 
 
-@pytest.mark.parametrize(
-    "what", [b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n"]
-)
-async def test_what_is_no_http_is_refused(address, what: bytes):
+async def test_what_is_no_http_is_refused(address):
     reader, writer = await asyncio.open_connection(*address)
-    writer.write(what)
+    writer.write(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
     head, _, body = (await asyncio.wait_for(reader.read(), timeout=10)).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400")
     assert json.loads(body)["error"]["code"] == "invalid_request"
