@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import cast
 
 from parrotserve.bench.sides import Side
@@ -82,7 +83,7 @@ async def measure(
     trials are left that would not have ended by `until`, on the performance counter."""
     begun = False
     for number in range(plan.rounds):
-        for series in found:
+        for series in _in_turn(found, number):
             if series.tried(number) or _hopeless(series, found, plan.workload):
                 continue
             if begun and time.perf_counter() + _expected(series, found) > until:
@@ -91,6 +92,14 @@ async def measure(
             await _measure_one(plan, series, number, tokenizer, told)
             keep()
     return True
+
+
+def _in_turn(found: Sequence[Series], number: int) -> Iterator[Series]:
+    """Case by case, and each time another side is the first, for what ran before weighs on whoever comes after it."""
+    for _, alike in groupby(found, key=lambda series: (series.case.name, series.delay)):
+        sides = list(alike)
+        first = number % len(sides)
+        yield from (*sides[first:], *sides[:first])
 
 
 async def _measure_one(plan: Plan, series: Series, number: int, tokenizer: CountsTokens, told: Told) -> None:

@@ -213,3 +213,12 @@ def test_there_is_a_side_without_each_optimisation():
         choose(["of"], dict(there))
     with pytest.raises(DeclarationError, match="--vllm URL"):
         choose(["vllm"], dict(there))
+
+
+async def test_every_round_begins_with_another_side():
+    chosen = plan(workload(1.0), MadeUp("on"), MadeUp("off"), MadeUp("peer"), rounds=4)
+    told: list[str] = []
+    await measure(dataclasses.replace(chosen, delays=(0.0,)), series_of(dataclasses.replace(chosen, delays=(0.0,))),
+                  FakeTokenizer(), told.append)  # fmt: skip
+    order = [line.partition(" ms, ")[2].partition(":")[0] for line in told]
+    assert order == ["on", "off", "peer", "off", "peer", "on", "peer", "on", "off", "on", "off", "peer"]
