@@ -1,5 +1,6 @@
-"""The HTTP application in front of a service whose engine is fake, without a socket."""
+"""The HTTP application in front of a service whose engine is fake: without a socket, and on one."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import ServedModel, fake_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
+from parrotserve.server.run import serve_until_stopped
 from parrotserve.tenancy.directory import Directory
 
 SCRIPT = {"tell": "a tale 🦘 of some length", "then": "the end"}
@@ -51,3 +53,18 @@ async def served() -> AsyncIterator[Client]:
         app.state.parser.close()
     for service in services:
         await service.close()
+
+
+@pytest.fixture
+async def address() -> AsyncIterator[tuple[str, int]]:
+    """A server on a real socket."""
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    config = ServiceConfig(models=("fake",), port=0)
+    serving = asyncio.ensure_future(
+        serve_until_stopped(config, announce=lines.put_nowait, load=lambda *_: fake_model())
+    )
+    line = await lines.get()
+    port = int(line.partition("http://127.0.0.1:")[2].partition(" ")[0])
+    yield "127.0.0.1", port
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)

@@ -2,14 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
 import pytest
-
-from parrotserve.config import ServiceConfig
-from parrotserve.runtime.catalog import fake_model
-from parrotserve.server.run import serve_until_stopped
 
 BODY = b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}'
 STREAM = b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "stream": true}'
@@ -25,18 +21,11 @@ def post(body: bytes, *, version: bytes = b"1.1", headers: bytes = b"") -> bytes
 
 
 @pytest.fixture
-async def ask() -> AsyncIterator[Ask]:
+def ask(address: tuple[str, int]) -> Ask:
     """Sends parts, one after another, and gives all that comes back until the connection is closed."""
-    lines: asyncio.Queue[str] = asyncio.Queue()
-    config = ServiceConfig(models=("fake",), port=0)
-    serving = asyncio.ensure_future(
-        serve_until_stopped(config, announce=lines.put_nowait, load=lambda *_: fake_model())
-    )
-    line = await lines.get()
-    port = int(line.partition("http://127.0.0.1:")[2].partition(" ")[0])
 
     async def sent(*parts: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection(*address)
         for part in parts:
             writer.write(part)
             await writer.drain()
@@ -44,9 +33,7 @@ async def ask() -> AsyncIterator[Ask]:
         writer.close()
         return came
 
-    yield sent
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    return sent
 
 
 async def test_a_stream_in_http_1_0_has_no_chunks_and_ends_with_the_connection(ask: Ask):

@@ -2,19 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
-from parrotserve.config import ServiceConfig
 from parrotserve.protocol import Submit
-from parrotserve.runtime.catalog import fake_model
 from parrotserve.server import bodies, impatience
 from parrotserve.server.bodies import BIG, MOST_VALUES, checked_submit
 from parrotserve.server.json_bodies import Parsed, join, parse
-from parrotserve.server.run import serve_until_stopped
 
 MOST_HEAD = 64 * 1024
 JSON = {"Content-Type": "application/json"}
@@ -145,21 +142,6 @@ async def test_a_tenant_has_few_big_bodies_in_memory_at_a_time(served, monkeypat
     answers = await asyncio.gather(*(client.post("/v1/submit", content=body, headers=JSON) for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
     assert most == bodies.BIG_AT_A_TIME
-
-
-@pytest.fixture
-async def address() -> AsyncIterator[tuple[str, int]]:
-    """A server on a real socket."""
-    lines: asyncio.Queue[str] = asyncio.Queue()
-    config = ServiceConfig(models=("fake",), port=0)
-    serving = asyncio.ensure_future(
-        serve_until_stopped(config, announce=lines.put_nowait, load=lambda *_: fake_model())
-    )
-    line = await lines.get()
-    port = int(line.partition("http://127.0.0.1:")[2].partition(" ")[0])
-    yield "127.0.0.1", port
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
 
 
 async def test_a_head_that_does_not_come_ends_the_connection(address, monkeypatch: pytest.MonkeyPatch):
