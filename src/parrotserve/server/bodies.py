@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from parrotserve.errors import GetTimeout, TooLarge
 from parrotserve.protocol import CallSpec, RequestSpec, Submit, VariableSpec, WaitSpec, WireSegment
 from parrotserve.server.access import caller_of
-from parrotserve.server.json_bodies import Malformed, Parsed, TooMany, join, parse_whole
+from parrotserve.server.json_bodies import CHUNK, Malformed, Parsed, TooMany, join, parse_whole
 from parrotserve.server.json_process import JsonProcess
 
 T = TypeVar("T")
@@ -31,8 +31,6 @@ READ_SECONDS = 60.0
 """A body that has not come by then is given up."""
 MOST_VALUES = 400_000
 """Values, told by their commas, that a body may hold: parsing so many takes some 50 ms."""
-CHUNK = 100
-"""Items that are checked without a pause."""
 
 
 def _unchecked(value: Any) -> Any:
@@ -48,14 +46,14 @@ class BodyRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See `APIRoute`."""
         handle = super().get_route_handler()
-        turns = _Turns()
+        places = _Places()
 
         async def read_then_handle(request: Request) -> Response:
             if self.body_field is None:
                 return await handle(request)
             async with AsyncExitStack() as held:
                 if not _is_small(request):
-                    await held.enter_async_context(turns.of(_owner(request)))
+                    await held.enter_async_context(places.of(_owner(request)))
                 body = _Body(request.scope, request.receive)
                 await body.read(type(self).check)
                 return await handle(body)
@@ -93,17 +91,17 @@ class _Body(Request):
         return self._value
 
 
-class _Turns:
+class _Places:
     """How many big bodies of each owner may be in memory."""
 
     def __init__(self) -> None:
-        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def of(self, owner: str) -> asyncio.Semaphore:
-        turns = self._turns.get(owner)
-        if turns is None:
-            turns = self._turns[owner] = asyncio.Semaphore(BIG_AT_A_TIME)
-        return turns
+        places = self._places.get(owner)
+        if places is None:
+            places = self._places[owner] = asyncio.Semaphore(BIG_AT_A_TIME)
+        return places
 
 
 def _check_type(content_type: str) -> None:

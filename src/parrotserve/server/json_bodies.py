@@ -8,7 +8,7 @@ import pickle
 from typing import Any, Literal, NamedTuple, cast
 
 CHUNK = 100
-"""Items of a list that are pickled together."""
+"""Items of a list that are pickled, unpickled or checked without a pause."""
 
 
 class Parsed(NamedTuple):
