@@ -7,7 +7,8 @@ from parrotserve.engines.base import Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.cache import KvCache, NaiveCache, PageCache
 from parrotserve.engines.native.generating import Output
-from parrotserve.engines.native.planner import Planned, Planner
+from parrotserve.engines.native.pace import Pace
+from parrotserve.engines.native.planner import Planned, Planner, fitting_in
 from parrotserve.engines.native.sequence import Content, SequenceState
 from parrotserve.ids import RequestId
 from parrotserve.sampling import Sampling
@@ -221,3 +222,20 @@ def test_what_a_waiting_sequence_begins_with_is_evicted_last():
     bench.step(running, waiting)
     resident = [bench.cache.resident("", list(prompt.encode())) for prompt in ("a" * 16, "b" * 16)]
     assert resident == [4, 0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count", "cost", "fitting"),
+    [(2.0, 8, 1.0, 8), (1.0, 8, 1.0, 8), (0.5, 8, 1.0, 4), (0.0, 8, 1.0, 0), (-1.0, 8, 1.0, 0), (-1.0, 8, 0.0, 8)],
+)
+def test_as_many_tokens_fit_as_there_is_time_for(seconds: float, count: int, cost: float, fitting: int):
+    assert fitting_in(seconds, count, cost=cost) == fitting
+
+
+def test_tokens_that_cost_nothing_as_far_as_is_known_are_planned_when_no_time_is_left(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+    monkeypatch.setattr(Pace, "bound", -1.0)
+    monkeypatch.setattr(Planner, "_cost", lambda *_: 0.0)
+    first, second = sequence("abcdef"), sequence("ghijkl", arrival=1)
+    assert bench.step(first) == {"abcdef": 6}
+    assert bench.step(first, second) == {"abcdef": 1, "ghijkl": 6}

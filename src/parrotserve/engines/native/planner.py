@@ -244,10 +244,10 @@ class Planner:
     def _in_time(self, state: SequenceState, count: int, step: _Step) -> int:
         """How many of `count` tokens there is time for; a page of a prompt at least, or a token, for whoever comes
         first, is latency-sensitive or is owed it."""
-        if state.urgent or count == 0 or self._cost(state, count) <= step.seconds:
+        fitting = count if state.urgent else fitting_in(step.seconds, count, cost=self._cost(state, count))
+        if fitting == count:
             return count
         step.hurried = True
-        fitting = int(count * max(step.seconds, 0.0) / self._cost(state, count))
         least = self.page_tokens - state.computed % self.page_tokens
         goes_on = not step.planned or state.objective is Objective.LATENCY or state in step.owed
         return min(count, max(fitting, least)) if goes_on else fitting
@@ -258,8 +258,7 @@ class Planner:
             return count
         if step.room is None:
             step.room = self._pace.room(self._rates.step + step.decoding)
-        cost = self._cost(state, count)
-        return count if cost <= step.room else int(count * max(step.room, 0.0) / cost)
+        return fitting_in(step.room, count, cost=self._cost(state, count))
 
     def _cost(self, state: SequenceState, count: int) -> float:
         """Seconds that the next `count` tokens of a sequence are going to add to the step."""
@@ -299,6 +298,15 @@ class Planner:
         """Takes all pages of a sequence. One that runs ahead is not computed again before there is more to do."""
         self.rewind(victim, 0)
         victim.dormant = victim.runs_ahead
+
+
+def fitting_in(seconds: float, count: int, *, cost: float) -> int:
+    """How many of `count` tokens, which together take `cost` seconds, fit into so many; below zero, none are left.
+
+    What costs nothing, as far as is known yet, fits always.
+    """
+    left = max(seconds, 0.0)
+    return count if cost <= left else int(count * left / cost)
 
 
 def _only_decodes(planned: Planned) -> bool:
