@@ -1,7 +1,11 @@
-"""Typed identifiers: distinct types for the type checker, plain strings on the wire."""
+"""Typed identifiers: distinct types for the type checker, plain strings on the wire.
+
+Clients make the ids of what they declare, and each tenant has all ids to itself: inside the service they are `owned`
+by their tenant, and whatever is told to people or clients has them as they are `shown`.
+"""
 
 import secrets
-from typing import NewType
+from typing import NewType, TypeVar, cast
 
 SessionId = NewType("SessionId", str)
 VariableId = NewType("VariableId", str)
@@ -19,3 +23,19 @@ LOCAL_TENANT = TenantId("local")
 def new_id(prefix: str) -> str:
     """A fresh unguessable id such as `v-3f9c2e7ab01d4c88`; clients make the ids of what they declare."""
     return f"{prefix}-{secrets.token_hex(8)}"
+
+
+_OWNER_ENDS = "/"
+"""No id of a client has it."""
+
+Id = TypeVar("Id", bound=str)
+
+
+def owned(tenant: TenantId, shown: Id) -> Id:
+    """A client's id, as the service knows it inside: no other tenant's id is the same."""
+    return shown if tenant == LOCAL_TENANT else cast("Id", f"{tenant}{_OWNER_ENDS}{shown}")
+
+
+def shown(owned: Id) -> Id:
+    """An id as its client made it."""
+    return cast("Id", owned.rpartition(_OWNER_ENDS)[2])

@@ -44,7 +44,7 @@ from parrotserve.graph.runs import ahead_stopped, engine_died, output_produced, 
 from parrotserve.graph.snapshots import SessionSnapshot, VariableSnapshot, picture_session, picture_variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import plan_submit
-from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId, shown
 from parrotserve.scheduler.base import Placed, Scheduler
 from parrotserve.scheduler.naive import NaiveScheduler
 from parrotserve.scheduler.scheduler import AT_ONCE, AppScheduler
@@ -156,7 +156,9 @@ class Machine:
         """A request, to be read only: its segments, inputs and their values, session. Raises `UnknownObject`."""
         found = self.graph.requests.get(request)
         if found is None:
-            raise UnknownObject(f"There is no request {request!r}; its session may have ended.", request=request)
+            raise UnknownObject(
+                f"There is no request {shown(request)!r}; its session may have ended.", request=shown(request)
+            )
         return found
 
     def engines(self) -> tuple[EngineSnapshot, ...]:
@@ -192,11 +194,11 @@ class Machine:
         if variable.producer is not None:
             raise AlreadyProduced(
                 f"The {variable} is produced by {variable.producer} and cannot be set; set a variable of its own.",
-                variable=variable.id,
+                variable=shown(variable.id),
             )
         if variable.state is not VariableState.EMPTY:
             what = "has a value" if variable.ready else "was cancelled"
-            raise AlreadyProduced(f"The {variable} {what} and cannot be set.", variable=variable.id)
+            raise AlreadyProduced(f"The {variable} {what} and cannot be set.", variable=shown(variable.id))
         fill(self.graph, variable, event.value, None, changes)
         self._renew_lease(session, changes.now)
 
@@ -214,11 +216,11 @@ class Machine:
         session = self.graph.session(event.session, event.tenant)
         call = self.graph.call(session, event.call)
         if (event.value is None) == (event.error is None):
-            raise InvalidGraph(f"A result of {call} is either a value or an error.", call=call.id)
+            raise InvalidGraph(f"A result of {call} is either a value or an error.", call=shown(call.id))
         if call.spec.sandboxed is not None:
-            raise InvalidGraph(f"The service itself runs {call}; no client has a result of it.", call=call.id)
+            raise InvalidGraph(f"The service itself runs {call}; no client has a result of it.", call=shown(call.id))
         if call.state is ProducerState.WAITING:
-            raise InvalidGraph(f"There can be no result of {call} yet: its inputs are not known.", call=call.id)
+            raise InvalidGraph(f"There can be no result of {call} yet: its inputs are not known.", call=shown(call.id))
         self._renew_lease(session, changes.now)
         if not call.finished:
             end_call(self.graph, call, event.value, event.error, changes)

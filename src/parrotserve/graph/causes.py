@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from parrotserve.errors import ParrotError
-from parrotserve.ids import EngineId
+from parrotserve.ids import EngineId, shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +22,11 @@ class Cause:
 
     def error_of(self, *, producer: str, function: str, label: str) -> ParrotError:
         """The error of a request or native call (and of its outputs) that fell for this cause."""
-        details = {**self.error.details, "request": producer, "function": function}
+        details = {**self.error.details, "request": shown(producer), "function": function}
         if self.engine is not None:
             details["engine"] = self.engine
         if self.origin == producer:
             return type(self.error)(self.sentence, **details)
         if self.origin is not None:
-            details["upstream"] = self.origin
+            details["upstream"] = shown(self.origin)
         return type(self.error)(f"{label} {self.became}: {self.sentence}", **details)

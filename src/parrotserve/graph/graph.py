@@ -3,7 +3,7 @@
 from parrotserve.errors import ForeignVariable, UnknownObject
 from parrotserve.graph.lazy_heap import LazyHeap
 from parrotserve.graph.objects import Call, Request, Session, Variable
-from parrotserve.ids import CallId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.ids import CallId, RequestId, SessionId, TenantId, VariableId, shown
 
 
 class Graph:
@@ -27,7 +27,8 @@ class Graph:
         found = self.sessions.get(session)
         if found is None or found.tenant != tenant:
             raise UnknownObject(
-                f"There is no session {session!r}; it never was, has ended, or its lease expired.", session=session
+                f"There is no session {shown(session)!r}; it never was, has ended, or its lease expired.",
+                session=shown(session),
             )
         return found
 
@@ -39,13 +40,14 @@ class Graph:
         found = session.variables.get(variable) or self.variables.get(variable)
         if found is None or found.tenant != session.tenant:
             raise UnknownObject(
-                f"There is no variable {variable!r}; declare it in this batch or an earlier one.", variable=variable
+                f"There is no variable {shown(variable)!r}; declare it in this batch or an earlier one.",
+                variable=shown(variable),
             )
         if found.id not in session.variables and not found.was_set:
             raise ForeignVariable(
                 f"The {found} belongs to another session. Only a variable with a set value may be used in every "
                 "session: wait for its value there, and set a variable to it here.",
-                variable=variable,
+                variable=shown(variable),
             )
         return found
 
@@ -53,5 +55,5 @@ class Graph:
         """A native call of this session. Raises `UnknownObject`."""
         found = session.calls.get(call)
         if found is None:
-            raise UnknownObject(f"Session {session.id!r} has no native call {call!r}.", call=call)
+            raise UnknownObject(f"Session {shown(session.id)!r} has no native call {shown(call)!r}.", call=shown(call))
         return found

@@ -20,7 +20,7 @@ from parrotserve.graph.states import (
     Transitions,
     VariableState,
 )
-from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId, shown
 from parrotserve.sampling import FinishReason, Usage
 
 DEATHS_OF_A_SUSPECT = 2
@@ -86,7 +86,8 @@ class Variable(Tracked[VariableState]):
         return self.ready and self.producer is None
 
     def __str__(self) -> str:
-        return f"variable {self.declared.name!r} ({self.id})" if self.declared.name else f"variable {self.id}"
+        identity = shown(self.id)
+        return f"variable {self.declared.name!r} ({identity})" if self.declared.name else f"variable {identity}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -173,7 +174,7 @@ class Request(_Node):
         return len(self.deaths) >= DEATHS_OF_A_SUSPECT
 
     def __str__(self) -> str:
-        return f"{self.function!r} ({self.id})" if self.function else f"request {self.id}"
+        return f"{self.function!r} ({shown(self.id)})" if self.function else f"request {shown(self.id)}"
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -217,7 +218,7 @@ class Call(_Node):
         return self.spec.function
 
     def __str__(self) -> str:
-        return f"native call {self.function!r} ({self.id})"
+        return f"native call {self.function!r} ({shown(self.id)})"
 
 
 Producer = Request | Call

@@ -12,7 +12,7 @@ from parrotserve.graph.cycles import in_dataflow_order
 from parrotserve.graph.events import NewCall, NewRequest, NewVariable, Submitted, Wait
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Call, Producer, Request, Session, Times, Variable
-from parrotserve.ids import CallId, RequestId, VariableId
+from parrotserve.ids import CallId, RequestId, VariableId, shown
 from parrotserve.segments import Input, Output, Text
 
 
@@ -114,14 +114,15 @@ class _Planner:
         outputs = [segment.variable for segment in spec.segments if isinstance(segment, Output)]
         if not outputs:
             raise InvalidGraph(
-                f"Request {spec.id!r} has no output; give its template an {{{{output:...}}}}.", request=spec.id
+                f"Request {shown(spec.id)!r} has no output; give its template an {{{{output:...}}}}.",
+                request=shown(spec.id),
             )
         if len(set(outputs)) < len(outputs):
             twice = next(variable for variable in outputs if outputs.count(variable) > 1)
             raise InvalidGraph(
-                f"Request {spec.id!r} has the output {twice!r} twice; use a variable for each.",
-                request=spec.id,
-                variable=twice,
+                f"Request {shown(spec.id)!r} has the output {shown(twice)!r} twice; use a variable for each.",
+                request=shown(spec.id),
+                variable=shown(twice),
             )
         inputs = [segment.variable for segment in spec.segments if isinstance(segment, Input)]
         request = Request(
@@ -153,13 +154,13 @@ class _Planner:
             if other is not None:
                 raise InvalidGraph(
                     f"Both {other} and {producer} produce the {output}; a variable has one producer.",
-                    variable=output.id,
+                    variable=shown(output.id),
                 )
             if output.declared.value is not None or output.settled:
                 raise AlreadyProduced(
                     f"{producer} cannot produce the {output}: it {'was cancelled' if output.fallen else 'has a value'}."
                     " Give the output a variable of its own.",
-                    variable=output.id,
+                    variable=shown(output.id),
                 )
             self._producers[output] = producer
         for variable in producer.inputs:
@@ -167,7 +168,8 @@ class _Planner:
         self._plan.producers.append(producer)
 
 
-def _taken(kind: str, name: str) -> InvalidGraph:
+def _taken(kind: str, identity: str) -> InvalidGraph:
+    name = shown(identity)
     return InvalidGraph(f"The {kind} id {name!r} stands for something else already; make a fresh one.", id=name)
 
 

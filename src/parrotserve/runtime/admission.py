@@ -11,7 +11,7 @@ import msgspec
 from parrotserve.engines.schema import check_schema
 from parrotserve.errors import DeclarationError, InvalidGraph, InvalidSampling, InvalidSchema
 from parrotserve.graph.events import NewCall, NewRequest, NewVariable, Submitted, Wait
-from parrotserve.ids import CallId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.ids import CallId, RequestId, SessionId, TenantId, VariableId, owned
 from parrotserve.native_calls import SandboxedCall, Slot
 from parrotserve.protocol import (
     Argument,
@@ -52,42 +52,47 @@ def is_big(body: Submit) -> bool:
 def admit(
     body: Submit, *, tenant: TenantId, models: Mapping[str | None, ServedModel], longest_lease: float
 ) -> Submitted:
-    """The batch for the machine: chat templates applied, every seed drawn. `models` are those that it names.
+    """The batch for the machine: ids owned by the tenant, chat templates applied, every seed drawn. `models` are those
+    that it names.
 
     Raises `InvalidTransform`, `InvalidSampling`, `InvalidSchema`, `InvalidGraph` and what the chat template refuses.
     """
     return Submitted(
-        session=SessionId(body.session),
+        session=owned(tenant, SessionId(body.session)),
         tenant=tenant,
         lease_seconds=min(body.lease_seconds, longest_lease),
-        variables=tuple(map(_variable, body.variables)),
-        requests=tuple(_request(spec, models[spec.model]) for spec in body.requests),
-        calls=tuple(map(_call, body.calls)),
-        waits=tuple(Wait(VariableId(spec.variable), spec.criteria, spec.stream) for spec in body.wait),
+        variables=tuple(_variable(spec, tenant) for spec in body.variables),
+        requests=tuple(_request(spec, models[spec.model], tenant) for spec in body.requests),
+        calls=tuple(_call(spec, tenant) for spec in body.calls),
+        waits=tuple(Wait(_of(spec.variable, tenant), spec.criteria, spec.stream) for spec in body.wait),
     )
 
 
-def _variable(spec: VariableSpec) -> NewVariable:
+def _of(variable: str, tenant: TenantId) -> VariableId:
+    return owned(tenant, VariableId(variable))
+
+
+def _variable(spec: VariableSpec, tenant: TenantId) -> NewVariable:
     name = None if spec.name is None else check_text(spec.name, "A variable's name")
     value = None if spec.value is None else check_text(spec.value, f"The value of {spec.id}")
-    return NewVariable(VariableId(spec.id), name, value)
+    return NewVariable(_of(spec.id, tenant), name, value)
 
 
-def _call(spec: CallSpec) -> NewCall:
+def _call(spec: CallSpec, tenant: TenantId) -> NewCall:
     if spec.timeout is not None and not spec.timeout > 0:
         raise InvalidGraph(f"The timeout of native call {spec.id!r} must be above 0 seconds.", call=spec.id)
     return NewCall(
-        id=CallId(spec.id),
+        id=owned(tenant, CallId(spec.id)),
         function=check_text(spec.function, "A function's name"),
-        inputs=tuple(VariableId(variable) for variable in spec.inputs),
-        output=VariableId(spec.output),
+        inputs=tuple(_of(variable, tenant) for variable in spec.inputs),
+        output=_of(spec.output, tenant),
         timeout=spec.timeout,
-        sandboxed=None if spec.sandbox is None else _sandboxed(spec, spec.sandbox),
+        sandboxed=None if spec.sandbox is None else _sandboxed(spec, spec.sandbox, tenant),
     )
 
 
-def _sandboxed(spec: CallSpec, sandbox: SandboxSpec) -> SandboxedCall:
-    arguments = {name: _argument(argument, spec) for name, argument in sandbox.arguments.items()}
+def _sandboxed(spec: CallSpec, sandbox: SandboxSpec, tenant: TenantId) -> SandboxedCall:
+    arguments = {name: _argument(argument, spec, tenant) for name, argument in sandbox.arguments.items()}
     for text in (sandbox.source, sandbox.file, *sandbox.arguments):
         check_text(text, f"The function of native call {spec.id!r}")
     return SandboxedCall(
@@ -100,24 +105,24 @@ def _sandboxed(spec: CallSpec, sandbox: SandboxSpec) -> SandboxedCall:
     )
 
 
-def _argument(argument: Argument, call: CallSpec) -> Any:
+def _argument(argument: Argument, call: CallSpec, tenant: TenantId) -> Any:
     match argument:
         case VariableArgument():
             if argument.variable not in call.inputs:
                 what = f"Native call {call.id!r} has the argument {argument.variable!r}, which is none of its inputs."
                 raise InvalidGraph(what, call=call.id, variable=argument.variable)
-            return Slot(VariableId(argument.variable))
+            return Slot(_of(argument.variable, tenant))
         case ValueArgument():
             return argument.value
         case ListArgument():
-            return [_argument(item, call) for item in argument.items]
+            return [_argument(item, call, tenant) for item in argument.items]
         case ObjectArgument():
-            return {name: _argument(entry, call) for name, entry in argument.entries.items()}
+            return {name: _argument(entry, call, tenant) for name, entry in argument.entries.items()}
 
 
-def _request(spec: RequestSpec, model: ServedModel) -> NewRequest:
+def _request(spec: RequestSpec, model: ServedModel, tenant: TenantId) -> NewRequest:
     try:
-        segments = tuple(_segment(segment, model) for segment in spec.segments)
+        segments = tuple(_segment(segment, model, tenant) for segment in spec.segments)
     except DeclarationError as error:
         # Its text alone would not say which of a batch's requests it is about.
         name = check_text(spec.function, "A function's name")
@@ -128,14 +133,14 @@ def _request(spec: RequestSpec, model: ServedModel) -> NewRequest:
         if isinstance(segment, Text) and segment.template:
             check_text(segment.text, "What the chat template makes of tools and messages")
     return NewRequest(
-        id=RequestId(spec.id),
+        id=owned(tenant, RequestId(spec.id)),
         function=check_text(spec.function, "A function's name"),
         model=model.name,
         segments=flat,
     )
 
 
-def _segment(segment: WireSegment, model: ServedModel) -> Segment:
+def _segment(segment: WireSegment, model: ServedModel, tenant: TenantId) -> Segment:
     match segment:
         case TextSegment():
             return Text(check_text(segment.text, "A constant text"))
@@ -143,9 +148,9 @@ def _segment(segment: WireSegment, model: ServedModel) -> Segment:
             return _tokens(segment.tokens, model)
         case InputSegment():
             transforms = tuple(Transform(one.name, one.args) for one in segment.transforms)
-            return Input(VariableId(segment.variable), transforms)
+            return Input(_of(segment.variable, tenant), transforms)
         case OutputSegment():
-            return Output(VariableId(segment.variable), _fixed(segment.sampling, model))
+            return Output(_of(segment.variable, tenant), _fixed(segment.sampling, model))
         case RoleSegment():
             extra = segment.model_dump(include={"name", "tool_calls", "tool_call_id"}, exclude_defaults=True)
             return RoleSwitch(segment.role, segment.verbatim, extra)

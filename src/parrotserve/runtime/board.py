@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from parrotserve.errors import Cancelled, GetTimeout, ParrotError
-from parrotserve.ids import SessionId, VariableId
+from parrotserve.ids import SessionId, VariableId, shown
 from parrotserve.protocol import Delta, ErrorBody, Failure, Value
 from parrotserve.sampling import TokenLogprob
 
@@ -42,9 +42,9 @@ class Board:
         topic.text += text
         topic.wake(streams_only=True)
 
-    def publish(self, outcome: Outcome) -> None:
+    def publish(self, variable: VariableId, outcome: Outcome) -> None:
         """A variable is READY, FAILED or CANCELLED."""
-        topic = self._topic(outcome.variable)
+        topic = self._topic(variable)
         topic.outcome = outcome
         if isinstance(outcome, Value):
             topic.text = outcome.value
@@ -61,7 +61,7 @@ class Board:
         for variable in variables:
             topic = self._topics.pop(variable, None)
             if topic is not None:
-                topic.abandon(Cancelled("The session has ended.", variable=variable))
+                topic.abandon(Cancelled("The session has ended.", variable=topic.shown))
 
     def fail_readers(self, session: SessionId, error: ParrotError) -> None:
         """End every exchange of a session that would otherwise wait for something that cannot come."""
@@ -103,10 +103,11 @@ class Board:
 class _Topic:
     """One variable: its text so far, its outcome, and who reads."""
 
-    __slots__ = ("cursors", "logprobs", "outcome", "text", "variable")
+    __slots__ = ("cursors", "logprobs", "outcome", "shown", "text", "variable")
 
     def __init__(self, variable: VariableId) -> None:
         self.variable = variable
+        self.shown = shown(variable)
         self.text = ""
         self.logprobs: list[tuple[int, TokenLogprob]] = []
         """Of streamed tokens, each with where in the text its piece began."""
@@ -148,7 +149,7 @@ class Cursor:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, seconds)
 
     def _expire(self, seconds: float) -> None:
-        variable = self.topic.variable
+        variable = self.topic.shown
         self.error = GetTimeout(
             f"Variable {variable} was not ready within {seconds:g} s. Nothing was cancelled: ask again.",
             variable=variable,
@@ -164,7 +165,7 @@ class Cursor:
         topic, delta = self.topic, None
         if self.stream and (len(topic.text) > self.offset or len(topic.logprobs) > self._told):
             delta = Delta(
-                variable=topic.variable,
+                variable=topic.shown,
                 offset=self.offset,
                 text=topic.text[self.offset :],
                 logprobs=tuple(logprob for _, logprob in topic.logprobs[self._told :]),
@@ -172,7 +173,7 @@ class Cursor:
             self.offset = max(self.offset, len(topic.text))
             self._told = len(topic.logprobs)
         if topic.outcome is None and self.error is not None:
-            return delta, Failure(variable=topic.variable, error=ErrorBody.of(self.error))
+            return delta, Failure(variable=topic.shown, error=ErrorBody.of(self.error))
         return delta, topic.outcome
 
 

@@ -10,7 +10,8 @@ from parrotserve.protocol import CallOffer
 class CallDesk:
     """Calls that are offered and not yet answered, by session. Owned by one event loop.
 
-    A call is with one connection at a time; when the connection goes without an answer, the next one gets it.
+    Calls go by their ids as they are shown: they are looked for within their session only. A call is with one
+    connection at a time; when the connection goes without an answer, the next one gets it.
     """
 
     def __init__(self) -> None:

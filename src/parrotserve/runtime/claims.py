@@ -7,7 +7,7 @@ from parrotserve.errors import TooLarge
 from parrotserve.graph.events import NewRequest, Submitted
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Request, Session
-from parrotserve.ids import VariableId
+from parrotserve.ids import VariableId, shown
 from parrotserve.runtime.catalog import ServedModel
 from parrotserve.segments import Input, Output, Text
 from parrotserve.tenancy.ledger import Claim
@@ -41,8 +41,8 @@ def check_size(batch: Submitted, session: Session | None, limits: Limits, config
         for spec in batch.requests:
             if most_output(spec) > limits.output_tokens:
                 raise TooLarge(
-                    f"{spec.function or spec.id!r} may write {most_output(spec)} tokens, and a request of this tenant "
-                    f"at most {limits.output_tokens}: lower max_tokens.",
+                    f"{spec.function or shown(spec.id)!r} may write {most_output(spec)} tokens, and a request of this "
+                    f"tenant at most {limits.output_tokens}: lower max_tokens.",
                     limit="output_tokens",
                 )
 

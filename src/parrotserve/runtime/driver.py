@@ -20,7 +20,7 @@ from parrotserve.graph.decisions import (
     SettleRequest,
 )
 from parrotserve.graph.events import Continued, Event, OutputProduced, RequestEnded, Ticked
-from parrotserve.ids import EngineId, RequestId, SessionId, VariableId
+from parrotserve.ids import EngineId, RequestId, SessionId, VariableId, shown
 from parrotserve.machine import Machine
 from parrotserve.protocol import CallOffer, ErrorBody, Failure, Value
 from parrotserve.runtime.ahead import AheadSequence, AheadSequences, Written
@@ -133,14 +133,14 @@ class Driver:
                 self._publish(decision)
             case PublishFailure():
                 error = ErrorBody.of(decision.error)
-                self.board.publish(Failure(variable=decision.variable, error=error))
+                self.board.publish(decision.variable, Failure(variable=shown(decision.variable), error=error))
             case OfferCall():
-                offer = CallOffer(id=decision.call, function=decision.function, inputs=decision.inputs)
+                offer = CallOffer(id=shown(decision.call), function=decision.function, inputs=decision.inputs)
                 self.desk.offer(decision.session, offer)
             case RunCall():
                 self.workshop.run(decision)
             case RevokeCall():
-                self.desk.settle(decision.session, decision.call)
+                self.desk.settle(decision.session, shown(decision.call))
                 self.workshop.drop(decision.call)
             case ForgetRequest():
                 self.runs.forget(decision.request)
@@ -204,8 +204,8 @@ class Driver:
 
     def _publish(self, decision: PublishValue) -> None:
         logprobs = self.runs.take_logprobs(decision.variable)
-        value = Value(variable=decision.variable, value=decision.value, reason=decision.reason, logprobs=logprobs)
-        self.board.publish(value)
+        identity, value, reason = shown(decision.variable), decision.value, decision.reason
+        self.board.publish(decision.variable, Value(variable=identity, value=value, reason=reason, logprobs=logprobs))
         self._extend(self.aheads.readers(decision.variable))
 
     def _fail(self, event: Event) -> None:

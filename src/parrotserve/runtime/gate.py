@@ -31,9 +31,6 @@ class Gate:
         """Claims what a batch may use while it is taken in; gives it back if it is refused after all."""
         graph = self._driver.machine.graph
         known = graph.sessions.get(batch.session)
-        if known is not None and known.tenant != batch.tenant:
-            yield  # the machine refuses it
-            return
         limits = self._directory.limits(batch.tenant)
         self._weigh(batch.tenant, limits.weight)
         check_size(batch, known, limits, self._config)

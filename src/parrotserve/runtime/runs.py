@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from parrotserve.engines.base import EndStatus, SegmentFinished, SequenceEnded, TokensGenerated
 from parrotserve.errors import EngineFailed, from_wire
 from parrotserve.graph.events import OutputProduced, RequestEnded
-from parrotserve.ids import RequestId, VariableId
+from parrotserve.ids import RequestId, VariableId, shown
 from parrotserve.runtime.board import Board
 from parrotserve.runtime.render import engine_segment
 from parrotserve.sampling import TokenLogprob
@@ -76,8 +76,9 @@ class Runs:
             return None
         if event.offset != len(progress.tokens):
             raise EngineFailed(
-                f"The engine sent token {event.offset} of {progress.variable} after {len(progress.tokens)} tokens.",
-                request=event.sequence,
+                f"The engine sent token {event.offset} of {shown(progress.variable)} after {len(progress.tokens)} "
+                "tokens.",
+                request=shown(event.sequence),
             )
         progress.tokens.extend(event.tokens)
         progress.logprobs.extend(event.logprobs)

@@ -23,7 +23,7 @@ from parrotserve.graph.events import (
     Withdrawn,
 )
 from parrotserve.graph.states import FALLEN
-from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned
 from parrotserve.machine import Machine
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import (
@@ -59,7 +59,8 @@ AnswerEvent = Accepted | WaitEvent
 class Service:
     """Models, engines and the machine behind one interface. Owned by one event loop.
 
-    Every method raises what the machine refuses (`RequestRefused`), and `ServiceUnavailable` once it closes.
+    Ids are those that clients made: each tenant has all of them to itself, whatever others call what is theirs. Every
+    method raises what the machine refuses (`RequestRefused`), and `ServiceUnavailable` once it closes.
     Abandoning an iterator, or the task that waits, cancels nothing but the waiting. A session's lease does not run
     while an exchange of it is open.
     """
@@ -136,7 +137,7 @@ class Service:
         self, body: Submit, *, tenant: TenantId = LOCAL_TENANT, progress: Progress | None = None
     ) -> tuple[Accepted, AsyncGenerator[AnswerEvent, None]]:
         """Take in a batch. The acceptance, and the whole answer: it again, then what the batch waits for."""
-        session = SessionId(body.session)
+        session = owned(tenant, SessionId(body.session))
         async with self._admission(session):
             try:
                 batch = await self._admit(body, tenant, progress)
@@ -146,7 +147,7 @@ class Service:
             except ParrotError as error:
                 self._metrics.refused(tenant, error.code)
                 raise
-        accepted = Accepted(session=session)
+        accepted = Accepted(session=SessionId(body.session))
         return accepted, self._answer(accepted, body.wait, tenant)
 
     async def submit(self, body: Submit, *, tenant: TenantId = LOCAL_TENANT) -> AsyncGenerator[AnswerEvent, None]:
@@ -169,7 +170,7 @@ class Service:
         tenant: TenantId = LOCAL_TENANT,
     ) -> Value:
         """A variable's value. Raises its failure, or `GetTimeout`."""
-        self._ask(session, Wait(variable, criteria), tenant)
+        self._ask(session, Wait(owned(tenant, variable), criteria), tenant)
         wait = WaitSpec(variable=variable, criteria=criteria, timeout=timeout)
         async with aclosing(self._watched(session, [wait], tenant)) as events:
             async for event in events:
@@ -186,14 +187,15 @@ class Service:
 
         Refuses at the call, not at the first event.
         """
-        self._ask(session, Wait(variable, Criteria.LATENCY, stream=True), tenant)
+        self._ask(session, Wait(owned(tenant, variable), Criteria.LATENCY, stream=True), tenant)
         wait = WaitSpec(variable=variable, stream=True)
         return self._watched(session, [wait], tenant, offset=offset)
 
     async def request_usage(self, session: SessionId, request: RequestId, *, tenant: TenantId = LOCAL_TENANT) -> Usage:
         """What a request of a session used, once it runs no more. Raises `UnknownObject` for no such session."""
+        session = owned(tenant, session)
         self._touch(session, tenant)
-        return await self._driver.usage(session, request)
+        return await self._driver.usage(session, owned(tenant, request))
 
     # --- Changing what was declared --------------------------------------------------------------------------
 
@@ -203,26 +205,31 @@ class Service:
         """Make an EMPTY variable READY. Raises `AlreadyProduced`."""
         self._check_open()
         check_text(value, f"The value of {variable}")
+        session, variable = owned(tenant, session), owned(tenant, variable)
         self._driver.apply(ValueSet(session=session, tenant=tenant, variable=variable, value=value))
 
     def cancel_variable(self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT) -> None:
         """Cancel a variable's producer, and producers upstream that nothing else needs."""
+        session, variable = owned(tenant, session), owned(tenant, variable)
         self._driver.apply(Withdrawn(session=session, tenant=tenant, variable=variable))
 
     def retry(self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT) -> None:
         """Run the failed or cancelled producer of a variable again, and what failed upstream of it."""
         self._check_open()
-        self._gate.retry(session, tenant, variable)
+        session = owned(tenant, session)
+        self._gate.retry(session, tenant, owned(tenant, variable))
         for view in self._driver.machine.session_view(session, tenant).variables:
             if view.state not in FALLEN:
                 self._driver.board.reopen(view.id)
 
     def end_session(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> None:
         """Cancel what still runs in a session and free all of it."""
-        self._driver.apply(SessionEnded(session=session, tenant=tenant, reason="its client ended it"))
+        reason = "its client ended it"
+        self._driver.apply(SessionEnded(session=owned(tenant, session), tenant=tenant, reason=reason))
 
     def session_view(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> SessionView:
         """The session's graph, with states and timings."""
+        session = owned(tenant, session)
         self._touch(session, tenant)
         return views.session_view(self._driver.machine.session_view(session, tenant))
 
@@ -231,7 +238,7 @@ class Service:
     def calls(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> AsyncGenerator[CallOffer, None]:
         """Native calls for this client, until the session ends. Refuses at the call, not at the first offer."""
         self._check_open()
-        self._touch(session, tenant)
+        self._touch(owned(tenant, session), tenant)
         return self._offers(session, tenant)
 
     def put_result(
@@ -245,7 +252,9 @@ class Service:
         except DeclarationError as refused:
             value, error = None, refused.message
         error = None if error is None else error.encode(errors="replace").decode()
-        self._driver.apply(CallReturned(session=session, tenant=tenant, call=call, value=value, error=error))
+        session = owned(tenant, session)
+        returned = CallReturned(session=session, tenant=tenant, call=owned(tenant, call), value=value, error=error)
+        self._driver.apply(returned)
         self._driver.desk.settle(session, call)
 
     # --- What the service is ---------------------------------------------------------------------------------
@@ -296,6 +305,7 @@ class Service:
     @contextmanager
     def attached(self, session: SessionId, tenant: TenantId = LOCAL_TENANT) -> Generator[RequestRefused | None]:
         """While this is open, the session's lease does not run. Gives why, if the session is not there."""
+        session = owned(tenant, session)
         refused = self._attach(session, tenant, 1)
         try:
             yield refused
@@ -324,7 +334,7 @@ class Service:
 
     def _ask(self, session: SessionId, wait: Wait, tenant: TenantId) -> None:
         self._check_open()
-        self._driver.apply(Waited(session=session, tenant=tenant, waits=(wait,)))
+        self._driver.apply(Waited(session=owned(tenant, session), tenant=tenant, waits=(wait,)))
 
     async def _answer(
         self, accepted: Accepted, waits: Sequence[WaitSpec], tenant: TenantId
@@ -337,10 +347,10 @@ class Service:
     async def _watched(
         self, session: SessionId, waits: Sequence[WaitSpec], tenant: TenantId, *, offset: int = 0
     ) -> AsyncGenerator[WaitEvent, None]:
-        watch = self._driver.board.watch(session)
+        watch = self._driver.board.watch(owned(tenant, session))
         with self.attached(session, tenant) as gone:
             for wait in waits:
-                variable = VariableId(wait.variable)
+                variable = owned(tenant, VariableId(wait.variable))
                 watch.read(variable, stream=wait.stream, offset=offset, timeout=wait.timeout, error=gone)
             async with aclosing(watch.events()) as events:
                 async for event in events:
@@ -348,7 +358,7 @@ class Service:
 
     async def _offers(self, session: SessionId, tenant: TenantId) -> AsyncGenerator[CallOffer, None]:
         with self.attached(session, tenant):
-            async with aclosing(self._driver.desk.connect(session)) as offers:
+            async with aclosing(self._driver.desk.connect(owned(tenant, session))) as offers:
                 async for offer in offers:
                     yield offer
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from parrotserve.errors import ParrotError
 from parrotserve.graph import snapshots
 from parrotserve.graph.placements import Considered, Placement
+from parrotserve.ids import shown
 from parrotserve.protocol import (
     BecauseView,
     CallView,
@@ -22,7 +23,7 @@ from parrotserve.sampling import Usage
 def session_view(session: snapshots.SessionSnapshot) -> SessionView:
     """A session's graph."""
     return SessionView(
-        id=session.id,
+        id=shown(session.id),
         lease_seconds=session.lease_seconds,
         usage=total_usage(request.usage for request in session.requests),
         variables=tuple(map(_variable, session.variables)),
@@ -41,10 +42,10 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
 
 def _variable(variable: snapshots.VariableSnapshot) -> VariableView:
     return VariableView(
-        id=variable.id,
+        id=shown(variable.id),
         name=variable.name,
         state=variable.state,
-        producer=variable.producer,
+        producer=None if variable.producer is None else shown(variable.producer),
         value=variable.value,
         error=_error(variable.error),
     )
@@ -52,12 +53,12 @@ def _variable(variable: snapshots.VariableSnapshot) -> VariableView:
 
 def _request(request: snapshots.RequestSnapshot) -> RequestView:
     return RequestView(
-        id=request.id,
+        id=shown(request.id),
         function=request.function,
         model=request.model,
         state=request.state,
-        inputs=request.inputs,
-        outputs=request.outputs,
+        inputs=tuple(map(shown, request.inputs)),
+        outputs=tuple(map(shown, request.outputs)),
         objective=request.objective,
         engine=request.engine,
         epoch=request.epoch,
@@ -72,7 +73,9 @@ def _request(request: snapshots.RequestSnapshot) -> RequestView:
 def _because(because: snapshots.Because | None) -> BecauseView | None:
     if because is None:
         return None
-    return BecauseView(result=because.result, criteria=because.criteria, stages=because.stages, group=because.group)
+    return BecauseView(
+        result=shown(because.result), criteria=because.criteria, stages=because.stages, group=because.group
+    )
 
 
 def _placement(placement: Placement | None) -> PlacementView | None:
@@ -94,11 +97,11 @@ def _considered(seen: Considered) -> ConsideredView:
 
 def _call(call: snapshots.CallSnapshot) -> CallView:
     return CallView(
-        id=call.id,
+        id=shown(call.id),
         function=call.function,
         state=call.state,
-        inputs=call.inputs,
-        output=call.output,
+        inputs=tuple(map(shown, call.inputs)),
+        output=shown(call.output),
         timings=_timings(call.timings),
         error=_error(call.error),
     )

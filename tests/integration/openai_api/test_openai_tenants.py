@@ -57,15 +57,29 @@ async def test_the_same_idempotency_key_of_another_tenant_is_another(clients: tu
     assert first.id == again.id != other.id
 
 
-@pytest.mark.parametrize("parrot", [{"get": "story"}, {"inputs": {"x": "story"}}, {"output": "own"}])
+@pytest.mark.parametrize("parrot", [{"get": "story"}, {"inputs": {"x": "story"}}])
 async def test_another_tenant_s_session_is_not_there(clients: tuple[AsyncOpenAI, AsyncOpenAI], parrot: dict[str, Any]):
     ann, bob = clients
     await ann.chat.completions.create(**ASKED, extra_body={"parrot": {"session": "s-1", "output": "story"}})
     messages: Any = [] if "get" in parrot else [{"role": "user", "content": "{{input:x}}"}]
-    with pytest.raises(openai.NotFoundError, match="no session 's-1'"):
-        await bob.chat.completions.create(
-            model="fake", messages=messages, extra_body={"parrot": {"session": "s-1", **parrot}}
-        )
+    for session in ("s-1", "s-2"):
+        with pytest.raises(openai.NotFoundError, match=f"no variable '{session}:story'"):
+            await bob.chat.completions.create(
+                model="fake", messages=messages, extra_body={"parrot": {"session": session, **parrot}}
+            )
+
+
+async def test_tenants_have_sessions_and_outputs_of_the_same_names(clients: tuple[AsyncOpenAI, AsyncOpenAI]):
+    named = {"parrot": {"session": "s-1", "output": "story"}}
+    messages = [[{"role": "user", "content": f"Hello, {name}"}] for name in ("Ann", "Bob")]
+    told = [
+        (await client.chat.completions.create(model="fake", messages=said, extra_body=named)).choices  # type: ignore[arg-type]
+        for client, said in zip(clients, messages, strict=True)
+    ]
+    asked: Any = {"model": "fake", "messages": [], "extra_body": {"parrot": {"session": "s-1", "get": "story"}}}
+    again = [(await client.chat.completions.create(**asked)).choices for client in clients]
+    assert [one[0].message.content for one in again] == [one[0].message.content for one in told]
+    assert told[0][0].message.content != told[1][0].message.content
 
 
 async def client_of(store: TenantStore, begin: Begin, limits: Limits) -> AsyncOpenAI:

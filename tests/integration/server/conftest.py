@@ -1,7 +1,8 @@
 """The HTTP application in front of a service whose engine is fake: without a socket, and on one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +18,8 @@ from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
 from parrotserve.server.run import serve_until_stopped
 from parrotserve.tenancy.directory import Directory
+from parrotserve.tenancy.limits import Limits
+from parrotserve.tenancy.store import TenantStore
 
 SCRIPT = {"tell": "a tale 🦘 of some length", "then": "the end"}
 
@@ -68,3 +71,20 @@ async def address() -> AsyncIterator[tuple[str, int]]:
     yield "127.0.0.1", port
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[TenantStore]:
+    store = TenantStore(tmp_path)
+    store.create_tenant("ann", Limits())
+    store.create_tenant("bob", Limits())
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def directory(store: TenantStore, tmp_path: Path) -> Iterator[Directory]:
+    """The service's own view of the file; `store` stands for the commands, which are other processes."""
+    own = TenantStore(tmp_path)
+    yield Directory(own)
+    own.close()

@@ -1,19 +1,13 @@
 """Who gets in: every route, with no key, a revoked one, another tenant's; changes made by commands count at once."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import httpx
-import pytest
-from starlette.routing import Route
+from tenants_here import key_of, routes
 
-from parrotserve.ids import new_id
 from parrotserve.server.access import OPEN_PATHS
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.limits import Limits
-from parrotserve.tenancy.store import TenantStore
 
 OUTPUT = [{"kind": "text", "text": "tell"}, {"kind": "output", "variable": "tale"}]
 PROGRAM = {
@@ -21,43 +15,6 @@ PROGRAM = {
     "variables": [{"id": "tale"}],
     "requests": [{"id": "telling", "function": "Tell", "segments": OUTPUT}],
 }
-IDS = {"session": "a-session", "variable": "tale", "call": "a-call"}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[TenantStore]:
-    store = TenantStore(tmp_path)
-    store.create_tenant("ann", Limits())
-    store.create_tenant("bob", Limits())
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def directory(store: TenantStore, tmp_path: Path) -> Iterator[Directory]:
-    """The service's own view of the file; `store` stands for the commands, which are other processes."""
-    own = TenantStore(tmp_path)
-    yield Directory(own)
-    own.close()
-
-
-def key_of(store: TenantStore, tenant: str, *, operator: bool = False) -> dict[str, str]:
-    return {"Authorization": f"Bearer {store.create_key(tenant, operator=operator)[1]}"}
-
-
-def routes(client: httpx.AsyncClient) -> list[tuple[str, str]]:
-    """Every method and path that the application answers, ids filled in."""
-
-    def walk(routes: list[Any]) -> Iterator[tuple[str, str]]:
-        for route in routes:
-            if isinstance(route, Route):
-                yield from ((method, route.path) for method in route.methods or () if method != "HEAD")
-            else:
-                yield from walk(route.original_router.routes)
-
-    found = list(walk(client._transport.app.routes))
-    assert len(found) > 15
-    return [(method, re.sub(r"{(\w+)(:\w+)?}", lambda name: IDS.get(name[1], "x"), path)) for method, path in found]
 
 
 def assert_refused(answer: httpx.Response) -> None:
@@ -98,17 +55,6 @@ async def test_what_is_anothers_looks_like_what_is_not_there(store, directory, s
     assert seen >= 8
     tale = await client.get("/v1/sessions/a-session/variables/tale", headers=ann)
     assert tale.json()["value"] == "a tale 🦘 of some length"
-
-
-async def test_submitting_into_anothers_session_is_refused(store, directory, served):
-    ann, bob = key_of(store, "ann"), key_of(store, "bob")
-    client = await served(directory=directory)
-    await client.post("/v1/submit", json=PROGRAM, headers=ann)
-    answer = await client.post("/v1/submit", json=PROGRAM, headers=bob)
-    assert answer.json()["error"]["code"] == "unknown_object"
-    foreign = {"session": new_id("s"), "wait": [{"variable": "tale"}]}
-    answer = await client.post("/v1/submit", json=foreign, headers=bob)
-    assert answer.json()["error"]["code"] == "unknown_object"
 
 
 async def test_what_is_of_all_tenants_is_for_operators(store, directory, served):

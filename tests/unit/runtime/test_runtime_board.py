@@ -35,12 +35,12 @@ async def test_a_reader_gets_the_value_that_comes_later(board: Board):
     reading = asyncio.create_task(rest(watch))
     await asyncio.sleep(0)
     board.append(A, "half")
-    board.publish(value(A, "half and half"))
+    board.publish(A, value(A, "half and half"))
     assert await reading == [value(A, "half and half")]
 
 
 async def test_a_reader_gets_the_value_that_is_there_already(board: Board):
-    board.publish(value(A, "text"))
+    board.publish(A, value(A, "text"))
     watch = board.watch(SESSION)
     watch.read(A)
     assert await rest(watch) == [value(A, "text")]
@@ -54,7 +54,7 @@ async def test_a_stream_is_the_text_from_its_offset_and_then_the_value(board: Bo
     assert await anext(events) == Delta(variable=A, offset=2, text="e ")
     board.append(A, "two")
     assert await anext(events) == Delta(variable=A, offset=4, text="two")
-    board.publish(value(A, "one two."))
+    board.publish(A, value(A, "one two."))
     assert [event async for event in events] == [Delta(variable=A, offset=7, text="."), value(A, "one two.")]
 
 
@@ -63,13 +63,13 @@ async def test_a_slow_reader_gets_in_one_piece_what_it_missed(board: Board):
     watch.read(A, stream=True)
     for _ in range(1000):
         board.append(A, "x")
-    board.publish(value(A, "x" * 1000))
+    board.publish(A, value(A, "x" * 1000))
     assert await rest(watch) == [Delta(variable=A, offset=0, text="x" * 1000), value(A, "x" * 1000)]
 
 
 async def test_a_failure_comes_after_the_text_before_it(board: Board):
     board.append(A, "so far")
-    board.publish(failure(A))
+    board.publish(A, failure(A))
     watch = board.watch(SESSION)
     watch.read(A, stream=True)
     assert await rest(watch) == [Delta(variable=A, offset=0, text="so far"), failure(A)]
@@ -84,7 +84,7 @@ async def test_variables_are_read_as_they_come_each_to_its_own_end(board: Board)
     timed_out = await anext(events)
     assert isinstance(timed_out, Failure)
     assert (timed_out.variable, timed_out.error.code) == (B, GetTimeout.code)
-    board.publish(value(A, "done"))
+    board.publish(A, value(A, "done"))
     assert [event async for event in events] == [
         value(A, "done"),
         Delta(variable=A, offset=0, text="done"),
@@ -93,7 +93,7 @@ async def test_variables_are_read_as_they_come_each_to_its_own_end(board: Board)
 
 
 async def test_a_value_that_is_there_wins_over_a_timeout_of_nothing(board: Board):
-    board.publish(value(A, "text"))
+    board.publish(A, value(A, "text"))
     watch = board.watch(SESSION)
     watch.read(A, timeout=0)
     assert await rest(watch) == [value(A, "text")]
@@ -101,13 +101,13 @@ async def test_a_value_that_is_there_wins_over_a_timeout_of_nothing(board: Board
 
 async def test_a_retried_variable_is_waited_for_again(board: Board):
     board.append(A, "be")
-    board.publish(failure(A))
+    board.publish(A, failure(A))
     board.reopen(A)
     watch = board.watch(SESSION)
     watch.read(A, stream=True)
     events = watch.events()
     assert await anext(events) == Delta(variable=A, offset=0, text="be")
-    board.publish(value(A, "begin"))
+    board.publish(A, value(A, "begin"))
     assert [event async for event in events] == [Delta(variable=A, offset=2, text="gin"), value(A, "begin")]
 
 
@@ -128,12 +128,12 @@ async def test_only_the_readers_of_one_session_are_failed(board: Board):
     board.fail_readers(SESSION, EngineFailed("broken"))
     (event,) = await rest(mine)
     assert isinstance(event, Failure)
-    board.publish(value(A, "still"))
+    board.publish(A, value(A, "still"))
     assert await rest(other) == [value(A, "still")]
 
 
 async def test_closing_ends_readers_now_and_later_but_keeps_what_is_known(board: Board):
-    board.publish(value(B, "known"))
+    board.publish(B, value(B, "known"))
     early, late = board.watch(SESSION), board.watch(SESSION)
     early.read(A)
     board.close(ServiceUnavailable("bye"))

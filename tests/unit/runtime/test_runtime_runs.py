@@ -106,7 +106,7 @@ def test_a_gap_in_a_stream_is_the_engines_failure(runs: Runs):
 def test_what_readers_have_seen_is_not_shown_twice_after_a_retry(runs: Runs, board: Board):
     runs.begin(R, 1, [A])
     runs.tokens(tokens("abc"))
-    board.publish(Failure(variable=A, error=ErrorBody.of(EngineFailed("no"))))
+    board.publish(A, Failure(variable=A, error=ErrorBody.of(EngineFailed("no"))))
     runs.forget(R)
     assert runs.begin(R, 2, [A]) == {A: ()}
     runs.tokens(tokens("ab", epoch=2))
