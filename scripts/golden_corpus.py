@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
@@ -129,7 +130,10 @@ class Corpus:
 
 def _docstrings(module: ModuleType) -> Iterator[str]:
     for thing in (module, *_members(module)):
-        yield inspect.getdoc(thing) or ""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # typing.io warns of itself where Python is older
+            documentation = inspect.getdoc(thing)
+        yield documentation or ""
 
 
 def _sources(module: ModuleType) -> Iterator[str]:

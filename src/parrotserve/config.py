@@ -365,5 +365,10 @@ def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | No
 
 def _hint(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}."
+    close = difflib.get_close_matches(name, known, n=2)
+    equally = [one for one in close if _likeness(one, name) == _likeness(close[0], name)]
+    return f"Did you mean {' or '.join(equally)}?" if close else f"There are: {', '.join(known)}."
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()

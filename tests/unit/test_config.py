@@ -71,6 +71,7 @@ def test_the_file_is_read_by_type(tmp_path: Path):
     ("text", "advice"),
     [
         ("modles = ['fake']", r"no setting 'modles', as .*mine\.toml has it\. Did you mean models\?"),
+        ("prot = 8000", r"Did you mean (port or tpot|tpot or port)\?"),
         ("kv-memory = '1GiB'", r"Did you mean kv_memory\?"),
         ("xyzzy = 1", "There are: backend, crowding, data"),
         ("[server]\nport = 1", "no setting 'server'"),

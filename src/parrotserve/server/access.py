@@ -10,7 +10,7 @@ from parrotserve.errors import Forbidden, Unauthorized
 from parrotserve.ids import TenantId
 from parrotserve.protocol import Identifier
 from parrotserve.runtime.service import Service
-from parrotserve.server import errors
+from parrotserve.server.refusals import refusal_of
 from parrotserve.tenancy.directory import Caller, Directory
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -33,7 +33,7 @@ class Authentication:
             try:
                 scope.setdefault("state", {})[_CALLER] = self._directory.authenticate(_key_of(Headers(scope=scope)))
             except Unauthorized as refused:
-                app = errors.answer_error(refused)
+                app = refusal_of(scope, refused)
         await app(scope, receive, send)
 
 

@@ -7,7 +7,7 @@ from starlette.types import Scope
 
 from parrotserve import __version__
 from parrotserve.runtime.service import Service
-from parrotserve.server import docs, errors
+from parrotserve.server import docs, errors, refusals
 from parrotserve.server.access import Authentication, caller_of
 from parrotserve.server.bodies import MOST_VALUES
 from parrotserve.server.json_process import JsonProcess
@@ -31,7 +31,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.parser = JsonProcess(most_values=MOST_VALUES)
-    errors.install(app)
+    refusals.install(app)
     docs.install(app)
     # The last one added is the first one asked.
     app.add_middleware(Unexpected)

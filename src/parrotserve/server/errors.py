@@ -1,16 +1,17 @@
-"""Every answer that is an error has one shape: `ErrorAnswer`. A traceback never leaves the service."""
+"""What a client is told of an error. A traceback never leaves the service."""
 
 import http
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from parrotserve.errors import LimitExceeded, ParrotError, TooLarge, Unauthorized, UnknownObject
+from parrotserve.errors import TooLarge, UnknownObject
 from parrotserve.protocol import ErrorAnswer, ErrorBody
+from parrotserve.server.problems import problems_in
 from parrotserve.settings import show_size
 
 log = logging.getLogger(__name__)
@@ -23,26 +24,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 """What every route may answer instead of what it is for."""
 _MOST_PROBLEMS = 5
-_OURS = "Value error, "
-"""What pydantic puts before sentences of our own."""
 _LONGEST_PLACE = 200
-
-
-def answer(status: int, body: ErrorBody, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error as HTTP carries it."""
-    return JSONResponse(ErrorAnswer(error=body).model_dump(mode="json"), status_code=status, headers=headers)
-
-
-def answer_error(error: ParrotError) -> JSONResponse:
-    """One of Parrot's own errors, with its status."""
-    return answer(error.status, ErrorBody.of(error), _headers(error))
-
-
-def _headers(error: ParrotError) -> dict[str, str]:
-    if isinstance(error, Unauthorized) and error.status == Unauthorized.status:
-        return {"WWW-Authenticate": "Bearer"}
-    after = error.details.get("retry_after") if isinstance(error, LimitExceeded) else None
-    return {"Retry-After": after} if after else {}
 
 
 def internal_error(error: Exception) -> ErrorBody:
@@ -56,22 +38,6 @@ def too_large(max_bytes: int) -> ErrorBody:
     return ErrorBody.of(
         TooLarge(f"The body is larger than {show_size(max_bytes)}, the most that is taken here of you.")
     )
-
-
-def install(app: FastAPI) -> None:
-    """Make every kind of error answer in the one shape."""
-
-    @app.exception_handler(ParrotError)
-    async def _(_request: Request, error: ParrotError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        return answer_error(error)
-
-    @app.exception_handler(RequestValidationError)
-    async def _(_request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        return answer(422, invalid_request(error))
-
-    @app.exception_handler(HTTPException)
-    async def _(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        return answer(error.status_code, of_http(request, error), dict(error.headers or {}))
 
 
 def of_http(request: Request, error: HTTPException) -> ErrorBody:
@@ -88,24 +54,26 @@ def of_http(request: Request, error: HTTPException) -> ErrorBody:
 
 def invalid_request(error: RequestValidationError) -> ErrorBody:
     """What a client is told of a request that is not of the protocol; `param` is the first place that is wrong."""
-    problem = error.errors()[0]
-    first = problem["loc"]
-    inside = first[1:] if len(first) > 1 and problem["type"] != "json_invalid" else first[:1]
-    return ErrorBody(code=INVALID_REQUEST, message=_problems(error), details={"param": _place(inside)})
-
-
-def _problems(error: RequestValidationError) -> str:
-    """Where the request is wrong and how, without repeating what it holds."""
-    problems = error.errors()
+    problems = tuple(error.errors())
     if any(problem["type"] == "json_invalid" for problem in problems):
-        why = "; ".join(str(problem.get("ctx", {}).get("error", "")) for problem in problems)
-        _, *position = problems[0]["loc"]
-        return f"The body cannot be read as JSON: {why}{f' (at character {position[0]})' if position else ''}."
-    told = [f"{_place(problem['loc'])}: {problem['msg'].removeprefix(_OURS)}" for problem in problems[:_MOST_PROBLEMS]]
-    more = len(problems) - len(told)
-    return "; ".join(told) + (f"; and {more} more" if more > 0 else "") + "."
+        return ErrorBody(code=INVALID_REQUEST, message=_no_json(problems), details={"param": "body"})
+    wrong = problems_in(problems, error.body)
+    told = [f"{_place(one.place)}: {one.what}" for one in wrong[:_MOST_PROBLEMS]]
+    more = f"; and {len(wrong) - len(told)} more" if len(wrong) > len(told) else ""
+    first = wrong[0].place
+    return ErrorBody(
+        code=INVALID_REQUEST,
+        message="; ".join(told) + f"{more}.",
+        details={"param": _place(first[1:] if len(first) > 1 else first)},
+    )
 
 
-def _place(location: tuple[object, ...]) -> str:
+def _no_json(problems: Sequence[Mapping[str, Any]]) -> str:
+    why = "; ".join(str(problem.get("ctx", {}).get("error", "")) for problem in problems)
+    _, *position = problems[0]["loc"]
+    return f"The body cannot be read as JSON: {why}{f' (at character {position[0]})' if position else ''}."
+
+
+def _place(location: Sequence[object]) -> str:
     place = ".".join(str(part) for part in location)
     return place if len(place) <= _LONGEST_PLACE else place[:_LONGEST_PLACE] + "..."

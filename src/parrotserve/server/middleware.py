@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from parrotserve.errors import IncompatibleVersions
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION
 from parrotserve.server import errors
+from parrotserve.server.refusals import refusal, refusal_of
 
 
 class ProtocolVersion:
@@ -31,11 +32,12 @@ class ProtocolVersion:
         theirs = Headers(scope=scope).get(PROTOCOL_HEADER)
         app = self._app
         if theirs is not None and theirs != str(PROTOCOL_VERSION):
-            app = errors.answer_error(
+            app = refusal_of(
+                scope,
                 IncompatibleVersions(
                     f"The client speaks protocol {theirs[:20]}, this service {PROTOCOL_VERSION}: "
                     "install the same version of parrotserve on both sides."
-                )
+                ),
             )
         await app(scope, receive, send_with_version)
 
@@ -54,7 +56,7 @@ class BodyLimit:
         most = self._most_bytes(scope)
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdecimal() and int(length) > most:
-            await errors.answer(413, errors.too_large(most))(scope, receive, send)
+            await refusal(scope, 413, errors.too_large(most))(scope, receive, send)
             return
         seen = 0
 
@@ -92,4 +94,4 @@ class Unexpected:
             # What has begun cannot become an error; the server above cuts it off.
             if started or scope["type"] != "http":
                 raise
-            await errors.answer(500, errors.internal_error(error))(scope, receive, send)
+            await refusal(scope, 500, errors.internal_error(error))(scope, receive, send)

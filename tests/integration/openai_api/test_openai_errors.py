@@ -9,6 +9,9 @@ import pytest
 from api_here import Begin, user
 
 from parrotserve.engines.fake import Faults
+from parrotserve.ids import LOCAL_TENANT
+from parrotserve.protocol import PROTOCOL_HEADER
+from parrotserve.server.openai.answers import OpenAIError
 
 JSON = {"content-type": "application/json"}
 
@@ -44,13 +47,13 @@ def schema_nest(depth: int) -> str:
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": 3}, "temperature"),
         ({"top_p": 0}, "top_p"),
-        ({"stop": 5}, "stop.str"),
+        ({"stop": 5}, "stop"),
         ({"stop": [""]}, None),
         ({"stop": ["x"] * 65}, None),
         ({"stop": "x" * 1001}, None),
         ({"logit_bias": {str(token): 1 for token in range(1025)}}, None),
         ({"seed": 2**63}, "seed"),
-        ({"logit_bias": {"a": 1}}, "logit_bias.a.[key]"),
+        ({"logit_bias": {"a": 1}}, "logit_bias.a"),
         ({"logit_bias": {"1": 101}}, "logit_bias.1"),
         ({"frequency_penalty": -3}, "frequency_penalty"),
         ({"logprobs": 5}, "logprobs"),
@@ -202,5 +205,20 @@ async def test_models_in_openai_s_shape(begin: Begin):
     assert [(model.id, model.object, model.owned_by) for model in models] == [("fake", "model", "parrot")]
     assert models[0].created > 0
     assert (await api.client.models.retrieve("fake")).id == "fake"
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError) as missing:
         await api.client.models.retrieve("a/b")
+    assert (missing.value.code, missing.value.type) == ("model_not_found", "invalid_request_error")
+
+
+async def test_what_is_refused_before_a_route_sees_it(begin: Begin):
+    api = await begin()
+    large = b"1" * (api.service.most_bytes(LOCAL_TENANT) + 1)
+    for asked, status in (
+        (api.http.post("/v1/completions", content=large, headers=JSON), 413),
+        (api.http.post("/v1/chat/completions", headers=JSON | {PROTOCOL_HEADER: "0"}), 426),
+        (api.http.delete("/v1/models"), 405),
+    ):
+        answer = await asked
+        assert answer.status_code == status
+        error = OpenAIError.model_validate_json(answer.content).error
+        assert error.type == "invalid_request_error"

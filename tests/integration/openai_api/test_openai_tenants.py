@@ -44,10 +44,18 @@ async def test_the_key_is_the_client_s_api_key(clients: tuple[AsyncOpenAI, Async
 
 async def test_without_a_key_that_opens_nothing_is_answered(clients: tuple[AsyncOpenAI, AsyncOpenAI]):
     stranger = clients[0].with_options(api_key="sk-something")
-    for stream in (False, True):
+    asking = [
+        lambda: stranger.chat.completions.create(**ASKED),
+        lambda: stranger.chat.completions.create(**ASKED, stream=True),
+        lambda: stranger.completions.create(model="fake", prompt="Hi"),
+        lambda: stranger.models.list(),
+        lambda: stranger.models.retrieve("fake"),
+    ]
+    for ask in asking:
         with pytest.raises(openai.AuthenticationError) as refused:
-            await stranger.chat.completions.create(**ASKED, stream=stream)
-        assert refused.value.code == "unauthorized"
+            await ask()
+        told = (refused.value.code, refused.value.type, refused.value.param)
+        assert told == ("invalid_api_key", "authentication_error", None)
 
 
 async def test_the_same_idempotency_key_of_another_tenant_is_another(clients: tuple[AsyncOpenAI, AsyncOpenAI]):

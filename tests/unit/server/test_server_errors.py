@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 
 from parrotserve.errors import AlreadyProduced, TooLarge
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, ErrorBody, Submit
-from parrotserve.server import errors
+from parrotserve.server import refusals
 from parrotserve.server.middleware import BodyLimit, ProtocolVersion, Unexpected
 
 LIMIT = 2000
@@ -18,7 +18,7 @@ LIMIT = 2000
 @pytest.fixture
 def app() -> FastAPI:
     app = FastAPI()
-    errors.install(app)
+    refusals.install(app)
     app.add_middleware(Unexpected)
     app.add_middleware(BodyLimit, most_bytes=lambda _: LIMIT)
     app.add_middleware(ProtocolVersion)

@@ -191,10 +191,10 @@ class Completion(Answer):
 
 
 class OpenAIErrorBody(Answer):
-    """What went wrong. What is refused before a route sees it, such as a body that is too large, has no `type`."""
+    """What went wrong."""
 
     message: str
-    type: str | None = None
+    type: str
     param: str | None = None
     code: str
     details: dict[str, str] = {}

@@ -12,9 +12,10 @@ from parrotserve.ids import TenantId
 from parrotserve.runtime.render import LONG_TEXT
 from parrotserve.runtime.service import Service
 from parrotserve.server.access import TheService, TheTenant
-from parrotserve.server.openai.answers import ChatCompletion, Completion, OpenAIError, as_json
+from parrotserve.server.bodies import BodyRoute
+from parrotserve.server.openai.answers import ChatCompletion, Completion, as_json
 from parrotserve.server.openai.calls import Asked, Call, Origin, chat_call, completion_call
-from parrotserve.server.openai.errors import OpenAIRoute
+from parrotserve.server.openai.errors import RESPONSES
 from parrotserve.server.openai.exchange import answer_stream, answer_whole
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest, Generation
 from parrotserve.server.openai.writing import ChatWriter, CompletionWriter, Writer
@@ -32,11 +33,10 @@ IdempotencyKey = Annotated[
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The answer; with `stream`, chunks of it as server-sent events, then `[DONE]`.",
           "content": {"text/event-stream": {}}},
-    "4XX": {"model": OpenAIError, "description": "What is wrong with the request."},
-    "5XX": {"model": OpenAIError, "description": "What is wrong with the service."},
+    **RESPONSES,
 }  # fmt: skip
 
-router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"], route_class=OpenAIRoute)
+router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"], route_class=BodyRoute)
 
 
 @router.post("/chat/completions", response_model=ChatCompletion, responses=_RESPONSES)

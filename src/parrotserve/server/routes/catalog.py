@@ -4,17 +4,18 @@ from fastapi import APIRouter
 
 from parrotserve.protocol import EngineView, ModelList, ModelView
 from parrotserve.server.access import OperatorOnly, TheService
+from parrotserve.server.openai.errors import RESPONSES
 
 router = APIRouter(prefix="/v1", tags=["models and engines"])
 
 
-@router.get("/models")
+@router.get("/models", responses=RESPONSES)
 async def models(service: TheService) -> ModelList:
     """The models that requests may name."""
     return ModelList(data=tuple(service.models()))
 
 
-@router.get("/models/{model:path}")
+@router.get("/models/{model:path}", responses=RESPONSES)
 async def model(model: str, service: TheService) -> ModelView:
     """One of them, by any name that requests may use."""
     return service.model_view(model)

@@ -1,0 +1,54 @@
+"""Errors as HTTP carries them: in OpenAI's words on its routes, as an `ErrorAnswer` on all others.
+
+Whoever refuses an exchange, a route, what it depends on or what comes before it, does it here.
+"""
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from parrotserve.errors import LimitExceeded, ParrotError, Unauthorized
+from parrotserve.protocol import ErrorAnswer, ErrorBody
+from parrotserve.server import errors
+from parrotserve.server.openai import errors as openai
+from parrotserve.server.openai.answers import as_json
+
+
+def refusal(scope: Scope, status: int, body: ErrorBody, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The answer to an exchange that gets no other."""
+    if openai.knows(scope["path"]):
+        status = openai.status_of(status)
+        told = as_json(openai.in_openais_words(body, status=status))
+    else:
+        told = ErrorAnswer(error=body).model_dump(mode="json")
+    return JSONResponse(told, status_code=status, headers=headers)
+
+
+def refusal_of(scope: Scope, error: ParrotError) -> JSONResponse:
+    """The same for one of Parrot's own errors, with its status."""
+    return refusal(scope, error.status, ErrorBody.of(error), _headers(error))
+
+
+def _headers(error: ParrotError) -> dict[str, str]:
+    if isinstance(error, Unauthorized) and error.status == Unauthorized.status:
+        return {"WWW-Authenticate": "Bearer"}
+    after = error.details.get("retry_after") if isinstance(error, LimitExceeded) else None
+    return {"Retry-After": after} if after else {}
+
+
+def install(app: FastAPI) -> None:
+    """Answer what routes raise."""
+
+    @app.exception_handler(ParrotError)
+    async def _(request: Request, error: ParrotError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        return refusal_of(request.scope, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _(request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        return refusal(request.scope, 422, errors.invalid_request(error))
+
+    @app.exception_handler(HTTPException)
+    async def _(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        return refusal(request.scope, error.status_code, errors.of_http(request, error), dict(error.headers or {}))
