@@ -8,13 +8,14 @@ loop's. Sequences stream, share a prefix, and decode greedily, as most do; the t
 
 With `--real` the kernels run the default model, whose steps leave the caches with nothing of the loop in them: that is
 what it costs in use. Choosing tokens from the logits counts as the loop's, though the kernels do most of it.
-Prints milliseconds a step, medians, of wall time and of the loop's own thread.
+Prints milliseconds a step, medians, of wall time and of the loop's own thread, and what of the former the kernels draw.
 """
 
 import argparse
 import cProfile
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +25,7 @@ from parrotserve.engines.frames import Events, encode
 from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.cache import KvCache
 from parrotserve.engines.native.kernels import KernelsBackend
-from parrotserve.engines.native.logits import Logits, WholeLogits
+from parrotserve.engines.native.logits import Candidates, DrawSettings, IntArray, Logits, WholeLogits
 from parrotserve.engines.native.loop import NativeCore
 from parrotserve.engines.native.settings import PAGE_TOKENS, CoreSettings, usable_cores
 from parrotserve.ids import RequestId
@@ -45,7 +46,7 @@ class FreeBackend:
     page_tokens = PAGE_TOKENS
 
     def __init__(self, vocabulary: int) -> None:
-        self.wall = self.thread = 0.0
+        self.wall = self.thread = self.drawing = 0.0
         self._random = np.random.default_rng(0)
         self._vocabulary = vocabulary
 
@@ -68,15 +69,34 @@ class TimedBackend:
     def __init__(self, files: ModelFiles) -> None:
         config = load_config(files)
         self._kernels = KernelsBackend(load_weights(files, config), config, pages=PAGES, threads=usable_cores())
-        self.wall = self.thread = 0.0
+        self.wall = self.thread = self.drawing = 0.0
 
     def step(self, batch: StepBatch) -> Logits:
         """The kernels'."""
         wall, thread = time.perf_counter(), time.thread_time()
-        logits = self._kernels.step(batch)
+        logits = TimedLogits(self, self._kernels.step(batch))
         self.wall += time.perf_counter() - wall
         self.thread += time.thread_time() - thread
         return logits
+
+
+class TimedLogits:
+    """The kernels'; what drawing takes is counted."""
+
+    def __init__(self, backend: TimedBackend, logits: Logits) -> None:
+        self._backend, self._logits = backend, logits
+        self.rows, self.likeliest, self.highest = logits.rows, logits.likeliest, logits.highest
+
+    def candidates(self, outputs: Sequence[int], scales: Sequence[float]) -> Candidates:
+        """The kernels'."""
+        return self._logits.candidates(outputs, scales)
+
+    def draw(self, settings: DrawSettings, positions: IntArray) -> list[int | None]:
+        """The kernels'."""
+        began = time.perf_counter()
+        tokens = self._logits.draw(settings, positions)
+        self._backend.drawing += time.perf_counter() - began
+        return tokens
 
 
 class Run:
@@ -96,16 +116,17 @@ class Run:
         while self.core.heartbeat().waiting or self.core.heartbeat().steps < 100:
             self.step()
 
-    def step(self) -> tuple[float, float]:
-        """The loop's seconds of one step: wall, thread."""
+    def step(self) -> tuple[float, float, float]:
+        """The loop's seconds of one step: wall, thread, and what of the former is drawing."""
         wall, thread = time.perf_counter(), time.thread_time()
-        backend_wall, backend_thread = self.backend.wall, self.backend.thread
+        backend_wall, backend_thread, drawing = self.backend.wall, self.backend.thread, self.backend.drawing
         assert not self.core.idle
         events: list[Event] = self.core.step()
         encode(Events(events))
         return (
             time.perf_counter() - wall - (self.backend.wall - backend_wall),
             time.thread_time() - thread - (self.backend.thread - backend_thread),
+            self.backend.drawing - drawing,
         )
 
 
@@ -123,16 +144,17 @@ def main() -> None:
     sampling = Sampling(
         max_tokens=options.steps + 200, ignore_eos=True, temperature=options.temperature, top_p=options.top_p
     )
-    print("batch  wall ms  thread ms  (a step without its backend, medians)")
+    print("batch  wall ms  thread ms  drawing ms  (a step without its backend, medians)")
     for batch in options.batches:
         backend = TimedBackend(files) if options.real else FreeBackend(tokenizer.vocabulary_size)
         run = Run(backend, tokenizer, batch, sampling)
         profile = cProfile.Profile()
         if options.profile:
             profile.enable()
-        wall, thread = zip(*[run.step() for _ in range(options.steps)], strict=True)
+        taken = zip(*[run.step() for _ in range(options.steps)], strict=True)
+        wall, thread, drawing = (1e3 * statistics.median(each) for each in taken)
         profile.disable()
-        print(f"{batch:5d}  {1e3 * statistics.median(wall):7.3f}  {1e3 * statistics.median(thread):9.3f}")
+        print(f"{batch:5d}  {wall:7.3f}  {thread:9.3f}  {drawing:10.3f}")
         if options.profile:
             profile.print_stats("tottime")
 

@@ -52,6 +52,7 @@ struct Batch {
   const std::int32_t* pages = nullptr;
   int outputs = 0;
   const std::int32_t* logit_rows = nullptr;
+  const double* scales = nullptr;
 };
 
 // What a step says of its outputs.
@@ -61,7 +62,8 @@ struct StepLogits {
   float* highest = nullptr;            // [outputs]: NaN where any logit is
 };
 
-// The `width` highest logits of some outputs of the last step, highest first and lower ids first among equals.
+// The `width` highest logits of some outputs of the last step, highest first and lower ids first among equals. No output
+// is named twice, here and below.
 struct CandidateSearch {
   int count = 0, width = 0;
   const std::int32_t* outputs = nullptr;  // [count]
@@ -79,7 +81,8 @@ struct DrawSearch {
   const std::int32_t* top_k = nullptr;  // 0: no filter
   const double* top_p = nullptr;    // 1: no filter
   const double* min_p = nullptr;    // 0: no filter
-  const double* numbers = nullptr;  // in [0, 1)
+  const std::uint64_t* starts = nullptr;    // of the generators of random numbers
+  const std::int32_t* positions = nullptr;  // of the tokens in their outputs
   std::int32_t* tokens = nullptr;   // -1 where it hangs on rounding
 };
 

@@ -85,32 +85,20 @@ class VariantDecoder final : public Decoder {
   }
 
   void find_candidates(const CandidateSearch& search) override {
-    std::atomic<int> next{0};
-    const std::function<void(int)> task = [&](int) {
-      for (int i; (i = next.fetch_add(1)) < search.count;) {
-        const std::size_t at = static_cast<std::size_t>(i) * search.width;
-        search.masses[i] = logit_rows_.candidates(search.outputs[i], search.scales[i], search.width, search.ids + at,
-                                                  search.values + at);
-      }
-    };
-    pool_.run(task);
+    each_output(search.count, [&](int i, RowDraw& draw) {
+      const std::size_t at = static_cast<std::size_t>(i) * search.width;
+      logit_rows_.candidates(search.outputs[i], search.width, search.ids + at, search.values + at, draw.pool);
+      search.masses[i] = draw.mass(logit_rows_, search.outputs[i], search.scales[i]);
+    });
   }
 
   void draw(const DrawSearch& search) override {
-    std::atomic<int> next{0};
-    row_draws_.resize(pool_.size());
-    const std::function<void(int)> task = [&](int thread) {
-      for (int i; (i = next.fetch_add(1)) < search.count;) {
-        const int output = search.outputs[i];
-        RowDraw::Highest highest;
-        highest.count = std::min(c_.vocabulary, RowDraw::kHighest);
-        highest.mass = logit_rows_.candidates(output, search.scales[i], highest.count, highest.ids, highest.values);
-        search.tokens[i] = row_draws_[thread].token(
-            logit_rows_.row(output), c_.vocabulary, highest,
-            {search.scales[i], search.top_k[i], search.top_p[i], search.min_p[i], search.numbers[i]});
-      }
-    };
-    pool_.run(task);
+    each_output(search.count, [&](int i, RowDraw& draw) {
+      search.tokens[i] =
+          draw.token(logit_rows_, search.outputs[i],
+                     {search.scales[i], search.top_k[i], search.top_p[i], search.min_p[i],
+                      uniform(search.starts[i], search.positions[i])});
+    });
   }
 
  private:
@@ -134,7 +122,7 @@ class VariantDecoder final : public Decoder {
   void prepare(const Batch& batch, const StepLogits& logits) {
     batch_ = batch;
     logits_ = logits;
-    logit_rows_.begin(logits.rows, batch.outputs, c_.vocabulary, head_.tile_outputs());
+    logit_rows_.begin(logits.rows, batch.outputs, c_.vocabulary, head_.tile_outputs(), batch.scales);
     const std::size_t rows = batch.rows;
     const int q_size = c_.heads * c_.head_dim;
     x_.reserve(rows * c_.hidden);
@@ -146,6 +134,17 @@ class VariantDecoder final : public Decoder {
     plan_last_layer();
     attention_.plan(batch, pool_.size(), wanted_);
     phases_ = std::vector<std::atomic<int>>(9 * static_cast<std::size_t>(c_.layers) + 8);
+  }
+
+  // work(i, draw) for every i below `count`, each with its thread's memory.
+  template <class Work>
+  void each_output(int count, const Work& work) {
+    std::atomic<int> next{0};
+    row_draws_.resize(pool_.size());
+    const std::function<void(int)> task = [&](int thread) {
+      for (int i; (i = next.fetch_add(1)) < count;) work(i, row_draws_[thread]);
+    };
+    pool_.run(task);
   }
 
   // The last layer is wanted of the outputs alone; of all other rows it only writes KV.

@@ -1,8 +1,9 @@
-// Drawing a token: from an output's highest logits, and where those do not decide from all of them. Included per
-// variant, after simd.hpp.
+// Drawing a token: from an output's highest logits, and where those do not decide from more of them, and from all.
+// Included per variant, after logits.hpp.
 //
-// The answer is that of `parrotserve.engines.native.sampler.draw_from_row`, or none: weights and sums are doubles, here
-// in another order than there, and where an answer hangs on less than `kDoubt` of the mass it is left to that.
+// The answer is that of `parrotserve.engines.native.sampler.draw_from_row`, or none. Weights and sums are doubles, here
+// in another order than there; masses are known within bounds, and so is what the filters keep. An answer is given
+// where it is the same whatever they are within those.
 
 typedef double TileDoubles __attribute__((vector_size(4 * kTileLanes)));
 typedef std::int64_t TileLongs __attribute__((vector_size(4 * kTileLanes)));
@@ -24,6 +25,14 @@ static inline TileDoubles exp2_exact(TileDoubles x) {
   return (TileDoubles)((TileLongs)p + (((TileLongs)shifted - (TileLongs)magic) << 52));
 }
 
+// In [0, 1); see parrotserve/engines/native/uniform.py.
+static inline double uniform(std::uint64_t start, std::int32_t position) {
+  std::uint64_t word = start + (static_cast<std::uint64_t>(position) + 1) * 0x9E3779B97F4A7C15u;
+  word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9u;
+  word = (word ^ (word >> 27)) * 0x94D049BB133111EBu;
+  return static_cast<double>((word ^ (word >> 31)) >> 11) * 0x1p-53;
+}
+
 // One thread's; kept, for its memory.
 class RowDraw {
  public:
@@ -36,163 +45,169 @@ class RowDraw {
     double number;        // in [0, 1)
   };
 
-  // `highest` are those of the row, as many as it has or `kHighest`, and `mass` is the sum of all weights, nearly.
-  static constexpr int kHighest = 128;
-  struct Highest {
-    std::int32_t ids[kHighest];
-    float values[kHighest];
-    int count;
-    double mass;
-  };
-
-  int token(const float* row, int vocabulary, const Highest& highest, const Question& question) {
-    const int token = from_highest(vocabulary, highest, question);
-    return token != kUnsure || question.top_k ? token : from_all(row, vocabulary, highest.values[0], question);
+  int token(LogitRows& rows, int output, const Question& question) {
+    const float highest = rows.top(output);
+    if (!(question.scale <= kMostScale) || highest != highest) return kUnsure;
+    const Range mass = about(this->mass(rows, output, question.scale), kMassError);
+    for (const int tiles : {32, 128, 512}) {
+      if (2 * tiles > rows.tiles()) break;
+      rows.choose(output, tiles, pool);
+      if (!promising(mass.low, question)) continue;
+      rows.gather(output, pool);
+      weigh(question.scale, highest);
+      const int token = decide(mass, question);
+      if (token != kUnsure) return token;
+    }
+    rows.take_all(output, pool);
+    weigh(question.scale, highest);
+    return decide(about(total_, kDoubt), question);
   }
+
+  // The sum of all weights, within 2e-5.
+  double mass(LogitRows& rows, int output, double scale) { return rows.mass(output, scale, tile_weights_); }
+
+  TokenPool pool;
 
  private:
-  static constexpr int kBins = 4096, kMost = 2048, kStretch = 32;
-  static constexpr double kDoubt = 1e-11, kMassError = 2e-5;
+  static constexpr int kMostBins = 4096, kStretch = 32;
+  static constexpr double kDoubt = 1e-11, kMassError = 2e-5, kMostScale = 1e30;
   static constexpr float kNats = 45.0f;  // what is less likely by more than that is one bin
 
-  int from_highest(int vocabulary, const Highest& highest, const Question& question) const {
-    const int count = highest.count;
-    double weights[kHighest], sums[kHighest], sum = 0.0;
-    for (int i = 0; i < count; ++i) {
-      weights[i] = std::exp((static_cast<double>(highest.values[i]) - highest.values[0]) * question.scale);
-      sums[i] = sum += weights[i];
-    }
-    // What is kept, and its mass, which is certain as soon as the former is.
-    int kept = question.top_k ? question.top_k : vocabulary;
-    double mass = highest.mass, error = kMassError;
-    const auto keep = [&](int tokens) {
-      kept = std::min(kept, tokens);
-      if (kept <= count) mass = sums[kept - 1], error = kDoubt;
-    };
-    keep(vocabulary);
-    if (question.top_k && kept > count) return kUnsure;
-    if (question.top_p < 1.0) {
-      const double target = question.top_p * mass;
-      const auto reached = std::lower_bound(sums, sums + count, target * (1 - error)) - sums;
-      if (reached == count || sums[reached] < target * (1 + error)) return kUnsure;
-      keep(static_cast<int>(reached) + 1);
-    }
-    if (question.min_p > 0.0) {
-      int likely = 0;
-      while (likely < count && weights[likely] >= question.min_p * (1 + kDoubt)) ++likely;
-      if (likely < count ? weights[likely] > question.min_p * (1 - kDoubt) : count < kept) return kUnsure;
-      keep(likely);
-    }
-    const double target = question.number * mass;
-    const auto place = std::upper_bound(sums, sums + count, target * (1 - error)) - sums;
-    return place < std::min(kept, count) && sums[place] > target * (1 + error) ? highest.ids[place] : kUnsure;
-  }
-
-  int from_all(const float* row, int vocabulary, float highest, const Question& question) {
-    weigh(row, vocabulary, highest, question.scale);
-    double kept = total_;
-    if (question.top_p < 1.0) {
-      const Place last = find(row, question.top_p * total_);
-      if (last.token == kUnsure) return kUnsure;
-      kept = last.through;
-    }
-    if (question.min_p > 0.0) {
-      const double likely = mass_of_at_least(question.min_p);
-      if (likely < 0.0) return kUnsure;
-      kept = std::min(kept, likely);
-    }
-    return find(row, question.number * kept).token;
-  }
+  // A sum of weights, with all doubt about it.
+  struct Range {
+    double low, high;
+  };
+  static Range about(double sum, double error) { return {sum * (1 - error), sum * (1 + error)}; }
 
   struct Place {
     int token;
     double through;  // the sum of weights up to and with it
   };
 
-  // Weights, and their sums by bins of falling logits.
-  void weigh(const float* row, int vocabulary, float highest, double scale) {
-    padded_ = (vocabulary + kStretch - 1) / kStretch * kStretch;
-    weights_.assign(padded_, 0.0), bins_.assign(padded_, kBins);
+  // Whether the pool's tiles have the mass that is going to be asked for, as far as can be told without looking.
+  bool promising(double mass, const Question& question) const {
+    if (question.top_k || question.min_p > 0.0) return true;
+    double held = 0.0;
+    for (const int tile : pool.tiles) held += static_cast<double>(tile_weights_[tile]);
+    return held > question.number * question.top_p * mass;
+  }
+
+  // From the pool alone, given the sum of all weights. What filters keep is told by its sum: of the likeliest tokens up
+  // to some place.
+  int decide(Range kept, const Question& question) {
+    const bool complete = pool.ids == nullptr;
+    if (question.top_k && question.top_k < (complete ? pool.count : INT32_MAX)) {
+      if (question.top_k > pool.count) return kUnsure;
+      kept = about(sum_of_first(question.top_k), kDoubt);
+    }
+    if (question.top_p < 1.0) {
+      const Range target{question.top_p * kept.low, question.top_p * kept.high};
+      const Place low = first([&](double sum) { return sum >= target.low; });
+      const Place high = first([&](double sum) { return sum >= target.high; });
+      // Where the last token that is kept is not in the pool, it is less likely than those.
+      kept.low = low.token == kUnsure ? target.low : about(low.through, kDoubt).low;
+      kept.high = std::min(kept.high, about(high.token == kUnsure ? target.high + beyond_ : high.through, kDoubt).high);
+    }
+    if (question.min_p > 0.0) {
+      const Range likely{sum_of_at_least(question.min_p * (1 + kDoubt)), sum_of_at_least(question.min_p * (1 - kDoubt))};
+      kept.low = std::min(kept.low, about(std::max(likely.low, 1.0), kDoubt).low);
+      if (complete || beyond_ < question.min_p * (1 - kDoubt))
+        kept.high = std::min(kept.high, about(std::max(likely.high, 1.0), kDoubt).high);
+    }
+    // It lies before the end of what is kept, for its target does: numbers are below 1.
+    const Place found = first([&](double sum) { return sum > question.number * kept.low; });
+    return found.through > question.number * kept.high ? found.token : kUnsure;
+  }
+
+  // The pool's weights, and their sums by bins of falling logits.
+  void weigh(double scale, float highest) {
+    const int count = pool.count;
+    padded_ = (count + kStretch - 1) / kStretch * kStretch;
+    weights_.assign(padded_, 0.0), bin_of_.assign(padded_, kMostBins);
     const double exponent = scale * 1.4426950408889634;
     int i = 0;
-    for (; i + kDoubleLanes <= vocabulary; i += kDoubleLanes) {
+    for (; i + kDoubleLanes <= count; i += kDoubleLanes) {
       HalfTile logits;
-      __builtin_memcpy(&logits, row + i, sizeof logits);
+      __builtin_memcpy(&logits, pool.values + i, sizeof logits);
       TileDoubles x = (__builtin_convertvector(logits, TileDoubles) - static_cast<double>(highest)) * exponent;
       x = x > -1000.0 ? x : TileDoubles{} - 1000.0;
       const TileDoubles weights = exp2_exact(x);
       __builtin_memcpy(&weights_[i], &weights, sizeof weights);
     }
-    for (; i < vocabulary; ++i) weights_[i] = std::exp2(std::max((row[i] - double(highest)) * exponent, -1000.0));
-    const float range = std::min(highest - lowest_of(row, vocabulary), kNats / static_cast<float>(scale));
-    const float bins = (kBins - 1) / std::max(range, 1e-30f);
-    for (i = 0; i < vocabulary; ++i)
-      bins_[i] = static_cast<std::uint16_t>(static_cast<int>(std::min((highest - row[i]) * bins, kBins - 1.0f)));
-    std::fill(sums_, sums_ + kBins, 0.0);
-    for (i = 0; i < vocabulary; ++i) sums_[bins_[i]] += weights_[i];
+    for (; i < count; ++i) weights_[i] = weight_of(pool.values[i] - static_cast<double>(highest), exponent);
+    beyond_ = pool.ids ? weight_of(pool.least - static_cast<double>(highest), exponent) : 0.0;
+
+    bins_ = std::min(std::max(count / 2, 2), kMostBins);
+    const float range = std::min(highest - lowest_of(pool.values, count), kNats / static_cast<float>(scale));
+    const float last = static_cast<float>(bins_ - 1), bins = last / std::max(range, 1e-30f);
+    for (i = 0; i < count; ++i)
+      bin_of_[i] = static_cast<std::uint16_t>(static_cast<int>(std::min((highest - pool.values[i]) * bins, last)));
+    std::fill(sums_, sums_ + bins_, 0.0);
+    std::fill(counts_, counts_ + bins_, 0);
+    for (i = 0; i < count; ++i) sums_[bin_of_[i]] += weights_[i], ++counts_[bin_of_[i]];
     total_ = 0.0;
-    for (double sum : sums_) total_ += sum;
+    for (int bin = 0; bin < bins_; ++bin) total_ += sums_[bin];
   }
 
-  static float lowest_of(const float* row, int count) {
-    TileVector lowest = TileVector{} + row[0];
-    int i = 0;
-    for (; i + kTileLanes <= count; i += kTileLanes) {
-      TileVector logits;
-      __builtin_memcpy(&logits, row + i, sizeof logits);
-      lowest = logits < lowest ? logits : lowest;
-    }
-    float least = *std::min_element(row + i - (i == count), row + count);
-    for (int lane = 0; lane < kTileLanes; ++lane) least = std::min(least, lowest[lane]);
-    return least;
-  }
+  static double weight_of(double distance, double exponent) { return std::exp2(std::max(distance * exponent, -1000.0)); }
 
-  // The first token, likeliest first, with which the sum of weights exceeds this.
-  Place find(const float* row, double target) {
-    double before = 0.0;
-    int bin = 0;
-    while (bin < kBins - 1 && before + sums_[bin] <= target) before += sums_[bin++];
+  // The bin's tokens, as places in the pool, likeliest first and lower ids first among equals.
+  const std::vector<std::int32_t>& sorted(int bin) {
     found_.clear();
     for (int first = 0; first < padded_; first += kStretch) {
       int any = 0;
-      for (int i = first; i < first + kStretch; ++i) any |= bins_[i] == bin;
+      for (int i = first; i < first + kStretch; ++i) any |= bin_of_[i] == bin;
       for (int i = first; any && i < first + kStretch; ++i)
-        if (bins_[i] == bin) found_.push_back(i);
+        if (bin_of_[i] == bin) found_.push_back(i);
     }
-    if (found_.size() > kMost) return {kUnsure, 0.0};
-    std::sort(found_.begin(), found_.end(),
-              [row](std::int32_t a, std::int32_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
-    const double doubt = kDoubt * total_;
-    for (const std::int32_t id : found_) {
-      const double through = before + weights_[id];
-      if (through > target + doubt) return {before == 0.0 || before < target - doubt ? id : kUnsure, through};
-      before = through;
-    }
+    const float* values = pool.values;
+    std::sort(found_.begin(), found_.end(), [values](std::int32_t a, std::int32_t b) {
+      return values[a] != values[b] ? values[a] > values[b] : a < b;
+    });
+    return found_;
+  }
+
+  // The first token, likeliest first, with which the sum of weights is `enough`; `kUnsure` if it is not with all.
+  template <class Enough>
+  Place first(const Enough& enough) {
+    double before = 0.0;
+    int bin = 0;
+    while (bin < bins_ && !enough(before + sums_[bin])) before += sums_[bin++];
+    if (bin == bins_) return {kUnsure, 0.0};
+    for (const std::int32_t place : sorted(bin))
+      if (enough(before += weights_[place])) return {pool.id(place), before};
     return {kUnsure, 0.0};
   }
 
-  // Negative where a token is too close to it.
-  double mass_of_at_least(double least) const {
-    TileDoubles mass = {};
-    TileLongs close = {};
-    for (int i = 0; i < padded_; i += kDoubleLanes) {
-      TileDoubles weights;
-      __builtin_memcpy(&weights, &weights_[i], sizeof weights);
-      mass += weights >= least ? weights : TileDoubles{};
-      close |= (weights > least * (1 - kDoubt)) & (weights < least * (1 + kDoubt));
-    }
+  double sum_of_first(int tokens) {
     double sum = 0.0;
-    for (int lane = 0; lane < kDoubleLanes; ++lane) {
-      if (close[lane]) return -1.0;
-      sum += mass[lane];
-    }
+    int bin = 0;
+    while (tokens > counts_[bin]) tokens -= counts_[bin], sum += sums_[bin++];
+    const std::vector<std::int32_t>& rest = sorted(bin);
+    for (int i = 0; i < tokens; ++i) sum += weights_[rest[i]];
     return sum;
   }
 
-  int padded_ = 0;  // the vocabulary's size, rounded up to stretches
+  double sum_of_at_least(double least) const {
+    TileDoubles sums = {};
+    for (int i = 0; i < padded_; i += kDoubleLanes) {
+      TileDoubles weights;
+      __builtin_memcpy(&weights, &weights_[i], sizeof weights);
+      sums += weights >= least ? weights : TileDoubles{};
+    }
+    double sum = 0.0;
+    for (int lane = 0; lane < kDoubleLanes; ++lane) sum += sums[lane];
+    return sum;
+  }
+
+  std::vector<float> tile_weights_;
+  // Of the pool.
+  int padded_ = 0, bins_ = 0;  // tokens, rounded up to stretches
   double total_ = 0.0;
-  double sums_[kBins];
+  double beyond_ = 0.0;        // at least the weight of any token that is not in it
+  double sums_[kMostBins];
+  int counts_[kMostBins];
   std::vector<double> weights_;
-  std::vector<std::uint16_t> bins_;
+  std::vector<std::uint16_t> bin_of_;
   std::vector<std::int32_t> found_;
 };

@@ -67,6 +67,7 @@ using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<const std::int32_t, nb::c_contig, nb::device::cpu>;
 using Bools = nb::ndarray<const bool, nb::c_contig, nb::device::cpu>;
 using Doubles = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
+using Words = nb::ndarray<const std::uint64_t, nb::c_contig, nb::device::cpu>;
 using FloatsOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using DoublesOut = nb::ndarray<double, nb::c_contig, nb::device::cpu>;
 using IntsOut = nb::ndarray<std::int32_t, nb::c_contig, nb::device::cpu>;
@@ -148,7 +149,8 @@ class Handle {
   }
 
   void step(Ints tokens, Ints positions, Ints slots, Ints span_rows, Ints span_keys, Bools span_causal,
-            Ints page_starts, Ints pages, Ints logit_rows, FloatsOut logits, IntsOut likeliest, FloatsOut highest) {
+            Ints page_starts, Ints pages, Ints logit_rows, Doubles scales, FloatsOut logits, IntsOut likeliest,
+            FloatsOut highest) {
     Batch batch;
     batch.rows = static_cast<int>(tokens.size());
     batch.tokens = tokens.data(), batch.positions = positions.data(), batch.slots = slots.data();
@@ -157,11 +159,13 @@ class Handle {
     batch.span_causal = span_causal.data();
     batch.page_starts = page_starts.data(), batch.pages = pages.data();
     batch.outputs = static_cast<int>(logit_rows.size()), batch.logit_rows = logit_rows.data();
+    batch.scales = scales.data();
     require(positions.size() == tokens.size() && slots.size() == tokens.size() &&
                 span_rows.size() == 2 * span_causal.size() && span_keys.size() == 2 * span_causal.size() &&
                 page_starts.size() == span_causal.size() + 1 &&
                 logits.size() >= logit_rows.size() * static_cast<std::size_t>(config_.vocabulary) &&
-                likeliest.size() == logit_rows.size() && highest.size() == logit_rows.size(),
+                likeliest.size() == logit_rows.size() && highest.size() == logit_rows.size() &&
+                scales.size() == logit_rows.size(),
             "arrays of different lengths");
     check(batch, pages.size(), config_);
     const StepLogits out{logits.data(), likeliest.data(), highest.data()};
@@ -178,11 +182,13 @@ class Handle {
     decoder_->find_candidates(search);
   }
 
-  void draw(Ints outputs, Doubles scales, Ints top_k, Doubles top_p, Doubles min_p, Doubles numbers, IntsOut tokens) {
+  void draw(Ints outputs, Doubles scales, Ints top_k, Doubles top_p, Doubles min_p, Words starts,
+            Ints positions, IntsOut tokens) {
     DrawSearch search;
     search.count = static_cast<int>(outputs.size());
     search.outputs = outputs.data(), search.scales = scales.data(), search.top_k = top_k.data();
-    search.top_p = top_p.data(), search.min_p = min_p.data(), search.numbers = numbers.data(), search.tokens = tokens.data();
+    search.top_p = top_p.data(), search.min_p = min_p.data(), search.starts = starts.data();
+    search.positions = positions.data(), search.tokens = tokens.data();
     nb::gil_scoped_release release;
     decoder_->draw(search);
   }
@@ -225,10 +231,11 @@ NB_MODULE(_kernels, m) {
       .def("spoil_pages", &Handle::spoil_pages)
       .def("copy_pages", &Handle::copy_pages, "source"_a, "target"_a)
       .def("step", &Handle::step, "tokens"_a, "positions"_a, "slots"_a, "span_rows"_a, "span_keys"_a,
-           "span_causal"_a, "page_starts"_a, "pages"_a, "logit_rows"_a, "logits"_a,
+           "span_causal"_a, "page_starts"_a, "pages"_a, "logit_rows"_a, "scales"_a, "logits"_a,
            "likeliest"_a, "highest"_a)
       .def("candidates", &Handle::candidates, "outputs"_a, "scales"_a, "ids"_a, "values"_a, "masses"_a)
-      .def("draw", &Handle::draw, "outputs"_a, "scales"_a, "top_k"_a, "top_p"_a, "min_p"_a, "numbers"_a, "tokens"_a);
+      .def("draw", &Handle::draw, "outputs"_a, "scales"_a, "top_k"_a, "top_p"_a, "min_p"_a, "starts"_a,
+           "positions"_a, "tokens"_a);
 }
 
 }  // namespace parrot

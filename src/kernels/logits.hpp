@@ -1,61 +1,134 @@
 // The logits of a step's outputs: kept where they were computed, and asked for what sampling needs.
 // Included per variant, after matrix.hpp.
 
+// Some tokens of an output, and their logits: all that reach `least`. One thread's; kept, for its memory.
+struct TokenPool {
+  int count = 0;
+  const std::int32_t* ids = nullptr;  // ascending; null where they are all
+  const float* values = nullptr;
+  float least = 0;
+
+  int id(int place) const { return ids ? ids[place] : place; }
+
+  std::vector<std::int32_t> id_room, tiles;
+  std::vector<float> value_room;
+};
+
 class LogitRows {
  public:
-  // `logits` is [outputs, vocabulary], to be filled tile by tile.
-  void begin(float* logits, int outputs, int vocabulary, int tile_outputs) {
+  // `logits` is [outputs, vocabulary], to be filled tile by tile; `scales`, [outputs], is what the outputs are going to be
+  // drawn with, 0 where they are not. May be null.
+  void begin(float* logits, int outputs, int vocabulary, int tile_outputs, const double* scales) {
     logits_ = logits;
     vocabulary_ = vocabulary;
     tile_outputs_ = tile_outputs;
     tiles_ = (vocabulary + tile_outputs - 1) / tile_outputs;
-    highest_.reserve(static_cast<std::size_t>(outputs) * tiles_);
+    stride_ = (tiles_ + kLanes - 1) / kLanes * kLanes;
+    tops_.resize(outputs);
+    scales_.assign(outputs, 0.0);
+    if (scales) std::copy_n(scales, outputs, scales_.begin());
+    highest_.reserve(static_cast<std::size_t>(outputs) * stride_);
+    masses_.reserve(static_cast<std::size_t>(outputs) * stride_);
+    for (int output = 0; output < outputs; ++output) {
+      std::fill(highest(output) + tiles_, highest(output) + stride_, -INFINITY);
+      std::fill(masses(output) + tiles_, masses(output) + stride_, 0.0f);
+    }
   }
 
   // One tile of one output, fresh from the multiplication; `out` is padded to the tile's width.
   void keep(int output, int tile, const float* out) {
     const int first = tile * tile_outputs_, count = std::min(tile_outputs_, vocabulary_ - first);
     stream(logits_ + static_cast<std::size_t>(output) * vocabulary_ + first, out, count);
-    highest_[static_cast<std::size_t>(output) * tiles_ + tile] = highest_of(out, count);
+    const float most = highest(output)[tile] = highest_of(out, count);
+    if (scales_[output] > 0.0) masses(output)[tile] = mass_of(out, count, most, exponent(scales_[output]));
   }
 
   // The lowest id among the highest logits; `highest` is NaN if any logit is. All tiles have been kept.
-  void likeliest(int output, std::int32_t& id, float& highest) const {
-    const float* tiles = highest_.get() + static_cast<std::size_t>(output) * tiles_;
+  void likeliest(int output, std::int32_t& id, float& highest) {
+    const float* tiles = this->highest(output);
     int best = 0;
     for (int tile = 0; tile < tiles_; ++tile) {
       if (tiles[tile] != tiles[tile]) best = tile;
       if (tiles[best] != tiles[best]) break;
       if (tiles[tile] > tiles[best]) best = tile;
     }
-    highest = tiles[best];
+    highest = tops_[output] = tiles[best];
     const float* row = this->row(output);
     id = best * tile_outputs_;
     while (highest == highest && row[id] != highest) ++id;
   }
 
-  // Into `ids` and `values` the `count` highest logits, highest first and lower ids first among equals; returns the
-  // sum of exp((logit - highest) * scale).
-  double candidates(int output, double scale, int count, std::int32_t* ids, float* values) const {
-    const float *row = this->row(output), *tiles = highest_.get() + static_cast<std::size_t>(output) * tiles_;
-    const float least = count_highest(std::vector<float>(tiles, tiles + tiles_), count);
-    std::vector<std::uint64_t> found;
-    found.reserve(8 * count);
-    for (int tile = 0; tile < tiles_; ++tile) {
-      if (tiles[tile] < least) continue;
-      const int first = tile * tile_outputs_, last = std::min(first + tile_outputs_, vocabulary_);
-      for (int id = first; id < last; ++id)
-        if (row[id] >= least) found.push_back(falling(row[id]) << 32 | static_cast<std::uint32_t>(id));
+  // The sum of exp((logit - highest) * scale), within 2e-5, and into `weights` each tile's part of it, [tiles].
+  double mass(int output, double scale, std::vector<float>& weights) {
+    weigh(output, scale);
+    weights.resize(stride_);
+    const float *highest = this->highest(output), *masses = this->masses(output);
+    const float top = tops_[output], by = exponent(scale);
+    F32x16 sum{};
+    for (int tile = 0; tile < stride_; tile += kLanes) {
+      const F32x16 weight = exp2(max((load(highest + tile) - top) * by, splat(kLeast))) * load(masses + tile);
+      store(&weights[tile], weight);
+      sum += weight;
     }
+    return sum_lanes(sum);
+  }
+
+  // The tiles with the tokens of a pool: whose highest logits reach a number that at least `tiles` of them do.
+  void choose(int output, int tiles, TokenPool& pool) const {
+    const float *row = this->row(output), *highest = this->highest(output);
+    pool.least = reached_by(output, tiles);
+    pool.tiles.clear();
+    for (int tile = 0; tile < tiles_; ++tile) {
+      if (highest[tile] < pool.least) continue;
+      pool.tiles.push_back(tile);
+      for (int i = 0; i < tile_outputs_; i += kLanes) prefetch_l2(row + tile * tile_outputs_ + i);
+    }
+  }
+
+  // Their tokens.
+  void gather(int output, TokenPool& pool) const {
+    const std::size_t room = pool.tiles.size() * tile_outputs_ + kLanes;
+    if (pool.value_room.size() < room) pool.value_room.resize(room), pool.id_room.resize(room);
+    pool.count = 0;
+    for (const int tile : pool.tiles) {
+      const int first = tile * tile_outputs_, count = std::min(tile_outputs_, vocabulary_ - first);
+      pool.count += pick(row(output) + first, count, pool.least, first, &pool.value_room[pool.count],
+                         &pool.id_room[pool.count]);
+    }
+    pool.ids = pool.id_room.data(), pool.values = pool.value_room.data();
+  }
+
+  void take_all(int output, TokenPool& pool) const {
+    pool.count = vocabulary_, pool.ids = nullptr, pool.values = row(output), pool.least = -INFINITY;
+  }
+
+  // Into `ids` and `values` the `count` highest logits, highest first and lower ids first among equals.
+  void candidates(int output, int count, std::int32_t* ids, float* values, TokenPool& pool) const {
+    if (count <= tiles_) {
+      choose(output, count, pool);
+      gather(output, pool);
+    } else {
+      take_all(output, pool);
+    }
+    std::vector<std::uint64_t> found(pool.count);
+    for (int i = 0; i < pool.count; ++i) found[i] = falling(pool.values[i]) << 32 | static_cast<std::uint32_t>(pool.id(i));
     std::nth_element(found.begin(), found.begin() + (count - 1), found.end());
     std::sort(found.begin(), found.begin() + count);
+    const float* row = this->row(output);
     for (int i = 0; i < count; ++i) ids[i] = static_cast<std::int32_t>(found[i]), values[i] = row[ids[i]];
-    return mass(row, values[0], static_cast<float>(scale * static_cast<double>(kLog2E)));
   }
 
   const float* row(int output) const { return logits_ + static_cast<std::size_t>(output) * vocabulary_; }
+  float top(int output) const { return tops_[output]; }
+  int tiles() const { return tiles_; }
 
  private:
+  static constexpr float kLeast = -126.0f;  // of exponents: what is less weighs nothing
+
+  const float* highest(int output) const { return highest_.get() + static_cast<std::size_t>(output) * stride_; }
+  float* highest(int output) { return highest_.get() + static_cast<std::size_t>(output) * stride_; }
+  float* masses(int output) { return masses_.get() + static_cast<std::size_t>(output) * stride_; }
+
   // Unsigned integers in the opposite order of floats.
   static std::uint64_t falling(float value) {
     const float number = value + 0.0f;  // of two zeros none is the higher one
@@ -81,29 +154,56 @@ class LogitRows {
     return rest == 0.0f ? highest : NAN;
   }
 
-  // A number that at least `count` logits reach, for so many blocks do; all reach it where there are fewer blocks.
-  static float count_highest(std::vector<float> blocks, int count) {
-    if (static_cast<int>(blocks.size()) < count) return -INFINITY;
-    std::nth_element(blocks.begin(), blocks.begin() + (count - 1), blocks.end(), std::greater<float>());
-    return blocks[count - 1];
+  // Of what is multiplied with it, powers of two are taken.
+  static float exponent(double scale) { return static_cast<float>(std::min(scale, 1e30) * static_cast<double>(kLog2E)); }
+
+  static float mass_of(const float* values, int count, float highest, float exponent) {
+    F32x16 sum{};
+    int i = 0;
+    for (; i + kLanes <= count; i += kLanes)
+      sum += exp2(max((load(values + i) - highest) * exponent, splat(kLeast)));
+    float mass = sum_lanes(sum);
+    for (; i < count; ++i) mass += std::exp2(std::max((values[i] - highest) * exponent, kLeast));
+    return mass;
   }
 
-  // Sums of a few thousand floats each, added up in double precision: the error stays below 1e-5 of the mass.
-  double mass(const float* row, float highest, float scale) const {
-    constexpr int kChunk = 1024;
-    double total = 0;
-    int i = 0;
-    for (int chunk = 0; chunk < vocabulary_; chunk += kChunk) {
-      F32x16 sum{};
-      const int last = std::min(chunk + kChunk, vocabulary_);
-      for (; i + kLanes <= last; i += kLanes) sum += exp2((load(row + i) - highest) * scale);
-      total += static_cast<double>(sum_lanes(sum));
+  // Makes sure that the masses of the tiles, each relative to its own highest logit, are those at this scale.
+  void weigh(int output, double scale) {
+    if (scales_[output] == scale) return;
+    for (int tile = 0; tile < tiles_; ++tile) {
+      const int first = tile * tile_outputs_, count = std::min(tile_outputs_, vocabulary_ - first);
+      masses(output)[tile] = mass_of(row(output) + first, count, highest(output)[tile], exponent(scale));
     }
-    for (; i < vocabulary_; ++i) total += std::exp2(static_cast<double>((row[i] - highest) * scale));
-    return total;
+    scales_[output] = scale;
+  }
+
+  // A number that at least `count` of the highest logits of tiles reach, but few more if it can be had soon.
+  float reached_by(int output, int count) const {
+    const float* tiles = highest(output);
+    float low = lowest_of(tiles, tiles_), high = tops_[output];
+    for (int step = 0; step < 16; ++step) {
+      const float middle = low + (high - low) / 2;
+      const int reaching = how_many_reach(tiles, middle);
+      (reaching < count ? high : low) = middle;
+      if (reaching >= count && reaching <= count + count / 4) break;
+    }
+    return low;
+  }
+
+  int how_many_reach(const float* tiles, float least) const {
+    TileInts reaching{};
+    for (int tile = 0; tile < stride_; tile += kTileLanes) {
+      TileVector v;
+      std::memcpy(&v, tiles + tile, sizeof v);
+      reaching -= v >= least;
+    }
+    return sum_lanes(reaching);
   }
 
   float* logits_ = nullptr;
   int vocabulary_ = 0, tile_outputs_ = 0, tiles_ = 0;
-  Aligned<float> highest_;  // [outputs][tiles]
+  int stride_ = 0;  // tiles, rounded up to vectors
+  std::vector<float> tops_;           // [outputs]: the highest logits
+  std::vector<double> scales_;        // [outputs]: of the masses; 0 where there are none
+  Aligned<float> highest_, masses_;   // [outputs][stride]
 };

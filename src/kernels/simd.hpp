@@ -160,6 +160,43 @@ static inline F32x16 exp2(const F32x16& v) {
 
 #endif
 
+static inline float lowest_of(const float* values, int count) {
+  TileVector lowest = TileVector{} + values[0];
+  int i = 0;
+  for (; i + kTileLanes <= count; i += kTileLanes) {
+    TileVector v;
+    __builtin_memcpy(&v, values + i, sizeof v);
+    lowest = v < lowest ? v : lowest;
+  }
+  float least = values[0];
+  for (; i < count; ++i) least = std::min(least, values[i]);
+  for (int lane = 0; lane < kTileLanes; ++lane) least = std::min(least, lowest[lane]);
+  return least;
+}
+
+// Copies those of `values` that are at least `least`, and their places, counted from `first`; returns how many they
+// are. Up to sixteen more are written.
+static inline int pick(const float* values, int count, float least, int first, float* to, std::int32_t* places) {
+  int found = 0, i = 0;
+#if defined(__AVX512F__)
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (; i + kLanes <= count; i += kLanes) {
+    const F32x16 v = load(values + i);
+    const __mmask16 mask = _mm512_cmp_ps_mask((__m512)v, (__m512)splat(least), _CMP_GE_OQ);
+    if (!mask) continue;
+    const __m512i at = _mm512_add_epi32(lanes, _mm512_set1_epi32(first + i));
+    store(to + found, (F32x16)_mm512_maskz_compress_ps(mask, (__m512)v));
+    _mm512_storeu_si512(places + found, _mm512_maskz_compress_epi32(mask, at));
+    found += __builtin_popcount(mask);
+  }
+#endif
+  for (; i < count; ++i) {
+    to[found] = values[i], places[found] = first + i;
+    found += values[i] >= least;
+  }
+  return found;
+}
+
 // Round to nearest even; the inputs are finite.
 static inline std::uint16_t to_bf16(float value) {
   std::uint32_t bits;

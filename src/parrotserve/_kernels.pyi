@@ -69,6 +69,7 @@ class Decoder:
         page_starts: NDArray[np.int32],
         pages: NDArray[np.int32],
         logit_rows: NDArray[np.int32],
+        scales: NDArray[np.float64],
         logits: NDArray[np.float32],
         likeliest: NDArray[np.int32],
         highest: NDArray[np.float32],
@@ -88,6 +89,7 @@ class Decoder:
         top_k: NDArray[np.int32],
         top_p: NDArray[np.float64],
         min_p: NDArray[np.float64],
-        numbers: NDArray[np.float64],
+        starts: NDArray[np.uint64],
+        positions: NDArray[np.int32],
         tokens: NDArray[np.int32],
     ) -> None: ...

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from parrotserve.engines.native.draw import Draw, adjust
 from parrotserve.engines.native.logits import FloatArray, WholeLogits
-from parrotserve.engines.native.sampler import draw_from_row, sample, uniform
+from parrotserve.engines.native.sampler import draw_from_row, sample
+from parrotserve.engines.native.uniform import uniform
 from parrotserve.sampling import Sampling, TokenLogprob
 
 

@@ -5,6 +5,7 @@ One wrong page, slot, span or position changes everything after it; batching, ch
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -73,7 +74,8 @@ class TokenBackend:
         return sum(len(batch.tokens) for batch in self.steps)
 
     def step(self, batch: StepBatch) -> Logits:
-        self.steps.append(batch)
+        copied = {name: getattr(batch, name).copy() for name in ("tokens", "positions", "slots")}
+        self.steps.append(replace(batch, **copied))
         self.on_step(batch)
         assert len(set(batch.slots.tolist())) == len(batch.slots), "two rows write the same slot"
         self._memory.reshape(-1)[batch.slots] = batch.tokens

@@ -50,6 +50,8 @@ class StepBatch:
     spans: Spans
     logit_rows: IntArray
     """[outputs]: the rows whose next token is wanted."""
+    scales: NDArray[np.float64]
+    """[outputs]: one over the temperature that the token is likely to be drawn at, 0 where it is not: a hint."""
 
 
 class Backend(Protocol):

@@ -31,6 +31,8 @@ class SequenceRows:
     """The sequence's page table, covering positions up to start + len(tokens). May be longer."""
     want_logits: bool
     """The logits after the last row are wanted."""
+    scale: float = 0.0
+    """One over the temperature that the next token is going to be drawn at; 0 where it is not."""
 
 
 def build_batch(
@@ -73,6 +75,7 @@ def build_batch(
         slots=np.array(slots, dtype=np.int32),
         spans=_spans(rows, forest, bounds, page_tokens, spare_pages),
         logit_rows=np.array([bounds[place + 1] - 1 for place in outputs], dtype=np.int32),
+        scales=np.array([rows[forest.order[place]].scale for place in outputs], dtype=np.float64),
     )
     return batch, [forest.order[place] for place in outputs]
 

@@ -28,6 +28,8 @@ class Output:
         self.start = len(prompt)
         """Position of its first token in the sequence."""
         self.sampling = sampling
+        self.scale = 1 / sampling.temperature if sampling.temperature > 0.0 else 0.0
+        """What logits are multiplied with before a token is drawn; 0 where none is."""
         self.limit = min(sampling.max_tokens, room)
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
@@ -35,13 +37,7 @@ class Output:
         self.grammar = grammar
         self.reason: FinishReason | None = None
         self._penalised = has_penalties(sampling)
-        self._greedy = (
-            sampling.temperature == 0.0
-            and grammar is None
-            and sampling.logprobs is None
-            and not sampling.logit_bias
-            and not self._penalised
-        )
+        self._plain = grammar is None and sampling.logprobs is None and not sampling.logit_bias and not self._penalised
         self._tokenizer = tokenizer
         self._eos = tuple(sorted(tokenizer.eos))
         self._counts: dict[int, int] = {}
@@ -57,16 +53,25 @@ class Output:
     @property
     def takes_likeliest(self) -> bool:
         """Whether the likeliest raw token is the next one, and nothing else is asked."""
-        return self._greedy and (self.sampling.ignore_eos or len(self.tokens) >= self.sampling.min_tokens)
+        return self.scale == 0.0 and self._plain and not self._bans_end
+
+    @property
+    def draws_plainly(self) -> bool:
+        """Whether the next token is drawn at random from the raw logits, and nothing else is asked."""
+        return self.scale > 0.0 and self._plain and not self._bans_end
+
+    @property
+    def _bans_end(self) -> bool:
+        """Whether the model may not end its turn yet. Once it may, it always may."""
+        return len(self.tokens) < self.sampling.min_tokens and not self.sampling.ignore_eos
 
     def draw(self, vocabulary: int) -> Draw:
         """The question to the sampler: which of `vocabulary` tokens is next? Raises `InvalidSchema` if its grammar
         cannot say."""
-        too_short = len(self.tokens) < self.sampling.min_tokens
         return Draw(
             self.sampling,
             position=len(self.tokens),
-            banned=self._eos if too_short and not self.sampling.ignore_eos else (),
+            banned=self._eos if self._bans_end else (),
             counts=self._counts,
             seen=self._seen,
             allowed=None if self.grammar is None else self.grammar.allowed(vocabulary),

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from parrotserve.engines.native.backend import StepBatch
-from parrotserve.engines.native.logits import CANDIDATES, Candidates, FloatArray, IntArray, Logits
+from parrotserve.engines.native.logits import CANDIDATES, Candidates, DrawSettings, FloatArray, IntArray, Logits
 from parrotserve.engines.native.settings import WeightFormat
 from parrotserve.models.architecture import ModelConfig
 from parrotserve.models.weights import Blocks, LayerWeights, ModelWeights
-from parrotserve.sampling import Sampling
 
 try:
     from parrotserve import _kernels
@@ -142,6 +141,7 @@ class KernelsBackend:
             spans.page_starts,
             spans.pages,
             batch.logit_rows,
+            batch.scales,
             logits.rows,
             logits.likeliest,
             logits.highest,
@@ -183,11 +183,17 @@ class _KernelLogits:
         self._decoder.candidates(which, at, found.ids, found.values, found.masses)
         return found
 
-    def draw(self, outputs: Sequence[int], samplings: Sequence[Sampling], numbers: Sequence[float]) -> list[int | None]:
+    def draw(self, settings: DrawSettings, positions: IntArray) -> list[int | None]:
         """See `Logits`."""
-        settings = np.array([(1 / each.temperature, each.top_p, each.min_p) for each in samplings]).T
-        scales, top_p, min_p = np.ascontiguousarray(settings)
-        which, top_k = np.array([outputs, [each.top_k for each in samplings]], dtype=np.int32)
-        tokens = np.empty(len(outputs), dtype=np.int32)
-        self._decoder.draw(which, scales, top_k, top_p, min_p, np.array(numbers), tokens)
+        tokens = np.empty(len(positions), dtype=np.int32)
+        self._decoder.draw(
+            settings.outputs,
+            settings.scales,
+            settings.top_k,
+            settings.top_p,
+            settings.min_p,
+            settings.starts,
+            positions,
+            tokens,
+        )
         return [token if token >= 0 else None for token in tokens.tolist()]

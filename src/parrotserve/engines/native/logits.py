@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from parrotserve.engines.native.uniform import start_of
 from parrotserve.sampling import Sampling
 
 IntArray = NDArray[np.int32]
@@ -31,6 +32,21 @@ class Candidates:
 MASS_ERROR = 2e-5
 """Of a mass, relative."""
 
+_MOST_TOP_K = 2**31 - 1
+"""More is all that any vocabulary has."""
+
+
+class DrawSettings:
+    """Which outputs are drawn for, all at temperatures above 0, and how: what no sampling changes from step to step."""
+
+    def __init__(self, outputs: Sequence[int], samplings: Sequence[Sampling]) -> None:
+        self.outputs: IntArray = np.array(outputs, dtype=np.int32)
+        self.scales = np.array([1 / each.temperature for each in samplings])
+        self.top_k: IntArray = np.array([min(each.top_k, _MOST_TOP_K) for each in samplings], dtype=np.int32)
+        self.top_p = np.array([each.top_p for each in samplings], dtype=np.float64)
+        self.min_p = np.array([each.min_p for each in samplings], dtype=np.float64)
+        self.starts = np.array([start_of(each.seed or 0) for each in samplings], dtype=np.uint64)
+
 
 class Logits(Protocol):
     """What a step says of the tokens after its outputs. Good until the backend's next step."""
@@ -54,9 +70,9 @@ class Logits(Protocol):
         """The highest logits of these outputs, none of which has a NaN, and masses at these scales."""
         ...
 
-    def draw(self, outputs: Sequence[int], samplings: Sequence[Sampling], numbers: Sequence[float]) -> list[int | None]:
-        """The tokens at these numbers in [0, 1): those of `sampler.draw_from_row`, or None where the backend cannot
-        say. Temperatures are above 0; what changes logits is not looked at."""
+    def draw(self, settings: DrawSettings, positions: IntArray) -> list[int | None]:
+        """The tokens at these positions of their outputs: those of `sampler.draw_from_row`, or None where the backend
+        cannot say. What changes logits is not looked at."""
         ...
 
 
@@ -77,9 +93,9 @@ class WholeLogits:
         masses = np.exp(distances * np.array(scales)[:, None]).sum(axis=1)
         return Candidates(ids, np.take_along_axis(rows, ids, axis=1), masses)
 
-    def draw(self, outputs: Sequence[int], samplings: Sequence[Sampling], numbers: Sequence[float]) -> list[int | None]:
+    def draw(self, settings: DrawSettings, positions: IntArray) -> list[int | None]:
         """See `Logits`: the rows themselves decide."""
-        return [None] * len(outputs)
+        return [None] * len(positions)
 
 
 def likeliest_ids(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.intp]:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Command, EndStatus, Event, Heartbeat, Release, Retain
-from parrotserve.engines.native.backend import Backend, StepBatch
+from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.cache import PageCache
+from parrotserve.engines.native.choice import Choice
 from parrotserve.engines.native.draw import Draw
 from parrotserve.engines.native.logits import Logits
 from parrotserve.engines.native.open_sequences import OpenSequences
@@ -26,7 +27,7 @@ from parrotserve.engines.native.sampler import sample
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
 from parrotserve.engines.native.share import MinimumShare
-from parrotserve.engines.native.steady import BatchBuilder
+from parrotserve.engines.native.steady import BatchBuilder, BuiltBatch
 from parrotserve.engines.native.timing import StepHeld, StepTimes
 from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.sampling import TokenLogprob
@@ -115,13 +116,13 @@ class NativeCore:
         return events
 
     def _run(self, plan: Sequence[Planned], started: float) -> None:
-        batch, rows = self._batches.build(plan)
-        logits = self._backend.step(batch)
+        built = self._batches.build(plan)
+        logits = self._backend.step(built.batch)
         for planned in plan:
             self._note_computed(planned)
-        sampled = self._sample(rows, logits)
+        sampled = self._sample(built, logits)
         self._steps += 1
-        self._note_time(plan, batch, started)
+        self._note_time(plan, built, started)
         for state, token, logprob in sampled:
             self._sequences.push(state, token, logprob)
         for planned in plan:
@@ -141,33 +142,33 @@ class NativeCore:
                 state.pages[:full] = table
                 state.moves += 1
 
-    def _sample(self, states: Sequence[SequenceState], logits: Logits) -> list[Sampled]:
-        """The next token of each of these sequences, whose logits are in this order."""
-        chosen: dict[int, tuple[int, TokenLogprob | None]] = {}
+    def _sample(self, built: BuiltBatch, logits: Logits) -> list[Sampled]:
+        """The next token of each of the batch's sequences."""
+        choice = built.choice or Choice([state.output for state in built.rows if state.output is not None])
+        built.choice = choice if choice.lasts else None
+        sampled: list[Sampled] = []
         asking: dict[int, Draw] = {}
-        judged = zip(states, logits.likeliest.tolist(), logits.highest.tolist(), strict=True)
-        for row, (state, likeliest, highest) in enumerate(judged):
-            assert state.output is not None
+        judged = zip(built.rows, choice.tokens(logits), logits.highest.tolist(), strict=True)
+        for row, (state, token, highest) in enumerate(judged):
             try:
                 if math.isnan(highest):
                     raise EngineFailed("The model's logits are not numbers: its weights are damaged, or overflow.")
-                if state.output.takes_likeliest:
-                    chosen[row] = likeliest, None
-                else:
+                if token is not None:
+                    sampled.append((state, token, None))
+                elif state.output is not None:
                     asking[row] = state.output.draw(logits.rows.shape[1])
             except ParrotError as error:
                 self._sequences.end(state, EndStatus.FAILED, error)
-        chosen |= sample(logits, asking)
-        return [(states[row], token, logprob) for row, (token, logprob) in chosen.items()]
+        answers = sample(logits, asking).items()
+        return sampled + [(built.rows[row], token, logprob) for row, (token, logprob) in answers]
 
-    def _note_time(self, plan: Sequence[Planned], batch: StepBatch, started: float) -> None:
+    def _note_time(self, plan: Sequence[Planned], built: BuiltBatch, started: float) -> None:
         """Its sequences share the step's time by their rows; the planner's model learns from it, and the service's."""
-        now, rows = self._clock(), len(batch.tokens)
+        now, rows = self._clock(), len(built.batch.tokens)
         seconds = now - started
         for planned in plan:
             planned.state.engine_seconds += seconds * planned.count / rows
         decoded = [planned.state.objective for planned in plan if planned.decodes]
-        attended = int(batch.positions.sum()) + rows
-        held = StepHeld(prefill_tokens=rows - len(decoded), decode_rows=len(decoded), attended=attended)
-        self._times.note(held, kv_tokens=int(batch.spans.keys[:, 1].sum()), seconds=seconds)
+        held = StepHeld(prefill_tokens=rows - len(decoded), decode_rows=len(decoded), attended=built.attended)
+        self._times.note(held, kv_tokens=built.kv_tokens, seconds=seconds)
         self._planner.learn(held, latency_rows=decoded.count(Objective.LATENCY), seconds=seconds, now=now)

@@ -1,13 +1,9 @@
 """From logits to tokens: every rule of `Sampling`, row by row, reproducible on any engine.
 
-Randomness is one uniform number for each (seed, position), so a token depends neither on the batch around it nor on
-what was generated elsewhere, and a rerun continues exactly. The number comes from SplitMix64 (Steele, Lea and Flood,
-"Fast splittable pseudorandom number generators", 2014): the seed is mixed once, and position p takes output p of
-the generator that starts there; its top 53 bits are the uniform.
-
-A token is drawn by inverting the distribution function over tokens sorted by weight, likeliest first and lower
-ids first among equals. Weights are float64 `exp((logit - highest logit) / temperature)`. Filters apply in the order
-top_k, top_p (of what top_k left), min_p. All this is fixed so that a compiled kernel can draw the same token.
+Randomness is one uniform number for each (seed, position); see `uniform`. A token is drawn by inverting the
+distribution function over tokens sorted by weight, likeliest first and lower ids first among equals. Weights are
+float64 `exp((logit - highest logit) / temperature)`. Filters apply in the order top_k, top_p (of what top_k left),
+min_p. All this is fixed so that a compiled kernel can draw the same token.
 """
 
 from collections.abc import Mapping
@@ -15,27 +11,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from parrotserve.engines.native.draw import Draw, Weights, adjust, ban
-from parrotserve.engines.native.logits import FloatArray, Logits, sorted_ids
+from parrotserve.engines.native.logits import DrawSettings, FloatArray, Logits, sorted_ids
 from parrotserve.engines.native.shortlist import draw_from_candidates
+from parrotserve.engines.native.uniform import uniform
 from parrotserve.sampling import Sampling, TokenLogprob
 
-_WORD = (1 << 64) - 1
-_GAMMA = 0x9E3779B97F4A7C15
 _LOOKS = (2.0**-8, 2.0**-12, 2.0**-16, 2.0**-24, 0.0)
 """Tokens at least this likely, relative to the likeliest, are sorted: at first few, and nearly always enough."""
-
-
-def uniform(seed: int, position: int) -> float:
-    """The number in [0, 1) that decides token `position` of an output with this seed."""
-    start = _mix(seed + _GAMMA)
-    return (_mix(start + (position + 1) * _GAMMA) >> 11) * 2.0**-53
-
-
-def _mix(word: int) -> int:
-    word &= _WORD
-    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD
-    return word ^ (word >> 31)
 
 
 def sample(logits: Logits, draws: Mapping[int, Draw]) -> dict[int, tuple[int, TokenLogprob | None]]:
@@ -45,11 +27,13 @@ def sample(logits: Logits, draws: Mapping[int, Draw]) -> dict[int, tuple[int, To
     decide; what is then undecided, NumPy draws from the whole row. The result is that of the latter, always. None of
     these outputs has a NaN among its logits.
     """
+    if not draws:
+        return {}
     numbers = {
         output: uniform(draw.sampling.seed or 0, draw.position) if draw.sampling.temperature > 0.0 else 0.0
         for output, draw in draws.items()
     }
-    tokens = _draw_plain(logits, draws, numbers)
+    tokens = _draw_plain(logits, draws)
     tokens |= draw_from_candidates(logits, {at: draw for at, draw in draws.items() if at not in tokens}, numbers)
     for output, draw in draws.items():
         if output not in tokens:
@@ -58,12 +42,13 @@ def sample(logits: Logits, draws: Mapping[int, Draw]) -> dict[int, tuple[int, To
     return {output: (tokens[output], logprobs.get(output)) for output in draws}
 
 
-def _draw_plain(logits: Logits, draws: Mapping[int, Draw], numbers: Mapping[int, float]) -> dict[int, int]:
+def _draw_plain(logits: Logits, draws: Mapping[int, Draw]) -> dict[int, int]:
     """The tokens of outputs whose logits nothing changes, where the backend can say."""
     plain = [output for output, draw in draws.items() if draw.plain]
     if not plain:
         return {}
-    drawn = logits.draw(plain, [draws[each].sampling for each in plain], [numbers[each] for each in plain])
+    settings = DrawSettings(plain, [draws[output].sampling for output in plain])
+    drawn = logits.draw(settings, np.array([draws[output].position for output in plain], dtype=np.int32))
     return {output: token for output, token in zip(plain, drawn, strict=True) if token is not None}
 
 

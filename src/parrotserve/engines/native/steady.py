@@ -1,16 +1,16 @@
 """The batches of consecutive steps: while the same sequences decode, the last batch is moved on by one token.
 
-That is what most steps are, and it costs a few array operations, however many sequences there are and however deep
-their forest is. Everything else is built anew.
+That is what most steps are, however many sequences there are and however deep their forest is. It is done number by
+number, in the batch's own arrays: a step leaves nothing of NumPy in the caches, whose operations then cost tens of
+microseconds each. Everything else is built anew.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.batch import SequenceRows, build_batch
+from parrotserve.engines.native.choice import Choice
 from parrotserve.engines.native.planner import Planned
 from parrotserve.engines.native.sequence import SequenceState
 
@@ -19,13 +19,57 @@ _SPARE_PAGES = 16
 
 
 @dataclass(slots=True)
-class _Last:
-    """The batch before, of decode rows only; `tails` is the first of the sequences' own spans."""
+class BuiltBatch:
+    """The batch of a step, good until the next one, and what there is to know of it."""
 
-    plan: list[tuple[SequenceState, int]]
-    rows: list[SequenceState]
     batch: StepBatch
-    tails: int
+    rows: list[SequenceState]
+    """The sequence of each output."""
+    attended: int
+    """Pairs of a row and a token that it attends to."""
+    kv_tokens: int
+    """Tokens whose KV is read; what sequences share counts once."""
+    choice: Choice | None = None
+    """How the next tokens are chosen, as long as that does not change."""
+
+
+class _Moving:
+    """A batch of decode rows only, which goes on."""
+
+    def __init__(self, built: BuiltBatch, plan: list[tuple[SequenceState, int]], page_tokens: int) -> None:
+        batch, spans = built.batch, built.batch.spans
+        self.built = built
+        self.plan = plan
+        self._page_tokens = page_tokens
+        self._own = len(spans.rows) - len(built.rows)
+        """The first of the sequences' own spans."""
+        self._tokens, self._positions, self._slots = (
+            array.data for array in (batch.tokens, batch.positions, batch.slots)
+        )
+        self._keys, self._pages = spans.keys.data, spans.pages.data
+        self._page_starts: list[int] = spans.page_starts.tolist()
+
+    def go_on(self) -> bool:
+        """Moves the batch on by a token of each sequence; False if there is no room for a new page."""
+        for row, state in enumerate(self.built.rows):
+            index, inside = divmod(state.computed, self._page_tokens)
+            if not inside and not self._add_page(row, state.pages[index], index):
+                return False
+            self._tokens[row] = state.known[-1]
+            self._positions[row] = state.computed
+            self._slots[row] = state.pages[index] * self._page_tokens + inside
+            self._keys[self._own + row, 1] += 1
+        self.built.attended += len(self.built.rows)
+        self.built.kv_tokens += len(self.built.rows)
+        return True
+
+    def _add_page(self, row: int, page: int, index: int) -> bool:
+        span = self._own + row
+        place = self._page_starts[span] + index - self._keys[span, 0] // self._page_tokens
+        if place == self._page_starts[span + 1]:
+            return False
+        self._pages[place] = page
+        return True
 
 
 class BatchBuilder:
@@ -35,13 +79,13 @@ class BatchBuilder:
         self._page_tokens = page_tokens
         self._group = group
         self._align_tokens = align_tokens
-        self._last: _Last | None = None
+        self._last: _Moving | None = None
 
-    def build(self, plan: Sequence[Planned]) -> tuple[StepBatch, list[SequenceState]]:
-        """The step's batch, and the sequence of each of its outputs."""
+    def build(self, plan: Sequence[Planned]) -> BuiltBatch:
+        """The step's batch. It may be the last one, changed."""
         moves = [(planned.state, planned.state.moves) for planned in plan if planned.decodes]
-        if self._last is not None and len(moves) == len(plan) and moves == self._last.plan and self._go_on(self._last):
-            return self._last.batch, self._last.rows
+        if self._last is not None and len(moves) == len(plan) and moves == self._last.plan and self._last.go_on():
+            return self._last.built
         batch, order = build_batch(
             [_rows(planned) for planned in plan],
             self._page_tokens,
@@ -49,27 +93,15 @@ class BatchBuilder:
             align_tokens=self._align_tokens,
             spare_pages=_SPARE_PAGES,
         )
-        rows = [plan[index].state for index in order]
-        all_decode = len(moves) == len(plan) == len(rows)
-        self._last = _Last(moves, rows, batch, len(batch.spans.rows) - len(rows)) if all_decode else None
-        return batch, rows
-
-    def _go_on(self, last: _Last) -> bool:
-        """Moves the batch on by a token of each sequence; False if there is no room for a new page."""
-        batch, spans = last.batch, last.batch.spans
-        positions, slots = batch.positions + np.int32(1), batch.slots + np.int32(1)
-        for row in np.flatnonzero(positions % self._page_tokens == 0).tolist():
-            index, span = int(positions[row]) // self._page_tokens, last.tails + row
-            page = last.rows[row].pages[index]
-            place = int(spans.page_starts[span]) + index - int(spans.keys[span, 0]) // self._page_tokens
-            if place == spans.page_starts[span + 1]:
-                return False
-            spans.pages[place] = page
-            slots[row] = page * self._page_tokens
-        spans.keys[last.tails :, 1] += 1
-        tokens = np.array([state.known[-1] for state in last.rows], dtype=np.int32)
-        last.batch = replace(batch, tokens=tokens, positions=positions, slots=slots)
-        return True
+        built = BuiltBatch(
+            batch,
+            [plan[index].state for index in order],
+            attended=int(batch.positions.sum()) + len(batch.positions),
+            kv_tokens=int(batch.spans.keys[:, 1].sum()),
+        )
+        all_decode = len(moves) == len(plan) == len(order)
+        self._last = _Moving(built, moves, self._page_tokens) if all_decode else None
+        return built
 
 
 def _rows(planned: Planned) -> SequenceRows:
@@ -80,4 +112,5 @@ def _rows(planned: Planned) -> SequenceRows:
         start=state.computed,
         pages=state.pages,
         want_logits=state.output is not None and stop == len(state.known),
+        scale=0.0 if state.output is None else state.output.scale,
     )

@@ -1,0 +1,43 @@
+"""The next tokens of outputs that ask for nothing special: with few operations, however many they are.
+
+Such outputs take the likeliest token, or draw one from the model's own logits. Which of them do does not change while
+they go on, so what the backend needs to know is gathered once for many steps. All others are up to `sampler`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from parrotserve.engines.native.generating import Output
+from parrotserve.engines.native.logits import DrawSettings, Logits
+
+
+class Choice:
+    """Chooses for the same outputs, step after step."""
+
+    def __init__(self, outputs: Sequence[Output]) -> None:
+        self._drawn = [row for row, output in enumerate(outputs) if output.draws_plainly]
+        self._special = [
+            row for row, output in enumerate(outputs) if not (output.draws_plainly or output.takes_likeliest)
+        ]
+        self._outputs = [outputs[row] for row in self._drawn]
+        self._settings = DrawSettings(self._drawn, [output.sampling for output in self._outputs])
+        self._positions = np.empty(len(self._drawn), dtype=np.int32)
+        self._places = self._positions.data
+
+    @property
+    def lasts(self) -> bool:
+        """Whether these outputs are going to be chosen for in the same way."""
+        return not self._special
+
+    def tokens(self, logits: Logits) -> list[int | None]:
+        """The next token of every output; None where that takes more than this, or the logits are no numbers."""
+        tokens: list[int | None] = logits.likeliest.tolist()
+        for row in self._special:
+            tokens[row] = None
+        if self._drawn:
+            for place, output in enumerate(self._outputs):
+                self._places[place] = len(output.tokens)
+            for row, token in zip(self._drawn, logits.draw(self._settings, self._positions), strict=True):
+                tokens[row] = token
+        return tokens
