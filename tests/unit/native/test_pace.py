@@ -125,9 +125,19 @@ class Timed(Bench):
     def gaps(self, name: str) -> list[float]:
         return [after - before for before, after in pairwise(self.told[name])]
 
-    def work(self, name: str, *, prompt: str = "", tokens: int = 100, objective: Objective, place: int = 0) -> None:
-        segments = fill(prompt or "prompt of " + name), generate(tokens, ignore_eos=True, stream=True)
-        self.open(name, *segments, objective=objective, precedence=Precedence(place))
+    def work(
+        self,
+        name: str,
+        *,
+        objective: Objective,
+        prompt: str = "",
+        tokens: int = 100,
+        place: int = 0,
+        stream: bool = True,
+        salt: str = "",
+    ) -> None:
+        segments = fill(prompt or "prompt of " + name), generate(tokens, ignore_eos=True, stream=stream)
+        self.open(name, *segments, objective=objective, precedence=Precedence(place), salt=salt)
 
     def ended_at(self, names: str) -> float:
         """When the last token of all those came whose names begin so."""
@@ -236,6 +246,28 @@ def test_who_is_waited_for_is_not_held_up_by_earlier_work():
     asked = bench.time
     bench.run()
     assert bench.told["chat"][0] - asked < 0.11  # two steps; alone it takes one of 85 ms
+
+
+def largest_step_of_a_prompt_beside_a_chat(*, place: int, stream: bool = False, salt: str = "") -> int:
+    """Rows, of a prompt of 400 tokens of the second piece of work; the chat, of this one, decodes."""
+    bench = Timed()
+    bench.warm_up()
+    bench.work("chat", objective=Objective.LATENCY, place=place, stream=stream, salt=salt)
+    bench.step()
+    before = len(bench.backend.steps)
+    bench.work("chain", prompt="c" * 400, tokens=5, objective=Objective.LATENCY, place=2, stream=False)
+    bench.run()
+    return max(len(batch.tokens) for batch in bench.backend.steps[before:])
+
+
+@pytest.mark.parametrize("place", [2, 3])
+def test_a_prompt_that_is_waited_for_is_read_whole_beside_what_nobody_reads_along(place: int):
+    assert largest_step_of_a_prompt_beside_a_chat(place=place) == 401
+
+
+@pytest.mark.parametrize(("place", "stream", "salt"), [(1, False, ""), (3, True, ""), (3, False, "another tenant")])
+def test_it_is_not_where_somebody_does_or_was_there_first_or_is_another_tenant(place: int, stream: bool, salt: str):
+    assert largest_step_of_a_prompt_beside_a_chat(place=place, stream=stream, salt=salt) < 50
 
 
 def test_later_work_waits_where_earlier_prompts_leave_it_neither_budget_nor_time():

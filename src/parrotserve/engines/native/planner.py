@@ -6,7 +6,9 @@ cache with room for one sequence finishes all of them. What is taken is recomput
 is.
 
 While latency-sensitive sequences decode, a step is as long as their TPOT bound lets it be: they come first, and other
-rows and prompts fill what is left of the time. Throughput work that is owed a minimum share comes before everybody.
+rows and prompts fill what is left of the time. A latency-sensitive prompt is not read in small parts for later work of
+its tenant that nobody reads along: whole, it takes less of everybody's time. Throughput work that is owed a minimum
+share comes before everybody.
 While earlier work decodes, later work's prompts are read in parts that make its steps not much longer: of two jobs, the
 first ends long before the second, and not both when all is done.
 """
@@ -18,7 +20,7 @@ from dataclasses import dataclass, field
 from parrotserve.criteria import Objective, Precedence
 from parrotserve.engines.native.cache import PageCache
 from parrotserve.engines.native.pace import Pace
-from parrotserve.engines.native.sequence import SequenceState
+from parrotserve.engines.native.sequence import SequenceState, Turn
 from parrotserve.engines.native.share import MinimumShare
 from parrotserve.engines.native.timing import StepHeld
 
@@ -39,6 +41,26 @@ class Planned:
     """Whether this is the one token that it lacks, and not a part of its prompt."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Urgent:
+    """Those whose TPOT bound holds in a step."""
+
+    salts: frozenset[str]
+    first: Turn
+    streamed: bool
+
+    @classmethod
+    def of(cls, states: Sequence[SequenceState]) -> "_Urgent":
+        """All of these; there is one at least."""
+        salts = frozenset(state.salt for state in states)
+        return cls(salts, min(state.turn for state in states), any(state.is_read_along for state in states))
+
+    def wait_for(self, state: SequenceState) -> bool:
+        """Whether they let this sequence's prompt be read, however long the step becomes."""
+        waited_for = state.objective is Objective.LATENCY and not self.streamed
+        return waited_for and self.salts == frozenset({state.salt}) and state.turn <= self.first
+
+
 @dataclass(slots=True)
 class _Step:
     """The plan under construction."""
@@ -52,6 +74,8 @@ class _Step:
     """Prefill tokens that are left."""
     seconds: float = math.inf
     """What is left of the time that the step may take."""
+    urgent: _Urgent | None = None
+    """For whose sake."""
     first_decodes: tuple[int, Precedence] | None = None
     """The most important work that decodes, though not so that a TPOT bound holds."""
     decoding: float = 0.0
@@ -133,6 +157,7 @@ class Planner:
         if urgent:
             reserved = StepHeld(decode_rows=len(urgent), attended=sum(len(state.known) for state in urgent))
             step.seconds = self._pace.bound - self._pace.model.seconds(reserved)
+            step.urgent = _Urgent.of(urgent)
 
     def learn(self, step: StepHeld, *, latency_rows: int, seconds: float, now: float) -> None:
         """A step that held this, and decoded `latency_rows` for latency-sensitive sequences, took so long."""
@@ -244,7 +269,8 @@ class Planner:
     def _in_time(self, state: SequenceState, count: int, step: _Step) -> int:
         """How many of `count` tokens there is time for; a page of a prompt at least, or a token, for whoever comes
         first, is latency-sensitive or is owed it."""
-        fitting = count if state.urgent else fitting_in(step.seconds, count, cost=self._cost(state, count))
+        takes_its_time = state.urgent or (step.urgent is not None and step.urgent.wait_for(state))
+        fitting = count if takes_its_time else fitting_in(step.seconds, count, cost=self._cost(state, count))
         if fitting == count:
             return count
         step.hurried = True

@@ -11,6 +11,7 @@ from parrotserve.engines.native.radix import public_tokens
 from parrotserve.ids import RequestId
 from parrotserve.sampling import Usage
 
+Turn = tuple[Precedence, int]
 _RANKS = {objective: rank for rank, objective in enumerate(Objective)}
 
 
@@ -112,6 +113,16 @@ class SequenceState:
     def work(self) -> tuple[int, Precedence]:
         """The piece of work that it belongs to; lower is more important."""
         return (_RANKS[self.objective], self.precedence)
+
+    @property
+    def turn(self) -> Turn:
+        """Among sequences of one objective, the lower goes first; of one piece of work, all are equal."""
+        return (self.precedence, self.arrival if self.precedence == NO_PRECEDENCE else 0)
+
+    @property
+    def is_read_along(self) -> bool:
+        """Somebody streams the output under way."""
+        return self.output is not None and self.output.segment in self.streamed
 
     @property
     def rank(self) -> tuple[bool, int, Precedence, int]:
