@@ -82,6 +82,8 @@ class _Step:
     """Seconds that the step takes without prompts."""
     room: float | None = None
     """Seconds that later work's prompts may still add to the step."""
+    reads: bool = False
+    """It holds a part of a prompt."""
     hurried: bool = False
     """Something had to wait for want of time."""
     planned: list[Planned] = field(default_factory=list[Planned])
@@ -214,6 +216,7 @@ class Planner:
         if not state.urgent:
             step.seconds -= cost
         if not decodes:
+            step.reads = True
             step.budget -= count
             step.room = step.room - cost if step.room is not None else None
         elif not state.urgent and step.first_decodes is None:
@@ -268,14 +271,15 @@ class Planner:
 
     def _in_time(self, state: SequenceState, count: int, step: _Step) -> int:
         """How many of `count` tokens there is time for; a page of a prompt at least, or a token, for whoever comes
-        first, is latency-sensitive or is owed it."""
+        first or is owed it, and for the first latency-sensitive prompt."""
         takes_its_time = state.urgent or (step.urgent is not None and step.urgent.wait_for(state))
         fitting = count if takes_its_time else fitting_in(step.seconds, count, cost=self._cost(state, count))
         if fitting == count:
             return count
         step.hurried = True
         least = self.page_tokens - state.computed % self.page_tokens
-        goes_on = not step.planned or state.objective is Objective.LATENCY or state in step.owed
+        waited_for = state.objective is Objective.LATENCY and not step.reads
+        goes_on = not step.planned or waited_for or state in step.owed
         return min(count, max(fitting, least)) if goes_on else fitting
 
     def _in_room(self, state: SequenceState, count: int, step: _Step) -> int:
