@@ -270,6 +270,19 @@ def test_it_is_not_where_somebody_does_or_was_there_first_or_is_another_tenant(p
     assert largest_step_of_a_prompt_beside_a_chat(place=place, stream=stream, salt=salt) < 50
 
 
+def test_prompts_that_are_waited_for_are_read_one_after_the_other_beside_a_stream():
+    bench = Timed()
+    bench.warm_up()
+    bench.work("chat", objective=Objective.LATENCY)
+    bench.step()
+    for number in range(4):
+        bench.work(f"next {number}", prompt=str(number) * 200, tokens=5, objective=Objective.LATENCY)
+    bench.run()
+    began = [bench.told[f"next {number}"][0] for number in range(4)]
+    alone = began[0] - bench.told["chat"][0]
+    assert all(0.5 * alone < after - before < 1.5 * alone for before, after in pairwise(began))
+
+
 def test_later_work_waits_where_earlier_prompts_leave_it_neither_budget_nor_time():
     bench = Timed()
     bench.warm_up()
