@@ -139,7 +139,8 @@ class ServiceConfig:
     )
     tpot: float | None = setting(
         None,
-        "Longest time between two tokens of a latency-sensitive request that an engine's other work may cause.",
+        "Longest time between two tokens of a latency-sensitive request that an engine's other work may cause, but for "
+        "its tenant's earlier prompts where nobody streams it.",
         kind=SECONDS,
         group=Group.SCHEDULING,
         rules=(above(0),),

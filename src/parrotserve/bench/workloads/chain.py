@@ -46,7 +46,10 @@ CHAIN = Workload(
         Case("8 x 512, 25 out", _alone(8, 512, 25)),
         Case("8 x 512, 100 out", _alone(8, 512, 100)),
         Case("4 x 1024, 50 out", _alone(4, 1024, 50)),
-        *(Case(f"8 x 512, 50 out, beside {rate:g} chats/s", _beside(rate, 8, 512, 50)) for rate in (1.0, 2.0, 3.0, 5.0)),
+        *(
+            Case(f"8 x 512, 50 out, beside {rate:g} chats/s", _beside(rate, 8, 512, 50))
+            for rate in (1.0, 2.0, 3.0, 5.0)
+        ),
         Case("5 chains", _together(5, 8, 512, 50)),
         Case("10 chains", _together(10, 8, 512, 50)),
         Case("25 chains", _together(25, 8, 512, 50)),
