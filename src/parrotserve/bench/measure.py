@@ -152,7 +152,7 @@ async def _run(
 ) -> list[Outcome]:
     """The outcomes that count. Background is cut off as soon as they are there."""
     taken = [application for each in applications if (application := series.side.takes(each)) is not None]
-    async with series.side.serving(series.delay) as run:
+    async with series.side.serving(series.delay, series.case.service) as run:
         await run(warm_up)
         began = time.perf_counter()
 

@@ -23,7 +23,7 @@ class Absent(Side):
         self.name, self.about = name, about
 
     @contextlib.asynccontextmanager
-    async def serving(self, delay: float) -> AsyncGenerator[Runner]:
+    async def serving(self, delay: float, service: Sequence[str] = ()) -> AsyncGenerator[Runner]:
         """See `Side.serving`."""
         raise DeclarationError(f"The side {self.name!r} is not measured this time.")
         yield  # pyright: ignore[reportUnreachable]

@@ -33,8 +33,9 @@ class Side(ABC):
     about: str
 
     @abstractmethod
-    def serving(self, delay: float) -> AbstractAsyncContextManager[Runner]:
-        """A service that is up and has nothing cached, for one trial; `delay` seconds are added to every exchange."""
+    def serving(self, delay: float, service: Sequence[str] = ()) -> AbstractAsyncContextManager[Runner]:
+        """A service that is up and has nothing cached, for one trial; `delay` seconds are added to every exchange.
+        `service` are options of Parrot's for this trial."""
 
     def takes(self, application: Application) -> Application | None:
         """The application as this side runs it; None: not at all."""
@@ -62,9 +63,9 @@ class ParrotSide(Side):
         return dataclasses.replace(application, criteria=self.criteria) if self.criteria else application
 
     @contextlib.asynccontextmanager
-    async def serving(self, delay: float) -> AsyncGenerator[Runner]:
+    async def serving(self, delay: float, service: Sequence[str] = ()) -> AsyncGenerator[Runner]:
         """See `Side.serving`."""
-        async with served(self.options) as url:
+        async with served((*self.options, *service)) as url:
             transport = HttpTransport(url, delay=delay)
             await transport.open()
             try:
@@ -86,7 +87,7 @@ class OpenAiSide(Side):
     """The server's process group, which rests (SIGSTOP) but for this side's trials."""
 
     @contextlib.asynccontextmanager
-    async def serving(self, delay: float) -> AsyncGenerator[Runner]:
+    async def serving(self, delay: float, service: Sequence[str] = ()) -> AsyncGenerator[Runner]:
         """See `Side.serving`. What its cache holds of earlier trials is other text."""
         # Servers close connections that have been idle for some seconds; one must not be reused at that moment.
         limits = httpx.Limits(max_connections=None, keepalive_expiry=1.0)

@@ -100,6 +100,8 @@ class Case:
     build: Callable[[Texts, random.Random], Sequence[Application]]
     rate: float | None = None
     """Arrivals a second, where cases of one workload differ by it."""
+    service: tuple[str, ...] = ()
+    """Options that Parrot's sides are served with, behind those of the command."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

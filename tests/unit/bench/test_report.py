@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -34,7 +34,7 @@ class MadeUp(Side):
         self.ran: list[str] = []
 
     @contextlib.asynccontextmanager
-    async def serving(self, delay: float) -> AsyncGenerator[Runner]:
+    async def serving(self, delay: float, service: Sequence[str] = ()) -> AsyncGenerator[Runner]:
         self.delays.append(delay)
 
         async def run(application: Application) -> None:
@@ -89,7 +89,7 @@ async def test_sides_take_turns_and_a_failing_one_stops_nobody(tmp_path: Path):
 async def test_background_is_cut_off_once_what_counts_is_done():
     class Endless(MadeUp):
         @contextlib.asynccontextmanager
-        async def serving(self, delay: float) -> AsyncGenerator[Runner]:
+        async def serving(self, delay: float, service: Sequence[str] = ()) -> AsyncGenerator[Runner]:
             async def run(application: Application) -> None:
                 if application.kind == "background":
                     await asyncio.Event().wait()

@@ -52,7 +52,9 @@ def _at(rate: float, seconds: float, scale: float) -> Callable[[Texts, random.Ra
 GPTS = Workload(
     name="gpts",
     about="GPTs: four applications with long prompts of their own, requests arriving at random",
-    cases=tuple(Case(f"{rate:g} requests/s", _at(rate, 12.0, _SCALE), rate=rate) for rate in (0.5, 1, 2, 4, 6, 8, 12)),
+    cases=tuple(
+        Case(f"{rate:g} requests/s", _at(rate, 12.0, _SCALE), rate=rate) for rate in (0.5, 1, 2, 4, 6, 8, 12, 16)
+    ),
     quick=(Case("4 requests/s", _at(4.0, 1.0, 32), rate=4.0),),
     headline=("latency a token",),
     bound=0.1,
