@@ -73,6 +73,20 @@ def end_session(graph: Graph, session: Session, reason: str, changes: Changes) -
     gone = [variable for variable in session.variables.values() if _release(graph, variable)]
     del graph.sessions[session.id]
     changes.decisions.append(ForgetSession(session.id, tuple(variable.id for variable in gone)))
+    _untie(session, gone)
+
+
+def _untie(session: Session, gone: list[Variable]) -> None:
+    """Let its objects go by themselves, for they hold each other: else they would stay until all of memory is looked
+    through for garbage, which stops everything."""
+    for variable in gone:
+        variable.producer = None
+        variable.stages.clear()
+        variable.consumers.clear()
+        variable.fallen_consumers.clear()
+    session.variables.clear()
+    session.requests.clear()
+    session.calls.clear()
 
 
 def _hold(session: Session, variable: Variable) -> None:

@@ -25,8 +25,10 @@ from parrotserve.tenancy.store import TenantStore
 
 GRACE_SECONDS = 5
 """How long open exchanges may still take once the service ends."""
-_YOUNG_OBJECTS = 10_000
-"""That are made before they are looked through for garbage."""
+_LOOKS = (1_000, 3, 200)
+"""New objects before a look through them for garbage; such looks before one through what they left, and these before
+one through all. What lives on is looked at twice, a millisecond at a time, and the long look is left for what the
+sessions that end do not free themselves."""
 
 
 def serve(
@@ -123,10 +125,10 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
 
 def _settle_memory() -> None:
     """What is there now stays: else every full look for garbage goes through it, which stops all streams for tens of
-    milliseconds. Small looks are rarer, for the objects of one exchange are hundreds and most go by themselves."""
+    milliseconds."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+    gc.set_threshold(*_LOOKS)
 
 
 async def _until_ready(service: Service, serving: asyncio.Future[None]) -> None:

@@ -122,10 +122,26 @@ class TestTheEnd:
         assert self.objects() == before
         assert len(pickle.dumps(world.machine)) < size + 1000
 
+    def test_what_has_ended_goes_without_a_look_for_garbage(self):
+        world = World("e")
+        before = self.objects()
+        gc.disable()
+        try:
+            for number in range(9):
+                self.live_and_die(world, f"x{number}-", drop=number % 3)
+            world.tick(100.0)
+            assert self.held() == before
+        finally:
+            gc.enable()
+
+    @staticmethod
+    def held() -> int:
+        return sum(isinstance(one, (Session, Variable, Request, Call)) for one in gc.get_objects())
+
     @staticmethod
     def objects() -> int:
         gc.collect()
-        return sum(isinstance(one, (Session, Variable, Request, Call)) for one in gc.get_objects())
+        return TestTheEnd.held()
 
     @staticmethod
     def live_and_die(world: World, prefix: str, *, drop: int) -> list[Decision]:
