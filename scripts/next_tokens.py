@@ -80,5 +80,6 @@ def _read(backend: Backend, window: list[int]) -> Iterator[Prediction]:
     for first in range(0, len(window) - 1, CHUNK):
         part = window[first : min(first + CHUNK, len(window) - 1)]
         batch, _ = build_batch([SequenceRows(part, first, pages, True)], backend.page_tokens, align_tokens=BLOCK_TOKENS)
-        logits = backend.step(replace(batch, logit_rows=np.arange(len(part), dtype=np.int32)))
+        every = np.arange(len(part), dtype=np.int32)
+        logits = backend.step(replace(batch, logit_rows=every, scales=np.zeros(len(part))))
         yield judged(logits.rows, window[first + 1 : first + 1 + len(part)])
