@@ -144,11 +144,16 @@ class Timed(Bench):
         return max(times[-1] for name, times in self.told.items() if name.startswith(names))
 
 
-def chat_while_prompts_are_read(**settings: object) -> Timed:
+def a_chat_decodes(*, place: int = 0, stream: bool = True, salt: str = "", **settings: object) -> Timed:
     bench = Timed(**settings)
     bench.warm_up()
-    bench.work("chat", objective=Objective.LATENCY)
+    bench.work("chat", objective=Objective.LATENCY, place=place, stream=stream, salt=salt)
     bench.step()
+    return bench
+
+
+def chat_while_prompts_are_read(**settings: object) -> Timed:
+    bench = a_chat_decodes(**settings)
     for place in range(6):
         bench.work(f"bulk {place}", prompt=str(place) * 1000, tokens=10, objective=Objective.THROUGHPUT)
     bench.run()
@@ -250,10 +255,7 @@ def test_who_is_waited_for_is_not_held_up_by_earlier_work():
 
 def largest_step_of_a_prompt_beside_a_chat(*, place: int, stream: bool = False, salt: str = "") -> int:
     """Rows, of a prompt of 400 tokens of the second piece of work; the chat, of this one, decodes."""
-    bench = Timed()
-    bench.warm_up()
-    bench.work("chat", objective=Objective.LATENCY, place=place, stream=stream, salt=salt)
-    bench.step()
+    bench = a_chat_decodes(place=place, stream=stream, salt=salt)
     before = len(bench.backend.steps)
     bench.work("chain", prompt="c" * 400, tokens=5, objective=Objective.LATENCY, place=2, stream=False)
     bench.run()
@@ -271,10 +273,7 @@ def test_it_is_not_where_somebody_does_or_was_there_first_or_is_another_tenant(p
 
 
 def test_prompts_that_are_waited_for_are_read_one_after_the_other_beside_a_stream():
-    bench = Timed()
-    bench.warm_up()
-    bench.work("chat", objective=Objective.LATENCY)
-    bench.step()
+    bench = a_chat_decodes()
     for number in range(4):
         bench.work(f"next {number}", prompt=str(number) * 200, tokens=5, objective=Objective.LATENCY)
     bench.run()
