@@ -144,6 +144,44 @@ static inline void micro_group(int rows, const Activation* a, std::size_t a_stri
                 fetch);
 }
 
+// Calls work(P), P being the panels that are multiplied side by side in tiles of so many, as a constant.
+template <class Work>
+static inline void by_groups_of(int panels, const Work& work) {
+  switch (group_of(panels)) {
+    case kPageGroup: return work(std::integral_constant<int, kPageGroup>{});
+#if !defined(PARROT_NARROW)
+    case 3: return work(std::integral_constant<int, 3>{});
+    default: return work(std::integral_constant<int, 1>{});
+#endif
+  }
+}
+
+// What one of several passes over a tile fetches of the tile that is read next: a share of its lines, evenly over the turns
+// of a loop, so that memory is as busy the whole time.
+class Share {
+ public:
+  // Share `index` of `count` of the `bytes` at `start`, in so many turns; of nothing, where that is null.
+  Share(const void* start, std::size_t bytes, int index, int count, int turns) {
+    if (!start) return;
+    const std::size_t lines = (bytes + kLine - 1) / kLine, first = lines * index / count;
+    start_ = static_cast<const char*>(start) + first * kLine;
+    a_turn_ = static_cast<std::uint32_t>(((lines * (index + 1) / count - first) << kFraction) / turns + 1);
+  }
+
+  // Always inlined, because GCC drops calls of what only prefetches.
+  __attribute__((always_inline)) void fetch(int turn) const {
+    if (!a_turn_) return;
+    for (std::uint32_t line = turn * a_turn_ >> kFraction; line < (turn + 1) * a_turn_ >> kFraction; ++line)
+      prefetch_l2(start_ + line * kLine);
+  }
+
+ private:
+  static constexpr std::size_t kLine = 64;
+  static constexpr int kFraction = 16;  // bits of it in `a_turn_`
+  const char* start_ = nullptr;
+  std::uint32_t a_turn_ = 0;
+};
+
 class PackedMatrix {
  public:
   // Cuts `outputs` rows into tiles of `tile_outputs` (a multiple of 16), the last one padded with zeros.
@@ -181,22 +219,17 @@ class PackedMatrix {
       to[k] = from_bf16(from[static_cast<std::size_t>(k / 2) * tile_outputs_ * 2 + k % 2]);
   }
 
-  // out[r][0 .. tile_outputs) for up to rows_of_group(P) rows of `a`; fetches the first `ahead_pairs` pairs at `ahead`.
-  template <int P>
-  void multiply(int index, const Activation* a, int rows, float* out, const std::uint16_t* ahead,
-                int ahead_pairs) const {
+  // out[r][0 .. tile_outputs) for up to rows_of_group(P) rows of `a`. `fetching(first)` is what is called with every k of
+  // the panels from `first` on.
+  template <int P, class Fetching>
+  void multiply(int index, const Activation* a, int rows, float* out, const Fetching& fetching) const {
     const std::uint16_t* base = tile(index);
     const std::size_t step = static_cast<std::size_t>(tile_outputs_) * 2;
     for (int first = 0; first < tile_outputs_ / kLanes; first += P) {
       const std::uint16_t* panels = base + first * kPanel;
-      const std::uint16_t* lines = ahead + static_cast<std::size_t>(first) * ahead_pairs * kPanel;
       micro_group<P>(rows, a, static_cast<std::size_t>(pairs_) * 2, pairs_,
                      [=](int p, int k) { return panels + k * step + p * kPanel; }, out + first * kLanes,
-                     tile_outputs_, [=](int k) {
-                       if (k >= ahead_pairs) return;
-#pragma GCC unroll 4
-                       for (int p = 0; p < P; ++p) prefetch_l2(lines + (k * P + p) * kPanel);
-                     });
+                     tile_outputs_, fetching(first));
     }
   }
 
@@ -204,13 +237,8 @@ class PackedMatrix {
   // read next, or null.
   template <class Done>
   void rows(int index, const Activation* a, int first, int last, const std::uint16_t* ahead, const Done& done) const {
-    switch (group_of(tile_outputs_ / kLanes)) {
-      case kPageGroup: return rows_by<kPageGroup>(index, a, first, last, ahead, done);
-#if !defined(PARROT_NARROW)
-      case 3: return rows_by<3>(index, a, first, last, ahead, done);
-      default: return rows_by<1>(index, a, first, last, ahead, done);
-#endif
-    }
+    by_groups_of(tile_outputs_ / kLanes,
+                 [&](auto panels) { rows_by<decltype(panels)::value>(index, a, first, last, ahead, done); });
   }
 
  private:
@@ -218,14 +246,30 @@ class PackedMatrix {
   void rows_by(int index, const Activation* a, int first, int last, const std::uint16_t* ahead,
                const Done& done) const {
     alignas(64) float out[kMostRows * kMostTileOutputs];
-    // Rows are dealt evenly to the passes. So is what is fetched ahead, so that memory is as busy in the last.
+    // Rows are dealt evenly to the passes, and so is what is fetched ahead: a pair in each turn until the share is had, or
+    // evenly over the turns. Two loops, for one with both would want more registers than there are.
     const int rows = last - first, passes = (rows + rows_of_group(P) - 1) / rows_of_group(P);
-    const int share = ahead ? (pairs_ + passes - 1) / passes : 0;
+    const int share = ahead ? (pairs_ + passes - 1) / passes : 0, groups = tile_outputs_ / kLanes / P;
     for (int pass = 0; pass < passes; ++pass) {
       const int row = first + rows * pass / passes, count = first + rows * (pass + 1) / passes - row;
-      const int from = std::min(share * pass, pairs_);
-      multiply<P>(index, a + static_cast<std::size_t>(row) * pairs_ * 2, count, out,
-                  ahead + static_cast<std::size_t>(from) * tile_outputs_ * 2, std::min(share, pairs_ - from));
+      const Activation* from = a + static_cast<std::size_t>(row) * pairs_ * 2;
+      if (passes > 1 && passes <= kMostEvenPasses) {
+        multiply<P>(index, from, count, out, [&](int panel) {
+          const Share lines(ahead, tile_size() * sizeof *ahead, pass * groups + panel / P, passes * groups, pairs_);
+          return [=](int k) { lines.fetch(k); };
+        });
+      } else {
+        const int fetched = std::min(share * pass, pairs_), ahead_pairs = std::min(share, pairs_ - fetched);
+        multiply<P>(index, from, count, out, [&](int panel) {
+          const std::uint16_t* lines = ahead + static_cast<std::size_t>(fetched) * tile_outputs_ * 2 +
+                                       static_cast<std::size_t>(panel) * ahead_pairs * kPanel;
+          return [=](int k) {
+            if (k >= ahead_pairs) return;
+#pragma GCC unroll 4
+            for (int p = 0; p < P; ++p) prefetch_l2(lines + (k * P + p) * kPanel);
+          };
+        });
+      }
       for (int r = 0; r < count; ++r) done(row + r, out + r * tile_outputs_);
     }
   }
@@ -234,6 +278,8 @@ class PackedMatrix {
   static constexpr int kMostTileOutputs = 256;
 
  private:
+  static constexpr int kMostEvenPasses = 11;  // with more, so little is fetched that it costs more to spread it
+
   std::size_t tile_size() const { return static_cast<std::size_t>(pairs_) * tile_outputs_ * 2; }
 
   Aligned<std::uint16_t> data_;

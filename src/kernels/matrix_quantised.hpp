@@ -225,22 +225,17 @@ class QuantisedMatrix {
   template <class Done>
   void rows(int index, const QuantisedRows& a, int first, int last, const std::uint8_t* ahead,
             const Done& done) const {
-    switch (group_of(tile_outputs_ / kLanes)) {
-      case kPageGroup: return rows_by<kPageGroup>(index, a, first, last, ahead, done);
-#if !defined(PARROT_NARROW)
-      case 3: return rows_by<3>(index, a, first, last, ahead, done);
-      default: return rows_by<1>(index, a, first, last, ahead, done);
-#endif
-    }
+    by_groups_of(tile_outputs_ / kLanes,
+                 [&](auto panels) { rows_by<decltype(panels)::value>(index, a, first, last, ahead, done); });
   }
 
  private:
   static constexpr int kLines = Format::kInputs / 4 / Format::kFoursALine;
 
-  // Blocks of a tile to fetch while another is multiplied.
+  // The tile that is fetched while another is multiplied, or null, and what one of several passes fetches of it.
   struct Ahead {
-    const std::uint8_t* start;
-    int blocks;
+    const std::uint8_t* tile;
+    Share share;
   };
 
   std::size_t lines_size() const { return static_cast<std::size_t>(tile_outputs_) * 4 * kLines; }
@@ -279,28 +274,31 @@ class QuantisedMatrix {
   void rows_by(int index, const QuantisedRows& a, int first, int last, const std::uint8_t* ahead,
                const Done& done) const {
     alignas(64) float out[kMostRows * PackedMatrix::kMostTileOutputs];
-    // Dealt evenly to the passes, rows and what is fetched ahead.
+    // Rows are dealt evenly to the passes, and so is what is fetched ahead.
     constexpr int kRows = quantised_rows_of_group(P);
-    const int passes = (last - first + kRows - 1) / kRows;
-    const int share = ahead ? (blocks_ + passes - 1) / passes : 0;
+    const int passes = (last - first + kRows - 1) / kRows, groups = tile_outputs_ / kLanes / P;
     for (int pass = 0, row = first; pass < passes; ++pass) {
-      const int count = (last - row) / (passes - pass), from = std::min(pass * share, blocks_);
-      const Ahead fetched{ahead + from * block_size(), std::min(share, blocks_ - from)};
-      for (int panel = 0; panel < tile_outputs_ / kLanes; panel += P)
-        multiply_any<P>(std::make_integer_sequence<int, kRows>{}, count, index, a, row, panel * kLanes, out, fetched);
+      const int count = (last - row) / (passes - pass);
+      for (int group = 0; group < groups; ++group) {
+        const Ahead fetched{ahead, {ahead, tile_size(), pass * groups + group, passes * groups, blocks_}};
+        constexpr std::make_integer_sequence<int, kRows> counts;
+        passes == 1 ? multiply_any<P, true>(counts, count, index, a, row, group * P * kLanes, out, fetched)
+                    : multiply_any<P, false>(counts, count, index, a, row, group * P * kLanes, out, fetched);
+      }
       for (int r = 0; r < count; ++r) done(row + r, out + r * tile_outputs_);
       row += count;
     }
   }
 
-  template <int P, int... Rs>
+  template <int P, bool kOnly, int... Rs>
   void multiply_any(std::integer_sequence<int, Rs...>, int rows, int index, const QuantisedRows& a, int row, int column,
                     float* out, const Ahead& ahead) const {
-    (void)((rows == Rs + 1 && (multiply<Rs + 1, P>(tile(index), a, row, column, out, ahead), true)) || ...);
+    (void)((rows == Rs + 1 && (multiply<Rs + 1, P, kOnly>(tile(index), a, row, column, out, ahead), true)) || ...);
   }
 
   // out[r][column ...] = R rows by P panels, from `column` on. Not inlined: what surrounds it must not take its registers.
-  template <int R, int P>
+  // The only pass fetches a line in each turn; one of several its share before each block, which leaves the loop alone.
+  template <int R, int P, bool kOnly>
   __attribute__((noinline)) void multiply(const std::uint8_t* tile, const QuantisedRows& a, int row, int column, float* out,
                 const Ahead& ahead) const {
     constexpr int kVectors = P * kLanes / kTileLanes;
@@ -316,9 +314,10 @@ class QuantisedMatrix {
     for (int b = 0; b < blocks_; ++b) {
       const std::uint8_t* block = tile + b * block_size();
       const std::uint8_t* panels = block + column * 4;
-      const std::uint8_t* lines = b < ahead.blocks ? ahead.start + b * block_size() + column * 4 : nullptr;
+      const std::uint8_t* lines = kOnly && ahead.tile ? ahead.tile + b * block_size() + column * 4 : nullptr;
       const RowGroup* groups = row_groups + b * Format::kInputs / kGroup;
       const Quantised* inputs = values + b * Format::kInputs;
+      if constexpr (!kOnly) ahead.share.fetch(b);
       SumVector sums[R][kVectors];
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r)
@@ -354,7 +353,7 @@ class QuantisedMatrix {
       }
       const std::uint16_t* block_factors = factors(block) + column;
       if (lines) {
-        const std::uint8_t* following = ahead.start + b * block_size();
+        const std::uint8_t* following = ahead.tile + b * block_size();
 #pragma GCC unroll 2
         for (int f = 0; f < Format::kFactors; ++f)
 #pragma GCC unroll 4
