@@ -53,9 +53,10 @@ class EmbeddedTransport:
         """Declare a batch and wait for variables."""
         service = self._running()
         with PullBar() as bar:
-            _, answer = await service.declare(body, progress=bar)
+            accepted, answer = await service.declare(body, progress=bar)
         self._hold(service, SessionId(body.session))
         async with aclosing(answer) as events:
+            yield accepted
             async for event in events:
                 yield event
 

@@ -135,8 +135,8 @@ class Service:
 
     async def declare(
         self, body: Submit, *, tenant: TenantId = LOCAL_TENANT, progress: Progress | None = None
-    ) -> tuple[Accepted, AsyncGenerator[AnswerEvent, None]]:
-        """Take in a batch. The acceptance, and the whole answer: it again, then what the batch waits for."""
+    ) -> tuple[Accepted, AsyncGenerator[WaitEvent, None]]:
+        """Take in a batch. The acceptance, and what the batch waits for, as it comes."""
         session = owned(tenant, SessionId(body.session))
         async with self._admission(session):
             try:
@@ -148,15 +148,16 @@ class Service:
                 self._metrics.refused(tenant, error.code)
                 raise
         accepted = Accepted(session=SessionId(body.session))
-        return accepted, self._answer(accepted, body.wait, tenant)
+        return accepted, self._watched(accepted.session, body.wait, tenant)
 
     async def submit(self, body: Submit, *, tenant: TenantId = LOCAL_TENANT) -> AsyncGenerator[AnswerEvent, None]:
         """Declare a batch: `Accepted`, then deltas, values and failures of what it waits for, until all is answered.
 
         A refusal is raised before `Accepted`; then nothing has changed.
         """
-        _, answer = await self.declare(body, tenant=tenant)
+        accepted, answer = await self.declare(body, tenant=tenant)
         async with aclosing(answer) as events:
+            yield accepted
             async for event in events:
                 yield event
 
@@ -335,14 +336,6 @@ class Service:
     def _ask(self, session: SessionId, wait: Wait, tenant: TenantId) -> None:
         self._check_open()
         self._driver.apply(Waited(session=owned(tenant, session), tenant=tenant, waits=(wait,)))
-
-    async def _answer(
-        self, accepted: Accepted, waits: Sequence[WaitSpec], tenant: TenantId
-    ) -> AsyncGenerator[AnswerEvent, None]:
-        async with aclosing(self._watched(accepted.session, waits, tenant)) as events:
-            yield accepted
-            async for event in events:
-                yield event
 
     async def _watched(
         self, session: SessionId, waits: Sequence[WaitSpec], tenant: TenantId, *, offset: int = 0

@@ -50,7 +50,8 @@ def caller_of(scope: Scope) -> Caller | None:
 # Coroutines, though they wait for nothing: FastAPI gives functions to threads, which costs more than all they do.
 
 
-async def _service(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
+    """The service that answers."""
     return cast("Service", request.app.state.service)
 
 
@@ -61,7 +62,8 @@ async def _caller(request: Request) -> Caller:
     return caller
 
 
-async def _tenant(request: Request) -> TenantId:
+async def tenant_of(request: Request) -> TenantId:
+    """On whose behalf an exchange is made, where that matters."""
     return (await _caller(request)).tenant
 
 
@@ -72,8 +74,8 @@ async def _operator(request: Request) -> Caller:
     return caller
 
 
-TheService = Annotated[Service, Depends(_service)]
+TheService = Annotated[Service, Depends(service_of)]
 TheCaller = Annotated[Caller, Depends(_caller)]
-TheTenant = Annotated[TenantId, Depends(_tenant)]
+TheTenant = Annotated[TenantId, Depends(tenant_of)]
 OperatorOnly = Depends(_operator)
 PathId = Annotated[Identifier, Path()]

@@ -17,11 +17,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from parrotserve.errors import GetTimeout, TooLarge
 from parrotserve.protocol import CallSpec, RequestSpec, Submit, VariableSpec, WaitSpec, WireSegment
-from parrotserve.server.access import caller_of
+from parrotserve.server.access import caller_of, service_of, tenant_of
 from parrotserve.server.json_bodies import CHUNK, Malformed, Parsed, TooMany, join, parse_whole
 from parrotserve.server.json_process import JsonProcess
 
 T = TypeVar("T")
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 BIG = 64 * 1024
 """Bytes above which a body is parsed by another process."""
@@ -43,9 +44,9 @@ class BodyRoute(APIRoute):
     check: ClassVar[Callable[[Any], Any]] = staticmethod(_unchecked)
     """Makes of a big body's value what FastAPI is to check."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handler:
         """See `APIRoute`."""
-        handle = super().get_route_handler()
+        handle = self.handler()
         places = _Places()
 
         async def read_then_handle(request: Request) -> Response:
@@ -59,6 +60,10 @@ class BodyRoute(APIRoute):
                 return await handle(body)
 
         return read_then_handle
+
+    def handler(self) -> Handler:
+        """What answers once the body is read."""
+        return super().get_route_handler()
 
 
 class _Body(Request):
@@ -170,14 +175,14 @@ def _chunks(adapter: TypeAdapter[tuple[T, ...]], items: list[Any], place: tuple[
 def _checked(adapter: TypeAdapter[T], value: Any, place: tuple[str | int, ...], start: int = 0) -> T:
     """The value. Raises `RequestValidationError` with places counted in the whole body."""
     try:
-        return adapter.validate_python(value)
+        return adapter.validate_python(value, from_attributes=True)  # as FastAPI does, and so in its words
     except ValidationError as error:
         problems = [dict(problem) for problem in error.errors(include_url=False)]
         for problem in problems:
             first, *rest = cast("tuple[str | int, ...]", problem["loc"]) or ("",)
             where = (first + start, *rest) if isinstance(first, int) else (first, *rest)
             problem["loc"] = ("body", *place, *where)
-        raise RequestValidationError(problems) from error
+        raise RequestValidationError(problems, body=None if place else value) from error
 
 
 def _is_small(request: Request) -> bool:
@@ -201,6 +206,19 @@ _SUBMIT = TypeAdapter(Submit)
 
 
 class SubmitRoute(BodyRoute):
-    """A route whose body is a `Submit`."""
+    """A route whose body is a `Submit`, and whose function takes it, the service and the tenant.
+
+    FastAPI documents it and no more: finding out anew what functions take, exchange by exchange, would cost a short one
+    about what the machine takes for it.
+    """
 
     check = staticmethod(checked_submit)
+
+    def handler(self) -> Handler:
+        """See `BodyRoute`."""
+
+        async def handle(request: Request) -> Response:
+            body = _checked(_SUBMIT, await request.json(), ())
+            return await self.endpoint(body, await service_of(request), await tenant_of(request))
+
+        return handle

@@ -1,7 +1,7 @@
 """Server-sent events (WHATWG HTML, 9.2): an answer that is written as it comes, for as long as the client is there.
 
-Every token of every stream goes through here, and every short answer of a submit, so it does no more than it must: a
-task that sends, and one that notices when the client leaves.
+Every token of every stream goes through here, and every short answer of a submit, so it does no more than it must: what
+ends at once is sent, and for what takes longer there is a task that notices when the client leaves.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 PING_SECONDS = 15.0
 """A stream that has said nothing for so long says a comment, so that nothing between takes it for dead."""
+_AT_ONCE_SECONDS = 0.02
+"""An answer that ends so soon is not watched over: making a task for it would take longer than sending it."""
 _PING = b": ping\n\n"
 
 
@@ -42,21 +44,28 @@ class EventStream(StreamingResponse):
         self._last = asyncio.Lock()
         """Held by who sends the last message, and for a ping, which must not come behind it."""
         self._quiet = True
+        self._ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all; see `Response`."""
-        sending = asyncio.ensure_future(self._send(send))
-        gone = asyncio.ensure_future(left(receive))
-        either = {sending, gone}
+        loop = asyncio.get_running_loop()
+        company: list[asyncio.Task[None]] = []
         try:
-            while not (await asyncio.wait(either, timeout=PING_SECONDS, return_when=asyncio.FIRST_COMPLETED))[0]:
-                await self._ping(send, sending)
+            async with asyncio.timeout(None) as stay:
+                soon = loop.call_later(
+                    _AT_ONCE_SECONDS, lambda: company.append(loop.create_task(self._accompany(receive, send, stay)))
+                )
+                try:
+                    await self._send(send)
+                finally:
+                    soon.cancel()
+        except TimeoutError:
+            if not stay.expired():
+                raise
         finally:
-            for task in either:
+            for task in company:
                 task.cancel()
-            await asyncio.gather(*either, return_exceptions=True)
-        if not sending.cancelled():
-            sending.result()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def _send(self, send: Send) -> None:
         async with aclosing(self._events) as events:
@@ -65,12 +74,23 @@ class EventStream(StreamingResponse):
                 self._quiet = False
                 await send({"type": "http.response.body", "body": one, "more_body": True})
             async with self._last:
+                self._ended = True
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _ping(self, send: Send, sending: "asyncio.Future[None]") -> None:
+    async def _accompany(self, receive: Receive, send: Send, stay: asyncio.Timeout) -> None:
+        """Say a comment whenever nothing else was said for long. Once the client has left, end the sending."""
+        gone = asyncio.ensure_future(left(receive))
+        try:
+            while not (await asyncio.wait({gone}, timeout=PING_SECONDS))[0]:
+                await self._ping(send)
+            stay.reschedule(0.0)
+        finally:
+            gone.cancel()
+
+    async def _ping(self, send: Send) -> None:
         quiet, self._quiet = self._quiet, True
         async with self._last:
-            if quiet and not sending.done():
+            if quiet and not self._ended:
                 await send({"type": "http.response.body", "body": _PING, "more_body": True})
 
 

@@ -16,20 +16,31 @@ T = TypeVar("T")
 WireEvent = Accepted | Delta | Value | Failure | CallOffer
 
 
-def event_stream(events: AsyncGenerator[WireEvent, None], *, numbered: bool = False) -> EventStream:
-    """Events as they come. `numbered`: each has as `id` how many characters of the text the client has after it."""
-    return EventStream(_sent(events, numbered))
+def event_stream(
+    events: AsyncGenerator[WireEvent, None], *, first: Accepted | None = None, numbered: bool = False
+) -> EventStream:
+    """Events as they come, after the `first`. `numbered`: each has as `id` how many characters of the text the client
+    has after it."""
+    return EventStream(_sent(events, first, numbered))
 
 
-async def _sent(events: AsyncGenerator[WireEvent, None], numbered: bool) -> AsyncGenerator[bytes, None]:
+async def _sent(
+    events: AsyncGenerator[WireEvent, None], first: Accepted | None, numbered: bool
+) -> AsyncGenerator[bytes, None]:
     async with aclosing(events) as open_events:
         try:
+            if first is not None:
+                yield _event(first)
             async for one in open_events:
-                yield encoded(one.model_dump_json(), name=one.event, id=_place(one) if numbered else None)
+                yield _event(one, _place(one) if numbered else None)
         except ParrotError as error:
             yield _error_event(ErrorBody.of(error))
         except Exception as error:
             yield _error_event(errors.internal_error(error))
+
+
+def _event(one: WireEvent, place: str | None = None) -> bytes:
+    return encoded(one.model_dump_json(), name=one.event, id=place)
 
 
 def _error_event(body: ErrorBody) -> bytes:

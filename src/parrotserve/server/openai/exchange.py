@@ -11,7 +11,7 @@ from fastapi import Request
 
 from parrotserve.errors import Cancelled, InvalidGraph, ParrotError, RequestFailed, RequestRefused
 from parrotserve.ids import TenantId
-from parrotserve.protocol import Accepted, Delta, ErrorBody, Failure, Value
+from parrotserve.protocol import Delta, ErrorBody, Failure, Value
 from parrotserve.runtime.service import Service
 from parrotserve.sampling import Usage
 from parrotserve.server.errors import internal_error
@@ -25,7 +25,7 @@ from parrotserve.server.streams import while_connected
 _DONE = "[DONE]"
 _END = object()
 
-Events = AsyncGenerator[Accepted | Delta | Value | Failure, None]
+Events = AsyncGenerator[Delta | Value | Failure, None]
 
 
 async def answer_whole(request: Request, service: Service, writer: Writer, tenant: TenantId) -> Answer:
@@ -71,8 +71,6 @@ async def _streamed(service: Service, writer: Writer, tenant: TenantId) -> Async
     begun: set[int] = set()
     async with _running(service, call, tenant) as events:
         async for event in events:
-            if isinstance(event, Accepted):
-                continue
             if isinstance(event, Failure):
                 raise event.error.to_error()
             choice = choices[event.variable]

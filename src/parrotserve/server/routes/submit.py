@@ -6,7 +6,6 @@ from fastapi.responses import Response
 from parrotserve.protocol import Accepted, Submit
 from parrotserve.server.access import TheService, TheTenant
 from parrotserve.server.bodies import SubmitRoute
-from parrotserve.server.sse import EventStream
 from parrotserve.server.streams import event_stream
 
 router = APIRouter(tags=["submit"], route_class=SubmitRoute)
@@ -22,11 +21,13 @@ router = APIRouter(tags=["submit"], route_class=SubmitRoute)
         }
     },
 )
-async def submit(body: Submit, service: TheService, tenant: TheTenant) -> Response | EventStream | Accepted:
+async def submit(body: Submit, service: TheService, tenant: TheTenant) -> Response:
     """Declare variables, requests and native calls, whole or not at all, and wait for variables.
 
     With `wait` the answer is an event stream: `accepted`, then `delta`, `value` and `failure` events of what is
     waited for, as they come, until all of it is answered. A client that leaves cancels nothing.
     """
     accepted, events = await service.declare(body, tenant=tenant)
-    return event_stream(events) if body.wait else accepted
+    if body.wait:
+        return event_stream(events, first=accepted)
+    return Response(accepted.model_dump_json(), media_type="application/json")
