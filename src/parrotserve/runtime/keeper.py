@@ -211,10 +211,11 @@ class EngineKeeper:
             while len(orders) < _MOST_AT_ONCE and not self._orders.empty():
                 orders.append(self._orders.get_nowait())
             wanted: list[tuple[Order, base.Command]] = []
-            for order in orders:
+            for number, order in enumerate(orders):
+                if number:
+                    # Prompts take their time to be tokenised; streams go on meanwhile.
+                    await asyncio.sleep(0)
                 wanted += [(order, command) for command in await self._office.commands(order, description)]
-                # Prompts take their time to be tokenised; streams go on meanwhile.
-                await asyncio.sleep(0)
             if wanted:
                 await self._hand_over(engine, wanted)
 

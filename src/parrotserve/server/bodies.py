@@ -6,7 +6,6 @@ own, and what comes of it is checked a few items at a time, between which others
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack
 from typing import Any, ClassVar, TypeVar, cast
 from weakref import WeakValueDictionary
 
@@ -52,10 +51,11 @@ class BodyRoute(APIRoute):
         async def read_then_handle(request: Request) -> Response:
             if self.body_field is None:
                 return await handle(request)
-            async with AsyncExitStack() as held:
-                if not _is_small(request):
-                    await held.enter_async_context(places.of(_owner(request)))
-                body = _Body(request.scope, request.receive)
+            body = _Body(request.scope, request.receive)
+            if _is_small(request):
+                await body.read(type(self).check)
+                return await handle(body)
+            async with places.of(_owner(request)):
                 await body.read(type(self).check)
                 return await handle(body)
 
@@ -179,8 +179,9 @@ def _checked(adapter: TypeAdapter[T], value: Any, place: tuple[str | int, ...], 
     except ValidationError as error:
         problems = [dict(problem) for problem in error.errors(include_url=False)]
         for problem in problems:
-            first, *rest = cast("tuple[str | int, ...]", problem["loc"]) or ("",)
-            where = (first + start, *rest) if isinstance(first, int) else (first, *rest)
+            where = cast("tuple[str | int, ...]", problem["loc"])
+            if where and isinstance(where[0], int):
+                where = (where[0] + start, *where[1:])
             problem["loc"] = ("body", *place, *where)
         raise RequestValidationError(problems, body=None if place else value) from error
 
@@ -218,6 +219,8 @@ class SubmitRoute(BodyRoute):
         """See `BodyRoute`."""
 
         async def handle(request: Request) -> Response:
+            if not await request.body():
+                raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "Field required"}])
             body = _checked(_SUBMIT, await request.json(), ())
             return await self.endpoint(body, await service_of(request), await tenant_of(request))
 

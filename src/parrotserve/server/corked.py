@@ -24,20 +24,21 @@ class Corked(asyncio.Transport):
     def write(self, data: "bytes | bytearray | memoryview[int]") -> None:
         """Send, soon."""
         if not self._kept:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self.flush)
         self._kept.append(data)
         self._size += len(data)
         if self._size > _MOST:
-            self._send()
+            self.flush()
 
-    def _send(self) -> None:
+    def flush(self) -> None:
+        """Send what is kept back, now: for who knows that nothing more will join it."""
         kept, self._kept, self._size = self._kept, [], 0
         if kept:
             self._transport.write(b"".join(kept))
 
     def close(self) -> None:
         """Send what is kept back, then close."""
-        self._send()
+        self.flush()
         self._transport.close()
 
     def abort(self) -> None:

@@ -27,7 +27,8 @@ class ImpatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A client connects."""
-        super().connection_made(Corked(transport, self.loop))
+        self._corked = Corked(transport, self.loop)
+        super().connection_made(self._corked)
         self.logger = _log
         self._watch()
 
@@ -35,6 +36,11 @@ class ImpatientProtocol(H11Protocol):
         """A client sends."""
         super().data_received(data)
         self._watch()
+
+    def on_response_complete(self) -> None:
+        """An answer is whole."""
+        self._corked.flush()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""

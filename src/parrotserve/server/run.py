@@ -100,6 +100,7 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
         http=ImpatientProtocol,
         lifespan="off",
         log_level="warning",
+        access_log=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = _Server(config)

@@ -48,21 +48,19 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all; see `Response`."""
-        loop = asyncio.get_running_loop()
+        loop, stay = asyncio.get_running_loop(), asyncio.timeout(None)
         company: list[asyncio.Task[None]] = []
+        soon = loop.call_later(
+            _AT_ONCE_SECONDS, lambda: company.append(loop.create_task(self._accompany(receive, send, stay)))
+        )
         try:
-            async with asyncio.timeout(None) as stay:
-                soon = loop.call_later(
-                    _AT_ONCE_SECONDS, lambda: company.append(loop.create_task(self._accompany(receive, send, stay)))
-                )
-                try:
-                    await self._send(send)
-                finally:
-                    soon.cancel()
+            async with stay:
+                await self._send(send)
         except TimeoutError:
             if not stay.expired():
                 raise
         finally:
+            soon.cancel()
             for task in company:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)

@@ -109,6 +109,23 @@ async def test_a_body_too_deep_is_told_in_the_same_words_whatever_its_size(serve
 
 
 @pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "body: Field required."),
+        (b"[]", "body: Input should be a valid dictionary or object to extract fields from."),
+        (b'{"session": "s", "requests": [3]}', "requests.0: Input should be a valid dictionary or object"),
+        (b'{"session": "s", "wait": [{}]}', "wait.0.variable: Field required."),
+    ],
+    ids=["nothing", "a list", "an item that is none", "an item without a field"],
+)
+async def test_a_batch_that_is_none_is_told_at_its_place(served, body: bytes, told: str):
+    client = await served()
+    answer = await client.post("/v1/submit", content=body, headers=JSON)
+    assert answer.status_code == 422
+    assert told in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b"[" + b"1," * (MOST_VALUES + 1) + b"1]",

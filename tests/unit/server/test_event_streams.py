@@ -84,6 +84,28 @@ async def test_a_quiet_stream_shows_that_it_is_there(monkeypatch: pytest.MonkeyP
     assert client.body.endswith(b"data: 2\n\n")
 
 
+async def test_an_answer_that_ends_at_once_is_not_watched_over():
+    client, source = Client(), Source()
+    source.may_end.set()
+
+    async def nobody_asks() -> dict[str, Any]:
+        raise AssertionError("a task was made to look after a short answer")
+
+    await EventStream(source.events())({}, nobody_asks, client.send)
+    await asyncio.sleep(0)
+    assert client.messages[-1]["more_body"] is False
+
+
+async def test_a_timeout_of_what_is_sent_is_not_taken_for_a_client_that_left():
+    async def late() -> AsyncGenerator[bytes, None]:
+        yield encoded("1")
+        raise TimeoutError("the source's own")
+
+    client = Client()
+    with pytest.raises(TimeoutError, match="the source's own"):
+        await EventStream(late())({}, client.receive, client.send)
+
+
 async def test_what_breaks_in_a_stream_reaches_the_server():
     async def broken() -> AsyncGenerator[bytes, None]:
         yield encoded("1")
@@ -122,6 +144,17 @@ async def test_what_is_written_in_one_turn_is_sent_together():
     corked.close()
     assert wire.sent == [b"head event ", b"end"], "what is kept back goes before the connection does"
     assert wire.closed
+
+
+async def test_the_end_of_an_answer_is_not_kept_back():
+    wire = Wire()
+    corked = Corked(wire, asyncio.get_running_loop())
+    corked.write(b"event ")
+    corked.write(b"end")
+    corked.flush()
+    assert wire.sent == [b"event end"]
+    await asyncio.sleep(0)
+    assert len(wire.sent) == 1
 
 
 async def test_much_is_not_kept_back():
