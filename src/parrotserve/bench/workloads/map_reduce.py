@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 from parrotserve.bench.texts import Texts
 from parrotserve.bench.workload import Application, Call, Case, Ref, Workload
@@ -30,8 +31,15 @@ def map_reduce(
     return Application(kind=kind, calls=(*maps, reduce), results=("reduce",), arrival=arrival, criteria=criteria)
 
 
-def _one(chunks: int, chunk: int, output: int) -> Callable[[Texts, random.Random], list[Application]]:
-    return lambda texts, chance: [map_reduce(texts, chunks=chunks, chunk=chunk, output=output)]
+def _at_once(
+    documents: int, chunks: int, chunk: int, output: int
+) -> Callable[[Texts, random.Random], list[Application]]:
+    return lambda texts, chance: [
+        map_reduce(texts, chunks=chunks, chunk=chunk, output=output) for _ in range(documents)
+    ]
+
+
+_one = partial(_at_once, 1)
 
 
 MAP_REDUCE = Workload(
@@ -43,6 +51,7 @@ MAP_REDUCE = Workload(
         Case("16 x 512, 100 out", _one(16, 512, 100)),
         Case("32 x 512, 50 out", _one(32, 512, 50)),
         Case("16 x 1024, 50 out", _one(16, 1024, 50)),
+        Case("4 documents, 8 x 512, 50 out", _at_once(4, 8, 512, 50)),
     ),
     quick=(Case("4 x 128, 8 out", _one(4, 128, 8)),),
     headline=("map-reduce mean",),
