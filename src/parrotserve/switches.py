@@ -37,6 +37,8 @@ class Switches:
     """Engines read KV that sequences of a batch share once for all of them."""
     pace: bool = True
     """Engines keep steps as short as latency-sensitive sequences' TPOT bound asks."""
+    speculation: bool = True
+    """Engines try tokens ahead of their turn where a text repeats what came before."""
 
     @classmethod
     def without(cls, names: Iterable[str]) -> "Switches":

@@ -114,4 +114,5 @@ def _native_settings(config: ServiceConfig) -> NativeSettings:
         group=config.switches.attention,
         adapt=config.switches.pace,
         tpot=config.tpot,
+        speculate=config.switches.speculation,
     )

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from tiny_model import write_tiny_model
 
@@ -116,17 +117,20 @@ async def test_graphs_of_up_to_two_hundred_requests_give_the_same_whatever_is_of
 @pytest.mark.skipif(not variants(), reason="only the compiled backend's results do not depend on the batch")
 async def test_two_native_engines_give_the_same_whatever_is_off(tmp_path: Path):
     files = write_tiny_model(tmp_path)
-    settings = NativeSettings(backend=BackendName.KERNELS, threads=1, max_running=4, credits=32)
+    settings = NativeSettings(backend=BackendName.KERNELS, threads=1, max_running=4, credits=32, speculate=False)
 
     def make(engine: EngineId) -> Engine:
         return NativeEngine(engine, "tiny", files, settings)
+
+    def make_speculating(engine: EngineId) -> Engine:
+        return NativeEngine(engine, "tiny", files, msgspec.structs.replace(settings, speculate=True))
 
     short = tuple(beginning[:100] for beginning in BEGINNINGS)
     graphs = [random_graph(seed, 8, tokens=80, beginnings=short) for seed in range(6)]
     expected, _ = await results(graphs, make, context=512, without=("all",))
     assert all(len(values) == 8 for values in expected)
     for without in [(), ("ahead",)]:
-        values, requests = await results(graphs, make, context=512, without=without)
+        values, requests = await results(graphs, make_speculating, context=512, without=without)
         assert values == expected, without
         assert engines(requests) == 2
         assert ("ahead" in placed_by(requests)) == (not without)

@@ -178,7 +178,7 @@ def test_the_text_is_the_same_however_it_is_batched(settings: dict[str, int]):
 
 
 def test_a_prompt_is_prefilled_in_chunks_while_others_decode():
-    bench = Bench(prefill_chunk=8)
+    bench = Bench(prefill_chunk=8, speculate=False)
     bench.open("short", fill("hi"), generate(20, ignore_eos=True))
     bench.step()
     bench.open("long", fill("z" * 60), generate(1))

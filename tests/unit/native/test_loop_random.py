@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
-from token_backend import PAGE, TOKENIZER, Bench, fill, generate, late
+from token_backend import PAGE, TOKENIZER, Bench, Model, fill, forgetful, generate, hashed, late
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Cancel, EndStatus, Fill, Generate, Pause, Resume, Retain, SequenceEnded, Update
@@ -19,6 +19,7 @@ class Job:
     value: str
     comes_after: int | None
     outputs: tuple[int, ...]
+    temperature: float
     objective: Objective
     salt: str
     arrives: int
@@ -32,7 +33,7 @@ class Job:
     def segments(self, seed: int, *, is_late: bool) -> list[Fill | Generate]:
         parts: list[Fill | Generate] = [fill(self.prompt), late() if is_late else fill(self.value)]
         for count in self.outputs:
-            parts += [generate(count, temperature=0.9, seed=seed, stop=("q",)), fill(".")]
+            parts += [generate(count, temperature=self.temperature, seed=seed, stop=("q",)), fill(".")]
         return parts
 
 
@@ -43,6 +44,7 @@ JOBS = st.lists(
         value=st.text(alphabet="xy", max_size=25),
         comes_after=st.none() | st.integers(2, 25),
         outputs=st.lists(st.integers(4, 14), min_size=1, max_size=2).map(tuple),
+        temperature=st.sampled_from([0.0, 0.9]),
         objective=st.sampled_from(Objective),
         salt=st.sampled_from(["", "tenant"]),
         arrives=st.integers(0, 6),
@@ -54,8 +56,8 @@ JOBS = st.lists(
 )
 
 
-def alone(job: Job, seed: int) -> list[str]:
-    bench = Bench()
+def alone(job: Job, seed: int, model: Model) -> list[str]:
+    bench = Bench(model=model, speculate=False)
     bench.open("alone", *job.segments(seed, is_late=False))
     bench.run()
     return [event.text for event in bench.finished("alone")]
@@ -84,12 +86,18 @@ def act(bench: Bench, job: Job, name: str, seed: int, now: int) -> None:
         bench.core.handle(Update(sequence=sequence, epoch=1, objective=Objective.LATENCY, stream=(2,)))
 
 
-@given(jobs=JOBS, chunk=st.sampled_from([1, 8, 64]), max_running=st.sampled_from([1, 2, 8]), share=st.booleans())
+@given(
+    jobs=JOBS,
+    chunk=st.sampled_from([1, 8, 64]),
+    max_running=st.sampled_from([1, 2, 8]),
+    share=st.booleans(),
+    model=st.sampled_from([hashed, forgetful]),
+)
 def test_a_cache_with_room_for_little_more_than_one_finishes_everything(
-    jobs: list[Job], chunk: int, max_running: int, share: bool
+    jobs: list[Job], chunk: int, max_running: int, share: bool, model: Model
 ):
     pages = -(-max(job.longest for job in jobs) * 12 // 10 // PAGE) + 1
-    bench = Bench(pages=pages, prefill_chunk=chunk, max_running=max_running, share=share)
+    bench = Bench(pages=pages, prefill_chunk=chunk, max_running=max_running, share=share, model=model)
     bench.core.handle(Retain("kept", "", tuple(TOKENIZER.encode("system prompt of all "))))
     for now in range(60):
         for number, job in enumerate(jobs):
@@ -101,7 +109,7 @@ def test_a_cache_with_room_for_little_more_than_one_finishes_everything(
     for number, job in enumerate(jobs):
         texts = [event.text for event in bench.finished(str(number))]
         if bench.status(str(number)) is EndStatus.DONE:
-            assert texts == alone(job, number)
+            assert texts == alone(job, number, model)
         else:
             assert job.cancels is not None
     stats = bench.cache.stats()

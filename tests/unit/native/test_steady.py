@@ -35,7 +35,7 @@ def alone(prompt: str, tokens: int) -> str:
 
 
 def test_sequences_that_decode_together_share_one_batch(builds: list[int]):
-    bench = Bench()
+    bench = Bench(speculate=False)
     for name in "abc":
         bench.open(name, fill("a common prefix, and " + name), generate(60, ignore_eos=True))
     bench.run()
@@ -45,7 +45,7 @@ def test_sequences_that_decode_together_share_one_batch(builds: list[int]):
 
 
 def test_a_batch_is_built_anew_when_its_room_for_pages_is_used_up(builds: list[int]):
-    bench = Bench()
+    bench = Bench(speculate=False)
     bench.open("a", fill("prompt"), generate(300, ignore_eos=True))
     bench.run()
     assert 4 <= len(builds) <= 8

@@ -48,6 +48,11 @@ def hashed(context: tuple[int, ...]) -> FloatArray:
     return logits
 
 
+def forgetful(context: tuple[int, ...]) -> FloatArray:
+    """As `hashed`, of the last two tokens alone: what the likeliest tokens make repeats itself before long."""
+    return hashed(context[-2:])
+
+
 def reciting(text: str) -> Model:
     """Generates `text` after any prompt of which it is no part, byte by byte, then ends its turn."""
     script = [*text.encode(), 256]

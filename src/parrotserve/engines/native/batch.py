@@ -31,6 +31,8 @@ class SequenceRows:
     """The sequence's page table, covering positions up to start + len(tokens). May be longer."""
     want_logits: bool
     """The logits after the last row are wanted."""
+    drafted: int = 0
+    """So many of the last tokens are a draft: the logits before each of them are wanted, too."""
     scale: float = 0.0
     """One over the temperature that the next token is going to be drawn at; 0 where it is not."""
 
@@ -44,7 +46,7 @@ def build_batch(
     align_tokens: int = 1,
     spare_pages: int = 0,
 ) -> tuple[StepBatch, list[int]]:
-    """One step over all `rows`, and for each of its outputs the index in `rows` that it belongs to.
+    """One step over all `rows`, and for each of its logits the index in `rows` that they belong to.
 
     Pages that several sequences share, wholly before the rows of each, become spans of their own if that saves each
     at least `min_shared_tokens` key reads; they start and stop at multiples of `align_tokens`. Without `group` every
@@ -68,16 +70,25 @@ def build_batch(
         positions += range(one.start, one.start + len(one.tokens))
         slots += _slots(one, page_tokens)
     bounds = [0, *accumulate(len(rows[sequence].tokens) for sequence in forest.order)]
-    outputs = [place for place, sequence in enumerate(forest.order) if rows[sequence].want_logits]
+    outputs = [
+        (place, row)
+        for place, sequence in enumerate(forest.order)
+        for row in _wanted(rows[sequence], bounds[place + 1])
+    ]
     batch = StepBatch(
         tokens=np.array(tokens, dtype=np.int32),
         positions=np.array(positions, dtype=np.int32),
         slots=np.array(slots, dtype=np.int32),
         spans=_spans(rows, forest, bounds, page_tokens, spare_pages),
-        logit_rows=np.array([bounds[place + 1] - 1 for place in outputs], dtype=np.int32),
-        scales=np.array([rows[forest.order[place]].scale for place in outputs], dtype=np.float64),
+        logit_rows=np.array([row for _, row in outputs], dtype=np.int32),
+        scales=np.array([rows[forest.order[place]].scale for place, _ in outputs], dtype=np.float64),
     )
-    return batch, [forest.order[place] for place in outputs]
+    return batch, [forest.order[place] for place, _ in outputs]
+
+
+def _wanted(one: SequenceRows, stop: int) -> range:
+    """The rows whose logits are wanted of a sequence whose last row is before `stop`."""
+    return range(stop - one.drafted - 1, stop) if one.want_logits else range(0)
 
 
 def _slots(one: SequenceRows, page_tokens: int) -> Sequence[int]:

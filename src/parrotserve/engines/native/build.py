@@ -145,6 +145,7 @@ def _core_settings(
         share=settings.share,
         adapt=settings.adapt,
         tpot=settings.tpot,
+        speculate=settings.speculate,
         check=settings.check,
         align_tokens=align_tokens,
     )

@@ -16,11 +16,12 @@ class Choice:
     """Chooses for the same outputs, step after step."""
 
     def __init__(self, outputs: Sequence[Output]) -> None:
+        """An output that is there several times, one after the other, has a draft: its next tokens are chosen as if
+        that were right."""
         self._drawn = [row for row, output in enumerate(outputs) if output.draws_plainly]
-        self._special = [
-            row for row, output in enumerate(outputs) if not (output.draws_plainly or output.takes_likeliest)
-        ]
+        self._special = [row for row, output in enumerate(outputs) if not output.is_plain]
         self._outputs = [outputs[row] for row in self._drawn]
+        self._ahead = [_before(outputs, row) for row in self._drawn]
         self._settings = DrawSettings(self._drawn, [output.sampling for output in self._outputs])
         self._positions = np.empty(len(self._drawn), dtype=np.int32)
         self._places = self._positions.data
@@ -36,8 +37,16 @@ class Choice:
         for row in self._special:
             tokens[row] = None
         if self._drawn:
-            for place, output in enumerate(self._outputs):
-                self._places[place] = len(output.tokens)
+            for place, (output, ahead) in enumerate(zip(self._outputs, self._ahead, strict=True)):
+                self._places[place] = len(output.tokens) + ahead
             for row, token in zip(self._drawn, logits.draw(self._settings, self._positions), strict=True):
                 tokens[row] = token
         return tokens
+
+
+def _before(outputs: Sequence[Output], row: int) -> int:
+    """How many rows of the same output are before this one."""
+    first = row
+    while first and outputs[first - 1] is outputs[row]:
+        first -= 1
+    return row - first

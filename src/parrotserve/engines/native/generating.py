@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from parrotserve.engines.base import Generate
+from parrotserve.engines.native.drafts import Drafter
 from parrotserve.engines.native.draw import Draw, has_penalties
 from parrotserve.engines.native.grammar import Grammar
 from parrotserve.engines.native.output import EngineTokenizer, OutputText
@@ -36,6 +37,7 @@ class Output:
         self.text = OutputText(tokenizer.stream(), sampling)
         self.grammar = grammar
         self.reason: FinishReason | None = None
+        self.drafter = Drafter()
         self._penalised = has_penalties(sampling)
         self._plain = grammar is None and sampling.logprobs is None and not sampling.logit_bias and not self._penalised
         self._tokenizer = tokenizer
@@ -59,6 +61,16 @@ class Output:
     def draws_plainly(self) -> bool:
         """Whether the next token is drawn at random from the raw logits, and nothing else is asked."""
         return self.scale > 0.0 and self._plain and not self._bans_end
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its next token depends on nothing but the model's own logits, and its position."""
+        return self.takes_likeliest or self.draws_plainly
+
+    @property
+    def left(self) -> int:
+        """Tokens that it may have yet."""
+        return self.limit - len(self.tokens)
 
     @property
     def _bans_end(self) -> bool:

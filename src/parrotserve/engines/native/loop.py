@@ -8,7 +8,8 @@ Everything about processes and pipes is outside.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, takewhile
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Command, EndStatus, Event, Heartbeat, Release, Retain
@@ -32,7 +33,8 @@ from parrotserve.engines.native.timing import StepHeld, StepTimes
 from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.sampling import TokenLogprob
 
-Sampled = tuple[SequenceState, int, TokenLogprob | None]
+Sampled = tuple[SequenceState, list[int], TokenLogprob | None]
+"""The next token of a sequence, and those after it if its draft is right; the log-probability, where that is told."""
 
 
 class NativeCore:
@@ -58,6 +60,7 @@ class NativeCore:
             share=settings.share,
             pace=Pace(tpot=settings.tpot, adapt=settings.adapt),
             minimum=MinimumShare(settings.throughput_share),
+            speculate=settings.speculate,
         )
         self._batches = BatchBuilder(cache.page_tokens, group=settings.group, align_tokens=settings.align_tokens)
         self._sequences = OpenSequences(
@@ -119,21 +122,35 @@ class NativeCore:
         built = self._batches.build(plan)
         logits = self._backend.step(built.batch)
         for planned in plan:
-            self._note_computed(planned)
+            self._note_computed(planned.state, planned.count)
         sampled = self._sample(built, logits)
         self._steps += 1
         self._note_time(plan, built, started)
-        for state, token, logprob in sampled:
-            self._sequences.push(state, token, logprob)
+        drafts = {planned.state: planned.draft for planned in plan if planned.draft}
+        for state, tokens, logprob in sampled:
+            self._push(state, tokens, drafts.get(state, ()), logprob)
         for planned in plan:
             if planned.state.runs_out:
                 self._sequences.end(planned.state, EndStatus.DONE)
 
-    def _note_computed(self, planned: Planned) -> None:
+    def _push(
+        self, state: SequenceState, tokens: Sequence[int], draft: Sequence[int], logprob: TokenLogprob | None
+    ) -> None:
+        """The output goes on with the first token, and with as many more as its draft is right: their KV is there."""
+        hits = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(draft, tokens[:-1], strict=False)))
+        if draft and state.output is not None:
+            state.output.drafter.learn(len(draft), hits)
+        for place, token in enumerate(tokens[: hits + 1]):
+            if place:
+                self._note_computed(state, 1)
+            if not self._sequences.push(state, token, logprob, more=place < hits):
+                break
+
+    def _note_computed(self, state: SequenceState, count: int) -> None:
         """Full pages are published, with generated tokens too: whoever comes later extends this sequence."""
-        state, page_tokens = planned.state, self._cache.page_tokens
+        page_tokens = self._cache.page_tokens
         before = state.computed // page_tokens
-        state.computed += planned.count
+        state.computed += count
         state.seen_through = max(state.seen_through, state.computed)
         full = state.computed // page_tokens
         if full > before:
@@ -143,32 +160,46 @@ class NativeCore:
                 state.moves += 1
 
     def _sample(self, built: BuiltBatch, logits: Logits) -> list[Sampled]:
-        """The next token of each of the batch's sequences."""
+        """The next tokens of each of the batch's sequences."""
         choice = built.choice or Choice([state.output for state in built.rows if state.output is not None])
         built.choice = choice if choice.lasts else None
         sampled: list[Sampled] = []
         asking: dict[int, Draw] = {}
-        judged = zip(built.rows, choice.tokens(logits), logits.highest.tolist(), strict=True)
-        for row, (state, token, highest) in enumerate(judged):
+        chosen, highest = choice.tokens(logits), logits.highest.tolist()
+        for state, rows in groupby(range(len(built.rows)), key=built.rows.__getitem__):
+            row, *drafted = rows
             try:
-                if math.isnan(highest):
+                if math.isnan(highest[row]):
                     raise EngineFailed("The model's logits are not numbers: its weights are damaged, or overflow.")
-                if token is not None:
-                    sampled.append((state, token, None))
+                if chosen[row] is not None:
+                    sampled.append((state, list(_known(chosen, highest, (row, *drafted))), None))
                 elif state.output is not None:
                     asking[row] = state.output.draw(logits.rows.shape[1])
             except ParrotError as error:
                 self._sequences.end(state, EndStatus.FAILED, error)
         answers = sample(logits, asking).items()
-        return sampled + [(built.rows[row], token, logprob) for row, (token, logprob) in answers]
+        return sampled + [(built.rows[row], [token], logprob) for row, (token, logprob) in answers]
 
     def _note_time(self, plan: Sequence[Planned], built: BuiltBatch, started: float) -> None:
         """Its sequences share the step's time by their rows; the planner's model learns from it, and the service's."""
         now, rows = self._clock(), len(built.batch.tokens)
         seconds = now - started
+        decode_rows = 0
         for planned in plan:
-            planned.state.engine_seconds += seconds * planned.count / rows
+            count = planned.count + len(planned.draft)
+            planned.state.engine_seconds += seconds * count / rows
+            decode_rows += count if planned.decodes else 0
         decoded = [planned.state.objective for planned in plan if planned.decodes]
-        held = StepHeld(prefill_tokens=rows - len(decoded), decode_rows=len(decoded), attended=built.attended)
+        latency = decoded.count(Objective.LATENCY)
+        held = StepHeld(prefill_tokens=rows - decode_rows, decode_rows=decode_rows, attended=built.attended)
         self._times.note(held, kv_tokens=built.kv_tokens, seconds=seconds)
-        self._planner.learn(held, latency_rows=decoded.count(Objective.LATENCY), seconds=seconds, now=now)
+        self._planner.learn(held, latency=latency, other=len(decoded) - latency, seconds=seconds, now=now)
+
+
+def _known(tokens: Sequence[int | None], highest: Sequence[float], rows: Iterable[int]) -> Iterator[int]:
+    """The tokens of these rows, up to the first that is not known, or whose logits are no numbers."""
+    for row in rows:
+        token = tokens[row]
+        if token is None or math.isnan(highest[row]):
+            return
+        yield token

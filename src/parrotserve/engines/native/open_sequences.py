@@ -61,13 +61,19 @@ class OpenSequences:
         self._catching_up.clear()
         return self._progress.take_events()
 
-    def push(self, state: SequenceState, token: int, logprob: TokenLogprob | None) -> None:
-        """The output under way goes on with this token."""
+    def push(
+        self, state: SequenceState, token: int, logprob: TokenLogprob | None = None, *, more: bool = False
+    ) -> bool:
+        """The output under way goes on with this token; there are `more`, with which it is told. False: it ended."""
+        output = state.output
         try:
-            if self._progress.push(state, token, logprob):
+            if self._progress.push(state, token, logprob, more=more):
                 self.end(state, EndStatus.DONE)
+                return False
         except ParrotError as error:
             self.end(state, EndStatus.FAILED, error)
+            return False
+        return state.output is output
 
     def end(self, state: SequenceState, status: EndStatus, error: ParrotError | None = None) -> None:
         """Ends a sequence: its one terminal event."""

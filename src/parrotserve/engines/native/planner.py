@@ -15,13 +15,14 @@ first ends long before the second, and not both when all is done.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from parrotserve.criteria import Objective, Precedence
 from parrotserve.engines.native.cache import PageCache
 from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.sequence import SequenceState, Turn
 from parrotserve.engines.native.share import MinimumShare
+from parrotserve.engines.native.speculation import Drafts, Speculation
 from parrotserve.engines.native.timing import StepHeld
 
 _SPARE_SECONDS = 1.0
@@ -39,6 +40,8 @@ class Planned:
     count: int
     decodes: bool
     """Whether this is the one token that it lacks, and not a part of its prompt."""
+    draft: tuple[int, ...] = ()
+    """Tokens that may come after that, and are run along; there is room for them, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class _Step:
     """Seconds that the step takes without prompts."""
     room: float | None = None
     """Seconds that later work's prompts may still add to the step."""
+    drafts: Drafts = field(default_factory=Drafts)
+    """Of sequences that decode, if they are planned."""
     reads: bool = False
     """It holds a part of a prompt."""
     hurried: bool = False
@@ -107,9 +112,11 @@ class Planner:
         share: bool = True,
         pace: Pace | None = None,
         minimum: MinimumShare | None = None,
+        speculate: bool = True,
     ) -> None:
         """`share`: whether the cache shares prefixes, so that waiting for another's prefill pays. Without `pace`
-        steps may take as long as they like; `minimum` is the least share of throughput work, by default a tenth."""
+        steps may take as long as they like; `minimum` is the least share of throughput work, by default a tenth.
+        `speculate`: whether sequences get drafts."""
         self._cache = cache
         self._pace = pace or Pace(adapt=False)
         self._minimum = minimum or MinimumShare()
@@ -117,6 +124,7 @@ class Planner:
         self._prefill_chunk = prefill_chunk
         self._max_running = max_running
         self._share = share
+        self._speculation = Speculation(self._pace, on=speculate)
         self._rates = self._pace.model.rates()
         self._spared = -math.inf
         self._last: list[Planned] = []
@@ -126,7 +134,7 @@ class Planner:
     def plan(self, sequences: Iterable[SequenceState], now: float = 0.0) -> list[Planned]:
         """The next step, at the time `now` in seconds. Empty: nothing can run until a command changes something."""
         if self._settled and self._go_on():
-            return self._last
+            return self._with_drafts(self._last, self._speculation.drafts([planned.state for planned in self._last]))
         step = self._begin(sequences, now)
         runnable = [state for state in step.ranked if state.runnable]
         candidates = runnable[: self._max_running]
@@ -137,7 +145,7 @@ class Planner:
                 self._note(state, count, step)
         self._last = step.planned
         self._settled = not step.hurried and len(self._last) == len(runnable) and all(map(_only_decodes, self._last))
-        return step.planned
+        return self._with_drafts(step.planned, step.drafts)
 
     def _begin(self, sequences: Iterable[SequenceState], now: float) -> _Step:
         """An empty step. Throughput work that is owed its minimum share ranks before everything else."""
@@ -156,16 +164,19 @@ class Planner:
         urgent = [state for state in decoding if state.urgent]
         step.budget = max(self._prefill_chunk - len(decoding), self.page_tokens)
         self._rates = self._pace.model.rates()
+        step.drafts = self._speculation.drafts(decoding)
         if urgent:
-            reserved = StepHeld(decode_rows=len(urgent), attended=sum(len(state.known) for state in urgent))
+            rows = [1 + len(step.drafts.get(state, ())) for state in urgent]
+            attended = sum(len(state.known) * count for state, count in zip(urgent, rows, strict=True))
+            reserved = StepHeld(decode_rows=sum(rows), attended=attended)
             step.seconds = self._pace.bound - self._pace.model.seconds(reserved)
             step.urgent = _Urgent.of(urgent)
 
-    def learn(self, step: StepHeld, *, latency_rows: int, seconds: float, now: float) -> None:
-        """A step that held this, and decoded `latency_rows` for latency-sensitive sequences, took so long."""
-        self._minimum.note(now, latency=latency_rows, other=step.decode_rows - latency_rows)
+    def learn(self, step: StepHeld, *, latency: int, other: int, seconds: float, now: float) -> None:
+        """A step that held this, in which so many latency-sensitive sequences, and others, decoded, took so long."""
+        self._minimum.note(now, latency=latency, other=other)
         self._pace.learn(step, seconds)
-        if 0 < latency_rows < step.decode_rows and seconds > self._pace.bound:
+        if latency and other and seconds > self._pace.bound:
             self.unsettle()
 
     def unsettle(self) -> None:
@@ -182,6 +193,25 @@ class Planner:
                     return False
                 state.pages += pages
         return True
+
+    def _with_drafts(self, plan: list[Planned], drafts: Drafts) -> list[Planned]:
+        """The plan with these drafts, as far as there are pages for them."""
+        if not drafts:
+            return plan
+        return [
+            replace(planned, draft=self._fitting(planned.state, drafts[planned.state]))
+            if planned.state in drafts
+            else planned
+            for planned in plan
+        ]
+
+    def _fitting(self, state: SequenceState, draft: tuple[int, ...]) -> tuple[int, ...]:
+        """What there is room for of a draft, without evicting anything."""
+        room = len(state.pages) * self.page_tokens - state.computed - 1
+        if len(draft) > room and self._cache.stats().free:
+            state.pages += self._cache.allocate(1) or []
+            room += self.page_tokens
+        return draft[:room]
 
     def rewind(self, state: SequenceState, position: int) -> None:
         """Forgets the KV from `position` on; somewhat more, if that lies in a page that others may share."""

@@ -54,15 +54,17 @@ class Progress:
                 self._rewind(state, len(state.known) - 1)  # its last token again, for the logits after it
         return not state.outputs_left if state.wants_output else state.runs_out
 
-    def push(self, state: SequenceState, token: int, logprob: TokenLogprob | None) -> bool:
-        """The output under way goes on with this token. True when the whole sequence is complete."""
+    def push(self, state: SequenceState, token: int, logprob: TokenLogprob | None, *, more: bool) -> bool:
+        """The output under way goes on with this token, and is told unless there are `more`. True when the whole
+        sequence is complete."""
         output = state.output
         assert output is not None
         state.output_tokens += 1
         output.push(token, logprob)
         if output.reason is None:
             state.known.append(token)
-            self.tell_tokens(state)
+            if not more:
+                self.tell_tokens(state)
             return False
         self._finish(state, output)
         return self.go_on(state)

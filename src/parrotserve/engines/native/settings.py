@@ -58,6 +58,8 @@ class CoreSettings:
     """The TPOT bound in seconds; None: some times what decoding one sequence alone takes (see `pace`)."""
     throughput_share: float = DEFAULT_THROUGHPUT_SHARE
     """The least part of decode tokens that goes to other than latency-sensitive sequences, where there are any."""
+    speculate: bool = True
+    """Whether tokens that repeat what came before are tried ahead of their turn."""
     check: bool = False
     """Check the cache's invariants after every step; slow, for tests."""
     align_tokens: int = 1
@@ -90,6 +92,8 @@ class NativeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether steps are kept as short as the TPOT bound asks while latency-sensitive sequences decode."""
     tpot: float | None = None
     """The TPOT bound in seconds; None: some times what decoding one sequence alone takes."""
+    speculate: bool = True
+    """Whether tokens that repeat what came before are tried ahead of their turn."""
     check: bool = False
     """Check the cache's invariants after every step; slow, for tests."""
     threads: int | None = None

@@ -24,7 +24,7 @@ class BuiltBatch:
 
     batch: StepBatch
     rows: list[SequenceState]
-    """The sequence of each output."""
+    """The sequence of each of the logits; with a draft it has several, one after the other."""
     attended: int
     """Pairs of a row and a token that it attends to."""
     kv_tokens: int
@@ -84,8 +84,9 @@ class BatchBuilder:
     def build(self, plan: Sequence[Planned]) -> BuiltBatch:
         """The step's batch. It may be the last one, changed."""
         moves = [(planned.state, planned.state.moves) for planned in plan if planned.decodes]
-        if self._last is not None and len(moves) == len(plan) and moves == self._last.plan and self._last.go_on():
-            return self._last.built
+        last, drafts = self._last, any(planned.draft for planned in plan)
+        if last and not drafts and len(moves) == len(plan) and moves == last.plan and last.go_on():
+            return last.built
         batch, order = build_batch(
             [_rows(planned) for planned in plan],
             self._page_tokens,
@@ -99,7 +100,7 @@ class BatchBuilder:
             attended=int(batch.positions.sum()) + len(batch.positions),
             kv_tokens=int(batch.spans.keys[:, 1].sum()),
         )
-        all_decode = len(moves) == len(plan) == len(order)
+        all_decode = len(moves) == len(plan) == len(order) and not drafts
         self._last = _Moving(built, moves, self._page_tokens) if all_decode else None
         return built
 
@@ -108,9 +109,10 @@ def _rows(planned: Planned) -> SequenceRows:
     state = planned.state
     stop = state.computed + planned.count
     return SequenceRows(
-        tokens=state.known[state.computed : stop],
+        tokens=[*state.known[state.computed : stop], *planned.draft],
         start=state.computed,
         pages=state.pages,
         want_logits=state.output is not None and stop == len(state.known),
+        drafted=len(planned.draft),
         scale=0.0 if state.output is None else state.output.scale,
     )
