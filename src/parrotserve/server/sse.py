@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 PING_SECONDS = 15.0
 """A stream that has said nothing for so long says a comment, so that nothing between takes it for dead."""
-_AT_ONCE_SECONDS = 0.02
+_AT_ONCE_SECONDS = 0.25
 """An answer that ends so soon is not watched over: making a task for it would take longer than sending it."""
 _PING = b": ping\n\n"
 
