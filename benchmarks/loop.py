@@ -141,8 +141,9 @@ def main() -> None:
     options = parser.parse_args()
     files = resolve("default")
     tokenizer = load_tokenizer(files)
+    # A step may write nine tokens, where a text repeats itself: no sequence is to end meanwhile.
     sampling = Sampling(
-        max_tokens=options.steps + 200, ignore_eos=True, temperature=options.temperature, top_p=options.top_p
+        max_tokens=9 * (options.steps + 200), ignore_eos=True, temperature=options.temperature, top_p=options.top_p
     )
     print("batch  wall ms  thread ms  drawing ms  (a step without its backend, medians)")
     for batch in options.batches:

@@ -27,16 +27,13 @@ _KEPT = 0.9
 class Drafter:
     """Drafts for one output, and remembers how good they were."""
 
-    __slots__ = ("_hits", "_misses", "_text")
+    __slots__ = ("_hits", "_misses", "_text", "likelihood")
 
     def __init__(self) -> None:
         self._text = bytearray()
         self._hits, self._misses = _PRIOR
-
-    @property
-    def likelihood(self) -> float:
+        self.likelihood = self._hits / (self._hits + self._misses)
         """That the next token of a draft is right if those before it are."""
-        return self._hits / (self._hits + self._misses)
 
     def draft(self, known: Sequence[int], *, most: int, least: float) -> tuple[int, ...]:
         """At most `most` tokens that `known` may go on with, each right with a probability of `least` at least.
@@ -56,6 +53,7 @@ class Drafter:
         """Of so many tokens the first `hits` were right."""
         self._hits = _KEPT * self._hits + hits
         self._misses = _KEPT * self._misses + (hits < drafted)
+        self.likelihood = self._hits / (self._hits + self._misses)
 
     def _worthwhile(self, least: float) -> int:
         """Tokens up to which all are right with a probability of `least` at least."""

@@ -8,8 +8,8 @@ Everything about processes and pipes is outside.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby, takewhile
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Command, EndStatus, Event, Heartbeat, Release, Retain
@@ -128,22 +128,23 @@ class NativeCore:
         self._note_time(plan, built, started)
         drafts = {planned.state: planned.draft for planned in plan if planned.draft}
         for state, tokens, logprob in sampled:
-            self._push(state, tokens, drafts.get(state, ()), logprob)
+            if state in drafts:
+                self._push(state, tokens, drafts[state])
+            else:
+                self._sequences.push(state, tokens[0], logprob)
         for planned in plan:
             if planned.state.runs_out:
                 self._sequences.end(planned.state, EndStatus.DONE)
 
-    def _push(
-        self, state: SequenceState, tokens: Sequence[int], draft: Sequence[int], logprob: TokenLogprob | None
-    ) -> None:
+    def _push(self, state: SequenceState, tokens: Sequence[int], draft: Sequence[int]) -> None:
         """The output goes on with the first token, and with as many more as its draft is right: their KV is there."""
         hits = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(draft, tokens[:-1], strict=False)))
-        if draft and state.output is not None:
+        if state.output is not None:
             state.output.drafter.learn(len(draft), hits)
         for place, token in enumerate(tokens[: hits + 1]):
             if place:
                 self._note_computed(state, 1)
-            if not self._sequences.push(state, token, logprob, more=place < hits):
+            if not self._sequences.push(state, token, more=place < hits):
                 break
 
     def _note_computed(self, state: SequenceState, count: int) -> None:
@@ -166,13 +167,14 @@ class NativeCore:
         sampled: list[Sampled] = []
         asking: dict[int, Draw] = {}
         chosen, highest = choice.tokens(logits), logits.highest.tolist()
-        for state, rows in groupby(range(len(built.rows)), key=built.rows.__getitem__):
-            row, *drafted = rows
+        for state, rows in built.runs:
+            row = rows[0]
             try:
                 if math.isnan(highest[row]):
                     raise EngineFailed("The model's logits are not numbers: its weights are damaged, or overflow.")
-                if chosen[row] is not None:
-                    sampled.append((state, list(_known(chosen, highest, (row, *drafted))), None))
+                token = chosen[row]
+                if token is not None:
+                    sampled.append((state, [token, *_known(chosen, highest, rows[1:])], None))
                 elif state.output is not None:
                     asking[row] = state.output.draw(logits.rows.shape[1])
             except ParrotError as error:
@@ -196,10 +198,12 @@ class NativeCore:
         self._planner.learn(held, latency=latency, other=len(decoded) - latency, seconds=seconds, now=now)
 
 
-def _known(tokens: Sequence[int | None], highest: Sequence[float], rows: Iterable[int]) -> Iterator[int]:
+def _known(tokens: Sequence[int | None], highest: Sequence[float], rows: Sequence[int]) -> Sequence[int]:
     """The tokens of these rows, up to the first that is not known, or whose logits are no numbers."""
+    known: list[int] = []
     for row in rows:
         token = tokens[row]
         if token is None or math.isnan(highest[row]):
-            return
-        yield token
+            break
+        known.append(token)
+    return known

@@ -24,28 +24,32 @@ class Speculation:
     def drafts(self, decoding: Sequence[SequenceState]) -> Drafts:
         """What the sequences that decode in a step may go on with.
 
-        Where there are latency-sensitive ones it is theirs, as far as their TPOT bound leaves time for it.
+        Where there are latency-sensitive ones it is theirs, as far as their TPOT bound leaves time for it. A row is
+        taken to cost the same for all.
         """
         if not self._on or not decoding:
             return {}
         rates = self._pace.model.rates()
-        costs = {state: rates.row(len(state.known)) for state in decoding}
-        seconds = rates.step + sum(costs.values())
-        urgent = [state for state in decoding if state.urgent]
-        left = self._pace.bound - seconds if urgent else math.inf
+        cost = rates.row(sum(len(state.known) for state in decoding) / len(decoding))
+        seconds = rates.step + cost * len(decoding)
+        least = cost * len(decoding) / seconds if cost else 0.0
+        promising = [state for state in decoding if _likelihood(state) > least]
+        if not promising:
+            return {}
+        urgent = any(state.urgent for state in decoding)
+        left = (self._pace.bound - seconds) / cost if urgent and cost else math.inf
         found: Drafts = {}
-        for state in urgent or decoding:
-            cost = costs[state]
-            least = cost * len(decoding) / seconds if cost else 0.0
-            draft = _draft(state, least=least, most=left / cost if cost else math.inf)
-            left -= cost * len(draft)
-            if draft:
-                found[state] = draft
+        for state in promising:
+            if state.output is not None and (state.urgent or not urgent):
+                most = int(min(left, state.output.left - 1))
+                draft = state.output.drafter.draft(state.known, most=most, least=least)
+                left -= len(draft)
+                if draft:
+                    found[state] = draft
         return found
 
 
-def _draft(state: SequenceState, *, least: float, most: float) -> tuple[int, ...]:
+def _likelihood(state: SequenceState) -> float:
+    """That a draft's next token is right; none is for an output that asks for more than the model's own logits."""
     output = state.output
-    if output is None or not output.is_plain or output.drafter.likelihood < least:
-        return ()
-    return output.drafter.draft(state.known, most=int(min(most, output.left - 1)), least=least)
+    return output.drafter.likelihood if output is not None and output.is_plain else 0.0

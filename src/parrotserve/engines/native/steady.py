@@ -7,6 +7,7 @@ microseconds each. Everything else is built anew.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.batch import SequenceRows, build_batch
@@ -24,7 +25,9 @@ class BuiltBatch:
 
     batch: StepBatch
     rows: list[SequenceState]
-    """The sequence of each of the logits; with a draft it has several, one after the other."""
+    """The sequence of each of the logits."""
+    runs: list[tuple[SequenceState, Sequence[int]]]
+    """Each of these sequences once, with its logits: several, if it has a draft."""
     attended: int
     """Pairs of a row and a token that it attends to."""
     kv_tokens: int
@@ -94,9 +97,11 @@ class BatchBuilder:
             align_tokens=self._align_tokens,
             spare_pages=_SPARE_PAGES,
         )
+        rows = [plan[index].state for index in order]
         built = BuiltBatch(
             batch,
-            [plan[index].state for index in order],
+            rows,
+            [(state, tuple(run)) for state, run in groupby(range(len(rows)), key=rows.__getitem__)],
             attended=int(batch.positions.sum()) + len(batch.positions),
             kv_tokens=int(batch.spans.keys[:, 1].sum()),
         )
