@@ -1,5 +1,6 @@
 """Drafts: what followed the last place where a text had the same few tokens, as far as that is likely to be right."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,9 +33,8 @@ def test_nothing_follows_what_was_never_there_before():
     assert draft([1]) == draft([]) == ()
 
 
-def test_tokens_are_compared_whole():
-    """Bytes of two neighbours may look like another token."""
-    assert draft([0x01000000, 0x01000000, 3, 1, 1]) == ()
+def test_any_token_may_be_looked_for():
+    assert draft([0, 0xD800, 0x10FFFF, 7, 0, 0xD800, 0x10FFFF], most=1) == (7,)
 
 
 def test_no_more_than_was_asked_for():
@@ -56,6 +56,15 @@ def test_misses_make_drafts_shorter_and_hits_make_them_longer():
     for _ in range(5):
         drafter.learn(4, 4)
     assert len(drafter.draft(text, most=8, least=0.4)) > 4
+
+
+@pytest.mark.parametrize("hits", [0, 8])
+def test_however_long_a_record_is_the_next_token_may_be_another(hits: int):
+    drafter, text = Drafter(), [1, 2] * 20
+    for _ in range(5000):
+        drafter.learn(8, hits)
+    assert 0.0 < drafter.likelihood < 1.0
+    assert len(drafter.draft(text, most=8, least=0.5)) == hits
 
 
 def test_a_text_that_grew_is_looked_through_anew():

@@ -10,18 +10,18 @@ given have such places, and so have models that repeat themselves.
 """
 
 import math
-from array import array
 from collections.abc import Sequence
 
 _WIDTHS = (3, 2)
 """So many tokens have to be the same, the first that are found."""
 _MOST = 8
 """Tokens in a draft at most."""
-_TOKEN = array("I").itemsize
 _PRIOR = (3.0, 2.0)
 """Hits and misses that an output is thought to have had, before it had any."""
 _KEPT = 0.9
 """What of the hits and misses counts on at the next draft."""
+_LEAST_LIKELY, _MOST_LIKELY = 0.01, 0.99
+"""However long a record is, the next token may be another."""
 
 
 class Drafter:
@@ -30,9 +30,10 @@ class Drafter:
     __slots__ = ("_hits", "_misses", "_text", "likelihood")
 
     def __init__(self) -> None:
-        self._text = bytearray()
+        self._text = ""
+        """A character for each token: nothing finds what was there before as fast as a string does."""
         self._hits, self._misses = _PRIOR
-        self.likelihood = self._hits / (self._hits + self._misses)
+        self.likelihood = self._likelihood()
         """That the next token of a draft is right if those before it are."""
 
     def draft(self, known: Sequence[int], *, most: int, least: float) -> tuple[int, ...]:
@@ -42,7 +43,7 @@ class Drafter:
         """
         count = min(most, self._worthwhile(least))
         if count > 0:
-            self._text += array("I", known[len(self._text) // _TOKEN :]).tobytes()
+            self._text += "".join(map(chr, known[len(self._text) :]))
             start = self._find()
             if start is not None:
                 period = len(known) - start
@@ -53,7 +54,10 @@ class Drafter:
         """Of so many tokens the first `hits` were right."""
         self._hits = _KEPT * self._hits + hits
         self._misses = _KEPT * self._misses + (hits < drafted)
-        self.likelihood = self._hits / (self._hits + self._misses)
+        self.likelihood = self._likelihood()
+
+    def _likelihood(self) -> float:
+        return min(max(self._hits / (self._hits + self._misses), _LEAST_LIKELY), _MOST_LIKELY)
 
     def _worthwhile(self, least: float) -> int:
         """Tokens up to which all are right with a probability of `least` at least."""
@@ -67,10 +71,7 @@ class Drafter:
         """The position after the last earlier place that ends like the text."""
         text = self._text
         for width in _WIDTHS:
-            size = width * _TOKEN
-            end = len(text) - 1
-            while (at := text.rfind(text[-size:], 0, end) if end >= size else -1) >= 0:
-                if at % _TOKEN == 0:
-                    return at // _TOKEN + width
-                end = at + size - 1
+            at = text.rfind(text[-width:], 0, len(text) - 1) if len(text) > width else -1
+            if at >= 0:
+                return at + width
         return None
