@@ -1,4 +1,4 @@
-"""The real model's text does not depend on how it was computed: chunks, batch, grouping, late segments.
+"""The real model's text does not depend on how it was computed: chunks, batch, grouping, late segments, drafts.
 
 On the kernels not a token may differ, by construction; on the reference, NumPy rounds by shape, so there a token may
 differ where the likeliest two were closer than 1e-3 (`scripts/parity.py` lists those).
@@ -87,6 +87,7 @@ def test_no_token_depends_on_how_it_was_computed(weights: WeightFormat):
         "late segments": run(files, weights, late=True),
         "not grouped": run(files, weights, group=False),
         "nothing shared": run(files, weights, share=False),
+        "no drafts": run(files, weights, speculate=False),
         "one thread": run(files, weights, threads=1),
     }
     for (one, expected), (other, tokens) in pairwise(results.items()):
