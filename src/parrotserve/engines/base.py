@@ -123,8 +123,8 @@ class Extend(msgspec.Struct, frozen=True, tag="extend", kw_only=True):
 class Update(msgspec.Struct, frozen=True, tag="update", kw_only=True):
     """A new objective or precedence, or outputs that somebody now streams: their tokens so far come in the next events.
 
-    Of an output to `follow` tokens come `FOLLOWED_TOKENS` at a time, and not its last ones: whoever reads it ahead of
-    its end is not to be woken in every step.
+    Of an output to `follow` tokens come `FOLLOWED_TOKENS` or more at a time, and not its last ones: whoever reads it
+    ahead of its end is not to be woken in every step.
     """
 
     sequence: RequestId
