@@ -149,7 +149,7 @@ async def test_who_follows_is_told_many_tokens_at_a_time(driver: Driver):
         Update(sequence=sequence, epoch=1, follow=(2,)), Extend(sequence=sequence, epoch=1, segment=1, tokens=())
     )
     result = await driver.ended(sequence)
-    assert len(result.told) == 2
+    assert 1 <= len(result.told) <= 2  # what a step wrote of a draft may be told with them
     assert all(len(event.tokens) >= FOLLOWED_TOKENS for event in result.told)
     assert result.told_tokens == result.tokens[: len(result.told_tokens)]
     assert result.text.startswith(result.told_text)
