@@ -3,10 +3,10 @@
     python benchmarks/workloads.py all --quick                       # every workload, in a few minutes
     python benchmarks/workloads.py copilot --into docs/benchmarks    # one, with its JSON and picture
 
-All arguments go to `parrot bench`; without `--sides`, all but the ablations run. To measure in several sittings, keep
-the peers up, at rest, in another terminal, and name their file:
+All arguments go to `parrot bench`; without `--sides`, all run but the ablations and peers with drafts. To measure in
+several sittings, keep the peers up, at rest, in another terminal, and name their file:
 
-    python benchmarks/workloads.py serve peers.json
+    python benchmarks/workloads.py serve peers.json                  # or some of them: serve peers.json vllm llamacpp
     python benchmarks/workloads.py all --peers peers.json --into results --resume --seconds 200
 """
 
@@ -15,7 +15,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -24,15 +24,23 @@ from running import installed, running
 
 
 @contextlib.contextmanager
-def peers() -> Iterator[dict[str, str]]:
-    """The addresses of all peers that are set up, for as long as they are needed."""
+def peers(names: Collection[str] = ()) -> Iterator[dict[str, str]]:
+    """The addresses of these peers, for as long as they are needed; where none are named, of those without drafts that
+    are set up, for all together would want 20 GB. Exits if one is not set up."""
+    there = installed()
+    missing = [name for name in names if name not in there]
+    if missing:
+        sys.exit(
+            f"Not set up: {', '.join(missing)}; there are: {', '.join(there) or 'none'} (benchmarks/peers/install.py)."
+        )
+    plain = [name for name in there if not name.endswith("-ngram")]
     with contextlib.ExitStack() as stack:
-        yield {name: stack.enter_context(running(name, script)).address for name, script in installed().items()}
+        yield {name: stack.enter_context(running(name, *there[name])).address for name in names or plain}
 
 
-def serve(target: Path) -> None:
+def serve(target: Path, names: Collection[str] = ()) -> None:
     """Keeps the peers up until a signal ends it; tells their addresses in a file."""
-    with peers() as there:
+    with peers(names) as there:
         target.write_text(json.dumps(there), encoding="utf-8")
         print(f"{', '.join(there)}: up, at rest, until Ctrl-C.", file=sys.stderr)
         try:
@@ -51,6 +59,12 @@ def bench(there: dict[str, str], arguments: list[str]) -> int:
     return subprocess.run(command, check=False).returncode
 
 
+def _named(arguments: list[str]) -> list[str]:
+    """The peers among the sides."""
+    sides = arguments[arguments.index("--sides") + 1].split(",") if "--sides" in arguments[:-1] else []
+    return [name for name in installed() if name in map(str.strip, sides)]
+
+
 def _interrupted(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -61,12 +75,12 @@ def main() -> None:
     arguments = sys.argv[1:]
     with contextlib.suppress(KeyboardInterrupt):
         if arguments[:1] == ["serve"]:
-            return serve(Path(arguments[1]))
+            return serve(Path(arguments[1]), arguments[2:])
         if "--peers" in arguments:
             place = arguments.index("--peers")
             there = json.loads(Path(arguments[place + 1]).read_text(encoding="utf-8"))
             sys.exit(bench(there, arguments[:place] + arguments[place + 2 :]))
-        with peers() as there:
+        with peers(_named(arguments)) as there:
             sys.exit(bench(there, arguments))
     sys.exit(130)
 

@@ -35,18 +35,21 @@ class Peer:
         return f"{self.url},{self.group}"
 
 
-def installed() -> dict[str, str]:
-    """The scripts that serve the peers that are set up."""
-    found: dict[str, str] = {}
+def installed() -> dict[str, tuple[str, ...]]:
+    """The peers that are set up, and what to run for each: a script, and what follows the port. Those with drafts look
+    what comes next up in the text itself, by options that did well here."""
+    found: dict[str, tuple[str, ...]] = {}
     if python_of("vllm").with_name("vllm").exists() and hugging_face_folder().exists():
-        found["vllm"] = serve_vllm.__file__
+        found["vllm"] = (serve_vllm.__file__,)
+        found["vllm-ngram"] = (serve_vllm.__file__, *serve_vllm.NGRAM)
     if serve_llamacpp.server().exists() and gguf_of("BF16").exists():
-        found["llamacpp"] = serve_llamacpp.__file__
+        found["llamacpp"] = (serve_llamacpp.__file__,)
+        found["llamacpp-ngram"] = (serve_llamacpp.__file__, "BF16", *serve_llamacpp.NGRAM)
     return found
 
 
 @contextlib.contextmanager
-def running(name: str, script: str) -> Iterator[Peer]:
+def running(name: str, script: str, *options: str) -> Iterator[Peer]:
     """A peer's server, for as long as it is needed. Exits, with what to do, if it does not come up."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -54,7 +57,7 @@ def running(name: str, script: str) -> Iterator[Peer]:
     with (
         log.open("w") as said,
         subprocess.Popen(
-            [sys.executable, script, str(port)], stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            [sys.executable, script, str(port), *options], stdout=said, stderr=subprocess.STDOUT, start_new_session=True
         ) as process,
     ):
         peer = Peer(name, f"http://127.0.0.1:{port}", process.pid)

@@ -1,5 +1,9 @@
-"""vLLM's server on this machine's CPU, at its best settings for a model of this size: `serve_vllm.py PORT`."""
+"""vLLM's server on this machine's CPU, at its best settings for a model of this size: `serve_vllm.py PORT`.
 
+What follows the port is handed to vLLM.
+"""
+
+import json
 import os
 import sys
 
@@ -7,9 +11,15 @@ from places import hugging_face_folder, python_of
 
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+NGRAM = (
+    "--speculative-config",
+    json.dumps({"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_min": 2, "prompt_lookup_max": 4}),
+)
+"""Options for speculative decoding by lookup in the text."""
 
-def command(port: int) -> list[str]:
-    """What to run."""
+
+def command(port: int, *more: str) -> list[str]:
+    """What to run; `more` are further options of vLLM's."""
     return [
         str(python_of("vllm").with_name("vllm")),
         *("serve", str(hugging_face_folder())),
@@ -17,6 +27,7 @@ def command(port: int) -> list[str]:
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", "bfloat16", "--max-model-len", "8192"),
         *("--enable-prefix-caching", "--max-num-seqs", "128"),
+        *more,
     ]
 
 
@@ -35,5 +46,5 @@ def environment() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    arguments = command(int(sys.argv[1]))
+    arguments = command(int(sys.argv[1]), *sys.argv[2:])
     os.execve(arguments[0], arguments, environment())

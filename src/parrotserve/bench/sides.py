@@ -22,8 +22,8 @@ from parrotserve.switches import EVERYTHING, Switches
 
 REFERENCE = "on"
 """The side that all others are compared with."""
-PEERS = ("vllm", "llamacpp")
-"""Sides that are servers of others, known by their addresses."""
+PEERS = ("vllm", "vllm-ngram", "llamacpp", "llamacpp-ngram")
+"""Sides that are servers of others, known by their addresses; `ngram`: with drafts that they look up in the text."""
 
 
 class Side(ABC):
@@ -155,7 +155,7 @@ def choose(names: Sequence[str], there: dict[str, Side]) -> list[Side]:
         elif name in PEERS:
             raise DeclarationError(
                 f"The side {name!r} is a server that runs already: name it by --{name} URL, or have it started by "
-                f"benchmarks/workloads.py, after benchmarks/peers/install.py {name}."
+                f"benchmarks/workloads.py, after benchmarks/peers/install.py {name.partition('-')[0]}."
             )
         else:
             raise DeclarationError(f"There is no side {name!r}; there are: {', '.join(there)}, ablations.")

@@ -9,7 +9,7 @@ _Sides = Annotated[
     str,
     typer.Option(
         help="Who runs it, as on,off,capped,throughput,chat priority,chats alone,without prefix,ablations,vllm,"
-        "llamacpp."
+        "vllm-ngram,llamacpp,llamacpp-ngram."
     ),
 ]
 _Vllm = Annotated[
@@ -18,6 +18,11 @@ _Vllm = Annotated[
         metavar="URL[,GROUP]",
         help="A running vLLM server, and its process group if that is to rest while others are measured.",
     ),
+]
+_Llamacpp = Annotated[str | None, typer.Option(metavar="URL[,GROUP]", help="A running llama.cpp server.")]
+_Drafting = Annotated[str | None, typer.Option(metavar="URL[,GROUP]", help="One with n-gram speculation.")]
+_Seconds = Annotated[
+    float | None, typer.Option(min=1, help="Begin no trial that would not have ended by then; see --resume.")
 ]
 _Into = Annotated[
     Path | None,
@@ -39,15 +44,15 @@ def bench(
     kv_memory: Annotated[str, typer.Option(metavar="SIZE", help="KV cache of each engine.")] = "3GiB",
     cap: Annotated[int, typer.Option(min=1, help="Most sequences in a batch of the side `capped`.")] = 4,
     vllm: _Vllm = None,
-    llamacpp: Annotated[str | None, typer.Option(metavar="URL[,GROUP]", help="A running llama.cpp server.")] = None,
+    vllm_ngram: _Drafting = None,
+    llamacpp: _Llamacpp = None,
+    llamacpp_ngram: _Drafting = None,
     peer_model: Annotated[str, typer.Option(help="The model's name on peers.")] = "smollm2-135m",
     seed: Annotated[int, typer.Option(help="Of texts, lengths and arrivals.")] = 1,
     into: _Into = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is recorded there.")] = False,
     limit: Annotated[float, typer.Option(min=1, help="Seconds after which a trial has failed.")] = 900.0,
-    seconds: Annotated[
-        float | None, typer.Option(min=1, help="Begin no trial that would not have ended by then; see --resume.")
-    ] = None,
+    seconds: _Seconds = None,
 ) -> None:
     """Measure applications on Parrot, with its switches, and on what people run today.
 
@@ -73,7 +78,7 @@ def bench(
             model=model,
             kv_memory=kv_memory,
             cap=cap,
-            peers={name: url for name, url in (("vllm", vllm), ("llamacpp", llamacpp)) if url},
+            peers=_named(vllm, vllm_ngram, llamacpp, llamacpp_ngram),
             peer_model=peer_model,
             seed=seed,
             into=into,
@@ -84,3 +89,9 @@ def bench(
         told=lambda line: standard_error().print(line, style="dim"),
         show=standard_output().print,
     )
+
+
+def _named(*addresses: str | None) -> dict[str, str]:
+    from parrotserve.bench.sides import PEERS
+
+    return {name: address for name, address in zip(PEERS, addresses, strict=True) if address}

@@ -26,9 +26,9 @@ from parrotserve.models.weights import ModelWeights
 PAGES = 64
 MOST_FEATURES = 512
 """Of all heads together, for speed."""
-TOLERANCE = 0.05
-"""Of the largest logit, or of `USUAL` where all are small by chance: what keys, values and activations in
-bf16 cost, or activations in int8; half of it was never seen."""
+TOLERANCE = {WeightFormat.BF16: 0.05, WeightFormat.INT8: 0.15, WeightFormat.INT4: 0.15}
+"""Of the largest logit, or of `USUAL` where all are small by chance: what keys, values and activations in bf16 cost, or
+activations in int8, which models of two or three features feel most; half of it was not seen in thousands of them."""
 USUAL = 4.0
 THREADS = [1, 1, 1, 2, 3]
 LONG_RUNS, EXAMPLES_A_RUN = 10, 10_000
@@ -148,7 +148,7 @@ def kernels_agree(config: ModelConfig, forest: Forest, threads: int, form: Weigh
     weights = with_blocks(random_weights(config, seed=forest.seed, spread=0.7))
     reference = ReferenceBackend(as_packed(weights, form), config, pages=PAGES)
     expected = run(reference, Steps(forest, config.vocabulary), group=True)
-    allowed = TOLERANCE * max(USUAL, float(np.abs(expected).max()))
+    allowed = TOLERANCE[form] * max(USUAL, float(np.abs(expected).max()))
     for variant in variants():
         backend = spoilt(weights, config, variant, threads, form)
         grouped = run(backend, Steps(forest, config.vocabulary), group=True)
