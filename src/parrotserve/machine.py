@@ -311,6 +311,8 @@ class Machine:
 
     def _deduce(self, changes: Changes) -> None:
         """What requests that the event reached are scheduled for; engines are told of that, and of new streams."""
+        if not (changes.asked or changes.rewired or changes.streams):
+            return
         rewired = set(changes.rewired)
         results = dict.fromkeys(changes.asked)
         results |= dict.fromkeys(output for one in changes.rewired for output in one.outputs if output.urgent)

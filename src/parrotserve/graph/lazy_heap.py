@@ -38,12 +38,16 @@ class LazyHeap(Generic[T]):
         entry = (priority, next(self._counter))
         self._live[item] = entry
         heapq.heappush(self._heap, (*entry, item))
-        self._compact()
+        if len(self._heap) > 2 * len(self._live) + _SLACK:
+            self._compact()
 
     def discard(self, item: T) -> None:
         """Remove an item if it is there."""
         if self._live.pop(item, None) is not None:
-            self._compact()
+            if not self._live:
+                self._heap.clear()
+            elif len(self._heap) > 2 * len(self._live) + _SLACK:
+                self._compact()
 
     def first(self) -> tuple[float, T] | None:
         """The lowest priority and its item; None when empty."""
@@ -73,6 +77,5 @@ class LazyHeap(Generic[T]):
         return [item for _, _, item in entries]
 
     def _compact(self) -> None:
-        if len(self._heap) > 2 * len(self._live) + _SLACK or not self._live:
-            self._heap = [(*entry, item) for item, entry in self._live.items()]
-            heapq.heapify(self._heap)
+        self._heap = [(*entry, item) for item, entry in self._live.items()]
+        heapq.heapify(self._heap)
