@@ -71,8 +71,7 @@ class Directory:
         return self._tenants.get(tenant, _LOCAL).limits
 
     def published_texts(self) -> frozenset[str]:
-        """Texts whose KV all tenants share, without blanks around them."""
-        self.refresh()
+        """Texts whose KV all tenants share, without blanks around them, as of the last exchange that began."""
         return self._published
 
     def tenants(self) -> list[Tenant]:

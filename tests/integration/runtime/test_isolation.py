@@ -66,6 +66,7 @@ async def cached(service: Service, tenant: TenantId, *texts: str, value: str = "
             ],
         }
     )
+    service.directory.refresh()  # as with every exchange over HTTP
     async for _ in service.submit(body, tenant=tenant):
         pass
     await service.wait(SessionId(session), VariableId(out), tenant=tenant)
