@@ -37,6 +37,9 @@ from parrotserve.sampling import Sampling
 from parrotserve.segments import Input, Output, RoleSwitch, Segment, Text
 from parrotserve.transforms import Transform
 
+Models = Mapping[str | None, ServedModel]
+"""By the names that requests have for them; None: the default one."""
+
 _MANY_SEGMENTS = 2_000
 
 
@@ -49,9 +52,7 @@ def is_big(body: Submit) -> bool:
     return length + tokens > LONG_TEXT or len(segments) > _MANY_SEGMENTS or has_schema
 
 
-def admit(
-    body: Submit, *, tenant: TenantId, models: Mapping[str | None, ServedModel], longest_lease: float
-) -> Submitted:
+def admit(body: Submit, *, tenant: TenantId, models: Models, longest_lease: float) -> Submitted:
     """The batch for the machine: ids owned by the tenant, chat templates applied, every seed drawn. `models` are those
     that it names.
 

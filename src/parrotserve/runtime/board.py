@@ -5,7 +5,7 @@ or gone, costs nothing but its place in a set.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from parrotserve.errors import Cancelled, GetTimeout, ParrotError
 from parrotserve.ids import SessionId, VariableId, shown
@@ -210,23 +210,25 @@ class Watch:
         self._changed[cursor] = None
         self._wake.set()
 
-    async def events(self) -> AsyncGenerator[Delta | Value | Failure, None]:
-        """What is new, as it comes; ends when every variable has had its `Value` or `Failure`."""
-        try:
-            while self._cursors:
-                await self._wake.wait()
-                self._wake.clear()
-                changed, self._changed = self._changed, {}
-                for cursor in changed:
-                    delta, outcome = cursor.read()
-                    if outcome is not None:
-                        self._drop(cursor)
-                    if delta is not None:
-                        yield delta
-                    if outcome is not None:
-                        yield outcome
-        finally:
-            self.close()
+    @property
+    def reading(self) -> bool:
+        """Whether some variable has not had its `Value` or `Failure` yet."""
+        return bool(self._cursors)
+
+    async def news(self) -> list[Delta | Value | Failure]:
+        """What is new, once something is."""
+        await self._wake.wait()
+        self._wake.clear()
+        changed, self._changed = self._changed, {}
+        news: list[Delta | Value | Failure] = []
+        for cursor in changed:
+            delta, outcome = cursor.read()
+            if delta is not None:
+                news.append(delta)
+            if outcome is not None:
+                self._drop(cursor)
+                news.append(outcome)
+        return news
 
     def close(self) -> None:
         """Stop reading."""

@@ -124,7 +124,14 @@ class Fleet:
 
     async def require(self, name: str | None, *, progress: Progress | None = None) -> ServedModel:
         """A model that can serve, now or soon. Raises what `load` raises, and why no engine of it can be started."""
-        model = self.find(name) or await self.load(name, progress=progress)
+        return self.serving(name) or self._checked(await self.load(name, progress=progress))
+
+    def serving(self, name: str | None) -> ServedModel | None:
+        """The same, of models that are served already; None for others. Raises why no engine of it can be started."""
+        model = self.find(name)
+        return self._checked(model) if model is not None else None
+
+    def _checked(self, model: ServedModel) -> ServedModel:
         keepers = self._keepers_of(model.name)
         if all(keeper.state is KeeperState.FAILED for keeper in keepers):
             raise copy(next(keeper.error for keeper in keepers if keeper.error is not None))

@@ -41,7 +41,7 @@ from parrotserve.protocol import (
     WaitSpec,
 )
 from parrotserve.runtime import views
-from parrotserve.runtime.admission import admit, check_text, is_big
+from parrotserve.runtime.admission import Models, admit, check_text, is_big
 from parrotserve.runtime.catalog import Loader, ServedModel, load_model
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.fleet import Fleet
@@ -138,15 +138,17 @@ class Service:
     ) -> tuple[Accepted, AsyncGenerator[WaitEvent, None]]:
         """Take in a batch. The acceptance, and what the batch waits for, as it comes."""
         session = owned(tenant, SessionId(body.session))
-        async with self._admission(session):
-            try:
-                batch = await self._admit(body, tenant, progress)
-                self._check_open()
-                with self._gate.claimed(batch):
-                    self._driver.apply(batch)
-            except ParrotError as error:
-                self._metrics.refused(tenant, error.code)
-                raise
+        try:
+            self._check_open()
+            models = self._models_at_once(body) if session not in self._admissions else None
+            if models is not None:
+                self._take_in(self._admitted(body, tenant, models))
+            else:
+                async with self._admission(session):
+                    self._take_in(await self._admit(body, tenant, progress))
+        except ParrotError as error:
+            self._metrics.refused(tenant, error.code)
+            raise
         accepted = Accepted(session=SessionId(body.session))
         return accepted, self._watched(accepted.session, body.wait, tenant)
 
@@ -323,15 +325,27 @@ class Service:
             lock = self._admissions[session] = asyncio.Lock()
         return lock
 
+    def _models_at_once(self, body: Submit) -> Models | None:
+        """The models of a batch; None where taking it in takes its time, in which others of its session may come."""
+        names = {spec.model for spec in body.requests}
+        models = {name: model for name in names if (model := self._fleet.serving(name)) is not None}
+        return models if len(models) == len(names) and not is_big(body) else None
+
     async def _admit(self, body: Submit, tenant: TenantId, progress: Progress | None) -> Submitted:
-        self._check_open()
         models = {
             name: await self._fleet.require(name, progress=progress) for name in {spec.model for spec in body.requests}
         }
-        longest = self.config.max_lease_seconds
         if is_big(body):
-            return await asyncio.to_thread(admit, body, tenant=tenant, models=models, longest_lease=longest)
-        return admit(body, tenant=tenant, models=models, longest_lease=longest)
+            return await asyncio.to_thread(self._admitted, body, tenant, models)
+        return self._admitted(body, tenant, models)
+
+    def _admitted(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
+        return admit(body, tenant=tenant, models=models, longest_lease=self.config.max_lease_seconds)
+
+    def _take_in(self, batch: Submitted) -> None:
+        self._check_open()
+        with self._gate.claimed(batch):
+            self._driver.apply(batch)
 
     def _ask(self, session: SessionId, wait: Wait, tenant: TenantId) -> None:
         self._check_open()
@@ -340,14 +354,20 @@ class Service:
     async def _watched(
         self, session: SessionId, waits: Sequence[WaitSpec], tenant: TenantId, *, offset: int = 0
     ) -> AsyncGenerator[WaitEvent, None]:
-        watch = self._driver.board.watch(owned(tenant, session))
-        with self.attached(session, tenant) as gone:
+        owner = owned(tenant, session)
+        watch = self._driver.board.watch(owner)
+        gone = self._attach(owner, tenant, 1)
+        try:
             for wait in waits:
                 variable = owned(tenant, VariableId(wait.variable))
                 watch.read(variable, stream=wait.stream, offset=offset, timeout=wait.timeout, error=gone)
-            async with aclosing(watch.events()) as events:
-                async for event in events:
+            while watch.reading:
+                for event in await watch.news():
                     yield event
+        finally:
+            watch.close()
+            if gone is None:
+                self._attach(owner, tenant, -1)
 
     async def _offers(self, session: SessionId, tenant: TenantId) -> AsyncGenerator[CallOffer, None]:
         with self.attached(session, tenant):

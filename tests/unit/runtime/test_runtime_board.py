@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -25,8 +26,17 @@ def failure(variable: VariableId, message: str = "no") -> Failure:
     return Failure(variable=variable, error=ErrorBody.of(EngineFailed(message)))
 
 
+async def events_of(watch: Watch) -> AsyncGenerator[Delta | Value | Failure, None]:
+    try:
+        while watch.reading:
+            for event in await watch.news():
+                yield event
+    finally:
+        watch.close()
+
+
 async def rest(watch: Watch) -> list[Delta | Value | Failure]:
-    return [event async for event in watch.events()]
+    return [event async for event in events_of(watch)]
 
 
 async def test_a_reader_gets_the_value_that_comes_later(board: Board):
@@ -50,7 +60,7 @@ async def test_a_stream_is_the_text_from_its_offset_and_then_the_value(board: Bo
     board.append(A, "one ")
     watch = board.watch(SESSION)
     watch.read(A, stream=True, offset=2)
-    events = watch.events()
+    events = events_of(watch)
     assert await anext(events) == Delta(variable=A, offset=2, text="e ")
     board.append(A, "two")
     assert await anext(events) == Delta(variable=A, offset=4, text="two")
@@ -80,7 +90,7 @@ async def test_variables_are_read_as_they_come_each_to_its_own_end(board: Board)
     watch.read(A)
     watch.read(B, timeout=0)
     watch.read(A, stream=True)
-    events = watch.events()
+    events = events_of(watch)
     timed_out = await anext(events)
     assert isinstance(timed_out, Failure)
     assert (timed_out.variable, timed_out.error.code) == (B, GetTimeout.code)
@@ -105,7 +115,7 @@ async def test_a_retried_variable_is_waited_for_again(board: Board):
     board.reopen(A)
     watch = board.watch(SESSION)
     watch.read(A, stream=True)
-    events = watch.events()
+    events = events_of(watch)
     assert await anext(events) == Delta(variable=A, offset=0, text="be")
     board.publish(A, value(A, "begin"))
     assert [event async for event in events] == [Delta(variable=A, offset=2, text="gin"), value(A, "begin")]
@@ -140,7 +150,7 @@ async def test_closing_ends_readers_now_and_later_but_keeps_what_is_known(board:
     late.read(A)
     late.read(B)
     for watch in (early, late):
-        event = await anext(watch.events())
+        event = await anext(events_of(watch))
         assert isinstance(event, Failure)
         assert event.error.code == "service_unavailable"
         watch.close()
@@ -149,7 +159,7 @@ async def test_closing_ends_readers_now_and_later_but_keeps_what_is_known(board:
 async def test_readers_that_leave_leave_nothing_behind(board: Board):
     watch = board.watch(SESSION)
     watch.read(A, stream=True, timeout=1000)
-    events = watch.events()
+    events = events_of(watch)
     reading = asyncio.ensure_future(anext(events))
     await asyncio.sleep(0)
     reading.cancel()
@@ -164,9 +174,9 @@ async def test_log_probabilities_come_with_their_text(board: Board):
     watch, late = board.watch(SESSION), board.watch(SESSION)
     watch.read(A, stream=True)
     late.read(A, stream=True, offset=3)
-    events = watch.events()
+    events = events_of(watch)
     assert await anext(events) == Delta(variable=A, offset=0, text="one", logprobs=(first,))
     board.append(A, "", [second])
     assert await anext(events) == Delta(variable=A, offset=3, text="", logprobs=(second,))
     board.append(A, " two", [third])
-    assert await anext(late.events()) == Delta(variable=A, offset=3, text=" two", logprobs=(second, third))
+    assert await anext(events_of(late)) == Delta(variable=A, offset=3, text=" two", logprobs=(second, third))
