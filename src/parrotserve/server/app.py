@@ -14,6 +14,7 @@ from parrotserve.server.json_process import JsonProcess
 from parrotserve.server.middleware import BodyLimit, ProtocolVersion, Unexpected
 from parrotserve.server.openai import routes as openai
 from parrotserve.server.routes import calls, catalog, health, sessions, submit, usage, variables
+from parrotserve.server.shortcut import Shortcut
 from parrotserve.server.turns import Turns
 
 
@@ -34,6 +35,7 @@ def create_app(service: Service) -> FastAPI:
     refusals.install(app)
     docs.install(app)
     # The last one added is the first one asked.
+    app.add_middleware(Shortcut, route=submit.route)
     app.add_middleware(Unexpected)
     app.add_middleware(BodyLimit, most_bytes=partial(_most_bytes, service))
     app.add_middleware(Turns)

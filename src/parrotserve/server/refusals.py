@@ -38,17 +38,25 @@ def _headers(error: ParrotError) -> dict[str, str]:
     return {"Retry-After": after} if after else {}
 
 
+REFUSED = (ParrotError, RequestValidationError, HTTPException)
+"""What routes raise to refuse an exchange."""
+
+
+def refusal_to(request: Request, error: Exception) -> JSONResponse:
+    """The answer to an exchange whose route raised one of `REFUSED`."""
+    if isinstance(error, ParrotError):
+        return refusal_of(request.scope, error)
+    if isinstance(error, RequestValidationError):
+        return refusal(request.scope, 422, errors.invalid_request(error))
+    assert isinstance(error, HTTPException)
+    return refusal(request.scope, error.status_code, errors.of_http(request, error), dict(error.headers or {}))
+
+
 def install(app: FastAPI) -> None:
     """Answer what routes raise."""
 
-    @app.exception_handler(ParrotError)
-    async def _(request: Request, error: ParrotError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        return refusal_of(request.scope, error)
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        return refusal_to(request, error)
 
-    @app.exception_handler(RequestValidationError)
-    async def _(request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        return refusal(request.scope, 422, errors.invalid_request(error))
-
-    @app.exception_handler(HTTPException)
-    async def _(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        return refusal(request.scope, error.status_code, errors.of_http(request, error), dict(error.headers or {}))
+    for kind in REFUSED:
+        app.add_exception_handler(kind, answer)

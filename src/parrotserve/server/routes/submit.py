@@ -1,7 +1,10 @@
 """Declaring a batch."""
 
+from typing import cast
+
 from fastapi import APIRouter
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 
 from parrotserve.protocol import Accepted, Submit
 from parrotserve.server.access import TheService, TheTenant
@@ -31,3 +34,6 @@ async def submit(body: Submit, service: TheService, tenant: TheTenant) -> Respon
     if body.wait:
         return event_stream(events, first=accepted)
     return Response(accepted.model_dump_json(), media_type="application/json")
+
+
+route = cast("APIRoute", router.routes[0])
