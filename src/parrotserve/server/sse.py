@@ -1,7 +1,7 @@
 """Server-sent events (WHATWG HTML, 9.2): an answer that is written as it comes, for as long as the client is there.
 
 Every token of every stream goes through here, and every short answer of a submit, so it does no more than it must: what
-ends at once is sent, and for what takes longer there is a task that notices when the client leaves.
+ends at once is sent whole, and for what takes longer there is a task that notices when the client leaves.
 """
 
 import asyncio
@@ -14,8 +14,11 @@ from starlette.types import Receive, Scope, Send
 
 PING_SECONDS = 15.0
 """A stream that has said nothing for so long says a comment, so that nothing between takes it for dead."""
-_AT_ONCE_SECONDS = 0.25
-"""An answer that ends so soon is not watched over: making a task for it would take longer than sending it."""
+_AT_ONCE_SECONDS = 0.005
+"""What comes so soon is sent together: each piece takes a way through all layers, and wakes the client. An answer that
+ends by then is not watched over either, for making a task for it would take longer than sending it."""
+_MOST_AT_ONCE = 64 * 1024
+"""Bytes that are not kept back any longer."""
 _PING = b": ping\n\n"
 
 
@@ -41,8 +44,12 @@ class EventStream(StreamingResponse):
         kept = {"cache-control": "no-store", "x-accel-buffering": "no"}
         super().__init__((), status_code, headers=kept, media_type="text/event-stream")
         self._events = events
-        self._last = asyncio.Lock()
-        """Held by who sends the last message, and for a ping, which must not come behind it."""
+        self._kept: list[bytes] = []
+        """What came at once."""
+        self._begun = False
+        """That is sent, and all else as it comes."""
+        self._order = asyncio.Lock()
+        """Held by who sends the beginning, the end or a ping: nothing may come before the first, or behind the last."""
         self._quiet = True
         self._ended = False
 
@@ -66,19 +73,44 @@ class EventStream(StreamingResponse):
                 await asyncio.gather(task, return_exceptions=True)
 
     async def _send(self, send: Send) -> None:
+        size = 0
         async with aclosing(self._events) as events:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for one in events:
                 self._quiet = False
-                await send({"type": "http.response.body", "body": one, "more_body": True})
-            async with self._last:
-                self._ended = True
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                if self._begun:
+                    await self._say(send, one)
+                    continue
+                self._kept.append(one)
+                size += len(one)
+                if size > _MOST_AT_ONCE:
+                    await self._begin(send)
+        async with self._order:
+            self._ended = True
+            if not self._begun:
+                await self._head(send)
+            await self._say(send, b"".join(self._kept), more=False)
+
+    async def _begin(self, send: Send) -> None:
+        async with self._order:
+            if self._begun or self._ended:
+                return
+            await self._head(send)
+            while self._kept:
+                kept, self._kept = self._kept, []
+                await self._say(send, b"".join(kept))
+            self._begun = True
+
+    async def _head(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+
+    async def _say(self, send: Send, body: bytes, *, more: bool = True) -> None:
+        await send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _accompany(self, receive: Receive, send: Send, stay: asyncio.Timeout) -> None:
-        """Say a comment whenever nothing else was said for long. Once the client has left, end the sending."""
+        """Begin; say a comment whenever nothing else was said for long. Once the client has left, end the sending."""
         gone = asyncio.ensure_future(left(receive))
         try:
+            await self._begin(send)
             while not (await asyncio.wait({gone}, timeout=PING_SECONDS))[0]:
                 await self._ping(send)
             stay.reschedule(0.0)
@@ -87,9 +119,9 @@ class EventStream(StreamingResponse):
 
     async def _ping(self, send: Send) -> None:
         quiet, self._quiet = self._quiet, True
-        async with self._last:
+        async with self._order:
             if quiet and not self._ended:
-                await send({"type": "http.response.body", "body": _PING, "more_body": True})
+                await self._say(send, _PING)
 
 
 async def left(receive: Receive) -> None:

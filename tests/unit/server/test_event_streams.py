@@ -55,8 +55,33 @@ async def test_a_stream_has_its_events_and_its_end():
     assert client.body == b"id: 7\nevent: a\ndata: 1\n\ndata: 2\n\n"
     headers = dict(client.messages[0]["headers"])
     assert headers[b"content-type"].startswith(b"text/event-stream")
-    assert [message.get("more_body") for message in client.messages] == [None, True, True, False]
+    assert [message.get("more_body") for message in client.messages] == [None, False], "all of it came at once"
     assert source.closed
+
+
+async def test_what_comes_later_is_sent_as_it_comes():
+    client, source = Client(), Source()
+    answering = asyncio.ensure_future(EventStream(source.events())({}, client.receive, client.send))
+    while b"data: 1" not in client.body:
+        await client.more.wait()
+        client.more.clear()
+    source.may_end.set()
+    await answering
+    assert [message.get("body") for message in client.messages] == [
+        None, b"id: 7\nevent: a\ndata: 1\n\n", b"data: 2\n\n", b"",
+    ]  # fmt: skip
+
+
+async def test_much_is_not_kept_back_for_what_may_follow():
+    client = Client()
+
+    async def long() -> AsyncGenerator[bytes, None]:
+        yield b"x" * 100_000
+        assert client.body == b"x" * 100_000
+        yield b"y"
+
+    await EventStream(long())({}, client.receive, client.send)
+    assert client.body == b"x" * 100_000 + b"y"
 
 
 async def test_a_client_that_leaves_closes_what_it_was_sent():
