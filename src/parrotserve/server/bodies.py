@@ -37,9 +37,15 @@ def _unchecked(value: Any) -> Any:
     return value
 
 
+def _parse(body: bytes) -> Any:
+    return join(_parsed(parse_whole(body, most_values=MOST_VALUES)))
+
+
 class BodyRoute(APIRoute):
     """A route whose body is read as this module says."""
 
+    parse: ClassVar[Callable[[bytes], Any]] = staticmethod(_parse)
+    """Makes of a small body what FastAPI is to check."""
     check: ClassVar[Callable[[Any], Any]] = staticmethod(_unchecked)
     """Makes of a big body's value what FastAPI is to check."""
 
@@ -53,10 +59,10 @@ class BodyRoute(APIRoute):
                 return await handle(request)
             body = _Body(request.scope, request.receive)
             if _is_small(request):
-                await body.read(type(self).check)
+                await body.read(type(self))
                 return await handle(body)
             async with places.of(_owner(request)):
-                await body.read(type(self).check)
+                await body.read(type(self))
                 return await handle(body)
 
         return read_then_handle
@@ -71,7 +77,7 @@ class _Body(Request):
 
     _value: Any = None
 
-    async def read(self, check: Callable[[Any], Any]) -> None:
+    async def read(self, route: type[BodyRoute]) -> None:
         try:
             async with asyncio.timeout(READ_SECONDS):
                 parts = [part async for part in self.stream()]
@@ -83,14 +89,14 @@ class _Body(Request):
         if size <= BIG:
             self._body = b"".join(parts)
             if size > 0:
-                self._value = join(_parsed(parse_whole(self._body, most_values=MOST_VALUES)))
+                self._value = route.parse(self._body)
             return
         # Never joined: new memory for megabytes holds the event loop for milliseconds. FastAPI asks only whether there
         # is a body, before it asks for its value.
         self._body = parts[0]
         parser: JsonProcess = self.app.state.parser
         parsed = _parsed(await parser.parse(parts))
-        self._value = await asyncio.to_thread(lambda: check(join(parsed)))
+        self._value = await asyncio.to_thread(lambda: route.check(join(parsed)))
 
     async def json(self) -> Any:
         return self._value
@@ -137,6 +143,14 @@ def _parsed(outcome: Parsed | Malformed | TooMany) -> Parsed:
         }
         raise RequestValidationError([why])
     raise TooLarge(f"The body holds more than {MOST_VALUES} values; send it in parts.")
+
+
+def parsed_submit(body: bytes) -> Any:
+    """A small batch, parsed and checked in one; the mere value of what is wrong, for FastAPI to say why."""
+    try:
+        return _SUBMIT.validate_json(body)
+    except ValidationError:
+        return _parse(body)
 
 
 def checked_submit(whole: Any) -> Any:
@@ -213,6 +227,7 @@ class SubmitRoute(BodyRoute):
     about what the machine takes for it.
     """
 
+    parse = staticmethod(parsed_submit)
     check = staticmethod(checked_submit)
 
     def handler(self) -> Handler:
