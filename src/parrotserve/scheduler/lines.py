@@ -22,8 +22,17 @@ TURN_SECONDS = 1.0
 """Service that a tenant may get beyond its first request while others wait: so that groups and requests that begin
 alike stay together."""
 
+_KINDS = {
+    True: tuple(objective for objective in Objective if objective is not Objective.THROUGHPUT),
+    False: (Objective.THROUGHPUT,),
+}
+"""Objectives of requests that somebody waits for, and of others; the strictest first."""
 _EVERYBODY = TenantId("")
 _ARRIVAL_BITS = 48
+
+
+def _heaps() -> dict[Objective, LazyHeap[Request]]:
+    return {objective: LazyHeap() for objectives in _KINDS.values() for objective in objectives}
 
 
 @dataclass(slots=True, eq=False)
@@ -33,16 +42,14 @@ class Line:
     tenant: TenantId
     weight: float = 1.0
     virtual: float = 0.0
-    heaps: dict[Objective, LazyHeap[Request]] = field(
-        default_factory=lambda: {objective: LazyHeap[Request]() for objective in Objective}
-    )
+    heaps: dict[Objective, LazyHeap[Request]] = field(default_factory=_heaps)
     aboard: int = 0
     """Requests of the tenant that run, whose charge may still be corrected."""
 
     def head(self, *, pressing: bool) -> Request | None:
         """Who is next among those that somebody waits for, or among the others."""
-        for objective, heap in self.heaps.items():
-            if (objective is not Objective.THROUGHPUT) == pressing and (first := heap.first()) is not None:
+        for objective in _KINDS[pressing]:
+            if (first := self.heaps[objective].first()) is not None:
                 return first[1]
         return None
 
@@ -178,9 +185,14 @@ class Lines:
 
     def _joins_at(self) -> float:
         """Where a line goes on that was empty: corrections take those that wait back behind who was served last."""
-        first = (behind.first() for behind in self._behind.values())
-        held = (line.virtual for lines in self._held.values() for line in lines)
-        return min([self._virtual, *(one[0] for one in first if one is not None), *held])
+        joins_at = self._virtual
+        for behind in self._behind.values():
+            if (first := behind.first()) is not None:
+                joins_at = min(joins_at, first[0])
+        for lines in self._held.values():
+            for line in lines:
+                joins_at = min(joins_at, line.virtual)
+        return joins_at
 
     def _charge(self, line: Line, seconds: float) -> None:
         line.virtual += seconds / line.weight
@@ -199,6 +211,7 @@ class Lines:
         if len(self._idle) == len(self._lines):
             # Nobody is served, so nobody is behind.
             self._idle, self._lines, self._virtual = LazyHeap(), {}, 0.0
+            return
         joins_at = self._joins_at()
         while (first := self._idle.first()) is not None and first[0] <= joins_at:
             del self._lines[self._idle.pop().tenant]

@@ -136,9 +136,10 @@ class AppScheduler(Scheduler):
     # --- What is decided -------------------------------------------------------------------------------------
 
     def place(self, now: float) -> list[Outcome]:
-        for request in list(islice(self._arriving, self._at_once - self._taken)):
-            del self._arriving[request]
-            self._take_in(request)
+        if self._arriving:
+            for request in list(islice(self._arriving, self._at_once - self._taken)):
+                del self._arriving[request]
+                self._take_in(request)
         self._taken = 0
         outcomes: list[Outcome] = []
         for model in self._changed:
