@@ -22,7 +22,7 @@ from parrotserve.protocol import (
 from parrotserve.sdk.arguments import bind, produced_in, shown
 from parrotserve.sdk.declaring import Declaring
 from parrotserve.sdk.natives import BoundCall
-from parrotserve.sdk.options import check_names
+from parrotserve.sdk.options import check_names, is_number
 from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.session import session_for
 from parrotserve.sdk.starlark_source import StarlarkSource, starlark_source
@@ -64,8 +64,8 @@ class NativeFunction:
     def __new__(cls, function: Callable[..., Any] | None = None, /, **options: Unpack[NativeOptions]) -> Any:
         check_names(options, NativeOptions.__annotations__, "NativeFunction")
         timeout = options.get("timeout")
-        if timeout is not None and not timeout > 0:
-            raise DeclarationError(f"timeout={timeout!r}: timeout must be above 0 seconds, or None.")
+        if timeout is not None and not (is_number(timeout) and timeout > 0):
+            raise DeclarationError(f"timeout={timeout!r}: timeout is a number of seconds above 0, or None for no end.")
         if function is None:
             return functools.partial(cls, **options)
         if not callable(function):

@@ -42,8 +42,8 @@ class BoundCall:
             if result is None:
                 raise TypeError("it returned nothing; return the text")
             return str(result)
-        except Exception as error:
-            # `SystemExit` and its like end the thread, as they should.
+        except BaseException as error:
+            # `SystemExit` and its like too: on its way on it would end the loop that all sessions live on.
             raise NativeCallFailed(f"Native function {self.name} raised {type(error).__name__}: {error}") from error
 
     def _call(self, arguments: dict[str, Any]) -> Any:

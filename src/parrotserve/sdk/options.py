@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from parrotserve.errors import DeclarationError, InvalidSampling
@@ -53,6 +54,11 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
             raise DeclarationError(
                 f"{what} has no option {name!r}{closest(name, names)} There are: {', '.join(names)}.", option=name
             )
+
+
+def is_number(value: object) -> bool:
+    """Whether it can be a length of time: callers may have read it from somewhere, as a text."""
+    return isinstance(value, Real)
 
 
 def sampling_from(options: Mapping[str, Any], *, base: Sampling | None = None) -> Sampling | None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import inspect
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from fake_service import FakeService
@@ -22,6 +25,10 @@ def Write(task: str):
 @P.NativeFunction
 def Upper(text: str) -> str:
     return text.upper()
+
+
+def _raise(error: type[BaseException]) -> NoReturn:
+    raise error
 
 
 class TestCalls:
@@ -129,6 +136,18 @@ class TestFailures:
         with pytest.raises(NativeCallFailed, match="it returned nothing; return the text"):
             Forget("x").get()
 
+    @pytest.mark.parametrize(
+        "leave", [lambda: sys.exit(3), lambda: _raise(KeyboardInterrupt), lambda: _raise(GeneratorExit)]
+    )
+    def test_leaving_the_program_is_a_failure_of_the_call_alone(self, service: FakeService, leave: Callable[[], str]):
+        @P.NativeFunction
+        def Leave() -> str:
+            return leave()
+
+        with pytest.raises(NativeCallFailed, match=r"Leave raised (SystemExit: 3|KeyboardInterrupt|GeneratorExit)"):
+            Leave().get(timeout=10)
+        assert Upper("x").get(timeout=10) == "X"
+
     def test_one_that_never_returns_times_out(self, service: FakeService):
         never = threading.Event()
 
@@ -161,9 +180,9 @@ class TestFailures:
         with pytest.raises(ServiceUnavailable, match="Gone"):
             Break().get()
 
-    @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+    @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "3"])
     def test_timeouts_are_positive(self, timeout: float):
-        with pytest.raises(DeclarationError, match="timeout must be above 0"):
+        with pytest.raises(DeclarationError, match="a number of seconds above 0"):
             P.NativeFunction(timeout=timeout)
 
     def test_unknown_options_are_refused(self):
