@@ -19,6 +19,7 @@ PROTOCOL_VERSION = 2
 PROTOCOL_HEADER = "Parrot-Protocol"
 """Both sides send it; other versions are refused with `IncompatibleVersions`."""
 DEFAULT_LEASE_SECONDS = 30.0
+LONGEST_LEASE_SECONDS = 86_400.0
 MOST_SOURCE = 65_536
 """Characters of a function for the sandbox."""
 
@@ -170,7 +171,7 @@ class Submit(Wire):
     """Declare a batch, whole or not at all; the session is created if absent."""
 
     session: Identifier
-    lease_seconds: Annotated[float, Field(gt=0, le=86_400)] = DEFAULT_LEASE_SECONDS
+    lease_seconds: Annotated[float, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = DEFAULT_LEASE_SECONDS
     """A session without contact for so long is cancelled. Taken from the submit that creates it."""
     variables: Many[VariableSpec] = ()
     requests: Many[RequestSpec] = ()

@@ -2,8 +2,9 @@
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
+from parrotserve.sdk.blame import closest
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.variable import SemanticVariable
 
@@ -13,7 +14,7 @@ def bind(signature: inspect.Signature, function: str, args: tuple[Any, ...], kwa
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"{shown(function, signature)}: {error}") from error
+        raise TypeError(f"{shown(function, signature)}: {_misfit(signature, kwargs) or error}") from error
     bound.apply_defaults()
     return dict(bound.arguments)
 
@@ -23,27 +24,52 @@ def shown(function: str, signature: inspect.Signature) -> str:
     return f"{function}({', '.join(signature.parameters)})"
 
 
-def holds_variables(argument: Any) -> bool:
-    """Whether it is a list or tuple with variables in it."""
-    return isinstance(argument, list | tuple) and any(isinstance(item, SemanticVariable) for item in argument)
-
-
 def variables_of(argument: Any, name: str) -> tuple[SemanticVariable, ...]:
-    """The variables that an argument is, or becomes. Raises `TypeError` where one hides where none can
-    be, and for None: a result that somebody forgot to return must not become the word "None" in a prompt.
-    """
-    if argument is None:
-        raise TypeError(f"{name} is None, which has no text; pass a text ('' for none) or a semantic variable.")
+    """The variables that an argument is, or becomes. Raises `TypeError` for what `text_of` refuses."""
     if isinstance(argument, SemanticVariable):
         return (argument,)
-    if holds_variables(argument):
+    if isinstance(argument, list | tuple) and _holds_variables(argument):
         return tuple(variable for item in argument for variable in variables_of(item, name))
-    if isinstance(argument, Mapping | set | frozenset):
-        values: Iterable[Any] = argument.values() if isinstance(argument, Mapping) else argument
-        if any(isinstance(value, SemanticVariable) for value in values):
-            kind = type(argument).__name__
-            raise TypeError(f"{name}: a {kind} with semantic variables in it has no text; pass a list of them.")
-    return (SemanticVariable(argument if isinstance(argument, str) else str(argument), name=name),)
+    return (SemanticVariable(text_of(argument, name), name=name),)
+
+
+def text_of(argument: Any, name: str) -> str:
+    """The text of an argument that is no variable: its `str`.
+
+    Raises `TypeError` where a variable hides in it, and for what somebody forgot to call, to await or to return: a
+    prompt must not contain a representation, or the word "None", by accident.
+    """
+    if isinstance(argument, str):
+        return argument
+    if argument is None:
+        raise TypeError(f"{name} is None, which has no text; pass a text ('' for none) or a semantic variable.")
+    if _holds_variables(argument):
+        kind = type(argument).__name__
+        raise TypeError(f"{name}: a {kind} with semantic variables in it has no text; pass a list of them.")
+    if inspect.isawaitable(argument):
+        raise TypeError(f"{name} is {argument!r:.80}, which has no text yet; await it, and pass its result.")
+    if inspect.isgenerator(argument) or inspect.isasyncgen(argument):
+        raise TypeError(f"{name} is {argument!r:.80}, which has no text; pass what it yields, as a list or joined.")
+    if callable(argument) and type(argument).__str__ is object.__str__:
+        raise TypeError(f"{name} is {argument!r:.80}, which has no text; call it, and pass its result.")
+    return str(argument)
+
+
+def _holds_variables(argument: Any) -> bool:
+    """Whether there are variables in it, at any depth."""
+    if not isinstance(argument, list | tuple | Mapping | set | frozenset):
+        return False
+    items = cast("Iterable[Any]", argument.values() if isinstance(argument, Mapping) else argument)
+    return any(isinstance(item, SemanticVariable) or _holds_variables(item) for item in items)
+
+
+def _misfit(signature: inspect.Signature, kwargs: Mapping[str, Any]) -> str | None:
+    """What Python does not say of a misspelt keyword, where it misses the parameter that was meant."""
+    names = list(signature.parameters)
+    unknown = [name for name in kwargs if name not in names]
+    if not unknown or any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values()):
+        return None
+    return f"there is no parameter {unknown[0]!r}{closest(unknown[0], names)}"
 
 
 def produced_in(variables: Iterable[SemanticVariable]) -> list[Session]:

@@ -7,7 +7,7 @@ from typing import Unpack
 from parrotserve.ids import new_id
 from parrotserve.protocol import InputSegment, OutputSegment, RequestSpec, RoleSegment, WireSegment
 from parrotserve.sampling import Sampling
-from parrotserve.sdk.arguments import produced_in
+from parrotserve.sdk.arguments import produced_in, text_of
 from parrotserve.sdk.declaring import Declaring
 from parrotserve.sdk.options import SamplingOptions, sampling_from
 from parrotserve.sdk.session import session_for
@@ -78,4 +78,4 @@ class Chat:
 
 
 def _said(text: str, role: Role) -> SemanticVariable:
-    return SemanticVariable(text, name=role.value)
+    return SemanticVariable(text_of(text, f"what the {role.value} says"), name=role.value)

@@ -41,7 +41,7 @@ class Courier:
         self.natives = NativeCalls(session, connection)
         self.cells: weakref.WeakValueDictionary[VariableId, Cell] = weakref.WeakValueDictionary()
         self.ended = False
-        self._lease = lease_seconds
+        self.lease = lease_seconds
         self._debounce = Debounce(seconds=FLUSH_SECONDS, act=self._flush, timer=connection.timer)
         self._exchanges: set[asyncio.Task[None]] = set()
         self._entering: set[asyncio.Future[None]] = set()
@@ -83,6 +83,11 @@ class Courier:
 
     # --- On the background loop -----------------------------------------------------------------------------
 
+    @property
+    def known(self) -> bool:
+        """Whether the service has been told of the session."""
+        return self._heart is not None
+
     async def end(self, *, flush: bool = False) -> None:
         """Tell the service that the session has ended; with `flush`, what is still here is declared before."""
         self.close()
@@ -108,7 +113,7 @@ class Courier:
 
         exchange = Exchange(
             session=self.session,
-            lease_seconds=self._lease,
+            lease_seconds=self.lease,
             connection=self.connection,
             outbox=self.outbox,
             deliver=self._deliver,
@@ -153,9 +158,9 @@ class Courier:
 
     async def _keep_alive(self) -> None:
         """A program that thinks for long is still there: let the service know, unless an open exchange does."""
-        beat = Submit(session=self.session, lease_seconds=self._lease)
+        beat = Submit(session=self.session, lease_seconds=self.lease)
         while True:
-            await asyncio.sleep(self._lease / BEATS_PER_LEASE)
+            await asyncio.sleep(self.lease / BEATS_PER_LEASE)
             if not self._exchanges:
                 with contextlib.suppress(ParrotError):
                     transport = await self.connection.opened()

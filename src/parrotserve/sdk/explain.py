@@ -25,4 +25,4 @@ class Explanation:
 def explain(session: Session | None = None) -> Explanation:
     """For each request of a session (None: the current one): its objective and why, what was found of its prompt, its
     engine and why not the others, how long it waited and ran."""
-    return Explanation((session or current_session()).view())
+    return Explanation(current_session(session).view())

@@ -9,14 +9,15 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from parrotserve.criteria import Criteria
-from parrotserve.errors import Cancelled
+from parrotserve.errors import Cancelled, DeclarationError
 from parrotserve.ids import CallId, SessionId, VariableId, new_id
-from parrotserve.protocol import DEFAULT_LEASE_SECONDS, SessionView
+from parrotserve.protocol import DEFAULT_LEASE_SECONDS, LONGEST_LEASE_SECONDS, SessionView
 from parrotserve.sdk.cell import FOREVER, Cell
 from parrotserve.sdk.connection import Connection, current_connection
 from parrotserve.sdk.courier import Courier
 from parrotserve.sdk.loop import background
 from parrotserve.sdk.natives import BoundCall
+from parrotserve.sdk.options import is_number
 from parrotserve.sdk.outbox import Declaration, Named, Want
 from parrotserve.sdk.transport import Transport
 
@@ -40,6 +41,11 @@ class Session:
     """
 
     def __init__(self, *, lease_seconds: float = DEFAULT_LEASE_SECONDS, connection: Connection | None = None) -> None:
+        if not (is_number(lease_seconds) and 0 < lease_seconds <= LONGEST_LEASE_SECONDS):
+            raise DeclarationError(
+                f"lease_seconds={lease_seconds!r}: a lease is a number of seconds above 0, to "
+                f"{LONGEST_LEASE_SECONDS:g}."
+            )
         self.id = SessionId(new_id("s"))
         self._courier = Courier(self.id, connection or current_connection(), lease_seconds)
         self._ids: weakref.WeakKeyDictionary[Cell, VariableId] = weakref.WeakKeyDictionary()
@@ -128,7 +134,13 @@ class Session:
 
     def view(self) -> SessionView:
         """The session's graph with states and timings, as the service sees it."""
-        return self.call(lambda transport, session: transport.session_view(session))
+
+        async def look(transport: Transport, session: SessionId) -> SessionView:
+            if self._courier.known:
+                return await transport.session_view(session)
+            return SessionView(id=session, lease_seconds=self._courier.lease, variables=(), requests=(), calls=())
+
+        return self.call(look)
 
     # --- Its life -------------------------------------------------------------------------------------------
 
@@ -170,8 +182,13 @@ _blocks: ContextVar[tuple[Session, ...]] = ContextVar("parrot_blocks", default=(
 _default: ContextVar[Session | None] = ContextVar("parrot_default_session", default=None)
 
 
-def current_session() -> Session:
-    """The session of the innermost block that is open here, else this context's default session."""
+def current_session(given: Session | None = None) -> Session:
+    """The session of the innermost block that is open here, else this context's default session; one that is
+    given, if one is. Raises `TypeError` where that is none."""
+    if isinstance(given, Session):
+        return given
+    if given is not None:
+        raise TypeError(f"A session is wanted, or nothing for the current one, not {given!r:.80}.")
     blocks = _blocks.get()
     return blocks[-1] if blocks else _default_session()
 

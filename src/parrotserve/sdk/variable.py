@@ -13,6 +13,7 @@ from parrotserve.errors import AlreadyProduced, DeclarationError, ForeignVariabl
 from parrotserve.sampling import FinishReason, TokenLogprob
 from parrotserve.sdk.cell import Cell, State
 from parrotserve.sdk.loop import background, wait_for
+from parrotserve.sdk.options import is_number
 from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.typed import TypedSchema
@@ -27,7 +28,8 @@ class SemanticVariable:
     be used in any session. What a call of a function returns is produced, and belongs to the call's session.
 
     `str()` and f-strings give the text once it is known here, and raise `TypeError` before: a prompt never contains
-    a placeholder's representation by accident.
+    a placeholder's representation by accident. A variable is no text: comparing it with one, or asking whether it is
+    true, raises `TypeError`, where Python would say False and True whatever the model wrote.
     """
 
     __slots__ = ("__weakref__", "_cell", "_session", "_type", "_used_in")
@@ -133,7 +135,10 @@ class SemanticVariable:
     # --- Acting ---------------------------------------------------------------------------------------------
 
     def set(self, text: object) -> None:
-        """Give an EMPTY variable its value. Raises `AlreadyProduced` where it has a producer or a value."""
+        """Give an EMPTY variable its value. Raises `AlreadyProduced` where it has a producer or a value, and
+        `TypeError` for None: a result that somebody forgot to return is no text."""
+        if text is None:
+            raise TypeError("None has no text; set a text ('' for none).")
         if self._cell.produced:
             raise AlreadyProduced(f"{self!r} is produced by a call; only a variable without a producer can be set.")
         if not self._cell.resolve(str(text)):
@@ -234,11 +239,21 @@ class SemanticVariable:
     def __format__(self, spec: str) -> str:
         return format(str(self), spec)
 
+    def __bool__(self) -> bool:
+        raise TypeError(f"{self!r} is neither true nor false: get() its value, and ask that.")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            raise TypeError(f"{self!r} is no text, and equals none: compare what get() gives with {other!r:.40}.")
+        return self is other
+
+    __hash__ = object.__hash__
+
 
 def criteria_of(perf: Criteria | str) -> Criteria:
-    """Raises `DeclarationError` for what is no criteria."""
+    """By name, in any case of letters. Raises `DeclarationError` for what is no criteria."""
     try:
-        return Criteria(perf)
+        return Criteria(perf.lower() if isinstance(perf, str) else perf)  # pyright: ignore[reportUnnecessaryIsInstance]
     except ValueError as error:
         known = ", ".join(each.name for each in Criteria)
         raise DeclarationError(f"perf={perf!r} is none of {known}.") from error
@@ -246,7 +261,7 @@ def criteria_of(perf: Criteria | str) -> Criteria:
 
 def _check_timeout(timeout: float | None) -> None:
     """Raises `DeclarationError` for no length of time; above the bound, locks overflow."""
-    if timeout is not None and not 0 <= timeout <= threading.TIMEOUT_MAX:
+    if timeout is not None and not (is_number(timeout) and 0 <= timeout <= threading.TIMEOUT_MAX):
         raise DeclarationError(f"timeout={timeout!r}: timeout is a number of seconds from 0 up, or None for no end.")
 
 

@@ -12,7 +12,7 @@ def visualize(session: Session | None = None) -> str:
     Requests and native calls are boxes, variables are rounded; arrows follow the data. GitHub, notebooks and
     https://mermaid.live draw it.
     """
-    return mermaid((session or current_session()).view())
+    return mermaid(current_session(session).view())
 
 
 def mermaid(view: SessionView) -> str:

@@ -63,3 +63,14 @@ def test_a_reply_that_failed_is_left_out(service: FakeService):
 
 def test_replies_stream(service: FakeService):
     assert "".join(P.Chat().say("Hello?").stream()) == "<assistant>"
+
+
+def test_what_has_no_text_cannot_be_said(service: FakeService):
+    with pytest.raises(TypeError, match="what the user says is None"):
+        P.Chat().say(None)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="what the system says is <SemanticFunction"):
+        P.Chat(system=P.SemanticFunction(_tell))  # pyright: ignore[reportArgumentType]
+
+
+def _tell():
+    """{{output:text}}"""

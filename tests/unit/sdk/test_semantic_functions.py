@@ -1,6 +1,7 @@
 """Semantic functions: what they declare, and what a call sends."""
 
 import inspect
+from collections.abc import Callable, Generator
 from typing import Annotated
 
 import pytest
@@ -18,6 +19,14 @@ from parrotserve.errors import (
 )
 from parrotserve.protocol import OutputSegment, RequestSpec, RoleSegment
 from parrotserve.segments import Role
+
+
+class Later:
+    """Something to await."""
+
+    def __await__(self) -> Generator[None, None, str]:
+        yield
+        return "x"
 
 
 @P.SemanticFunction
@@ -126,7 +135,27 @@ class TestCalls:
         WritePythonCode([1, 2]).get()
         assert "[[1, 2]]" in prompt(service, only_request(service))
 
-    @pytest.mark.parametrize("wrap", [lambda each: {"a": each}, lambda each: {each}])
+    def test_lists_in_lists_are_read_in_order(self, service: FakeService):
+        WritePythonCode([["a", P.SemanticVariable("b")], "c"]).get()
+        assert "[a]\n\n[b]\n\n[c]" in prompt(service, only_request(service))
+
+    @pytest.mark.parametrize(
+        ("argument", "advice"),
+        [
+            (lambda: WritePythonCode, "call it, and pass its result"),
+            (lambda: str.upper, "call it, and pass its result"),
+            (lambda: FakeService, "call it, and pass its result"),
+            (lambda: P.SemanticVariable("x").stream(), "pass what it yields"),
+            (Later, "await it, and pass its result"),
+        ],
+    )
+    def test_what_somebody_forgot_to_call_or_to_await_has_no_text(
+        self, service: FakeService, argument: Callable[[], object], advice: str
+    ):
+        with pytest.raises(TypeError, match=f"task is <.*, which has no text.*; {advice}"):
+            WritePythonCode(argument())
+
+    @pytest.mark.parametrize("wrap", [lambda each: {"a": each}, lambda each: {each}, lambda each: {"a": [each]}])
     def test_variables_do_not_hide_in_other_containers(self, service: FakeService, wrap):
         with pytest.raises(TypeError, match=r"task: a (dict|set) with semantic variables in it has no text"):
             WritePythonCode(wrap(P.SemanticVariable("x")))
@@ -139,7 +168,9 @@ class TestCalls:
     def test_wrong_arguments_are_a_type_error_that_names_the_function(self, service: FakeService):
         with pytest.raises(TypeError, match=r"WritePythonCode\(task\): missing a required argument: 'task'"):
             WritePythonCode()
-        with pytest.raises(TypeError, match="unexpected keyword argument 'tsk'"):
+        with pytest.raises(TypeError, match=r"no parameter 'tsk'; did you mean 'task'\?"):
+            WritePythonCode(tsk="y")
+        with pytest.raises(TypeError, match=r"no parameter 'tsk'; did you mean 'task'\?"):
             WritePythonCode("x", tsk="x")
 
     def test_roles_travel(self, service: FakeService):

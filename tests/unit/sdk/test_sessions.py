@@ -10,7 +10,14 @@ from fake_service import FakeService
 from fake_time import FakeTime
 
 import Parrot as P
-from parrotserve.errors import Cancelled, EngineFailed, ForeignVariable, GetTimeout, ServiceUnavailable
+from parrotserve.errors import (
+    Cancelled,
+    DeclarationError,
+    EngineFailed,
+    ForeignVariable,
+    GetTimeout,
+    ServiceUnavailable,
+)
 from parrotserve.sdk.connection import use
 from parrotserve.sdk.loop import background
 from parrotserve.sdk.session import current_session
@@ -70,7 +77,7 @@ class TestBatching:
 
     def test_sync_needs_no_exchange_where_nothing_was_declared(self, service: FakeService):
         current_session().sync()
-        assert service.log == []
+        assert "view" not in service.log
 
     async def test_tasks_that_start_to_wait_together_ask_together(self, service: FakeService):
         variables = [Write(n) for n in range(5)]
@@ -179,6 +186,22 @@ class TestEnding:
             pass
         session.end()
         assert (service.submits, service.log) == ([], [])
+
+    def test_one_that_sent_nothing_can_be_looked_at(self, service: FakeService):
+        with P.Session() as session:
+            assert str(P.explain()) == f"Session {session.id} has no requests.\n"
+            assert P.visualize(session) == "flowchart TD\n"
+        assert "view" not in service.log
+
+    def test_only_sessions_can_be_looked_at(self, service: FakeService):
+        for look in (P.explain, P.visualize):
+            with pytest.raises(TypeError, match="A session is wanted"):
+                look(P.SemanticVariable("x"))  # pyright: ignore[reportArgumentType]
+
+    @pytest.mark.parametrize("seconds", [0, -3, "30", float("nan"), 1e9])
+    def test_a_lease_is_a_length_of_time(self, seconds: float):
+        with pytest.raises(DeclarationError, match="a lease is a number of seconds above 0, to 86400"):
+            P.Session(lease_seconds=seconds)
 
     def test_end_waits_for_the_service(self, service: FakeService):
         session = P.Session()

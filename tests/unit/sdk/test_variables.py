@@ -48,6 +48,15 @@ class TestGet:
         with pytest.raises(DeclarationError, match="perf='fast' is none of LATENCY"):
             Write("x").get("fast")
 
+    def test_criteria_may_be_named_in_any_case(self, service: FakeService):
+        Write("x").get("LATENCY")
+        assert service.submits[0].wait[0].criteria == LATENCY
+
+    @pytest.mark.parametrize("timeout", [-1, "1", float("nan")])
+    def test_what_is_no_length_of_time_is_refused(self, service: FakeService, timeout: float):
+        with pytest.raises(DeclarationError, match="a number of seconds from 0 up"):
+            Write("x").get(timeout=timeout)
+
     def test_a_timeout_cancels_nothing(self, service: FakeService):
         service.held.add("Write")
         text = Write("x")
@@ -274,3 +283,34 @@ def service_loop() -> asyncio.AbstractEventLoop:
     from parrotserve.sdk.loop import background
 
     return background().loop
+
+
+class TestNoText:
+    """What Python would answer without looking at the value is refused: somebody forgot to get it."""
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_a_variable_is_neither_true_nor_false(self, service: FakeService, known: bool):
+        variable = P.SemanticVariable("yes") if known else Write("x")
+        with pytest.raises(TypeError, match=r"neither true nor false: get\(\) its value"):
+            bool(variable)
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_a_variable_equals_no_text(self, service: FakeService, known: bool):
+        variable = P.SemanticVariable("yes") if known else Write("x")
+        for compare in (lambda: variable == "yes", lambda: variable != "yes", lambda: variable in ["yes"]):
+            with pytest.raises(TypeError, match=r"equals none: compare what get\(\) gives with 'yes'"):
+                compare()
+
+    def test_it_equals_itself_alone(self):
+        one, other = P.SemanticVariable("x"), P.SemanticVariable("x")
+        assert one != other
+        assert one != 3
+        assert one in [other, one]
+        assert {one: 1, other: 2}[one] == 1
+
+    def test_nothing_is_no_text_to_set(self):
+        variable = P.SemanticVariable()
+        with pytest.raises(TypeError, match="None has no text"):
+            variable.set(None)
+        variable.set("")
+        assert variable.get() == ""

@@ -11,6 +11,7 @@ from parrotserve.criteria import Criteria
 from parrotserve.errors import DeclarationError
 from parrotserve.protocol import (
     DEFAULT_LEASE_SECONDS,
+    LONGEST_LEASE_SECONDS,
     Identifier,
     InputSegment,
     TextSegment,
@@ -58,7 +59,7 @@ class ParrotObject(Wire):
     """What the answer is awaited for."""
     wait: bool = True
     """False: answer at once, with ids and without choices, while the request runs or waits for its inputs."""
-    lease_seconds: Annotated[float, Field(gt=0, le=86_400)] = DEFAULT_LEASE_SECONDS
+    lease_seconds: Annotated[float, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = DEFAULT_LEASE_SECONDS
     """How long the session lives without contact."""
 
     @model_validator(mode="after")
