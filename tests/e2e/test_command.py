@@ -13,9 +13,23 @@ HEAVY = {"asyncio", "fastapi", "gguf", "httpx", "numpy", "pydantic", "tokenizers
 
 
 def test_help_and_typos_do_not_wait_for_heavy_imports():
-    code = f"import sys, parrotserve.cli.main; print(*sorted({HEAVY} & set(sys.modules)))"
+    code = f"import sys, parrotserve.cli.app; print(*sorted({HEAVY} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert found == []
+
+
+def test_ctrl_c_while_the_command_is_loaded_leaves_no_traceback():
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'parrotserve.cli.app': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from parrotserve.cli.main import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_run_shows_outputs_in_a_pipe():
@@ -91,7 +105,8 @@ def test_a_program_gives_the_same_text_embedded_and_served(name: str):
     arguments = ("run", "--quiet", EXAMPLES / f"{name}.py")
     with served("--model", "fake") as url:
         there = parrot(*arguments, PARROT_URL=url)
-        assert httpx.get(f"{url}/v1/engines").json()[0]["running"] == 0
+        while httpx.get(f"{url}/v1/engines").json()[0]["running"]:
+            pass  # until the engine's next heartbeat says that nothing is left
     here = parrot(*arguments, PARROT_MODELS="fake")
     assert (there.returncode, there.stderr) == (0, "")
     assert there.stdout

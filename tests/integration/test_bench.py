@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from parrotserve.bench.workloads import WORKLOADS
-from parrotserve.cli.main import app
+from parrotserve.cli.app import app
 
 PAGE = Path(__file__).resolve().parents[2] / "benchmarks" / "page.py"
 QUICK = ["--quick", "--model", "fake", "--delay", "0"]
@@ -28,6 +28,11 @@ def test_every_workload_runs_on_parrot_and_on_a_client_program(tmp_path: Path):
     for name, workload in WORKLOADS.items():
         assert f"## {name}" in page
         assert all(f"| {case.name} | 0 ms | {side} |" in page for case in workload.quick for side in ("on", "capped"))
+
+
+def test_help_names_every_workload():
+    told = " ".join(CliRunner().invoke(app, ["bench", "--help"]).stdout.replace("│", " ").split())
+    assert f"{', '.join(WORKLOADS)}, or all." in told
 
 
 @pytest.mark.parametrize(

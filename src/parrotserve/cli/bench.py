@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+_Workload = Annotated[str, typer.Argument(help="chain, map-reduce, copilot, gpts, agents, mixed, tools, apps, or all.")]
 _Sides = Annotated[
     str,
     typer.Option(
@@ -31,7 +32,7 @@ _Into = Annotated[
 
 
 def bench(
-    workload: Annotated[str, typer.Argument(help="chain, map-reduce, copilot, gpts, agents, mixed, tools, or all.")],
+    workload: _Workload,
     sides: _Sides = "on,off,capped",
     case: Annotated[list[str] | None, typer.Option(help="Only cases whose names contain this; repeatable.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small cases and one round, to see that all works.")] = False,

@@ -9,7 +9,7 @@ import pytest
 from bad_input import PARROT
 from typer.testing import CliRunner
 
-from parrotserve.cli.main import app
+from parrotserve.cli.app import app
 
 PROGRAM = """
 import Parrot as P

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from parrotserve import __version__
-from parrotserve.cli.main import app
+from parrotserve.cli.app import app
 from parrotserve.config import SETTINGS
 
 PRELUDE = """

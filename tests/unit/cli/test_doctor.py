@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from parrotserve.cli.main import app
+from parrotserve.cli.app import app
 from parrotserve.doctor import installed, reach
 from parrotserve.engines.native import kernels
 
