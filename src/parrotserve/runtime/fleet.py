@@ -165,10 +165,8 @@ class Fleet:
 
     @property
     def ready(self) -> bool:
-        """Whether every configured model is loaded and every engine is up."""
-        return all(self.find(name) for name in self._config.models) and all(
-            keeper.state is KeeperState.UP for keeper in self._driver.keepers.values()
-        )
+        """Whether every configured model has an engine that is up: others are restarted meanwhile."""
+        return all(map(self._runs, self._config.models))
 
     async def wait_started(self) -> None:
         """Until every engine is up. Raises why one was given up."""
@@ -200,6 +198,10 @@ class Fleet:
         keepers = self._keepers_of(model.name)
         known = [keeper.description.context_length for keeper in keepers if keeper.description]
         return min(known, default=model.context_length)
+
+    def _runs(self, name: str) -> bool:
+        model = self.find(name)
+        return model is not None and any(keeper.state is KeeperState.UP for keeper in self._keepers_of(model.name))
 
     def _keepers_of(self, model: str) -> list[EngineKeeper]:
         return [keeper for keeper in self._driver.keepers.values() if keeper.model == model]

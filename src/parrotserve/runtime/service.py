@@ -264,7 +264,7 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether every engine is up."""
+        """Whether it takes requests, and every configured model has an engine that is up."""
         return self._draining is None and self._fleet.ready
 
     @property

@@ -117,6 +117,17 @@ async def test_many_requests_survive_the_death_of_one_of_two_engines(stage: Stag
     assert len(got.values) == 40
 
 
+async def test_a_service_that_has_lost_one_of_its_engines_is_ready(stage: Stage):
+    staged = await stage(config={"engines": 2}, faults=[Faults(), Faults(), Faults(start_seconds=3600)])
+    await staged.engines[0].die()
+    while sorted(view.state for view in staged.service.engines()) != ["restarting", "up"]:
+        await asyncio.sleep(0)
+    assert staged.service.ready
+    await staged.engines[1].die()
+    while staged.service.ready:
+        await asyncio.sleep(0)
+
+
 async def test_a_service_whose_engines_are_down_is_not_ready(stage: Stage):
     staged = await stage(faults=[Faults(), Faults(start_seconds=3600)])
     assert staged.service.ready

@@ -20,9 +20,9 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 @router.head("/readyz", include_in_schema=False)
 async def readyz(service: TheService) -> dict[str, str]:
-    """All engines are up; 503 until then."""
+    """Every configured model has an engine that is up; 503 where one has none."""
     if not service.ready:
-        raise ServiceUnavailable("Not every engine is up; /v1/engines says which.")
+        raise ServiceUnavailable("A model has no engine that is up; /v1/engines says which are.")
     return {"status": "ready"}
 
 
