@@ -6,15 +6,26 @@ themselves, which a browser cannot do where a key is asked for.
 
 import html
 import json
+import re
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment
+from markupsafe import Markup, escape
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
-_PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+
+def _prose(text: str) -> Markup:
+    """A docstring as HTML: its paragraphs, and what is code in them."""
+    told = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(told.replace("\n\n", "</p>\n<p>"))
+
+
+_TEMPLATES = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+_TEMPLATES.filters["prose"] = _prose
+_PAGE = _TEMPLATES.from_string(
     """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ info.title }} {{ info.version }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -28,11 +39,12 @@ td { padding-right: 1.2rem; vertical-align: top; }
 <p>The same for programs: <a href="openapi.json">openapi.json</a>.</p>
 {% for tag, routes in tags.items() %}<h2>{{ tag }}</h2>
 {% for route in routes %}<h3 id="{{ route.id }}"><code><b>{{ route.method }}</b>{{ route.path }}</code></h3>
-<p>{{ route.description }}</p>
+<p>{{ route.description|prose }}</p>
 {% if route.parameters %}<table>{% for one in route.parameters %}<tr><td><code>{{ one.name }}</code></td>
-<td>{{ one.in }}</td><td>{{ one.description }}</td></tr>{% endfor %}</table>{% endif %}
+<td>{{ one.in }}</td><td>{{ (one.description or "")|prose }}</td></tr>{% endfor %}</table>{% endif %}
 {% if route.body %}<p>Body: <a href="#{{ route.body }}">{{ route.body }}</a></p>{% endif %}
-<table>{% for status, answer in route.answers.items() %}<tr><td>{{ status }}</td><td>{{ answer.description }}</td></tr>
+<table>{% for status, answer in route.answers.items() %}<tr><td>{{ status }}</td>
+<td>{{ answer.description|prose }}</td></tr>
 {% endfor %}</table>
 {% endfor %}{% endfor %}
 <h2>Schemas</h2>
@@ -43,7 +55,11 @@ td { padding-right: 1.2rem; vertical-align: top; }
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page."""
+    """Serve the page, and lead there whoever opens the address that `parrot serve` prints."""
+
+    @app.get("/", include_in_schema=False)
+    async def _() -> RedirectResponse:  # pyright: ignore[reportUnusedFunction]
+        return RedirectResponse("docs")
 
     @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
     async def _() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]

@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pydantic_core import PydanticCustomError
+
 Place = tuple[str | int, ...]
 _OURS = "Value error, "
 """What pydantic puts before sentences of our own."""
+_MISFIT = "misfit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +25,18 @@ class Problem:
     what: str
 
 
+def misfit(field: str, what: str) -> PydanticCustomError:
+    """What a validator of a whole body raises where one field does not fit the others."""
+    return PydanticCustomError(_MISFIT, "{what}", {"field": field, "what": what})
+
+
 def problems_in(found: Sequence[Mapping[str, Any]], body: object) -> list[Problem]:
     """Pydantic's errors about a body, in their order; each place once."""
     problems: dict[Place, Problem] = {}
     nearest: dict[Place, Problem] = {}
     for error in found:
-        place, union = _in_body(tuple(error["loc"]), error["type"], body)
+        location = (*error["loc"], error["ctx"]["field"]) if error["type"] == _MISFIT else tuple(error["loc"])
+        place, union = _in_body(location, error["type"], body)
         problem = Problem(place, str(error["msg"]).removeprefix(_OURS))
         if union is None:
             problems.setdefault((*place, len(problems)), problem)
@@ -62,7 +71,7 @@ def _in_body(location: Place, kind: str, body: object) -> tuple[Place, Place | N
     union: Place | None = None
     value = body
     for number, part in enumerate(location[1:], start=2):
-        missing = kind == "missing" and number == len(location)
+        missing = kind in ("missing", _MISFIT) and number == len(location)
         if missing or _holds(value, part):
             place = (*place, part)
             value = None if missing else cast("Any", value)[part]

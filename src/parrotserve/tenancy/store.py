@@ -88,7 +88,11 @@ class TenantStore:
             self._db.execute("PRAGMA foreign_keys = ON")
             self._db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise ServiceUnavailable(f"The tenants in {self.path} cannot be opened: {error}.") from error
+            why = getattr(error, "strerror", None) or error
+            raise ServiceUnavailable(
+                f"The tenants in {self.path} cannot be opened: {why}. Set PARROT_DATA, or --data, to a folder that "
+                "can be written."
+            ) from error
         self._seen = self._version()
 
     def close(self) -> None:

@@ -89,11 +89,19 @@ async def test_keys_can_be_asked_for_from_the_start_and_never(served, store):
         assert (await client.get("/v1/models", headers=sent)).status_code == 200
 
 
+async def test_the_address_itself_leads_to_the_page_of_documents(served):
+    client = await served()
+    answer = await client.get("/", follow_redirects=True)
+    assert (answer.url.path, answer.status_code) == ("/docs", 200)
+
+
 async def test_the_page_of_documents_needs_nothing_from_elsewhere(served):
     client = await served()
     page = await client.get("/docs")
     assert "/v1/submit" in page.text
     assert "WireSegment" in page.text or "RequestSpec" in page.text
+    assert "<code>wait</code>" in page.text
+    assert "`" not in page.text.partition("<h2>Schemas")[0]
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"' )]*)""", page.text)
     assert [link for link in links if not link.startswith(("#", "openapi.json"))] == []
     assert "<script" not in page.text

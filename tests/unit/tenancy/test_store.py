@@ -99,6 +99,12 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path):
         TenantStore(tmp_path)
 
 
+def test_a_folder_that_cannot_be_made_is_told_with_what_to_do(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ServiceUnavailable, match=r"cannot be opened: Not a directory\. Set PARROT_DATA, or --data"):
+        TenantStore(tmp_path / "file" / "parrot")
+
+
 def test_usage_adds_up_by_tenant_and_day(store: TenantStore):
     one = {TenantId("search"): Usage(1, 10, 5, 2, 0.5), TenantId("chat"): Usage(2, 1, 0, 1, 0.25)}
     store.add_usage("2026-01-01", one)

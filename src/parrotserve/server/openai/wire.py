@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from parrotserve.server.openai.extension import ParrotObject
+from parrotserve.server.problems import misfit
 
 MOST_CHOICES = 128
 """Of one prompt."""
@@ -70,17 +71,17 @@ class Generation(Body):
         if isinstance(data, dict):
             for name, why in cls.refused.items():
                 if data.get(name) not in (None, [], {}, False, "", "none"):
-                    raise ValueError(f"{name} is not supported: {why}")
+                    raise misfit(name, f"it is not supported: {why}")
         return data
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is for streams only: set stream=true")
+            raise misfit("stream_options", "it is for streams only: set stream=true")
         if self.parrot is not None and self.parrot.output is not None and (self.n or 1) > 1:
-            raise ValueError("a named output is one text, so n must be 1")
+            raise misfit("n", "it must be 1, for a named output is one text")
         if self.parrot is not None and not self.parrot.wait and self.stream:
-            raise ValueError("there is nothing to stream where parrot.wait is false")
+            raise misfit("stream", "there is nothing to stream where parrot.wait is false")
         return self
 
     @property
@@ -196,15 +197,15 @@ class ChatRequest(Generation):
     @model_validator(mode="after")
     def _is_a_conversation(self) -> Self:
         if not self.messages and self.extension.get is None:
-            raise ValueError("messages is empty; a conversation has at least one")
+            raise misfit("messages", "there is none; a conversation has at least one")
         if self.messages and self.extension.get is not None:
-            raise ValueError("parrot.get asks for an output that was declared before; leave messages empty")
+            raise misfit("messages", "leave it empty, for parrot.get asks for an output that was declared before")
         if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs=true")
+            raise misfit("top_logprobs", "it needs logprobs=true")
         if set(self.modalities or ()) - {"text"}:
-            raise ValueError("modalities may be text only")
+            raise misfit("modalities", "text is the only one here")
         if self.tool_choice not in (None, "none", "auto") and not self.tools:
-            raise ValueError("tool_choice needs tools")
+            raise misfit("tool_choice", "it needs tools")
         return self
 
 
@@ -228,19 +229,19 @@ class CompletionRequest(Generation):
     @model_validator(mode="after")
     def _can_be_completed(self) -> Self:
         if self.prompt is None and self.extension.get is None:
-            raise ValueError("prompt is missing")
+            raise misfit("prompt", "Field required")
         if self.prompt is not None and self.extension.get is not None:
-            raise ValueError("parrot.get asks for an output that was declared before; leave prompt out")
+            raise misfit("prompt", "leave it out, for parrot.get asks for an output that was declared before")
         if self.best_of is not None and self.best_of != self.choices:
-            raise ValueError("best_of must equal n: this service gives every text that it writes")
+            raise misfit("best_of", "it must equal n, for this service gives every text that it writes")
         if self.echo and self.logprobs is not None:
-            raise ValueError("echo with logprobs is not supported: there are none of a prompt's tokens")
+            raise misfit("echo", "it is not supported with logprobs, for there are none of a prompt's tokens")
         if not self.prompts and self.extension.get is None:
-            raise ValueError("prompt is an empty list")
+            raise misfit("prompt", "it is an empty list")
         if len(self.prompts) * self.choices > MOST_TEXTS:
-            raise ValueError(f"n times the number of prompts is above {MOST_TEXTS}")
+            raise misfit("n", f"n times the number of prompts is above {MOST_TEXTS}")
         if len(self.prompts) > 1 and self.extension.output is not None:
-            raise ValueError("a named output is one text, so prompt must be one")
+            raise misfit("prompt", "it must be one text, for a named output is one")
         return self
 
     @property
