@@ -183,10 +183,12 @@ class PanelScreen:
     def settled(self, watched: Watched) -> None:
         """Move it into the history."""
         self._open = [each for each in self._open if each is not watched]
-        if not self._down:
-            self._console.print(_panel(watched, watched.text))
         if not self._open:
             self._stop()
+        elif self._live is not None:
+            self._live.refresh()  # else it would be there twice for a moment: whole, and as it was last drawn
+        if not self._down:
+            self._console.print(_panel(watched, watched.text))
 
     def __enter__(self) -> Self:
         out = self._prints(sys.stdout, terminal=True)
@@ -235,7 +237,7 @@ class PanelScreen:
         parts = [f"{writing} being written"] if writing else []
         if waiting:
             parts.append(f"{waiting} waiting")
-        return f"{', '.join(parts)}, {time.monotonic() - self._began:.0f} s"
+        return ", ".join([*parts, f"{time.monotonic() - self._began:.0f} s"])
 
     def _tail(self, text: str, lines: int) -> str:
         """The last lines that a panel has room for, as they wrap."""

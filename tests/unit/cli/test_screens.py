@@ -156,6 +156,23 @@ class TestPanels:
         assert "the end" in "\n".join(lines)
         assert lines[-1].startswith("9 being written")
 
+    def test_a_finished_variable_is_not_drawn_again_below_itself(self, terminal, monkeypatch):
+        monkeypatch.setattr("parrotserve.cli.screens._REFRESH_PER_SECOND", 0.001)  # drawn when something happens only
+        with PanelScreen(terminal) as screen:
+            first, second = variable("first"), variable("second")
+            for each in (first, second):
+                screen.declared(each)
+                grow(screen, each, "text")
+            terminal.file.truncate(0)
+            finish(screen, first)
+            assert self.drawn(terminal).rpartition("first")[2].count("second") == 1
+            assert self.drawn(terminal).count("first") == 1
+            terminal.file.truncate(0)
+            finish(screen, second)
+        drawn = self.drawn(terminal)
+        assert drawn.count("second") == 1
+        assert not [line for line in drawn.splitlines() if line.strip().startswith(",")]
+
     def test_what_has_no_text_yet_is_counted_as_waiting(self, terminal):
         screen = PanelScreen(terminal)
         screen._open = [variable("a"), variable("b")]
