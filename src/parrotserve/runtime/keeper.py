@@ -185,6 +185,10 @@ class EngineKeeper:
         empty = base.Heartbeat(free_pages=description.cache_tokens // description.page_tokens)
         self.description, self.heartbeat = description, empty
         self._orders = asyncio.Queue()
+        # Whoever was told that it is lost is told that it is back.
+        log.log(
+            logging.WARNING if self.state is KeeperState.RESTARTING else logging.INFO, "engine %s is up", self.engine
+        )
         self.state = KeeperState.UP
         self._office.joined(self.engine, description)
         self._decided.set()

@@ -1,6 +1,7 @@
 """The keeper, with engines that start, die, hang and refuse when told to."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Sequence
 
@@ -100,6 +101,23 @@ async def test_a_dead_engine_is_started_again(start: Start, reports: Reports):
     assert "pulled the plug" in await reports.next()
     assert await reports.next() == "joined e-0"
     assert (len(engines), keeper.restarts) == (2, 1)
+
+
+async def test_the_log_that_tells_of_a_loss_tells_of_the_return(
+    start: Start, reports: Reports, caplog: pytest.LogCaptureFixture
+):
+    _, engines = start()
+    with caplog.at_level(logging.INFO):
+        assert await reports.next() == "joined e-0"
+        await engines[0].die("pulled the plug")
+        assert "pulled the plug" in await reports.next()
+        assert await reports.next() == "joined e-0"
+    told = [(record.levelname, record.getMessage().partition(":")[0]) for record in caplog.records]
+    assert told[-3:] == [
+        ("INFO", "engine e-0 is up"),
+        ("WARNING", "engine e-0 is lost"),
+        ("WARNING", "engine e-0 is up"),
+    ]
 
 
 async def test_an_engine_without_a_sign_of_life_is_replaced(start: Start, reports: Reports):
