@@ -91,7 +91,7 @@ class Sampling:
         )
         for name, good, rule in checks:
             if not good:
-                raise InvalidSampling(f"{name}={_shortened(getattr(self, name))}: {name} {rule}.")
+                raise InvalidSampling(f"{name}={_shortened(getattr(self, name))}: {name} {rule}.", param=name)
 
     def _check_types(self) -> None:
         """What a type checker would have said, for those who use none."""
@@ -99,7 +99,9 @@ class Sampling:
             for name in names:
                 value = getattr(self, name)
                 if not isinstance(value, kinds) and not (value is None and name in _OPTIONAL):
-                    raise InvalidSampling(f"{name}={_shortened(value)} has the wrong type: it must be {rule}.")
+                    raise InvalidSampling(
+                        f"{name}={_shortened(value)} has the wrong type: it must be {rule}.", param=name
+                    )
 
 
 def _shortened(value: Any) -> str:

@@ -128,7 +128,7 @@ def _request(spec: RequestSpec, model: ServedModel, tenant: TenantId) -> NewRequ
         # Its text alone would not say which of a batch's requests it is about.
         name = check_text(spec.function, "A function's name")
         label = f"{name!r} ({spec.id})" if name else f"Request {spec.id}"
-        raise type(error)(f"{label}: {error.message}", request=spec.id) from error
+        raise type(error)(f"{label}: {error.message}", **{**error.details, "request": spec.id}) from error
     flat = model.renderer.flatten(segments, chat=spec.chat, tools=spec.tools)
     for segment in flat:
         if isinstance(segment, Text) and segment.template:
@@ -187,11 +187,12 @@ def _fixed(sampling: Sampling, model: ServedModel) -> Sampling:
         except RecursionError as error:
             raise InvalidSchema("The JSON schema is nested too deeply.") from error
     if not all(map(math.isfinite, sampling.logit_bias.values())):
-        raise InvalidSampling("logit_bias adds finite numbers; -100 is as good as never.")
+        raise InvalidSampling("logit_bias adds finite numbers; -100 is as good as never.", param="logit_bias")
     if sampling.logit_bias and max(sampling.logit_bias) >= model.vocabulary:
         raise InvalidSampling(
             f"logit_bias names token {max(sampling.logit_bias)}, which is none of {model.name!r}, whose tokens are "
-            f"numbered from 0 to {model.vocabulary - 1}."
+            f"numbered from 0 to {model.vocabulary - 1}.",
+            param="logit_bias",
         )
     try:
         msgspec.msgpack.encode(sampling)
