@@ -50,10 +50,13 @@ class Estimates:
     def output_tokens(self, request: Request) -> float:
         """How many tokens a request's outputs will have, together."""
         samplings = _samplings(request)
-        most = sum(sampling.max_tokens for sampling in samplings)
-        if all(sampling.ignore_eos and not sampling.stop for sampling in samplings):
+        least, most, sure = 0, 0, True
+        for sampling in samplings:
+            least += sampling.min_tokens
+            most += sampling.max_tokens
+            sure = sure and sampling.ignore_eos and not sampling.stop
+        if sure:
             return most
-        least = sum(sampling.min_tokens for sampling in samplings)
         share = self._shares.get(request.session.tenant, _FIRST_SHARE)
         guess = self._outputs.get(_key(request), most * share)
         return min(max(guess, least, len(samplings)), most)
