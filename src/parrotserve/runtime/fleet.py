@@ -36,7 +36,8 @@ from parrotserve.graph.decisions import (
     UpdateSequence,
 )
 from parrotserve.graph.events import EngineJoined, EngineLost, RequestEnded, StepsRun
-from parrotserve.ids import EngineId
+from parrotserve.graph.states import ProducerState
+from parrotserve.ids import EngineId, RequestId
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import EngineView, ModelView
 from parrotserve.runtime.catalog import Loader, ServedModel
@@ -262,10 +263,20 @@ class Fleet:
                 case SequenceEnded():
                     self._metrics.sequence_ended(event)
                     self._driver.apply(request_ended(event))
+                    self._note_times(event.sequence)
                 case StepsTimed():
                     self._driver.apply(_steps_run(engine, event))
                 case Heartbeat():
                     pass
+
+    def _note_times(self, request: RequestId) -> None:
+        found = self._driver.machine.graph.requests.get(request)
+        if found is None or found.state is not ProducerState.DONE:
+            return
+        ready, started, ended = found.times.ready, found.times.started, found.times.ended
+        if ready is not None and started is not None and ended is not None:
+            began = max(ready, started)  # it may have been read ahead
+            self._metrics.request_done(found.objective, waited=began - ready, ran=ended - began)
 
     async def commands(self, order: Order, description: EngineDescription) -> Sequence[Command]:
         """The order in the engine's words. A request that cannot be rendered fails; then there is nothing to send."""

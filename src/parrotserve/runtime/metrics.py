@@ -1,15 +1,19 @@
-"""What Prometheus is told: counts and gauges, never a text."""
+"""What Prometheus is told: counts, gauges and how long requests took, never a text."""
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from parrotserve.criteria import Objective
 from parrotserve.engines.base import SequenceEnded
 from parrotserve.ids import TenantId
 from parrotserve.protocol import EngineView
 from parrotserve.sampling import Usage
+
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Seconds: from a few tokens on a machine with nothing else to do up to a long text on a full one."""
 
 
 class Metrics:
@@ -24,11 +28,22 @@ class Metrics:
         self._seconds = self._counter("parrot_engine_seconds", "Engine time of ended runs.", "tenant")
         self._losses = self._counter("parrot_engine_losses", "Engines that died or hung.", "model")
         self._refusals = self._counter("parrot_refusals", "Batches refused, by error code.", "tenant", "code")
+        self._waited = self._histogram(
+            "parrot_request_waiting_seconds", "From a request's last input to its engine, of requests that were done.", "objective"
+        )
+        self._ran = self._histogram(
+            "parrot_request_running_seconds", "From there to its end, pauses and reruns included.", "objective"
+        )
         self.registry.register(_Present(engines, sessions))
 
     def sequence_ended(self, event: SequenceEnded) -> None:
         """A run of a request ended."""
         self._sequences.labels(event.status.value).inc()
+
+    def request_done(self, objective: Objective, *, waited: float, ran: float) -> None:
+        """A request has its outputs; seconds."""
+        self._waited.labels(objective.value).observe(waited)
+        self._ran.labels(objective.value).observe(ran)
 
     def used(self, tenant: TenantId, usage: Usage) -> None:
         """What a tenant's run used."""
@@ -47,6 +62,9 @@ class Metrics:
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(name, about, labels, registry=self.registry)
+
+    def _histogram(self, name: str, about: str, *labels: str) -> Histogram:
+        return Histogram(name, about, labels, registry=self.registry, buckets=_BUCKETS)
 
 
 class _Present(Collector):

@@ -223,3 +223,16 @@ async def test_what_is_refused_before_a_route_sees_it(begin: Begin):
         assert answer.status_code == status
         error = OpenAIError.model_validate_json(answer.content).error
         assert error.type == "invalid_request_error"
+
+
+async def test_what_openai_has_and_we_do_not(begin: Begin):
+    api = await begin()
+    for asked in (
+        api.client.embeddings.create(model="fake", input="Hi"),
+        api.client.responses.create(model="fake", input="Hi"),
+        api.client.files.retrieve("file-1"),
+    ):
+        with pytest.raises(openai.NotFoundError) as missing:
+            await asked
+        assert isinstance(missing.value.body, dict)
+        assert missing.value.body["message"].startswith("There is nothing at ")

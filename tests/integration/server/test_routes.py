@@ -199,6 +199,9 @@ async def test_metrics_count_and_hold_no_prompt(served: Client):
     assert samples["parrot_tokens_total", "local", "output"] > 30
     assert samples["parrot_engine_up", "fake", "fake-0"] == 1
     assert samples["parrot_sessions",] == 1
+    for phase in ("waiting", "running"):
+        took = sum(value for name, value in samples.items() if name[0] == f"parrot_request_{phase}_seconds_count")
+        assert took == 2, phase
     assert "secret" not in answer.text
 
 

@@ -11,6 +11,8 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 """What its routes may answer instead of what they are for."""
 _ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models")
+_ABSENT = ("responses", "embeddings", "moderations", "images", "audio", "files", "batches", "fine_tuning")
+"""What OpenAI's clients may ask for below /v1 and Parrot does not have."""
 _CODES = {
     "unauthorized": "invalid_api_key",
     "unknown_model": "model_not_found",
@@ -36,7 +38,8 @@ def in_openais_words(body: ErrorBody, *, status: int) -> OpenAIError:
 
 def knows(path: str) -> bool:
     """Whether this is a place of OpenAI's API, where its clients read what is answered."""
-    return path in _ROUTES or path.startswith("/v1/models/")
+    place = path.removeprefix("/v1/").partition("/")[0]
+    return path in _ROUTES or path.startswith("/v1/") and (place == "models" or place in _ABSENT)
 
 
 def status_of(status: int) -> int:

@@ -35,5 +35,5 @@ async def readyz(service: TheService) -> dict[str, str]:
     dependencies=[OperatorOnly],
 )
 async def metrics(service: TheService) -> Response:
-    """Counts and gauges for Prometheus; never a prompt. With keys: for operators only."""
+    """Counts, gauges and how long requests took, for Prometheus; never a prompt. With keys: for operators only."""
     return Response(generate_latest(service.metrics), media_type=CONTENT_TYPE_LATEST)
