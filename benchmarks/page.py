@@ -3,8 +3,8 @@
 Nothing is left out: rows that lose, and trials that failed, are written like the others.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -97,7 +97,11 @@ def _circumstances(record: dict[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     """Write the page into the folder that is named."""
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="with the records, WORKLOAD.json")
+    folder = parser.parse_args().folder
+    if not folder.is_dir():
+        parser.error(f"{folder} is no folder")
     (folder / "workloads.md").write_text(page(folder), encoding="utf-8")
 
 

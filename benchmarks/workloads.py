@@ -69,17 +69,27 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _there(file: str) -> dict[str, str]:
+    """The addresses in a file that `serve` wrote. Exits if there is none."""
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        sys.exit(f"--peers {file}: {error}; `workloads.py serve {file}` writes it, and keeps it while the peers are up.")
+
+
 def main() -> None:
     """Start, measure, stop."""
     signal.signal(signal.SIGTERM, _interrupted)
     arguments = sys.argv[1:]
+    if not arguments or {"-h", "--help"} & set(arguments) or arguments in (["serve"], ["--peers"]):
+        print(__doc__)
+        sys.exit(bench({}, ["--help"]))
     with contextlib.suppress(KeyboardInterrupt):
-        if arguments[:1] == ["serve"]:
+        if arguments[0] == "serve":
             return serve(Path(arguments[1]), arguments[2:])
-        if "--peers" in arguments:
+        if "--peers" in arguments[:-1]:
             place = arguments.index("--peers")
-            there = json.loads(Path(arguments[place + 1]).read_text(encoding="utf-8"))
-            sys.exit(bench(there, arguments[:place] + arguments[place + 2 :]))
+            sys.exit(bench(_there(arguments[place + 1]), arguments[:place] + arguments[place + 2 :]))
         with peers(_named(arguments)) as there:
             sys.exit(bench(there, arguments))
     sys.exit(130)

@@ -42,5 +42,7 @@ def command(port: int, weights: str = "BF16", *more: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    if not sys.argv[1:] or not sys.argv[1].isdecimal():
+        sys.exit(__doc__)
     arguments = command(int(sys.argv[1]), *sys.argv[2:])
     os.execv(arguments[0], arguments)

@@ -46,5 +46,7 @@ def environment() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    if not sys.argv[1:] or not sys.argv[1].isdecimal():
+        sys.exit(__doc__)
     arguments = command(int(sys.argv[1]), *sys.argv[2:])
     os.execve(arguments[0], arguments, environment())
