@@ -29,7 +29,9 @@ class Metrics:
         self._losses = self._counter("parrot_engine_losses", "Engines that died or hung.", "model")
         self._refusals = self._counter("parrot_refusals", "Batches refused, by error code.", "tenant", "code")
         self._waited = self._histogram(
-            "parrot_request_waiting_seconds", "From a request's last input to its engine, of requests that were done.", "objective"
+            "parrot_request_waiting_seconds",
+            "From a request's last input to its engine, of requests that were done.",
+            "objective",
         )
         self._ran = self._histogram(
             "parrot_request_running_seconds", "From there to its end, pauses and reruns included.", "objective"

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from llguidance import LLTokenizer
 from token_backend import VOCABULARY, Bench, fill, generate
@@ -54,6 +55,21 @@ def test_white_space_between_the_parts_of_a_value_comes_to_an_end():
         grammar.push(ord(" "))
         spaces += 1
     assert 8 <= spaces <= 20
+
+
+def test_tokens_fit_as_far_as_the_schema_goes_and_something_comes_after_them():
+    grammar = Grammar({"enum": ["yes", "no"]}, TOKENIZER)
+    for text, fitting in (('"ye', 3), ('"yx', 2), ('"yes"', 4), ('"yes"!', 4), ("!", 0), ("", 0)):
+        assert grammar.fitting([*text.encode()]) == fitting
+    assert allowed(grammar) == {ord('"')}
+    assert Grammar({"type": "integer"}, TOKENIZER).fitting([ord("7"), END]) == 1
+
+
+def test_what_may_come_after_tokens_that_did_not_come_yet():
+    grammar = Grammar({"enum": ["yes", "no"]}, TOKENIZER)
+    along = [{*np.flatnonzero(mask).tolist()} for mask in grammar.allowed_along([*b'"y'], VOCABULARY)]
+    assert along == [{ord('"')}, {ord("y"), ord("n")}, {ord("e")}]
+    assert allowed(grammar) == {ord('"')}
 
 
 def test_tokens_beyond_the_tokenizers_vocabulary_are_never_allowed():

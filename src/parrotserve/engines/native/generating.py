@@ -39,7 +39,8 @@ class Output:
         self.reason: FinishReason | None = None
         self.drafter = Drafter()
         self._penalised = has_penalties(sampling)
-        self._plain = grammar is None and sampling.logprobs is None and not sampling.logit_bias and not self._penalised
+        self._unbiased = sampling.logprobs is None and not sampling.logit_bias and not self._penalised
+        self._plain = grammar is None and self._unbiased
         self._tokenizer = tokenizer
         self._eos = tuple(sorted(tokenizer.eos))
         self._counts: dict[int, int] = {}
@@ -68,6 +69,11 @@ class Output:
         return self.takes_likeliest or self.draws_plainly
 
     @property
+    def may_draft(self) -> bool:
+        """Whether tokens can be tried ahead of their turn: what is asked about each of them is known before."""
+        return self._unbiased and not self._bans_end
+
+    @property
     def left(self) -> int:
         """Tokens that it may have yet."""
         return self.limit - len(self.tokens)
@@ -77,17 +83,26 @@ class Output:
         """Whether the model may not end its turn yet. Once it may, it always may."""
         return len(self.tokens) < self.sampling.min_tokens and not self.sampling.ignore_eos
 
-    def draw(self, vocabulary: int) -> Draw:
-        """The question to the sampler: which of `vocabulary` tokens is next? Raises `InvalidSchema` if its grammar
-        cannot say."""
-        return Draw(
-            self.sampling,
-            position=len(self.tokens),
-            banned=self._eos if self._bans_end else (),
-            counts=self._counts,
-            seen=self._seen,
-            allowed=None if self.grammar is None else self.grammar.allowed(vocabulary),
-        )
+    def draft(self, known: Sequence[int], *, most: int, least: float) -> tuple[int, ...]:
+        """What it may go on with; see `Drafter.draft`."""
+        found = self.drafter.draft(known, most=most, least=least)
+        return found if self.grammar is None else found[: self.grammar.fitting(found)]
+
+    def draws(self, vocabulary: int, draft: Sequence[int] = ()) -> list[Draw]:
+        """The questions to the sampler: which of `vocabulary` tokens is next, and which would be after each token of
+        its draft. Raises `InvalidSchema` if its grammar cannot say."""
+        allowed = [None] if self.grammar is None else self.grammar.allowed_along(draft, vocabulary)
+        return [
+            Draw(
+                self.sampling,
+                position=len(self.tokens) + place,
+                banned=self._eos if self._bans_end else (),
+                counts=self._counts,
+                seen=self._seen,
+                allowed=mask,
+            )
+            for place, mask in enumerate(allowed)
+        ]
 
     def push(self, token: int, logprob: TokenLogprob | None = None) -> None:
         """The output goes on with this token; `reason` says whether it is complete with it."""

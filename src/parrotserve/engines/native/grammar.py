@@ -1,5 +1,6 @@
 """Outputs that satisfy a JSON schema: which tokens may come next, after the ones that came."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,22 @@ class Grammar:
         known = np.unpackbits(bits, bitorder="little")[:vocabulary]
         mask[: len(known)] = known
         return mask
+
+    def allowed_along(self, tokens: Sequence[int], vocabulary: int) -> list[NDArray[np.bool_]]:
+        """`allowed` as it is now, and after each of these tokens, all of which fit."""
+        found = [self.allowed(vocabulary)]
+        for token in tokens:
+            self._matcher.consume_token(token)
+            found.append(self.allowed(vocabulary))
+        self._matcher.rollback(len(tokens))
+        return found
+
+    def fitting(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens may come next, one after the other, and something after them."""
+        fitting = self._matcher.try_consume_tokens(list(tokens))
+        completes = self._matcher.is_stopped()
+        self._matcher.rollback(fitting)
+        return fitting - completes
 
     def push(self, token: int) -> None:
         """The output goes on with this token. Raises `InvalidSchema` if the grammar forbids it."""

@@ -8,7 +8,7 @@ Everything about processes and pipes is outside.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 
 from parrotserve.criteria import Objective
@@ -28,6 +28,7 @@ from parrotserve.engines.native.sampler import sample
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
 from parrotserve.engines.native.share import MinimumShare
+from parrotserve.engines.native.speculation import Drafts
 from parrotserve.engines.native.steady import BatchBuilder, BuiltBatch
 from parrotserve.engines.native.timing import StepHeld, StepTimes
 from parrotserve.errors import EngineFailed, ParrotError
@@ -123,10 +124,10 @@ class NativeCore:
         logits = self._backend.step(built.batch)
         for planned in plan:
             self._note_computed(planned.state, planned.count)
-        sampled = self._sample(built, logits)
+        drafts = {planned.state: planned.draft for planned in plan if planned.draft}
+        sampled = self._sample(built, logits, drafts)
         self._steps += 1
         self._note_time(plan, built, started)
-        drafts = {planned.state: planned.draft for planned in plan if planned.draft}
         for state, tokens, logprob in sampled:
             if state in drafts:
                 self._push(state, tokens, drafts[state])
@@ -160,7 +161,7 @@ class NativeCore:
                 state.pages[:full] = table
                 state.moves += 1
 
-    def _sample(self, built: BuiltBatch, logits: Logits) -> list[Sampled]:
+    def _sample(self, built: BuiltBatch, logits: Logits, drafts: Drafts) -> list[Sampled]:
         """The next tokens of each of the batch's sequences."""
         choice = built.choice or Choice([state.output for state in built.rows if state.output is not None])
         built.choice = choice if choice.lasts else None
@@ -176,11 +177,11 @@ class NativeCore:
                 if token is not None:
                     sampled.append((state, [token, *_known(chosen, highest, rows[1:])], None))
                 elif state.output is not None:
-                    asking[row] = state.output.draw(logits.rows.shape[1])
+                    draws = state.output.draws(logits.rows.shape[1], drafts.get(state, ()))
+                    asking.update(zip(_numbers(highest, rows), draws, strict=False))
             except ParrotError as error:
                 self._sequences.end(state, EndStatus.FAILED, error)
-        answers = sample(logits, asking).items()
-        return sampled + [(built.rows[row], [token], logprob) for row, (token, logprob) in answers]
+        return sampled + _answered(built.runs, sample(logits, asking)) if asking else sampled
 
     def _note_time(self, plan: Sequence[Planned], built: BuiltBatch, started: float) -> None:
         """Its sequences share the step's time by their rows; the planner's model learns from it, and the service's."""
@@ -198,12 +199,25 @@ class NativeCore:
         self._planner.learn(held, latency=latency, other=len(decoded) - latency, seconds=seconds, now=now)
 
 
+def _answered(
+    runs: Sequence[tuple[SequenceState, Sequence[int]]], answers: Mapping[int, tuple[int, TokenLogprob | None]]
+) -> list[Sampled]:
+    """What the sampler said, by sequence."""
+    found = ((state, [answers[row] for row in rows if row in answers]) for state, rows in runs)
+    return [(state, [token for token, _ in told], told[0][1]) for state, told in found if told]
+
+
+def _numbers(highest: Sequence[float], rows: Sequence[int]) -> Iterator[int]:
+    """These rows, up to the first whose logits are no numbers."""
+    return takewhile(lambda row: not math.isnan(highest[row]), rows)
+
+
 def _known(tokens: Sequence[int | None], highest: Sequence[float], rows: Sequence[int]) -> Sequence[int]:
     """The tokens of these rows, up to the first that is not known, or whose logits are no numbers."""
     known: list[int] = []
-    for row in rows:
+    for row in _numbers(highest, rows):
         token = tokens[row]
-        if token is None or math.isnan(highest[row]):
+        if token is None:
             break
         known.append(token)
     return known

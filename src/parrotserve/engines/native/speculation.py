@@ -42,7 +42,7 @@ class Speculation:
         for state in promising:
             if state.output is not None and (state.urgent or not urgent):
                 most = int(min(left, state.output.left - 1))
-                draft = state.output.drafter.draft(state.known, most=most, least=least)
+                draft = state.output.draft(state.known, most=most, least=least)
                 left -= len(draft)
                 if draft:
                     found[state] = draft
@@ -50,6 +50,6 @@ class Speculation:
 
 
 def _likelihood(state: SequenceState) -> float:
-    """That a draft's next token is right; none is for an output that asks for more than the model's own logits."""
+    """That a draft's next token is right; none is for an output that may not have one."""
     output = state.output
-    return output.drafter.likelihood if output is not None and output.is_plain else 0.0
+    return output.drafter.likelihood if output is not None and output.may_draft else 0.0

@@ -39,7 +39,7 @@ def in_openais_words(body: ErrorBody, *, status: int) -> OpenAIError:
 def knows(path: str) -> bool:
     """Whether this is a place of OpenAI's API, where its clients read what is answered."""
     place = path.removeprefix("/v1/").partition("/")[0]
-    return path in _ROUTES or path.startswith("/v1/") and (place == "models" or place in _ABSENT)
+    return path in _ROUTES or (path.startswith("/v1/") and (place == "models" or place in _ABSENT))
 
 
 def status_of(status: int) -> int:
