@@ -29,6 +29,16 @@ pytestmark = [
 
 SHARED = inspect.getdoc(json.dumps) or ""
 QUESTIONS = ("Summarise this.", "What is `indent` for?", "Write a haiku on it.", "Translate the first line to French.")
+LISTED = "List what it takes."
+PARAMETERS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "default": {"type": "string"}},
+        "required": ["name", "default"],
+    },
+}
+"""What the answer to the last question is."""
 MODEL = "smollm2-135m"
 
 
@@ -36,13 +46,13 @@ def prompts(files: ModelFiles) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """A long beginning that all share, and what each asks."""
     tokenizer = load_tokenizer(files)
     shared = tuple(tokenizer.encode(SHARED * 2))
-    return [(shared, tuple(tokenizer.encode(f"\n\n{question}\n"))) for question in QUESTIONS]
+    return [(shared, tuple(tokenizer.encode(f"\n\n{question}\n"))) for question in (*QUESTIONS, LISTED)]
 
 
 def run(
     files: ModelFiles, weights: WeightFormat, *, together: bool = True, late: bool = False, **settings: object
 ) -> list[tuple[int, ...]]:
-    """The tokens that follow each prompt, half of them greedy and half at temperature 0.8."""
+    """The tokens that follow each prompt, half of them greedy and half at temperature 0.8, and one of them in JSON."""
     launch = Launch(
         model=MODEL,
         path=str(files.path),
@@ -63,7 +73,13 @@ def run(
 
     for number, (shared, own) in enumerate(prompts(files)):
         name = RequestId(f"prompt-{number}")
-        sampling = Sampling(max_tokens=40, temperature=0.8 * (number % 2), seed=number, ignore_eos=True)
+        sampling = Sampling(
+            max_tokens=40,
+            temperature=0.8 * (number % 2),
+            seed=number,
+            ignore_eos=number < len(QUESTIONS),
+            schema=None if number < len(QUESTIONS) else PARAMETERS,
+        )
         second = Fill() if late else Fill(tokens=own)
         segments = (Fill(tokens=shared), second, Generate(sampling=sampling))
         core.handle(Open(sequence=name, epoch=1, segments=segments, salt=""))
@@ -73,7 +89,7 @@ def run(
         if not together:
             work()
     work()
-    return [found[f"prompt-{number}"] for number in range(len(QUESTIONS))]
+    return [found[f"prompt-{number}"] for number in range(len(found))]
 
 
 @pytest.mark.parametrize("weights", WeightFormat)
