@@ -69,6 +69,7 @@ def test_what_may_come_after_tokens_that_did_not_come_yet():
     grammar = Grammar({"enum": ["yes", "no"]}, TOKENIZER)
     along = [{*np.flatnonzero(mask).tolist()} for mask in grammar.allowed_along([*b'"y'], VOCABULARY)]
     assert along == [{ord('"')}, {ord("y"), ord("n")}, {ord("e")}]
+    assert len(grammar.allowed_along([*b'"!y'], VOCABULARY)) == 2
     assert allowed(grammar) == {ord('"')}
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
-from numpy.typing import NDArray
 
+from parrotserve.engines.native.draw import Mask
 from parrotserve.engines.schema import grammar_of
 from parrotserve.errors import InvalidSchema
 
@@ -26,30 +26,29 @@ class Grammar:
         """Whether nothing but the end can follow."""
         return self._matcher.is_stopped()
 
-    def allowed(self, vocabulary: int) -> NDArray[np.bool_]:
+    def allowed(self, vocabulary: int) -> Mask:
         """[vocabulary]: which tokens may come next. Raises `InvalidSchema` when the grammar gets too complex."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        mask = _allowed_by(self._matcher, vocabulary)
         self._check()
-        mask = np.zeros(vocabulary, dtype=np.bool_)
-        known = np.unpackbits(bits, bitorder="little")[:vocabulary]
-        mask[: len(known)] = known
         return mask
 
-    def allowed_along(self, tokens: Sequence[int], vocabulary: int) -> list[NDArray[np.bool_]]:
-        """`allowed` as it is now, and after each of these tokens, all of which fit."""
+    def allowed_along(self, tokens: Sequence[int], vocabulary: int) -> list[Mask]:
+        """`allowed` as it is now, and after each of these tokens as far as they go. Raises what `allowed` raises."""
         found = [self.allowed(vocabulary)]
+        ahead = self._matcher.deep_copy()
         for token in tokens:
-            self._matcher.consume_token(token)
-            found.append(self.allowed(vocabulary))
-        self._matcher.rollback(len(tokens))
+            ahead.consume_token(token)
+            mask = _allowed_by(ahead, vocabulary)
+            if ahead.is_error():
+                break
+            found.append(mask)
         return found
 
     def fitting(self, tokens: Sequence[int]) -> int:
         """How many of these tokens may come next, one after the other, and something after them."""
-        fitting = self._matcher.try_consume_tokens(list(tokens))
-        completes = self._matcher.is_stopped()
-        self._matcher.rollback(fitting)
-        return fitting - completes
+        ahead = self._matcher.deep_copy()
+        fitting = ahead.try_consume_tokens(list(tokens))
+        return fitting - ahead.is_stopped()
 
     def push(self, token: int) -> None:
         """The output goes on with this token. Raises `InvalidSchema` if the grammar forbids it."""
@@ -59,3 +58,11 @@ class Grammar:
     def _check(self) -> None:
         if self._matcher.is_error():
             raise InvalidSchema(f"The JSON schema cannot be enforced: {self._matcher.get_error().strip()}")
+
+
+def _allowed_by(matcher: LLMatcher, vocabulary: int) -> Mask:
+    bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+    mask = np.zeros(vocabulary, dtype=np.bool_)
+    known = np.unpackbits(bits, bitorder="little")[:vocabulary]
+    mask[: len(known)] = known
+    return mask
