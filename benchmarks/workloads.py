@@ -74,7 +74,7 @@ def _there(file: str) -> dict[str, str]:
     try:
         return json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        sys.exit(f"--peers {file}: {error}; `workloads.py serve {file}` writes it, and keeps it while the peers are up.")
+        sys.exit(f"--peers {file}: {error}; `workloads.py serve {file}` writes it, for as long as the peers are up.")
 
 
 def main() -> None:
