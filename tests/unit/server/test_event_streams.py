@@ -27,6 +27,12 @@ class Client:
         self.messages.append(message)
         self.more.set()
 
+    async def got(self, text: bytes) -> None:
+        """Waits until this has been sent."""
+        while text not in self.body:
+            await self.more.wait()
+            self.more.clear()
+
     @property
     def body(self) -> bytes:
         return b"".join(message.get("body", b"") for message in self.messages)
@@ -62,9 +68,7 @@ async def test_a_stream_has_its_events_and_its_end():
 async def test_what_comes_later_is_sent_as_it_comes():
     client, source = Client(), Source()
     answering = asyncio.ensure_future(EventStream(source.events())({}, client.receive, client.send))
-    while b"data: 1" not in client.body:
-        await client.more.wait()
-        client.more.clear()
+    await client.got(b"data: 1")
     source.may_end.set()
     await answering
     assert [message.get("body") for message in client.messages] == [
@@ -87,9 +91,7 @@ async def test_much_is_not_kept_back_for_what_may_follow():
 async def test_a_client_that_leaves_closes_what_it_was_sent():
     client, source = Client(), Source()
     answering = asyncio.ensure_future(EventStream(source.events())({}, client.receive, client.send))
-    while b"data: 1" not in client.body:
-        await client.more.wait()
-        client.more.clear()
+    await client.got(b"data: 1")
     client.gone.set()
     await answering
     assert source.closed
@@ -100,9 +102,7 @@ async def test_a_quiet_stream_shows_that_it_is_there(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sse, "PING_SECONDS", 0.001)
     client, source = Client(), Source()
     answering = asyncio.ensure_future(EventStream(source.events())({}, client.receive, client.send))
-    while b": ping\n\n" not in client.body:
-        await client.more.wait()
-        client.more.clear()
+    await client.got(b": ping\n\n")
     source.may_end.set()
     await answering
     assert client.messages[-1]["more_body"] is False

@@ -48,7 +48,7 @@ class Grammar:
         """How many of these tokens may come next, one after the other, and something after them."""
         ahead = self._matcher.deep_copy()
         fitting = ahead.try_consume_tokens(list(tokens))
-        return fitting - ahead.is_stopped()
+        return max(fitting - ahead.is_stopped(), 0)
 
     def push(self, token: int) -> None:
         """The output goes on with this token. Raises `InvalidSchema` if the grammar forbids it."""
