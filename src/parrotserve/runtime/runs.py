@@ -13,6 +13,7 @@ from parrotserve.engines.base import EndStatus, SegmentFinished, SequenceEnded, 
 from parrotserve.errors import EngineFailed, from_wire
 from parrotserve.graph.events import OutputProduced, RequestEnded
 from parrotserve.ids import RequestId, VariableId, shown
+from parrotserve.protocol import Value
 from parrotserve.runtime.board import Board
 from parrotserve.runtime.render import engine_segment
 from parrotserve.sampling import TokenLogprob
@@ -30,6 +31,7 @@ class _Progress:
     repeated: int = 0
     """Characters that readers have already from a run whose tokens are no longer kept."""
     finished: bool = False
+    """It was told as a whole: in this run, or before it if it is READY."""
 
 
 @dataclass(slots=True)
@@ -59,6 +61,9 @@ class Runs:
                 seen = len(self._board.text(variable))
                 run.outputs[engine_segment(number)] = _Progress(variable, repeated=seen)
         run.epoch = epoch
+        for progress in run.outputs.values():
+            # One may have been complete when the machine no longer wanted it: after a retry it is to be told.
+            progress.finished = isinstance(self._board.outcome(progress.variable), Value)
         return {progress.variable: tuple(progress.tokens) for progress in run.outputs.values()}
 
     def segments_of(self, request: RequestId, variables: frozenset[VariableId]) -> tuple[int, ...]:
@@ -99,7 +104,7 @@ class Runs:
         logprobs = (*progress.logprobs[:before], *event.logprobs)
         if logprobs:
             self._logprobs[progress.variable] = logprobs
-        progress.logprobs = []
+        progress.logprobs = list(logprobs)
         progress.tokens = list(event.tokens)
         progress.finished = True
         return OutputProduced(

@@ -105,6 +105,23 @@ async def rest_from(staged: Staged, offset: int) -> str:
     return "".join([getattr(event, "text", "") async for event in staged.service.stream(S, A, offset=offset)])
 
 
+async def test_a_retry_gives_an_output_that_was_complete_as_its_request_was_cancelled(stage: Stage):
+    staged = await stage(script={"tell": "abc"}, ticking=True)
+    await answer(staged.service.submit(batch(request("r", text("tell"), made("a")))))
+    while not staged.engine.heartbeat.waiting:
+        await asyncio.sleep(0)
+    staged.service.cancel_variable(S, A)
+    await staged.engine.tick(4)  # before the engine is told
+    while not staged.service.metrics.get_sample_value("parrot_sequences_total", {"status": "done"}):
+        await asyncio.sleep(0)
+    staged.service.retry(S, A)
+    reading = asyncio.ensure_future(staged.service.wait(S, A, timeout=5))
+    while not reading.done():
+        await staged.engine.tick()
+        await asyncio.sleep(0)
+    assert reading.result().value == "abc"
+
+
 async def test_many_requests_survive_the_death_of_one_of_two_engines(stage: Stage):
     staged = await stage(
         script=SCRIPT, config={"engines": 2}, faults=[Faults(die_after_events=100)], credits=20, max_running=8

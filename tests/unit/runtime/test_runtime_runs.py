@@ -3,10 +3,10 @@ import logging
 import pytest
 
 from parrotserve.engines.base import EndStatus, SegmentFinished, SequenceEnded, TokensGenerated
-from parrotserve.errors import ContextExceeded, EngineFailed
+from parrotserve.errors import Cancelled, ContextExceeded, EngineFailed
 from parrotserve.graph.events import OutputProduced
 from parrotserve.ids import RequestId, VariableId
-from parrotserve.protocol import ErrorBody, Failure
+from parrotserve.protocol import ErrorBody, Failure, Value
 from parrotserve.runtime.board import Board
 from parrotserve.runtime.runs import Runs, request_ended
 from parrotserve.sampling import FinishReason, TokenLogprob, Usage
@@ -89,11 +89,24 @@ def test_events_of_an_earlier_epoch_are_dropped(runs: Runs, board: Board):
     assert board.text(A) == ""
 
 
-def test_an_output_that_was_ready_before_is_not_told_again(runs: Runs):
+def test_an_output_that_was_ready_before_is_not_told_again(runs: Runs, board: Board):
     runs.begin(R, 1, [A, B])
     runs.finished(finished("one"))
+    board.publish(A, Value(variable=A, value="one"))
     runs.begin(R, 2, [A, B])
     assert runs.finished(finished("one", epoch=2)) is None
+
+
+def test_an_output_that_was_complete_when_its_request_had_been_cancelled_is_told_by_a_retry(runs: Runs, board: Board):
+    runs.begin(R, 1, [A])
+    board.publish(A, Failure(variable=A, error=ErrorBody.of(Cancelled("no longer wanted"))))
+    assert runs.finished(finished("one", logprobs=3)) is not None  # on its way already; the machine ignores it
+    runs.take_logprobs(A)
+    assert runs.begin(R, 2, [A]) == {A: tuple(b"one")}
+    told = runs.finished(finished("one", epoch=2))
+    assert told is not None
+    assert told.value == "one"
+    assert [one.token for one in runs.take_logprobs(A)] == list(b"one")
 
 
 def test_a_gap_in_a_stream_is_the_engines_failure(runs: Runs):
