@@ -148,6 +148,7 @@ class Driver:
                 self.aheads.end(decision.request)
                 self.meter.over(decision.request)
             case SettleRequest():
+                self._tell_ending(decision.request)
                 self.meter.over(decision.request)
             case ForgetSession():
                 self.meter.end_session(decision.session)

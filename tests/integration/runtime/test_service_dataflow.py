@@ -1,13 +1,11 @@
 """Programs run by the service: dependent requests, failures, timeouts, sessions."""
 
 import asyncio
-import threading
 from functools import partial
 
 import pytest
-from runtime_programs import SESSION, Stage, answer, batch, call, made, request, taken, text, wait
+from runtime_programs import SESSION, Stage, answer, batch, made, request, taken, text, wait
 
-from parrotserve.config import ServiceConfig
 from parrotserve.engines.base import Capability
 from parrotserve.engines.fake import Faults
 from parrotserve.errors import (
@@ -17,19 +15,14 @@ from parrotserve.errors import (
     GetTimeout,
     InvalidGraph,
     InvalidSchema,
-    ServiceUnavailable,
     TransformFailed,
     UnknownModel,
     UnknownObject,
 )
-from parrotserve.ids import RequestId, SessionId, VariableId
+from parrotserve.ids import SessionId, VariableId
 from parrotserve.machine import Machine
-from parrotserve.models.pull import Progress
 from parrotserve.protocol import RequestSpec, Submit, TokensSegment, VariableSpec, WireTransform
-from parrotserve.runtime.catalog import ServedModel
 from parrotserve.runtime.keeper import Order
-from parrotserve.runtime.service import Service
-from parrotserve.sampling import Usage
 
 S = SessionId(SESSION)
 A, B = VariableId("a"), VariableId("b")
@@ -272,7 +265,7 @@ async def test_cancelling_a_variable_frees_its_engine(stage: Stage):
         await asyncio.sleep(0)
 
 
-async def test_a_retry_runs_what_failed_again(stage: Stage):
+async def test_a_batch_is_refused_where_no_engine_of_its_model_could_be_started(stage: Stage):
     staged = await stage(faults=[Faults(refuse_start=EngineFailed("no memory"))] * 3, started=False)
     program = batch(request("r", text("x"), made("a")), session=SESSION)
     with pytest.raises(EngineFailed, match="no memory"):
@@ -324,66 +317,6 @@ async def test_an_answer_read_only_after_its_session_ended_says_so(stage: Stage)
     staged.service.end_session(S)
     got = await answer(events)
     assert got.failures["b"].error.code == UnknownObject.code
-
-
-async def test_closing_ends_open_exchanges_clearly(stage: Stage):
-    staged = await stage(ticking=True)
-    program = batch(request("r", text("x"), made("a")), call("f", ["a"], "b"), wait("a"), wait("b", stream=True))
-    waiting = asyncio.ensure_future(answer(staged.service.submit(program)))
-    offers = staged.service.submit(batch(session="other"))
-    await anext(offers)
-    taking = asyncio.ensure_future(anext(staged.service.calls(SessionId("other")), None))
-    while not staged.engine.heartbeat.waiting:
-        await asyncio.sleep(0)
-    await staged.service.close()
-    got = await waiting
-    assert {one.error.code for one in got.failures.values()} == {ServiceUnavailable.code}
-    assert await taking is None
-    with pytest.raises(ServiceUnavailable):
-        await answer(staged.service.submit(program))
-
-
-async def test_stopping_in_the_middle_of_a_pull_ends_it():
-    fetching, ended = threading.Event(), threading.Event()
-
-    def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
-        assert progress is not None
-        try:
-            while True:
-                progress(1, 2)
-                fetching.set()
-        finally:
-            ended.set()
-
-    seen: set[tuple[int, int]] = set()
-    starting = asyncio.ensure_future(Service.start(ServiceConfig(), progress=lambda *of: seen.add(of), load=load))
-    await asyncio.to_thread(fetching.wait)
-    starting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await starting
-    await asyncio.to_thread(ended.wait)
-    assert seen == {(1, 2)}
-
-
-async def test_usage_is_told_once_the_request_runs_no_more(stage: Stage):
-    staged = await stage(ticking=True, script={"Q": "four"})
-    await staged.service.declare(batch(request("r", text("Q:"), made("a")), wait("a")))
-    used = asyncio.create_task(staged.service.request_usage(S, RequestId("r")))
-    while not used.done():
-        await staged.engines[0].tick()
-        await asyncio.sleep(0)
-    assert (used.result().prompt_tokens, used.result().output_tokens) == (2, 5)  # "four", and the end of the turn
-    assert await staged.service.request_usage(S, RequestId("r")) == used.result()
-    assert await staged.service.request_usage(S, RequestId("nobody's")) == Usage()
-
-
-async def test_whoever_waits_for_usage_is_let_go_when_the_service_ends(stage: Stage):
-    staged = await stage(ticking=True)
-    await staged.service.declare(batch(request("r", text("Q:"), made("a"))))
-    used = asyncio.create_task(staged.service.request_usage(S, RequestId("r")))
-    await asyncio.sleep(0)
-    staged.service.drain()
-    assert await used == Usage()
 
 
 async def test_a_prompt_may_be_the_tokens_themselves(stage: Stage):
