@@ -25,7 +25,7 @@ from parrotserve.engines.base import (
     TokensGenerated,
     Update,
 )
-from parrotserve.errors import EngineFailed, ParrotError, PullFailed, UnknownModel
+from parrotserve.errors import EngineFailed, ParrotError, PullFailed, ServiceUnavailable, UnknownModel
 from parrotserve.graph.decisions import (
     CancelSequence,
     CompleteSequence,
@@ -91,7 +91,8 @@ class Fleet:
         return self._asked.get(name) or self._models.get(name) or self._models.get(name.lower())
 
     async def load(self, name: str | None, *, progress: Progress | None = None) -> ServedModel:
-        """A model, found and with its engines starting. Raises `UnknownModel` and what finding it raises."""
+        """A model, found and with its engines starting. Raises `UnknownModel`, what finding it raises, and
+        `ServiceUnavailable` where the service ended meanwhile."""
         name = self.default if name is None else name
         async with self._loading:
             found = self.find(name)
@@ -100,6 +101,8 @@ class Fleet:
             if not (self._config.on_demand or name in self._config.models):
                 raise self._unknown(name)
             found = await self._load_in_thread(name, progress)
+            if self._closed:
+                raise ServiceUnavailable("The service ended before the model had come.")
             self._asked[name] = found = self._models.setdefault(found.name, found)
             if found.name not in self._driver.renderers:
                 self._driver.renderers[found.name] = found.renderer

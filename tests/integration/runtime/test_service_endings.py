@@ -7,11 +7,12 @@ import pytest
 from runtime_programs import SESSION, Stage, answer, batch, call, made, request, taken, text, wait
 
 from parrotserve.config import ServiceConfig
+from parrotserve.engines.fake import FakeEngine
 from parrotserve.errors import ServiceUnavailable
-from parrotserve.ids import RequestId, SessionId, VariableId
+from parrotserve.ids import EngineId, RequestId, SessionId, VariableId
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import VariableSpec
-from parrotserve.runtime.catalog import ServedModel
+from parrotserve.runtime.catalog import ServedModel, fake_model
 from parrotserve.runtime.service import Service
 from parrotserve.sampling import Usage
 
@@ -87,3 +88,27 @@ async def test_whoever_waits_for_the_usage_of_a_request_that_never_ran_is_told_w
     await asyncio.sleep(0)
     staged.service.cancel_variable(S, A)
     assert await used == Usage()
+
+
+async def test_a_model_that_has_come_only_after_the_service_ended_starts_no_engine():
+    finding, found, made_for = threading.Event(), threading.Event(), list[EngineId]()
+
+    def make(engine: EngineId) -> FakeEngine:
+        made_for.append(engine)
+        return FakeEngine(engine)
+
+    def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+        if name != "fake":
+            finding.set()
+            assert found.wait(60)
+        return fake_model(make, name=name)
+
+    service = await Service.start(ServiceConfig(models=("fake",), on_demand=True), load=load)
+    submitting = asyncio.ensure_future(service.declare(batch(request("r", text("x"), made("a"), model="other"))))
+    await asyncio.to_thread(finding.wait)
+    await service.close()
+    found.set()
+    with pytest.raises(ServiceUnavailable):
+        await submitting
+    await asyncio.sleep(0)
+    assert made_for == ["fake-0"]
