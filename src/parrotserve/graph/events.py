@@ -226,15 +226,11 @@ class Ticked:
     """Time passed: leases and native calls' timeouts are looked at."""
 
 
+FromClient = Submitted | Waited | ValueSet | Retried | Withdrawn | SessionEnded | SessionTouched | CallReturned
+"""Of a session; whoever sends it is there to be told what is wrong with it."""
+
 Event = (
-    Submitted
-    | Waited
-    | ValueSet
-    | Retried
-    | Withdrawn
-    | SessionEnded
-    | SessionTouched
-    | CallReturned
+    FromClient
     | CallRan
     | EngineJoined
     | EngineLost

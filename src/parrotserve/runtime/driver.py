@@ -19,7 +19,7 @@ from parrotserve.graph.decisions import (
     RunCall,
     SettleRequest,
 )
-from parrotserve.graph.events import Continued, Event, OutputProduced, RequestEnded, Ticked
+from parrotserve.graph.events import Continued, Event, FromClient, OutputProduced, RequestEnded, Ticked
 from parrotserve.ids import EngineId, RequestId, SessionId, VariableId, shown
 from parrotserve.machine import Machine
 from parrotserve.protocol import CallOffer, ErrorBody, Failure, Value
@@ -71,7 +71,7 @@ class Driver:
         """Tell the machine, and carry out its decisions.
 
         Raises what the machine refuses. Anything else that it raises is a bug: it is logged, and whoever waits in the
-        event's session is told rather than left to wait for ever.
+        event's session, or brought the event, is told rather than left to wait for ever.
         """
         if self._closed:
             return
@@ -80,9 +80,11 @@ class Driver:
             decisions = self.machine.handle(event, self.now())
         except RequestRefused:
             raise
-        except Exception:
+        except Exception as error:
             log.exception("the machine could not handle %s", type(event).__name__)
             self._fail(event)
+            if isinstance(event, FromClient):
+                raise ParrotError(_BUG) from error
             return
         for decision in decisions:
             try:
@@ -218,7 +220,7 @@ class Driver:
         if isinstance(event, (OutputProduced, RequestEnded)):
             request = self.machine.graph.requests.get(event.request)
             return request.session.id if request is not None else None
-        return getattr(event, "session", None)
+        return event.session if isinstance(event, FromClient) else None
 
     def _set_timer(self) -> None:
         deadline = self.machine.next_deadline()

@@ -9,9 +9,17 @@ from runtime_programs import SESSION, Stage, answer, batch, call, made, request,
 
 from parrotserve.engines.base import Capability, Command, Open
 from parrotserve.engines.fake import FakeEngine
-from parrotserve.errors import DeclarationError, EngineFailed, InvalidGraph, InvalidSampling, NativeCallFailed
+from parrotserve.errors import (
+    DeclarationError,
+    EngineFailed,
+    InvalidGraph,
+    InvalidSampling,
+    NativeCallFailed,
+    ParrotError,
+)
+from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import Decision
-from parrotserve.graph.events import Event, OutputProduced, RequestEnded
+from parrotserve.graph.events import Event, OutputProduced, RequestEnded, Submitted
 from parrotserve.ids import CallId, RequestId, SessionId, VariableId
 from parrotserve.protocol import CallResult, VariableSpec
 from parrotserve.runtime.runs import Runs
@@ -137,6 +145,23 @@ async def test_a_bug_in_the_machine_ends_the_waits_that_it_would_leave_open(
     got, fine = await asyncio.gather(*(answer(staged.service.submit(one)) for one in (program, other)))
     assert "unexpected error" in got.failures["a"].error.message
     assert set(fine.values) == {"b"}
+    assert "no such transition" in caplog.text
+
+
+async def test_a_bug_in_the_machine_is_told_to_whoever_brought_what_it_could_not_take_in(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    staged = await stage()
+    machine = staged.service._driver.machine
+    take_in = machine._submit
+
+    def buggy(event: Submitted, changes: Changes) -> None:
+        take_in(event, changes)
+        raise RuntimeError("no such transition")
+
+    monkeypatch.setattr(machine, "_submit", buggy)
+    with pytest.raises(ParrotError, match="unexpected error"):
+        await answer(staged.service.submit(batch(request("cursed", text("x"), made("a")), wait("a"))))
     assert "no such transition" in caplog.text
 
 
