@@ -124,7 +124,8 @@ def connect(url: str, *, api_key: str | None = None) -> Connection:
     """Use the service at this URL from now on; nothing is sent yet.
 
     `api_key` defaults to the environment's `PARROT_API_KEY`. The connection returned can be closed, by itself or
-    as a context manager; otherwise that happens at exit. Raises `ServiceUnavailable` for what is no HTTP URL.
+    as a context manager; otherwise that happens at exit. Raises `ServiceUnavailable` for what is no HTTP URL, and
+    `DeclarationError` for what can be no key.
     """
     return use(_http(url, api_key))
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncGenerator
+from urllib.parse import quote
 
 import httpx
 from httpx_sse import ServerSentEvent
@@ -100,17 +101,17 @@ class HttpTransport:
     async def end_session(self, session: SessionId) -> None:
         """See `Transport.end_session`. A session that has ended already is fine."""
         with contextlib.suppress(UnknownObject):
-            await self._client.repeated(lambda: self._client.call("DELETE", f"/v1/sessions/{session}"))
+            await self._client.repeated(lambda: self._client.call("DELETE", _session(session)))
 
     async def session_view(self, session: SessionId) -> SessionView:
         """See `Transport.session_view`."""
-        response = await self._client.repeated(lambda: self._client.call("GET", f"/v1/sessions/{session}"))
+        response = await self._client.repeated(lambda: self._client.call("GET", _session(session)))
         with _understood():
             return SessionView.model_validate_json(response.content)
 
     async def calls(self, session: SessionId) -> AsyncGenerator[CallOffer, None]:
         """See `Transport.calls`."""
-        path = f"/v1/sessions/{session}/calls"
+        path = f"{_session(session)}/calls"
 
         async def attempt() -> AsyncGenerator[CallOffer, None]:
             async for event in self._client.events("GET", path):
@@ -132,7 +133,7 @@ class HttpTransport:
 
     async def put_result(self, session: SessionId, call: CallId, result: CallResult) -> None:
         """See `Transport.put_result`."""
-        path = f"/v1/sessions/{session}/calls/{call}"
+        path = f"{_session(session)}/calls/{call}"
         await self._client.repeated(lambda: self._client.call("PUT", path, result))
 
     async def _submit(self, answer: "_Answer") -> AsyncGenerator[VariableEvent, None]:
@@ -193,8 +194,13 @@ class _Answer:
                 return event if self._open.pop(variable, None) else None
 
 
+def _session(session: SessionId) -> str:
+    # Quoted, for people may name a session, too.
+    return f"/v1/sessions/{quote(session, safe='', errors='replace')}"
+
+
 def _variable(session: SessionId, variable: VariableId) -> str:
-    return f"/v1/sessions/{session}/variables/{variable}"
+    return f"{_session(session)}/variables/{variable}"
 
 
 @contextlib.contextmanager

@@ -57,7 +57,8 @@ class HttpClient:
 
     `delay`: seconds of waiting before every exchange, which stand for a network's round trip in measurements.
     `patience`: seconds that a broken exchange is tried again. `silence`: seconds without a byte after which an exchange
-    counts as broken. `wire` replaces the network in tests.
+    counts as broken. `wire` replaces the network in tests. Raises `ServiceUnavailable` for what is no URL, and
+    `DeclarationError` for what can be no key.
     """
 
     def __init__(
@@ -72,8 +73,8 @@ class HttpClient:
     ) -> None:
         self.url = _checked(url)
         self._headers = {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        if key := _checked_key(api_key or ""):
+            self._headers["Authorization"] = f"Bearer {key}"
         self._delay = delay
         self._patience = patience
         self._silence = silence
@@ -118,7 +119,7 @@ class HttpClient:
                     if event.event == "error":
                         raise _told(event.data)
                     yield event
-            except SSEError as error:
+            except (SSEError, ValidationError) as error:
                 raise self._stranger("answers, but not with the events of a Parrot service") from error
 
     async def repeated(self, exchange: Callable[[], Awaitable[T]]) -> T:
@@ -188,7 +189,7 @@ class HttpClient:
             raise _Broken(f"it said nothing for {self._silence:g} seconds") from error
         except (httpx.TransportError, httpx.StreamError) as error:
             raise _Broken(str(error) or type(error).__name__) from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServiceUnavailable(f"{self.url}: {error or type(error).__name__}", url=self.url) from error
 
     def _check(self, response: httpx.Response) -> None:
@@ -262,12 +263,22 @@ def _checked(url: str) -> str:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        good = good and bool(httpx.URL(url).host)
+    except (ValueError, httpx.InvalidURL):
         good = False
     if not good:
         guess = f"http://{url}" if re.fullmatch(r"[\w.-]+:\d+", url) else "http://HOST:PORT"
         raise ServiceUnavailable(f"{url!r} is not the URL of a service; write {guess}.", url=url)
     return url.rstrip("/")
+
+
+def _checked_key(key: str) -> str:
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise DeclarationError(
+            "The API key has characters that no key has; copy it once more, as `parrot key create` printed it."
+        )
+    return key
 
 
 def _is_loopback(url: str) -> bool:

@@ -7,7 +7,7 @@ from fake_service import FakeService
 from fake_time import FakeTime
 
 import Parrot as P
-from parrotserve.errors import EngineFailed, ServiceUnavailable
+from parrotserve.errors import DeclarationError, EngineFailed, ServiceUnavailable
 from parrotserve.sdk import connection as connections
 from parrotserve.sdk.connection import Connection, current_connection, use
 from parrotserve.sdk.http import HttpTransport
@@ -60,10 +60,20 @@ def test_connect_needs_no_service_yet(embedded: list[FakeService]):
     assert current_connection() is not connection
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "http://host:x", "http://[", ""])
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8000", "ftp://host", "http://", "http://host:x", "http://[", "", "http://host\n", "http://xn--"],
+)
 def test_what_is_no_url_is_refused_at_once(url: str):
     with pytest.raises(ServiceUnavailable, match="is not the URL of a service"):
         P.connect(url)
+
+
+@pytest.mark.parametrize("key", ["clé", "two\nlines", "nul\0", "\udce9"])
+def test_what_can_be_no_key_is_refused_at_once(key: str, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(DeclarationError, match="copy it once more") as refused:
+        P.connect("http://127.0.0.1:9", api_key=key)
+    assert key not in str(refused.value)
 
 
 def test_without_an_embedded_service_it_says_what_to_configure(monkeypatch: pytest.MonkeyPatch):

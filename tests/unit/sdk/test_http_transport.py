@@ -132,7 +132,7 @@ class TestSubmit:
         assert "Authorization" not in request.headers
 
     async def test_with_waits_it_is_a_stream(self, wired: Open):
-        transport, wire = wired(events(ACCEPTED, b": ping\n\n", VALUE), api_key="k")
+        transport, wire = wired(events(ACCEPTED, b": ping\n\n", VALUE), api_key=" k\n")
         assert await submitted(transport, WAIT) == [ACCEPTED, VALUE]
         assert wire.asked[0].headers["Authorization"] == "Bearer k"
 
@@ -226,6 +226,7 @@ class TestStrangers:
             (httpx.Response(400, headers=OURS, text="?"), ParrotError, "answered 400 in a form"),
             (httpx.Response(200, headers=OURS, json={"event": "?"}), ServiceUnavailable, "not with the events"),
             (events(b"data: {}\n\n"), IncompatibleVersions, "not of this protocol"),
+            (events(b"event: error\ndata: {}\n\n"), ServiceUnavailable, "not with the events"),
         ],
     )
     async def test_what_is_no_service_of_ours_is_told_apart(
@@ -272,6 +273,22 @@ class TestOthers:
         transport, _ = wired(httpx.Response(200, headers=OURS, json=view.model_dump(mode="json")))
         await transport.open()
         assert await transport.session_view(SESSION) == view
+
+    @pytest.mark.parametrize("name", ["a\nb", "../../healthz", "a?b#c", "é", "\udce9"])
+    async def test_a_session_that_somebody_mistyped_stays_the_name_of_a_session(self, wired: Open, name: str):
+        transport, wire = wired(refused(UnknownObject("No such session.")))
+        await transport.open()
+        with pytest.raises(UnknownObject):
+            await transport.session_view(SessionId(name))
+        path = wire.asked[0].url.raw_path.decode()
+        assert path.startswith("/v1/sessions/")
+        assert not set("/?#") & set(path.removeprefix("/v1/sessions/"))
+
+    async def test_a_name_of_a_session_that_is_longer_than_any_url(self, wired: Open):
+        transport, _ = wired()
+        await transport.open()
+        with pytest.raises(ServiceUnavailable, match="too long"):
+            await transport.session_view(SessionId("s" * 100_000))
 
     async def test_refusals_of_a_set(self, wired: Open):
         transport, _ = wired(refused(AlreadyProduced("It has a value.")))
