@@ -156,7 +156,7 @@ def _translated(model: KnownModel, index: str, folder: Path) -> Generator[None]:
         raise PullFailed(f"Cannot fetch {model.name}: {answer}. {retry}") from error
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.ReadTimeout) as error:
         raise PullFailed(f"Cannot fetch {model.name}: the transfer broke off ({error}). {retry}") from error
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         cause = str(error) or type(error).__name__
         raise PullFailed(f"Cannot fetch {model.name}: {shown} is out of reach ({cause}). {retry}") from error
     except OSError as error:

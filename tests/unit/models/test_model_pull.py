@@ -141,6 +141,18 @@ def test_a_server_error(index: Index, model: KnownModel, tmp_path: Path):
     refused(model, tmp_path, r"/simple/tiny-model/ answered 503")
 
 
+@pytest.mark.parametrize("location", ["/simple/tiny-model/", "http://[bad", "ftp://elsewhere/"])
+def test_an_index_that_leads_nowhere(location: str, index: Index, model: KnownModel, tmp_path: Path):
+    index.location = location
+    refused(model, tmp_path, "Cannot fetch tiny.*Retry `parrot pull tiny`")
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=undefined", "application/json"])
+def test_a_page_of_bytes_that_are_no_text(kind: str, index: Index, model: KnownModel, tmp_path: Path):
+    index.pages["/simple/tiny-model/"] = (kind, b"\xff\xfe\x00{" * 9)
+    refused(model, tmp_path, "package index")
+
+
 def test_off_line(model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound but not listening: nobody answers here

@@ -46,6 +46,8 @@ class Index:
         self.wheel = wheel()
         self.url = ""
         self.status = 200
+        self.location = ""
+        """Where every answer leads, instead."""
         self.cut = 0
         """Bytes that the transfer of the wheel lacks at its end."""
         self.downloads = 0
@@ -77,7 +79,9 @@ def serving(index: Index) -> Iterator[Index]:
                 self.send_error(404)
 
         def _answer(self, kind: str, body: bytes, *, cut: int = 0) -> None:
-            self.send_response(index.status)
+            self.send_response(302 if index.location else index.status)
+            if index.location:
+                self.send_header("Location", index.location)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
