@@ -62,3 +62,44 @@ def served(*arguments: str) -> Iterator[str]:
                 yield match[0]
                 return
         raise AssertionError("the service did not come up")
+
+
+class Screen:
+    """The other end of a process's terminal."""
+
+    def __init__(self, end: int) -> None:
+        self._end = end
+        self._unread = ""
+
+    def type(self, line: str) -> None:
+        """A line and Enter."""
+        os.write(self._end, f"{line}\r".encode())
+
+    def until(self, *texts: str) -> None:
+        """Reads on until these have come, one after another (the test's timeout is the limit)."""
+        for text in texts:
+            while text not in self._unread:
+                self._unread += os.read(self._end, 4096).decode(errors="replace")
+            self._unread = self._unread.partition(text)[2]
+
+
+@contextlib.contextmanager
+def terminal(*arguments: str | Path, **settings: str) -> Iterator[tuple[subprocess.Popen[bytes], Screen]]:
+    """Start a command on a terminal of its own, and make sure that it has ended afterwards."""
+    ours, theirs = os.openpty()
+    try:
+        with subprocess.Popen(
+            [*PARROT, *map(str, arguments)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment(TERM="dumb", **settings),
+            cwd=ROOT,
+        ) as process:
+            os.close(theirs)
+            try:
+                yield process, Screen(ours)
+            finally:
+                process.kill()
+    finally:
+        os.close(ours)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from processes import EXAMPLES, PARROT, environment, parrot, served, started
+from processes import EXAMPLES, PARROT, environment, parrot, served, started, terminal
 
 HEAVY = {"asyncio", "fastapi", "gguf", "httpx", "numpy", "pydantic", "tokenizers", "uvicorn"}
 
@@ -118,3 +118,15 @@ def test_chat_talks_to_a_service():
         answers, complaints = process.communicate("", timeout=30)
     assert complaints == ""
     assert "Type a message" in answers
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_ctrl_c_at_the_prompt_of_a_chat_says_how_to_leave_and_goes_on():
+    with terminal("chat", "--model", "fake") as (process, screen):
+        screen.until("> ")
+        process.send_signal(signal.SIGINT)
+        screen.until("/exit or Ctrl-D leaves.", "> ")
+        screen.type("Hello")
+        screen.until("Hello", ".", "> ")
+        screen.type("/exit")
+        assert process.wait(30) == 0

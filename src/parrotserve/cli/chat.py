@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from parrotserve.sdk.chat import Chat
 
 WELCOME = "Type a message and press Enter. /reset begins anew, /exit (or Ctrl-D) leaves."
+LEAVING = "/exit or Ctrl-D leaves."
 
 
 def chat(
@@ -32,7 +34,7 @@ def chat(
     ] = 0.7,
     seed: Annotated[int | None, typer.Option(min=0, help="Fixes the randomness.", show_default="a new one")] = None,
 ) -> None:
-    """Talk to the model. Answers appear as it writes them; Ctrl-C stops one.
+    """Talk to the model. Answers appear as it writes them; Ctrl-C stops one, or clears the line.
 
     The conversation is one growing sequence: every turn goes on from the KV cache that the last one left.
 
@@ -65,7 +67,7 @@ def chat(
         background().call(connection.opened())
         console.print(WELCOME, style="dim")
         talk = begin()
-        while (text := _read()) is not None:
+        while (text := _read(console)) is not None:
             if text == "/reset":
                 talk = begin()
             elif text.startswith("/"):
@@ -74,16 +76,22 @@ def chat(
                 _answer(talk, text, console)
 
 
-def _read() -> str | None:
+def _read(console: "Console") -> str | None:
     """What the user typed; None to leave."""
     with contextlib.suppress(ImportError):
         importlib.import_module("readline")  # with it, `input` edits lines and keeps a history
-    try:
-        text = input("> ").strip()
-    except EOFError:
-        print()
-        return None
-    return None if text in ("/exit", "/quit") else text
+    while True:
+        try:
+            text = input("> ").strip()
+        except EOFError:
+            print()
+            return None
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+            console.print(f"\n{LEAVING}", style="dim")
+            continue
+        return None if text in ("/exit", "/quit") else text
 
 
 def _answer(talk: "Chat", text: str, console: "Console") -> None:
