@@ -11,7 +11,6 @@ from parrotserve.graph.placements import Considered
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.crowd import Crowd
-from parrotserve.scheduler.estimates import Estimates
 from parrotserve.scheduler.residents import Index, Residents
 from parrotserve.scheduler.share import MINIMUM
 from parrotserve.scheduler.tickets import Ticket
@@ -31,7 +30,6 @@ class EngineLoad:
     def __init__(
         self,
         description: EngineJoined,
-        estimates: Estimates,
         index: Index,
         cost: StepCost,
         crowd: Crowd,
@@ -52,7 +50,6 @@ class EngineLoad:
         """Beginnings that it was asked to evict last."""
         self.reserved = False
         """It is being emptied for a suspect, or runs one."""
-        self._estimates = estimates
         self._bounds = bounds
         self._active = dict.fromkeys(Objective, 0)
         self._tails = 0.0
@@ -89,7 +86,7 @@ class EngineLoad:
 
     def need(self, ticket: Ticket) -> float:
         """Tokens of KV that a request would take beside what is held there already."""
-        held = self._estimates.tokens(self.residents.held(ticket.prefix.boundaries))
+        held = ticket.ratio.tokens(self.residents.held(ticket.prefix.boundaries))
         whole = min(self._tokens(ticket), self.description.context_length)
         return max(whole - held, 0.0)
 
@@ -176,7 +173,7 @@ class EngineLoad:
             ticket,
             ticket.request.objective,
             tokens=tokens,
-            tail=max(tokens - self._estimates.tokens(last), 0.0),
+            tail=max(tokens - ticket.ratio.tokens(last), 0.0),
             service=prefill + ticket.output_tokens * row,
             stretch=prefill / max(ticket.output_tokens, 1.0) + row,
             precedence=self._precedence(ticket.request) if together else NO_PRECEDENCE,
@@ -242,14 +239,14 @@ class EngineLoad:
             self.residents.release(aboard.boundaries, kept=0)
         change()
         if not aboard.paused:
-            self.residents.hold(aboard.boundaries, 1 / self._estimates.chars_per_token)
+            self.residents.hold(aboard.boundaries, 1 / aboard.ticket.ratio.chars_per_token)
 
     def _start(self, aboard: Aboard) -> None:
         self.crowd.start(aboard)
         self._active[aboard.objective] += 1
         self._tails += aboard.tail
         self._row_tokens += aboard.tokens
-        self.residents.hold(aboard.boundaries, 1 / self._estimates.chars_per_token)
+        self.residents.hold(aboard.boundaries, 1 / aboard.ticket.ratio.chars_per_token)
         self.residents.make_room(self.kv_tokens)
 
     def _stop(self, aboard: Aboard) -> None:
@@ -279,8 +276,8 @@ class EngineLoad:
     def _sizes(self, ticket: Ticket) -> tuple[float, float, float, float]:
         """Tokens found here and tokens of the prompt; seconds to prefill the rest, and of one more row in a step."""
         rates = self.cost.rates
-        prompt = self._estimates.tokens(ticket.chars)
-        found = self._estimates.tokens(self.residents.found(ticket.prefix.boundaries))
+        prompt = ticket.prompt_tokens
+        found = ticket.ratio.tokens(self.residents.found(ticket.prefix.boundaries))
         if ticket.request.id in self.ahead:
             found = max(found, _READ_AHEAD * prompt)
         rest = max(prompt - found, 0.0)
@@ -290,7 +287,7 @@ class EngineLoad:
         """Whether latency-sensitive requests would write more slowly here than they may."""
         if not self._active[Objective.LATENCY] and ticket.request.objective is not Objective.LATENCY:
             return False
-        prompt = self._estimates.tokens(ticket.chars)
+        prompt = ticket.prompt_tokens
         alone = self.cost.rates.seconds(Work(1, 0, 1, prompt, prompt))
         return self._step(more_rows=1, more_tokens=prompt, more_kv=prompt) > self._bounds.step(alone)
 
@@ -299,7 +296,7 @@ class EngineLoad:
         return self.cost.rates.seconds(Work(1, 0, rows, self.kv_tokens + more_kv, self._row_tokens + more_tokens))
 
     def _tokens(self, ticket: Ticket) -> float:
-        return self._estimates.tokens(ticket.chars) + ticket.output_tokens
+        return ticket.prompt_tokens + ticket.output_tokens
 
     def check_integrity(self) -> None:
         """Recount what is kept incrementally. Raises `AssertionError`."""

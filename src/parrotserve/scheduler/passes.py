@@ -212,8 +212,7 @@ class Pass:
         self._pool.joined[load] = None
         self._pool.touched(load)
         told = sorted(others, key=lambda seen: (seen.seconds is None, seen.seconds or 0.0))[:_MOST_TOLD]
-        prompt = self._pool.estimates.tokens(ticket.chars)
-        placement = Placement(by=by, chosen=chosen, prompt_tokens=prompt, others=tuple(told))
+        placement = Placement(by=by, chosen=chosen, prompt_tokens=ticket.prompt_tokens, others=tuple(told))
         self._outcomes.append(Placed(request, placement, aboard.precedence))
 
     # --- Who makes room --------------------------------------------------------------------------------------

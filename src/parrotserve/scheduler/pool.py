@@ -60,7 +60,7 @@ class Pool:
         """There is a new engine."""
         lines, fair = self.lines, self.switches.fairness
         crowd = Crowd(lines.weights, lines.waiting, most=self._bounds.crowding, fair=fair)
-        load = EngineLoad(description, self.estimates, self._index, StepCost(self._cost), crowd, self._bounds)
+        load = EngineLoad(description, self._index, StepCost(self._cost), crowd, self._bounds)
         self.loads[load.id] = load
         self.touched(load)
 

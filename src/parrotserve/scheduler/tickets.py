@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from parrotserve.analysis.prefix import Prefix, prefix_of, prompt_chars, rekey
 from parrotserve.criteria import Objective
 from parrotserve.graph.objects import Request
-from parrotserve.scheduler.estimates import Estimates
+from parrotserve.scheduler.estimates import Estimates, Ratio
 
 
 @dataclass(slots=True, eq=False)
@@ -14,6 +14,8 @@ class Ticket:
     """One request."""
 
     request: Request
+    ratio: Ratio
+    """Of its tenant."""
     prefix: Prefix
     chars: float
     """Of its prompt; expected ones, where values are unknown."""
@@ -21,6 +23,11 @@ class Ticket:
     """Expected, of all its outputs."""
     queued: Objective | None = None
     """By which it is listed among those that begin alike."""
+
+    @property
+    def prompt_tokens(self) -> float:
+        """Expected."""
+        return self.ratio.tokens(self.chars)
 
 
 class Sharers:
@@ -104,6 +111,7 @@ class Tickets:
             expected = self._estimates.output_chars
             ticket = self._tickets[request] = Ticket(
                 request,
+                self._estimates.ratio(request.session.tenant),
                 prefix_of(request, expected) if self._prefix else Prefix(request),
                 prompt_chars(request, expected),
                 self._estimates.output_tokens(request),

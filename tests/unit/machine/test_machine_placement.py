@@ -215,4 +215,4 @@ class TestLearning:
             world.produce(f"r{number}", f"o-r{number}")
             world.end(f"r{number}", usage=Usage(prompt_tokens=500, cached_tokens=0, output_tokens=7))
         pool = world.machine._scheduler._pools["m"]  # type: ignore[attr-defined]
-        assert pool.estimates.chars_per_token == pytest.approx(2.0, rel=0.05)
+        assert pool.estimates.ratio(TenantId("t")).chars_per_token == pytest.approx(2.0, rel=0.05)

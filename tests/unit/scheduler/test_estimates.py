@@ -1,4 +1,4 @@
-"""Outputs are expected to be as long as those before them were, and not as long as they may be."""
+"""Outputs are expected to be as long as those before them were, and prompts as many tokens as their tenant's were."""
 
 import pytest
 
@@ -54,3 +54,21 @@ def test_what_was_long_ago_is_forgotten():
     for number in range(1100):
         wrote(estimates, request(f"f{number}", max_tokens=400), 400, times=1)
     assert estimates.output_tokens(request("Old", max_tokens=400)) > 200
+
+
+def test_what_makes_a_token_is_learned_for_each_tenant():
+    estimates = Estimates()
+    for _ in range(100):
+        estimates.learn(request("Write", tenant="hanzi", max_tokens=8), 100.0, Usage(prompt_tokens=200))
+        estimates.learn(request("Write", tenant="english", max_tokens=8), 100.0, Usage(prompt_tokens=20))
+    assert estimates.ratio(TenantId("hanzi")).tokens(1000) == pytest.approx(2000, rel=0.1)
+    assert estimates.ratio(TenantId("english")).tokens(1000) == pytest.approx(200, rel=0.1)
+    assert estimates.ratio(TenantId("new")).tokens(1000) == 250
+
+
+def test_of_many_tenants_the_latest_are_remembered():
+    estimates = Estimates()
+    for number in range(1100):
+        estimates.learn(request("Write", tenant=f"t{number}", max_tokens=8), 100.0, Usage(prompt_tokens=200))
+    assert estimates.ratio(TenantId("t1099")).chars_per_token < 4
+    assert estimates.ratio(TenantId("t0")).chars_per_token == 4
