@@ -49,7 +49,7 @@ from parrotserve.scheduler.base import Placed, Scheduler
 from parrotserve.scheduler.naive import NaiveScheduler
 from parrotserve.scheduler.scheduler import AT_ONCE, AppScheduler
 from parrotserve.scheduler.slots import EngineSnapshot
-from parrotserve.scheduler.told import decisions_of, opening
+from parrotserve.scheduler.told import decisions_of, reading_ahead
 from parrotserve.segments import Input, Output
 from parrotserve.switches import Switches
 from parrotserve.transforms import WHOLE_VALUE
@@ -298,7 +298,7 @@ class Machine:
             request.ahead = self._scheduler.run_ahead(request, _near(writer))
             if request.ahead is None:
                 return
-            changes.decisions.append(opening(request, request.ahead, ahead=True))
+            changes.decisions.append(reading_ahead(request, request.ahead))
         if not isinstance(writer, Request) or writer.engine is None:
             return
         if not awaited.streamed and not awaited.followed and _may_flow(request, awaited, writer):

@@ -11,11 +11,8 @@ from parrotserve.sampling import FinishReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenSequence:
-    """Run this request on this engine: all of its inputs are known, or it runs `ahead` of some that are not.
-
-    Outputs that were READY before (a rerun) are given to the engine as delivered.
-    """
+class Beginning:
+    """A request is to run on an engine."""
 
     request: RequestId
     engine: EngineId
@@ -23,21 +20,23 @@ class OpenSequence:
     objective: Objective
     precedence: Precedence = NO_PRECEDENCE
     stream: frozenset[VariableId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSequence(Beginning):
+    """Run this request on this engine: all of its inputs are known, or it runs `ahead` of some that are not.
+
+    Outputs that were READY before (a rerun) are given to the engine as delivered.
+    """
+
     ahead: bool = False
     """Let the engine read what is known, and inputs as they are written, as far as no later text can change it; the
     last of it is kept back until `CompleteSequence`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompleteSequence:
+class CompleteSequence(Beginning):
     """A request that runs ahead on this engine is to run there: all of its inputs are known now."""
-
-    request: RequestId
-    engine: EngineId
-    epoch: int
-    objective: Objective
-    precedence: Precedence = NO_PRECEDENCE
-    stream: frozenset[VariableId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

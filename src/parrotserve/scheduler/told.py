@@ -1,10 +1,13 @@
 """What the scheduler wants of requests, done in the graph and said to the runtime."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypeVar
 
 from parrotserve.criteria import NO_PRECEDENCE, Precedence
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import (
+    Beginning,
     CancelSequence,
     CompleteSequence,
     Decision,
@@ -16,8 +19,10 @@ from parrotserve.graph.decisions import (
 )
 from parrotserve.graph.objects import Request
 from parrotserve.graph.runs import board
-from parrotserve.ids import EngineId, VariableId
+from parrotserve.ids import EngineId
 from parrotserve.scheduler.base import Outcome, Paused, Placed, Released, Retained
+
+B = TypeVar("B", bound=Beginning)
 
 
 def decisions_of(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
@@ -32,8 +37,7 @@ def decisions_of(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
         board(request, outcome.placement, changes)
         for output in request.outputs:
             output.followed = False
-        place = outcome.precedence
-        yield opening(request, engine, place) if ahead != engine else _completion(request, engine, place)
+        yield beginning(CompleteSequence if ahead == engine else OpenSequence, request, engine, outcome.precedence)
         return
     if isinstance(outcome, Retained):
         yield RetainPrefix(engine=outcome.engine, key=outcome.key, request=request.id, segments=outcome.segments)
@@ -46,31 +50,18 @@ def decisions_of(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
     yield kind(request=request.id, engine=request.engine, epoch=request.epoch)
 
 
-def opening(
-    request: Request, engine: EngineId, precedence: Precedence = NO_PRECEDENCE, *, ahead: bool = False
-) -> OpenSequence:
-    """The engine is to run it, or to read `ahead` what is known of it."""
-    return OpenSequence(
+def reading_ahead(request: Request, engine: EngineId) -> OpenSequence:
+    """The engine is to read what is known of it."""
+    return replace(beginning(OpenSequence, request, engine), ahead=True)
+
+
+def beginning(kind: type[B], request: Request, engine: EngineId, precedence: Precedence = NO_PRECEDENCE) -> B:
+    """The engine is to run it."""
+    return kind(
         request=request.id,
         engine=engine,
         epoch=request.epoch,
         objective=request.objective,
         precedence=precedence,
-        stream=_streamed(request),
-        ahead=ahead,
+        stream=frozenset(output.id for output in request.outputs if output.streamed and not output.ready),
     )
-
-
-def _completion(request: Request, engine: EngineId, precedence: Precedence) -> CompleteSequence:
-    return CompleteSequence(
-        request=request.id,
-        engine=engine,
-        epoch=request.epoch,
-        objective=request.objective,
-        precedence=precedence,
-        stream=_streamed(request),
-    )
-
-
-def _streamed(request: Request) -> frozenset[VariableId]:
-    return frozenset(output.id for output in request.outputs if output.streamed and not output.ready)
