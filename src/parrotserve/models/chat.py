@@ -6,6 +6,7 @@ the program or its users wrote, where they are plain text; and values need not b
 """
 
 import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -19,8 +20,10 @@ __all__ = ["ChatTemplate", "Flat", "load_chat_template", "render"]
 Flat = Text | Input | Output
 """A segment without roles."""
 
-_MARK = "xPARROTx{}x"
-_MARKED = re.compile(r"xPARROTx(\d+)x")
+_SECRET = secrets.token_hex(8)
+"""Anew in each process, for templates read what clients wrote too: names, tools, and calls of them."""
+_MARK = f"x{_SECRET}x{{}}x"
+_MARKED = re.compile(rf"x{_SECRET}x(\d+)x")
 
 
 @dataclass(slots=True)

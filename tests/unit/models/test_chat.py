@@ -294,6 +294,12 @@ class TestMessages:
             '<tools>[{"type": "function"}]</tools>[user]«Call it.»[assistant]{"name": "f"}[tool c1]«42»[assistant]{a!}'
         )
 
+    @pytest.mark.parametrize("name", ["xPARROTx0x", "xPARROTx7x"])
+    def test_what_they_read_beside_contents_cannot_act_as_a_mark(self, name: str):
+        answered = RoleSwitch(Role.TOOL, True, {"tool_call_id": name})
+        flat = render((answered, Text("42"), ASSISTANT, out("a")), template=ChatTemplate(self.TOOLS), chat=True)
+        assert shown(flat) == f"[tool {name}]«42»[assistant]{{a!}}"
+
     @pytest.mark.parametrize(("source", "takes"), [(TOOLS, True), (CHATML, False), (QWEN, False)])
     def test_a_template_says_whether_it_takes_tools(self, source: str, takes: bool):
         assert ChatTemplate(source).takes_tools is takes
