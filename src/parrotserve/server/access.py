@@ -6,7 +6,7 @@ from fastapi import Depends, Path, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from parrotserve.errors import Forbidden, Unauthorized
+from parrotserve.errors import Forbidden, ParrotError, Unauthorized
 from parrotserve.ids import TenantId
 from parrotserve.protocol import Identifier
 from parrotserve.runtime.service import Service
@@ -32,7 +32,7 @@ class Authentication:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
                 scope.setdefault("state", {})[_CALLER] = self._directory.authenticate(_key_of(Headers(scope=scope)))
-            except Unauthorized as refused:
+            except ParrotError as refused:
                 app = refusal_of(scope, refused)
         await app(scope, receive, send)
 

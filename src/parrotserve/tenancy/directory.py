@@ -44,10 +44,12 @@ class Directory:
         self._tenants: dict[TenantId, Tenant] = {}
         self._keys: dict[bytes, Caller] = {}
         self._published: frozenset[str] = frozenset()
+        self._stale = False
+        """The store has changed since it was last read whole."""
         self._read()
 
     def authenticate(self, key: str | None) -> Caller:
-        """Whose key it is. Raises `Unauthorized`."""
+        """Whose key it is. Raises `Unauthorized`, and what `refresh` raises."""
         self.refresh()
         if not self.closed:
             return _ANYBODY
@@ -95,9 +97,17 @@ class Directory:
         return True
 
     def refresh(self) -> None:
-        """Read the store again if another process changed it."""
-        if self._store is not None and self._store.changed():
-            self._read()
+        """Read the store again if another process changed it. Raises `ServiceUnavailable` where it cannot be read."""
+        if self._store is None:
+            return
+        try:
+            self._stale = self._store.changed() or self._stale
+            if self._stale:
+                self._read()
+        except ServiceUnavailable as error:
+            log.error("%s", error)
+            # Clients need not know where the store lies.
+            raise ServiceUnavailable("Keys cannot be looked up now; the log of the service says why.") from error
 
     def _read(self) -> None:
         if self._store is None:
@@ -107,3 +117,4 @@ class Directory:
         self._keys = {key.hash: Caller(key.tenant, key.operator) for key in keys if key.revoked is None}
         self._published = frozenset(one.text.strip() for one in self._store.published())
         self.closed = (self.closed or bool(keys)) and not self._never
+        self._stale = False

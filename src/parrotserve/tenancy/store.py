@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from parrotserve.errors import DeclarationError, ServiceUnavailable, UnknownObject
 from parrotserve.ids import LOCAL_TENANT, TenantId
@@ -73,7 +74,7 @@ class Published:
 class TenantStore:
     """The file in a data folder, made if it is not there, readable by its owner only.
 
-    Raises `ServiceUnavailable` where the file cannot be opened or written.
+    Raises `ServiceUnavailable` where the file cannot be opened, read or written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -108,7 +109,7 @@ class TenantStore:
 
     def tenants(self) -> list[Tenant]:
         """All tenants by name."""
-        rows = self._db.execute("SELECT name, limits, created FROM tenants ORDER BY name")
+        rows = self._rows("SELECT name, limits, created FROM tenants ORDER BY name")
         return [Tenant(TenantId(name), Limits.from_json(limits), created) for name, limits, created in rows]
 
     def tenant(self, name: str) -> Tenant:
@@ -140,7 +141,7 @@ class TenantStore:
 
     def keys(self, tenant: str | None = None) -> list[Key]:
         """All keys, or a tenant's, revoked ones too, in the order they were made."""
-        rows = self._db.execute("SELECT id, tenant, label, operator, created, revoked, hash FROM keys ORDER BY created")
+        rows = self._rows("SELECT id, tenant, label, operator, created, revoked, hash FROM keys ORDER BY created")
         return [
             Key(name, TenantId(owner), label, bool(operator), *rest)
             for name, owner, label, operator, *rest in rows
@@ -169,7 +170,7 @@ class TenantStore:
 
     def published(self) -> list[Published]:
         """All published texts, in the order they were published."""
-        return [Published(*row) for row in self._db.execute("SELECT id, text, created FROM published ORDER BY created")]
+        return [Published(*row) for row in self._rows("SELECT id, text, created FROM published ORDER BY created")]
 
     def publish(self, text: str) -> str:
         """Publish a constant text; its id. Publishing it again changes nothing. Raises `DeclarationError` for none."""
@@ -206,7 +207,7 @@ class TenantStore:
 
     def usage(self, tenant: str | None = None) -> list[tuple[str, TenantId, Usage]]:
         """What each tenant (or one) used on each day, the days in order."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT day, tenant, requests, prompt, cached, output, seconds FROM usage ORDER BY day, tenant"
         )
         return [(day, TenantId(name), Usage(*row)) for day, name, *row in rows if tenant in (None, name)]
@@ -214,7 +215,14 @@ class TenantStore:
     # --- Inside ----------------------------------------------------------------------------------------------
 
     def _version(self) -> int:
-        return self._db.execute("PRAGMA data_version").fetchone()[0]
+        ((version,),) = self._rows("PRAGMA data_version")
+        return version
+
+    def _rows(self, query: str) -> list[Any]:
+        try:
+            return self._db.execute(query).fetchall()
+        except sqlite3.Error as error:
+            raise ServiceUnavailable(f"The tenants in {self.path} cannot be read: {error}.") from error
 
     @contextlib.contextmanager
     def _writing(self) -> Generator[None]:

@@ -1,6 +1,8 @@
 """Who gets in: every route, with no key, a revoked one, another tenant's; changes made by commands count at once."""
 
+import contextlib
 import re
+import sqlite3
 
 import httpx
 from tenants_here import key_of, routes
@@ -143,3 +145,18 @@ async def test_a_refusal_says_when_to_try_again_and_bodies_have_a_tenants_limit(
     assert answer.json()["error"]["details"]["limit"] == "sessions"
     answer = await client.post("/v1/submit", json=PROGRAM | {"session": "x" * 2000}, headers=ann)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+
+
+async def test_while_the_tenants_cannot_be_read_nobody_gets_in_by_what_was_known_before(store, directory, served):
+    ann = key_of(store, "ann")
+    client = await served(directory=directory)
+    assert (await client.get("/v1/models", headers=ann)).status_code == 200
+    with contextlib.closing(sqlite3.connect(store.path)) as elsewhere:
+        elsewhere.execute("ALTER TABLE keys RENAME TO lost")
+        for path in ("/v1/usage", "/v1/usage", "/v1/models"):
+            answer = await client.get(path, headers=ann)
+            assert answer.status_code == 503
+            assert "cannot be looked up now" in answer.text
+            assert str(store.path) not in answer.text
+        elsewhere.execute("ALTER TABLE lost RENAME TO keys")
+    assert (await client.get("/v1/models", headers=ann)).status_code == 200
