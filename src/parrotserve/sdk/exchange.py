@@ -28,10 +28,12 @@ class Exchange:
         """Send a batch and deliver its whole answer. Errors go to those who wait for what it carried."""
         try:
             transport = await self.connection.opened()
-        except ParrotError as error:
+        except Exception as error:
             # That there is no service says nothing about the batch: who asks again may have better luck.
             self.outbox.resend()
             self._interrupt(batch.wants, error)
+            if not isinstance(error, ParrotError):
+                raise  # a defect of the transport
         else:
             await self._converse(transport, batch)
         finally:
