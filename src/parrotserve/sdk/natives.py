@@ -41,10 +41,11 @@ class BoundCall:
             result = self.context.run(self._call, arguments)
             if result is None:
                 raise TypeError("it returned nothing; return the text")
-            return str(result)
+            return _sendable(str(result))
         except BaseException as error:
             # `SystemExit` and its like too: on its way on it would end the loop that all sessions live on.
-            raise NativeCallFailed(f"Native function {self.name} raised {type(error).__name__}: {error}") from error
+            told = f"Native function {self.name} raised {type(error).__name__}: {error}"
+            raise NativeCallFailed(told.encode(errors="backslashreplace").decode()) from error
 
     def _call(self, arguments: dict[str, Any]) -> Any:
         signature = inspect.signature(self.function)
@@ -131,6 +132,17 @@ class NativeCalls:
         except NativeCallFailed as error:
             bound.output.cell.blame(error.__cause__)
             return CallResult(error=error.message)
+
+
+def _sendable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"what it returned is no Unicode text: it has a lone surrogate at character {error.start}; decode with "
+            "errors='replace'"
+        ) from error
+    return text
 
 
 async def _awaited(result: Any) -> Any:

@@ -95,6 +95,22 @@ class TestPrograms:
             with pytest.raises(NativeCallFailed, match="Divide raised ZeroDivisionError"):
                 below.get()
 
+    @pytest.mark.parametrize("served", [True, False])
+    def test_native_functions_whose_words_are_no_unicode_text_fail(self, serve: Serve, served: bool):
+        @P.NativeFunction
+        def Garble(text: str) -> str:
+            return text + "\udce9"
+
+        @P.NativeFunction
+        def Complain(text: str) -> str:
+            raise ValueError(text + "\udce9")
+
+        with P.connect(serve().url) if served else use(EmbeddedTransport(ServiceConfig(models=("fake",)))):
+            for result, told in ((Garble("caf"), "lone surrogate"), (Complain("caf"), r"ValueError: caf\\udce9")):
+                for _ in range(2):
+                    with pytest.raises(NativeCallFailed, match=told):
+                        result.get(timeout=20)
+
     def test_streams_come_in_pieces(self, serve: Serve):
         with P.connect(serve(script=recite, step_seconds=0.001).url):
             pieces = list(Echo("a text of some length").stream())
