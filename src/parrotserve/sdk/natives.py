@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from parrotserve.errors import NativeCallFailed, ParrotError, ServiceUnavailable
+from parrotserve.errors import NativeCallFailed, ParrotError, RequestRefused, ServiceUnavailable
 from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.native_calls import fill
 from parrotserve.protocol import CallOffer, CallResult
@@ -107,7 +107,12 @@ class NativeCalls:
             async with self._room:
                 result = await self._result(offer)
             transport = await self._connection.opened()
-            await transport.put_result(self._session, offer.id, result)
+            try:
+                await transport.put_result(self._session, offer.id, result)
+            except RequestRefused as refused:
+                # It cannot be had, ever; else who waits would wait for it again.
+                result = CallResult(error=f"The result of {offer.function} was refused: {refused.message}")
+                await transport.put_result(self._session, offer.id, result)
             if result.error is None:
                 # After a failure it may be retried.
                 self._pending.pop(offer.id, None)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -17,12 +18,15 @@ from parrotserve.server.run import serve_until_stopped
 
 
 class Served:
-    """`parrot serve` with fake engines, in a thread with an event loop of its own; keywords are for its engines."""
+    """`parrot serve` with fake engines, in a thread with an event loop of its own.
 
-    def __init__(self, **options: Any) -> None:
+    `config` is for the service's settings, other keywords are for its engines.
+    """
+
+    def __init__(self, *, config: Mapping[str, Any] | None = None, **options: Any) -> None:
         self._options = options
         self._up: Future[str] = Future()
-        self._config = ServiceConfig(models=("fake",), port=0)
+        self._config = ServiceConfig(models=("fake",), port=0, **(config or {}))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="served")
         self._thread.start()
         self.url = self._up.result(30).split()[4]

@@ -111,6 +111,17 @@ class TestPrograms:
                     with pytest.raises(NativeCallFailed, match=told):
                         result.get(timeout=20)
 
+    def test_native_functions_whose_results_are_refused_fail(self, serve: Serve):
+        @P.NativeFunction
+        def Repeat(text: str) -> str:
+            return text * 100_000
+
+        with P.connect(serve(config={"max_body_bytes": 4096}).url):
+            result = Repeat("much ")
+            for _ in range(2):
+                with pytest.raises(NativeCallFailed, match=r"Repeat.*refused: The body is larger than"):
+                    result.get(timeout=20)
+
     def test_streams_come_in_pieces(self, serve: Serve):
         with P.connect(serve(script=recite, step_seconds=0.001).url):
             pieces = list(Echo("a text of some length").stream())
