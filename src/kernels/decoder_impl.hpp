@@ -1,8 +1,8 @@
 // The decoder's step. Included per variant, after attention.hpp.
 //
-// One parallel region runs all layers; between phases there is a barrier, inside a phase threads take units from
-// a counter. Every sum over inputs runs in one fixed order, whatever the batch and the number of threads, so a
-// row's result does not depend on what it is batched with.
+// One parallel region runs all layers; between phases there is a barrier, inside a phase each thread takes units of its
+// own range, then of others'. Every sum over inputs runs in one fixed order, whatever the batch and the number of
+// threads, so a row's result does not depend on what it is batched with.
 
 class VariantDecoder final : public Decoder {
  public:
@@ -11,7 +11,8 @@ class VariantDecoder final : public Decoder {
         geometry_{config.heads, config.kv_heads, config.head_dim, (config.head_dim + 63) / 64 * 64},
         layers_(config.layers),
         attention_(geometry_),
-        pool_(config.threads) {
+        pool_(config.threads),
+        phases_(pool_, kPhasesALayer * config.layers + 8) {
     if (c_.hidden % kLanes || c_.intermediate % 2 || c_.head_dim % 2 || c_.head_dim > 256)
       throw std::invalid_argument("hidden must be a multiple of 16, head_dim even and at most 256");
     if (c_.heads % c_.kv_heads || geometry_.group() > kTileQueries)
@@ -102,6 +103,8 @@ class VariantDecoder final : public Decoder {
   }
 
  private:
+  using Place = Phases::Place;
+
   struct Layer {
     Matrix qkv, o, gate_up, down;
     std::vector<float> qkv_bias, q_norm, k_norm, attn_norm, mlp_norm;
@@ -133,7 +136,7 @@ class VariantDecoder final : public Decoder {
     rotation_.reserve(rows * c_.head_dim);
     plan_last_layer();
     attention_.plan(batch, pool_.size(), wanted_);
-    phases_ = std::vector<std::atomic<int>>(9 * static_cast<std::size_t>(c_.layers) + 8);
+    phases_.begin();
   }
 
   // work(i, draw) for every i below `count`, each with its thread's memory.
@@ -167,58 +170,46 @@ class VariantDecoder final : public Decoder {
   // --- one parallel region -----------------------------------------------------------------------------------
 
   void run(int thread) {
-    int phase = 0;
-    each(phase, batch_.rows, [&](int row, int) { embed(row); });
+    Place at{thread};
+    phases_.each(at, batch_.rows, [&](int row, int) { embed(row); });
     for (Layer& layer : layers_) {
       const bool last = &layer == &layers_.back();
       const Matrix& following = last ? head_ : (&layer + 1)->qkv;
       const Rows rows{last ? static_cast<int>(wanted_rows_.size()) : batch_.rows, last ? wanted_rows_.data() : nullptr};
       attention_.clear(thread, pool_.size());
-      each(phase, batch_.rows, [&](int row, int) { norm(x(row), layer.attn_norm.data(), row); });
-      qkv(phase, layer, last, first_tile(layer.o, thread));
-      each(phase, attention_.units(last),
-           [&](int unit, int next) { attention_.run(unit, next, last, queries_.get(), layer.kv.get()); });
-      each(phase, rows.count, [&](int i, int) {
+      phases_.each(at, batch_.rows, [&](int row, int) { norm(x(row), layer.attn_norm.data(), row); });
+      qkv(at, layer, last, first_tile(layer.o, thread));
+      phases_.each(at, attention_.units(last),
+                   [&](int unit, int next) { attention_.run(unit, next, last, queries_.get(), layer.kv.get()); });
+      phases_.each(at, rows.count, [&](int i, int) {
         attention_.merge(rows.at(i), mixed_.row(i));
         mixed_.finish(i);
       });
-      add(phase, layer.o, mixed_, rows, first_tile(layer.gate_up, 2 * thread));
-      each(phase, rows.count, [&](int i, int) { norm(x(rows.at(i)), layer.mlp_norm.data(), i); });
-      gate_up(phase, layer, rows.count, first_tile(layer.down, thread));
-      if (c_.quantised) each(phase, rows.count, [&](int i, int) { gated_.finish(i); });
-      add(phase, layer.down, gated_, rows, first_tile(following, thread));
+      add(at, layer.o, mixed_, rows, first_tile(layer.gate_up, thread, 2));
+      phases_.each(at, rows.count, [&](int i, int) { norm(x(rows.at(i)), layer.mlp_norm.data(), i); });
+      gate_up(at, layer, rows.count, first_tile(layer.down, thread));
+      if (c_.quantised) phases_.each(at, rows.count, [&](int i, int) { gated_.finish(i); });
+      add(at, layer.down, gated_, rows, first_tile(following, thread));
     }
-    each(phase, batch_.outputs, [&](int i, int) { norm(x(batch_.logit_rows[i]), final_norm_.data(), i); });
-    multiply(phase, head_, normed_, batch_.outputs, nullptr,
+    phases_.each(at, batch_.outputs, [&](int i, int) { norm(x(batch_.logit_rows[i]), final_norm_.data(), i); });
+    multiply(at, head_, normed_, batch_.outputs, nullptr,
              [&](int row, int tile, const float* out) { logit_rows_.keep(row, tile, out); });
-    each(phase, batch_.outputs, [&](int i, int) { logit_rows_.likeliest(i, logits_.likeliest[i], logits_.highest[i]); });
+    phases_.each(at, batch_.outputs,
+                 [&](int i, int) { logit_rows_.likeliest(i, logits_.likeliest[i], logits_.highest[i]); });
   }
 
-  // Takes units until there are none; each knows the one this thread takes next, to fetch its memory early.
-  template <class Work>
-  void each(int& phase, int units, const Work& work) {
-    std::atomic<int>& counter = phases_[phase++];
-    int unit = counter.fetch_add(1, std::memory_order_relaxed);
-    while (unit < units) {
-      const int next = counter.fetch_add(1, std::memory_order_relaxed);
-      work(unit, next < units ? next : -1);
-      unit = next;
-    }
-    pool_.barrier();
-  }
-
-  // What a thread is likely to read first of a matrix.
-  static const void* first_tile(const Matrix& matrix, int index) {
-    return matrix.tile(std::min(index, matrix.tiles() - 1));
+  // What a thread is likely to read first of a matrix whose tiles are read so many at a time.
+  const void* first_tile(const Matrix& matrix, int thread, int together = 1) const {
+    return matrix.tile(matrix.tiles() / together * thread / pool_.size() * together);
   }
 
   // done(row, tile, out) for every row and tile of `matrix`, but for units that are to be left out; then `following` is
   // fetched, to be read in a later phase.
   template <class Done, class Skip>
-  void multiply(int& phase, const Matrix& matrix, const Inputs& a, int rows, const void* following, const Done& done,
+  void multiply(Place& at, const Matrix& matrix, const Inputs& a, int rows, const void* following, const Done& done,
                 const Skip& skip) {
     const int pieces = (rows + kRowsAUnit - 1) / kRowsAUnit;
-    each(phase, matrix.tiles() * pieces, [&](int unit, int next) {
+    phases_.each(at, matrix.tiles() * pieces, [&](int unit, int next) {
       const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
       if (skip(tile, first)) return;
       const void* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(next / pieces);
@@ -228,22 +219,22 @@ class VariantDecoder final : public Decoder {
   }
 
   template <class Done>
-  void multiply(int& phase, const Matrix& matrix, const Inputs& a, int rows, const void* following, const Done& done) {
-    multiply(phase, matrix, a, rows, following, done, [](int, int) { return false; });
+  void multiply(Place& at, const Matrix& matrix, const Inputs& a, int rows, const void* following, const Done& done) {
+    multiply(at, matrix, a, rows, following, done, [](int, int) { return false; });
   }
 
-  void qkv(int& phase, const Layer& layer, bool last, const void* following) {
+  void qkv(Place& at, const Layer& layer, bool last, const void* following) {
     const auto unwanted = [&](int head, int first) {
       const auto end = std::min<std::size_t>(first + kRowsAUnit, wanted_.size());
       return last && head < c_.heads && std::find(&wanted_[first], &wanted_[0] + end, true) == &wanted_[0] + end;
     };
-    multiply(phase, layer.qkv, normed_, batch_.rows, following,
+    multiply(at, layer.qkv, normed_, batch_.rows, following,
              [&](int row, int head, float* out) { place(layer, row, head, out); }, unwanted);
   }
 
-  void add(int& phase, const Matrix& matrix, const Inputs& a, const Rows& rows, const void* following) {
+  void add(Place& at, const Matrix& matrix, const Inputs& a, const Rows& rows, const void* following) {
     const int columns = matrix.tile_outputs();
-    multiply(phase, matrix, a, rows.count, following, [&](int row, int tile, const float* out) {
+    multiply(at, matrix, a, rows.count, following, [&](int row, int tile, const float* out) {
       float* to = x(rows.at(row)) + tile * columns;
       const int count = std::min(columns, c_.hidden - tile * columns);
       for (int i = 0; i < count; i += kLanes) {
@@ -253,11 +244,11 @@ class VariantDecoder final : public Decoder {
     });
   }
 
-  void gate_up(int& phase, const Layer& layer, int rows, const void* following) {
+  void gate_up(Place& at, const Layer& layer, int rows, const void* following) {
     const Matrix& matrix = layer.gate_up;
     const int columns = matrix.tile_outputs(), tiles = matrix.tiles() / 2;
     const int pieces = (rows + kRowsAUnit - 1) / kRowsAUnit;
-    each(phase, tiles * pieces, [&](int unit, int next) {
+    phases_.each(at, tiles * pieces, [&](int unit, int next) {
       alignas(64) float gates[kRowsAUnit * 64];
       const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
       const int last = std::min(first + kRowsAUnit, rows);
@@ -362,6 +353,7 @@ class VariantDecoder final : public Decoder {
 
   float* x(int row) { return x_.get() + static_cast<std::size_t>(row) * c_.hidden; }
 
+  static constexpr int kPhasesALayer = 9;
   static constexpr int kRowsAUnit = 96, kMostColumns = 256;
   static constexpr int kRowsAPass = 8;  // about; what is touched that many rows later is fetched
 
@@ -373,6 +365,7 @@ class VariantDecoder final : public Decoder {
   std::vector<float> final_norm_, rope_frequencies_;
   Attention attention_;
   ThreadPool pool_;
+  Phases phases_;
 
   // Of the step that runs.
   Batch batch_;
@@ -385,5 +378,4 @@ class VariantDecoder final : public Decoder {
   Aligned<Activation> queries_;      // [rows][heads][head_dim]
   Inputs normed_, mixed_, gated_;    // [rows][hidden], [rows][heads * head_dim], [rows][intermediate]
   Aligned<float> rotation_;          // [rows][cosines, sines]
-  std::vector<std::atomic<int>> phases_;
 };

@@ -57,6 +57,8 @@ namespace {
 
 #include "draws.hpp"
 
+#include "phases.hpp"
+
 #include "decoder_impl.hpp"
 
 // Seconds that this thread has computed: what others do on its core must not change which variant is chosen.

@@ -1,0 +1,49 @@
+// The phases of a step, whose units of work threads share. Included per variant.
+
+class Phases {
+ public:
+  // Where a thread is in a step.
+  struct Place {
+    const int thread;
+    int phase = 0;
+  };
+
+  // At most so many phases a step.
+  Phases(ThreadPool& pool, int most) : pool_(pool), stride_((static_cast<std::size_t>(most) + 31) / 16 * 16) {}
+
+  void begin() { taken_ = std::vector<std::atomic<int>>(pool_.size() * stride_); }
+
+  // work(unit, next) until there are no units left of so many, then waits for all threads; `next` is what this thread takes
+  // after that one, or -1, for its memory to be fetched early.
+  template <class Work>
+  void each(Place& at, int units, const Work& work) {
+    int unit = take(at, units);
+    while (unit >= 0) {
+      const int next = take(at, units);
+      work(unit, next);
+      unit = next;
+    }
+    ++at.phase;
+    pool_.barrier();
+  }
+
+ private:
+  // The next unit of a thread's own range, then of others', or -1: neighbours write to the same cache lines, which must not
+  // go to and fro between cores.
+  int take(const Place& at, int units) {
+    const int threads = pool_.size();
+    for (int i = 0; i < threads; ++i) {
+      const int of = (at.thread + i) % threads;
+      const int first = units * of / threads, end = units * (of + 1) / threads;
+      std::atomic<int>& taken = taken_[of * stride_ + at.phase];
+      if (first + taken.load(std::memory_order_relaxed) >= end) continue;
+      const int unit = first + taken.fetch_add(1, std::memory_order_relaxed);
+      if (unit < end) return unit;
+    }
+    return -1;
+  }
+
+  ThreadPool& pool_;
+  const std::size_t stride_;             // phases, and a cache line more, so that threads count in lines of their own
+  std::vector<std::atomic<int>> taken_;  // [threads][stride]: units of each thread's range
+};
