@@ -3,13 +3,13 @@
 from typing import Annotated, cast
 
 from fastapi import Depends, Path, Request
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from parrotserve.errors import Forbidden, ParrotError, Unauthorized
 from parrotserve.ids import TenantId
 from parrotserve.protocol import Identifier
 from parrotserve.runtime.service import Service
+from parrotserve.server.headers import header
 from parrotserve.server.refusals import refusal_of
 from parrotserve.tenancy.directory import Caller, Directory
 
@@ -31,14 +31,14 @@ class Authentication:
         app = self._app
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
-                scope.setdefault("state", {})[_CALLER] = self._directory.authenticate(_key_of(Headers(scope=scope)))
+                scope.setdefault("state", {})[_CALLER] = self._directory.authenticate(_key_of(scope))
             except ParrotError as refused:
                 app = refusal_of(scope, refused)
         await app(scope, receive, send)
 
 
-def _key_of(headers: Headers) -> str | None:
-    scheme, _, key = headers.get("authorization", "").partition(" ")
+def _key_of(scope: Scope) -> str | None:
+    scheme, _, key = header(scope, b"authorization").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else None
 
 
@@ -47,24 +47,33 @@ def caller_of(scope: Scope) -> Caller | None:
     return scope.get("state", {}).get(_CALLER)
 
 
-# Coroutines, though they wait for nothing: FastAPI gives functions to threads, which costs more than all they do.
-
-
-async def service_of(request: Request) -> Service:
+def service_of(request: Request) -> Service:
     """The service that answers."""
     return cast("Service", request.app.state.service)
 
 
-async def _caller(request: Request) -> Caller:
+def tenant_of(request: Request) -> TenantId:
+    """On whose behalf an exchange is made, where that matters."""
     caller = caller_of(request.scope)
     if caller is None:
         raise Unauthorized("This route is open, and asks for whom it runs.")  # a route in OPEN_PATHS that should not be
-    return caller
+    return caller.tenant
 
 
-async def tenant_of(request: Request) -> TenantId:
-    """On whose behalf an exchange is made, where that matters."""
-    return (await _caller(request)).tenant
+# Coroutines, though they wait for nothing: FastAPI gives functions to threads, which costs more than all they do.
+
+
+async def _service(request: Request) -> Service:
+    return service_of(request)
+
+
+async def _tenant(request: Request) -> TenantId:
+    return tenant_of(request)
+
+
+async def _caller(request: Request) -> Caller:
+    tenant_of(request)
+    return cast("Caller", caller_of(request.scope))
 
 
 async def _operator(request: Request) -> Caller:
@@ -74,8 +83,8 @@ async def _operator(request: Request) -> Caller:
     return caller
 
 
-TheService = Annotated[Service, Depends(service_of)]
+TheService = Annotated[Service, Depends(_service)]
 TheCaller = Annotated[Caller, Depends(_caller)]
-TheTenant = Annotated[TenantId, Depends(tenant_of)]
+TheTenant = Annotated[TenantId, Depends(_tenant)]
 OperatorOnly = Depends(_operator)
 PathId = Annotated[Identifier, Path()]

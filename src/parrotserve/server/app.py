@@ -3,7 +3,7 @@
 from functools import partial
 
 from fastapi import FastAPI
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from parrotserve import __version__
 from parrotserve.runtime.service import Service
@@ -18,12 +18,22 @@ from parrotserve.server.shortcut import Shortcut
 from parrotserve.server.turns import Turns
 
 
+class _Application(FastAPI):
+    """FastAPI behind what every exchange passes first, which stands outside of it: so does the way past it."""
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self.front(scope, receive, send)
+
+
 def create_app(service: Service) -> FastAPI:
     """The application in front of a started service.
 
     Whoever started the service closes it, and `app.state.parser` as well.
     """
-    app = FastAPI(
+    app = _Application(
         title="Parrot",
         version=__version__,
         summary="Serves LLM applications: requests, the values that flow between them, and what waits for them.",
@@ -34,13 +44,11 @@ def create_app(service: Service) -> FastAPI:
     app.state.parser = JsonProcess(most_values=MOST_VALUES)
     refusals.install(app)
     docs.install(app)
-    # The last one added is the first one asked.
-    app.add_middleware(Shortcut, route=submit.route)
     app.add_middleware(Unexpected)
-    app.add_middleware(BodyLimit, most_bytes=partial(_most_bytes, service))
-    app.add_middleware(Turns)
-    app.add_middleware(Authentication, directory=service.directory)
-    app.add_middleware(ProtocolVersion)
+    # The last one is the first one asked.
+    front = Shortcut(partial(FastAPI.__call__, app), route=submit.route)
+    front = Turns(BodyLimit(front, most_bytes=partial(_most_bytes, service)))
+    app.front = ProtocolVersion(Authentication(front, directory=service.directory))
     for module in (submit, sessions, variables, calls, openai, catalog, usage, health):
         app.include_router(module.router, responses=errors.RESPONSES)
     return app

@@ -13,10 +13,12 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect
 
 from parrotserve.errors import GetTimeout, TooLarge
 from parrotserve.protocol import CallSpec, RequestSpec, Submit, VariableSpec, WaitSpec, WireSegment
 from parrotserve.server.access import caller_of, service_of, tenant_of
+from parrotserve.server.headers import header
 from parrotserve.server.json_bodies import CHUNK, Malformed, Parsed, TooMany, join, parse_whole
 from parrotserve.server.json_process import JsonProcess
 
@@ -80,12 +82,12 @@ class _Body(Request):
     async def read(self, route: type[BodyRoute]) -> None:
         try:
             async with asyncio.timeout(READ_SECONDS):
-                parts = [part async for part in self.stream()]
+                parts = await self._parts()
         except TimeoutError as error:
             raise GetTimeout(f"The body did not come within {READ_SECONDS:g} seconds.") from error
         size = sum(map(len, parts))
         if size > 0:
-            _check_type(self.headers.get("content-type", ""))
+            _check_type(header(self.scope, b"content-type"))
         if size <= BIG:
             self._body = b"".join(parts)
             if size > 0:
@@ -97,6 +99,18 @@ class _Body(Request):
         parser: JsonProcess = self.app.state.parser
         parsed = _parsed(await parser.parse(parts))
         self._value = await asyncio.to_thread(lambda: route.check(join(parsed)))
+
+    async def _parts(self) -> list[bytes]:
+        parts: list[bytes] = []
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            if part := message.get("body", b""):
+                parts.append(part)
+            more = message.get("more_body", False)
+        return parts
 
     async def json(self) -> Any:
         return self._value
@@ -201,7 +215,7 @@ def _checked(adapter: TypeAdapter[T], value: Any, place: tuple[str | int, ...], 
 
 
 def _is_small(request: Request) -> bool:
-    length = request.headers.get("content-length", "")
+    length = header(request.scope, b"content-length")
     return length.isdecimal() and int(length) <= BIG
 
 
@@ -236,7 +250,8 @@ class SubmitRoute(BodyRoute):
         async def handle(request: Request) -> Response:
             if not await request.body():
                 raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "Field required"}])
-            body = _checked(_SUBMIT, await request.json(), ())
-            return await self.endpoint(body, await service_of(request), await tenant_of(request))
+            value = await request.json()
+            body = value if isinstance(value, Submit) else _checked(_SUBMIT, value, ())
+            return await self.endpoint(body, service_of(request), tenant_of(request))
 
         return handle

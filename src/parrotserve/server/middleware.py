@@ -3,14 +3,17 @@
 from collections.abc import Callable
 
 from fastapi import HTTPException
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parrotserve.errors import IncompatibleVersions
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION
 from parrotserve.server import errors
+from parrotserve.server.headers import header
 from parrotserve.server.refusals import refusal, refusal_of
+
+_SPOKEN = str(PROTOCOL_VERSION)
+_NAME, _OURS = PROTOCOL_HEADER.lower().encode(), _SPOKEN.encode()
 
 
 class ProtocolVersion:
@@ -26,12 +29,12 @@ class ProtocolVersion:
 
         async def send_with_version(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[PROTOCOL_HEADER] = str(PROTOCOL_VERSION)
+                message["headers"] = [*message.get("headers", ()), (_NAME, _OURS)]
             await send(message)
 
-        theirs = Headers(scope=scope).get(PROTOCOL_HEADER)
+        theirs = header(scope, _NAME, _SPOKEN)
         app = self._app
-        if theirs is not None and theirs != str(PROTOCOL_VERSION):
+        if theirs != _SPOKEN:
             app = refusal_of(
                 scope,
                 IncompatibleVersions(
@@ -54,7 +57,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         most = self._most_bytes(scope)
-        length = Headers(scope=scope).get("content-length", "0")
+        length = header(scope, b"content-length", "0")
         if length.isdecimal() and int(length) > most:
             await refusal(scope, 413, errors.too_large(most))(scope, receive, send)
             return

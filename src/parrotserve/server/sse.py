@@ -20,6 +20,11 @@ ends by then is not watched over either, for making a task for it would take lon
 _MOST_AT_ONCE = 64 * 1024
 """Bytes that are not kept back any longer."""
 _PING = b": ping\n\n"
+_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+)
 
 
 def encoded(data: str, *, name: str | None = None, id: str | None = None) -> bytes:  # noqa: A002 - the field's name
@@ -40,9 +45,10 @@ class EventStream(StreamingResponse):
     """Events as they come. Once the client has left, or all of it is sent, `events` is closed."""
 
     def __init__(self, events: AsyncGenerator[bytes, None], status_code: int = 200) -> None:
-        # Not the class's, which FastAPI would have errors documented with.
-        kept = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__((), status_code, headers=kept, media_type="text/event-stream")
+        # What the class above would make of these is the same every time.
+        self.status_code = status_code
+        self.background = None
+        self.raw_headers = [*_HEADERS]
         self._events = events
         self._kept: list[bytes] = []
         """What came at once."""
@@ -86,9 +92,11 @@ class EventStream(StreamingResponse):
                     await self._begin(send)
         async with self._order:
             self._ended = True
+            body = b"".join(self._kept)
             if not self._begun:
+                self.raw_headers.append((b"content-length", str(len(body)).encode()))
                 await self._head(send)
-            await self._say(send, b"".join(self._kept), more=False)
+            await self._say(send, body, more=False)
 
     async def _begin(self, send: Send) -> None:
         async with self._order:
