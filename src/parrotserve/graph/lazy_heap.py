@@ -18,6 +18,8 @@ class LazyHeap(Generic[T]):
     items. So every operation costs O(log n) amortised, and memory is proportional to the items.
     """
 
+    __slots__ = ("_counter", "_heap", "_live")
+
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, T]] = []
         self._live: dict[T, tuple[float, int]] = {}

@@ -45,11 +45,17 @@ _MANY_SEGMENTS = 2_000
 
 def is_big(body: Submit) -> bool:
     """Whether taking it in may take so long that it is to be done in a thread."""
-    segments = [segment for spec in body.requests for segment in spec.segments]
-    length = sum(len(segment.text) for segment in segments if isinstance(segment, TextSegment))
-    tokens = sum(len(segment.tokens) for segment in segments if isinstance(segment, TokensSegment))
-    has_schema = any(isinstance(one, OutputSegment) and one.sampling.schema is not None for one in segments)
-    return length + tokens > LONG_TEXT or len(segments) > _MANY_SEGMENTS or has_schema
+    length = count = 0
+    for spec in body.requests:
+        count += len(spec.segments)
+        for segment in spec.segments:
+            if isinstance(segment, TextSegment):
+                length += len(segment.text)
+            elif isinstance(segment, TokensSegment):
+                length += len(segment.tokens)
+            elif isinstance(segment, OutputSegment) and segment.sampling.schema is not None:
+                return True
+    return length > LONG_TEXT or count > _MANY_SEGMENTS
 
 
 def admit(body: Submit, *, tenant: TenantId, models: Models, longest_lease: float) -> Submitted:

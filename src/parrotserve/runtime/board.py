@@ -160,10 +160,19 @@ class Cursor:
         if self._timer is not None:
             self._timer.cancel()
 
+    @property
+    def behind(self) -> bool:
+        """Whether there is something to be read."""
+        return self._text_behind or self.topic.outcome is not None or self.error is not None
+
+    @property
+    def _text_behind(self) -> bool:
+        return self.stream and (len(self.topic.text) > self.offset or len(self.topic.logprobs) > self._told)
+
     def read(self) -> tuple[Delta | None, Outcome | None]:
         """What is new: text, if it streams, and the end, if it has come."""
         topic, delta = self.topic, None
-        if self.stream and (len(topic.text) > self.offset or len(topic.logprobs) > self._told):
+        if self._text_behind:
             delta = Delta(
                 variable=topic.shown,
                 offset=self.offset,
@@ -203,7 +212,8 @@ class Watch:
         self._cursors.add(cursor)
         if timeout is not None:
             cursor.expire_in(timeout)
-        self.wake(cursor)
+        if cursor.behind:
+            self.wake(cursor)
 
     def wake(self, cursor: Cursor) -> None:
         """Something changed for this reader."""

@@ -1,8 +1,5 @@
 """The gate: what a tenant brings in is measured and claimed for, in one step with the machine's taking it in."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
-
 from parrotserve.config import ServiceConfig
 from parrotserve.errors import ParrotError
 from parrotserve.graph.events import Retried, Submitted, TenantWeighed
@@ -26,9 +23,8 @@ class Gate:
         self._find = find
         self._weights: dict[TenantId, float] = {}
 
-    @contextmanager
-    def claimed(self, batch: Submitted) -> Generator[None]:
-        """Claims what a batch may use while it is taken in; gives it back if it is refused after all."""
+    def take_in(self, batch: Submitted) -> None:
+        """Claims what a batch may use, and has the machine take it in; gives it back if that refuses it."""
         graph = self._driver.machine.graph
         known = graph.sessions.get(batch.session)
         limits = self._directory.limits(batch.tenant)
@@ -37,7 +33,7 @@ class Gate:
         claims = claims_of_batch(batch, graph, self._find, count=limits.counts_tokens)
         self._meter.accept(batch.tenant, batch.session, claims)
         try:
-            yield
+            self._driver.apply(batch)
         except ParrotError:
             self._meter.withdraw(claims)
             if known is None:

@@ -28,6 +28,8 @@ class _Metered:
     over: bool = False
 
 
+_NOTHING = RunUsage()
+
 SAVE_SECONDS = 5.0
 """What was used since the last save is lost if the service is killed."""
 
@@ -105,7 +107,7 @@ class Meter:
         engine = found.aboard.pop(epoch, None)
         if engine is not None and engine not in found.aboard.values():
             self._aboard[engine].discard(request)
-        if usage != RunUsage():
+        if usage != _NOTHING:
             found.taken += usage.prompt_tokens + usage.output_tokens
             self.unsaved[found.tenant] = self.unsaved.get(found.tenant, Usage()).plus(usage)
             self._metrics.used(found.tenant, usage)

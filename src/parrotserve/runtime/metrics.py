@@ -1,6 +1,7 @@
 """What Prometheus is told: counts, gauges and how long requests took, never a text."""
 
 from collections.abc import Callable, Iterable
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -40,33 +41,35 @@ class Metrics:
 
     def sequence_ended(self, event: SequenceEnded) -> None:
         """A run of a request ended."""
-        self._sequences.labels(event.status.value).inc()
+        self._sequences(event.status.value).inc()
 
     def request_done(self, objective: Objective, *, waited: float, ran: float) -> None:
         """A request has its outputs; seconds."""
-        self._waited.labels(objective.value).observe(waited)
-        self._ran.labels(objective.value).observe(ran)
+        self._waited(objective.value).observe(waited)
+        self._ran(objective.value).observe(ran)
 
     def used(self, tenant: TenantId, usage: Usage) -> None:
         """What a tenant's run used."""
-        self._tokens.labels(tenant, "prompt").inc(usage.prompt_tokens)
-        self._tokens.labels(tenant, "cached").inc(usage.cached_tokens)
-        self._tokens.labels(tenant, "output").inc(usage.output_tokens)
-        self._seconds.labels(tenant).inc(usage.engine_seconds)
+        self._tokens(tenant, "prompt").inc(usage.prompt_tokens)
+        self._tokens(tenant, "cached").inc(usage.cached_tokens)
+        self._tokens(tenant, "output").inc(usage.output_tokens)
+        self._seconds(tenant).inc(usage.engine_seconds)
 
     def engine_lost(self, model: str) -> None:
         """An engine died or hung."""
-        self._losses.labels(model).inc()
+        self._losses(model).inc()
 
     def refused(self, tenant: TenantId, code: str) -> None:
         """A tenant's batch was refused."""
-        self._refusals.labels(tenant, code).inc()
+        self._refusals(tenant, code).inc()
 
-    def _counter(self, name: str, about: str, *labels: str) -> Counter:
-        return Counter(name, about, labels, registry=self.registry)
+    # By labels, and remembered: to find one takes the library as long as to count.
 
-    def _histogram(self, name: str, about: str, *labels: str) -> Histogram:
-        return Histogram(name, about, labels, registry=self.registry, buckets=_BUCKETS)
+    def _counter(self, name: str, about: str, *labels: str) -> Callable[..., Counter]:
+        return cache(Counter(name, about, labels, registry=self.registry).labels)
+
+    def _histogram(self, name: str, about: str, *labels: str) -> Callable[..., Histogram]:
+        return cache(Histogram(name, about, labels, registry=self.registry, buckets=_BUCKETS).labels)
 
 
 class _Present(Collector):

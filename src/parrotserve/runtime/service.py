@@ -344,8 +344,7 @@ class Service:
 
     def _take_in(self, batch: Submitted) -> None:
         self._check_open()
-        with self._gate.claimed(batch):
-            self._driver.apply(batch)
+        self._gate.take_in(batch)
 
     def _ask(self, session: SessionId, wait: Wait, tenant: TenantId) -> None:
         self._check_open()

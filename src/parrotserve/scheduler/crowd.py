@@ -159,6 +159,8 @@ class Crowd:
     def crowding(self, *, step: float, now: float) -> Aboard | None:
         """Who is to make room because a step takes longer than it may; None if it does not, or nobody can."""
         self.expire(now)
+        if len(self._parts) < 2:
+            return None
         seconds = {one: one.seconds for one in self._parts.values()}
         least = self._least()
         if least is None or not self._is_too_long(step, seconds, least):

@@ -12,6 +12,7 @@ application do not queue anew. Members of a task group stand together, where the
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 from parrotserve.criteria import Objective
 from parrotserve.graph.lazy_heap import LazyHeap
@@ -43,6 +44,8 @@ class Line:
     weight: float = 1.0
     virtual: float = 0.0
     heaps: dict[Objective, LazyHeap[Request]] = field(default_factory=_heaps)
+    standing: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+    """How many requests there are that somebody waits for, and how many others."""
     aboard: int = 0
     """Requests of the tenant that run, whose charge may still be corrected."""
 
@@ -55,7 +58,7 @@ class Line:
 
     @property
     def empty(self) -> bool:
-        return not any(self.heaps.values())
+        return not (self.standing[True] or self.standing[False])
 
 
 class Lines:
@@ -92,6 +95,7 @@ class Lines:
         if line.empty:
             line.virtual = max(line.virtual, self._joins_at())
         self._standing[request] = request.objective
+        line.standing[_presses(request.objective)] += 1
         heap = line.heaps[request.objective]
         heap.put(request, _order(request))
         if len(heap) == 1:
@@ -102,6 +106,7 @@ class Lines:
         objective = self._standing.pop(request, None)
         if objective is not None:
             line = self._line(request.session.tenant)
+            line.standing[_presses(objective)] -= 1
             line.heaps[objective].discard(request)
             if not line.heaps[objective]:
                 self._sort(line)
@@ -122,6 +127,8 @@ class Lines:
 
     def turn_ends(self, line: Line) -> float:
         """Up to which virtual time a line may be served before it is another's turn."""
+        if len(self._lines) == 1:
+            return inf
         others: list[float] = []
         for behind in self._behind.values():
             if line in behind:
@@ -132,7 +139,7 @@ class Lines:
                 first = behind.first()
             if first is not None:
                 others.append(first[0])
-        return min(others, default=float("inf")) + TURN_SECONDS / line.weight
+        return min(others, default=inf) + TURN_SECONDS / line.weight
 
     def hold(self, line: Line, *, pressing: bool) -> None:
         """A line's requests of this kind are passed over, until `release`."""
@@ -142,6 +149,8 @@ class Lines:
     def release(self) -> None:
         """No line is passed over any more."""
         held = [line for lines in self._held.values() for line in lines]
+        if not held:
+            return
         self._held = {True: {}, False: {}}
         for line in held:
             self._sort(line)
@@ -200,7 +209,7 @@ class Lines:
 
     def _sort(self, line: Line) -> None:
         for pressing, behind in self._behind.items():
-            if line.head(pressing=pressing) is None or line in self._held[pressing]:
+            if not line.standing[pressing] or line in self._held[pressing]:
                 behind.discard(line)
             else:
                 behind.put(line, line.virtual)
@@ -209,8 +218,11 @@ class Lines:
             return
         self._idle.put(line, line.virtual)
         if len(self._idle) == len(self._lines):
-            # Nobody is served, so nobody is behind.
-            self._idle, self._lines, self._virtual = LazyHeap(), {}, 0.0
+            # Nobody is served, so nobody is behind. One line stays, as good as new: its tenant may be the next to ask.
+            line.virtual = self._virtual = 0.0
+            if len(self._lines) > 1:
+                self._idle, self._lines = LazyHeap(), {line.tenant: line}
+            self._idle.put(line, 0.0)
             return
         joins_at = self._joins_at()
         while (first := self._idle.first()) is not None and first[0] <= joins_at:
@@ -221,6 +233,9 @@ class Lines:
         standing = {one: objective for line in self._lines.values() for objective, heap in line.heaps.items()
                     for one in heap}  # fmt: skip
         assert standing == self._standing, "requests stand where they should not"
+        for line in self._lines.values():
+            for pressing, count in line.standing.items():
+                assert count == sum(len(line.heaps[one]) for one in _KINDS[pressing]), "counts of who stands in a line"
         for request, objective in standing.items():
             assert request.objective is objective, f"{request} stands by an objective that it had"
         idle = {line for line in self._lines.values() if line.empty and not line.aboard}
@@ -228,6 +243,10 @@ class Lines:
         for pressing, behind in self._behind.items():
             wanted = {line for line in self._lines.values() if line.head(pressing=pressing) is not None}
             assert set(behind) == wanted, "lines that have requests are not those that are served"
+
+
+def _presses(objective: Objective) -> bool:
+    return objective is not Objective.THROUGHPUT
 
 
 def _order(request: Request) -> int:

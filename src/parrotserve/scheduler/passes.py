@@ -41,6 +41,8 @@ class Pass:
 
     def run(self) -> list[Outcome]:
         """Place all that can be placed."""
+        if self._pool.at_rest:
+            return []
         self._place_suspects()
         self._take_turns()
         self._pool.lines.release()
@@ -144,7 +146,7 @@ class Pass:
             told = seen[load]
             return load.breaks_bound(ticket), weight * (told.seconds or 0.0) + told.harm + _WORK_WEIGHT * told.work
 
-        load = min(fitting, key=loss)
+        load = min(fitting, key=loss) if len(fitting) > 1 else fitting[0]
         if only is not None and load is not only:
             return None
         chosen = seen.pop(load)

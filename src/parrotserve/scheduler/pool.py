@@ -195,6 +195,12 @@ class Pool:
         """Whether there is throughput work that could run and does not."""
         return self.lines.any(pressing=False) or any(load.paused_bulk for load in self.paused)
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nobody waits or is paused, and nobody came for whom others may have to make room."""
+        waiting = self.lines or self.suspects or self.paused or self.joined
+        return not waiting and not any(load.reserved for load in self.loads.values())
+
     def line_is_ahead(self, tenant: TenantId, other: TenantId, by: float) -> bool:
         """Whether a tenant got more service than another one, by more than so much."""
         mine, its = self.lines.line_of(tenant), self.lines.line_of(other)

@@ -63,8 +63,10 @@ class Sharers:
 
     def first(self, key: bytes) -> Ticket | None:
         """A queued request that begins so."""
-        found = (sharers for table in self._queued.values() if (sharers := table.get(key)))
-        return next(iter(next(found, ())), None)
+        for table in self._queued.values():
+            if sharers := table.get(key):
+                return next(iter(sharers))
+        return None
 
     def of(self, ticket: Ticket) -> Iterator[Ticket]:
         """Queued requests of the same objective that begin like this one (which is queued no more), as far as any
