@@ -136,10 +136,10 @@ class Fleet:
         return self._checked(model) if model is not None else None
 
     def _checked(self, model: ServedModel) -> ServedModel:
-        keepers = self._keepers_of(model.name)
-        if all(keeper.state is KeeperState.FAILED for keeper in keepers):
-            raise copy(next(keeper.error for keeper in keepers if keeper.error is not None))
-        return model
+        for keeper in self._driver.keepers.values():
+            if keeper.model == model.name and keeper.state is not KeeperState.FAILED:
+                return model
+        raise copy(next(keeper.error for keeper in self._keepers_of(model.name) if keeper.error is not None))
 
     def models(self) -> list[ModelView]:
         """The models that are served."""

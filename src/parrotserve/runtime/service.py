@@ -327,9 +327,14 @@ class Service:
 
     def _models_at_once(self, body: Submit) -> Models | None:
         """The models of a batch; None where taking it in takes its time, in which others of its session may come."""
-        names = {spec.model for spec in body.requests}
-        models = {name: model for name in names if (model := self._fleet.serving(name)) is not None}
-        return models if len(models) == len(names) and not is_big(body) else None
+        models: dict[str | None, ServedModel] = {}
+        for spec in body.requests:
+            if spec.model not in models:
+                model = self._fleet.serving(spec.model)
+                if model is None:
+                    return None
+                models[spec.model] = model
+        return models if not is_big(body) else None
 
     async def _admit(self, body: Submit, tenant: TenantId, progress: Progress | None) -> Submitted:
         models = {

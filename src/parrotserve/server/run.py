@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from types import FrameType
 
 import uvicorn
+from prometheus_client import disable_created_metrics
 
 from parrotserve.config import ServiceConfig
 from parrotserve.errors import DeclarationError, ServiceUnavailable
@@ -39,6 +40,7 @@ def serve(
     Raises `DeclarationError` for an address that others can reach without keys, `ServiceUnavailable` where the port is
     taken, `ModelError` and `EngineFailed` where a model or an engine does not come up.
     """
+    disable_created_metrics()  # beside each line of /metrics that tells something, one of when it began to
     asyncio.run(serve_until_stopped(config, progress=progress, announce=announce or _on_stderr))
 
 
@@ -101,6 +103,7 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
         lifespan="off",
         log_level="warning",
         access_log=False,
+        server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = _Server(config)

@@ -22,9 +22,9 @@ _MOST_AT_ONCE = 64 * 1024
 _PING = b": ping\n\n"
 _HEADERS = (
     (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
     (b"content-type", b"text/event-stream; charset=utf-8"),
 )
+_UNBUFFERED = (b"x-accel-buffering", b"no")
 
 
 def encoded(data: str, *, name: str | None = None, id: str | None = None) -> bytes:  # noqa: A002 - the field's name
@@ -102,6 +102,7 @@ class EventStream(StreamingResponse):
         async with self._order:
             if self._begun or self._ended:
                 return
+            self.raw_headers.append(_UNBUFFERED)
             await self._head(send)
             while self._kept:
                 kept, self._kept = self._kept, []

@@ -73,7 +73,9 @@ class Ledger:
         self, tenant: TenantId, session: SessionId, claims: Sequence[Claim], limits: Limits, *, now: float
     ) -> None:
         """Claim for a batch in a session, which is opened if it is new. Requests must be new."""
-        account = self._accounts.setdefault(tenant, _Account())
+        account = self._accounts.get(tenant)
+        if account is None:
+            account = self._accounts[tenant] = _Account()
         account.expire(now)
         tokens = sum(claim.tokens for claim in claims)
         opened = self._sessions.get(session)
