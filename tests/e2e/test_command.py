@@ -90,6 +90,13 @@ def test_serve_ends_cleanly_on_a_signal(number: signal.Signals):
     assert complaints == ""
 
 
+def test_metrics_tell_nothing_of_when_they_began():
+    with served("--model", "fake") as url:
+        told = httpx.get(f"{url}/metrics").text
+    assert "parrot_sessions 0.0" in told
+    assert "_created" not in told
+
+
 def test_a_second_service_on_the_same_port_is_refused_in_one_line():
     with served("--model", "fake") as url:
         port = url.rpartition(":")[2]

@@ -18,9 +18,11 @@ from starlette.requests import ClientDisconnect
 from parrotserve.errors import GetTimeout, TooLarge
 from parrotserve.protocol import CallSpec, RequestSpec, Submit, VariableSpec, WaitSpec, WireSegment
 from parrotserve.server.access import caller_of, service_of, tenant_of
+from parrotserve.server.errors import MOST_PROBLEMS
 from parrotserve.server.headers import header
 from parrotserve.server.json_bodies import CHUNK, Malformed, Parsed, TooMany, join, parse_whole
 from parrotserve.server.json_process import JsonProcess
+from parrotserve.server.meant import meant
 
 T = TypeVar("T")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -206,6 +208,9 @@ def _checked(adapter: TypeAdapter[T], value: Any, place: tuple[str | int, ...], 
         return adapter.validate_python(value, from_attributes=True)  # as FastAPI does, and so in its words
     except ValidationError as error:
         problems = [dict(problem) for problem in error.errors(include_url=False)]
+        unknown = [problem for problem in problems if problem["type"] in _UNKNOWN]
+        for problem in unknown[:MOST_PROBLEMS]:
+            problem["msg"] = f"there is no such field{meant(adapter, cast('tuple[str | int, ...]', problem['loc']))}"
         for problem in problems:
             where = cast("tuple[str | int, ...]", problem["loc"])
             if where and isinstance(where[0], int):
@@ -229,6 +234,8 @@ _ITEMS: dict[str, TypeAdapter[tuple[Any, ...]]] = {
     "calls": TypeAdapter(tuple[CallSpec, ...]),
     "wait": TypeAdapter(tuple[WaitSpec, ...]),
 }
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+"""What pydantic calls a field that is not there."""
 _REQUEST = TypeAdapter(RequestSpec)
 _SEGMENTS: TypeAdapter[tuple[Any, ...]] = TypeAdapter(tuple[WireSegment, ...])
 _SUBMIT = TypeAdapter(Submit)

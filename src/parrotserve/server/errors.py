@@ -23,7 +23,8 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": ErrorAnswer, "description": "What is wrong with the service."},
 }
 """What every route may answer instead of what it is for."""
-_MOST_PROBLEMS = 5
+MOST_PROBLEMS = 5
+"""Of one body, that are told."""
 _LONGEST_PLACE = 200
 
 
@@ -58,7 +59,7 @@ def invalid_request(error: RequestValidationError) -> ErrorBody:
     if any(problem["type"] == "json_invalid" for problem in problems):
         return ErrorBody(code=INVALID_REQUEST, message=_no_json(problems), details={"param": "body"})
     wrong = problems_in(problems, error.body)
-    told = [f"{_place(one.place)}: {one.what}" for one in wrong[:_MOST_PROBLEMS]]
+    told = [f"{_place(one.place)}: {one.what}" for one in wrong[:MOST_PROBLEMS]]
     more = f"; and {len(wrong) - len(told)} more" if len(wrong) > len(told) else ""
     first = wrong[0].place
     return ErrorBody(

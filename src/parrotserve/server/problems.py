@@ -72,12 +72,17 @@ def _in_body(location: Place, kind: str, body: object) -> tuple[Place, Place | N
     value = body
     for number, part in enumerate(location[1:], start=2):
         missing = kind in ("missing", _MISFIT) and number == len(location)
-        if missing or _holds(value, part):
+        if missing or (_holds(value, part) and not _names_a_form(value, part, location[number : number + 1])):
             place = (*place, part)
             value = None if missing else cast("Any", value)[part]
         elif union is None:
             union = place
     return place, union
+
+
+def _names_a_form(value: Any, part: str | int, following: Place) -> bool:
+    """Whether a part that is a field, too, names a form after all: what follows is beside it, and cannot be in it."""
+    return bool(following) and _holds(value, following[0]) and not isinstance(value[part], dict | list)
 
 
 def _holds(value: object, part: str | int) -> bool:

@@ -186,6 +186,34 @@ async def test_health_and_readiness(served: Client):
     assert (await ready.get("/readyz")).status_code == 200
 
 
+def of_segment(segment: dict[str, Any]) -> dict[str, Any]:
+    return {"requests": [{"id": "r", "segments": [segment]}]}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place", "hint"),
+    [
+        ({"request": []}, "request", ", but there is 'requests'"),
+        ({"requests": [{"id": "r", "segments": [], "chatt": True}]}, "requests.0.chatt", ", but there is 'chat'"),
+        ({"wait": [{"variable": "v", "criterion": "ttft"}]}, "wait.0.criterion", ", but there is 'criteria'"),
+        (of_segment({"kind": "text", "text": "x", "txet": "y"}), "requests.0.segments.0.txet", ", but there is 'text'"),
+        (
+            of_segment({"kind": "output", "variable": "v", "sampling": {"max_token": 3}}),
+            "requests.0.segments.0.sampling.max_token",
+            ", but there is 'max_tokens'",
+        ),
+        ({"zzz": 1}, "zzz", ""),
+    ],
+)
+async def test_a_misspelt_field_is_told_with_the_one_that_is_meant(
+    served: Client, wrong: dict[str, Any], place: str, hint: str
+):
+    client = await served()
+    answer = await client.post("/v1/submit", json={"session": "s", **wrong})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"] == f"body.{place}: there is no such field{hint}."
+
+
 async def test_metrics_count_and_hold_no_prompt(served: Client):
     client = await served()
     await client.post("/v1/submit", json=program({"variable": "end"}, text="tell a secret"))

@@ -62,6 +62,7 @@ async def test_a_stream_has_its_events_and_its_end():
     headers = dict(client.messages[0]["headers"])
     assert headers[b"content-type"].startswith(b"text/event-stream")
     assert [message.get("more_body") for message in client.messages] == [None, False], "all of it came at once"
+    assert headers[b"content-length"] == str(len(client.body)).encode()
     assert source.closed
 
 
@@ -69,6 +70,9 @@ async def test_what_comes_later_is_sent_as_it_comes():
     client, source = Client(), Source()
     answering = asyncio.ensure_future(EventStream(source.events())({}, client.receive, client.send))
     await client.got(b"data: 1")
+    headers = dict(client.messages[0]["headers"])
+    assert b"content-length" not in headers, "nobody knows yet how long it will be"
+    assert headers[b"x-accel-buffering"] == b"no"
     source.may_end.set()
     await answering
     assert [message.get("body") for message in client.messages] == [

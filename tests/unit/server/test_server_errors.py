@@ -6,10 +6,12 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 
 from parrotserve.errors import AlreadyProduced, TooLarge
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, ErrorBody, Submit
-from parrotserve.server import refusals
+from parrotserve.server import errors, refusals
+from parrotserve.server.bodies import checked_submit
 from parrotserve.server.middleware import BodyLimit, ProtocolVersion, Unexpected
 
 LIMIT = 2000
@@ -48,6 +50,13 @@ async def client(app: FastAPI):
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
+
+
+def refusal_of(batch: dict[str, Any]) -> str:
+    """What is said of a batch that `/v1/submit` refuses for its fields."""
+    with pytest.raises(RequestValidationError) as refused:
+        checked_submit(batch)
+    return errors.invalid_request(refused.value).message
 
 
 def error_of(answer: httpx.Response) -> ErrorBody:
@@ -108,6 +117,12 @@ async def test_a_wrong_body_is_told_where_it_is_wrong_but_not_repeated(client: h
     assert (answer.status_code, error.code) == (422, "invalid_request")
     assert "body.requests.0.segments.0.text" in error.message
     assert "secret" not in answer.text
+
+
+def test_misspelt_fields_are_found_in_big_batches_too():
+    requests = [{"id": f"r{number}", "segments": []} for number in range(5)]
+    told = refusal_of({"session": "s", "requests": [*requests, {"id": "r", "segments": [], "chatt": True}]})
+    assert told == "body.requests.5.chatt: there is no such field, but there is 'chat'."
 
 
 async def test_a_sampling_that_nobody_could_honour_keeps_its_own_code(client: httpx.AsyncClient):
