@@ -247,7 +247,12 @@ class EngineKeeper:
                     self.heartbeat = event
                     pulse.beat(event)
             pulse.alive()
-            self._office.heard(self.engine, events)
+            ended = next((number for number, event in enumerate(events) if isinstance(event, base.SequenceEnded)), 0)
+            if ended:
+                # What was written goes to those who wait for it before anybody sees to the end of its request.
+                self._office.heard(self.engine, events[:ended])
+                await asyncio.sleep(0)
+            self._office.heard(self.engine, events[ended:])
         raise EngineFailed(f"Engine {self.engine} ended.", engine=self.engine)
 
     async def _watch(self, pulse: "_Pulse") -> None:

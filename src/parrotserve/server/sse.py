@@ -97,6 +97,9 @@ class EventStream(StreamingResponse):
                 self.raw_headers.append((b"content-length", str(len(body)).encode()))
                 await self._head(send)
             await self._say(send, body, more=False)
+        # The answer is sent; the end of its request is seen to in this turn of the loop. So whoever asks next finds it
+        # ended, also a client in this very process, which goes on when this returns.
+        await asyncio.sleep(0)
 
     async def _begin(self, send: Send) -> None:
         async with self._order:

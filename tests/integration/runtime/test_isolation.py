@@ -10,7 +10,7 @@ from tiny_model import CONTEXT, write_tiny_model
 from parrotserve.config import ServiceConfig
 from parrotserve.engines.native.engine import NativeEngine
 from parrotserve.engines.native.settings import BackendName, NativeSettings
-from parrotserve.ids import SessionId, TenantId, VariableId, new_id
+from parrotserve.ids import RequestId, SessionId, TenantId, VariableId, new_id
 from parrotserve.protocol import Submit
 from parrotserve.runtime.catalog import fake_model
 from parrotserve.runtime.service import Service
@@ -48,7 +48,7 @@ async def service(tmp_path: Path, store: TenantStore) -> AsyncIterator[Service]:
 
 async def cached(service: Service, tenant: TenantId, *texts: str, value: str = "") -> int:
     """Sends a prompt of these texts, and one input after them; how many of its tokens were in the cache."""
-    session, out, given = new_id("s"), new_id("v"), new_id("v")
+    session, request, out, given = new_id("s"), new_id("r"), new_id("v"), new_id("v")
     segments = [{"kind": "text", "text": text} for text in texts]
     body = Submit.model_validate(
         {
@@ -56,7 +56,7 @@ async def cached(service: Service, tenant: TenantId, *texts: str, value: str = "
             "variables": [{"id": out}, {"id": given, "value": value}],
             "requests": [
                 {
-                    "id": new_id("r"),
+                    "id": request,
                     "segments": [
                         *segments,
                         {"kind": "input", "variable": given},
@@ -70,11 +70,7 @@ async def cached(service: Service, tenant: TenantId, *texts: str, value: str = "
     async for _ in service.submit(body, tenant=tenant):
         pass
     await service.wait(SessionId(session), VariableId(out), tenant=tenant)
-    while True:
-        view = service.session_view(SessionId(session), tenant=tenant)
-        if view.requests[0].state == "done":
-            return view.usage.cached_tokens
-        await service.wait(SessionId(session), VariableId(out), tenant=tenant)
+    return (await service.request_usage(SessionId(session), RequestId(request), tenant=tenant)).cached_tokens
 
 
 async def test_equal_prompts_of_two_tenants_share_nothing(service: Service):

@@ -3,16 +3,25 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from parrotserve.engines.base import Cancel, Command, EngineDescription, Event, SequenceEnded
+from parrotserve.engines.base import (
+    Cancel,
+    Command,
+    EndStatus,
+    EngineDescription,
+    Event,
+    SegmentFinished,
+    SequenceEnded,
+)
 from parrotserve.engines.fake import FakeEngine, Faults
 from parrotserve.errors import EngineFailed, MalformedModel, ParrotError
 from parrotserve.graph.decisions import CancelSequence
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.runtime.keeper import EngineKeeper, KeeperPolicy, KeeperState, Order
+from parrotserve.sampling import FinishReason
 
 ENGINE = EngineId("e-0")
 SOON = KeeperPolicy(heartbeat=0.02, first_backoff=0.001, longest_backoff=0.001)
@@ -43,6 +52,8 @@ class Reports:
             complaint, self.complaint = self.complaint, None
             raise complaint
         for event in events:
+            if isinstance(event, SegmentFinished):
+                self.words.put_nowait(f"written {event.sequence}")
             if isinstance(event, SequenceEnded):
                 self.words.put_nowait(f"ended {event.sequence}")
 
@@ -92,6 +103,26 @@ async def test_it_starts_the_engine_and_passes_orders_on(start: Start, reports: 
     keeper.order(ORDER)
     assert await reports.next() == "asked r"
     assert keeper.state is KeeperState.UP
+
+
+class Brief(FakeEngine):
+    """Tells of an output and of the end of its request at once."""
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        output = SegmentFinished(
+            sequence=RequestId("r"), epoch=1, segment=1, tokens=(65,), text="A", reason=FinishReason.LENGTH
+        )
+        yield [output, SequenceEnded(sequence=RequestId("r"), epoch=1, status=EndStatus.DONE)]
+        await asyncio.Event().wait()
+
+
+async def test_who_waits_for_an_output_goes_on_before_the_end_of_its_request_is_seen_to(reports: Reports):
+    keeper = EngineKeeper(ENGINE, "fake", lambda: Brief(ENGINE), reports, policy=SOON)
+    keeper.start()
+    assert [await reports.next(), await reports.next()] == ["joined e-0", "written r"]
+    reports.words.put_nowait("answered r")
+    assert [await reports.next(), await reports.next()] == ["answered r", "ended r"]
+    await keeper.close()
 
 
 async def test_a_dead_engine_is_started_again(start: Start, reports: Reports):
