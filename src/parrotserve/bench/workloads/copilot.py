@@ -37,6 +37,7 @@ COPILOT = Workload(
         Case("8 users, 2048 shared", _users(8, 2048, (32, 128), (48, 160))),
         Case("64 users, 2048 shared", _users(64, 2048, (32, 128), (48, 160))),
         Case("64 users, 5100 shared", _users(64, 5100, (32, 128), (96, 256))),
+        Case("64 users, 7000 shared", _users(64, 7000, (32, 128), (96, 256))),
         Case("16 users, 5100 shared, as published", _users(16, 5100, (200, 2300), (180, 800))),
     ),
     quick=(Case("4 users, 256 shared", _users(4, 256, (8, 16), (6, 10))),),
