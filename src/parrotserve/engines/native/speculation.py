@@ -33,7 +33,7 @@ class Speculation:
         cost = rates.row(sum(len(state.known) for state in decoding) / len(decoding))
         seconds = rates.step + cost * len(decoding)
         least = cost * len(decoding) / seconds if cost else 0.0
-        promising = [state for state in decoding if _likelihood(state) > least]
+        promising = [state for state in decoding if _is_promising(state, least)]
         if not promising:
             return {}
         urgent = any(state.urgent for state in decoding)
@@ -49,7 +49,7 @@ class Speculation:
         return found
 
 
-def _likelihood(state: SequenceState) -> float:
-    """That a draft's next token is right; none is for an output that may not have one."""
+def _is_promising(state: SequenceState, least: float) -> bool:
+    """Whether a draft's next token is likelier right than that. Most are not, which is seen first."""
     output = state.output
-    return output.drafter.likelihood if output is not None and output.may_draft else 0.0
+    return output is not None and output.drafter.likelihood > least and output.may_draft
