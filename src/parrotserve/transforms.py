@@ -61,6 +61,8 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
 WHOLE_VALUE = frozenset({"strip", "code_block", "truncate", "json", "regex"})
 """Transforms whose result may change until the whole value is known."""
 
+_MOST_SHOWN = 80
+"""Characters of what is no transform that its error repeats."""
 _CALL = re.compile(r"([A-Za-z_]\w*)\s*(?:\((.*)\))?", re.DOTALL)
 _TEXT = re.compile(r"""(?<!\w)("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')""")
 _FENCE = re.compile(r"^[ ]{0,3}```[^\n`]*\n(.*?)(?:^[ ]{0,3}```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
@@ -69,8 +71,9 @@ _FENCE = re.compile(r"^[ ]{0,3}```[^\n`]*\n(.*?)(?:^[ ]{0,3}```[ \t]*$|\Z)", re.
 def parse_transform(source: str) -> Transform:
     """Read one transform as written in a placeholder. Raises `InvalidTransform`."""
     match = _CALL.fullmatch(source.strip())
+    shown = f"{source.strip():.{_MOST_SHOWN}}"
     if match is None:
-        raise InvalidTransform(f"{source.strip()!r} is no transform; write `strip` or `lines(1, 10)`.")
+        raise InvalidTransform(f"{shown!r} is no transform; write `strip` or `lines(1, 10)`.")
     name, args = match.groups()
     if args is None:
         return Transform(name)
@@ -78,9 +81,8 @@ def parse_transform(source: str) -> Transform:
     args = _TEXT.sub(r"r\1", args)
     try:
         values = ast.literal_eval(f"({args},)") if args.strip() else ()
-    except (ValueError, SyntaxError) as error:
-        message = f"The arguments of {source.strip()!r} must be literal numbers or texts."
-        raise InvalidTransform(message) from error
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # the last two: Python's parser gives up
+        raise InvalidTransform(f"The arguments of {shown!r} must be literal numbers or texts.") from error
     return Transform(name, values)
 
 

@@ -77,11 +77,16 @@ class TestWriting:
             ('regex("\bword")', 'has a backspace in it; .* put an r before the docstring: r"""'),
             ('regex("((a{50}){20}){9}")', "is no RE2 pattern"),
             (f'regex("{"a" * 1001}")', "longer than 1000 characters"),
+            (f"lines({'-' * 100_000}1, 2)", "must be literal numbers or texts"),
+            (f"lines({'1+' * 20_000}1, 2)", "must be literal numbers or texts"),
+            ("!" * 100_000, "is no transform"),
         ],
+        ids=lambda text: text[:30],
     )
     def test_a_bad_one_is_refused_with_what_would_be_right(self, source: str, complaint: str):
-        with pytest.raises(InvalidTransform, match=complaint):
+        with pytest.raises(InvalidTransform, match=complaint) as refused:
             parse_transform(source)
+        assert len(str(refused.value)) < 1500
 
     def test_a_pattern_that_came_over_the_wire_is_checked_too(self):
         with pytest.raises(InvalidTransform, match="no Unicode text"):
