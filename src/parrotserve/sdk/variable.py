@@ -32,13 +32,15 @@ class SemanticVariable:
     true, raises `TypeError`, where Python would say False and True whatever the model wrote.
     """
 
-    __slots__ = ("__weakref__", "_cell", "_session", "_type", "_used_in")
+    __slots__ = ("__weakref__", "_cell", "_session", "_type", "_untold", "_used_in")
 
     def __init__(self, value: object = None, name: str | None = None) -> None:
         self._cell = Cell(name=None if name is None else str(name), value=None if value is None else str(value))
         self._session: Session | None = None
         self._type: TypedSchema | None = None
         self._used_in: WeakSet[Session] = WeakSet()
+        self._untold: WeakSet[Session] = WeakSet()
+        """Sessions that know it as EMPTY though it was set: telling them is not done, or failed."""
 
     @classmethod
     def produced(cls, session: Session, name: str, schema: dict[str, Any] | None = None) -> tuple[Self, Named]:
@@ -135,16 +137,23 @@ class SemanticVariable:
     # --- Acting ---------------------------------------------------------------------------------------------
 
     def set(self, text: object) -> None:
-        """Give an EMPTY variable its value. Raises `AlreadyProduced` where it has a producer or a value, and
-        `TypeError` for None: a result that somebody forgot to return is no text."""
+        """Give an EMPTY variable its value.
+
+        Raises `AlreadyProduced` where it has a producer or a value, `TypeError` for None (a result that somebody forgot
+        to return is no text), and what keeps a service from being told: then the same value can be set again.
+        """
         if text is None:
             raise TypeError("None has no text; set a text ('' for none).")
         if self._cell.produced:
             raise AlreadyProduced(f"{self!r} is produced by a call; only a variable without a producer can be set.")
-        if not self._cell.resolve(str(text)):
+        value = str(text)
+        if self._cell.resolve(value):
+            self._untold = WeakSet(self._used_in)
+        elif not self._untold or value != self._cell.value:
             raise AlreadyProduced(f"{self!r} has a value; make a new SemanticVariable for another one.")
-        for session in list(self._used_in):
-            session.put(self._cell, str(text))
+        for session in list(self._untold):
+            session.put(self._cell, value)
+            self._untold.discard(session)
 
     def retry(self) -> None:
         """Run the failed or cancelled producer again, and what failed upstream of it."""

@@ -123,6 +123,8 @@ class FakeService:
 
     async def set_value(self, session: SessionId, variable: VariableId, value: str) -> None:
         self.log.append(f"set {value}")
+        if self.down is not None:
+            raise self.down
         slot = self._slot(variable)
         if slot.settled:
             raise AlreadyProduced("It has a value.")

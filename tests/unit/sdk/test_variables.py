@@ -192,6 +192,22 @@ class TestSet:
         assert service.submits[0].variables[0].value == "7"
         assert service.log == ["open"]
 
+    def test_what_the_service_could_not_be_told_is_set_again(self, service: FakeService):
+        task = P.SemanticVariable()
+        text = Write(task)
+        future = asyncio.run_coroutine_threadsafe(text.aget(), service_loop())
+        service.until(lambda: bool(service.submits))
+        service.down = ServiceUnavailable("Gone for a moment.")
+        with pytest.raises(ServiceUnavailable):
+            task.set("late")
+        service.down = None
+        with pytest.raises(AlreadyProduced):
+            task.set("another")
+        task.set("late")
+        assert future.result(10) == "<text>"
+        with pytest.raises(AlreadyProduced):
+            task.set("late")
+
     def test_nothing_is_set_twice(self, service: FakeService):
         with pytest.raises(AlreadyProduced, match="has a value"):
             P.SemanticVariable("x").set("y")
