@@ -35,6 +35,7 @@ from parrotserve.runtime.catalog import ServedModel
 from parrotserve.runtime.render import LONG_TEXT
 from parrotserve.sampling import Sampling
 from parrotserve.segments import Input, Output, RoleSwitch, Segment, Text
+from parrotserve.texts import check_text
 from parrotserve.transforms import Transform
 
 Models = Mapping[str | None, ServedModel]
@@ -171,18 +172,6 @@ def _tokens(tokens: tuple[int, ...], model: ServedModel) -> Text:
                 f"{model.vocabulary - 1}. Token ids come from the model's own tokenizer."
             )
     return Text(model.renderer.tokenizer.decode(tokens, special=True), tokens=tokens)
-
-
-def check_text(text: str, what: str) -> str:
-    """The text. Raises `DeclarationError` for one with a lone surrogate: it could be neither tokenised nor sent."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DeclarationError(
-            f"{what} is no Unicode text: it has a lone surrogate at character {error.start}. Such texts come from "
-            "decoding with errors='surrogateescape'; decode with errors='replace' instead."
-        ) from error
-    return text
 
 
 def _fixed(sampling: Sampling, model: ServedModel) -> Sampling:

@@ -41,7 +41,7 @@ from parrotserve.protocol import (
     WaitSpec,
 )
 from parrotserve.runtime import views
-from parrotserve.runtime.admission import Models, admit, check_text, is_big
+from parrotserve.runtime.admission import Models, admit, is_big
 from parrotserve.runtime.catalog import Loader, ServedModel, load_model
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.fleet import Fleet
@@ -51,6 +51,7 @@ from parrotserve.runtime.meter import Meter
 from parrotserve.runtime.metrics import Metrics
 from parrotserve.sampling import Usage
 from parrotserve.tenancy.directory import Directory
+from parrotserve.texts import check_text
 
 WaitEvent = Delta | Value | Failure
 AnswerEvent = Accepted | WaitEvent
@@ -191,8 +192,7 @@ class Service:
         Refuses at the call, not at the first event.
         """
         self._ask(session, Wait(owned(tenant, variable), Criteria.LATENCY, stream=True), tenant)
-        wait = WaitSpec(variable=variable, stream=True)
-        return self._watched(session, [wait], tenant, offset=offset)
+        return self._watched(session, [WaitSpec(variable=variable, stream=True)], tenant, offset=offset)
 
     async def request_usage(self, session: SessionId, request: RequestId, *, tenant: TenantId = LOCAL_TENANT) -> Usage:
         """What a request of a session used, once it runs no more. Raises `UnknownObject` for no such session."""

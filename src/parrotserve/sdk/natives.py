@@ -14,6 +14,7 @@ from parrotserve.protocol import CallOffer, CallResult
 from parrotserve.sdk.connection import Connection
 from parrotserve.sdk.loop import background
 from parrotserve.sdk.outbox import Named
+from parrotserve.texts import check_text
 
 CONCURRENT_CALLS = 256
 """Threads of one session that may run native functions at the same time."""
@@ -41,7 +42,7 @@ class BoundCall:
             result = self.context.run(self._call, arguments)
             if result is None:
                 raise TypeError("it returned nothing; return the text")
-            return _sendable(str(result))
+            return check_text(str(result), "What it returned")
         except BaseException as error:
             # `SystemExit` and its like too: on its way on it would end the loop that all sessions live on.
             told = f"Native function {self.name} raised {type(error).__name__}: {error}"
@@ -137,17 +138,6 @@ class NativeCalls:
         except NativeCallFailed as error:
             bound.output.cell.blame(error.__cause__)
             return CallResult(error=error.message)
-
-
-def _sendable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"what it returned is no Unicode text: it has a lone surrogate at character {error.start}; decode with "
-            "errors='replace'"
-        ) from error
-    return text
 
 
 async def _awaited(result: Any) -> Any:

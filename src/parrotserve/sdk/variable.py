@@ -17,6 +17,7 @@ from parrotserve.sdk.options import is_number
 from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.typed import TypedSchema
+from parrotserve.texts import check_text
 
 T = TypeVar("T")
 
@@ -140,13 +141,14 @@ class SemanticVariable:
         """Give an EMPTY variable its value.
 
         Raises `AlreadyProduced` where it has a producer or a value, `TypeError` for None (a result that somebody forgot
-        to return is no text), and what keeps a service from being told: then the same value can be set again.
+        to return is no text), `DeclarationError` for what is no Unicode text, and what keeps a service from being told:
+        then the same value can be set again.
         """
         if text is None:
             raise TypeError("None has no text; set a text ('' for none).")
         if self._cell.produced:
             raise AlreadyProduced(f"{self!r} is produced by a call; only a variable without a producer can be set.")
-        value = str(text)
+        value = check_text(str(text), "What it is set to")
         if self._cell.resolve(value):
             self._untold = WeakSet(self._used_in)
         elif not self._untold or value != self._cell.value:

@@ -208,6 +208,13 @@ class TestSet:
         with pytest.raises(AlreadyProduced):
             task.set("late")
 
+    def test_what_is_no_unicode_text_is_not_set(self, service: FakeService):
+        task = P.SemanticVariable()
+        with pytest.raises(DeclarationError, match="lone surrogate"):
+            task.set("caf\udce9")
+        task.set("café")
+        assert Write(task).get() == "<text>"
+
     def test_nothing_is_set_twice(self, service: FakeService):
         with pytest.raises(AlreadyProduced, match="has a value"):
             P.SemanticVariable("x").set("y")
