@@ -129,13 +129,19 @@ def settings_of(config: type[Any]) -> dict[str, Setting]:
 # --- Kinds ----------------------------------------------------------------------------------------------------
 
 
+_BOUNDLESS = 2.0**63
+"""Bytes that nothing has, and no system call takes."""
+
+
 def parse_size(text: str) -> int:
     """Bytes from `512MiB`, `2GB`, `1.5 GiB` or a plain number. Raises ValueError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", text.strip().upper())
     if match is None or (match[3] and not match[2]):
         raise ValueError("write a size such as 512MiB or 2GB")
-    base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** " KMGT".index(match[2] or " "))
+    size = float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2] or " ")
+    if size >= _BOUNDLESS:
+        raise ValueError("write a size that there is, such as 512MiB or 2GB")
+    return int(size)
 
 
 def show_size(size: int) -> str:

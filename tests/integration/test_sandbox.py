@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -50,6 +51,12 @@ LOOP = "for i in range(1 << 30):\n        for j in range(1 << 30): pass"
 
 async def test_a_function_gets_its_arguments_and_gives_a_text(sandbox: Sandbox):
     assert await run(sandbox, "return a + str(b['c'])", a="é\n", b={"c": [1, None]}) == "é\n[1, None]"
+
+
+async def test_a_limit_of_time_may_be_none():
+    endless = Sandbox(replace(LIMITS, seconds=math.inf))
+    assert await run(endless, "return 1") == "1"
+    await endless.close()
 
 
 async def test_children_are_started_when_there_is_work_and_used_again(sandbox: Sandbox):

@@ -77,8 +77,8 @@ def _limit_processor(seconds: float) -> None:
     except ImportError:
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
-    most = int(used.ru_utime + used.ru_stime + seconds) + _GRACE_SECONDS
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, OverflowError):  # the last one: as long as you like
+        most = int(used.ru_utime + used.ru_stime + seconds) + _GRACE_SECONDS
         resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
 
 
