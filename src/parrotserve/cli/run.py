@@ -110,9 +110,10 @@ def _tell(outcome: _Outcome, transport: "WatchedTransport", *, quiet: bool) -> N
     from parrotserve.cli.result import figures_line, raw, told
 
     console = standard_output()
+    with users_errors():  # a result's own words for itself are the user's code
+        result = raw(outcome.result) if quiet else told(outcome.result, tuple(transport.variables.values()))
     if quiet:
-        console.out(raw(outcome.result))
+        console.out(result)
         return
-    result = told(outcome.result, tuple(transport.variables.values()))
     console.print(harmless(f"{outcome.function}() returned{result}"), style="bold")
     console.print(figures_line(outcome.figures, outcome.seconds), style="dim")

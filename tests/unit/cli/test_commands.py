@@ -130,6 +130,14 @@ class TestRun:
         assert "KeyError" in result.output
         assert "parrotserve" not in result.output
 
+    @pytest.mark.parametrize("options", [(), ("-q",)])
+    def test_so_does_an_error_in_showing_what_it_returned(self, parrot, program, options):
+        shy = "class Shy:\n    def __repr__(self):\n        raise ValueError('not me')\ndef main():\n    return Shy()"
+        result = run(parrot, program(shy), *options)
+        assert result.exit_code == 1
+        assert "ValueError: not me" in result.output
+        assert "parrotserve" not in result.output
+
     def test_a_syntax_error_shows_its_line(self, parrot, program):
         result = run(parrot, program("def main(:"))
         assert result.exit_code == 1
