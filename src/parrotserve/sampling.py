@@ -81,7 +81,7 @@ class Sampling:
             ("presence_penalty", -2.0 <= self.presence_penalty <= 2.0, "must be between -2 and 2"),
             ("frequency_penalty", -2.0 <= self.frequency_penalty <= 2.0, "must be between -2 and 2"),
             ("repetition_penalty", 0.0 < self.repetition_penalty <= 10.0, "must be above 0, at most 10"),
-            ("logit_bias", all(token >= 0 for token in self.logit_bias), "names tokens by ids from 0 up"),
+            ("logit_bias", all(map(_is_bias, self.logit_bias.items())), "gives token ids, from 0 up, a number each"),
             ("logit_bias", len(self.logit_bias) <= MAX_BIASES, f"may name {MAX_BIASES} tokens"),
             (
                 "logprobs",
@@ -104,6 +104,11 @@ class Sampling:
                     )
 
 
+def _is_bias(entry: tuple[Any, Any]) -> bool:
+    token, bias = entry
+    return isinstance(token, int) and token >= 0 and isinstance(bias, int | float)
+
+
 def _shortened(value: Any) -> str:
     """A value as an error shows it."""
     shown = repr(value)
@@ -119,6 +124,7 @@ _TYPES: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (
     ),
     (("stop",), (tuple, list, str), "a text or several"),
     (("logit_bias", "schema"), dict, "a dict"),
+    (("ignore_eos", "keep_space"), bool, "True or False"),
 )
 _OPTIONAL = frozenset({"seed", "logprobs", "schema"})
 

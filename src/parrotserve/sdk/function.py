@@ -78,7 +78,7 @@ class SemanticFunction:
             function.__doc__ or "", inputs=parameters.inputs, outputs=tuple(parameters.outputs), blame=blame
         )
         self.samplings = _samplings(self.template.outputs, options, parameters, blame)
-        self.model, self.chat = _model(options, blame), bool(options.get("chat", True))
+        self.model, self.chat = _model(options, blame), _chat(options, blame)
         self.__signature__ = parameters.signature
         self.name = function.__name__
         outputs = self.template.outputs
@@ -133,13 +133,23 @@ def _model(options: FunctionOptions, blame: Blame) -> str | None:
     return model
 
 
+def _chat(options: FunctionOptions, blame: Blame) -> bool:
+    chat = options.get("chat", True)
+    if not isinstance(chat, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
+        raise blame.error(f"chat={chat!r}: chat is True or False.", kind=DeclarationError)
+    return chat
+
+
 def _samplings(
     outputs: tuple[str, ...], options: FunctionOptions, parameters: Parameters, blame: Blame
 ) -> dict[str, Sampling]:
     """The sampling of every output: its annotation's, else its own of `outputs=`, else the function's."""
     shared = {name: value for name, value in options.items() if name in SAMPLING_FIELDS}
     default = _blamed(shared, None, blame) or Sampling()
-    own = {name: _own(given) for name, given in (options.get("outputs") or {}).items()}
+    given = options.get("outputs") or {}
+    if not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
+        raise blame.error(f"outputs={given!r}: outputs is a dict, {{name: P.Sampling(...)}}.")
+    own = {name: _own(one) for name, one in given.items()}
     for name, sampling in own.items():
         if name not in outputs:
             raise blame.error(f"outputs= names {name!r}, which is no output{closest(name, outputs)}")

@@ -66,6 +66,8 @@ class NativeFunction:
         timeout = options.get("timeout")
         if timeout is not None and not (is_number(timeout) and timeout > 0):
             raise DeclarationError(f"timeout={timeout!r}: timeout is a number of seconds above 0, or None for no end.")
+        if not isinstance(server := options.get("server", False), bool):
+            raise DeclarationError(f"server={server!r}: server is True or False.")
         if function is None:
             return functools.partial(cls, **options)
         if not callable(function):

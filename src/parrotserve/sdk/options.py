@@ -70,15 +70,15 @@ def sampling_from(options: Mapping[str, Any], *, base: Sampling | None = None) -
         return base
     check_names(options, SAMPLING_FIELDS, "Sampling")
     fields = dict(options)
-    if "stop" in fields:
-        fields["stop"] = _texts(fields["stop"])
-    if fields.get("schema") is not None:
-        fields["schema"] = json_schema(fields["schema"])
-    if "logit_bias" in fields:
-        fields["logit_bias"] = dict(fields["logit_bias"])
     try:
+        if "stop" in fields:
+            fields["stop"] = _texts(fields["stop"])
+        if fields.get("schema") is not None:
+            fields["schema"] = json_schema(fields["schema"])
+        if "logit_bias" in fields:
+            fields["logit_bias"] = dict(fields["logit_bias"])
         return dataclasses.replace(base or Sampling(), **fields)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         given = ", ".join(f"{name}={value!r}" for name, value in fields.items())
         raise InvalidSampling(f"A value of {given} has the wrong type: {error}.") from error
 

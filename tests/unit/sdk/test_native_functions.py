@@ -180,6 +180,10 @@ class TestFailures:
         with pytest.raises(ServiceUnavailable, match="Gone"):
             Break().get()
 
+    def test_where_one_runs_is_yes_or_no(self):
+        with pytest.raises(DeclarationError, match="server is True or False"):
+            P.NativeFunction(server="no")  # pyright: ignore[reportCallIssue, reportArgumentType]
+
     @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "3"])
     def test_timeouts_are_positive(self, timeout: float):
         with pytest.raises(DeclarationError, match="a number of seconds above 0"):
