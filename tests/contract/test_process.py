@@ -59,6 +59,13 @@ async def test_a_killed_process_is_told_as_a_failure_that_names_the_signal(start
     await driver.close()
 
 
+async def test_a_process_that_a_signal_without_a_name_ends_is_told_of_with_its_number():
+    number = signal.SIGRTMIN + 6
+    engine = engine_of(f"import os; os.kill(os.getpid(), {number})")
+    with pytest.raises(EngineFailed, match=f"was killed by signal {number}"):
+        await engine.start()
+
+
 async def test_a_process_that_ends_by_itself_is_quoted():
     engine = engine_of("import sys; print('no such luck', file=sys.stderr); sys.exit(3)")
     with pytest.raises(EngineFailed, match=r"(?s)exit code 3.*no such luck"):

@@ -7,7 +7,6 @@ says on standard error is logged, and its last lines are kept for the failure th
 import asyncio
 import contextlib
 import logging
-import signal
 from collections import deque
 from typing import cast
 
@@ -17,6 +16,7 @@ from parrotserve.engines.base import EngineDescription, Event, Heartbeat
 from parrotserve.engines.frames import Events, FrameBuffer, Ready, Refused, decode_from_engine
 from parrotserve.errors import EngineFailed, ParrotError, from_wire
 from parrotserve.ids import EngineId
+from parrotserve.processes import signal_name
 
 _MOST_UNREAD = 256
 """Lists of events that wait for the consumer before the process has to."""
@@ -180,10 +180,7 @@ class EnginePipes(asyncio.SubprocessProtocol):
     def _epitaph(self) -> str:
         if self._closed:
             return f"Engine {self._engine} was closed."
-        code = self._transport.get_returncode()
-        if code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-        else:
-            how = f"ended with exit code {code}"
+        code = self._transport.get_returncode() or 0
+        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         words = "\n".join([*self._last_words, self._stderr.decode("utf-8", errors="replace")]).strip()
         return f"The process of engine {self._engine} {how}." + (f" Its last words:\n{words}" if words else "")

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from parrotserve.errors import NativeCallFailed
+from parrotserve.processes import signal_name
 from parrotserve.sandbox.frames import HEADER, frame
 from parrotserve.sandbox.limits import Job, Limits
 
@@ -107,7 +108,7 @@ class Child:
         code = self._process.returncode or 0
         if -code == signal.SIGABRT or code == 1:  # what Rust and Python do where they cannot allocate
             return self._out_of_memory
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        how = signal_name(-code) if code < 0 else f"exit code {code}"
         return f"it ended its sandbox ({how}), perhaps by nesting too deeply"
 
     @property
