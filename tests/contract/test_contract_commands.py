@@ -107,7 +107,8 @@ async def test_commands_for_sequences_that_never_were_are_ignored(driver: Driver
 
 
 async def test_a_cancelled_sequence_ends_so_and_frees_what_it_held(driver: Driver):
-    sequence = await driver.open(driver.fill(PROMPT), generate(300, stream=True, ignore_eos=True))
+    # However fast it is, it cannot end by itself: a value is missing.
+    sequence = await driver.open(driver.fill(PROMPT), generate(300, stream=True, ignore_eos=True), Fill(), generate(4))
     await driver.told(sequence, 3)
     await driver.cancel(sequence)
     assert (await driver.ended(sequence)).status is EndStatus.CANCELLED
