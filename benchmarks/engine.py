@@ -100,7 +100,7 @@ def _contenders(options: argparse.Namespace, files: ModelFiles, config: ModelCon
     def settings(kv_tokens: int, **more: Any) -> NativeSettings:
         # Without a bound on steps the whole batch joins at once; nothing of it is left once all of them decode.
         sizes = {"kv_bytes": kv_tokens * token_bytes, "max_running": max(64, most)}
-        return NativeSettings(threads=threads, adapt=False, **sizes, **more)
+        return NativeSettings(threads=threads, adapt=False, speculate=False, **sizes, **more)
 
     for weights in options.weights:
         kept = settings(4 * longest + most * 512, weights=WeightFormat(weights))
