@@ -180,7 +180,10 @@ class EnginePipes(asyncio.SubprocessProtocol):
     def _epitaph(self) -> str:
         if self._closed:
             return f"Engine {self._engine} was closed."
-        code = self._transport.get_returncode() or 0
-        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        code = self._transport.get_returncode()
+        if code is None:
+            how = "closed its pipe"
+        else:
+            how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         words = "\n".join([*self._last_words, self._stderr.decode("utf-8", errors="replace")]).strip()
         return f"The process of engine {self._engine} {how}." + (f" Its last words:\n{words}" if words else "")
