@@ -23,6 +23,7 @@ from parrotserve.engines.native.cache import PageCache
 from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.sequence import SequenceState, Turn
 from parrotserve.engines.native.share import MinimumShare
+from parrotserve.engines.native.shared_prefixes import SharedPrefixes
 from parrotserve.engines.native.speculation import Drafts, Speculation
 from parrotserve.engines.native.timing import StepHeld
 
@@ -93,8 +94,6 @@ class _Step:
     hurried: bool = False
     """Something had to wait for want of time."""
     planned: list[Planned] = field(default_factory=list[Planned])
-    claimed: set[int] = field(default_factory=set[int])
-    """Keys of the pages that planned sequences compute, now or in steps to come."""
     promised: int = 0
     """Pages that planned sequences are still going to need."""
     full: bool = False
@@ -124,7 +123,7 @@ class Planner:
         self.page_tokens = cache.page_tokens
         self._prefill_chunk = prefill_chunk
         self._max_running = max_running
-        self._share = share
+        self._prefixes = SharedPrefixes(cache, on=share)
         self._speculation = Speculation(self._pace, on=speculate)
         self._rates = self._pace.model.rates()
         self._spared = -math.inf
@@ -157,6 +156,7 @@ class Planner:
         if 0 < len(others) < len(can_finish):
             owed = others[: self._minimum.owed(now, min(len(can_finish), self._max_running))]
             ranked = owed + [state for state in ranked if state not in owed]
+        self._prefixes.begin()
         return _Step(now, ranked, owed)
 
     def _limit_time(self, step: _Step, candidates: Sequence[SequenceState]) -> None:
@@ -231,8 +231,8 @@ class Planner:
         joins = not state.pages
         if joins and step.full:
             return 0
-        self._match(state)
-        waits = self._next_page_is_claimed(state, step)
+        self._prefixes.match(state)
+        waits = self._prefixes.waits(state)
         if joins and step.planned and not waits and not self._fits(state, step):
             step.full = waits = True
         count = 0 if waits else self._secure(state, self._wanted(state, step), step)
@@ -254,31 +254,7 @@ class Planner:
             step.first_decodes = state.work
         step.decoding += cost * decodes
         step.promised += 1 + self._missing(state)
-        if self._share:
-            pages = range(state.computed // self.page_tokens, len(state.known) // self.page_tokens)
-            step.claimed.update(state.page_key(index, self.page_tokens) for index in pages)
-
-    def _match(self, state: SequenceState) -> None:
-        """Takes over the pages that the cache has of what comes next."""
-        aligned = state.computed == len(state.pages) * self.page_tokens
-        if not aligned or state.matchable - state.computed < self.page_tokens:
-            return
-        found = self._cache.acquire(state.salt, state.known[: state.matchable], held=state.pages)
-        if not found:
-            return
-        state.pages += found
-        state.moves += 1
-        state.computed = len(state.pages) * self.page_tokens
-        if state.computed > state.seen_through:
-            state.cached_tokens += state.computed - state.seen_through
-            state.seen_through = state.computed
-
-    def _next_page_is_claimed(self, state: SequenceState, step: _Step) -> bool:
-        """Whether a more important sequence computes the same page in this step or a later one: then it is shared."""
-        index, inside = divmod(state.computed, self.page_tokens)
-        if inside or (index + 1) * self.page_tokens > state.matchable or not step.claimed:
-            return False
-        return state.page_key(index, self.page_tokens) in step.claimed
+        self._prefixes.claim(state)
 
     def _fits(self, state: SequenceState, step: _Step) -> bool:
         """Whether one more sequence has room for its prompt beside what the others are still going to need."""
