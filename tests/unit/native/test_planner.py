@@ -36,9 +36,30 @@ def sequence(
         arrival=arrival,
         segments=[Content(list(tokens.encode()), complete=True), *late, generate],
     )
+    go_on(state)
+    return state
+
+
+def go_on(state: SequenceState) -> None:
+    """Takes in what is known, up to the output."""
+    state.dormant = False
     for output in state.take_content():
         state.output = Output(output, segment=1, prompt=state.known, room=100, tokenizer=FakeTokenizer(), grammar=None)
+
+
+def ahead(tokens: str, *, arrival: int = 0) -> SequenceState:
+    """One that knows so much and waits for more."""
+    state = sequence(tokens, arrival=arrival, waits=True)
+    state.sequence = RequestId(f"ahead{arrival}")
     return state
+
+
+def fill(state: SequenceState, tokens: str, *, complete: bool = True) -> None:
+    """What the sequence waits for comes."""
+    content = state.segments[state.cursor]
+    assert isinstance(content, Content)
+    content.extend(len(content.tokens), list(tokens.encode()), last=complete)
+    go_on(state)
 
 
 class Bench:
@@ -239,3 +260,64 @@ def test_tokens_that_cost_nothing_as_far_as_is_known_are_planned_when_no_time_is
     first, second = sequence("abcdef"), sequence("ghijkl", arrival=1)
     assert bench.step(first) == {"abcdef": 6}
     assert bench.step(first, second) == {"abcdef": 1, "ghijkl": 6}
+
+
+def test_who_ran_ahead_into_a_page_takes_it_over_once_another_has_filled_it():
+    bench, first, second = Bench(), sequence("abcdefghijklm"), ahead("abcdef", arrival=1)
+    bench.step(second)
+    bench.step(first)
+    fill(second, "ghijklmnop")
+    assert bench.step(second) == {"ahead1": 4}
+    assert second.pages[:3] == first.pages[:3]
+
+
+def test_who_ran_ahead_into_a_page_waits_while_another_fills_it():
+    bench, first, second = Bench(), sequence("abcdefghijklm"), ahead("abcdef", arrival=1)
+    bench.step(second)
+    fill(second, "ghijklmnop")
+    assert bench.step(first, second) == {"abcdefghijklm": 9}
+    assert bench.step(first, second) == {"abcdefghijklm": 1, "ahead1": 4}
+
+
+def test_the_end_of_what_several_know_that_fills_no_page_is_read_by_one_of_them():
+    bench, states = Bench(), [ahead("abcdef", arrival=place) for place in range(3)]
+    assert bench.step(*states) == {"ahead0": 6}
+    assert bench.step(*states) == {}
+    assert [state.computed for state in states] == [6, 4, 4]
+
+
+def test_two_who_know_the_same_in_one_step_read_the_end_of_it_once():
+    bench, states = Bench(), [ahead("abc", arrival=place) for place in range(2)]
+    assert bench.step(*states) == {"ahead0": 3}
+    assert bench.step(*states) == {}
+
+
+def test_what_comes_after_an_end_that_one_has_read_is_read_once():
+    bench, states = Bench(), [ahead("abcdef", arrival=place) for place in range(3)]
+    while bench.step(*states):
+        pass
+    for state in states:
+        fill(state, "ghijklmnopqrst")
+    assert bench.step(*states) == {"ahead0": 14}
+    assert bench.step(*states) == {"ahead0": 1, "ahead1": 4, "ahead2": 4}
+
+
+def test_an_end_after_which_sequences_differ_is_read_by_each():
+    bench, states = Bench(), [ahead("abcdef", arrival=place) for place in range(3)]
+    while bench.step(*states):
+        pass
+    for state, rest in zip(states, ["one", "two", "three"], strict=True):
+        fill(state, rest)
+    assert bench.step(*states) == {"ahead0": 3, "ahead1": 5, "ahead2": 7}
+
+
+def test_an_end_that_nobody_else_knows_is_read():
+    bench, states = Bench(), [ahead("abcdef"), ahead("abcdeg", arrival=1)]
+    bench.step(*states)
+    bench.step(*states)
+    assert [state.computed for state in states] == [6, 6]
+
+
+def test_without_sharing_everybody_reads_to_the_end():
+    bench, states = Bench(NaiveCache(64, PAGE), share=False), [ahead("abcdef", arrival=place) for place in range(2)]
+    assert bench.step(*states) == {"ahead0": 6, "ahead1": 6}

@@ -156,7 +156,7 @@ class Planner:
         if 0 < len(others) < len(can_finish):
             owed = others[: self._minimum.owed(now, min(len(can_finish), self._max_running))]
             ranked = owed + [state for state in ranked if state not in owed]
-        self._prefixes.begin()
+        self._prefixes.begin(ranked)
         return _Step(now, ranked, owed)
 
     def _limit_time(self, step: _Step, candidates: Sequence[SequenceState]) -> None:
@@ -236,7 +236,7 @@ class Planner:
         if joins and step.planned and not waits and not self._fits(state, step):
             step.full = waits = True
         count = 0 if waits else self._secure(state, self._wanted(state, step), step)
-        if joins and not count:
+        if joins and not count and not state.dormant:
             self.rewind(state, 0)
         return count
 
@@ -267,7 +267,10 @@ class Planner:
 
     def _wanted(self, state: SequenceState, step: _Step) -> int:
         """How many tokens its sequence would run, for the budget and the time that are left."""
-        remaining = len(state.known) - state.computed
+        remaining = len(state.known) - state.computed - self._prefixes.left_to_others(state)
+        if remaining == 0:
+            state.dormant = True
+            return 0
         if remaining == 1:
             return self._in_time(state, 1, step)
         count = min(remaining, step.budget)

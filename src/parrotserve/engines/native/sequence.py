@@ -50,7 +50,7 @@ class SequenceState:
     """Outputs that somebody reads ahead of their end, by segment."""
     paused: bool = False
     dormant: bool = False
-    """Its KV was reclaimed while it could not go on: it is computed again only once there is more to do."""
+    """It runs ahead, and nothing is to be computed of it before there is more to do."""
 
     known: list[int] = field(default_factory=list[int])
     """All tokens up to the first one that is not known yet."""
@@ -181,6 +181,12 @@ class SequenceState:
             tokens = tuple(self.known[count * page_tokens : (count + 1) * page_tokens])
             self.page_keys.append(hash((before, tokens)))
         return self.page_keys[index]
+
+    def end_key(self, page_tokens: int) -> int:
+        """A number for all that is known, full pages or not; equal for equal content under equal salts."""
+        full, inside = divmod(len(self.known), page_tokens)
+        before = self.page_key(full - 1, page_tokens) if full else hash(self.salt)
+        return hash((before, tuple(self.known[-inside:]))) if inside else before
 
     def usage(self) -> Usage:
         """What it took so far. A prompt counts as far as it was read: one that was refused costs nothing."""

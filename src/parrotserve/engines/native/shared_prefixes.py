@@ -1,5 +1,7 @@
 """What a sequence need not compute itself: pages that the cache has, and those that a more important one computes."""
 
+from collections.abc import Sequence
+
 from parrotserve.engines.native.cache import PageCache
 from parrotserve.engines.native.sequence import SequenceState
 
@@ -14,26 +16,38 @@ class SharedPrefixes:
         self._page_tokens = cache.page_tokens
         self._claimed: set[int] = set()
         """Keys of the pages that planned sequences compute, now or in steps to come."""
+        self._sequences: Sequence[SequenceState] = ()
+        self._ends: set[int] = set()
+        """Keys of all that sequences that run ahead know and compute: now, in steps to come and, once that has been
+        looked up, before."""
+        self._looked_up = False
 
-    def begin(self) -> None:
-        """A step with nothing in it yet."""
+    def begin(self, sequences: Sequence[SequenceState]) -> None:
+        """A step for these, with nothing in it yet."""
         self._claimed.clear()
+        self._ends.clear()
+        self._looked_up = False
+        self._sequences = sequences
 
     def claim(self, state: SequenceState) -> None:
         """A sequence has its place in the step: it computes what it knows."""
-        if self._on:
-            pages = range(state.computed // self._page_tokens, len(state.known) // self._page_tokens)
-            self._claimed.update(state.page_key(index, self._page_tokens) for index in pages)
+        if not self._on:
+            return
+        pages = range(state.computed // self._page_tokens, len(state.known) // self._page_tokens)
+        self._claimed.update(state.page_key(index, self._page_tokens) for index in pages)
+        if state.runs_ahead:
+            self._ends.add(state.end_key(self._page_tokens))
 
     def match(self, state: SequenceState) -> None:
-        """Takes over the pages that the cache has of what comes next."""
-        aligned = state.computed == len(state.pages) * self._page_tokens
-        if not aligned or state.matchable - state.computed < self._page_tokens:
+        """Takes over the pages that the cache has of what comes next, and of the page that is under way."""
+        full, inside = divmod(state.computed, self._page_tokens)
+        if len(state.pages) != full + bool(inside) or state.matchable < (full + 1) * self._page_tokens:
             return
-        found = self._cache.acquire(state.salt, state.known[: state.matchable], held=state.pages)
+        found = self._cache.acquire(state.salt, state.known[: state.matchable], held=state.pages[:full])
         if not found:
             return
-        state.pages += found
+        self._cache.free(state.pages[full:])
+        state.pages[full:] = found
         state.moves += 1
         state.computed = len(state.pages) * self._page_tokens
         if state.computed > state.seen_through:
@@ -42,7 +56,25 @@ class SharedPrefixes:
 
     def waits(self, state: SequenceState) -> bool:
         """Whether a more important sequence computes the same page in this step or a later one: then it is shared."""
-        index, inside = divmod(state.computed, self._page_tokens)
-        if inside or (index + 1) * self._page_tokens > state.matchable or not self._claimed:
+        index = state.computed // self._page_tokens
+        if (index + 1) * self._page_tokens > state.matchable or not self._claimed:
             return False
         return state.page_key(index, self._page_tokens) in self._claimed
+
+    def left_to_others(self, state: SequenceState) -> int:
+        """How many tokens at the end of what is known need not be computed yet, for another sequence has: they fill no
+        page, and both run ahead.
+
+        Once they do, with what comes then, the page is shared; where the two go on differently, each computes its own.
+        """
+        tokens = len(state.known) % self._page_tokens
+        if not (self._on and state.runs_ahead and tokens) or len(state.known) - state.computed < tokens:
+            return 0
+        if not self._looked_up:
+            self._ends.update(other.end_key(self._page_tokens) for other in self._sequences if _waits_for_more(other))
+            self._looked_up = True
+        return tokens if state.end_key(self._page_tokens) in self._ends else 0
+
+
+def _waits_for_more(state: SequenceState) -> bool:
+    return state.runs_ahead and state.computed == len(state.known)
