@@ -1,9 +1,8 @@
 """The service: one façade for the HTTP server and for the embedded transport, in the words of the protocol."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager, aclosing, closing
 from copy import copy
 from weakref import WeakValueDictionary
 
@@ -15,7 +14,6 @@ from parrotserve.errors import DeclarationError, ParrotError, RequestRefused, Se
 from parrotserve.graph.events import (
     CallReturned,
     SessionEnded,
-    SessionTouched,
     Submitted,
     ValueSet,
     Wait,
@@ -42,6 +40,7 @@ from parrotserve.protocol import (
 )
 from parrotserve.runtime import views
 from parrotserve.runtime.admission import Models, admit, is_big
+from parrotserve.runtime.attachments import Attachments
 from parrotserve.runtime.catalog import Loader, ServedModel, load_model
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.fleet import Fleet
@@ -82,7 +81,7 @@ class Service:
         policy = policy or KeeperPolicy()
         self._fleet = Fleet(config, self._driver, self._metrics, load=load, policy=policy, directory=self.directory)
         self._gate = Gate(config, self.directory, self.meter, self._driver, find=self._fleet.find)
-        self._attached: Counter[SessionId] = Counter()
+        self._attachments = Attachments(self._driver)
         self._saving = asyncio.ensure_future(self.meter.save_now_and_then())
         self._admissions: WeakValueDictionary[SessionId, asyncio.Lock] = WeakValueDictionary()
         self._draining: ServiceUnavailable | None = None
@@ -197,7 +196,7 @@ class Service:
     async def request_usage(self, session: SessionId, request: RequestId, *, tenant: TenantId = LOCAL_TENANT) -> Usage:
         """What a request of a session used, once it runs no more. Raises `UnknownObject` for no such session."""
         session = owned(tenant, session)
-        self._touch(session, tenant)
+        self._attachments.touch(session, tenant)
         return await self._driver.usage(session, owned(tenant, request))
 
     # --- Changing what was declared --------------------------------------------------------------------------
@@ -233,7 +232,7 @@ class Service:
     def session_view(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> SessionView:
         """The session's graph, with states and timings."""
         session = owned(tenant, session)
-        self._touch(session, tenant)
+        self._attachments.touch(session, tenant)
         return views.session_view(self._driver.machine.session_view(session, tenant))
 
     # --- Native calls ----------------------------------------------------------------------------------------
@@ -241,7 +240,7 @@ class Service:
     def calls(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> AsyncGenerator[CallOffer, None]:
         """Native calls for this client, until the session ends. Refuses at the call, not at the first offer."""
         self._check_open()
-        self._touch(owned(tenant, session), tenant)
+        self._attachments.touch(owned(tenant, session), tenant)
         return self._offers(session, tenant)
 
     def put_result(
@@ -305,16 +304,11 @@ class Service:
         """The engines and how busy they are."""
         return self._fleet.engines()
 
-    @contextmanager
-    def attached(self, session: SessionId, tenant: TenantId = LOCAL_TENANT) -> Generator[RequestRefused | None]:
+    def attached(
+        self, session: SessionId, tenant: TenantId = LOCAL_TENANT
+    ) -> AbstractContextManager[RequestRefused | None]:
         """While this is open, the session's lease does not run. Gives why, if the session is not there."""
-        session = owned(tenant, session)
-        refused = self._attach(session, tenant, 1)
-        try:
-            yield refused
-        finally:
-            if refused is None:
-                self._attach(session, tenant, -1)
+        return self._attachments.attached(owned(tenant, session), tenant)
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
@@ -359,41 +353,19 @@ class Service:
         self, session: SessionId, waits: Sequence[WaitSpec], tenant: TenantId, *, offset: int = 0
     ) -> AsyncGenerator[WaitEvent, None]:
         owner = owned(tenant, session)
-        watch = self._driver.board.watch(owner)
-        gone = self._attach(owner, tenant, 1)
-        try:
+        with self._attachments.attached(owner, tenant) as gone, closing(self._driver.board.watch(owner)) as watch:
             for wait in waits:
                 variable = owned(tenant, VariableId(wait.variable))
                 watch.read(variable, stream=wait.stream, offset=offset, timeout=wait.timeout, error=gone)
             while watch.reading:
                 for event in await watch.news():
                     yield event
-        finally:
-            watch.close()
-            if gone is None:
-                self._attach(owner, tenant, -1)
 
     async def _offers(self, session: SessionId, tenant: TenantId) -> AsyncGenerator[CallOffer, None]:
         with self.attached(session, tenant):
             async with aclosing(self._driver.desk.connect(owned(tenant, session))) as offers:
                 async for offer in offers:
                     yield offer
-
-    def _touch(self, session: SessionId, tenant: TenantId) -> None:
-        self._driver.apply(SessionTouched(session=session, tenant=tenant, attached=self._attached[session]))
-
-    def _attach(self, session: SessionId, tenant: TenantId, change: int) -> RequestRefused | None:
-        """One open exchange more or less; why not, if there is no such session (any more)."""
-        self._attached[session] += change
-        refusal = None
-        try:
-            self._touch(session, tenant)
-        except RequestRefused as refused:
-            refusal = refused
-            self._attached[session] -= max(change, 0)
-        if not self._attached[session]:
-            del self._attached[session]
-        return refusal
 
     def _check_open(self) -> None:
         if self._draining is not None:

@@ -150,6 +150,6 @@ async def test_a_thousand_sessions_half_of_them_dropped_leave_nothing(stage: Sta
     assert (graph.sessions, graph.variables, graph.requests, graph.calls) == ({}, {}, {}, {})
     assert graph.deadlines.first() is None
     assert (len(driver.board), len(driver.runs), driver.desk.is_empty) == (0, 0, True)
-    assert not staged.service._attached
+    assert not staged.service._attachments
     assert not staged.service._admissions
     driver.machine.check_integrity()
