@@ -9,7 +9,7 @@ from rich.table import Table
 
 from parrotserve.bench.measure import Plan, Series
 from parrotserve.bench.sides import REFERENCE
-from parrotserve.bench.workload import Workload
+from parrotserve.bench.workload import Case, Workload
 
 
 def tables(plan: Plan, found: Sequence[Series]) -> Iterator[Table]:
@@ -85,9 +85,15 @@ def _failed(series: Series) -> str:
     return "failed" if series.errors else "not tried"
 
 
+def measured(plan: Plan, found: Sequence[Series]) -> list[tuple[Case, float]]:
+    """The cases and delays of which there is a headline figure of any side."""
+    there = {(series.case, series.delay) for series in found for name in plan.workload.headline if series.of(name)}
+    return [(case, delay) for case in plan.cases for delay in plan.delays if (case, delay) in there]
+
+
 def plot(plan: Plan, found: Sequence[Series], target: Path) -> bool:
-    """Bars of every side, a row for each case and a column for each headline figure. False: matplotlib, which only
-    this needs, is not installed."""
+    """Bars of every side, a row for each case and delay that was measured and a column for each headline figure. False:
+    matplotlib, which only this needs, is not installed."""
     try:
         import matplotlib as mpl  # pyright: ignore[reportMissingImports]
 
@@ -96,10 +102,10 @@ def plot(plan: Plan, found: Sequence[Series], target: Path) -> bool:
     except ImportError:
         return False
     pyplot: Any = plt
-    panels = [(case, delay) for case in plan.cases for delay in plan.delays]
+    panels = measured(plan, found)
     columns = plan.workload.headline
-    size = (6.0 * len(columns), 0.6 + len(panels) * (0.7 + 0.25 * len(plan.sides)))
-    figure, axes = pyplot.subplots(len(panels), len(columns), figsize=size, squeeze=False)
+    size = (6.0 * len(columns), 0.6 + max(1, len(panels)) * (0.7 + 0.25 * len(plan.sides)))
+    figure, axes = pyplot.subplots(max(1, len(panels)), len(columns), figsize=size, squeeze=False)
     for row, (case, delay) in enumerate(panels):
         for column, name in enumerate(columns):
             axis = axes[row][column]

@@ -16,7 +16,7 @@ from rich.console import Console
 from parrotserve.bench.clients import Runner
 from parrotserve.bench.measure import Plan, Series, measure, series_of
 from parrotserve.bench.record import Record
-from parrotserve.bench.report import ratio, sustained, tables
+from parrotserve.bench.report import measured, ratio, sustained, tables
 from parrotserve.bench.sides import Side, choose, parrot_sides
 from parrotserve.bench.workload import Application, Call, Case, Workload
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
@@ -189,6 +189,12 @@ def test_the_sustained_rate_lies_where_latency_crosses_the_bound():
     assert rates[("on", 0.0)] == 4.0
     assert rates[("off", 0.0)] == pytest.approx(2.5)
     assert rates[("lost", 0.0)] == 0.0
+
+
+def test_a_picture_is_of_what_was_measured():
+    of, on = workload(1.0, 2.0), MadeUp("on")
+    one, other = of.cases
+    assert measured(plan(of, on), [series(on, one, 0.1), series(on, other)]) == [(one, 0.0)]
 
 
 def test_ratios_are_of_medians_on_the_same_case():
