@@ -117,23 +117,29 @@ class Tokenizer:
 class IncrementalDecoder:
     """Turns tokens into text as they come: what `push` and `flush` return joins to `decode` of all tokens."""
 
-    __slots__ = ("_decoder", "_hidden", "_tokenizer")
+    __slots__ = ("_hidden", "_rest", "_tokenizer")
 
     def __init__(self, tokenizer: Tokenizer, *, hidden: frozenset[int]) -> None:
         self._tokenizer = tokenizer
         self._hidden = hidden
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._rest = b""
+        """Bytes of an unfinished character."""
 
     def push(self, ids: Sequence[int]) -> str:
         """The text that is certain now: an unfinished character is kept back."""
-        raw = b"".join(self._tokenizer.token_bytes(index) for index in ids if index not in self._hidden)
-        return self._decoder.decode(raw)
+        raw = self._rest
+        for index in ids:
+            if index not in self._hidden:
+                raw += self._tokenizer.token_bytes(index)
+        # What codecs' incremental decoder does, without what it takes to call it: this runs for every token.
+        text, read = codecs.utf_8_decode(raw, "replace", False)
+        self._rest = raw[read:]
+        return text
 
     def flush(self) -> str:
         """The end: an unfinished character as U+FFFD. The decoder is then as new."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest
+        rest, self._rest = self._rest, b""
+        return rest.decode(errors="replace")
 
 
 def _literal_twin(core: Core) -> Core:

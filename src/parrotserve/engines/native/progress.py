@@ -81,17 +81,19 @@ class Progress:
                 return
         if len(output.tokens) == output.told_tokens and output.text.given == output.told_text:
             return
+        text = output.text.given_since(output.told_text)
         event = TokensGenerated(
             sequence=state.sequence,
             epoch=state.epoch,
             segment=output.segment,
             offset=output.told_tokens,
             tokens=tuple(output.tokens[output.told_tokens :]),
-            text=output.text.given_since(output.told_text),
-            logprobs=tuple(output.logprobs[output.told_tokens - output.delivered :]),
+            text=text,
+            logprobs=tuple(output.logprobs[output.told_tokens - output.delivered :]) if output.logprobs else (),
         )
         self.events.append(event)
-        output.told_tokens, output.told_text = len(output.tokens), output.text.given
+        output.told_tokens = len(output.tokens)
+        output.told_text += len(text)
 
     def _start(self, state: SequenceState, generate: Generate) -> Output:
         if not state.known:
