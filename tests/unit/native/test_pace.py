@@ -2,6 +2,7 @@
 
 import math
 import random
+import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -313,6 +314,16 @@ def test_throughput_work_is_owed_what_it_lacks_of_its_share():
     share.note(3.0, latency=100, other=0)
     assert share.owed(12.5, 40) == 4
     assert share.owed(13.5, 40) == 0  # all is forgotten
+
+
+def test_steps_of_work_of_one_kind_are_forgotten_too_once_their_time_is_over():
+    share = MinimumShare(0.1, window=10.0)
+    tracemalloc.start()
+    for now in range(20_000):
+        share.note(float(now), latency=1000, other=0)  # nobody asks, for nobody can be owed anything
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100_000
 
 
 @pytest.mark.parametrize("bulk", [1, 20])

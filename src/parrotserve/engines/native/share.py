@@ -19,12 +19,17 @@ class MinimumShare:
         self._steps.append((now, latency, other))
         self._latency += latency
         self._other += other
+        self._forget(now)  # here, too: nobody asks while all work is of one kind
 
     def owed(self, now: float, rows: int) -> int:
         """How many of the next step's `rows` go to throughput work first, whatever else waits."""
+        self._forget(now)
+        behind = self._other < self._share * (self._latency + self._other)
+        return math.ceil(self._share * rows) if behind else 0
+
+    def _forget(self, now: float) -> None:
+        """What is older than the window."""
         while self._steps and self._steps[0][0] <= now - self._window:
             _, latency, other = self._steps.popleft()
             self._latency -= latency
             self._other -= other
-        behind = self._other < self._share * (self._latency + self._other)
-        return math.ceil(self._share * rows) if behind else 0
