@@ -1,7 +1,7 @@
 """The engine loop, on a backend whose logits depend on exactly the tokens that a row attends to."""
 
 import pytest
-from token_backend import PAGE, TOKENIZER, Bench, alone, fill, generate, hashed, reciting, streamed
+from token_backend import PAGE, TOKENIZER, Bench, alone, fill, generate, hashed, late, reciting, streamed
 
 from parrotserve.engines.base import (
     EndStatus,
@@ -288,6 +288,18 @@ def test_a_heartbeat_says_what_the_engine_holds():
     after = bench.core.heartbeat()
     assert (after.running, after.waiting, after.used_pages) == (0, 0, 0)
     assert after.cached_pages + after.free_pages == 32
+
+
+def test_a_heartbeat_counts_nobody_as_running_who_cannot_go_on_before_the_next_command():
+    bench = Bench(pages=4)
+    for name in ("first", "second"):  # the second finds room for a part of what it knows
+        bench.open(name, fill(f"{name} " * 2), late(), generate(1))
+    bench.run()
+    beat = bench.core.heartbeat()
+    assert (beat.running, beat.waiting, beat.free_pages) == (0, 2, 0)
+    bench.open("chat", fill("chat"), generate(5))
+    bench.step()
+    assert bench.core.heartbeat().running > 0
 
 
 def test_hashed_logits_tell_contexts_apart():

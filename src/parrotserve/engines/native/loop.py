@@ -81,9 +81,13 @@ class NativeCore:
         return self._stalled or not any(state.runnable for state in self._sequences)
 
     def heartbeat(self) -> Heartbeat:
-        """What the engine holds now."""
+        """What the engine holds now.
+
+        Nobody runs while nothing can before the next command: an engine that runs something and makes no step is
+        taken for one that hangs.
+        """
         stats = self._cache.stats()
-        running = sum(state.runnable and bool(state.pages) for state in self._sequences)
+        running = 0 if self._stalled else sum(state.runnable and bool(state.pages) for state in self._sequences)
         return Heartbeat(
             running=running,
             waiting=len(self._sequences) - running,
