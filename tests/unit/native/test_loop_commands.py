@@ -77,6 +77,18 @@ def test_a_late_segment_may_turn_out_empty():
     assert bench.text("a") == alone(fill("abc"), generate(9))
 
 
+def test_the_late_segment_of_several_with_the_same_full_pages_may_turn_out_empty():
+    bench = Bench()
+    for name in "ab":
+        bench.open(name, fill("abcdefgh"), late(), generate(9))
+    bench.run()
+    assert bench.backend.computed_rows == 8
+    for name in "ab":
+        bench.extend(name, 1, "")
+    bench.run()
+    assert bench.text("a") == bench.text("b") == alone(fill("abcdefgh"), generate(9))
+
+
 # --- Commands twice, late, or of another epoch ------------------------------------------------------------------
 
 

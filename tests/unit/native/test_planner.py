@@ -321,3 +321,13 @@ def test_an_end_that_nobody_else_knows_is_read():
 def test_without_sharing_everybody_reads_to_the_end():
     bench, states = Bench(NaiveCache(64, PAGE), share=False), [ahead("abcdef", arrival=place) for place in range(2)]
     assert bench.step(*states) == {"ahead0": 6, "ahead1": 6}
+
+
+def test_a_page_that_ends_what_several_know_is_read_by_one_of_them():
+    bench, states = Bench(), [ahead("abcdefgh", arrival=place) for place in range(3)]
+    assert bench.step(*states) == {"ahead0": 8}
+    assert bench.step(*states) == {}
+    assert [state.computed for state in states] == [8, 8, 8]
+    for state in states:
+        fill(state, "ij", complete=False)
+    assert bench.step(*states) == {"ahead0": 2}

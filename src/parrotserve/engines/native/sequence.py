@@ -137,8 +137,9 @@ class SequenceState:
 
     @property
     def matchable(self) -> int:
-        """How many tokens may come from the cache: the last one is computed, for the logits after it."""
-        return len(self.known) - 1
+        """How many tokens may come from the cache. At the end of what there is to read the last one is computed, for
+        the logits after it; of a sequence that waits for content nobody wants any yet."""
+        return len(self.known) - (not self.runs_ahead)
 
     def take_content(self) -> Iterator[Generate]:
         """Moves the cursor over known content; yields every output that it reaches, which the caller starts."""
