@@ -9,6 +9,7 @@ from parrotserve.engines.native.cache import KvCache, NaiveCache, PageCache
 from parrotserve.engines.native.generating import Output
 from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.planner import Planned, Planner, fitting_in
+from parrotserve.engines.native.radix import Salt
 from parrotserve.engines.native.sequence import Content, SequenceState
 from parrotserve.ids import RequestId
 from parrotserve.sampling import Sampling
@@ -331,3 +332,11 @@ def test_a_page_that_ends_what_several_know_is_read_by_one_of_them():
     for state in states:
         fill(state, "ij", complete=False)
     assert bench.step(*states) == {"ahead0": 2}
+
+
+def test_an_end_that_another_tenant_knows_is_read():
+    bench, states = Bench(), [ahead("abcdef", arrival=place) for place in range(2)]
+    for state, tenant in zip(states, ("ann", "bob"), strict=True):
+        state.salt = Salt(tenant, PAGE)
+    assert bench.step(*states) == {"ahead0": 6}
+    assert bench.step(*states) == {"ahead1": 2}

@@ -74,3 +74,10 @@ def test_page_keys_forget_what_a_stop_string_took_back():
     state.known += b"y"
     assert state.page_key(0, 3) == before[0]
     assert state.page_key(1, 3) != before[1]
+
+
+def test_ends_have_equal_keys_where_they_may_be_shared():
+    ann, bob, eve = (state_of("abcdef", salt=Salt(salt, 5)) for salt in ("ann", "bob", "ann"))
+    assert ann.end_key(4) == eve.end_key(4) != bob.end_key(4)
+    ann, bob = (state_of("abcdef", salt=Salt(salt, 8)) for salt in ("ann", "bob"))
+    assert ann.end_key(4) == bob.end_key(4)

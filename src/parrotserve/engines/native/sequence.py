@@ -175,19 +175,22 @@ class SequenceState:
         """The number of full page `index`; equal for equal prefixes under equal salts."""
         while len(self.page_keys) <= index:
             count = len(self.page_keys)
-            public = public_tokens(self.salt) // page_tokens
-            before = self.page_keys[-1] if count else hash("" if public else self.salt)
-            if public and count == public:
-                before = hash((before, self.salt))
             tokens = tuple(self.known[count * page_tokens : (count + 1) * page_tokens])
-            self.page_keys.append(hash((before, tokens)))
+            self.page_keys.append(hash((self._key_before(count, page_tokens), tokens)))
         return self.page_keys[index]
 
     def end_key(self, page_tokens: int) -> int:
-        """A number for all that is known, full pages or not; equal for equal content under equal salts."""
-        full, inside = divmod(len(self.known), page_tokens)
-        before = self.page_key(full - 1, page_tokens) if full else hash(self.salt)
-        return hash((before, tuple(self.known[-inside:]))) if inside else before
+        """A number for all that is known, full pages or not; equal for what is equal and may be shared."""
+        full = len(self.known) // page_tokens
+        if full:
+            self.page_key(full - 1, page_tokens)
+        return hash((self._key_before(full, page_tokens), tuple(self.known[full * page_tokens :])))
+
+    def _key_before(self, index: int, page_tokens: int) -> int:
+        """What the number of page `index` has of the pages before it, whose own are known, and of the salt."""
+        public = public_tokens(self.salt) // page_tokens
+        before = self.page_keys[index - 1] if index else hash("" if public else self.salt)
+        return hash((before, self.salt)) if public and index == public else before
 
     def usage(self) -> Usage:
         """What it took so far. A prompt counts as far as it was read: one that was refused costs nothing."""
