@@ -18,7 +18,7 @@ from parrotserve.engines.base import (
 )
 from parrotserve.engines.native.logits import FloatArray
 from parrotserve.ids import RequestId
-from parrotserve.sampling import FinishReason
+from parrotserve.sampling import FinishReason, Usage
 
 A = RequestId("a")
 
@@ -134,6 +134,33 @@ def test_what_a_sequence_computes_again_is_not_counted_as_cached():
     bench.run()
     assert bench.ended("bulk").usage.cached_tokens == 0
     assert bench.backend.computed_rows > 20 + 17 + 2 * (12 + 2)
+
+
+def a_sequence_waits_for_room() -> Bench:
+    """The cache has 16 tokens of its prompt, of which most are evicted before it has room."""
+    bench = Bench(pages=12)
+    bench.open("before", fill("p" * 16), generate(1))
+    bench.run()
+    bench.open("runs", fill("r" * 16), generate(28, ignore_eos=True))
+    bench.open("waits", fill("p" * 16 + "w" * 20), generate(1))
+    bench.step()
+    return bench
+
+
+def test_what_was_evicted_while_a_sequence_waited_for_room_is_not_counted_as_cached():
+    bench = a_sequence_waits_for_room()
+    while not bench.finished("runs"):
+        bench.step()
+    computed = bench.backend.computed_rows
+    bench.run()
+    assert bench.ended("waits").usage.cached_tokens == 36 - (bench.backend.computed_rows - computed) == 4
+
+
+def test_a_sequence_that_is_cancelled_while_it_waits_for_room_has_cost_nothing():
+    bench = a_sequence_waits_for_room()
+    bench.core.handle(Cancel(RequestId("waits"), 1))
+    bench.run()
+    assert bench.ended("waits").usage == Usage()
 
 
 def test_a_cancelled_sequence_frees_all_it_holds():

@@ -237,7 +237,9 @@ class Planner:
             step.full = waits = True
         count = 0 if waits else self._secure(state, self._wanted(state, step), step)
         if joins and not count and not state.dormant:
-            self.rewind(state, 0)
+            self.rewind(state, 0)  # what the cache had does not count: it may be gone when there is room
+        else:
+            state.count_cached()
         return count
 
     def _note(self, state: SequenceState, count: int, step: _Step) -> None:

@@ -192,6 +192,11 @@ class SequenceState:
         before = self.page_keys[index - 1] if index else hash("" if public else self.salt)
         return hash((before, self.salt)) if public and index == public else before
 
+    def count_cached(self) -> None:
+        """It keeps what is computed: what of that has not been counted yet was found in the cache."""
+        self.cached_tokens += max(0, self.computed - self.seen_through)
+        self.seen_through = max(self.seen_through, self.computed)
+
     def usage(self) -> Usage:
         """What it took so far. A prompt counts as far as it was read: one that was refused costs nothing."""
         whole = sum(len(segment.tokens) for segment in self.segments if isinstance(segment, Content))

@@ -50,9 +50,6 @@ class SharedPrefixes:
         state.pages[full:] = found
         state.moves += 1
         state.computed = len(state.pages) * self._page_tokens
-        if state.computed > state.seen_through:
-            state.cached_tokens += state.computed - state.seen_through
-            state.seen_through = state.computed
 
     def waits(self, state: SequenceState) -> bool:
         """Whether a more important sequence computes the same page in this step or a later one: then it is shared."""
