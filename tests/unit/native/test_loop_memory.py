@@ -163,6 +163,14 @@ def test_a_sequence_that_is_cancelled_while_it_waits_for_room_has_cost_nothing()
     assert bench.ended("waits").usage == Usage()
 
 
+def test_who_leaves_the_end_to_others_leaves_its_place_in_a_step_too():
+    bench = Bench(max_running=1)
+    for name, prompt in (("a", "abcdef"), ("b", "abcdef"), ("c", "another")):
+        bench.open(name, fill(prompt), late(), generate(1))
+    bench.run()
+    assert bench.backend.computed_rows == len("abcdef") + len("another")
+
+
 def test_a_cancelled_sequence_frees_all_it_holds():
     bench = Bench()
     bench.open("a", fill("c" * 50), generate(50))

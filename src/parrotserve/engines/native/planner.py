@@ -137,12 +137,15 @@ class Planner:
             return self._with_drafts(self._last, self._speculation.drafts([planned.state for planned in self._last]))
         step = self._begin(sequences, now)
         runnable = [state for state in step.ranked if state.runnable]
-        candidates = runnable[: self._max_running]
-        self._limit_time(step, candidates)
-        for state in candidates:
-            count = self._count(state, step)
+        self._limit_time(step, runnable[: self._max_running])
+        places = self._max_running
+        for state in runnable:
+            if not places:
+                break
+            count = 0 if state.dormant else self._count(state, step)  # in this very step its KV may be reclaimed
             if count:
                 self._note(state, count, step)
+            places -= not state.dormant  # who has nothing to do after all leaves its place to the next
         self._last = step.planned
         self._settled = not step.hurried and len(self._last) == len(runnable) and all(map(_only_decodes, self._last))
         return self._with_drafts(step.planned, step.drafts)
