@@ -1,5 +1,7 @@
 """What a step holds: order, budget, pages, and who waits for whom."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
@@ -166,6 +168,24 @@ def test_who_shares_a_prefix_waits_until_it_is_computed():
     assert bench.step(first, second) == {"shared prefix one": 8}
     assert bench.step(first, second) == {"shared prefix one": 8}
     assert bench.step(first, second) == {"shared prefix one": 1, "shared prefix two": 5}
+    assert second.cached_tokens == 12
+
+
+def test_who_waits_for_a_prefix_to_be_computed_does_not_look_for_it_in_every_step(monkeypatch: pytest.MonkeyPatch):
+    bench, looked = Bench(chunk=8), list[bytes]()
+    acquire = bench.cache.acquire
+
+    def spy(salt: str, tokens: Sequence[int], held: Sequence[int] = ()) -> list[int]:
+        looked.append(bytes(tokens))
+        return acquire(salt, tokens, held)
+
+    monkeypatch.setattr(bench.cache, "acquire", spy)
+    first, second = sequence("shared prefix one"), sequence("shared prefix two", arrival=1)
+    bench.step(first, second)
+    bench.step(first, second)
+    assert set(looked) == {b"shared prefix on"}
+    bench.step(first, second)
+    assert looked[-1] == b"shared prefix tw"
     assert second.cached_tokens == 12
 
 

@@ -232,7 +232,7 @@ class Planner:
     def _count(self, state: SequenceState, step: _Step) -> int:
         """How many tokens of this sequence the step runs, with pages for them."""
         joins = not state.pages
-        if joins and step.full:
+        if joins and (step.full or self._prefixes.waits_for_any(state)):
             return 0
         self._prefixes.match(state)
         waits = self._prefixes.waits(state)

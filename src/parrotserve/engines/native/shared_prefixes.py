@@ -58,6 +58,18 @@ class SharedPrefixes:
             return False
         return state.page_key(index, self._page_tokens) in self._claimed
 
+    def waits_for_any(self, state: SequenceState) -> bool:
+        """The same of one that holds nothing, and would first have to take over the pages before that one.
+
+        Whoever computes it holds those, so they need not be looked up: for many who wait for a long prompt, that is
+        most of the work of planning.
+        """
+        pages = state.matchable // self._page_tokens
+        if not self._claimed or not pages:
+            return False
+        state.page_key(pages - 1, self._page_tokens)
+        return not self._claimed.isdisjoint(state.page_keys[:pages])
+
     def left_to_others(self, state: SequenceState) -> int:
         """How many tokens at the end of what is known need not be computed yet, for another sequence has: they fill no
         page, and both run ahead.
