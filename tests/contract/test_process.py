@@ -83,6 +83,7 @@ async def test_a_stopped_process_is_found_hung_and_killed(start_native: StartNat
 
 
 STUB = """
+import time
 from parrotserve.engines.worker import run_worker
 from parrotserve.engines.base import EngineDescription, Heartbeat
 
@@ -91,6 +92,11 @@ class Stuck:
     def step(self): return []
     def handle(self, command): pass
     def heartbeat(self): return Heartbeat(running=1, steps=1)
+
+class StuckOnceThereIsSomethingToDo(Stuck):
+    def step(self): time.sleep(60)
+    def handle(self, command): self.idle = False
+    def heartbeat(self): return Heartbeat(steps=1)
 
 def build(frame):
     print("loading, with a word on standard output")
@@ -106,6 +112,18 @@ async def test_a_step_that_takes_too_long_is_found_hung():
     engine = engine_of(STUB, heartbeat_seconds=0.5, stuck_seconds=1.0)
     await engine.start()
     assert "a step took" in (await lost(Driver(engine, TOKENIZER))).message
+    await engine.close()
+
+
+async def test_the_first_step_after_a_rest_is_found_hung_too():
+    engine = engine_of(
+        STUB.replace("Stuck()", "StuckOnceThereIsSomethingToDo()"), heartbeat_seconds=0.5, stuck_seconds=1.0
+    )
+    await engine.start()
+    await asyncio.sleep(2.0)
+    await engine.send([Open(sequence=RequestId("a"), epoch=1, segments=(Fill(tokens=(1,)),), salt="")])
+    async with asyncio.timeout(10):
+        assert "a step took" in (await lost(Driver(engine, TOKENIZER))).message
     await engine.close()
 
 

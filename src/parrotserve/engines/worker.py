@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
+import msgspec
+
 from parrotserve.engines.base import HEARTBEAT_SECONDS, Command, EngineDescription, Event, Heartbeat
 from parrotserve.engines.frames import Events, Ready, Refused, decode_commands, encode, read_frame
 from parrotserve.errors import ParrotError
@@ -66,6 +68,7 @@ class _Worker:
         self._service_gone = threading.Event()
         self._heartbeat = Heartbeat()
         self._next_count = 0.0
+        self._in_step = False
 
     def run(self, build: Build) -> int:
         settings = read_frame(self._stdin)
@@ -84,7 +87,9 @@ class _Worker:
             for commands in self._new_commands(wait=core.idle):
                 for command in commands:
                     core.handle(command)
+            self._in_step = not core.idle
             events = core.step()
+            self._in_step = False
             self._note_heartbeat(core)
             if events:
                 self._write(Events(events))
@@ -124,8 +129,13 @@ class _Worker:
     def _beat(self) -> None:
         while True:
             with self._writing:  # so that no heartbeat is older than the events before it
-                self._write_locked(Events([self._heartbeat]))
+                self._write_locked(Events([self._current_heartbeat()]))
             time.sleep(HEARTBEAT_SECONDS)
+
+    def _current_heartbeat(self) -> Heartbeat:
+        """What was counted last. In a step something runs, though nothing did then: the step may be one without end."""
+        heartbeat = self._heartbeat
+        return msgspec.structs.replace(heartbeat, running=max(heartbeat.running, int(self._in_step)))
 
     def _write(self, message: Ready | Refused | Events) -> None:
         with self._writing:
