@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from token_backend import Bench, alone, fill, generate, hashed, late
+from token_backend import PAGE, Bench, alone, fill, generate, hashed, late
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import (
@@ -169,6 +169,32 @@ def test_who_leaves_the_end_to_others_leaves_its_place_in_a_step_too():
         bench.open(name, fill(prompt), late(), generate(1))
     bench.run()
     assert bench.backend.computed_rows == len("abcdef") + len("another")
+
+
+def room_for_one_of(*, chat: int, bulk: int) -> Bench:
+    """A chat and throughput work that write so many tokens each, a step in 40 ms, in a cache that holds one of them."""
+    bench = Bench(pages=-(-(80 + max(chat, bulk)) // PAGE) + 1, speculate=False)
+    bench.step_seconds = 0.02
+    bench.open("bulk", fill("b" * 80), generate(bulk, ignore_eos=True), objective=Objective.THROUGHPUT)
+    bench.open("chat", fill("c" * 80), generate(chat, ignore_eos=True))
+    bench.run()
+    return bench
+
+
+def ends(bench: Bench) -> list[str]:
+    return [event.sequence for event in bench.events if isinstance(event, SequenceEnded)]
+
+
+def test_the_minimum_share_does_not_have_two_take_each_others_pages_for_a_token_each():
+    bench = room_for_one_of(chat=20, bulk=20)
+    assert ends(bench) == ["chat", "bulk"]
+    assert bench.backend.computed_rows == 2 * (80 + 19)
+
+
+def test_the_minimum_share_comes_to_who_has_no_pages_in_the_end():
+    bench = room_for_one_of(chat=500, bulk=5)
+    assert ends(bench) == ["bulk", "chat"]
+    assert bench.backend.computed_rows < 2 * (80 + 500)
 
 
 def test_a_cancelled_sequence_frees_all_it_holds():

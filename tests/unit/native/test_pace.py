@@ -316,6 +316,27 @@ def test_throughput_work_is_owed_what_it_lacks_of_its_share():
     assert share.owed(13.5, 40) == 0  # all is forgotten
 
 
+@pytest.mark.parametrize("seconds", [0.1, 3.0])
+def test_throughput_work_starves_when_others_have_decoded_alone_for_nearly_the_window(seconds: float):
+    share, now = MinimumShare(0.1, window=10.0), 5.0
+    share.note(1.0, latency=0, other=0)  # a prompt
+    while now < 13.9:
+        share.note(now, latency=1, other=0)
+        assert not share.starves(13.9)
+        now += seconds
+    assert share.starves(14.0)
+    share.note(14.5, latency=0, other=1)
+    assert not share.starves(14.5)
+
+
+def test_nobody_starves_after_a_rest():
+    share = MinimumShare(0.1, window=10.0)
+    share.note(1.0, latency=1, other=0)
+    assert not share.starves(30.0)
+    share.note(30.0, latency=1, other=0)
+    assert not share.starves(30.0)
+
+
 def test_steps_of_work_of_one_kind_are_forgotten_too_once_their_time_is_over():
     share = MinimumShare(0.1, window=10.0)
     tracemalloc.start()

@@ -153,14 +153,33 @@ class Planner:
     def _begin(self, sequences: Iterable[SequenceState], now: float) -> _Step:
         """An empty step. Throughput work that is owed its minimum share ranks before everything else."""
         ranked = sorted(sequences, key=lambda state: state.rank)
-        can_finish = [state for state in ranked if state.runnable and not state.runs_ahead]
+        can_finish = [state for state in ranked if _can_finish(state)]
         others = [state for state in can_finish if state.objective is not Objective.LATENCY]
         owed: list[SequenceState] = []
         if 0 < len(others) < len(can_finish):
-            owed = others[: self._minimum.owed(now, min(len(can_finish), self._max_running))]
+            rows = self._minimum.owed(now, min(len(can_finish), self._max_running))
+            owed = self._owed(others, rows, ranked, now) if rows else []
             ranked = owed + [state for state in ranked if state not in owed]
         self._prefixes.begin(ranked)
         return _Step(now, ranked, owed)
+
+    def _owed(
+        self, others: Sequence[SequenceState], rows: int, ranked: Sequence[SequenceState], now: float
+    ) -> list[SequenceState]:
+        """The first of `others`, at most so many, that go before everybody for the minimum share.
+
+        Who holds nothing does so where there is room. It would take pages from who is waited for, who takes them back
+        a few tokens later: both would be computed again and again. So that is for when its kind has long had nothing.
+        """
+        room = self._cache.available() + sum(len(state.pages) for state in ranked if not _can_finish(state))
+        starves = self._minimum.starves(now)
+        owed: list[SequenceState] = []
+        for state in others:
+            missing = self._missing(state)
+            if state.pages or missing <= room or starves:
+                owed.append(state)
+                room -= missing
+        return owed[:rows]
 
     def _limit_time(self, step: _Step, candidates: Sequence[SequenceState]) -> None:
         """Reserves the time that latency-sensitive decoding is going to take; what is left is for all others."""
@@ -352,6 +371,10 @@ def fitting_in(seconds: float, count: int, *, cost: float) -> int:
     """
     left = max(seconds, 0.0)
     return count if cost <= left else int(count * left / cost)
+
+
+def _can_finish(state: SequenceState) -> bool:
+    return state.runnable and not state.runs_ahead
 
 
 def _only_decodes(planned: Planned) -> bool:

@@ -13,13 +13,17 @@ class MinimumShare:
         self._window = window
         self._steps: deque[tuple[float, int, int]] = deque()
         self._latency = self._other = 0
+        self._alone_since = math.inf
+        """Since when only latency-sensitive sequences have decoded, with no rest as long as the window."""
 
     def note(self, now: float, *, latency: int, other: int) -> None:
         """A step that ended now decoded so many tokens of latency-sensitive sequences, and of others."""
-        self._steps.append((now, latency, other))
-        self._latency += latency
-        self._other += other
         self._forget(now)  # here, too: nobody asks while all work is of one kind
+        if latency or other:
+            self._steps.append((now, latency, other))
+            self._latency += latency
+            self._other += other
+            self._alone_since = math.inf if other else min(self._alone_since, now)
 
     def owed(self, now: float, rows: int) -> int:
         """How many of the next step's `rows` go to throughput work first, whatever else waits."""
@@ -27,9 +31,16 @@ class MinimumShare:
         behind = self._other < self._share * (self._latency + self._other)
         return math.ceil(self._share * rows) if behind else 0
 
+    def starves(self, now: float) -> bool:
+        """Whether throughput work has had nothing for so long that its share is all that is left of a window."""
+        self._forget(now)
+        return now - self._alone_since >= (1 - self._share) * self._window
+
     def _forget(self, now: float) -> None:
         """What is older than the window."""
         while self._steps and self._steps[0][0] <= now - self._window:
             _, latency, other = self._steps.popleft()
             self._latency -= latency
             self._other -= other
+        if not self._steps:
+            self._alone_since = math.inf
