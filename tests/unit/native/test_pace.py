@@ -363,3 +363,19 @@ def test_throughput_work_keeps_its_share_under_endless_latency_sensitive_work(bu
     for start in range(10, 30, 5):
         window = [is_bulk for time, is_bulk in decoded if start <= time < start + 10]
         assert 0.095 * len(window) <= sum(window) <= 0.2 * len(window)
+
+
+def told_first_beside_a_job(*, shared: str = "") -> float:
+    """Seconds until a chat's first token, when a job with a long prompt is owed some tokens for earlier chats."""
+    bench = a_chat_decodes()
+    bench.run()
+    bench.work("job", prompt=shared + "j" * 3000, tokens=5, objective=Objective.THROUGHPUT)
+    bench.work("next", prompt=shared + "n" * 100, tokens=5, objective=Objective.LATENCY)
+    asked = bench.time
+    bench.run()
+    return bench.told["next"][0] - asked
+
+
+@pytest.mark.parametrize("shared", ["", "s" * 400])
+def test_a_long_prompt_does_not_go_before_one_that_is_waited_for_because_its_work_is_owed_tokens(shared: str):
+    assert told_first_beside_a_job(shared=shared) < 2.1 * (0.005 + 0.0002 * 512)  # two steps; the job takes six

@@ -77,6 +77,8 @@ class _Step:
     """Those of them that have their place by the minimum share; there is always time for them."""
     budget: int = 0
     """Prefill tokens that are left."""
+    prompts: Sequence[SequenceState] = ()
+    """Latency-sensitive ones that are to be read."""
     seconds: float = math.inf
     """What is left of the time that the step may take."""
     urgent: _Urgent | None = None
@@ -153,7 +155,7 @@ class Planner:
     def _begin(self, sequences: Iterable[SequenceState], now: float) -> _Step:
         """An empty step. Throughput work that is owed its minimum share ranks before everything else."""
         ranked = sorted(sequences, key=lambda state: state.rank)
-        can_finish = [state for state in ranked if _can_finish(state)]
+        can_finish = [state for state in ranked if state.can_finish]
         others = [state for state in can_finish if state.objective is not Objective.LATENCY]
         owed: list[SequenceState] = []
         if 0 < len(others) < len(can_finish):
@@ -161,7 +163,8 @@ class Planner:
             owed = self._owed(others, rows, ranked, now) if rows else []
             ranked = owed + [state for state in ranked if state not in owed]
         self._prefixes.begin(ranked)
-        return _Step(now, ranked, owed)
+        prompts = [state for state in can_finish if state.objective is Objective.LATENCY and not state.decodes]
+        return _Step(now, ranked, owed, prompts=prompts)
 
     def _owed(
         self, others: Sequence[SequenceState], rows: int, ranked: Sequence[SequenceState], now: float
@@ -171,7 +174,7 @@ class Planner:
         Who holds nothing does so where there is room. It would take pages from who is waited for, who takes them back
         a few tokens later: both would be computed again and again. So that is for when its kind has long had nothing.
         """
-        room = self._cache.available() + sum(len(state.pages) for state in ranked if not _can_finish(state))
+        room = self._cache.available() + sum(len(state.pages) for state in ranked if not state.can_finish)
         starves = self._minimum.starves(now)
         owed: list[SequenceState] = []
         for state in others:
@@ -297,11 +300,18 @@ class Planner:
             return 0
         if remaining == 1:
             return self._in_time(state, 1, step)
-        count = min(remaining, step.budget)
+        count = min(remaining, self._owed_budget(state, step) if state in step.owed else step.budget)
         fitting = self._in_room(state, self._in_time(state, count, step), step)
         if count == remaining or fitting < count:
             return fitting
         return max(0, count - (state.computed + count) % self.page_tokens)
+
+    def _owed_budget(self, state: SequenceState, step: _Step) -> int:
+        """What it is owed is tokens, for which its prompt does not go before those that are waited for, but for what
+        it has in common with one of them."""
+        left = step.budget - sum(len(prompt.known) - prompt.computed for prompt in step.prompts)
+        common = self._prefixes.common(state, step.prompts) - state.computed
+        return min(step.budget, max(left, common, self._minimum.of(step.budget), self.page_tokens))
 
     def _in_time(self, state: SequenceState, count: int, step: _Step) -> int:
         """How many of `count` tokens there is time for; a page of a prompt at least, or a token, for whoever comes
@@ -371,10 +381,6 @@ def fitting_in(seconds: float, count: int, *, cost: float) -> int:
     """
     left = max(seconds, 0.0)
     return count if cost <= left else int(count * left / cost)
-
-
-def _can_finish(state: SequenceState) -> bool:
-    return state.runnable and not state.runs_ahead
 
 
 def _only_decodes(planned: Planned) -> bool:

@@ -110,6 +110,11 @@ class SequenceState:
         return not self.paused and not self.dormant and self.computed < len(self.known)
 
     @property
+    def can_finish(self) -> bool:
+        """It can go on, and to its end."""
+        return self.runnable and not self.runs_ahead
+
+    @property
     def work(self) -> tuple[int, Precedence]:
         """The piece of work that it belongs to; lower is more important."""
         return (_RANKS[self.objective], self.precedence)

@@ -29,7 +29,11 @@ class MinimumShare:
         """How many of the next step's `rows` go to throughput work first, whatever else waits."""
         self._forget(now)
         behind = self._other < self._share * (self._latency + self._other)
-        return math.ceil(self._share * rows) if behind else 0
+        return self.of(rows) if behind else 0
+
+    def of(self, count: int) -> int:
+        """The share of so many."""
+        return math.ceil(self._share * count)
 
     def starves(self, now: float) -> bool:
         """Whether throughput work has had nothing for so long that its share is all that is left of a window."""

@@ -1,6 +1,7 @@
 """What a sequence need not compute itself: pages that the cache has, and those that a more important one computes."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from parrotserve.engines.native.cache import PageCache
 from parrotserve.engines.native.sequence import SequenceState
@@ -69,6 +70,15 @@ class SharedPrefixes:
             return False
         state.page_key(pages - 1, self._page_tokens)
         return not self._claimed.isdisjoint(state.page_keys[:pages])
+
+    def common(self, state: SequenceState, others: Sequence[SequenceState]) -> int:
+        """How many tokens, in full pages, a sequence may share with one of these at most."""
+        return max((self._common(state, other) for other in others), default=0) if self._on else 0
+
+    def _common(self, one: SequenceState, other: SequenceState) -> int:
+        indexes = range(min(one.matchable, other.matchable) // self._page_tokens)
+        same = (one.page_key(index, self._page_tokens) == other.page_key(index, self._page_tokens) for index in indexes)
+        return sum(takewhile(bool, same)) * self._page_tokens
 
     def left_to_others(self, state: SequenceState) -> int:
         """How many tokens at the end of what is known need not be computed yet, for another sequence has: they fill no
