@@ -182,7 +182,9 @@ class Planner:
             if state.pages or missing <= room or starves:
                 owed.append(state)
                 room -= missing
-        return owed[:rows]
+            if len(owed) == rows:
+                break
+        return owed
 
     def _limit_time(self, step: _Step, candidates: Sequence[SequenceState]) -> None:
         """Reserves the time that latency-sensitive decoding is going to take; what is left is for all others."""
