@@ -42,7 +42,7 @@ def test_help_names_every_workload():
         (["chain", "--sides", "on,valley"], "there are: on, off"),
         (["chain", "--sides", "on,vllm"], "name it by --vllm URL"),
         (["chain", "--sides", "on,vllm", "--vllm", "http://127.0.0.1:9,x"], "http://127.0.0.1:9,x"),
-        (["chain", "--case", "25 chians"], "No case of chain"),
+        (["chain", "--case", "25 chians"], "No case of chain has such a name; there are: '"),
     ],
 )
 def test_what_does_not_exist_is_said_with_what_does(arguments: list[str], said: str):

@@ -130,6 +130,6 @@ def _cases(workload: Workload, options: Options) -> list[Case]:
     parts = [part for part in options.cases if part not in exact]
     chosen = [case for case in cases if case.name in exact or any(part in case.name for part in parts)]
     if not chosen and options.workload != EVERY:
-        there = ", ".join(case.name for case in cases)
+        there = ", ".join(repr(case.name) for case in cases)  # names have commas in them
         raise DeclarationError(f"No case of {workload.name} has such a name; there are: {there}.")
     return chosen
