@@ -127,10 +127,7 @@ class IncrementalDecoder:
 
     def push(self, ids: Sequence[int]) -> str:
         """The text that is certain now: an unfinished character is kept back."""
-        raw = self._rest
-        for index in ids:
-            if index not in self._hidden:
-                raw += self._tokenizer.token_bytes(index)
+        raw = self._rest + b"".join([self._tokenizer.token_bytes(index) for index in ids if index not in self._hidden])
         # What codecs' incremental decoder does, without what it takes to call it: this runs for every token.
         text, read = codecs.utf_8_decode(raw, "replace", False)
         self._rest = raw[read:]
