@@ -88,7 +88,7 @@ def test_paused_sequences_give_up_their_pages_first():
 
 
 def test_a_sequence_that_runs_ahead_never_takes_pages_from_one_that_can_finish():
-    bench = Bench(pages=10)
+    bench = Bench(pages=10, speculate=False)
     bench.open("producer", fill("p" * 20), generate(18, ignore_eos=True), objective=Objective.THROUGHPUT)
     bench.step()
     bench.open("consumer", fill("c" * 16), late(), generate(10, ignore_eos=True))

@@ -144,8 +144,6 @@ class NativeCore:
     def _push(self, state: SequenceState, tokens: Sequence[int], draft: Sequence[int]) -> None:
         """The output goes on with the first token, and with as many more as its draft is right: their KV is there."""
         hits = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(draft, tokens[:-1], strict=False)))
-        if state.output is not None:
-            state.output.drafter.learn(len(draft), hits)
         for place, token in enumerate(tokens[: hits + 1]):
             if place:
                 self._note_computed(state, 1)

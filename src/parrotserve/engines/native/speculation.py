@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.sequence import SequenceState
 
+_STRETCH = 1.5
+"""How much longer drafts may make a step that is longer than the TPOT bound without them."""
+
 Drafts = dict[SequenceState, tuple[int, ...]]
 
 
@@ -24,8 +27,8 @@ class Speculation:
     def drafts(self, decoding: Sequence[SequenceState]) -> Drafts:
         """What the sequences that decode in a step may go on with.
 
-        Where there are latency-sensitive ones it is theirs, as far as their TPOT bound leaves time for it. A row is
-        taken to cost the same for all.
+        Where there are latency-sensitive ones it is theirs, as far as their TPOT bound leaves time for it; or, where so
+        many cannot have it anyway, as far as the step becomes by half longer. A row is taken to cost the same for all.
         """
         if not self._on or not decoding:
             return {}
@@ -33,23 +36,16 @@ class Speculation:
         cost = rates.row(sum(len(state.known) for state in decoding) / len(decoding))
         seconds = rates.step + cost * len(decoding)
         least = cost * len(decoding) / seconds if cost else 0.0
-        promising = [state for state in decoding if _is_promising(state, least)]
-        if not promising:
-            return {}
         urgent = any(state.urgent for state in decoding)
-        left = (self._pace.bound - seconds) / cost if urgent and cost else math.inf
+        longest = max(self._pace.bound, _STRETCH * seconds)
+        left = (longest - seconds) / cost if urgent and cost else math.inf
         found: Drafts = {}
-        for state in promising:
-            if state.output is not None and (state.urgent or not urgent):
-                most = int(min(left, state.output.left - 1))
-                draft = state.output.draft(state.known, most=most, least=least)
+        for state in decoding:
+            output = state.output
+            if output is None or not output.may_draft or (urgent and not state.urgent):
+                continue
+            most = int(min(left, output.left - 1))
+            if most > 0 and (draft := output.draft(state.known, most=most, least=least)):
                 left -= len(draft)
-                if draft:
-                    found[state] = draft
+                found[state] = draft
         return found
-
-
-def _is_promising(state: SequenceState, least: float) -> bool:
-    """Whether a draft's next token is likelier right than that. Most are not, which is seen first."""
-    output = state.output
-    return output is not None and output.drafter.likelihood > least and output.may_draft
