@@ -24,23 +24,26 @@ from running import installed, running
 
 
 @contextlib.contextmanager
-def peers(names: Collection[str] = ()) -> Iterator[dict[str, str]]:
-    """The addresses of these peers, for as long as they are needed; where none are named, of those without drafts that
-    are set up, for all together would want 20 GB. Exits if one is not set up."""
+def peers(names: Collection[str] | None = None) -> Iterator[dict[str, str]]:
+    """The addresses of these peers, for as long as they are needed; without names, of those without drafts that are set
+    up, for all together would want 20 GB. Exits if one is not set up."""
     there = installed()
-    missing = [name for name in names if name not in there]
+    missing = [name for name in names or () if name not in there]
     if missing:
         sys.exit(
             f"Not set up: {', '.join(missing)}; there are: {', '.join(there) or 'none'} (benchmarks/peers/install.py)."
         )
     plain = [name for name in there if not name.endswith("-ngram")]
     with contextlib.ExitStack() as stack:
-        yield {name: stack.enter_context(running(name, *there[name])).address for name in names or plain}
+        yield {
+            name: stack.enter_context(running(name, *there[name])).address
+            for name in (plain if names is None else names)
+        }
 
 
 def serve(target: Path, names: Collection[str] = ()) -> None:
     """Keeps the peers up until a signal ends it; tells their addresses in a file."""
-    with peers(names) as there:
+    with peers(names or None) as there:
         target.write_text(json.dumps(there), encoding="utf-8")
         print(f"{', '.join(there)}: up, at rest, until Ctrl-C.", file=sys.stderr)
         try:
@@ -59,9 +62,11 @@ def bench(there: dict[str, str], arguments: list[str]) -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def _named(arguments: list[str]) -> list[str]:
-    """The peers among the sides."""
-    sides = arguments[arguments.index("--sides") + 1].split(",") if "--sides" in arguments[:-1] else []
+def _named(arguments: list[str]) -> list[str] | None:
+    """The peers among the sides; None where no sides are named."""
+    if "--sides" not in arguments[:-1]:
+        return None
+    sides = arguments[arguments.index("--sides") + 1].split(",")
     return [name for name in installed() if name in map(str.strip, sides)]
 
 
