@@ -10,7 +10,8 @@ from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.cache import KvCache, NaiveCache, PageCache
 from parrotserve.engines.native.generating import Output
 from parrotserve.engines.native.pace import Pace
-from parrotserve.engines.native.planner import Planned, Planner, fitting_in
+from parrotserve.engines.native.plan import Planned, fitting_in
+from parrotserve.engines.native.planner import Planner
 from parrotserve.engines.native.radix import Salt
 from parrotserve.engines.native.sequence import Content, SequenceState
 from parrotserve.ids import RequestId

@@ -21,7 +21,8 @@ from parrotserve.engines.native.logits import Logits
 from parrotserve.engines.native.open_sequences import OpenSequences
 from parrotserve.engines.native.output import EngineTokenizer
 from parrotserve.engines.native.pace import Pace
-from parrotserve.engines.native.planner import Planned, Planner
+from parrotserve.engines.native.plan import Planned
+from parrotserve.engines.native.planner import Planner
 from parrotserve.engines.native.progress import Progress
 from parrotserve.engines.native.radix import Salt
 from parrotserve.engines.native.sampler import sample

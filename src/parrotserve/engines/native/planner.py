@@ -16,12 +16,13 @@ Sequences that decode get the drafts that `speculation` finds worth it, as far a
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from parrotserve.criteria import Objective, Precedence
+from parrotserve.criteria import Objective
 from parrotserve.engines.native.cache import PageCache
 from parrotserve.engines.native.pace import Pace
-from parrotserve.engines.native.sequence import SequenceState, Turn
+from parrotserve.engines.native.plan import Planned, Step, Urgent, fitting_in
+from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.share import MinimumShare
 from parrotserve.engines.native.shared_prefixes import SharedPrefixes
 from parrotserve.engines.native.speculation import Drafts, Speculation
@@ -32,74 +33,6 @@ _SPARE_SECONDS = 1.0
 
 _MOST_SPARED = 64
 """Of how many waiting sequences: the first ones; looking at more would take longer than a step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """The next `count` tokens of a sequence; its pages have room for them."""
-
-    state: SequenceState
-    count: int
-    decodes: bool
-    """Whether this is the one token that it lacks, and not a part of its prompt."""
-    draft: tuple[int, ...] = ()
-    """Tokens that may come after that, and are run along; there is room for them, too."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Urgent:
-    """Those whose TPOT bound holds in a step."""
-
-    salts: frozenset[str]
-    first: Turn
-    streamed: bool
-
-    @classmethod
-    def of(cls, states: Sequence[SequenceState]) -> "_Urgent":
-        """All of these; there is one at least."""
-        salts = frozenset(state.salt for state in states)
-        return cls(salts, min(state.turn for state in states), any(state.is_read_along for state in states))
-
-    def wait_for(self, state: SequenceState) -> bool:
-        """Whether they let this sequence's prompt be read, however long the step becomes."""
-        waited_for = state.objective is Objective.LATENCY and not self.streamed
-        return waited_for and self.salts == frozenset({state.salt}) and state.turn <= self.first
-
-
-@dataclass(slots=True)
-class _Step:
-    """The plan under construction."""
-
-    now: float
-    ranked: Sequence[SequenceState]
-    """All sequences, the most important first."""
-    owed: Sequence[SequenceState]
-    """Those of them that have their place by the minimum share; there is always time for them."""
-    budget: int = 0
-    """Prefill tokens that are left."""
-    prompts: Sequence[SequenceState] = ()
-    """Latency-sensitive ones that are to be read."""
-    seconds: float = math.inf
-    """What is left of the time that the step may take."""
-    urgent: _Urgent | None = None
-    """For whose sake."""
-    first_decodes: tuple[int, Precedence] | None = None
-    """The most important work that decodes, though not so that a TPOT bound holds."""
-    decoding: float = 0.0
-    """Seconds that the step takes without prompts."""
-    room: float | None = None
-    """Seconds that later work's prompts may still add to the step."""
-    drafts: Drafts = field(default_factory=Drafts)
-    """Of sequences that decode, if they are planned."""
-    reads: bool = False
-    """It holds a part of a prompt."""
-    hurried: bool = False
-    """Something had to wait for want of time."""
-    planned: list[Planned] = field(default_factory=list[Planned])
-    promised: int = 0
-    """Pages that planned sequences are still going to need."""
-    full: bool = False
-    """No sequence that holds nothing yet may join any more: one before it did not fit."""
 
 
 class Planner:
@@ -152,7 +85,7 @@ class Planner:
         self._settled = not step.hurried and len(self._last) == len(runnable) and all(map(_only_decodes, self._last))
         return self._with_drafts(step.planned, step.drafts)
 
-    def _begin(self, sequences: Iterable[SequenceState], now: float) -> _Step:
+    def _begin(self, sequences: Iterable[SequenceState], now: float) -> Step:
         """An empty step. Throughput work that is owed its minimum share ranks before everything else."""
         ranked = sorted(sequences, key=lambda state: state.rank)
         can_finish = [state for state in ranked if state.can_finish]
@@ -164,7 +97,7 @@ class Planner:
             ranked = owed + [state for state in ranked if state not in owed]
         self._prefixes.begin(ranked)
         prompts = [state for state in can_finish if state.objective is Objective.LATENCY and not state.decodes]
-        return _Step(now, ranked, owed, prompts=prompts)
+        return Step(now, ranked, owed, prompts=prompts)
 
     def _owed(
         self, others: Sequence[SequenceState], rows: int, ranked: Sequence[SequenceState], now: float
@@ -186,7 +119,7 @@ class Planner:
                 break
         return owed
 
-    def _limit_time(self, step: _Step, candidates: Sequence[SequenceState]) -> None:
+    def _limit_time(self, step: Step, candidates: Sequence[SequenceState]) -> None:
         """Reserves the time that latency-sensitive decoding is going to take; what is left is for all others."""
         decoding = [state for state in candidates if state.decodes]
         urgent = [state for state in decoding if state.urgent]
@@ -198,7 +131,7 @@ class Planner:
             attended = sum(len(state.known) * count for state, count in zip(urgent, rows, strict=True))
             reserved = StepHeld(decode_rows=sum(rows), attended=attended)
             step.seconds = self._pace.bound - self._pace.model.seconds(reserved)
-            step.urgent = _Urgent.of(urgent)
+            step.urgent = Urgent.of(urgent)
 
     def learn(self, step: StepHeld, *, latency: int, other: int, seconds: float, now: float) -> None:
         """A step that held this, in which so many latency-sensitive sequences, and others, decoded, took so long."""
@@ -253,7 +186,7 @@ class Planner:
         del state.pages[keep:]
         state.computed = min(state.computed, position)
 
-    def _count(self, state: SequenceState, step: _Step) -> int:
+    def _count(self, state: SequenceState, step: Step) -> int:
         """How many tokens of this sequence the step runs, with pages for them."""
         joins = not state.pages
         if joins and (step.full or self._prefixes.waits_for_any(state)):
@@ -269,7 +202,7 @@ class Planner:
             state.count_cached()
         return count
 
-    def _note(self, state: SequenceState, count: int, step: _Step) -> None:
+    def _note(self, state: SequenceState, count: int, step: Step) -> None:
         decodes = len(state.known) - state.computed == 1
         step.planned.append(Planned(state, count, decodes))
         cost = self._cost(state, count)
@@ -285,7 +218,7 @@ class Planner:
         step.promised += 1 + self._missing(state)
         self._prefixes.claim(state)
 
-    def _fits(self, state: SequenceState, step: _Step) -> bool:
+    def _fits(self, state: SequenceState, step: Step) -> bool:
         """Whether one more sequence has room for its prompt beside what the others are still going to need."""
         reach = self._cache.available() + sum(len(victim.pages) for victim in _victims(state, step.ranked))
         return self._missing(state) + step.promised <= reach
@@ -294,7 +227,7 @@ class Planner:
         """Pages that the sequence lacks for what it knows and one token more."""
         return max(0, -(-(len(state.known) + 1) // self.page_tokens) - len(state.pages))
 
-    def _wanted(self, state: SequenceState, step: _Step) -> int:
+    def _wanted(self, state: SequenceState, step: Step) -> int:
         """How many tokens its sequence would run, for the budget and the time that are left."""
         remaining = len(state.known) - state.computed - self._prefixes.left_to_others(state)
         if remaining == 0:
@@ -308,14 +241,14 @@ class Planner:
             return fitting
         return max(0, count - (state.computed + count) % self.page_tokens)
 
-    def _owed_budget(self, state: SequenceState, step: _Step) -> int:
+    def _owed_budget(self, state: SequenceState, step: Step) -> int:
         """What it is owed is tokens, for which its prompt does not go before those that are waited for, but for what
         it has in common with one of them."""
         left = step.budget - sum(len(prompt.known) - prompt.computed for prompt in step.prompts)
         common = self._prefixes.common(state, step.prompts) - state.computed
         return min(step.budget, max(left, common, self._minimum.of(step.budget), self.page_tokens))
 
-    def _in_time(self, state: SequenceState, count: int, step: _Step) -> int:
+    def _in_time(self, state: SequenceState, count: int, step: Step) -> int:
         """How many of `count` tokens there is time for; a page of a prompt at least, or a token, for whoever comes
         first or is owed it, and for the first latency-sensitive prompt."""
         takes_its_time = state.urgent or (step.urgent is not None and step.urgent.wait_for(state))
@@ -328,7 +261,7 @@ class Planner:
         goes_on = not step.planned or waited_for or state in step.owed
         return min(count, max(fitting, least)) if goes_on else fitting
 
-    def _in_room(self, state: SequenceState, count: int, step: _Step) -> int:
+    def _in_room(self, state: SequenceState, count: int, step: Step) -> int:
         """How many of a prompt's next `count` tokens there is room for beside the decoding of earlier work."""
         if count == 0 or step.first_decodes in (None, state.work):
             return count
@@ -343,7 +276,7 @@ class Planner:
             return rates.row(len(state.known))
         return rates.prefilling(count, state.computed)
 
-    def _secure(self, state: SequenceState, count: int, step: _Step) -> int:
+    def _secure(self, state: SequenceState, count: int, step: Step) -> int:
         """Gets pages for the next `count` tokens, from others if need be; for fewer, if there are not as many."""
         if count == 0:
             return 0
@@ -361,7 +294,7 @@ class Planner:
         state.pages += self._cache.allocate(max(needed, 0)) or []
         return min(count, len(state.pages) * self.page_tokens - state.computed)
 
-    def _spare(self, step: _Step) -> None:
+    def _spare(self, step: Step) -> None:
         """Pages are about to be evicted: those that waiting sequences begin with are to go last."""
         if step.now < self._spared + _SPARE_SECONDS:
             return
@@ -374,15 +307,6 @@ class Planner:
         """Takes all pages of a sequence. One that runs ahead is not computed again before there is more to do."""
         self.rewind(victim, 0)
         victim.dormant = victim.runs_ahead
-
-
-def fitting_in(seconds: float, count: int, *, cost: float) -> int:
-    """How many of `count` tokens, which together take `cost` seconds, fit into so many; below zero, none are left.
-
-    What costs nothing, as far as is known yet, fits always.
-    """
-    left = max(seconds, 0.0)
-    return count if cost <= left else int(count * left / cost)
 
 
 def _only_decodes(planned: Planned) -> bool:

@@ -12,7 +12,7 @@ from itertools import groupby
 from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.batch import SequenceRows, build_batch
 from parrotserve.engines.native.choice import Choice
-from parrotserve.engines.native.planner import Planned
+from parrotserve.engines.native.plan import Planned
 from parrotserve.engines.native.sequence import SequenceState
 
 _SPARE_PAGES = 16
