@@ -108,7 +108,7 @@ class ServiceConfig:
     )
     prefill_chunk: int | None = setting(
         None,
-        "Most prompt tokens that an engine prefills in one step.",
+        "Prompt tokens that an engine prefills in one step; up to a quarter more where a prompt ends with them.",
         kind=WHOLE,
         group=Group.MODELS,
         rules=(at_least(1),),

@@ -102,6 +102,16 @@ def test_what_is_left_of_the_budget_goes_to_the_next():
     assert bench.step(sequence("aaaaa"), sequence("b" * 20, arrival=1)) == {"aaaaa": 5, "b" * 20: 8}
 
 
+def test_a_prompts_rest_is_read_along_rather_than_in_a_step_of_its_own():
+    assert Bench(chunk=16).step(sequence("a" * 20)) == {"a" * 20: 20}
+    assert Bench(chunk=16).step(sequence("a" * 21)) == {"a" * 21: 16}
+
+
+def test_what_a_rest_took_is_not_there_for_others():
+    others = sequence("b" * 3, arrival=1), sequence("c" * 3, arrival=2)
+    assert Bench(chunk=16).step(sequence("a" * 17), *others) == {"a" * 17: 17}
+
+
 def test_decoding_sequences_run_whatever_is_prefilled_and_count_in_the_budget():
     bench = Bench(chunk=8)
     decoding = [sequence(letter, arrival=place + 1) for place, letter in enumerate("abcd")]
@@ -167,7 +177,7 @@ def test_who_shares_a_prefix_waits_until_it_is_computed():
     bench = Bench(chunk=8)
     first, second = sequence("shared prefix one"), sequence("shared prefix two", arrival=1)
     assert bench.step(first, second) == {"shared prefix one": 8}
-    assert bench.step(first, second) == {"shared prefix one": 8}
+    assert bench.step(first, second) == {"shared prefix one": 9}
     assert bench.step(first, second) == {"shared prefix one": 1, "shared prefix two": 5}
     assert second.cached_tokens == 12
 

@@ -34,6 +34,10 @@ _SPARE_SECONDS = 1.0
 _MOST_SPARED = 64
 """Of how many waiting sequences: the first ones; looking at more would take longer than a step."""
 
+_REST = 4
+"""A part of the prefill chunk, one in so many, by which a step may be longer where a prompt ends with it: a step for the
+rest alone would read all weights for a few rows."""
+
 
 class Planner:
     """Decides, step by step, within a budget of prefill tokens, a pace and the pages of one cache."""
@@ -210,7 +214,7 @@ class Planner:
             step.seconds -= cost
         if not decodes:
             step.reads = True
-            step.budget -= count
+            step.budget = max(0, step.budget - count)
             step.room = step.room - cost if step.room is not None else None
         elif not state.urgent and step.first_decodes is None:
             step.first_decodes = state.work
@@ -235,7 +239,9 @@ class Planner:
             return 0
         if remaining == 1:
             return self._in_time(state, 1, step)
-        count = min(remaining, self._owed_budget(state, step) if state in step.owed else step.budget)
+        budget = self._owed_budget(state, step) if state in step.owed else step.budget
+        ends = 0 < budget and remaining <= budget + self._prefill_chunk // _REST
+        count = remaining if ends else min(remaining, budget)
         fitting = self._in_room(state, self._in_time(state, count, step), step)
         if count == remaining or fitting < count:
             return fitting

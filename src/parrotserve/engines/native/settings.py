@@ -43,7 +43,8 @@ class CoreSettings:
     limited_by: str = "that is the model's context"
     """Why it is as many, for messages."""
     prefill_chunk: int = DEFAULT_PREFILL_CHUNK
-    """Tokens a step, decode rows included; a page at least is prefilled in each step."""
+    """Tokens a step, decode rows included; a page at least is prefilled in each step, and up to a quarter more where a
+    prompt ends with it."""
     max_running: int = DEFAULT_MAX_RUNNING
     """Sequences in one step at most."""
     credits: int = DEFAULT_CREDITS
