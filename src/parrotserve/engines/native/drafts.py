@@ -22,7 +22,7 @@ _KIND = tuple(sum(length >= least for least in _LENGTHS) - 1 for length in range
 """By tokens in common, counted up to the last of `_LENGTHS`: the place of their kind there."""
 _LOOKED_FOR = 6
 """A match of so many tokens is as good as a longer one: it is found, and its length is counted then."""
-_MOST = 24
+_MOST = 8
 """Tokens in a draft at most."""
 _KEPT = 0.9
 """What of a kind's hits and misses counts on at its next one."""
