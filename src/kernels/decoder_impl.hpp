@@ -268,6 +268,7 @@ class VariantDecoder final : public Decoder {
     const int count = std::min(columns, c_.intermediate - column);
     alignas(64) Activation out[64];
     Activation* whole = count == columns ? to : out;
+    for (int i = 0; i < columns; i += 2 * kLanes) prefetch_to_write(to + kRowsAPass * c_.intermediate + i);
     for (int i = 0; i < columns; i += kLanes) {
       const F32x16 g = load(gates + i);
       store_activations(whole + i, g / (exp2(g * -kLog2E) + 1.0f) * load(up + i));

@@ -144,3 +144,11 @@ def recite_together(count: int) -> None:
     for number in range(count):
         bench.open(str(number), fill(f"{number}: "), generate(80), objective=Objective.THROUGHPUT)
     bench.run()
+
+
+def test_where_rows_are_most_of_a_step_nobody_is_looked_for(monkeypatch: pytest.MonkeyPatch):
+    asked: list[float] = []
+    monkeypatch.setattr(Drafter, "draft", lambda self, known, *, most, least: asked.append(least) or ())
+    recite_together(80)
+    assert max(asked, default=0.0) <= 0.85
+    assert asked

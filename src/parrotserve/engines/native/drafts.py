@@ -54,27 +54,26 @@ class Drafter:
 
         `known` is what it was the last time, or longer.
         """
-        length = len(known)
-        if not self._matched and length < self._next_look:
+        if not self._matched and len(known) < self._next_look:
             return ()
         self._read(known)
         if self._matched < _LOOKED_FOR:
             self._look(least)
-        count = self._worthwhile(min(most, _MOST), least) if self._matched else 0
-        period = length - self._start
+        if not self._matched:
+            return ()
+        count, period = self._worthwhile(min(most, _MOST), least), len(known) - self._start
         return tuple(known[self._start + place % period] for place in range(count))
 
     def _read(self, known: Sequence[int]) -> None:
         """Learns from how the text went on, and goes along as far as it did so as in the earlier place."""
-        text = self._text + "".join(map(chr, known[len(self._text) :]))
-        for place in range(len(self._text), len(text)):
-            if not self._matched:
-                break
+        before = len(self._text)
+        self._text = text = self._text + "".join(map(chr, known[before:]))
+        place = before
+        while self._matched and place < len(text):
             right = text[self._start] == text[place]
             self._learn(_KIND[self._matched], right)
-            self._start += 1
             self._matched = min(self._matched + 1, _LENGTHS[-1]) if right else 0
-        self._text = text
+            self._start, place = self._start + 1, place + 1
 
     def _learn(self, kind: int, right: bool) -> None:
         record = self._records[kind]
@@ -83,24 +82,27 @@ class Drafter:
         self._likelihoods[kind] = min(max(record[0] / (record[0] + record[1]), _LEAST_LIKELY), _MOST_LIKELY)
 
     def _look(self, least: float) -> None:
-        """Looks for the last earlier place that ends like the text, by as much as a draft of `least` needs."""
+        """Looks for the last earlier place that has the most tokens in common with the end of the text, of those that
+        have as many as a draft of `least` needs."""
         text, self._matched = self._text, 0
-        worthy = [kind for kind, likelihood in enumerate(self._likelihoods) if likelihood >= least]
-        # One kind more is looked for, to see whether it is better than thought.
-        needed = _LENGTHS[max(worthy[0] - 1, 0)] if worthy else _LENGTHS[-1]
-        # What is long enough to be worth a draft is still there a few tokens later.
-        self._next_look = len(text) + (1 if needed < _LOOKED_FOR else needed // 2)
-        if not worthy:
-            return
-        for length in reversed(_LENGTHS):
-            if length < needed:
+        needed = self._needed(least)
+        # A place with so many tokens in common has mostly some more: it is still found a token or a few later.
+        self._next_look = len(text) + (needed + 1) // 2
+        length, end = needed, len(text) - 1
+        while length <= end and (at := text.rfind(text[-length:], 0, end)) >= 0:
+            self._start = at + length
+            self._matched = _in_common(text, at, length)
+            length = self._matched + 1
+            if length > _LOOKED_FOR:
                 return
-            if length > max(needed, _LOOKED_FOR) or length >= len(text):
-                continue
-            at = text.rfind(text[-length:], 0, len(text) - 1)
-            if at >= 0:
-                self._start, self._matched = at + length, _in_common(text, at, length)
-                return
+
+    def _needed(self, least: float) -> int:
+        """Tokens in common from which on a draft may be worth it; and one kind less, to see whether it is better than
+        thought."""
+        for kind, likelihood in enumerate(self._likelihoods):
+            if likelihood >= least:
+                return _LENGTHS[max(kind - 1, 0)]
+        return _LENGTHS[-1]
 
     def _worthwhile(self, most: int, least: float) -> int:
         """Tokens up to which all are right with a probability of `least` at least."""
