@@ -240,7 +240,7 @@ class Planner:
         if remaining == 1:
             return self._in_time(state, 1, step)
         budget = self._owed_budget(state, step) if state in step.owed else step.budget
-        ends = 0 < budget and remaining <= budget + self._prefill_chunk // _REST
+        ends = budget > 0 and remaining <= budget + self._prefill_chunk // _REST
         count = remaining if ends else min(remaining, budget)
         fitting = self._in_room(state, self._in_time(state, count, step), step)
         if count == remaining or fitting < count:
