@@ -7,7 +7,7 @@ from parrotserve.ids import RequestId
 
 
 def test_a_stream_has_the_time_of_every_step():
-    bench = Bench()
+    bench = Bench(speculate=False)
     bench.open("a", fill("prompt"), generate(5, stream=True, ignore_eos=True))
     bench.run()
     assert [(step.steps, step.prefill_tokens, step.decode_rows) for step in bench.times] == [
@@ -20,7 +20,7 @@ def test_a_stream_has_the_time_of_every_step():
 
 
 def test_steps_that_tell_nothing_else_are_summed_until_there_is_something_to_tell():
-    bench = Bench()
+    bench = Bench(speculate=False)
     bench.step_seconds = 0.001
     bench.open("a", fill("prompt"), generate(5, ignore_eos=True))
     told = [bench.core.step() for _ in range(5)]
@@ -30,7 +30,7 @@ def test_steps_that_tell_nothing_else_are_summed_until_there_is_something_to_tel
 
 
 def test_steps_that_tell_nothing_for_long_are_told_alone():
-    bench = Bench()
+    bench = Bench(speculate=False)
     bench.open("a", fill("prompt"), generate(5, ignore_eos=True))
     bench.run()
     assert [step.steps for step in bench.times] == [2, 2, 1]
@@ -46,7 +46,7 @@ def test_keys_that_a_group_reads_once_count_once():
 
 
 def test_times_alone_are_no_news():
-    bench = Bench()
+    bench = Bench(speculate=False)
     bench.step_seconds = 0.001
     bench.open("a", fill("prompt"), generate(50, ignore_eos=True))
     bench.step()

@@ -35,8 +35,8 @@ _MOST_SPARED = 64
 """Of how many waiting sequences: the first ones; looking at more would take longer than a step."""
 
 _REST = 4
-"""A part of the prefill chunk, one in so many, by which a step may be longer where a prompt ends with it: a step for the
-rest alone would read all weights for a few rows."""
+"""By one part in so many of the prefill chunk a step may be longer where a prompt ends with it: a step for the rest
+alone would read all weights for a few rows."""
 
 
 class Planner:
