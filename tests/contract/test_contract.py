@@ -103,7 +103,9 @@ async def test_usage_counts_prompt_and_output(driver: Driver):
 async def test_steps_are_timed_with_what_they_held(driver: Driver):
     await driver.settle()
     seen = len(driver.times)
-    result = await driver.run(driver.fill("Once timed: " + PROMPT), generate(6, stream=True, ignore_eos=True))
+    # Nothing is tried ahead of its turn where log-probabilities are asked for, so that each token is one row.
+    output = generate(6, stream=True, ignore_eos=True, logprobs=1)
+    result = await driver.run(driver.fill("Once timed: " + PROMPT), output)
     times = driver.times[seen:]
     prompt, cached = result.usage.prompt_tokens, result.usage.cached_tokens
     assert sum(step.prefill_tokens for step in times) == prompt - cached
