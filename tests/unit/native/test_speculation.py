@@ -1,5 +1,8 @@
 """Speculative decoding: fewer steps where a text repeats itself, and not a token changes."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from token_backend import PAGE, Bench, Model, fill, forgetful, generate, hashed, reciting, streamed
 
@@ -7,6 +10,9 @@ from parrotserve.criteria import Objective
 from parrotserve.engines.base import EndStatus
 from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.drafts import Drafter
+from parrotserve.engines.native.pace import Pace
+from parrotserve.engines.native.speculation import Speculation
+from parrotserve.engines.native.timing import StepHeld
 from parrotserve.sampling import FinishReason
 
 VERSE = "tick tock, " * 8
@@ -148,7 +154,40 @@ def recite_together(count: int) -> None:
 
 def test_where_rows_are_most_of_a_step_nobody_is_looked_for(monkeypatch: pytest.MonkeyPatch):
     asked: list[float] = []
-    monkeypatch.setattr(Drafter, "draft", lambda self, known, *, most, least: asked.append(least) or ())
+
+    def asking(self: Drafter, known: list[int], *, most: int, least: float) -> tuple[int, ...]:
+        asked.append(least)
+        return ()
+
+    monkeypatch.setattr(Drafter, "draft", asking)
     recite_together(80)
     assert max(asked, default=0.0) <= 0.85
     assert asked
+
+
+def drafted(*, chats: int, jobs: int) -> int:
+    """Rows of drafts, where there always are some, of steps that take 5 ms, and 0.5 ms a row; their bound is 11 ms."""
+    pace = Pace(tpot=0.011)
+    for rows in [1, 8, 16, 32] * 100:
+        pace.learn(StepHeld(decode_rows=rows), 0.005 + 0.0005 * rows)
+
+    class Fake(SimpleNamespace):
+        __hash__ = object.__hash__  # type: ignore[assignment]
+
+        def draft(self, known: list[int], *, most: int, least: float) -> tuple[int, ...]:
+            return (1,) * min(most, 8)
+
+    output = Fake(may_draft=True, left=100)
+    states: list[Any] = [Fake(known=[0], urgent=place < chats, output=output) for place in range(chats + jobs)]
+    return sum(map(len, Speculation(pace).drafts(states).values()))
+
+
+def test_drafts_leave_a_step_within_the_bound_that_is_within_it_without_them():
+    assert drafted(chats=8, jobs=0) <= 4
+    assert drafted(chats=6, jobs=5) <= 1
+    assert drafted(chats=6, jobs=20) == 0
+
+
+def test_where_the_bound_is_lost_to_chats_alone_drafts_make_a_step_by_half_longer():
+    assert 12 <= drafted(chats=16, jobs=0) <= 14
+    assert drafted(chats=16, jobs=40) == drafted(chats=16, jobs=0)

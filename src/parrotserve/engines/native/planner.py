@@ -165,7 +165,7 @@ class Planner:
             return plan
         return [
             replace(planned, draft=self._fitting(planned.state, drafts[planned.state]))
-            if planned.state in drafts
+            if planned.decodes and planned.state in drafts
             else planned
             for planned in plan
         ]

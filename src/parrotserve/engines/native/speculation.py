@@ -1,8 +1,8 @@
 """Which sequences get a draft in a step, and how long one may be: as long as it is expected to save more than it costs.
 
 A row more takes all who decode some time, and spares its sequence a step if it is right. So a token is worth trying
-that is right with a probability above rows x (time of a row) / (time of the step): for one sequence alone nearly any,
-among many only what is nearly certain.
+that is right, with those before it, with a probability above rows x (time of a row) / (time of the step): for one
+sequence alone nearly any, among many only what is nearly certain.
 """
 
 import math
@@ -37,19 +37,20 @@ class Speculation:
         """
         if not self._on or not decoding:
             return {}
-        rates = self._pace.model.rates()
+        urgent = [state for state in decoding if state.urgent]
+        rates, bound = self._pace.model.rates(), self._pace.bound
         cost = rates.row(sum(len(state.known) for state in decoding) / len(decoding))
-        seconds = rates.step + cost * len(decoding)
-        least = cost * len(decoding) / seconds if cost else 0.0
+        lost = bool(urgent) and rates.step + cost * len(urgent) > bound  # then nobody else decodes
+        rows = len(urgent) if lost else len(decoding)
+        seconds = rates.step + cost * rows
+        least = cost * rows / seconds if cost else 0.0
         if least > _CROWDED:
             return {}
-        urgent = any(state.urgent for state in decoding)
-        longest = max(self._pace.bound, _STRETCH * seconds)
-        left = (longest - seconds) / cost if urgent and cost else math.inf
+        left = ((_STRETCH * seconds if lost else bound) - seconds) / cost if urgent and cost else math.inf
         found: Drafts = {}
-        for state in decoding:
+        for state in urgent or decoding:
             output = state.output
-            if output is None or not output.may_draft or (urgent and not state.urgent):
+            if output is None or not output.may_draft:
                 continue
             most = int(min(left, output.left - 1))
             if most > 0 and (draft := output.draft(state.known, most=most, least=least)):
