@@ -85,7 +85,9 @@ def _there(file: str) -> dict[str, str]:
 def main() -> None:
     """Start, measure, stop."""
     signal.signal(signal.SIGTERM, _interrupted)
-    arguments = sys.argv[1:]
+    arguments = [
+        part for told in sys.argv[1:] for part in (told.split("=", 1) if told.startswith("--sides=") else [told])
+    ]
     if not arguments or {"-h", "--help"} & set(arguments) or arguments in (["serve"], ["--peers"]):
         print(__doc__)
         sys.exit(bench({}, ["--help"]))

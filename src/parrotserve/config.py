@@ -108,7 +108,7 @@ class ServiceConfig:
     )
     prefill_chunk: int | None = setting(
         None,
-        "Prompt tokens that an engine prefills in one step; up to a quarter more where a prompt ends with them.",
+        "Prompt tokens that an engine prefills in one step; up to a quarter more if that completes a prompt.",
         kind=WHOLE,
         group=Group.MODELS,
         rules=(at_least(1),),

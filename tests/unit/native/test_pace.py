@@ -365,12 +365,12 @@ def test_throughput_work_keeps_its_share_under_endless_latency_sensitive_work(bu
         assert 0.095 * len(window) <= sum(window) <= 0.2 * len(window)
 
 
-def told_first_beside_a_job(*, shared: str = "") -> float:
-    """Seconds until a chat's first token, when a job with a long prompt is owed some tokens for earlier chats."""
+def told_first_beside_a_job(*, shared: str = "", job: int = 3000, chat: int = 100) -> float:
+    """Seconds until a chat's first token, when a job with a prompt is owed some tokens for earlier chats."""
     bench = a_chat_decodes()
     bench.run()
-    bench.work("job", prompt=shared + "j" * 3000, tokens=5, objective=Objective.THROUGHPUT)
-    bench.work("next", prompt=shared + "n" * 100, tokens=5, objective=Objective.LATENCY)
+    bench.work("job", prompt=shared + "j" * job, tokens=5, objective=Objective.THROUGHPUT)
+    bench.work("next", prompt=shared + "n" * chat, tokens=5, objective=Objective.LATENCY)
     asked = bench.time
     bench.run()
     return bench.told["next"][0] - asked
@@ -379,3 +379,8 @@ def told_first_beside_a_job(*, shared: str = "") -> float:
 @pytest.mark.parametrize("shared", ["", "s" * 400])
 def test_a_long_prompt_does_not_go_before_one_that_is_waited_for_because_its_work_is_owed_tokens(shared: str):
     assert told_first_beside_a_job(shared=shared) < 2.1 * (0.005 + 0.0002 * 512)  # two steps; the job takes six
+
+
+def test_what_is_owed_to_a_prompt_is_hardly_more_where_it_ends_soon():
+    step = 0.005 + 0.0002 * (512 + 64)
+    assert told_first_beside_a_job(job=170, chat=500) < 1.2 * step  # with all of the job's, it would be two steps

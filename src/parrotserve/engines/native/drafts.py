@@ -50,7 +50,7 @@ class Drafter:
         """That the next token of a draft is right if those before it are, by kind."""
 
     def draft(self, known: Sequence[int], *, most: int, least: float) -> tuple[int, ...]:
-        """At most `most` tokens that `known` may go on with, each right with a probability of `least` at least.
+        """At most `most` tokens that `known` may go on with, all right with a probability of `least` at least.
 
         `known` is what it was the last time, or longer.
         """

@@ -34,7 +34,7 @@ _SPARE_SECONDS = 1.0
 _MOST_SPARED = 64
 """Of how many waiting sequences: the first ones; looking at more would take longer than a step."""
 
-_REST = 4
+_REST_PART = 4
 """By one part in so many of the prefill chunk a step may be longer where a prompt ends with it: a step for the rest
 alone would read all weights for a few rows."""
 
@@ -239,8 +239,9 @@ class Planner:
             return 0
         if remaining == 1:
             return self._in_time(state, 1, step)
-        budget = self._owed_budget(state, step) if state in step.owed else step.budget
-        ends = budget > 0 and remaining <= budget + self._prefill_chunk // _REST
+        owed = state in step.owed
+        budget = self._owed_budget(state, step) if owed else step.budget
+        ends = budget > 0 and remaining <= budget + (budget if owed else self._prefill_chunk) // _REST_PART
         count = remaining if ends else min(remaining, budget)
         fitting = self._in_room(state, self._in_time(state, count, step), step)
         if count == remaining or fitting < count:
