@@ -144,7 +144,7 @@ class ServiceConfig:
         kind=SECONDS,
         group=Group.SCHEDULING,
         rules=(above(0),),
-        unset="twice what decoding one request alone takes",
+        unset="at most twice what decoding one request alone takes",
     )
     crowding: float = setting(
         CROWDING,

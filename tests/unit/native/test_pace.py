@@ -88,6 +88,14 @@ def test_the_bound_is_some_times_what_one_sequence_takes_alone():
     assert pace.bound == pytest.approx(SLOWDOWN * 0.0062, rel=0.1)
 
 
+def test_without_a_bound_it_is_still_known_what_rows_cost():
+    pace = Pace(adapt=False)
+    for step in steps(60):
+        pace.learn(step, true_seconds(step))
+    assert pace.bound == math.inf
+    assert pace.model.rates().decode == pytest.approx(0.0002, rel=0.2)
+
+
 def test_the_bound_can_be_set_and_turned_off():
     assert Pace(tpot=0.05).bound == 0.05
     assert Pace(tpot=0.05, adapt=False).bound == math.inf
@@ -100,12 +108,13 @@ class Timed(Bench):
     """A bench whose steps take `start` seconds, and 0.2 ms a row."""
 
     def __init__(self, *, start: float = 0.005, **settings: object) -> None:
-        super().__init__(pages=4096, **settings)  # type: ignore[arg-type]
+        super().__init__(**{"pages": 4096, **settings})  # type: ignore[arg-type]
         self.step_seconds = 0.0
         self._start = start
         self.backend.on_step = self._take_time
         self.told: dict[str, list[float]] = {}
-        """When each sequence's tokens came."""
+        """When each sequence's tokens came, of those that are streamed."""
+        self.ends: dict[str, float] = {}
 
     def _take_time(self, batch: StepBatch) -> None:
         self.time += self._start + 0.0002 * len(batch.tokens)
@@ -115,6 +124,8 @@ class Timed(Bench):
         for event in events:
             if isinstance(event, TokensGenerated):
                 self.told.setdefault(event.sequence, []).extend([self.time] * len(event.tokens))
+            if isinstance(event, SequenceEnded):
+                self.ends[event.sequence] = self.time
         return list(events)
 
     def warm_up(self) -> None:
@@ -141,8 +152,8 @@ class Timed(Bench):
         self.open(name, *segments, objective=objective, precedence=Precedence(place), salt=salt)
 
     def ended_at(self, names: str) -> float:
-        """When the last token of all those came whose names begin so."""
-        return max(times[-1] for name, times in self.told.items() if name.startswith(names))
+        """When the last of all those ended whose names begin so."""
+        return max(time for name, time in self.ends.items() if name.startswith(names))
 
 
 def a_chat_decodes(*, place: int = 0, stream: bool = True, salt: str = "", **settings: object) -> Timed:

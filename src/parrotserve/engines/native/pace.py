@@ -66,15 +66,19 @@ class Pace:
         known = self._bounds.tpot is not None or (self.model.steps >= _FIRST_STEPS and alone > 0.0)
         return self._bounds.step(alone) if known else math.inf
 
+    @property
+    def knows(self) -> bool:
+        """Whether it is to decide anything, and has seen enough steps for that."""
+        return self._adapt and self.model.steps >= _FIRST_STEPS
+
     def room(self, decoding: float) -> float:
         """Seconds that prompts of later work may add to a step that takes so many to decode; infinite where nothing is
         known yet."""
-        return (SLOWDOWN - 1.0) * decoding if self._adapt and self.model.steps >= _FIRST_STEPS else math.inf
+        return (SLOWDOWN - 1.0) * decoding if self.knows else math.inf
 
     def learn(self, step: StepHeld, seconds: float) -> None:
-        """A step with this took so long."""
-        if self._adapt:
-            self.model.learn(step, seconds)
+        """A step with this took so long. Without a bound, too: drafts go by what rows cost."""
+        self.model.learn(step, seconds)
 
 
 def _work(step: StepHeld) -> Work:
