@@ -1,7 +1,7 @@
 """A step's plan under construction: what it holds already, and what is left of tokens, time and pages."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from parrotserve.criteria import Objective, Precedence
@@ -70,6 +70,8 @@ class Step:
     """It holds a part of a prompt."""
     hurried: bool = False
     """Something had to wait for want of time."""
+    held: Set[SequenceState] = frozenset()
+    """Those that decode, but not in this step, for the sake of shorter ones."""
     planned: list[Planned] = field(default_factory=list[Planned])
     promised: int = 0
     """Pages that planned sequences are still going to need."""

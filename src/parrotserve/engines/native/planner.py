@@ -27,6 +27,7 @@ from parrotserve.engines.native.share import MinimumShare
 from parrotserve.engines.native.shared_prefixes import SharedPrefixes
 from parrotserve.engines.native.speculation import Drafts, Speculation
 from parrotserve.engines.native.timing import StepHeld
+from parrotserve.engines.native.width import held_back
 
 _SPARE_SECONDS = 1.0
 """How often the cache is reminded of what waits: too few pages are evicted meanwhile to reach those."""
@@ -76,13 +77,15 @@ class Planner:
             return self._with_drafts(self._last, self._speculation.drafts([planned.state for planned in self._last]))
         step = self._begin(sequences, now)
         runnable = [state for state in step.ranked if state.runnable]
-        self._limit_time(step, runnable[: self._max_running])
+        self._hold_back(step, runnable)
+        self._limit_time(step, [state for state in runnable[: self._max_running] if state not in step.held])
         places = self._max_running
         for state in runnable:
             if not places:
                 break
-            count = 0 if state.dormant else self._count(state, step)  # in this very step its KV may be reclaimed
-            if count:
+            if state in step.held:
+                step.promised += 1 + self._missing(state)
+            elif count := 0 if state.dormant else self._count(state, step):  # in this very step its KV may be reclaimed
                 self._note(state, count, step)
             places -= not state.dormant  # who has nothing to do after all leaves its place to the next
         self._last = step.planned
@@ -122,6 +125,14 @@ class Planner:
             if len(owed) == rows:
                 break
         return owed
+
+    def _hold_back(self, step: Step, runnable: Sequence[SequenceState]) -> None:
+        """Leaves the step to those that end soon. The first one always goes on, and all do where pages are few: the
+        shortest ones may not be those that get some."""
+        if self._pace.knows and len(runnable) <= self._cache.available():
+            step.held = held_back(runnable[: self._max_running], self._pace.model.rates()) - set(runnable[:1])
+            for state in step.held:
+                state.held_steps += 1
 
     def _limit_time(self, step: Step, candidates: Sequence[SequenceState]) -> None:
         """Reserves the time that latency-sensitive decoding is going to take; what is left is for all others."""

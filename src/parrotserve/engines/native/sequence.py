@@ -69,6 +69,8 @@ class SequenceState:
     page_keys: list[int] = field(default_factory=list[int])
     """For each full page of known tokens a number that stands for everything up to its end."""
 
+    held_steps: int = 0
+    """In how many steps it let shorter ones write."""
     seen_through: int = 0
     """Up to here positions have been computed or found in the cache, once."""
     cached_tokens: int = 0

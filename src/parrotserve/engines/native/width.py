@@ -1,0 +1,56 @@
+"""How many sequences write in a step, where all who are waited for make it long: the shortest ones go first.
+
+Beyond some number of rows a step takes about as much longer as it writes more. Then who has little left ends much
+sooner where it need not share its steps with who has much left, who ends about when it would anyhow: the shortest
+remaining processing time first (L. Schrage, 1968), as far as it is known: by how many tokens an output may have yet.
+
+If a step takes a + c w with w rows, then n outputs of equal length L that are written w at a time end after
+L (a + c w) (n / w + 1) / 2 on average. That is least for w = sqrt(n a / c): up to n = a / c, all at once is best.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from parrotserve.engines.native.sequence import SequenceState
+from parrotserve.step_cost import Rates
+
+
+def held_back(sequences: Iterable[SequenceState], rates: Rates) -> set[SequenceState]:
+    """Which of the sequences that could decode now had better leave the step to others of their tenant.
+
+    It is only for outputs that nobody reads along, and for none longer than for as many steps as it has tokens left.
+    Those that may become equally long all go on: nothing is known of which of them ends first.
+    """
+    urgent = [state for state in sequences if state.urgent]
+    waiting = [state for state in urgent if not state.is_read_along]
+    if not waiting:
+        return set()
+    row = rates.row(sum(len(state.known) for state in waiting) / len(waiting))
+    step = rates.step + row * (len(urgent) - len(waiting))
+    if len(waiting) * row <= step:
+        return set()
+    width = math.sqrt(step / row * len(waiting))
+    tenants: defaultdict[str, list[SequenceState]] = defaultdict(list)
+    for state in waiting:
+        tenants[state.salt].append(state)
+    return {
+        state
+        for tenant in tenants.values()
+        for state in _longest(tenant, max(1, round(width * len(tenant) / len(waiting))))
+        if state.held_steps < _left(state)
+    }
+
+
+def _longest(states: Sequence[SequenceState], width: int) -> Iterable[SequenceState]:
+    """All but so many, and those that may become as long as the last of these."""
+    left, limit = sorted((_left(state), _limit(state)) for state in states)[width - 1]
+    return (state for state in states if _left(state) > left and _limit(state) > limit)
+
+
+def _left(state: SequenceState) -> int:
+    return state.output.left if state.output else 0
+
+
+def _limit(state: SequenceState) -> int:
+    return state.output.limit if state.output else 0
