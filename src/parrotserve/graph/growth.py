@@ -64,9 +64,10 @@ def end_session(graph: Graph, session: Session, reason: str, changes: Changes) -
     graph.deadlines.discard(session)
     for request in session.requests.values():
         del graph.requests[request.id]
+        if request.epoch or request.times.started is not None:
+            # An engine remembers what has ended there: the same id again is of a later epoch, or it would not run.
+            graph.first_epoch = max(graph.first_epoch, request.epoch + 1)
         if request.state is not ProducerState.DONE:
-            if request.epoch or request.times.started is not None:
-                graph.first_epoch = max(graph.first_epoch, request.epoch + 1)
             changes.decisions.append(ForgetRequest(request.id))
     for call in session.calls.values():
         del graph.calls[call.id]

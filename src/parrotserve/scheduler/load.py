@@ -101,8 +101,8 @@ class EngineLoad:
         return self.kv_tokens + self.need(ticket) <= self.description.cache_tokens
 
     def has_room_again(self, aboard: Aboard) -> bool:
-        """Whether a paused request can go on."""
-        if self.reserved or self.active >= self.width:
+        """Whether a paused request can go on: to its end, too, where that empties the engine for a suspect."""
+        if self.active >= self.width or (self.reserved and any(one.request.suspect for one in self.aboard.values())):
             return False
         return not self.active or self.kv_tokens + self.need(aboard.ticket) <= self.description.cache_tokens
 

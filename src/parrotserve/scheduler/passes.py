@@ -38,6 +38,8 @@ class Pass:
         self._outcomes: list[Outcome] = []
         self._bulk_stays = False
         """Paused throughput work would add more to steps than its tenant may."""
+        self._kept: set[EngineLoad] = set()
+        """Where what ends next makes room for paused throughput work, and for nobody else."""
 
     def run(self) -> list[Outcome]:
         """Place all that can be placed."""
@@ -56,7 +58,9 @@ class Pass:
             if not (self._press() if pressing else self._fill()):
                 blocked.add(pressing)
                 if not pressing and self._bulk_is_due():
-                    break  # what ends next makes room for it, and for nobody else
+                    if self._pool.lines.any(pressing=False):
+                        break  # wherever something ends next, that makes room for it, and for nobody else
+                    self._kept.update(load for load in self._pool.paused if load.paused_bulk)
 
     # --- Whose turn it is ------------------------------------------------------------------------------------
 
@@ -194,7 +198,7 @@ class Pass:
 
     def _has_room(self, load: EngineLoad, ticket: Ticket) -> bool:
         kept = not _is_bulk(ticket.request) and self._pool.bulk_waits
-        return load.has_room(ticket, kept_for_bulk=kept)
+        return load not in self._kept and load.has_room(ticket, kept_for_bulk=kept)
 
     def _run(
         self,
@@ -223,7 +227,8 @@ class Pass:
         """Pause others where the fewest have to go for this request. None: that is nowhere possible."""
         if _is_bulk(ticket.request) or not self._pool.switches.preemption:
             return None
-        loads = [load for load in self._pool.candidates(ticket) if load.has_credit and load.welcomes(ticket, self._now)]
+        able = (load for load in self._pool.candidates(ticket) if load not in self._kept and load.has_credit)
+        loads = [load for load in able if load.welcomes(ticket, self._now)]
         plans = [(load, self._victims(load, ticket)) for load in loads]
         possible = [(load, victims) for load, victims in plans if victims]
         if not possible:
@@ -264,7 +269,7 @@ class Pass:
     def _resume_first_of(self, tenant: TenantId) -> bool:
         """Whether a tenant's first request that is paused, and waited for, goes on where there is room."""
         for load in self._pool.paused:
-            first = load.crowd.first_paused(tenant)
+            first = load.crowd.first_paused(tenant) if load not in self._kept else None
             if first is not None and load.has_room_again(first) and load.welcomes_again(first, self._now):
                 self._resume(load, first)
                 return True

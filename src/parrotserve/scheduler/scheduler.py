@@ -185,6 +185,7 @@ class AppScheduler(Scheduler):
             for load in pool.loads.values():
                 alone = not any(one.request.suspect for one in load.aboard.values()) or len(load.aboard) == 1
                 assert alone, f"a suspect is not alone on engine {load.id}"
+                assert load.active or not load.paused, f"all that is on engine {load.id} is paused"
 
     def _pool(self, model: str) -> Pool:
         """The pool of a model in which something is about to change."""

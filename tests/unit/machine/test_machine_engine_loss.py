@@ -1,6 +1,7 @@
 """When an engine dies its requests run again elsewhere; one aboard two deaths is a suspect."""
 
 from machine_world import World, only
+from placing import asking, paused, resumed, waits
 
 from parrotserve.errors import EngineFailed
 from parrotserve.graph.decisions import Decision, ForgetRequest, OpenSequence, PublishFailure
@@ -98,6 +99,20 @@ class TestSuspects:
         assert world.state("a") == "queued"
         assert opened(world.run("c")) == [("bad", "e3", 2)]
         assert opened(world.run("bad")) == [("a", "e3", 1), ("b", "e3", 1)]
+
+    def test_an_engine_that_empties_for_it_takes_up_what_is_paused_there(self):
+        world = World()
+        world.join("e1", places=1, pauses=True)
+        world.submit(asking("bad"), waits=waits("bad"))
+        world.lose("e1")
+        world.join("e1", places=1, pauses=True)
+        world.join("e2", batch=1, pauses=True)
+        world.submit(asking("bulk"))
+        decisions = world.submit(asking("chat"), waits=waits("chat"))
+        assert paused(decisions) == ["bulk"]
+        assert opened(world.lose("e1")) == []  # e2 is to be emptied for the suspect
+        assert resumed(world.run("chat")) == ["bulk"]
+        assert opened(world.run("bulk")) == [("bad", "e2", 2)]
 
     def test_suspects_run_one_after_the_other(self):
         world = World("e1", places=4)

@@ -117,3 +117,17 @@ class TestPauses:
             assert sum(some for some, _ in window) >= 0.1 * sum(total for _, total in window)
         pressing = sum(total - some for _, some, total in decoded) / sum(total for *_, total in decoded)
         assert pressing > 0.6, "and no more than that is given up"
+
+    def test_on_one_engine_it_holds_nobody_back_on_others(self):
+        """Its share is owed where it paused; an engine that is free is for whoever comes."""
+        world = World()
+        world.join("e", batch=1, pauses=True)
+        world.submit(asking("bulk", "b", tokens=2000))
+        world.submit(asking("chat", "x", tokens=2000), waits=waits("chat"))
+        for second in range(6):
+            world.now = float(second)
+            steps(world, "e", rows=10, seconds=0.5)
+        world.join("f", batch=2, pauses=True)
+        decisions = world.submit(asking("next", "n"), asking("then", "t"), waits=waits("next", "then"))
+        assert places(decisions) == {"next": "f", "then": "f"}
+        assert resumed(world.run("chat")) == ["bulk"]

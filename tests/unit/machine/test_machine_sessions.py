@@ -2,7 +2,9 @@
 
 import gc
 import pickle
+from collections.abc import Callable
 
+import pytest
 from machine_world import World, call, only, withdrawn
 
 from parrotserve.errors import Cancelled, UnknownObject
@@ -11,6 +13,7 @@ from parrotserve.graph.decisions import (
     Decision,
     ForgetRequest,
     ForgetSession,
+    OpenSequence,
     PublishFailure,
     RevokeCall,
 )
@@ -189,3 +192,16 @@ class TestSetValuesAreShared:
         world.submit(session="two")
         assert world.machine.variable_state("two", "t", "task").value == "snake"
         assert world.end_session("one") == [ForgetSession("one", ("task",))]
+
+
+class TestTheSameIdsAgain:
+    @pytest.mark.parametrize("ends", [lambda world: world.run("write"), lambda world: world.cancel("code")])
+    def test_after_their_session_has_ended_they_are_of_a_later_epoch(self, ends: Callable[[World], object]):
+        """An engine remembers which (request, epoch) has ended, and does not run it again."""
+        world, epochs = World("e"), list[int]()
+        for _ in range(3):
+            (opening,) = only(world.submit("write: -> code"), OpenSequence)
+            epochs.append(opening.epoch)
+            ends(world)
+            world.end_session()
+        assert epochs == [0, 1, 2]
