@@ -98,6 +98,9 @@ class StuckOnceThereIsSomethingToDo(Stuck):
     def handle(self, command): self.idle = False
     def heartbeat(self): return Heartbeat(steps=1)
 
+class StuckInACommand(StuckOnceThereIsSomethingToDo):
+    def handle(self, command): time.sleep(60)
+
 def build(frame):
     print("loading, with a word on standard output")
     return EngineDescription(
@@ -115,10 +118,9 @@ async def test_a_step_that_takes_too_long_is_found_hung():
     await engine.close()
 
 
-async def test_the_first_step_after_a_rest_is_found_hung_too():
-    engine = engine_of(
-        STUB.replace("Stuck()", "StuckOnceThereIsSomethingToDo()"), heartbeat_seconds=0.5, stuck_seconds=1.0
-    )
+@pytest.mark.parametrize("core", ["StuckOnceThereIsSomethingToDo", "StuckInACommand"])
+async def test_the_first_step_after_a_rest_is_found_hung_too_and_what_is_read_before_it(core: str):
+    engine = engine_of(STUB.replace("Stuck()", f"{core}()"), heartbeat_seconds=0.5, stuck_seconds=1.0)
     await engine.start()
     await asyncio.sleep(2.0)
     await engine.send([Open(sequence=RequestId("a"), epoch=1, segments=(Fill(tokens=(1,)),), salt="")])

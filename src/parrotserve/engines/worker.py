@@ -68,7 +68,7 @@ class _Worker:
         self._service_gone = threading.Event()
         self._heartbeat = Heartbeat()
         self._next_count = 0.0
-        self._in_step = False
+        self._works = False
 
     def run(self, build: Build) -> int:
         settings = read_frame(self._stdin)
@@ -84,12 +84,13 @@ class _Worker:
         self._write(Ready(description))
         self._start_thread(self._read)
         while not self._service_gone.is_set():
-            for commands in self._new_commands(wait=core.idle):
+            lists = self._new_commands(wait=core.idle)
+            self._works = True
+            for commands in lists:
                 for command in commands:
                     core.handle(command)
-            self._in_step = not core.idle
             events = core.step()
-            self._in_step = False
+            self._works = False
             self._note_heartbeat(core)
             if events:
                 self._write(Events(events))
@@ -133,9 +134,9 @@ class _Worker:
             time.sleep(HEARTBEAT_SECONDS)
 
     def _current_heartbeat(self) -> Heartbeat:
-        """What was counted last. In a step something runs, though nothing did then: the step may be one without end."""
+        """What was counted last. What it works on runs, though nothing did then: that may be without end."""
         heartbeat = self._heartbeat
-        return msgspec.structs.replace(heartbeat, running=max(heartbeat.running, int(self._in_step)))
+        return msgspec.structs.replace(heartbeat, running=max(heartbeat.running, int(self._works)))
 
     def _write(self, message: Ready | Refused | Events) -> None:
         with self._writing:

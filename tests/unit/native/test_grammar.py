@@ -1,6 +1,7 @@
 """Outputs that satisfy a JSON schema."""
 
 import json
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,51 @@ def test_schemas_that_cannot_be_enforced_are_refused_with_a_reason(schema: dict[
 def test_schemas_that_can_be_enforced_are_accepted():
     check_schema(PERSON)
     check_schema({})
+
+
+def chain(length: int, *, end: dict[str, Any]) -> dict[str, Any]:
+    """Objects, each with one of the next kind in it."""
+    inner = ({"type": "object", "properties": {"x": {"$ref": f"#/$defs/d{place + 1}"}}} for place in range(length))
+    return {"$ref": "#/$defs/d0", "$defs": {f"d{place}": kind for place, kind in enumerate([*inner, end])}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        (chain(1000, end={}), "nested too deeply"),
+        ({"$defs": {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(9000)}, "$ref": "#/$defs/d0"}, "too deeply"),
+        (reduce(lambda inner, _: {"items": inner}, range(500), {}), "nested too deeply"),
+        ({"type": "integer", "multipleOf": 99_999_989}, "multipleOf"),
+        ({"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}, "multipleOf"),
+        ({"multipleOf": 1e300}, "multipleOf"),
+        ({"$ref": "#"}, "refers to itself without end: # leads to #"),
+        ({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"allOf": [{"$ref": "#"}]}}},
+         "refers to itself without end"),
+        ({"anyOf": [{"$ref": f"#{n}"} for n in range(100)]}, "references that are no places in it"),
+    ],
+)  # fmt: skip
+def test_schemas_that_would_take_too_much_are_refused_before_anything_compiles_them(
+    schema: dict[str, Any], reason: str
+):
+    with pytest.raises(InvalidSchema, match=reason):
+        check_schema(schema)
+
+
+def test_what_programs_declare_is_far_from_that():
+    tree = {
+        "type": "object",
+        "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}, "value": {"type": "integer"}},
+    }
+    for schema in (tree, chain(50, end={"type": "integer"}), chain(5, end={"$ref": "#/$defs/d2"}),
+                   {"type": "number", "multipleOf": 0.01}, {"multipleOf": 0.00001}, {"multipleOf": 3600}):  # fmt: skip
+        check_schema(schema)
+        assert allowed(Grammar(schema, TOKENIZER))
+
+
+def test_a_reason_does_not_repeat_all_of_a_pattern():
+    with pytest.raises(InvalidSchema) as caught:
+        check_schema({"type": "string", "pattern": "(" * 20_000})
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from parrotserve.engines.native.draw import Mask
-from parrotserve.engines.schema import grammar_of
-from parrotserve.errors import InvalidSchema
+from parrotserve.engines.schema import cannot_be_enforced, grammar_of
+
+_LIMITS = LLParserLimits(verbose_errors=False)
 
 
 class Grammar:
@@ -18,7 +19,7 @@ class Grammar:
 
     def __init__(self, schema: dict[str, Any], tokenizer: LLTokenizer) -> None:
         """Raises `InvalidSchema` if the schema cannot be enforced."""
-        self._matcher = LLMatcher(tokenizer, grammar_of(schema), log_level=0)
+        self._matcher = LLMatcher(tokenizer, grammar_of(schema), log_level=0, limits=_LIMITS)
         self._check()
 
     @property
@@ -57,7 +58,7 @@ class Grammar:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise InvalidSchema(f"The JSON schema cannot be enforced: {self._matcher.get_error().strip()}")
+            raise cannot_be_enforced(self._matcher.get_error())
 
 
 def _allowed_by(matcher: LLMatcher, vocabulary: int) -> Mask:

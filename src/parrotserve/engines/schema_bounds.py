@@ -1,0 +1,123 @@
+"""What a JSON schema may cost whoever enforces it: how deep it goes, and how many states its numbers need.
+
+The library that compiles schemas recurses natively, so that a chain of a thousand references ends the process, and it
+has a state for every remainder of a `multipleOf`, whatever limits it is given. Both are bounded before it sees them.
+"""
+
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from parrotserve.errors import InvalidSchema
+
+_MOST_LEVELS = 256
+"""Of objects and lists inside one another, references followed: a thread's usual stack has room for many times that."""
+_MOST_REMAINDERS = 100_000
+"""A tenth of a second, and some megabytes."""
+_MOST_ELSEWHERE = 64
+"""References that do not say where in the schema they lead, and so may make a chain."""
+
+
+def check_bounds(schema: dict[str, Any]) -> None:
+    """Raises `InvalidSchema` for a schema that would take too much, or that refers to itself without end."""
+    walk = _Walk(schema)
+    walk.height(schema, 1)
+    if walk.remainders > _MOST_REMAINDERS:
+        raise InvalidSchema(
+            f"The multipleOf of a JSON schema's numbers may come to {_MOST_REMAINDERS} in all (their least common "
+            f"multiple); check larger ones in what is written."
+        )
+    if walk.elsewhere > _MOST_ELSEWHERE:
+        raise InvalidSchema(
+            f"A JSON schema may have {_MOST_ELSEWHERE} references that are no places in it; write them as #/$defs/NAME."
+        )
+    try:
+        TopologicalSorter(walk.leads).prepare()
+    except CycleError as error:
+        raise InvalidSchema(
+            f"The JSON schema refers to itself without end: {' leads to '.join(error.args[1])}."
+        ) from error
+
+
+class _Walk:
+    """All of a schema, each place that is referred to once."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = schema
+        self._heights: dict[str, int] = {}
+        self.remainders = 1
+        self.elsewhere = 0
+        self.leads: dict[str, set[str]] = {"#": _at_once(schema)}
+        """To which places a reference leads without anything in between."""
+
+    def height(self, node: Any, level: int) -> int:
+        """How many levels there are from this one, the `level`th, downwards."""
+        if level > _MOST_LEVELS:
+            raise _too_deep()
+        if not isinstance(node, dict | list):
+            return 0
+        found = max((self.height(child, level + 1) for child in _children(node)), default=0)
+        if isinstance(node, dict):
+            self._note_multiple(node.get("multipleOf"))
+            if isinstance(node.get("$ref"), str):
+                found = max(found, self._referred(node["$ref"], level + 1))
+        return found + 1
+
+    def _referred(self, reference: str, level: int) -> int:
+        if reference not in self._heights:
+            target = _resolved(self._schema, reference)
+            self.elsewhere += target is None
+            self._heights[reference] = 0  # while it is looked at: who refers back to it goes no deeper
+            self.leads.setdefault(reference, _at_once(target))
+            self._heights[reference] = self.height(target, level)
+        elif level + self._heights[reference] > _MOST_LEVELS:
+            raise _too_deep()
+        return self._heights[reference]
+
+    def _note_multiple(self, value: object) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or not value:
+            return
+        number = Decimal(str(value)).normalize().as_tuple()
+        digits = int("".join(map(str, number.digits)))
+        assert isinstance(number.exponent, int)
+        whole = digits * 10 ** min(max(number.exponent, 0), 9)  # what is larger is too large anyhow
+        self.remainders = min(math.lcm(self.remainders, whole), _MOST_REMAINDERS + 1)
+
+
+def _too_deep() -> InvalidSchema:
+    return InvalidSchema(
+        f"The JSON schema is nested too deeply: {_MOST_LEVELS} objects and lists may be inside one another, with those "
+        "that it refers to."
+    )
+
+
+def _children(node: dict[str, Any] | list[Any]) -> Iterator[Any]:
+    yield from node.values() if isinstance(node, dict) else node
+
+
+def _at_once(node: Any) -> set[str]:
+    """Where a schema leads before it says anything of its own."""
+    if not isinstance(node, dict):
+        return set()
+    own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set[str]()
+    parts = node.get("allOf")
+    return own.union(*map(_at_once, parts if isinstance(parts, list) else ()))
+
+
+def _resolved(schema: Any, reference: str) -> Any:
+    """What is at a place in the schema, as a JSON pointer (RFC 6901) behind a `#` says; None if there is nothing."""
+    start, _, pointer = reference.partition("#")
+    if start or (pointer and not pointer.startswith("/")):
+        return None
+    node = schema
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, dict) and name in node:
+            node = node[name]
+        elif isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+            node = node[int(name)]
+        else:
+            return None
+    return node
