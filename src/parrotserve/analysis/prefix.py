@@ -94,6 +94,7 @@ def _walk(prefix: Prefix, segment: int, hash_before: bytes, chars: float, expect
     variables = {one.id: one for one in (*prefix.request.inputs, *prefix.request.outputs)}
     generated = any(isinstance(part, Output) for part in spec.segments[:segment])
     for index in range(segment, len(spec.segments)):
+        unsalted = hash_before
         if index == spec.published:
             hash_before = _link(hash_before, b"salt", tenant.encode())
         part = spec.segments[index]
@@ -105,7 +106,7 @@ def _walk(prefix: Prefix, segment: int, hash_before: bytes, chars: float, expect
             variable = variables[part.variable]
             tag = b"".join(str(one).encode() for one in part.transforms) if isinstance(part, Input) else b""
             if not variable.ready:
-                place = _Unknown(index, variable, hash_before, chars, len(prefix.boundaries))
+                place = _Unknown(index, variable, unsalted, chars, len(prefix.boundaries))
                 prefix.unknown.append(place)
                 if len(prefix.unknown) > _MOST_UNKNOWN:
                     return

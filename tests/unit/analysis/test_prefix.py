@@ -1,5 +1,6 @@
 """Prefix hashes: equal where prompts begin alike, before values are known and after."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,6 +139,16 @@ def test_models_and_tenants_share_nothing():
 def test_tenants_share_what_is_published_and_nothing_after():
     one, other = (chain(LONG, LONG, "x", tenant=tenant, published=1) for tenant in ("t", "other"))
     assert shared(one, other) == len(LONG)
+
+
+@pytest.mark.parametrize("published", [0, 1])
+def test_a_value_right_behind_what_is_shared_is_keyed_as_if_it_had_been_known(published: int):
+    value = variable("v")
+    parts = (LONG, value, "x")[1 - published :]
+    early = chain(*parts, published=published)
+    fill(value, LONG)
+    rekey(early, expected)
+    assert early.boundaries == chain(*parts, published=published).boundaries
 
 
 def test_unknown_values_far_back_are_keyed_when_those_before_them_are_known():
