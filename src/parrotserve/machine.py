@@ -268,6 +268,9 @@ class Machine:
             self._scheduler.wrote(request)
         for engine, request, usage in changes.freed:
             self._scheduler.free(engine, request, usage, changes.now)
+        for request in changes.informed:
+            if request.state is ProducerState.WAITING:
+                self._scheduler.wait(request)
         for request in changes.queued:
             if request.state is ProducerState.QUEUED:
                 self._scheduler.queue(request)

@@ -17,6 +17,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from parrotserve.graph.objects import Request, Variable
+from parrotserve.ids import VariableId
 from parrotserve.segments import Input, Output, Text
 
 SHORTEST = 128
@@ -51,6 +52,8 @@ class _Unknown:
     before: bytes
     chars: float
     boundaries: int
+    generated: bool
+    """Whether an output comes before it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +61,8 @@ class Prefix:
     """A request's chain of boundaries, shortest first."""
 
     request: Request
+    variables: dict[VariableId, Variable] = field(default_factory=dict[VariableId, Variable])
+    """That it reads and writes."""
     boundaries: list[Boundary] = field(default_factory=list[Boundary])
     unknown: list[_Unknown] = field(default_factory=list[_Unknown])
 
@@ -73,9 +78,14 @@ Expected = Callable[[Variable], float]
 
 def prefix_of(request: Request, expected: Expected) -> Prefix:
     """The chain of a request, as far as it can be known now. O(segments), and of long texts their length."""
-    prefix = Prefix(request)
-    _walk(prefix, 0, _start(request.spec.model), 0.0, expected)
+    prefix = Prefix(request, {one.id: one for one in (*request.inputs, *request.outputs)})
+    _walk(prefix, 0, _start(request.spec.model), 0.0, expected, generated=False)
     return prefix
+
+
+def lasting(prefix: Prefix) -> int | None:
+    """How many of its boundaries stay as they are when it is keyed again; None: all, for no value has come."""
+    return next((place.boundaries for place in prefix.unknown if place.variable.ready), None)
 
 
 def rekey(prefix: Prefix, expected: Expected) -> bool:
@@ -84,29 +94,29 @@ def rekey(prefix: Prefix, expected: Expected) -> bool:
         if place.variable.ready:
             del prefix.unknown[number:]
             del prefix.boundaries[place.boundaries :]
-            _walk(prefix, place.segment, place.before, place.chars, expected)
+            _walk(prefix, place.segment, place.before, place.chars, expected, generated=place.generated)
             return True
     return False
 
 
-def _walk(prefix: Prefix, segment: int, hash_before: bytes, chars: float, expected: Expected) -> None:
+def _walk(
+    prefix: Prefix, segment: int, hash_before: bytes, chars: float, expected: Expected, *, generated: bool
+) -> None:
     spec, tenant = prefix.request.spec, prefix.request.session.tenant
-    variables = {one.id: one for one in (*prefix.request.inputs, *prefix.request.outputs)}
-    generated = any(isinstance(part, Output) for part in spec.segments[:segment])
     for index in range(segment, len(spec.segments)):
         unsalted = hash_before
         if index == spec.published:
             hash_before = _link(hash_before, b"salt", tenant.encode())
-        part = spec.segments[index]
+        part, before_it = spec.segments[index], generated
         generated = generated or isinstance(part, Output)
         if isinstance(part, Text):
             tag = b"template" if part.template else b"tokens" if part.tokens else b""
             digests = _digests(part.text)
         else:
-            variable = variables[part.variable]
+            variable = prefix.variables[part.variable]
             tag = b"".join(str(one).encode() for one in part.transforms) if isinstance(part, Input) else b""
             if not variable.ready:
-                place = _Unknown(index, variable, unsalted, chars, len(prefix.boundaries))
+                place = _Unknown(index, variable, unsalted, chars, len(prefix.boundaries), before_it)
                 prefix.unknown.append(place)
                 if len(prefix.unknown) > _MOST_UNKNOWN:
                     return

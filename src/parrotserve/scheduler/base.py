@@ -39,7 +39,7 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """An engine is to keep what this queued request begins with, up to so many segments."""
+    """An engine is to keep what this request, which is still to run, begins with, up to so many segments."""
 
     request: Request
     engine: EngineId
@@ -71,6 +71,10 @@ class Scheduler(ABC):
     @abstractmethod
     def lose(self, engine: EngineId) -> list[Request]:
         """An engine is gone: the requests that ran there, or ran ahead. None if it was not known."""
+
+    @abstractmethod
+    def wait(self, request: Request) -> None:
+        """A request waits for values: it came, or one more of them is known. What it begins with is worth keeping."""
 
     @abstractmethod
     def queue(self, request: Request) -> None:

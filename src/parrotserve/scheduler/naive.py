@@ -62,6 +62,9 @@ class NaiveScheduler(Scheduler):
     def unqueue(self, request: Request) -> None:
         self._pool(request.spec.model).queue_of(request).discard(request)
 
+    def wait(self, request: Request) -> None:
+        """Nothing is kept for anybody."""
+
     def run_ahead(self, request: Request, near: EngineId | None) -> EngineId | None:
         return None
 

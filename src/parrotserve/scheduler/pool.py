@@ -113,6 +113,7 @@ class Pool:
         """A request waits."""
         ticket = self.tickets.measured(request)
         if request.suspect:
+            self.tickets.sharers.discard(ticket)
             self.suspects.put(request, request.arrival)
             return
         self.lines.put(request)

@@ -66,6 +66,11 @@ class AppScheduler(Scheduler):
         self._taken += 1
         self._pool(request.spec.model).queue(request)
 
+    def wait(self, request: Request) -> None:
+        pool = self._pools.get(request.spec.model)
+        if pool is not None and self._switches.prefix:
+            pool.tickets.wait(request)
+
     def unqueue(self, request: Request) -> None:
         if request in self._arriving:
             del self._arriving[request]
@@ -114,6 +119,8 @@ class AppScheduler(Scheduler):
         if usage is not None:
             pool.estimates.learn(request, pool.tickets.of(request).chars, usage)
         pool.tickets.forget(request)
+        if pool.tickets.sharers.gone:
+            self._changed[request.spec.model] = None
 
     def timed(self, event: StepsRun, now: float) -> None:
         pool = self._engines.get(event.engine)

@@ -1,11 +1,12 @@
 """What the scheduler keeps of every request that has not ended: its beginning, its size, who begins alike."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from parrotserve.analysis.prefix import Prefix, prefix_of, prompt_chars, rekey
+from parrotserve.analysis.prefix import Prefix, lasting, prefix_of, prompt_chars, rekey
 from parrotserve.criteria import Objective
 from parrotserve.graph.objects import Request
+from parrotserve.graph.states import ProducerState
 from parrotserve.scheduler.estimates import Estimates, Ratio
 
 
@@ -21,8 +22,8 @@ class Ticket:
     """Of its prompt; expected ones, where values are unknown."""
     output_tokens: float
     """Expected, of all its outputs."""
-    queued: Objective | None = None
-    """By which it is listed among those that begin alike."""
+    listed: "Alike | None" = None
+    """Where it is listed among those that begin alike."""
 
     @property
     def prompt_tokens(self) -> float:
@@ -30,40 +31,63 @@ class Ticket:
         return self.ratio.tokens(self.chars)
 
 
+Alike = dict[bytes, dict[Ticket, None]]
+"""Hash -> requests that begin so, in the order they came."""
+
+
 class Sharers:
-    """Hash -> queued requests that begin so, apart by objective, in the order they were queued."""
+    """Requests that begin alike: those that are queued, apart by objective, and those that still wait for values."""
 
     def __init__(self) -> None:
-        self._queued: dict[Objective, dict[bytes, dict[Ticket, None]]] = {objective: {} for objective in Objective}
+        self._queued: dict[Objective, Alike] = {objective: {} for objective in Objective}
+        self._waiting: Alike = {}
         self.watched: set[bytes] = set()
-        """Beginnings of which it matters when no queued request has them any more."""
+        """Beginnings of which it matters when no request that is still to run has them any more."""
         self.gone: list[tuple[bytes, Request]] = []
         """Those of which that is so since this was last emptied, and who was the last."""
 
     def put(self, ticket: Ticket) -> None:
         """A request is queued."""
-        ticket.queued = ticket.request.objective
-        table = self._queued[ticket.queued]
-        for boundary in ticket.prefix.boundaries:
-            table.setdefault(boundary.hash, {})[ticket] = None
+        self.discard(ticket)
+        self._list(ticket, self._queued[ticket.request.objective])
+
+    def put_waiting(self, ticket: Ticket) -> None:
+        """A request waits for values."""
+        self.discard(ticket)
+        self._list(ticket, self._waiting)
 
     def discard(self, ticket: Ticket) -> None:
-        """A request is queued no more."""
-        if ticket.queued is None:
+        """A request neither is queued nor waits any more."""
+        self._unlist(ticket)
+        ticket.listed = None
+
+    def change(self, ticket: Ticket, change: Callable[[], object], *, lasting: int) -> None:
+        """`change` how a request begins, but for its first boundaries, so many."""
+        table = ticket.listed
+        self._unlist(ticket, lasting)
+        change()
+        if table is not None:
+            self._list(ticket, table, lasting)
+
+    def _list(self, ticket: Ticket, table: Alike, since: int = 0) -> None:
+        ticket.listed = table
+        for boundary in ticket.prefix.boundaries[since:]:
+            table.setdefault(boundary.hash, {})[ticket] = None
+
+    def _unlist(self, ticket: Ticket, since: int = 0) -> None:
+        if ticket.listed is None:
             return
-        table = self._queued[ticket.queued]
-        for boundary in ticket.prefix.boundaries:
-            sharers = table[boundary.hash]
+        for boundary in ticket.prefix.boundaries[since:]:
+            sharers = ticket.listed[boundary.hash]
             del sharers[ticket]
             if not sharers:
-                del table[boundary.hash]
+                del ticket.listed[boundary.hash]
                 if boundary.hash in self.watched:
                     self.gone.append((boundary.hash, ticket.request))
-        ticket.queued = None
 
     def first(self, key: bytes) -> Ticket | None:
-        """A queued request that begins so."""
-        for table in self._queued.values():
+        """A request that is still to run and begins so, a queued one if there is one."""
+        for table in (*self._queued.values(), self._waiting):
             if sharers := table.get(key):
                 return next(iter(sharers))
         return None
@@ -78,19 +102,24 @@ class Sharers:
 
     def check_integrity(self, tickets: dict[Request, Ticket], queued: set[Request]) -> None:
         """Compare with these tickets, all there are. Raises `AssertionError`."""
+        tables = {**self._queued, None: self._waiting}
         listed = {
             (objective, key, ticket)
-            for objective, table in self._queued.items()
+            for objective, table in tables.items()
             for key, sharers in table.items()
             for ticket in sharers
         }
         wanted = {
-            (request.objective, boundary.hash, ticket)
+            (request.objective if request in queued else None, boundary.hash, ticket)
             for request, ticket in tickets.items()
-            if request in queued
+            if ticket.listed is not None
             for boundary in ticket.prefix.boundaries
         }
-        assert listed == wanted, "requests that begin alike are not those that are queued"
+        for request, ticket in tickets.items():
+            runs = request.state not in (ProducerState.WAITING, ProducerState.QUEUED)
+            assert not (runs and ticket.listed), "a request that runs is listed with those that are still to"
+            assert ticket.listed is not None or request not in queued, "a queued request is not listed"
+        assert listed == wanted, "requests that begin alike are not those that are still to run"
 
 
 class Tickets:
@@ -122,12 +151,18 @@ class Tickets:
 
     def rekey(self, ticket: Ticket) -> bool:
         """Values have come that it reads or wrote; whether its beginning changed."""
-        queued = ticket.queued
-        self.sharers.discard(ticket)
-        changed = rekey(ticket.prefix, self._estimates.output_chars)
-        if queued is not None:
-            self.sharers.put(ticket)
-        return changed
+        stays = lasting(ticket.prefix)
+        if stays is None:
+            return False
+        self.sharers.change(ticket, lambda: rekey(ticket.prefix, self._estimates.output_chars), lasting=stays)
+        return True
+
+    def wait(self, request: Request) -> None:
+        """A request waits for values: it came, or one more of them is known."""
+        ticket = self.of(request)
+        if ticket.listed is None:
+            self.sharers.put_waiting(ticket)
+        self.rekey(ticket)
 
     def measured(self, request: Request) -> Ticket:
         """The ticket of a request of which all that it reads is known now."""

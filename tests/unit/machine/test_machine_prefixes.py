@@ -127,6 +127,33 @@ class TestRetention:
         world.run("p1")
         assert len(only(world.cancel("o-p2"), ReleasePrefix)) == 1
 
+    def test_it_keeps_what_requests_begin_with_that_wait_for_values(self):
+        world = self.world()
+        world.submit(asking("p1", POEM, "a cat"), asking("c1", CODE), asking("last", POEM, reads=["o-c1"]))
+        (kept,) = only(world.run("p1"), RetainPrefix)
+        assert (kept.request, kept.segments) == ("last", 1)
+        (released,) = only(world.run("c1"), ReleasePrefix)
+        assert released.key == kept.key
+
+    def test_with_the_values_that_are_known_by_then(self):
+        world = self.world()
+        world.submit(
+            asking("doc", "write"), asking("one", POEM, reads=["o-doc"]), asking("late", "z"),
+            asking("two", POEM, reads=["o-doc", "o-late"]),
+        )  # fmt: skip
+        world.submit(asking("bulk", CODE))
+        world.produce("doc", "o-doc", "It was a dark night. " * 40)
+        world.end("doc")
+        while world.state("one") != "running":
+            world.run(next(name for name in ("late", "bulk") if world.state(name) == "running"))
+        assert only(world.run("one"), RetainPrefix)[0].segments == 2
+
+    def test_until_those_are_cancelled(self):
+        world = self.world()
+        world.submit(asking("p1", POEM, "a cat"), asking("c1", CODE), asking("last", POEM, reads=["o-c1"]))
+        world.run("p1")
+        assert len(only(world.cancel("o-last"), ReleasePrefix)) == 1
+
     def test_nothing_is_asked_for_what_runs_at_once(self):
         world = self.world()
         world.submit(asking("p1", POEM, "a cat"), asking("p2", POEM, "a dog"))
