@@ -128,6 +128,14 @@ class TestFailures:
         with pytest.raises(NativeCallFailed, match="Fail raised KeyError"):
             Write(Fail()).get()
 
+    def test_returning_what_shows_a_variable_is_a_failure(self, service: FakeService):
+        @P.NativeFunction
+        def Forget(text: str) -> list[P.SemanticVariable]:
+            return [Write(text)]
+
+        with pytest.raises(NativeCallFailed, match="a variable's representation"):
+            Forget("x").get()
+
     def test_returning_nothing_is_a_failure(self, service: FakeService):
         @P.NativeFunction
         def Forget(text: str) -> None:
