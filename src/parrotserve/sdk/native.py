@@ -22,7 +22,7 @@ from parrotserve.protocol import (
 from parrotserve.sdk.arguments import bind, produced_in, shown
 from parrotserve.sdk.declaring import Declaring
 from parrotserve.sdk.natives import BoundCall
-from parrotserve.sdk.options import check_names, is_number
+from parrotserve.sdk.options import check_names, countable, is_number
 from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.session import session_for
 from parrotserve.sdk.starlark_source import StarlarkSource, starlark_source
@@ -80,7 +80,8 @@ class NativeFunction:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
-        self.timeout = options.get("timeout")
+        timeout = options.get("timeout")
+        self.timeout = None if timeout is None else countable(timeout)
         self.signature = inspect.signature(function)
         self.starlark = starlark_source(function) if options.get("server") else None
         """What the service runs; None where this process does."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import concurrent.futures
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, Self, TypeVar
@@ -13,7 +12,7 @@ from parrotserve.errors import AlreadyProduced, DeclarationError, ForeignVariabl
 from parrotserve.sampling import FinishReason, TokenLogprob
 from parrotserve.sdk.cell import Cell, State
 from parrotserve.sdk.loop import background, wait_for
-from parrotserve.sdk.options import is_number
+from parrotserve.sdk.options import countable, is_number
 from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.placeholders import beginning, check_no_placeholder, remember
 from parrotserve.sdk.session import Session
@@ -59,17 +58,20 @@ class SemanticVariable:
     def get(self, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None) -> Any:
         """Wait for the value: a text, or an object of the type that the output's `schema` is.
 
-        `perf` says what matters: LATENCY, THROUGHPUT, TTFT or TPOT. Raises `GetTimeout` after `timeout` seconds, which
-        cancels nothing; where the value cannot be had, the error that says why: `RequestFailed`, `Cancelled`,
-        `RequestRefused` and others of `parrotserve.errors`; `InvalidOutput` where the text is no such object.
+        `perf` says what matters: LATENCY, THROUGHPUT, TTFT or TPOT. Raises `GetTimeout` after `timeout` seconds (None
+        or infinity: never), which cancels nothing; where the value cannot be had, the error that says why:
+        `RequestFailed`, `Cancelled`, `RequestRefused` and others of `parrotserve.errors`; `InvalidOutput` where the
+        text is no such object.
         Interrupted, the variable can be waited for again.
         """
+        timeout = patience(timeout)
         (future,), flush = ask((self,), perf, timeout)
         flush()
         return result_of(future, self, timeout)
 
     async def aget(self, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None) -> Any:  # noqa: ASYNC109
         """`get`, for coroutines on any asyncio loop."""
+        timeout = patience(timeout)
         (future,), flush = ask((self,), perf, timeout)
         # After every other task that is ready now, so that tasks which start to wait together ask together.
         asyncio.get_running_loop().call_soon(flush)
@@ -282,18 +284,20 @@ def criteria_of(perf: Criteria | str) -> Criteria:
         raise DeclarationError(f"perf={perf!r} is none of {known}.") from error
 
 
-def _check_timeout(timeout: float | None) -> None:
-    """Raises `DeclarationError` for no length of time; above the bound, locks overflow."""
-    if timeout is not None and not (is_number(timeout) and 0 <= timeout <= threading.TIMEOUT_MAX):
+def patience(timeout: float | None) -> float | None:
+    """How long to wait for a `timeout`; None is for ever. Raises `DeclarationError` for no length of time."""
+    if timeout is None:
+        return None
+    if not (is_number(timeout) and timeout >= 0):
         raise DeclarationError(f"timeout={timeout!r}: timeout is a number of seconds from 0 up, or None for no end.")
+    return countable(timeout)
 
 
 def ask(
     variables: Iterable[SemanticVariable], perf: Criteria | str, timeout: float | None
 ) -> tuple[list[Future[str]], Callable[[], None]]:
-    """Ask for all of these at once: futures of their values, and what sends the question."""
+    """Ask for all of these at once, with this `patience`: futures of their values, and what sends the question."""
     criteria = criteria_of(perf)
-    _check_timeout(timeout)
     asked = tuple(variables)
     futures = [variable.value_future() for variable in asked]
     for variable in asked:

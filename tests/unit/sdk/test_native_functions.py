@@ -192,6 +192,14 @@ class TestFailures:
         with pytest.raises(DeclarationError, match="server is True or False"):
             P.NativeFunction(server="no")  # pyright: ignore[reportCallIssue, reportArgumentType]
 
+    def test_no_end_is_a_timeout(self, service: FakeService):
+        @P.NativeFunction(timeout=float("inf"))
+        def Repeat(text: str) -> str:
+            return text
+
+        assert Repeat("x").get() == "x"
+        assert [call.timeout for call in service.native.values()] == [None]
+
     @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "3"])
     def test_timeouts_are_positive(self, timeout: float):
         with pytest.raises(DeclarationError, match="a number of seconds above 0"):
