@@ -192,6 +192,21 @@ class TestFailures:
         with pytest.raises(DeclarationError, match="server is True or False"):
             P.NativeFunction(server="no")  # pyright: ignore[reportCallIssue, reportArgumentType]
 
+    def test_methods_are_told_what_to_be(self, service: FakeService):
+        class Bird:
+            @P.NativeFunction
+            def sing(self, song: str) -> str:
+                return song
+
+            @staticmethod
+            @P.NativeFunction
+            def call(song: str) -> str:
+                return song
+
+        with pytest.raises(TypeError, match=r"missing .*methods are not supported.*leave it out .* @staticmethod"):
+            Bird().sing("x")
+        assert Bird().call("x").get() == "x"
+
     def test_no_end_is_a_timeout(self, service: FakeService):
         @P.NativeFunction(timeout=float("inf"))
         def Repeat(text: str) -> str:

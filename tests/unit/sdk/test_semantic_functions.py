@@ -337,6 +337,34 @@ class TestDeclarations:
         with pytest.raises(TemplateError, match="cannot be filled in a prompt"):
             P.SemanticFunction(Many)
 
+    def test_methods_are_told_what_to_be(self):
+        with pytest.raises(
+            TemplateError, match=r"Bird.sing .*methods are not supported.*leave it out .* @staticmethod"
+        ):
+
+            class Bird:  # pyright: ignore[reportUnusedClass]
+                @P.SemanticFunction
+                def sing(self, song):
+                    """{{input:song}}{{output:notes}}"""
+
+    def test_a_function_of_a_class_is_a_static_method(self, service: FakeService):
+        class Bird:
+            @staticmethod
+            @P.SemanticFunction
+            def sing(song):
+                """{{input:song}}{{output:notes}}"""
+
+        assert (Bird.sing("x").get(), Bird().sing("y").get()) == ("<notes>", "<notes>")
+
+    @pytest.mark.parametrize("wrap", [staticmethod, classmethod])
+    def test_above_other_decorators_of_methods(self, wrap: Callable[..., Callable[..., object]]):
+        with pytest.raises(DeclarationError, match="write @staticmethod above @SemanticFunction"):
+
+            @P.SemanticFunction
+            @wrap
+            def sing(song):  # pyright: ignore[reportUnusedFunction]
+                """{{input:song}}{{output:notes}}"""
+
     def test_it_decorates_functions(self):
         with pytest.raises(DeclarationError, match="decorates a function, not 'tiny'"):
             P.SemanticFunction("tiny")  # pyright: ignore[reportCallIssue, reportArgumentType]
