@@ -59,7 +59,7 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
 
 def is_number(value: object) -> bool:
     """Whether it can be a length of time: callers may have read it from somewhere, as a text."""
-    return isinstance(value, Real)
+    return not isinstance(value, bool) and isinstance(value, Real)
 
 
 def countable(seconds: float) -> float | None:

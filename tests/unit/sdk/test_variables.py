@@ -53,7 +53,7 @@ class TestGet:
         Write("x").get("LATENCY")
         assert service.submits[0].wait[0].criteria == LATENCY
 
-    @pytest.mark.parametrize("timeout", [-1, "1", float("nan")])
+    @pytest.mark.parametrize("timeout", [-1, "1", True, float("nan")])
     def test_what_is_no_length_of_time_is_refused(self, service: FakeService, timeout: float):
         with pytest.raises(DeclarationError, match="a number of seconds from 0 up"):
             Write("x").get(timeout=timeout)
