@@ -16,6 +16,8 @@ _MOST_WORK = 300_000_000
 
 def check_pattern(pattern: str) -> None:
     """Raises `ValueError` for what is no pattern, or gives more than one text."""
+    if not pattern:
+        raise ValueError("is empty, and finds nothing in any text")
     if len(pattern) > LONGEST_PATTERN:
         raise ValueError(f"is longer than {LONGEST_PATTERN} characters")
     if "\b" in pattern:

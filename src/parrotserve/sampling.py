@@ -98,7 +98,9 @@ class Sampling:
         for names, kinds, rule in _TYPES:
             for name in names:
                 value = getattr(self, name)
-                if not isinstance(value, kinds) and not (value is None and name in _OPTIONAL):
+                # To Python a truth is a number too; whoever wrote one meant something else.
+                right = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
+                if not right and not (value is None and name in _OPTIONAL):
                     raise InvalidSampling(
                         f"{name}={_shortened(value)} has the wrong type: it must be {rule}.", param=name
                     )
@@ -106,7 +108,8 @@ class Sampling:
 
 def _is_bias(entry: tuple[Any, Any]) -> bool:
     token, bias = entry
-    return isinstance(token, int) and token >= 0 and isinstance(bias, int | float)
+    told = not isinstance(token, bool) and not isinstance(bias, bool)
+    return told and isinstance(token, int) and token >= 0 and isinstance(bias, int | float)
 
 
 def _shortened(value: Any) -> str:

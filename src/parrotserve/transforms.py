@@ -109,7 +109,19 @@ def _code_block(value: str) -> str:
 
 def _lines(value: str, start: int, end: int) -> str:
     """Lines `start` up to and including `end`, counted from 1."""
-    return "\n".join(value.splitlines()[max(start - 1, 0) : end])
+    return "\n".join(value.splitlines()[start - 1 : end])
+
+
+def _check_lines(start: int, end: int) -> None:
+    if start < 1:
+        raise ValueError(f"{start} is no line, for they count from 1")
+    if end < start:
+        raise ValueError(f"{end} comes before {start}, so that it can only give nothing")
+
+
+def _check_tokens(tokens: int) -> None:
+    if tokens < 1:
+        raise ValueError(f"{tokens} leaves nothing of any text")
 
 
 def _written(arg: int | str) -> str:
@@ -128,5 +140,10 @@ _PURE: dict[str, Callable[..., str]] = {
     "regex": first_match,
 }
 
-_CHECKS: dict[str, Callable[..., object]] = {"json": parse_path, "regex": check_pattern}
+_CHECKS: dict[str, Callable[..., object]] = {
+    "lines": _check_lines,
+    "truncate": _check_tokens,
+    "json": parse_path,
+    "regex": check_pattern,
+}
 """What is asked of arguments beyond their types."""

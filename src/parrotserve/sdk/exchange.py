@@ -32,8 +32,8 @@ class Exchange:
             # That there is no service says nothing about the batch: who asks again may have better luck.
             self.outbox.resend()
             self._interrupt(batch.wants, error)
-            if not isinstance(error, ParrotError):
-                raise  # a defect of the transport
+            if not (isinstance(error, ParrotError) or batch.wants):
+                raise  # a defect of the transport, which the loop tells where nobody else is told
         else:
             await self._converse(transport, batch)
         finally:
@@ -64,7 +64,8 @@ class Exchange:
         except Exception as error:
             # A defect of the transport; whoever waits must see it rather than wait for ever.
             self._interrupt(batch.wants, error)
-            raise
+            if not open_wants:
+                raise
 
     def _deliver(self, event: VariableEvent, open_wants: dict[VariableId, Want]) -> None:
         if isinstance(event, Failure) and event.error.code == ServiceUnavailable.code:

@@ -60,6 +60,11 @@ class SemanticFunction:
         check_names(options, SAMPLING_FIELDS | _OWN_OPTIONS, "SemanticFunction")
         if function is None:
             return functools.partial(cls, **options)
+        if isinstance(function, staticmethod | classmethod):
+            raise DeclarationError(
+                "SemanticFunction decorates a function: write @staticmethod above @SemanticFunction, and not below; "
+                "class methods are not supported."
+            )
         if not inspect.isfunction(function):
             raise DeclarationError(
                 f"SemanticFunction decorates a function, not {function!r}; its options are keywords."

@@ -9,7 +9,7 @@ from typing import Any
 
 from parrotserve.criteria import Criteria
 from parrotserve.sdk.loop import background
-from parrotserve.sdk.variable import SemanticVariable, ask, timed_out
+from parrotserve.sdk.variable import SemanticVariable, ask, patience, timed_out
 
 Gathered = SemanticVariable | Iterable[SemanticVariable]
 
@@ -23,7 +23,7 @@ def gather(
     soon as there is one, as `SemanticVariable.get` does; the others go on. With `progress`, a bar is drawn on
     standard error if that is a terminal.
     """
-    flat = _flat(variables)
+    flat, timeout = _flat(variables), patience(timeout)
     background().refuse_here("gather() would block Parrot's own event loop; use agather().")
     with _asked(flat, perf, timeout) as (futures, flush), _bar(len(flat), shown=progress) as advance:
         flush()
@@ -42,7 +42,7 @@ async def agather(
     timeout: float | None = None,  # noqa: ASYNC109 - as everywhere in this API
 ) -> list[Any]:
     """`gather`, for coroutines on any asyncio loop; draws no bar."""
-    flat = _flat(variables)
+    flat, timeout = _flat(variables), patience(timeout)
     if not flat:
         return []
     with _asked(flat, perf, timeout) as (futures, flush):

@@ -20,6 +20,7 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from parrotserve.client_environment import environment_read
 from parrotserve.errors import DeclarationError, IncompatibleVersions, LimitExceeded, ParrotError, ServiceUnavailable
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, Wire
 
@@ -83,17 +84,19 @@ class HttpClient:
         self._reached = False
 
     def open(self) -> None:
-        """Make the connection pool; nothing is sent."""
-        self._client = httpx.AsyncClient(
-            base_url=self.url,
-            headers=self._headers,
-            timeout=httpx.Timeout(self._silence, connect=CONNECT_SECONDS, pool=None),
-            # Every thread that waits holds a connection; a limit here would be a deadlock of the program's own.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
-            transport=self._wire,
-            # A proxy of the environment does not lead back to this machine.
-            trust_env=not _is_loopback(self.url),
-        )
+        """Make the connection pool; nothing is sent. Raises `ServiceUnavailable` where the environment's proxies or
+        certificates are none."""
+        with environment_read(ServiceUnavailable):
+            self._client = httpx.AsyncClient(
+                base_url=self.url,
+                headers=self._headers,
+                timeout=httpx.Timeout(self._silence, connect=CONNECT_SECONDS, pool=None),
+                # Every thread that waits holds a connection; a limit here would be a deadlock of the program's own.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+                transport=self._wire,
+                # A proxy of the environment does not lead back to this machine.
+                trust_env=not _is_loopback(self.url),
+            )
 
     async def close(self) -> None:
         """Close all connections."""

@@ -20,9 +20,10 @@ from parrotserve.protocol import (
     VariableArgument,
 )
 from parrotserve.sdk.arguments import bind, produced_in, shown
+from parrotserve.sdk.blame import method_advice, receiver_of
 from parrotserve.sdk.declaring import Declaring
 from parrotserve.sdk.natives import BoundCall
-from parrotserve.sdk.options import check_names, is_number
+from parrotserve.sdk.options import check_names, countable, is_number
 from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.session import session_for
 from parrotserve.sdk.starlark_source import StarlarkSource, starlark_source
@@ -70,6 +71,8 @@ class NativeFunction:
             raise DeclarationError(f"server={server!r}: server is True or False.")
         if function is None:
             return functools.partial(cls, **options)
+        if isinstance(function, classmethod):
+            raise DeclarationError("NativeFunction decorates a function: class methods are not supported.")
         if not callable(function):
             raise DeclarationError(f"NativeFunction decorates a function, not {function!r}; its options are keywords.")
         self = super().__new__(cls)
@@ -80,7 +83,8 @@ class NativeFunction:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
-        self.timeout = options.get("timeout")
+        timeout = options.get("timeout")
+        self.timeout = None if timeout is None else countable(timeout)
         self.signature = inspect.signature(function)
         self.starlark = starlark_source(function) if options.get("server") else None
         """What the service runs; None where this process does."""
@@ -92,7 +96,12 @@ class NativeFunction:
         """Declare a native call. Raises `TypeError` for arguments that do not fit, `ForeignVariable`, and `Cancelled`
         where the session has ended.
         """
-        arguments = bind(self.signature, self.name, args, kwargs)
+        try:
+            arguments = bind(self.signature, self.name, args, kwargs)
+        except TypeError as error:
+            if receiver := receiver_of(self.function):
+                raise TypeError(f"{error}; {method_advice('NativeFunction', receiver)}") from error
+            raise
         if self.starlark is not None:
             for name, argument in arguments.items():
                 _check_sendable(argument, f"{shown(self.name, self.signature)}: {name}")

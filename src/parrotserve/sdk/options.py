@@ -1,6 +1,7 @@
 """The keyword arguments of decorators: sampling parameters, checked by name and by value."""
 
 import dataclasses
+import threading
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -58,7 +59,12 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
 
 def is_number(value: object) -> bool:
     """Whether it can be a length of time: callers may have read it from somewhere, as a text."""
-    return isinstance(value, Real)
+    return not isinstance(value, bool) and isinstance(value, Real)
+
+
+def countable(seconds: float) -> float | None:
+    """A length of time as locks can count it; None, no end, for what is longer (on most systems, than 292 years)."""
+    return None if seconds > threading.TIMEOUT_MAX else float(seconds)
 
 
 def sampling_from(options: Mapping[str, Any], *, base: Sampling | None = None) -> Sampling | None:

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from parrotserve.errors import InvalidTransform
-from parrotserve.sdk.blame import Blame, closest
+from parrotserve.sdk.blame import Blame, closest, method_advice, receiver_of
 from parrotserve.segments import Role
 from parrotserve.transforms import Transform, parse_transform
 
@@ -197,6 +197,8 @@ class _Reader:
                 raise self._blame.error(f"the output {name!r} is not in the docstring; write {{{{{name}}}}}.")
         for name in self._inputs:
             if name not in template.inputs:
+                if name == receiver_of(self._blame.function):
+                    raise self._blame.error(method_advice("SemanticFunction", name))
                 raise self._blame.error(
                     f"the parameter {name!r} is not in the docstring; write {{{{input:{name}}}}} or remove it."
                 )

@@ -29,17 +29,31 @@ class TypedSchema(dict[str, Any]):
         super().__init__(_closed(plain(schema)))
 
     def parse(self, text: str, *, output: str, reason: FinishReason | None) -> Any:
-        """The object that an output's text is. Raises `InvalidOutput`."""
+        """The object that an output's text is. Raises `InvalidOutput`, also where it is the beginning of one."""
+        cut = reason is FinishReason.LENGTH
         try:
-            return self._adapter.validate_json(text)
+            value = self._adapter.validate_json(text)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))
-            why = f"{place}: {first['msg']}" if place else first["msg"]
-            hint = " It was cut off: allow it more tokens by max_tokens." if reason is FinishReason.LENGTH else ""
-            raise InvalidOutput(
-                f"The output {output!r} is no {self._name}: {why}.{hint} Its text is in str(variable).", output=output
-            ) from error
+            raise self._invalid(f"{place}: {first['msg']}" if place else first["msg"], output, cut=cut) from error
+        if cut and _may_go_on(text):
+            raise self._invalid(f"{text:.40} may be its beginning", output, cut=cut)
+        return value
+
+    def _invalid(self, why: str, output: str, *, cut: bool) -> InvalidOutput:
+        hint = " It was cut off: allow it more tokens by max_tokens." if cut else ""
+        return InvalidOutput(
+            f"The output {output!r} is no {self._name}: {why}.{hint} Its text is in str(variable).", output=output
+        )
+
+
+def _may_go_on(json_text: str) -> bool:
+    """Whether it may be the beginning of another value. Objects, lists, texts and words have an end; numbers have none.
+
+    An output whose schema allows no further digit has ended by itself, and is not cut off.
+    """
+    return json_text[-1:].isdigit()
 
 
 def _closed(schema: Any) -> Any:

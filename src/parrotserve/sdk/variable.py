@@ -2,7 +2,6 @@
 
 import asyncio
 import concurrent.futures
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, Self, TypeVar
@@ -13,8 +12,9 @@ from parrotserve.errors import AlreadyProduced, DeclarationError, ForeignVariabl
 from parrotserve.sampling import FinishReason, TokenLogprob
 from parrotserve.sdk.cell import Cell, State
 from parrotserve.sdk.loop import background, wait_for
-from parrotserve.sdk.options import is_number
+from parrotserve.sdk.options import countable, is_number
 from parrotserve.sdk.outbox import Named
+from parrotserve.sdk.placeholders import beginning, check_no_placeholder, remember
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.typed import TypedSchema
 from parrotserve.texts import check_text
@@ -36,7 +36,8 @@ class SemanticVariable:
     __slots__ = ("__weakref__", "_cell", "_session", "_type", "_untold", "_used_in")
 
     def __init__(self, value: object = None, name: str | None = None) -> None:
-        self._cell = Cell(name=None if name is None else str(name), value=None if value is None else str(value))
+        text = None if value is None else check_no_placeholder(str(value), "The value of a variable")
+        self._cell = Cell(name=None if name is None else str(name), value=text)
         self._session: Session | None = None
         self._type: TypedSchema | None = None
         self._used_in: WeakSet[Session] = WeakSet()
@@ -57,17 +58,20 @@ class SemanticVariable:
     def get(self, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None) -> Any:
         """Wait for the value: a text, or an object of the type that the output's `schema` is.
 
-        `perf` says what matters: LATENCY, THROUGHPUT, TTFT or TPOT. Raises `GetTimeout` after `timeout` seconds, which
-        cancels nothing; where the value cannot be had, the error that says why: `RequestFailed`, `Cancelled`,
-        `RequestRefused` and others of `parrotserve.errors`; `InvalidOutput` where the text is no such object.
+        `perf` says what matters: LATENCY, THROUGHPUT, TTFT or TPOT. Raises `GetTimeout` after `timeout` seconds (None
+        or infinity: never), which cancels nothing; where the value cannot be had, the error that says why:
+        `RequestFailed`, `Cancelled`, `RequestRefused` and others of `parrotserve.errors`; `InvalidOutput` where the
+        text is no such object.
         Interrupted, the variable can be waited for again.
         """
+        timeout = patience(timeout)
         (future,), flush = ask((self,), perf, timeout)
         flush()
         return result_of(future, self, timeout)
 
     async def aget(self, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None) -> Any:  # noqa: ASYNC109
         """`get`, for coroutines on any asyncio loop."""
+        timeout = patience(timeout)
         (future,), flush = ask((self,), perf, timeout)
         # After every other task that is ready now, so that tasks which start to wait together ask together.
         asyncio.get_running_loop().call_soon(flush)
@@ -141,18 +145,20 @@ class SemanticVariable:
         """Give an EMPTY variable its value.
 
         Raises `AlreadyProduced` where it has a producer or a value, `TypeError` for None (a result that somebody forgot
-        to return is no text), `DeclarationError` for what is no Unicode text, and what keeps a service from being told:
-        then the same value can be set again.
+        to return is no text) and for a text with a variable's representation in it, `DeclarationError` for what is no
+        Unicode text, and what keeps a service from being told: then the same value can be set again.
         """
         if text is None:
             raise TypeError("None has no text; set a text ('' for none).")
         if self._cell.produced:
-            raise AlreadyProduced(f"{self!r} is produced by a call; only a variable without a producer can be set.")
-        value = check_text(str(text), "What it is set to")
+            raise AlreadyProduced(
+                f"{self.shown()} is produced by a call; only a variable without a producer can be set."
+            )
+        value = check_text(check_no_placeholder(str(text), "What it is set to"), "What it is set to")
         if self._cell.resolve(value):
             self._untold = WeakSet(self._used_in)
         elif not self._untold or value != self._cell.value:
-            raise AlreadyProduced(f"{self!r} has a value; make a new SemanticVariable for another one.")
+            raise AlreadyProduced(f"{self.shown()} has a value; make a new SemanticVariable for another one.")
         for session in list(self._untold):
             session.put(self._cell, value)
             self._untold.discard(session)
@@ -178,7 +184,7 @@ class SemanticVariable:
         """Raises `ForeignVariable` for what another session produces."""
         if self._session is not None and self._session is not session:
             raise ForeignVariable(
-                f"{self!r} belongs to session {self._session.id}{' (ended)' if self._session.ended else ''} and "
+                f"{self.shown()} belongs to session {self._session.id}{' (ended)' if self._session.ended else ''} and "
                 f"cannot be used in {session.id}: call both functions in one `with P.Session()` block (in threads, "
                 "enter the same session), or pass the text that `get()` returns.",
                 variable=self.name or "",
@@ -229,21 +235,29 @@ class SemanticVariable:
 
     def _producing_session(self, what: str) -> Session:
         if self._session is None:
-            raise DeclarationError(f"{self!r} has no producer to {what}.")
+            raise DeclarationError(f"{self.shown()} has no producer to {what}.")
         return self._session
 
     # --- As text --------------------------------------------------------------------------------------------
 
-    def __repr__(self) -> str:
-        name = f" {self.name}" if self.name else ""
+    def shown(self) -> str:
+        """As errors show it."""
+        return "".join(self._shown())
+
+    def _shown(self) -> tuple[str, str]:
         value = self._cell.value
-        shown = "" if value is None else f": {value if len(value) <= 40 else value[:39] + '…'!r}"
-        return f"<SemanticVariable{name} {self._cell.state.name}{shown}>"
+        rest = "" if value is None else f": {value if len(value) <= 40 else value[:39] + '…'!r}"
+        return beginning(self.name, self._cell.state.name), f"{rest}>"
+
+    def __repr__(self) -> str:
+        start, rest = self._shown()
+        remember(start)
+        return start + rest
 
     def __str__(self) -> str:
         if self._cell.value is None:
             raise TypeError(
-                f"{self!r} has no text here yet: pass the variable itself to a function, or get() its text first."
+                f"{self.shown()} has no text here yet: pass the variable itself to a function, or get() its text first."
             )
         return self._cell.value
 
@@ -251,11 +265,11 @@ class SemanticVariable:
         return format(str(self), spec)
 
     def __bool__(self) -> bool:
-        raise TypeError(f"{self!r} is neither true nor false: get() its value, and ask that.")
+        raise TypeError(f"{self.shown()} is neither true nor false: get() its value, and ask that.")
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, str):
-            raise TypeError(f"{self!r} is no text, and equals none: compare what get() gives with {other!r:.40}.")
+            raise TypeError(f"{self.shown()} is no text, and equals none: compare what get() gives with {other!r:.40}.")
         return self is other
 
     __hash__ = object.__hash__
@@ -270,18 +284,20 @@ def criteria_of(perf: Criteria | str) -> Criteria:
         raise DeclarationError(f"perf={perf!r} is none of {known}.") from error
 
 
-def _check_timeout(timeout: float | None) -> None:
-    """Raises `DeclarationError` for no length of time; above the bound, locks overflow."""
-    if timeout is not None and not (is_number(timeout) and 0 <= timeout <= threading.TIMEOUT_MAX):
+def patience(timeout: float | None) -> float | None:
+    """How long to wait for a `timeout`; None is for ever. Raises `DeclarationError` for no length of time."""
+    if timeout is None:
+        return None
+    if not (is_number(timeout) and timeout >= 0):
         raise DeclarationError(f"timeout={timeout!r}: timeout is a number of seconds from 0 up, or None for no end.")
+    return countable(timeout)
 
 
 def ask(
     variables: Iterable[SemanticVariable], perf: Criteria | str, timeout: float | None
 ) -> tuple[list[Future[str]], Callable[[], None]]:
-    """Ask for all of these at once: futures of their values, and what sends the question."""
+    """Ask for all of these at once, with this `patience`: futures of their values, and what sends the question."""
     criteria = criteria_of(perf)
-    _check_timeout(timeout)
     asked = tuple(variables)
     futures = [variable.value_future() for variable in asked]
     for variable in asked:
@@ -324,6 +340,6 @@ def timed_out(variable: SemanticVariable, timeout: float | None) -> GetTimeout:
     """The error of a wait that took too long."""
     seconds = timeout or 0.0
     return GetTimeout(
-        f"{variable!r} was not ready within {seconds:g} seconds; nothing was cancelled, and it can be got again.",
+        f"{variable.shown()} was not ready within {seconds:g} seconds; nothing was cancelled, and it can be got again.",
         variable=variable.name or "",
     )

@@ -190,6 +190,11 @@ def test_a_certificate_file_that_is_not_there(model: KnownModel, tmp_path: Path,
     refused(model, tmp_path, "SSL_CERT_FILE")
 
 
+def test_a_proxy_that_is_none(model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ALL_PROXY", "gopher://host")
+    refused(model, tmp_path, "ALL_PROXY")
+
+
 def test_stopping_half_way_leaves_nothing(index: Index, model: KnownModel, tmp_path: Path):
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """The HTTP transport over a scripted wire: no sockets."""
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 
 import httpx
@@ -318,6 +319,25 @@ class TestOthers:
         transport, _ = wired()
         with pytest.raises(ServiceUnavailable, match="is closed"):
             await submitted_without_opening(transport)
+
+    @pytest.mark.parametrize(
+        ("setting", "value", "says"),
+        [
+            ("SSL_CERT_FILE", "/nope", "certificates of SSL_CERT_FILE"),
+            ("all_proxy", "socks5://127.0.0.1:1", "all_proxy is a SOCKS proxy.*httpx\\[socks\\]"),
+            ("HTTPS_PROXY", "gopher://user:secret@host", "proxy settings of HTTPS_PROXY"),
+            ("NO_PROXY", "[::", "proxy settings of NO_PROXY"),
+        ],
+    )
+    async def test_settings_that_no_client_can_use_are_named(
+        self, monkeypatch: pytest.MonkeyPatch, setting: str, value: str, says: str
+    ):
+        for name in [name for name in os.environ if name.upper().endswith("_PROXY") or name.startswith("SSL")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv(setting, value)
+        with pytest.raises(ServiceUnavailable, match=says) as failed:
+            await HttpTransport(URL).open()
+        assert "secret" not in failed.value.message
 
     async def test_every_exchange_takes_the_injected_delay(self, wired: Open, monkeypatch: pytest.MonkeyPatch):
         slept: list[float] = []

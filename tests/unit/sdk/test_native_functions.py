@@ -128,6 +128,14 @@ class TestFailures:
         with pytest.raises(NativeCallFailed, match="Fail raised KeyError"):
             Write(Fail()).get()
 
+    def test_returning_what_shows_a_variable_is_a_failure(self, service: FakeService):
+        @P.NativeFunction
+        def Forget(text: str) -> list[P.SemanticVariable]:
+            return [Write(text)]
+
+        with pytest.raises(NativeCallFailed, match="a variable's representation"):
+            Forget("x").get()
+
     def test_returning_nothing_is_a_failure(self, service: FakeService):
         @P.NativeFunction
         def Forget(text: str) -> None:
@@ -183,6 +191,29 @@ class TestFailures:
     def test_where_one_runs_is_yes_or_no(self):
         with pytest.raises(DeclarationError, match="server is True or False"):
             P.NativeFunction(server="no")  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    def test_methods_are_told_what_to_be(self, service: FakeService):
+        class Bird:
+            @P.NativeFunction
+            def sing(self, song: str) -> str:
+                return song
+
+            @staticmethod
+            @P.NativeFunction
+            def call(song: str) -> str:
+                return song
+
+        with pytest.raises(TypeError, match=r"missing .*methods are not supported.*leave it out .* @staticmethod"):
+            Bird().sing("x")
+        assert Bird().call("x").get() == "x"
+
+    def test_no_end_is_a_timeout(self, service: FakeService):
+        @P.NativeFunction(timeout=float("inf"))
+        def Repeat(text: str) -> str:
+            return text
+
+        assert Repeat("x").get() == "x"
+        assert [call.timeout for call in service.native.values()] == [None]
 
     @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "3"])
     def test_timeouts_are_positive(self, timeout: float):

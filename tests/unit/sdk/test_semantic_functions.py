@@ -1,7 +1,9 @@
 """Semantic functions: what they declare, and what a call sends."""
 
 import inspect
+import json
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Annotated
 
 import pytest
@@ -11,6 +13,7 @@ import Parrot as P
 from parrotserve.errors import (
     DeclarationError,
     ForeignVariable,
+    GetTimeout,
     InvalidSampling,
     InvalidSchema,
     ServiceUnavailable,
@@ -19,6 +22,13 @@ from parrotserve.errors import (
 )
 from parrotserve.protocol import OutputSegment, RequestSpec, RoleSegment
 from parrotserve.segments import Role
+
+
+@dataclass
+class Holder:
+    """Something that shows what it holds."""
+
+    what: object
 
 
 class Later:
@@ -160,6 +170,37 @@ class TestCalls:
         with pytest.raises(TypeError, match=r"task: a (dict|set) with semantic variables in it has no text"):
             WritePythonCode(wrap(P.SemanticVariable("x")))
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            Holder,
+            lambda variable: f"{[variable]}",
+            lambda variable: f"{variable!r}",
+            lambda variable: json.dumps({"holds": str(Holder(variable))}),
+        ],
+    )
+    @pytest.mark.parametrize("variable", [lambda: WritePythonCode("x"), lambda: P.SemanticVariable('it\'s "x"', "y")])
+    def test_nor_in_the_texts_of_objects(
+        self, service: FakeService, text: Callable[[object], object], variable: Callable[[], P.SemanticVariable]
+    ):
+        told = r"representation in its text, <SemanticVariable .*>: pass the variable itself"
+        with pytest.raises(TypeError, match=f"^task: there is a variable's {told}"):
+            WritePythonCode(text(variable()))
+        with pytest.raises(TypeError, match=told):
+            P.SemanticVariable(text(variable()))
+        with pytest.raises(TypeError, match=told):
+            P.SemanticVariable(name="later").set(text(variable()))
+        with pytest.raises(TypeError, match=told):
+            P.Chat().say(text(variable()))  # pyright: ignore[reportArgumentType]
+
+    def test_texts_about_variables_are_texts(self, service: FakeService):
+        with pytest.raises(GetTimeout) as failed:
+            P.SemanticVariable(name="never").get(timeout=0)
+        for text in (failed.value.message, "What is <SemanticVariable somebody_else's PRODUCING>?"):
+            WritePythonCode(text).get()
+            assert text in prompt(service, only_request(service))
+            service.requests.clear()
+
     def test_a_variable_used_twice_is_declared_once(self, service: FakeService):
         task = P.SemanticVariable("x")
         P.gather(WritePythonCode(task), WritePythonCode(task))
@@ -295,6 +336,34 @@ class TestDeclarations:
 
         with pytest.raises(TemplateError, match="cannot be filled in a prompt"):
             P.SemanticFunction(Many)
+
+    def test_methods_are_told_what_to_be(self):
+        with pytest.raises(
+            TemplateError, match=r"Bird.sing .*methods are not supported.*leave it out .* @staticmethod"
+        ):
+
+            class Bird:  # pyright: ignore[reportUnusedClass]
+                @P.SemanticFunction
+                def sing(self, song):
+                    """{{input:song}}{{output:notes}}"""
+
+    def test_a_function_of_a_class_is_a_static_method(self, service: FakeService):
+        class Bird:
+            @staticmethod
+            @P.SemanticFunction
+            def sing(song):
+                """{{input:song}}{{output:notes}}"""
+
+        assert (Bird.sing("x").get(), Bird().sing("y").get()) == ("<notes>", "<notes>")
+
+    @pytest.mark.parametrize("wrap", [staticmethod, classmethod])
+    def test_above_other_decorators_of_methods(self, wrap: Callable[..., Callable[..., object]]):
+        with pytest.raises(DeclarationError, match="write @staticmethod above @SemanticFunction"):
+
+            @P.SemanticFunction
+            @wrap
+            def sing(song):  # pyright: ignore[reportUnusedFunction]
+                """{{input:song}}{{output:notes}}"""
 
     def test_it_decorates_functions(self):
         with pytest.raises(DeclarationError, match="decorates a function, not 'tiny'"):

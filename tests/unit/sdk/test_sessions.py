@@ -98,6 +98,19 @@ class TestBatching:
         with pytest.raises(RuntimeError, match="a defect"):
             Write("x").get()
 
+    def test_a_defect_is_told_once(self, service: FakeService):
+        told: list[object] = []
+        background().loop.set_exception_handler(lambda _, context: told.append(context))
+        try:
+            service.down = RuntimeError("a defect")  # pyright: ignore[reportAttributeAccessIssue]
+            with pytest.raises(RuntimeError, match="a defect"):
+                Write("x").get()
+            service.until(lambda: True)  # the exchange is over
+            gc.collect()
+        finally:
+            background().loop.set_exception_handler(None)
+        assert told == []
+
 
 class TestWhichSession:
     def test_a_block_is_a_session(self, service: FakeService):

@@ -194,6 +194,32 @@ def test_a_text_that_was_cut_off_says_what_to_do():
         TypedSchema(Point).parse('{"x": 1', output="point", reason=FinishReason.LENGTH)
 
 
+@pytest.mark.parametrize(("kind", "text"), [(int, "-10"), (float, "1.5"), (float, "1e3"), (int | None, "5")], ids=str)
+def test_a_number_that_was_cut_off_may_be_another(kind: Any, text: str):
+    schema = TypedSchema(kind)
+    with pytest.raises(InvalidOutput, match=f"{text} may be its beginning.*by max_tokens") as failed:
+        schema.parse(text, output="n", reason=FinishReason.LENGTH)
+    assert failed.value.details == {"output": "n"}
+    assert schema.parse(text, output="n", reason=FinishReason.STOP) == float(text)
+    assert schema.parse(text, output="n", reason=None) == float(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (bool, "true", True),
+        (int | None, "null", None),
+        (list[int], "[1]", [1]),
+        (dict[str, int], '{"a": 1}', {"a": 1}),
+        (str, '"1"', "1"),
+        (int, "5\n", 5),
+    ],
+    ids=str,
+)
+def test_what_is_complete_may_have_reached_its_last_token(kind: Any, text: str, value: Any):
+    assert TypedSchema(kind).parse(text, output="it", reason=FinishReason.LENGTH) == value
+
+
 @pytest.mark.parametrize(
     "kind", [object(), "Point", 5, [Point], type("Odd", (), {})], ids=lambda kind: type(kind).__name__
 )

@@ -1,6 +1,7 @@
 """Semantic variables: reading, streaming, setting, failing."""
 
 import asyncio
+import math
 
 import pytest
 from fake_service import FakeService
@@ -52,10 +53,18 @@ class TestGet:
         Write("x").get("LATENCY")
         assert service.submits[0].wait[0].criteria == LATENCY
 
-    @pytest.mark.parametrize("timeout", [-1, "1", float("nan")])
+    @pytest.mark.parametrize("timeout", [-1, "1", True, float("nan")])
     def test_what_is_no_length_of_time_is_refused(self, service: FakeService, timeout: float):
         with pytest.raises(DeclarationError, match="a number of seconds from 0 up"):
             Write("x").get(timeout=timeout)
+
+    @pytest.mark.parametrize("timeout", [math.inf, 1e10, 1e300, 10**40])
+    async def test_what_no_clock_can_count_is_no_end(self, service: FakeService, timeout: float):
+        assert Write("x").get(timeout=timeout) == "<text>"
+        assert await Write("x").aget(timeout=timeout) == "<text>"
+        assert P.gather(Write("x"), timeout=timeout) == ["<text>"]
+        assert await P.agather(Write("x"), timeout=timeout) == ["<text>"]
+        assert {wait.timeout for body in service.submits for wait in body.wait} == {None}
 
     def test_a_timeout_cancels_nothing(self, service: FakeService):
         service.held.add("Write")

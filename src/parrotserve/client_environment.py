@@ -1,0 +1,36 @@
+"""What HTTP clients read in the environment as they are made: certificates and proxies, named where they are wrong."""
+
+import contextlib
+import os
+from collections.abc import Generator
+
+import httpx
+
+from parrotserve.errors import ParrotError
+
+_FILES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
+_PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+@contextlib.contextmanager
+def environment_read(kind: type[ParrotError]) -> Generator[None]:
+    """Within it clients are made. Raises `kind` for what httpx cannot use: the setting, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        named = _named(_FILES, otherwise="the package certifi")
+        raise kind(f"Cannot read the certificates of {named} ({error}); correct or unset it.") from error
+    except ImportError as error:
+        named = _named(_PROXIES, otherwise="the system's settings", having="socks")
+        raise kind(
+            f"{named} is a SOCKS proxy, which needs one more package: `pip install 'httpx[socks]'`; or unset it."
+        ) from error
+    except (ValueError, httpx.InvalidURL) as error:
+        named = _named(_PROXIES, otherwise="the system")
+        raise kind(f"Cannot use the proxy settings of {named} ({error}); correct or unset it.") from error
+
+
+def _named(names: tuple[str, ...], *, otherwise: str, having: str = "") -> str:
+    """Those that are set; without their values, for a proxy's may hold a password."""
+    found = [name for name, value in os.environ.items() if name.upper() in names and value and having in value.lower()]
+    return " or ".join(sorted(found)) or otherwise
