@@ -11,6 +11,7 @@ from machine_world import World, request
 
 from parrotserve.errors import EngineFailed
 from parrotserve.graph.events import StepsRun, TenantWeighed, Ticked
+from parrotserve.sampling import Sampling
 from parrotserve.segments import Text
 
 
@@ -134,3 +135,24 @@ def test_ending_a_session_costs_little_for_each_request_that_waits():
         return lines_of(lambda one: one.end_session(), world)
 
     assert (ending(400) - ending(200)) / 200 < 150
+
+
+def reduced(size: int) -> World:
+    """`size` requests are being written, short, and one begins with its first output, long, and reads theirs then."""
+    world = World(check=False)
+    world.join("e", places=size + 64, late=True)
+    short = Sampling(seed=0, max_tokens=8)
+    world.submit("long: -> long", *(request(f"m{n}: -> x{n}", sampling=short) for n in range(size)))
+    read = " ".join(f"x{number}" for number in range(size))
+    world.submit(f"reduce: {read} -> y", f"last: long {read} -> z")
+    return world
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_value_costs_a_reader_the_same_however_much_else_it_reads(backwards: bool):
+    def of_a_value(size: int) -> float:
+        world = reduced(size)
+        order = reversed(range(1, size)) if backwards else range(size - 1)
+        return lines_of(lambda one: [one.produce(f"m{n}", f"x{n}") for n in order], world) / size
+
+    assert of_a_value(400) <= of_a_value(100) * 1.1
