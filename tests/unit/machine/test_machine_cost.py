@@ -156,3 +156,15 @@ def test_a_value_costs_a_reader_the_same_however_much_else_it_reads(backwards: b
         return lines_of(lambda one: [one.produce(f"m{n}", f"x{n}") for n in order], world) / size
 
     assert of_a_value(400) <= of_a_value(100) * 1.1
+
+
+def test_a_model_that_is_given_up_costs_little_for_each_request_that_waits():
+    """All of them are placed at once then, to fail."""
+
+    def giving_up(size: int) -> int:
+        world = World(check=False)
+        for number in range(size):
+            world.submit(f"q{number}: -> x{number}", session=f"s{number}")
+        return lines_of(lambda one: one.join("e", places=1 << 40), world)
+
+    assert giving_up(600) - giving_up(400) < (giving_up(400) - giving_up(200)) * 1.1
