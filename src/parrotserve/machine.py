@@ -267,6 +267,8 @@ class Machine:
             self._scheduler.wrote(request)
         for engine, request, usage in changes.freed:
             self._scheduler.free(engine, request, usage, changes.now)
+        for name, epoch, used in changes.late:
+            self._scheduler.settle(name, epoch, used)
         for request in changes.queued:
             if request.state is ProducerState.QUEUED:
                 self._scheduler.queue(request)
