@@ -7,10 +7,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from machine_world import World, request
+from machine_world import World, asked, request
 
 from parrotserve.errors import EngineFailed
-from parrotserve.graph.events import StepsRun, TenantWeighed, Ticked
+from parrotserve.graph.events import StepsRun, TenantWeighed, Ticked, Waited
 from parrotserve.sampling import Sampling
 from parrotserve.segments import Text
 
@@ -168,3 +168,32 @@ def test_a_model_that_is_given_up_costs_little_for_each_request_that_waits():
         return lines_of(lambda one: one.join("e", places=1 << 40), world)
 
     assert giving_up(600) - giving_up(400) < (giving_up(400) - giving_up(200)) * 1.1
+
+
+def ladder(size: int) -> list[str]:
+    """Stages of two, each of which reads both before it."""
+    reads = (f"v{number - number % 2 - 2} v{number - number % 2 - 1}" if number > 1 else "" for number in range(size))
+    return [f"r{number}: {read} -> v{number}" for number, read in enumerate(reads)]
+
+
+def tangle(size: int) -> list[str]:
+    """Requests that read three of the twelve before them, of which no two stages are alike."""
+    read = ({max(number - 1 - number * factor % 12, 0) for factor in (1, 5, 7)} - {number} for number in range(size))
+    return [
+        f"r{number}: {' '.join(f'v{one}' for one in sorted(some))} -> v{number}" for number, some in enumerate(read)
+    ]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(("graph", "each"), [(ladder, 1), (ladder, 2), (tangle, 1)])
+def test_asking_for_many_results_costs_little_for_each(graph: Callable[[int], list[str]], each: int, backwards: bool):
+    """In one event; every `each`-th one is asked for."""
+
+    def asking(size: int) -> int:
+        world = World(check=False)
+        world.submit(*graph(size))
+        waits = tuple(asked(f"v{number}") for number in range(0, size, each))
+        event = Waited(session="s", tenant="t", waits=waits[::-1] if backwards else waits)
+        return lines_of(lambda one: one.handle(event), world)
+
+    assert asking(600) - asking(400) < (asking(400) - asking(200)) * 1.1
