@@ -50,7 +50,6 @@ from parrotserve.scheduler.naive import NaiveScheduler
 from parrotserve.scheduler.scheduler import AT_ONCE, AppScheduler
 from parrotserve.scheduler.slots import EngineSnapshot
 from parrotserve.scheduler.told import decisions_of, reading_ahead
-from parrotserve.segments import Input, Output
 from parrotserve.switches import Switches
 from parrotserve.transforms import WHOLE_VALUE
 
@@ -268,6 +267,8 @@ class Machine:
             self._scheduler.wrote(request)
         for engine, request, usage in changes.freed:
             self._scheduler.free(engine, request, usage, changes.now)
+        for name, epoch, used in changes.late:
+            self._scheduler.settle(name, epoch, used)
         for request in changes.informed:
             if request.state is ProducerState.WAITING:
                 self._scheduler.wait(request)
@@ -291,9 +292,9 @@ class Machine:
     def _run_ahead(self, request: Request, changes: Changes) -> None:
         """Let a request be read while the first input that it misses is being made; by another request, then where that
         runs, and what it writes with it."""
-        if request.state is not ProducerState.WAITING or request.suspect or _keeps_space(request):
+        if request.state is not ProducerState.WAITING or request.suspect or request.keeps_space:
             return
-        awaited = next(variable for variable in request.inputs if not variable.ready)
+        awaited = request.awaited
         writer = awaited.producer
         if writer is None or not writer.aboard:
             return
@@ -344,14 +345,7 @@ def _near(writer: Producer) -> EngineId | None:
     return next((one.engine for one in written if one.engine is not None), None)
 
 
-def _keeps_space(request: Request) -> bool:
-    """Whether how an output begins depends on how the prompt before it ends: then all of it has to be known."""
-    return any(part.sampling.keep_space for part in request.spec.segments if isinstance(part, Output))
-
-
 def _may_flow(request: Request, variable: Variable, writer: Request) -> bool:
-    """Whether what a request makes of a variable's text can be read before all of it is there, and is worth it."""
-    written = (part for part in writer.spec.segments if isinstance(part, Output) and part.variable == variable.id)
-    uses = (part for part in request.spec.segments if isinstance(part, Input) and part.variable == variable.id)
-    whole = any(transform.name in WHOLE_VALUE for transform in next(uses).transforms)
-    return not whole and next(written).sampling.max_tokens >= _WORTH_FOLLOWING
+    """Whether what a request makes of the text that it awaits can be read before it is all there, and is worth it."""
+    whole = any(transform.name in WHOLE_VALUE for transform in request.reads.transforms)
+    return not whole and writer.samplings[variable.id].max_tokens >= _WORTH_FOLLOWING

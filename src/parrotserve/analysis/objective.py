@@ -12,11 +12,12 @@ first token, its gaps), and nothing else of what comes before it: that is to end
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 
 from parrotserve.criteria import Objective
-from parrotserve.graph.objects import Deduction, Producer, Request, TaskGroup, Variable
+from parrotserve.graph.objects import Call, Deduction, Producer, Request, TaskGroup, Variable
 
 _STRICTEST_FIRST = list(Objective)
 
@@ -33,16 +34,17 @@ def deduce(results: Iterable[Variable], rewired: AbstractSet[Producer]) -> dict[
     of them. Everywhere else a latency-sensitive request is a sign that what lies upstream of it has been walked.
     """
     found: dict[Request, Deduction] = {}
-    walked: set[Producer] = set()
-    for result in results:
-        for level, stage in enumerate(_stages(result, walked, rewired)):
+    firsts = [(result, result.producer) for result in results if result.producer and not result.producer.finished]
+    known = _Known(rewired, _settled([first for _, first in firsts]))
+    for result, first in firsts:
+        for level, stage in enumerate(_Walk(first, known).run()):
             objective = Objective.LATENCY if len(stage) == 1 else Objective.GROUP
             for request in stage:
                 now = found[request].objective if request in found else request.objective
                 if stricter(objective, now):
                     found[request] = _deduction(objective, result, level)
             if len(stage) == 1:
-                walked.update(stage)
+                known.walked.update(stage)
     return found
 
 
@@ -65,39 +67,105 @@ def assign(request: Request, deduction: Deduction) -> None:
         group.first = min(group.first or request.arrival, request.arrival)
 
 
-def _stages(result: Variable, walked: AbstractSet[Producer], rewired: AbstractSet[Producer]) -> list[list[Request]]:
+@dataclass(slots=True)
+class _Known:
+    """What need not be walked (again)."""
+
+    rewired: AbstractSet[Producer]
+    settled: AbstractSet[Producer]
+    """They and all upstream of them are latency-sensitive by results of their own."""
+    walked: set[Producer] = field(default_factory=set[Producer])
+    """Requests that were a stage alone."""
+    cuts: set[frozenset[Producer]] = field(default_factory=set[frozenset[Producer]])
+    """What was pending in walks from earlier results when no stage was open."""
+
+    def alone(self, request: Request) -> bool:
+        """Whether it was a stage alone before: of an earlier result, or at an earlier time."""
+        before = request.objective is Objective.LATENCY and request not in self.rewired
+        return before or request in self.walked
+
+
+def _settled(firsts: Sequence[Producer]) -> set[Producer]:
+    """Of several results' producers, and calls that they read: those upstream of which is nothing else."""
+    if len(firsts) < 2:
+        return set()
+    asked, pending = dict.fromkeys(firsts), list(firsts)
+    while pending:
+        for variable in pending.pop().inputs:
+            call = variable.producer
+            if isinstance(call, Call) and not call.finished and call not in asked:
+                asked[call] = None
+                pending.append(call)
+    settled: set[Producer] = set()
+    for one in sorted(asked, key=lambda producer: producer.depth):
+        needed = (variable.producer for variable in one.inputs)
+        if all(producer is None or producer.finished or producer in settled for producer in needed):
+            settled.add(one)
+    return settled
+
+
+class _Walk:
     """The stages upstream of a result, as far as they may bring something new.
 
-    Producers are taken by falling depth, so that each comes after all that need it and its distance is final.
-    When one request is all that is left, and is a stage alone, everything further upstream passes through it. If it
-    was a stage alone before (it is in `walked`, or latency-sensitive from an earlier time), that is known already:
-    chains are walked once, however many results hang on them.
+    Producers are taken by falling depth, so that each comes after all that need it and its distance is final. What is
+    pending when no stage is open decides alone what stages everything further upstream makes. So the walk ends where
+    the same was pending of an earlier result, or one request that was a stage alone before: chains are walked once,
+    however many results hang on them, and so is what stages of several have upstream in common. It ends, too, where
+    all that is pending is settled.
     """
-    first = result.producer
-    if first is None or first.finished:
-        return []
-    levels: dict[Producer, int] = {first: 0}
-    pending = [(-first.depth, first.arrival, first)]
-    stages: list[list[Request]] = []
-    while pending:
-        _, _, producer = heapq.heappop(pending)
-        level = levels[producer]
-        if isinstance(producer, Request):
-            alone = not pending and level == len(stages)
-            if alone and (producer in walked or _was_walked(producer, rewired)):
-                break
-            stages += [[] for _ in range(level + 1 - len(stages))]
-            stages[level].append(producer)
-            level += 1
-        for variable in producer.inputs:
-            needed = variable.producer
-            if needed is None or needed.finished:
-                continue
-            if needed not in levels:
-                heapq.heappush(pending, (-needed.depth, needed.arrival, needed))
-            levels[needed] = max(level, levels.get(needed, 0))
-    return stages
 
+    def __init__(self, first: Producer, known: _Known) -> None:
+        self._known = known
+        self._stages: list[list[Request]] = []
+        self._levels: dict[Producer, int] = {first: 0}
+        self._pending = [(-first.depth, first.arrival, first)]
+        self._open = 0
+        """Pending ones that are in stages that have begun, unless something that needs them puts them further up."""
+        self._unpaid = 0
+        """Inputs looked at since what is pending was: so that one costs no more than the other."""
 
-def _was_walked(request: Request, rewired: AbstractSet[Producer]) -> bool:
-    return request.objective is Objective.LATENCY and request not in rewired
+    def run(self) -> list[list[Request]]:
+        """Walk."""
+        while self._pending and not self._brings_nothing_new():
+            _, _, producer = heapq.heappop(self._pending)
+            level = self._levels[producer]
+            self._open -= level < len(self._stages)
+            if isinstance(producer, Request):
+                if not self._pending and level == len(self._stages) and self._known.alone(producer):
+                    break
+                self._enter(producer, level)
+                level += 1
+            for variable in producer.inputs:
+                self._need(variable.producer, level)
+        return self._stages
+
+    def _brings_nothing_new(self) -> bool:
+        """Whether that is known of what is pending; where a stage is open, or much is pending, nobody looks."""
+        if self._open or len(self._pending) > self._unpaid:
+            return False
+        self._unpaid = 0
+        cut = frozenset(producer for _, _, producer in self._pending)
+        if cut in self._known.cuts or cut <= self._known.settled:
+            return True
+        self._known.cuts.add(cut)
+        return False
+
+    def _enter(self, request: Request, level: int) -> None:
+        if level == len(self._stages):
+            self._stages.append([])
+            self._open = len(self._pending)
+        self._stages[level].append(request)
+
+    def _need(self, producer: Producer | None, level: int) -> None:
+        self._unpaid += 1
+        if producer is None or producer.finished:
+            return
+        before = self._levels.get(producer)
+        if before is None:
+            heapq.heappush(self._pending, (-producer.depth, producer.arrival, producer))
+            self._open += level < len(self._stages)
+        elif before < level:
+            self._open -= before < len(self._stages) <= level
+        else:
+            return
+        self._levels[producer] = level

@@ -13,7 +13,8 @@ class Changes:
     """
 
     __slots__ = (
-        "asked", "decisions", "freed", "informed", "now", "over", "queued", "rewired", "streams", "unqueued", "wrote",
+        "asked", "decisions", "freed", "informed", "late", "now", "over", "queued", "rewired", "streams", "unqueued",
+        "wrote",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
@@ -25,6 +26,9 @@ class Changes:
         """They did, and no longer do."""
         self.freed: list[tuple[EngineId, RequestId, Usage | None]] = []
         """These engines no longer run these requests, and what they used, if that is known."""
+        self.late: list[tuple[RequestId, int, Usage]] = []
+        """Runs that engines have ended and nobody knows (any more), by request and epoch, and what they used: cancelled
+        ones, and whatever is told late or twice."""
         self.informed: dict[Request, None] = {}
         """They came, or an input of theirs is known now, and others are not: they may run ahead."""
         self.wrote: list[Request] = []

@@ -21,7 +21,8 @@ from parrotserve.graph.states import (
     VariableState,
 )
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId, shown
-from parrotserve.sampling import FinishReason, Usage
+from parrotserve.sampling import FinishReason, Sampling, Usage
+from parrotserve.segments import Input, Output
 
 DEATHS_OF_A_SUSPECT = 2
 """A request that was aboard so many engines' deaths runs alone from then on, and fails at the next."""
@@ -155,6 +156,33 @@ class Request(_Node):
     ahead: EngineId | None = None
     """Where it is read while inputs of it are still being written."""
     usage: Usage = Usage()
+    samplings: dict[VariableId, Sampling] = field(init=False)
+    """How each output is written, by its id."""
+    keeps_space: bool = field(init=False)
+    """How an output begins depends on how the prompt before it ends: then all of it has to be known."""
+    _awaited: int = 0
+    """So many of its first inputs are READY, which they stay; there may be more."""
+    _reads: int = 0
+    """So many of its first segments read none of the others."""
+
+    def __post_init__(self) -> None:
+        self.samplings = {part.variable: part.sampling for part in self.spec.segments if isinstance(part, Output)}
+        self.keeps_space = any(sampling.keep_space for sampling in self.samplings.values())
+
+    @property
+    def awaited(self) -> Variable:
+        """The first input that is not READY, of one that has such. Looks at each input once, however often asked."""
+        while self.inputs[self._awaited].ready:
+            self._awaited += 1
+        return self.inputs[self._awaited]
+
+    @property
+    def reads(self) -> Input:
+        """Where its prompt reads `awaited` first. Looks at each segment once, for inputs come in order of first use."""
+        awaited, parts = self.awaited.id, self.spec.segments
+        while not (isinstance(part := parts[self._reads], Input) and part.variable == awaited):
+            self._reads += 1
+        return part
 
     @property
     def id(self) -> RequestId:

@@ -44,6 +44,7 @@ def request_ended(graph: Graph, event: RequestEnded, changes: Changes) -> None:
         return
     request = _aboard(graph, event.request, event.epoch)
     if request is None or request.engine is None:
+        changes.late.append((event.request, event.epoch, event.usage))
         return
     request.aboard = False
     request.usage = request.usage.plus(event.usage)

@@ -91,7 +91,11 @@ class Scheduler(ABC):
 
     @abstractmethod
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:
-        """An engine no longer runs a request (ahead or not), which has used so much; None: not known (yet)."""
+        """An engine no longer runs a request (ahead or not), which has used so much; None: it is yet to say so."""
+
+    @abstractmethod
+    def settle(self, request: RequestId, epoch: int, usage: Usage) -> None:
+        """What a run used that was freed before that was known. Other runs than those are ignored."""
 
     @abstractmethod
     def reclassify(self, request: Request) -> None:

@@ -47,7 +47,7 @@ class Line:
     standing: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     """How many requests there are that somebody waits for, and how many others."""
     aboard: int = 0
-    """Requests of the tenant that run, whose charge may still be corrected."""
+    """Requests of the tenant that run, or were cancelled a moment ago, whose charge may still be corrected."""
 
     def head(self, *, pressing: bool) -> Request | None:
         """Who is next among those that somebody waits for, or among the others."""
@@ -111,6 +111,11 @@ class Lines:
             if not line.heaps[objective]:
                 self._sort(line)
 
+    @property
+    def aboard(self) -> int:
+        """How many requests were served and are not settled."""
+        return sum(line.aboard for line in self._lines.values())
+
     def any(self, *, pressing: bool) -> bool:
         """Whether requests of this kind wait."""
         return len(self._behind[pressing]) > 0
@@ -164,9 +169,9 @@ class Lines:
         self._charge(line, seconds)
         return line
 
-    def settle(self, request: Request, correction: float) -> None:
-        """A placed request ended, and took so much more service than expected."""
-        line = self._line(request.session.tenant)
+    def settle(self, tenant: TenantId, correction: float) -> None:
+        """A placed request of a tenant ended, and took so much more service than expected."""
+        line = self._line(tenant)
         line.aboard -= 1
         self._charge(line, correction)
 

@@ -1,16 +1,18 @@
 """The scheduler's picture of an engine under load: who is aboard, what that takes, how long more would take."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from math import ceil
 
 from parrotserve.bounds import Bounds
-from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
+from parrotserve.criteria import NO_PRECEDENCE, Objective
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.objects import Request
 from parrotserve.graph.placements import Considered
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.crowd import Crowd
+from parrotserve.scheduler.places import Places
 from parrotserve.scheduler.residents import Index, Residents
 from parrotserve.scheduler.share import MINIMUM
 from parrotserve.scheduler.tickets import Ticket
@@ -55,8 +57,7 @@ class EngineLoad:
         self._tails = 0.0
         self._row_tokens = 0.0
         self._prefilled_at = 0.0
-        self._places = 0
-        """Given to those who are, or were, here."""
+        self._places = Places()
 
     @property
     def id(self) -> EngineId:
@@ -169,6 +170,7 @@ class EngineLoad:
         _, _, prefill, row = self._sizes(ticket)
         self._prefilled_at = max(self._prefilled_at, now) + prefill
         last = ticket.prefix.boundaries[-1].chars if ticket.prefix.boundaries else 0.0
+        tenant, submission = ticket.request.session.tenant, ticket.request.submission
         aboard = Aboard(
             ticket,
             ticket.request.objective,
@@ -176,22 +178,11 @@ class EngineLoad:
             tail=max(tokens - ticket.ratio.tokens(last), 0.0),
             service=prefill + ticket.output_tokens * row,
             stretch=prefill / max(ticket.output_tokens, 1.0) + row,
-            precedence=self._precedence(ticket.request) if together else NO_PRECEDENCE,
+            precedence=self._places.take(tenant, submission) if together else NO_PRECEDENCE,
         )
         self.aboard[ticket.request.id] = aboard
         self._start(aboard)
         return aboard
-
-    def _precedence(self, request: Request) -> Precedence:
-        """After everybody who is here, but beside or before what its tenant submitted with it, or later."""
-        tenant, submission = request.session.tenant, request.submission
-        places = (one.precedence.place for one in self.aboard.values()
-                  if one.request.submission >= submission and one.tenant == tenant)  # fmt: skip
-        place = min(places, default=0)
-        if not place:
-            self._places += 1
-            place = self._places
-        return Precedence(place, submission)
 
     def remove(self, request: RequestId, now: float) -> Aboard | None:
         """A request no longer runs here."""
@@ -202,6 +193,8 @@ class EngineLoad:
             self._stop(aboard)
         self.crowd.end(aboard, now)
         del self.aboard[request]
+        if aboard.precedence.place:
+            self._places.leave(aboard.tenant, aboard.request.submission)
         if self.paused.pop(request, None) is not None:
             self.paused_bulk -= not aboard.pressing
         if not self.active:
@@ -310,6 +303,8 @@ class EngineLoad:
         assert abs(self._row_tokens - sum(one.tokens for one in running)) < 1e-3, f"{self.id}: row tokens"
         assert len(self.aboard) + len(self.ahead) <= self.description.credits, f"engine {self.id} has too many"
         assert self.active <= self.width, f"engine {self.id} runs too many"
+        placed = [one for one in self.aboard.values() if one.precedence.place]
+        assert self._places.holders() == Counter((one.tenant, one.precedence) for one in placed), f"{self.id}: places"
         self.crowd.check_integrity(running, self.paused.values())
         self.residents.check_integrity([one.boundaries for one in running])
 

@@ -1,12 +1,13 @@
 """The engines of one model, the requests that wait for one, and what is known of both."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from parrotserve.bounds import Bounds
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.lazy_heap import LazyHeap
 from parrotserve.graph.objects import Request, TaskGroup
-from parrotserve.ids import EngineId, TenantId
+from parrotserve.ids import EngineId, RequestId, TenantId
 from parrotserve.sampling import Usage
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Released, Retained
@@ -24,6 +25,18 @@ _MOST_RETAINED = 8
 """Beginnings that one engine is asked to evict last."""
 _FEW = 16
 """So many engines are all looked at for every request. Of more, those that hold its beginning, and the least loaded."""
+
+Run = tuple[RequestId, int]
+"""A request, and the epoch in which an engine has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Charge:
+    """What a cancelled run was charged: it holds on to nothing of a session that may be over."""
+
+    engine: EngineId
+    tenant: TenantId
+    seconds: float
 
 
 class Pool:
@@ -45,6 +58,8 @@ class Pool:
         """Engines where somebody came whom those who are there may have to make room for."""
         self._ended: list[tuple[EngineLoad, Aboard]] = []
         """Who ended since the last pass, and where."""
+        self._leaving: dict[Run, _Charge] = {}
+        """What was cancelled and its engine has not ended."""
         self.share = Share()
         self._index: Index = {}
         self._retaining: dict[bytes, dict[EngineId, None]] = {}
@@ -65,13 +80,16 @@ class Pool:
         self.touched(load)
 
     def lose(self, engine: EngineId) -> list[Request]:
-        """An engine is gone: who ran there. What it did for them is lost, and not charged."""
+        """An engine is gone: who ran there. What it did for them is lost, and not charged; who was cancelled there has
+        paid what was expected, for nobody knows better any more."""
         load = self.loads.pop(engine)
         self._by_load.discard(load)
         self.paused.pop(load, None)
         self.joined.pop(load, None)
         for aboard in load.aboard.values():
-            self.lines.settle(aboard.request, -aboard.service)
+            self.lines.settle(aboard.tenant, -aboard.service)
+        for run in [run for run, charge in self._leaving.items() if charge.engine == engine]:
+            self.lines.settle(self._leaving.pop(run).tenant, 0.0)
         load.residents.clear()
         for key in load.retained:
             del self._retaining[key][engine]
@@ -149,12 +167,23 @@ class Pool:
         self.joined[load] = None
 
     def free(self, load: EngineLoad, aboard: Aboard, usage: Usage | None, now: float) -> None:
-        """A request no longer runs on an engine."""
+        """A request no longer runs on an engine. Without `usage` it was cancelled, and its engine will tell."""
         load.remove(aboard.request.id, now)
         self.touched(load)
         self._ended.append((load, aboard))
-        used = usage.engine_seconds if usage is not None else 0.0
-        self.lines.settle(aboard.request, used - aboard.service if used > 0 else 0.0)
+        if usage is None:
+            self._leaving[aboard.request.id, aboard.request.epoch] = _Charge(load.id, aboard.tenant, aboard.service)
+        else:
+            used = usage.engine_seconds
+            self.lines.settle(aboard.tenant, used - aboard.service if used > 0 else 0.0)
+
+    def settle(self, run: Run, usage: Usage) -> None:
+        """An engine has ended a run that was cancelled, if this is one: only now is known what it used."""
+        charge = self._leaving.pop(run, None)
+        if charge is not None:
+            # An engine that ran it and does not say how long is paid what was expected.
+            timed = usage.engine_seconds > 0 or not (usage.prompt_tokens or usage.output_tokens)
+            self.lines.settle(charge.tenant, usage.engine_seconds - charge.seconds if timed else 0.0)
 
     def retain_and_release(self) -> list[Outcome]:
         """After a pass: what engines are to keep because queued requests begin so, and what they need not any more."""
@@ -212,6 +241,9 @@ class Pool:
     def check_integrity(self, unfinished: set[Request]) -> None:
         """Recount everything that is kept incrementally. Raises `AssertionError`."""
         self.lines.check_integrity()
+        charged = len(self._leaving) + sum(len(load.aboard) for load in self.loads.values())
+        assert self.lines.aboard == charged, "charges that may still be corrected"
+        assert all(one.engine in self.loads for one in self._leaving.values()), "a charge on an engine that is gone"
         queued = set(self.lines)
         self.tickets.check_integrity(unfinished, queued)
         wanted = {one: one.group for one in queued if one.group is not None and self.switches.groups}

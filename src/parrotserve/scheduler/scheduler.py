@@ -95,6 +95,10 @@ class AppScheduler(Scheduler):
         self._changed[load.description.model] = None
         pool.free(load, aboard, usage, now)
 
+    def settle(self, request: RequestId, epoch: int, usage: Usage) -> None:
+        for pool in self._pools.values():
+            pool.settle((request, epoch), usage)
+
     def reclassify(self, request: Request) -> None:
         if request in self._arriving:
             return

@@ -210,7 +210,8 @@ def graphs(draw: st.DrawFn, sizes: st.SearchStrategy[int] = FEW) -> tuple[list[s
         inputs = draw(st.lists(nearest, max_size=3, unique=True)) if number else []
         kind = draw(st.sampled_from([":", ":", ":", "!"]))
         lines.append(f"p{number}{kind} {' '.join(f'v{one}' for one in inputs)} -> v{number}")
-    waits = draw(st.lists(st.integers(0, size - 1), max_size=4, unique=True))
+    many = size if size <= 12 else 4
+    waits = draw(st.lists(st.integers(0, size - 1), max_size=draw(st.sampled_from([4, many])), unique=True))
     return draw(st.permutations(lines)), tuple(f"v{one}" for one in waits)
 
 

@@ -13,7 +13,7 @@ import pytest
 from parrotserve.bounds import Bounds
 from parrotserve.criteria import Criteria
 from parrotserve.errors import ParrotError, RequestRefused
-from parrotserve.graph.decisions import Decision
+from parrotserve.graph.decisions import CancelSequence, Decision
 from parrotserve.graph.events import (
     CallReturned,
     EngineJoined,
@@ -194,6 +194,12 @@ class World:
         found = self.machine.request(RequestId(request))
         produced = [one for output in found.outputs if not output.ready for one in self.produce(request, output.id)]
         return produced + self.end(request)
+
+    def let_go(self, decisions: list[Decision]) -> list[Decision]:
+        """Engines end what they are told to; the same decisions."""
+        for one in only(decisions, CancelSequence):
+            self.end(one.request, epoch=one.epoch, cancelled=True)
+        return decisions
 
     def tick(self, now: float) -> list[Decision]:
         self.now = now

@@ -7,10 +7,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from machine_world import World, request
+from machine_world import World, asked, request
 
 from parrotserve.errors import EngineFailed
-from parrotserve.graph.events import StepsRun, TenantWeighed, Ticked
+from parrotserve.graph.events import StepsRun, TenantWeighed, Ticked, Waited
+from parrotserve.sampling import Sampling
 from parrotserve.segments import Text
 
 
@@ -134,3 +135,65 @@ def test_ending_a_session_costs_little_for_each_request_that_waits():
         return lines_of(lambda one: one.end_session(), world)
 
     assert (ending(400) - ending(200)) / 200 < 150
+
+
+def reduced(size: int) -> World:
+    """`size` requests are being written, short, and one begins with its first output, long, and reads theirs then."""
+    world = World(check=False)
+    world.join("e", places=size + 64, late=True)
+    short = Sampling(seed=0, max_tokens=8)
+    world.submit("long: -> long", *(request(f"m{n}: -> x{n}", sampling=short) for n in range(size)))
+    read = " ".join(f"x{number}" for number in range(size))
+    world.submit(f"reduce: {read} -> y", f"last: long {read} -> z")
+    return world
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_value_costs_a_reader_the_same_however_much_else_it_reads(backwards: bool):
+    def of_a_value(size: int) -> float:
+        world = reduced(size)
+        order = reversed(range(1, size)) if backwards else range(size - 1)
+        return lines_of(lambda one: [one.produce(f"m{n}", f"x{n}") for n in order], world) / size
+
+    assert of_a_value(400) <= of_a_value(100) * 1.1
+
+
+def test_a_model_that_is_given_up_costs_little_for_each_request_that_waits():
+    """All of them are placed at once then, to fail."""
+
+    def giving_up(size: int) -> int:
+        world = World(check=False)
+        for number in range(size):
+            world.submit(f"q{number}: -> x{number}", session=f"s{number}")
+        return lines_of(lambda one: one.join("e", places=1 << 40), world)
+
+    assert giving_up(600) - giving_up(400) < (giving_up(400) - giving_up(200)) * 1.1
+
+
+def ladder(size: int) -> list[str]:
+    """Stages of two, each of which reads both before it."""
+    reads = (f"v{number - number % 2 - 2} v{number - number % 2 - 1}" if number > 1 else "" for number in range(size))
+    return [f"r{number}: {read} -> v{number}" for number, read in enumerate(reads)]
+
+
+def tangle(size: int) -> list[str]:
+    """Requests that read three of the twelve before them, of which no two stages are alike."""
+    read = ({max(number - 1 - number * factor % 12, 0) for factor in (1, 5, 7)} - {number} for number in range(size))
+    return [
+        f"r{number}: {' '.join(f'v{one}' for one in sorted(some))} -> v{number}" for number, some in enumerate(read)
+    ]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(("graph", "each"), [(ladder, 1), (ladder, 2), (tangle, 1)])
+def test_asking_for_many_results_costs_little_for_each(graph: Callable[[int], list[str]], each: int, backwards: bool):
+    """In one event; every `each`-th one is asked for."""
+
+    def asking(size: int) -> int:
+        world = World(check=False)
+        world.submit(*graph(size))
+        waits = tuple(asked(f"v{number}") for number in range(0, size, each))
+        event = Waited(session="s", tenant="t", waits=waits[::-1] if backwards else waits)
+        return lines_of(lambda one: one.handle(event), world)
+
+    assert asking(600) - asking(400) < (asking(400) - asking(200)) * 1.1

@@ -41,6 +41,7 @@ from parrotserve.graph.decisions import (
     UpdateSequence,
 )
 from parrotserve.graph.events import Continued, Event, NewVariable, SessionTouched, StepsRun, Ticked
+from parrotserve.sampling import Usage
 from parrotserve.scheduler.scheduler import AT_ONCE
 
 SESSIONS = ["s0", "s1", "s2"]
@@ -64,6 +65,8 @@ class AnyOrder(RuleBasedStateMachine):
         """Request -> (engine, epoch) of what engines run."""
         self.early: dict[str, tuple[str, int]] = {}
         """The same, of what they are told to read ahead."""
+        self.leaving: dict[tuple[str, int], str] = {}
+        """Run -> engine, of what was cancelled and has not ended."""
         self.paused: set[str] = set()
         self.kept: set[tuple[str, str]] = set()
         self.offered: dict[str, str] = {}
@@ -118,6 +121,7 @@ class AnyOrder(RuleBasedStateMachine):
                 held = self.open if decision.request in self.open else self.early
                 assert held.pop(decision.request) == (decision.engine, decision.epoch)
                 self.paused.discard(decision.request)
+                self.leaving[decision.request, decision.epoch] = decision.engine
             case PublishValue():
                 assert not self.published.get(decision.variable), "a value never changes"
                 self.published[decision.variable] = decision.value
@@ -271,6 +275,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.early = {name: where for name, where in self.early.items() if where[0] != engine}
         self.paused &= self.open.keys()
         self.kept = {(where, key) for where, key in self.kept if where != engine}
+        self.leaving = {run: where for run, where in self.leaving.items() if where != engine}
         for decision in self.world.lose(engine):
             self.carry_out(decision)
 
@@ -279,8 +284,9 @@ class AnyOrder(RuleBasedStateMachine):
     def produces(self, data: st.DataObject, late: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.open)))
         output = data.draw(st.sampled_from(self.world.machine.request(name).outputs))
+        others = self.world.machine.unfinished
         decisions = self.world.produce(name, output.id, "value", epoch=self.open[name][1] - late)
-        assert not (late and decisions), "what an earlier run did no longer counts"
+        assert not (late and decisions and not others), "what an earlier run did no longer counts"
         for decision in decisions:
             self.carry_out(decision)
 
@@ -308,6 +314,19 @@ class AnyOrder(RuleBasedStateMachine):
         _, epoch = self.early.pop(name)
         error = EngineFailed("boom") if failed else None
         for decision in self.world.end(name, error, epoch=epoch, cancelled=not failed):
+            self.carry_out(decision)
+
+    @precondition(lambda self: self.leaving)
+    @rule(data=st.data(), seconds=st.sampled_from([0.0, 1.0]))
+    def lets_go(self, data: st.DataObject, seconds: float) -> None:
+        """Of what was cancelled."""
+        name, epoch = data.draw(st.sampled_from(sorted(self.leaving)))
+        del self.leaving[name, epoch]
+        usage = Usage(engine_seconds=seconds)
+        others = self.world.machine.unfinished
+        decisions = self.world.end(name, epoch=epoch, cancelled=True, usage=usage)
+        assert others or not decisions, "nothing follows for anybody else"
+        for decision in decisions:
             self.carry_out(decision)
 
     @precondition(lambda self: self.engines)

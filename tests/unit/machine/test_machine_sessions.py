@@ -119,7 +119,7 @@ class TestTheEnd:
         for number in range(1000):
             self.live_and_die(world, f"x{number:04}-", drop=number % 3)
         assert len(only(world.tick(29.0), ForgetSession)) == 0
-        assert len(only(world.tick(31.0), ForgetSession)) == 333
+        assert len(only(world.let_go(world.tick(31.0)), ForgetSession)) == 333
         world.machine.check_integrity()
         assert (world.machine.waiting("m"), world.machine.next_deadline()) == (0, None)
         assert self.objects() == before
@@ -156,7 +156,7 @@ class TestTheEnd:
         if drop == 0:
             world.run(f"{prefix}a")
             world.run(f"{prefix}b")
-        return world.end_session(session) if drop < 2 else []
+        return world.let_go(world.end_session(session)) if drop < 2 else []
 
 
 class TestSetValuesAreShared:

@@ -101,7 +101,7 @@ def test_what_was_expected_is_corrected_by_what_it_took():
     for _ in range(18):
         head = take(lines)
         lines.serve(head, 1.0)
-        lines.settle(head, 1.0 if head.session.tenant == "dear" else 0.0)
+        lines.settle(head.session.tenant, 1.0 if head.session.tenant == "dear" else 0.0)
         order.append(head.session.tenant)
     assert order.count("cheap") == 2 * order.count("dear")
 
@@ -125,7 +125,7 @@ def test_who_comes_finds_nobody_before_it_who_was_charged_too_much_and_got_it_ba
         running.append(take(lines))
         lines.serve(running[-1], 1.0)
     for one in running:
-        lines.settle(one, -0.9)
+        lines.settle(one.session.tenant, -0.9)
     lines.put(request("late"))
     assert "late" in served(lines, 2)
 
@@ -143,7 +143,7 @@ def test_a_line_that_is_empty_is_forgotten():
         one = request(f"t{number}")
         lines.put(one)
         lines.serve(one, 1.0)
-        lines.settle(one, 0.0)
+        lines.settle(one.session.tenant, 0.0)
     lines.put(request("last"))
     assert len(lines._lines) < 100
 
@@ -179,7 +179,7 @@ def test_of_tenants_that_always_wait_none_is_ahead_by_more_than_a_request_and_a_
             assert head is not None
             lines.serve(head, MOST if corrected else seconds)
             if corrected:  # it was expected to take more than it did
-                lines.settle(head, seconds - MOST)
+                lines.settle(head.session.tenant, seconds - MOST)
             service[head.session.tenant] += seconds
         lines.check_integrity()
         for one, weight in weights.items():

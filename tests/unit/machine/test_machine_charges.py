@@ -1,0 +1,118 @@
+"""What cancelled requests cost their tenant: what the engine says that they took, once it says so."""
+
+from collections import Counter
+
+import pytest
+from machine_world import World, session_ended, withdrawn
+
+from parrotserve.graph.objects import Request
+from parrotserve.ids import TenantId, VariableId
+from parrotserve.sampling import Usage
+
+NOTHING = Usage()
+
+
+def took(seconds: float) -> Usage:
+    return Usage(prompt_tokens=10, output_tokens=10, engine_seconds=seconds)
+
+
+class Contended(World):
+    """An engine with one place, for which Ann, who cancels all that runs, and Bob always have requests waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.join("e", places=1)
+        self.made = 0
+        self.turns: Counter[str] = Counter()
+        for tenant in ("ann", "bob", "ann", "bob"):
+            self.asks(tenant)
+
+    def asks(self, tenant: str) -> None:
+        self.made += 1
+        self.submit(f"r{self.made}: -> x{self.made}", session=f"s-{tenant}", tenant=TenantId(tenant))
+
+    @property
+    def running(self) -> Request:
+        (found,) = [one for one in self.machine.graph.requests.values() if one.aboard]
+        return found
+
+    def cancels(self) -> tuple[str, int]:
+        """Ann cancels what runs of hers; which run that was."""
+        request = self.running
+        self.handle(withdrawn(request.outputs[0].id, session="s-ann", tenant="ann"))
+        return request.id, request.epoch
+
+    def takes_turns(self, rounds: int, *, ann: Usage, bob: Usage) -> None:
+        for _ in range(rounds):
+            request, tenant = self.running, self.running.session.tenant
+            self.turns[tenant] += 1
+            if tenant == "ann":
+                name, epoch = self.cancels()
+                self.end(name, epoch=epoch, cancelled=True, usage=ann)
+            else:
+                self.produce(request.id, request.outputs[0].id)
+                self.end(request.id, usage=bob)
+            self.asks(tenant)
+
+
+def test_who_cancels_just_before_the_end_gets_no_more_than_others():
+    world = Contended()
+    world.takes_turns(20, ann=took(10.0), bob=took(10.0))
+    assert world.turns["ann"] <= world.turns["bob"] + 1
+
+
+@pytest.mark.parametrize("used", [took(0.001), NOTHING])
+def test_who_cancels_early_pays_for_what_was_run(used: Usage):
+    world = Contended()
+    world.takes_turns(100, ann=used, bob=took(2.0))
+    assert world.turns["bob"] <= 2
+
+
+def test_an_engine_that_does_not_say_how_long_it_ran_something_is_paid_what_was_expected():
+    world = Contended()
+    world.takes_turns(100, ann=Usage(prompt_tokens=10, output_tokens=10), bob=took(0.2))
+    assert world.turns["bob"] > 20
+
+
+def test_only_the_end_of_its_run_settles_a_charge_and_only_once():
+    world = Contended()
+    name, epoch = world.cancels()
+    world.end(name, epoch=epoch + 1, cancelled=True, usage=took(100.0))
+    world.end("another", epoch=epoch, cancelled=True, usage=took(100.0))
+    world.end(name, epoch=epoch, cancelled=True, usage=took(0.5))
+    world.end(name, epoch=epoch, cancelled=True, usage=took(100.0))
+    world.takes_turns(10, ann=took(1.0), bob=took(1.0))
+    assert abs(world.turns["ann"] - world.turns["bob"]) <= 1
+
+
+def test_what_is_retried_meanwhile_is_charged_by_itself():
+    world = World("e", places=2)
+    world.submit("write: -> code")
+    world.cancel("code")
+    world.retry("code")
+    world.end("write", epoch=0, cancelled=True, usage=took(5.0))
+    assert world.state("write") == "running"
+    world.run("write")
+
+
+def test_an_engine_that_is_lost_leaves_no_charge_open():
+    world = World("e", "f", places=1)
+    world.submit("write: -> code", "other: -> text")
+    where = world.machine.request("write").engine
+    world.cancel("code")
+    world.lose(str(where))
+    world.end("write", epoch=0, cancelled=True, usage=took(5.0))
+    world.join("e", places=1)
+    world.join("f", places=1)
+
+
+def test_a_session_that_ended_is_charged_yet():
+    world = Contended()
+    name, epoch = world.running.id, world.running.epoch
+    world.handle(session_ended("s-ann", "ann"))
+    world.end(name, epoch=epoch, cancelled=True, usage=took(10.0))
+    world.asks("ann")
+    world.asks("ann")
+    world.takes_turns(6, ann=took(1.0), bob=took(1.0))
+    assert world.turns == {"bob": 6}
+    assert world.machine.variable_state("s-bob", "bob", VariableId("x4")).state == "ready"
