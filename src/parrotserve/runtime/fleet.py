@@ -46,6 +46,7 @@ from parrotserve.runtime.keeper import EngineKeeper, Extending, KeeperPolicy, Ke
 from parrotserve.runtime.metrics import Metrics
 from parrotserve.runtime.render import Opening, most_tokens, pieces_of
 from parrotserve.runtime.runs import request_ended
+from parrotserve.runtime.views import engine_view
 from parrotserve.tenancy.directory import Directory
 
 log = logging.getLogger(__name__)
@@ -179,7 +180,7 @@ class Fleet:
 
     def engines(self) -> list[EngineView]:
         """The engines and how busy they are."""
-        return [_engine_view(keeper) for keeper in self._driver.keepers.values()]
+        return [engine_view(keeper) for keeper in self._driver.keepers.values()]
 
     async def close(self) -> None:
         """End all engines."""
@@ -215,6 +216,8 @@ class Fleet:
     def joined(self, engine: EngineId, description: EngineDescription) -> None:
         """An engine is up."""
         model = self._driver.keepers[engine].model
+        if description.cut_by_cache:
+            self._tell_of_small_cache(engine, description)
         joined = EngineJoined(
             engine=engine,
             model=model,
@@ -227,6 +230,17 @@ class Fleet:
             late=description.capabilities >= _RUNS_AHEAD,
         )
         self._driver.apply(joined)
+
+    def _tell_of_small_cache(self, engine: EngineId, description: EngineDescription) -> None:
+        # Many a model's context is more than anybody has memory for: by default that is no fault.
+        log.log(
+            logging.INFO if self._config.kv_memory is None else logging.WARNING,
+            "the KV cache of engine %s holds %s tokens, and no request may have more, though the model's context has "
+            "%s: raise kv_memory for longer ones",
+            engine,
+            f"{description.cache_tokens:,}",
+            f"{self._models[self._driver.keepers[engine].model].context_length:,}",
+        )
 
     def lost(self, engine: EngineId, reason: str) -> None:
         """An engine died or hung."""
@@ -379,18 +393,4 @@ def _steps_run(engine: EngineId, event: StepsTimed) -> StepsRun:
         kv_tokens=event.kv_tokens,
         attended=event.attended,
         seconds=event.seconds,
-    )
-
-
-def _engine_view(keeper: EngineKeeper) -> EngineView:
-    page = keeper.description.page_tokens if keeper.description else 0
-    beat = keeper.heartbeat
-    return EngineView(
-        id=keeper.engine,
-        model=keeper.model,
-        state=keeper.state,
-        running=beat.running,
-        waiting=beat.waiting,
-        free_tokens=beat.free_pages * page,
-        cached_tokens=beat.cached_pages * page,
     )

@@ -66,6 +66,7 @@ def build_engine(
     description = EngineDescription(
         model=launch.model,
         context_length=core_settings.context_length,
+        cut_by_cache=core_settings.cut_by_cache,
         cache_tokens=pages * PAGE_TOKENS,
         page_tokens=PAGE_TOKENS,
         credits=settings.credits,
@@ -117,7 +118,8 @@ def _pages(settings: NativeSettings, bytes_a_page: int) -> int:
     budget = settings.kv_bytes if settings.kv_bytes is not None else default_kv_bytes()
     if budget < bytes_a_page:
         raise EngineFailed(
-            f"A KV cache of {budget:,} bytes holds nothing: one page of this model's KV takes {bytes_a_page:,} bytes."
+            f"A KV cache of {budget:,} bytes holds nothing: one page of this model's KV takes {bytes_a_page:,} bytes. "
+            "Raise kv_memory."
         )
     return budget // bytes_a_page
 
@@ -125,10 +127,9 @@ def _pages(settings: NativeSettings, bytes_a_page: int) -> int:
 def _core_settings(
     settings: NativeSettings, config: ModelConfig, *, cache_tokens: int, align_tokens: int
 ) -> CoreSettings:
-    model_limits = config.context_length <= cache_tokens
     return CoreSettings(
         context_length=min(config.context_length, cache_tokens),
-        limited_by="that is the model's context" if model_limits else "that is what the KV cache holds",
+        cut_by_cache=cache_tokens < config.context_length,
         prefill_chunk=settings.prefill_chunk,
         max_running=settings.max_running,
         credits=settings.credits,
