@@ -10,13 +10,13 @@ import pytest
 BODY = b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}'
 STREAM = b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "stream": true}'
 OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 
 Ask = Callable[..., Awaitable[bytes]]
 
 
 def post(body: bytes, *, version: bytes = b"1.1", headers: bytes = b"") -> bytes:
-    head = b"POST /v1/chat/completions HTTP/%b\r\nHost: x\r\nContent-Type: application/json\r\n" % version
+    head = b"POST /v1/chat/completions HTTP/%b\r\nHost: localhost\r\nContent-Type: application/json\r\n" % version
     return head + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 

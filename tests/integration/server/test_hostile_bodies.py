@@ -15,7 +15,7 @@ from parrotserve.server.json_bodies import Parsed, join, parse
 
 MOST_HEAD = 64 * 1024
 JSON = {"Content-Type": "application/json"}
-POST = b"POST /v1/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+POST = b"POST /v1/submit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def graph(requests: int, *, text: str = "tell", **first: Any) -> dict[str, Any]:
@@ -163,7 +163,7 @@ async def test_a_tenant_has_few_big_bodies_in_memory_at_a_time(served, monkeypat
 
 async def test_a_head_that_does_not_come_ends_the_connection(address, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(impatience, "HEAD_SECONDS", 0.05)
-    for sent in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "):
+    for sent in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: "):
         reader, writer = await asyncio.open_connection(*address)
         writer.write(sent)
         assert await asyncio.wait_for(reader.read(), timeout=10) == b""
@@ -173,7 +173,7 @@ async def test_a_head_that_does_not_come_ends_the_connection(address, monkeypatc
 async def test_a_second_head_on_a_connection_has_to_come_as_well(address, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(impatience, "HEAD_SECONDS", 0.05)
     reader, writer = await asyncio.open_connection(*address)
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /heal")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal")
     answer = await asyncio.wait_for(reader.read(), timeout=10)
     assert answer.startswith(b"HTTP/1.1 200")
     writer.close()
@@ -182,15 +182,14 @@ async def test_a_second_head_on_a_connection_has_to_come_as_well(address, monkey
 async def test_a_body_that_does_not_come_is_given_up(address, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bodies, "READ_SECONDS", 0.05)
     reader, writer = await asyncio.open_connection(*address)
-    head = b"POST /v1/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
-    writer.write(head)
+    writer.write(POST + b"Content-Length: 100\r\n\r\n{")
     assert (await asyncio.wait_for(reader.readline(), timeout=10)).startswith(b"HTTP/1.1 408")
     writer.close()
 
 
 async def test_a_head_without_end_is_refused(address):
     reader, writer = await asyncio.open_connection(*address)
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
     for _ in range(MOST_HEAD // 1000):
         writer.write(b"X-Long: " + b"x" * 1000 + b"\r\n")
     assert (await asyncio.wait_for(reader.readline(), timeout=10)).startswith(b"HTTP/1.1 400")
@@ -200,7 +199,7 @@ async def test_a_head_without_end_is_refused(address):
 async def test_heads_of_many_requests_on_one_connection_are_counted_each(address):
     reader, writer = await asyncio.open_connection(*address)
     for _ in range(3):
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n" % (b"x" * (MOST_HEAD // 2)))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: %b\r\n\r\n" % (b"x" * (MOST_HEAD // 2)))
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), timeout=10)
         assert head.startswith(b"HTTP/1.1 200")
         await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
