@@ -100,6 +100,7 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
     config = uvicorn.Config(
         app,
         http=ImpatientProtocol,
+        ws="none",
         lifespan="off",
         log_level="warning",
         access_log=False,

@@ -61,6 +61,13 @@ async def test_an_offer_to_speak_another_protocol_is_not_taken_up_and_loses_noth
     assert came.endswith(b'{"status":"ok"}')
 
 
+async def test_what_clients_do_wrong_is_told_them_and_not_the_log(caplog: pytest.LogCaptureFixture, ask: Ask):
+    websocket = b"Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    assert (await ask(HEALTH + websocket)).startswith(b"HTTP/1.1 200 OK")
+    assert (await ask(b"what is this?\r\n\r\n")).startswith(b"HTTP/1.1 400")
+    assert [record.getMessage() for record in caplog.records if record.levelname != "DEBUG"] == []
+
+
 async def test_a_body_in_chunks_that_was_announced_is_asked_for(ask: Ask):
     headers = b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n"
     head = post(b"", headers=headers).replace(b"Content-Length: 0\r\n", b"")
