@@ -1,6 +1,7 @@
 """Bodies and connections that mean no good: a clear refusal each, and nothing else suffers."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable
 from typing import Any
@@ -86,6 +87,23 @@ async def test_what_is_no_batch_is_a_clear_error(served, padding: int, route: st
     answer = await client.request(method, route, content=body + b" " * padding, headers=JSON)
     assert 400 <= answer.status_code < 500
     assert answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("route", ["/v1/submit", "/v1/chat/completions"])
+@pytest.mark.parametrize("compress", [gzip.compress, bytes], ids=["compressed", "said to be"])
+async def test_a_compressed_body_is_refused_for_what_it_is(served, route: str, compress: Callable[[bytes], bytes]):
+    client = await served()
+    body = b'{"session": "s", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}'
+    answer = await client.post(route, content=compress(body), headers=JSON | {"Content-Encoding": "gzip"})
+    assert answer.status_code == 415
+    assert answer.json()["error"]["code"] == "unsupported_media_type"
+    assert "'Content-Encoding: gzip': send it uncompressed" in answer.json()["error"]["message"]
+    plain = await client.post(
+        "/v1/chat/completions",
+        content=body.replace(b'"session": "s", ', b""),
+        headers=JSON | {"Content-Encoding": "identity"},
+    )
+    assert plain.status_code == 200
 
 
 @pytest.mark.parametrize("padding", [0, BIG], ids=["small", "big"])
