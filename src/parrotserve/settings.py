@@ -39,6 +39,8 @@ class Kind:
     """What TOML may have in place of a text."""
     show: Callable[[Any], str] = str
     """As `parse` reads it."""
+    advice_in_toml: str = ""
+    """What to write in a file, where that is not the same."""
 
     def parse(self, text: str) -> Any:
         """A value from a flag or the environment. Raises ValueError with the advice."""
@@ -50,9 +52,12 @@ class Kind:
     def from_toml(self, value: object) -> Any:
         """A value from a file. Raises ValueError with the advice."""
         if isinstance(value, str):
-            return self.parse(value)
+            try:
+                return self.read(value.strip())
+            except ValueError as error:
+                raise ValueError(self.advice_in_toml or self.advice) from error
         if type(value) not in self.native:
-            raise ValueError(self.advice)
+            raise ValueError(self.advice_in_toml or self.advice)
         return tuple(map(str, cast("list[object]", value))) if isinstance(value, list) else value
 
 
@@ -183,7 +188,7 @@ WHOLE = Kind(int, "write a whole number", "NUMBER", (int,))
 NUMBER = Kind(float, "write a number", "NUMBER", (int, float), "{:g}".format)
 SECONDS = Kind(float, "write a number of seconds", "SECONDS", (int, float), "{:g}".format)
 SIZE = Kind(parse_size, "write a size such as 512MiB or 2GB", "SIZE", (int,), show_size)
-SWITCH = Kind(_switch, "write 1 or 0", "", (bool,), _show_switch)
+SWITCH = Kind(_switch, "write on or off", "", (bool,), _show_switch, "write true or false")  # TOML knows no bare `on`
 
 
 # --- Rules ----------------------------------------------------------------------------------------------------

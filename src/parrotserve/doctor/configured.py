@@ -8,6 +8,7 @@ from parrotserve.config import READ_ELSEWHERE, SETTINGS, ServiceConfig, effectiv
 from parrotserve.doctor.finding import Finding, Verdict
 from parrotserve.doctor.reach import answers
 from parrotserve.engines.native.kernels import variants
+from parrotserve.engines.native.memory import kv_fault
 from parrotserve.engines.native.settings import usable_cores
 from parrotserve.errors import DeclarationError
 from parrotserve.models.package_index import without_credentials
@@ -43,32 +44,38 @@ def configuration() -> Configuration:
     told += [name if name == _SECRET else f"{name}={without_credentials(os.environ[name])}" for name in elsewhere]
     details = {"set": own, "elsewhere": elsewhere}
     found = ", ".join(told) or "none: defaults"
-    complaint, advice = _impossible(config)
+    verdict, complaint, advice = _impossible(config)
     if complaint:
-        verdict = Verdict.BROKEN if config.backend == "kernels" or config.weights != "bf16" else Verdict.NOTICE
-        finding = Finding(
-            subject="Settings", verdict=verdict, found=f"{found}; {complaint}", advice=advice, details=details
-        )
-        return Configuration(config, finding)
-    return Configuration(config, Finding(subject="Settings", found=found, details=details))
+        found = f"{found}; {complaint}"
+    finding = Finding(subject="Settings", verdict=verdict, found=found, advice=advice, details=details)
+    return Configuration(config, finding)
 
 
-def _impossible(config: ServiceConfig) -> tuple[str, str]:
+def _impossible(config: ServiceConfig) -> tuple[Verdict, str, str]:
     """What cannot work or works badly, and what to do; empty where all is well."""
     compiled = bool(variants())
     if not compiled and config.backend == "kernels":
-        return "backend = kernels needs the compiled extension", "Build the extension, or set PARROT_BACKEND=auto."
+        return (
+            Verdict.BROKEN,
+            "backend = kernels needs the compiled extension",
+            "Build the extension, or set PARROT_BACKEND=auto.",
+        )
     if config.weights != "bf16" and (not compiled or config.backend == "reference"):
         return (
+            Verdict.BROKEN,
             f"weights = {config.weights} needs the kernels backend",
             "Unset PARROT_WEIGHTS, or use the kernels backend.",
         )
+    fault = kv_fault(config.kv_memory)
+    if fault is not None:
+        return Verdict.BROKEN, fault, "Lower or unset PARROT_KV_MEMORY."
     if config.threads is not None and config.threads * config.engines > usable_cores():
         return (
+            Verdict.NOTICE,
             f"{config.threads * config.engines} threads on {usable_cores()} cores wait for one another",
             "Set PARROT_THREADS to the cores that each engine may have.",
         )
-    return "", ""
+    return Verdict.GOOD, "", ""
 
 
 def service() -> Iterator[Finding]:

@@ -13,8 +13,8 @@ from rich.filesize import decimal
 import parrotserve
 from parrotserve.cpu import cpu_features
 from parrotserve.doctor.finding import Finding, Verdict
-from parrotserve.engines.native.build import default_kv_bytes, usable_memory
 from parrotserve.engines.native.kernels import CLEARLY_FASTER, chosen_variant, measured_variants
+from parrotserve.engines.native.memory import default_kv_bytes, usable_memory
 from parrotserve.engines.native.settings import usable_cores
 
 _EXTENSIONS = ("parrotserve._cpu", "parrotserve._kernels")

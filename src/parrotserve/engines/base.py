@@ -51,6 +51,8 @@ class EngineDescription(msgspec.Struct, frozen=True, kw_only=True):
     """The name under which requests ask for its model."""
     context_length: int
     """The most tokens that one sequence may have, prompt and outputs together, given its model and cache."""
+    cut_by_cache: bool = False
+    """Whether the model has a longer context, of which the cache does not hold more."""
     cache_tokens: int
     """How many tokens' KV its cache holds."""
     page_tokens: int
@@ -59,6 +61,15 @@ class EngineDescription(msgspec.Struct, frozen=True, kw_only=True):
     batch: int = 0
     """How many of them one step runs at most; 0: all."""
     capabilities: frozenset[Capability]
+
+
+def most_allowed(context_length: int, *, cut_by_cache: bool, shorten: str = "the prompt") -> str:
+    """How long a sequence may be, why, and what to do: the end of a message about one that is longer."""
+    if cut_by_cache:
+        why, advice = "which is all that the KV cache holds", "Raise kv_memory, or shorten"
+    else:
+        why, advice = "that is the model's context", "Shorten"
+    return f"prompt and outputs together may have {context_length}, {why}. {advice} {shorten}."
 
 
 # --- What a sequence is made of -----------------------------------------------------------------------------

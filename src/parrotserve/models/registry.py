@@ -14,6 +14,7 @@ from parrotserve.models.pull import KnownModel, Progress, fetch
 from parrotserve.models.safetensors_file import has_weights
 
 __all__ = [
+    "DEFAULT_ALIAS",
     "DEFAULT_MODEL",
     "KNOWN_MODELS",
     "ModelFiles",
@@ -24,7 +25,8 @@ __all__ = [
     "resolve",
 ]
 
-_DEFAULT_ALIAS = "default"
+DEFAULT_ALIAS = "default"
+"""The default model as commands call it; to a service, its own default."""
 
 KNOWN_MODELS: dict[str, KnownModel] = {
     DEFAULT_MODEL: KnownModel(
@@ -64,7 +66,7 @@ def list_models() -> list[ModelListing]:
     return [
         ModelListing(
             name=name,
-            aliases=(_DEFAULT_ALIAS,) if name == DEFAULT_MODEL else (),
+            aliases=(DEFAULT_ALIAS,) if name == DEFAULT_MODEL else (),
             description=model.description,
             size=model.file_bytes,
             path=model.cached_in(cache_folder()),
@@ -107,7 +109,7 @@ def pull(name: str, *, progress: Progress | None = None) -> Path:
 
 
 def _known(name: str) -> KnownModel | None:
-    return KNOWN_MODELS.get(DEFAULT_MODEL if name.lower() == _DEFAULT_ALIAS else name.lower())
+    return KNOWN_MODELS.get(DEFAULT_MODEL if name.lower() == DEFAULT_ALIAS else name.lower())
 
 
 def _folder_format(folder: Path) -> ModelFormat:
@@ -120,7 +122,7 @@ def _folder_format(folder: Path) -> ModelFormat:
 
 
 def _unknown(name: str) -> UnknownModel:
-    names = [*KNOWN_MODELS, _DEFAULT_ALIAS]
+    names = [*KNOWN_MODELS, DEFAULT_ALIAS]
     close = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return UnknownModel(

@@ -13,6 +13,7 @@ from parrotserve.engines.base import Engine
 from parrotserve.engines.fake import FakeEngine
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.engine import NativeEngine
+from parrotserve.engines.native.memory import kv_fault
 from parrotserve.engines.native.settings import (
     DEFAULT_MAX_RUNNING,
     DEFAULT_PREFILL_CHUNK,
@@ -21,6 +22,7 @@ from parrotserve.engines.native.settings import (
     WeightFormat,
     usable_cores,
 )
+from parrotserve.errors import DeclarationError
 from parrotserve.ids import EngineId
 from parrotserve.models.chat import ChatTemplate, load_chat_template
 from parrotserve.models.config import load_config
@@ -60,9 +62,14 @@ Loader = Callable[[str, ServiceConfig, Progress | None], ServedModel]
 
 
 def load_model(name: str, config: ServiceConfig, progress: Progress | None = None) -> ServedModel:
-    """The model of a known name, pulled on first use, or at a path. Raises `ModelError`."""
+    """The model of a known name, pulled on first use, or at a path. Raises `ModelError`, and `DeclarationError` where
+    the KV cache of an engine would not fit this machine."""
     if name == FAKE_MODEL:
         return fake_model()
+    # Here, before anything is fetched: an engine would find out only by asking for that much, attempt by attempt.
+    fault = kv_fault(config.kv_memory)
+    if fault is not None:
+        raise DeclarationError(f"{fault}: lower it.", setting="kv_memory")
     files = resolve(name, progress=progress)
     shape, tokenizer = load_config(files), load_tokenizer(files)
     return ServedModel(

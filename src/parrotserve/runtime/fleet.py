@@ -35,17 +35,19 @@ from parrotserve.graph.decisions import (
     RetainPrefix,
     UpdateSequence,
 )
-from parrotserve.graph.events import EngineJoined, EngineLost, RequestEnded, StepsRun
+from parrotserve.graph.events import EngineJoined, EngineLost, RequestEnded
 from parrotserve.graph.states import ProducerState
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.models.pull import Progress
+from parrotserve.models.registry import DEFAULT_ALIAS
 from parrotserve.protocol import EngineView, ModelView
 from parrotserve.runtime.catalog import Loader, ServedModel
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.keeper import EngineKeeper, Extending, KeeperPolicy, KeeperState, Order
 from parrotserve.runtime.metrics import Metrics
 from parrotserve.runtime.render import Opening, most_tokens, pieces_of
-from parrotserve.runtime.runs import request_ended
+from parrotserve.runtime.runs import request_ended, steps_run
+from parrotserve.runtime.views import engine_view
 from parrotserve.tenancy.directory import Directory
 
 log = logging.getLogger(__name__)
@@ -85,15 +87,22 @@ class Fleet:
         """What requests that name no model ask for."""
         return self._config.models[0]
 
+    def _meant(self, name: str | None) -> str:
+        """`default` is a name of the first model, so that programs may say it whatever a service serves; unless another
+        is configured by it."""
+        if name is not None and name.lower() == DEFAULT_ALIAS:
+            return next((one for one in self._config.models if one.lower() == DEFAULT_ALIAS), self.default)
+        return self.default if name is None else name
+
     def find(self, name: str | None) -> ServedModel | None:
         """A model that is served already, by a name that it was asked for before or its own."""
-        name = self.default if name is None else name
+        name = self._meant(name)
         return self._asked.get(name) or self._models.get(name) or self._models.get(name.lower())
 
     async def load(self, name: str | None, *, progress: Progress | None = None) -> ServedModel:
         """A model, found and with its engines starting. Raises `UnknownModel`, what finding it raises, and
         `ServiceUnavailable` where the service ended meanwhile."""
-        name = self.default if name is None else name
+        name = self._meant(name)
         async with self._loading:
             found = self.find(name)
             if found is not None:
@@ -179,7 +188,7 @@ class Fleet:
 
     def engines(self) -> list[EngineView]:
         """The engines and how busy they are."""
-        return [_engine_view(keeper) for keeper in self._driver.keepers.values()]
+        return [engine_view(keeper) for keeper in self._driver.keepers.values()]
 
     async def close(self) -> None:
         """End all engines."""
@@ -215,6 +224,8 @@ class Fleet:
     def joined(self, engine: EngineId, description: EngineDescription) -> None:
         """An engine is up."""
         model = self._driver.keepers[engine].model
+        if description.cut_by_cache:
+            self._tell_of_small_cache(engine, description)
         joined = EngineJoined(
             engine=engine,
             model=model,
@@ -227,6 +238,17 @@ class Fleet:
             late=description.capabilities >= _RUNS_AHEAD,
         )
         self._driver.apply(joined)
+
+    def _tell_of_small_cache(self, engine: EngineId, description: EngineDescription) -> None:
+        # Many a model's context is more than anybody has memory for: by default that is no fault.
+        log.log(
+            logging.INFO if self._config.kv_memory is None else logging.WARNING,
+            "the KV cache of engine %s holds %s tokens, and no request may have more, though the model's context has "
+            "%s: raise kv_memory for longer ones",
+            engine,
+            f"{description.cache_tokens:,}",
+            f"{self._models[self._driver.keepers[engine].model].context_length:,}",
+        )
 
     def lost(self, engine: EngineId, reason: str) -> None:
         """An engine died or hung."""
@@ -268,7 +290,7 @@ class Fleet:
                     self._driver.apply(request_ended(event))
                     self._note_times(event.sequence)
                 case StepsTimed():
-                    self._driver.apply(_steps_run(engine, event))
+                    self._driver.apply(steps_run(engine, event))
                 case Heartbeat():
                     pass
 
@@ -368,29 +390,3 @@ class Fleet:
         most = sequence.sent + sum(len(one.tokens or ()) for one in told) + sequence.most_output
         self._driver.meter.sized(order.request, min(most, description.context_length))
         return (self._update(order), *told)
-
-
-def _steps_run(engine: EngineId, event: StepsTimed) -> StepsRun:
-    return StepsRun(
-        engine=engine,
-        steps=event.steps,
-        prefill_tokens=event.prefill_tokens,
-        decode_rows=event.decode_rows,
-        kv_tokens=event.kv_tokens,
-        attended=event.attended,
-        seconds=event.seconds,
-    )
-
-
-def _engine_view(keeper: EngineKeeper) -> EngineView:
-    page = keeper.description.page_tokens if keeper.description else 0
-    beat = keeper.heartbeat
-    return EngineView(
-        id=keeper.engine,
-        model=keeper.model,
-        state=keeper.state,
-        running=beat.running,
-        waiting=beat.waiting,
-        free_tokens=beat.free_pages * page,
-        cached_tokens=beat.cached_pages * page,
-    )

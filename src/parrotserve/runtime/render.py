@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
-from parrotserve.engines.base import Capability, EngineDescription, EngineSegment, Fill, Generate, Open
+from parrotserve.engines.base import Capability, EngineDescription, EngineSegment, Fill, Generate, Open, most_allowed
 from parrotserve.errors import ContextExceeded, EngineFailed
 from parrotserve.ids import RequestId, TenantId, VariableId
 from parrotserve.models.chat import ChatTemplate, Flat, render
@@ -154,7 +154,7 @@ class Renderer:
         `published`, all tenants share its KV.
         """
         _check_capabilities(opening, engine)
-        self._check_length(opening.pieces, engine.context_length)
+        self._check_length(opening.pieces, engine)
         as_tokens = Capability.TOKENS in engine.capabilities
         known = self._token_segments if as_tokens else self._text_segments
         build = _late_segments if opening.ahead else known
@@ -170,15 +170,15 @@ class Renderer:
             precedence=opening.precedence,
         )
 
-    def _check_length(self, pieces: Iterable[Piece], context_length: int) -> None:
+    def _check_length(self, pieces: Iterable[Piece], engine: EngineDescription) -> None:
         """What can never fit, however long its tokens are, is not tokenised to find out by how much."""
         texts = (piece.text for piece in pieces if isinstance(piece, Text))
         values = (piece.value for piece in pieces if isinstance(piece, Known) and not piece.transforms)
         least = -(-sum(map(len, chain(texts, values))) // self._tokenizer.longest_token)
-        if least > context_length:
+        if least > engine.context_length:
+            allowed = most_allowed(engine.context_length, cut_by_cache=engine.cut_by_cache)
             raise ContextExceeded(
-                f"The prompt has at least {least} tokens, which exceeds the available context size: prompt and outputs "
-                f"together may have {context_length}. Shorten the prompt."
+                f"The prompt has at least {least} tokens, which exceeds the available context size: {allowed}"
             )
 
     async def beginning(self, pieces: Sequence[Piece]) -> tuple[int, ...]:

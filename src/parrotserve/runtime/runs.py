@@ -9,10 +9,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from parrotserve.engines.base import EndStatus, SegmentFinished, SequenceEnded, TokensGenerated
+from parrotserve.engines.base import EndStatus, SegmentFinished, SequenceEnded, StepsTimed, TokensGenerated
 from parrotserve.errors import EngineFailed, from_wire
-from parrotserve.graph.events import OutputProduced, RequestEnded
-from parrotserve.ids import RequestId, VariableId, shown
+from parrotserve.graph.events import OutputProduced, RequestEnded, StepsRun
+from parrotserve.ids import EngineId, RequestId, VariableId, shown
 from parrotserve.protocol import Value
 from parrotserve.runtime.board import Board
 from parrotserve.runtime.render import engine_segment
@@ -144,4 +144,17 @@ def request_ended(event: SequenceEnded) -> RequestEnded:
         usage=event.usage,
         error=from_wire(*event.error) if event.error else None,
         cancelled=event.status is EndStatus.CANCELLED,
+    )
+
+
+def steps_run(engine: EngineId, event: StepsTimed) -> StepsRun:
+    """What an engine tells of its steps, in the machine's words."""
+    return StepsRun(
+        engine=engine,
+        steps=event.steps,
+        prefill_tokens=event.prefill_tokens,
+        decode_rows=event.decode_rows,
+        kv_tokens=event.kv_tokens,
+        attended=event.attended,
+        seconds=event.seconds,
     )

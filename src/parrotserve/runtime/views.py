@@ -1,4 +1,4 @@
-"""The machine's pictures of its state, as the wire shows them."""
+"""The machine's pictures of its state, and engines, as the wire shows them."""
 
 from collections.abc import Iterable
 
@@ -10,6 +10,7 @@ from parrotserve.protocol import (
     BecauseView,
     CallView,
     ConsideredView,
+    EngineView,
     ErrorBody,
     PlacementView,
     RequestView,
@@ -17,6 +18,7 @@ from parrotserve.protocol import (
     Timings,
     VariableView,
 )
+from parrotserve.runtime.keeper import EngineKeeper
 from parrotserve.sampling import Usage
 
 
@@ -113,3 +115,18 @@ def _timings(timings: snapshots.Timings) -> Timings:
 
 def _error(error: ParrotError | None) -> ErrorBody | None:
     return ErrorBody.of(error) if error is not None else None
+
+
+def engine_view(keeper: EngineKeeper) -> EngineView:
+    """An engine and how busy it is."""
+    page = keeper.description.page_tokens if keeper.description else 0
+    beat = keeper.heartbeat
+    return EngineView(
+        id=keeper.engine,
+        model=keeper.model,
+        state=keeper.state,
+        running=beat.running,
+        waiting=beat.waiting,
+        free_tokens=beat.free_pages * page,
+        cached_tokens=beat.cached_pages * page,
+    )

@@ -10,6 +10,7 @@ from parrotserve.ids import TenantId
 from parrotserve.protocol import Identifier
 from parrotserve.runtime.service import Service
 from parrotserve.server.headers import header
+from parrotserve.server.hosts import check_host
 from parrotserve.server.refusals import refusal_of
 from parrotserve.tenancy.directory import Caller, Directory
 
@@ -21,7 +22,8 @@ _CALLER = "caller"
 
 
 class Authentication:
-    """Finds out on whose behalf an exchange is made; refuses it, unread, if that is nobody's."""
+    """Finds out on whose behalf an exchange is made; refuses it, unread, if that is nobody's, or, while no keys are
+    asked for, if it may come from a page in a browser."""
 
     def __init__(self, app: ASGIApp, *, directory: Directory) -> None:
         self._app = app
@@ -32,6 +34,8 @@ class Authentication:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
                 scope.setdefault("state", {})[_CALLER] = self._directory.authenticate(_key_of(scope))
+                if not self._directory.closed:
+                    check_host(header(scope, b"host"))
             except ParrotError as refused:
                 app = refusal_of(scope, refused)
         await app(scope, receive, send)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ClassVar, TypeVar, cast
 from weakref import WeakValueDictionary
 
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
@@ -61,6 +61,7 @@ class BodyRoute(APIRoute):
         async def read_then_handle(request: Request) -> Response:
             if self.body_field is None:
                 return await handle(request)
+            _check_encoding(header(request.scope, b"content-encoding"))
             body = _Body(request.scope, request.receive)
             if _is_small(request):
                 await body.read(type(self))
@@ -129,6 +130,15 @@ class _Places:
         if places is None:
             places = self._places[owner] = asyncio.Semaphore(BIG_AT_A_TIME)
         return places
+
+
+def _check_encoding(encoding: str) -> None:
+    """Refuses compressed bodies: a small one may become of any size, which is known only once it is in memory."""
+    if encoding.strip().lower() not in ("", "identity"):
+        why = (
+            f"bodies are read as they come, and this one has 'Content-Encoding: {encoding[:100]}': send it uncompressed"
+        )
+        raise HTTPException(415, why)
 
 
 def _check_type(content_type: str) -> None:

@@ -12,8 +12,10 @@ from parrotserve.server.corked import Corked
 HEAD_SECONDS = 10.0
 """From the first byte (or the connection) to the end of a request's head."""
 
-_log = logging.getLogger("uvicorn.error.connections")
-_log.setLevel(logging.ERROR)  # no line for each client that speaks no HTTP: it is told, and the log is the operator's
+# No line for each client that speaks no HTTP: it is told, and the log is the operator's. Not below uvicorn's own
+# loggers, whose children lose their levels when uvicorn configures its logging.
+_log = logging.getLogger(f"{__name__}.connections")
+_log.setLevel(logging.ERROR)
 
 
 class ImpatientProtocol(H11Protocol):

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import gc
-import ipaddress
 import signal
 import socket
 import sys
@@ -20,6 +19,7 @@ from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
+from parrotserve.server.hosts import is_loopback
 from parrotserve.server.impatience import ImpatientProtocol
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.store import TenantStore
@@ -65,7 +65,7 @@ async def serve_until_stopped(
 
 def check_reach(config: ServiceConfig, directory: Directory) -> None:
     """Raises `DeclarationError` where a service that others can reach would let them in without a key."""
-    if _is_loopback(config.host):
+    if is_loopback(config.host):
         return
     reach = f"{config.host!r} can be reached from other machines"
     if config.keys == "never":
@@ -100,6 +100,7 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
     config = uvicorn.Config(
         app,
         http=ImpatientProtocol,
+        ws="none",
         lifespan="off",
         log_level="warning",
         access_log=False,
@@ -177,14 +178,6 @@ def _on_signals(stop: Callable[[], None]) -> Generator[None]:
             with contextlib.suppress(ValueError):
                 restore.callback(signal.signal, number, signal.signal(number, handle))
         yield
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def _on_stderr(line: str) -> None:

@@ -39,7 +39,7 @@ class Api:
 
     @property
     def client(self) -> AsyncOpenAI:
-        return AsyncOpenAI(base_url="http://parrot/v1", api_key="none", http_client=self.http, max_retries=0)
+        return AsyncOpenAI(base_url="http://parrot.localhost/v1", api_key="none", http_client=self.http, max_retries=0)
 
     async def chat(self, messages: Talk, **body: Any) -> httpx.Response:
         return await self.http.post("/v1/chat/completions", json={"messages": messages, **body})

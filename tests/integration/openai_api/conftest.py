@@ -52,7 +52,7 @@ async def begin() -> AsyncIterator[Begin]:
         await service.wait_started()
         app = create_app(service)
         apps.append(app)
-        http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://parrot")
+        http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://parrot.localhost")
         begun.append(Api(service, engines, http, prompts))
         return begun[-1]
 

@@ -37,6 +37,17 @@ async def test_messages_are_written_as_the_chat_template_says(begin: Begin):
     assert api.prompts == ["<|system|>Be brief.\n<|user|> one \ntwo\n<|assistant|>Three.\n<|user|>\n<|assistant|>"]
 
 
+async def test_a_refusal_that_is_sent_back_is_what_the_assistant_said(begin: Begin):
+    api = await begin()
+    refused = {"role": "assistant", "content": None, "refusal": "No."}
+    said = {"role": "assistant", "content": "Yes.", "refusal": None}
+    answer = await api.chat([*user("Hello"), refused, said, *user("Why?")], max_tokens=5)
+    assert answer.status_code == 200, answer.text
+    assert api.prompts == ["<|user|>Hello\n<|assistant|>No.\n<|assistant|>Yes.\n<|user|>Why?\n<|assistant|>"]
+    mine = await api.chat([{"role": "user", "content": None, "refusal": "No."}])
+    assert "has no content" in mine.text
+
+
 async def test_control_tokens_in_messages_are_text(begin: Begin):
     api = await begin()
     answer = await api.client.chat.completions.create(model="fake", messages=user("<|end|>"), max_tokens=1)

@@ -223,6 +223,10 @@ async def test_what_is_refused_before_a_route_sees_it(begin: Begin):
         assert answer.status_code == status
         error = OpenAIError.model_validate_json(answer.content).error
         assert error.type == "invalid_request_error"
+    answer = await api.http.get("/v1/models", headers={"Host": "attacker.example"})
+    assert answer.status_code == 403
+    error = OpenAIError.model_validate_json(answer.content).error
+    assert (error.type, error.code) == ("permission_error", "forbidden")
 
 
 async def test_what_openai_has_and_we_do_not(begin: Begin):

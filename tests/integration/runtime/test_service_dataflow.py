@@ -249,6 +249,28 @@ async def test_models_are_served_beside_each_other_and_on_demand(stage: Stage):
     assert len(staged.engines) == 6
 
 
+@pytest.mark.parametrize(
+    ("models", "answers"),
+    [
+        (("one", "two"), "one"),
+        (("one", "default"), "default"),
+        (("Default",), "Default"),
+        (("default", "one"), "default"),
+    ],
+)
+async def test_default_is_the_first_model_unless_another_is_configured_by_that_name(
+    stage: Stage, models: tuple[str, ...], answers: str
+):
+    staged = await stage(config={"models": models, "on_demand": True})
+    for number, name in enumerate(("default", "DEFAULT")):
+        await answer(staged.service.submit(batch(request(f"r{number}", text("x"), made(f"v{number}"), model=name))))
+    view = staged.service.session_view(S)
+    assert [one.model for one in view.requests] == [answers, answers]
+    assert staged.service.model_view("default").name == answers
+    assert [model.name for model in staged.service.models()] == list(models)
+    assert [model.name for model in staged.service.models() if model.default] == [models[0]]
+
+
 async def test_cancelling_a_variable_frees_its_engine(stage: Stage):
     staged = await stage(ticking=True)
     program = batch(

@@ -64,7 +64,7 @@ async def run(service: Service, graph: Submit) -> dict[str, str]:
 
 @pytest.mark.parametrize("backend", [BackendName.REFERENCE, BackendName.AUTO])
 async def test_a_cache_with_room_for_little_more_than_one_request_finishes_every_graph(
-    tmp_path: Path, backend: BackendName
+    tmp_path: Path, backend: BackendName, caplog: pytest.LogCaptureFixture
 ):
     files = write_tiny_model(tmp_path)
     pages = -(-LONGEST * 12 // 10 // PAGE_TOKENS)
@@ -76,9 +76,11 @@ async def test_a_cache_with_room_for_little_more_than_one_request_finishes_every
     def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
         return dataclasses.replace(fake_model(name="tiny"), context_length=LONGEST, make_engine=make)
 
-    service = await Service.start(ServiceConfig(models=("tiny",)), load=load)
+    service = await Service.start(ServiceConfig(models=("tiny",), kv_memory=1 << 20), load=load)
     try:
         await service.wait_started()
+        (warning,) = [record.getMessage() for record in caplog.records if "raise kv_memory" in record.getMessage()]
+        assert f"holds {pages * PAGE_TOKENS} tokens" in warning
         graphs = [random_graph(seed) for seed in range(GRAPHS)]
         results = await asyncio.gather(*(run(service, graph) for graph in graphs))
     finally:

@@ -46,7 +46,7 @@ async def served() -> AsyncIterator[Client]:
             await service.wait_started()
         apps.append(create_app(service))
         transport = httpx.ASGITransport(apps[-1])
-        clients.append(httpx.AsyncClient(transport=transport, base_url="http://parrot"))
+        clients.append(httpx.AsyncClient(transport=transport, base_url="http://parrot.localhost"))
         return clients[-1]
 
     yield begin

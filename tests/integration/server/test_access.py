@@ -91,6 +91,21 @@ async def test_keys_can_be_asked_for_from_the_start_and_never(served, store):
         assert (await client.get("/v1/models", headers=sent)).status_code == 200
 
 
+async def test_a_page_that_rebinds_its_name_gets_nothing_of_an_open_service(store, directory, served):
+    client = await served(directory=directory)
+    page = {"Host": "attacker.example:8127", "Origin": "http://attacker.example:8127"}
+    for method, path in [*routes(client), ("GET", "/nothing/here")]:
+        answer = await client.request(method, path, headers=page)
+        if path in OPEN_PATHS:
+            assert answer.status_code == 200
+        else:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+    assert (await client.post("/v1/submit", json=PROGRAM, headers=page)).status_code == 403
+    assert (await client.get("/v1/sessions/a-session")).status_code == 404
+    headers = key_of(store, "bob")
+    assert (await client.get("/v1/models", headers=page | headers)).status_code == 200  # no page has the key
+
+
 async def test_the_address_itself_leads_to_the_page_of_documents(served):
     client = await served()
     answer = await client.get("/", follow_redirects=True)

@@ -10,13 +10,13 @@ import pytest
 BODY = b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}'
 STREAM = b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "stream": true}'
 OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 
 Ask = Callable[..., Awaitable[bytes]]
 
 
 def post(body: bytes, *, version: bytes = b"1.1", headers: bytes = b"") -> bytes:
-    head = b"POST /v1/chat/completions HTTP/%b\r\nHost: x\r\nContent-Type: application/json\r\n" % version
+    head = b"POST /v1/chat/completions HTTP/%b\r\nHost: localhost\r\nContent-Type: application/json\r\n" % version
     return head + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
@@ -59,6 +59,13 @@ async def test_an_offer_to_speak_another_protocol_is_not_taken_up_and_loses_noth
     assert came.count(b"HTTP/1.1 200 OK") == 3
     assert came.count(b'"chat.completion"') == 1
     assert came.endswith(b'{"status":"ok"}')
+
+
+async def test_what_clients_do_wrong_is_told_them_and_not_the_log(caplog: pytest.LogCaptureFixture, ask: Ask):
+    websocket = b"Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    assert (await ask(HEALTH + websocket)).startswith(b"HTTP/1.1 200 OK")
+    assert (await ask(b"what is this?\r\n\r\n")).startswith(b"HTTP/1.1 400")
+    assert [record.getMessage() for record in caplog.records if record.levelname != "DEBUG"] == []
 
 
 async def test_a_body_in_chunks_that_was_announced_is_asked_for(ask: Ask):

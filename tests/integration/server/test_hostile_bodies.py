@@ -1,6 +1,7 @@
 """Bodies and connections that mean no good: a clear refusal each, and nothing else suffers."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from parrotserve.server.json_bodies import Parsed, join, parse
 
 MOST_HEAD = 64 * 1024
 JSON = {"Content-Type": "application/json"}
-POST = b"POST /v1/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+POST = b"POST /v1/submit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def graph(requests: int, *, text: str = "tell", **first: Any) -> dict[str, Any]:
@@ -86,6 +87,23 @@ async def test_what_is_no_batch_is_a_clear_error(served, padding: int, route: st
     answer = await client.request(method, route, content=body + b" " * padding, headers=JSON)
     assert 400 <= answer.status_code < 500
     assert answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("route", ["/v1/submit", "/v1/chat/completions"])
+@pytest.mark.parametrize("compress", [gzip.compress, bytes], ids=["compressed", "said to be"])
+async def test_a_compressed_body_is_refused_for_what_it_is(served, route: str, compress: Callable[[bytes], bytes]):
+    client = await served()
+    body = b'{"session": "s", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}'
+    answer = await client.post(route, content=compress(body), headers=JSON | {"Content-Encoding": "gzip"})
+    assert answer.status_code == 415
+    assert answer.json()["error"]["code"] == "unsupported_media_type"
+    assert "'Content-Encoding: gzip': send it uncompressed" in answer.json()["error"]["message"]
+    plain = await client.post(
+        "/v1/chat/completions",
+        content=body.replace(b'"session": "s", ', b""),
+        headers=JSON | {"Content-Encoding": "identity"},
+    )
+    assert plain.status_code == 200
 
 
 @pytest.mark.parametrize("padding", [0, BIG], ids=["small", "big"])
@@ -163,7 +181,7 @@ async def test_a_tenant_has_few_big_bodies_in_memory_at_a_time(served, monkeypat
 
 async def test_a_head_that_does_not_come_ends_the_connection(address, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(impatience, "HEAD_SECONDS", 0.05)
-    for sent in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "):
+    for sent in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: "):
         reader, writer = await asyncio.open_connection(*address)
         writer.write(sent)
         assert await asyncio.wait_for(reader.read(), timeout=10) == b""
@@ -173,7 +191,7 @@ async def test_a_head_that_does_not_come_ends_the_connection(address, monkeypatc
 async def test_a_second_head_on_a_connection_has_to_come_as_well(address, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(impatience, "HEAD_SECONDS", 0.05)
     reader, writer = await asyncio.open_connection(*address)
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /heal")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal")
     answer = await asyncio.wait_for(reader.read(), timeout=10)
     assert answer.startswith(b"HTTP/1.1 200")
     writer.close()
@@ -182,15 +200,14 @@ async def test_a_second_head_on_a_connection_has_to_come_as_well(address, monkey
 async def test_a_body_that_does_not_come_is_given_up(address, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bodies, "READ_SECONDS", 0.05)
     reader, writer = await asyncio.open_connection(*address)
-    head = b"POST /v1/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
-    writer.write(head)
+    writer.write(POST + b"Content-Length: 100\r\n\r\n{")
     assert (await asyncio.wait_for(reader.readline(), timeout=10)).startswith(b"HTTP/1.1 408")
     writer.close()
 
 
 async def test_a_head_without_end_is_refused(address):
     reader, writer = await asyncio.open_connection(*address)
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
     for _ in range(MOST_HEAD // 1000):
         writer.write(b"X-Long: " + b"x" * 1000 + b"\r\n")
     assert (await asyncio.wait_for(reader.readline(), timeout=10)).startswith(b"HTTP/1.1 400")
@@ -200,7 +217,7 @@ async def test_a_head_without_end_is_refused(address):
 async def test_heads_of_many_requests_on_one_connection_are_counted_each(address):
     reader, writer = await asyncio.open_connection(*address)
     for _ in range(3):
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n" % (b"x" * (MOST_HEAD // 2)))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: %b\r\n\r\n" % (b"x" * (MOST_HEAD // 2)))
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), timeout=10)
         assert head.startswith(b"HTTP/1.1 200")
         await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))

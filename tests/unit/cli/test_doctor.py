@@ -83,6 +83,7 @@ def test_an_index_that_hangs_matters_only_where_a_model_is_missing(doctor: Docto
     [
         ("PARROT_THREDS", "2", "Did you mean PARROT_THREADS?"),
         ("PARROT_THREADS", "many", "write a whole number"),
+        ("PARROT_KV_MEMORY", "900000GiB", "kv_memory = 900000GiB does not fit the "),
         ("PARROT_MODELS", "/nowhere/model.gguf", "There is no model"),
         ("PARROT_CACHE", "/proc/parrot", "cannot be written to"),
         ("PARROT_URL", "http://127.0.0.1:1", "does not answer"),

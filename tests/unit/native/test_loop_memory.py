@@ -236,7 +236,20 @@ def test_a_prompt_longer_than_the_context_fails_at_once_with_the_numbers():
     code, message = bench.ended("a").error or ("", "")
     assert code == "context_exceeded"
     assert "32 tokens" in message
+    assert message.endswith("may have 32, that is the model's context. Shorten the prompt.")
     assert not bench.backend.steps
+
+
+def test_where_the_cache_is_smaller_than_the_context_a_long_prompt_is_not_all_to_blame():
+    bench = Bench(pages=64, context=32, cut_by_cache=True)
+    bench.open("long", fill("x" * 32), generate(1))
+    bench.open("two outputs", fill("x" * 30), generate(2), late(), generate(1))
+    bench.step()
+    bench.extend("two outputs", 2, "")
+    bench.run()
+    for name in ("long", "two outputs"):
+        _, message = bench.ended(name).error or ("", "")
+        assert "which is all that the KV cache holds. Raise kv_memory, or shorten the prompt" in message
 
 
 def test_a_late_segment_that_makes_the_prompt_too_long_fails_it():

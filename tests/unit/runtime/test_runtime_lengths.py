@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import msgspec
 import pytest
 
 from parrotserve.criteria import Objective
@@ -47,6 +48,12 @@ def renderer(tokenizer: FakeTokenizer) -> Renderer:
 async def test_a_prompt_that_is_too_long_whatever_its_tokens_is_refused_untokenised(pieces: tuple[Piece, ...]):
     with pytest.raises(ContextExceeded, match="at least 1"):
         await renderer(Untouched()).open(opening(*pieces), ENGINE)
+
+
+async def test_where_the_cache_is_what_is_small_its_setting_is_named():
+    small = msgspec.structs.replace(ENGINE, cut_by_cache=True)
+    with pytest.raises(ContextExceeded, match=r"all that the KV cache holds\. Raise kv_memory"):
+        await renderer(Untouched()).open(opening(Text(TOO_LONG)), small)
 
 
 async def test_what_a_transform_may_shorten_is_looked_at():

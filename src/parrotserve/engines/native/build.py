@@ -1,7 +1,5 @@
 """A native engine from a model's files: weights, a cache within its memory budget, and the loop over both."""
 
-import contextlib
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +9,7 @@ from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.cache import KvCache, NaiveCache, PageCache
 from parrotserve.engines.native.kernels import BLOCK_TOKENS, KernelsBackend, variants
 from parrotserve.engines.native.loop import NativeCore
+from parrotserve.engines.native.memory import default_kv_bytes
 from parrotserve.engines.native.reference import ReferenceBackend
 from parrotserve.engines.native.settings import (
     PAGE_TOKENS,
@@ -28,14 +27,13 @@ from parrotserve.models.tokenizer import load_tokenizer
 from parrotserve.models.weights import ModelWeights, load_weights
 
 _MIB = 1 << 20
-_MOST_BY_DEFAULT = 1024 * _MIB
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def build_engine(
     launch: Launch, *, make_cache: Callable[[Backend, int], PageCache] | None = None
 ) -> tuple[EngineDescription, NativeCore]:
-    """The engine that was asked for. Raises `ModelError`, or `EngineFailed` for a budget that holds nothing.
+    """The engine that was asked for. Raises `ModelError`, or `EngineFailed` for a budget that holds nothing
+    or cannot be had.
 
     `make_cache` makes another cache than the settings say, over the backend and its number of pages.
     """
@@ -52,7 +50,13 @@ def build_engine(
         )
     bytes_a_page = page_bytes(backend_name, config)
     pages = _pages(settings, bytes_a_page)
-    backend = _backend(backend_name, _weights(files, config, settings.weights), config, pages, settings)
+    try:
+        backend = _backend(backend_name, _weights(files, config, settings.weights), config, pages, settings)
+    except MemoryError as error:
+        raise EngineFailed(
+            f"There is too little memory for {launch.model} and a KV cache of {pages * bytes_a_page / _MIB:,.0f} MiB: "
+            "lower kv_memory, or end what else takes memory here."
+        ) from error
     if make_cache is not None:
         cache = make_cache(backend, pages)
     else:
@@ -62,6 +66,7 @@ def build_engine(
     description = EngineDescription(
         model=launch.model,
         context_length=core_settings.context_length,
+        cut_by_cache=core_settings.cut_by_cache,
         cache_tokens=pages * PAGE_TOKENS,
         page_tokens=PAGE_TOKENS,
         credits=settings.credits,
@@ -70,19 +75,6 @@ def build_engine(
     )
     _announce(description, backend_name, settings.weights, bytes_a_page)
     return description, NativeCore(backend, cache, tokenizer, core_settings)
-
-
-def default_kv_bytes() -> int:
-    """An eighth of the memory that this process may use, at most 1 GiB."""
-    return min(_MOST_BY_DEFAULT, usable_memory() // 8)
-
-
-def usable_memory() -> int:
-    """The machine's memory in bytes, or what a control group leaves this process of it."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with contextlib.suppress(OSError, ValueError):  # no such file outside of Linux, and "max" where there is no limit
-        memory = min(memory, int(_CGROUP_LIMIT.read_text()))
-    return memory
 
 
 def page_bytes(backend: BackendName, config: ModelConfig) -> int:
@@ -126,7 +118,8 @@ def _pages(settings: NativeSettings, bytes_a_page: int) -> int:
     budget = settings.kv_bytes if settings.kv_bytes is not None else default_kv_bytes()
     if budget < bytes_a_page:
         raise EngineFailed(
-            f"A KV cache of {budget:,} bytes holds nothing: one page of this model's KV takes {bytes_a_page:,} bytes."
+            f"A KV cache of {budget:,} bytes holds nothing: one page of this model's KV takes {bytes_a_page:,} bytes. "
+            "Raise kv_memory."
         )
     return budget // bytes_a_page
 
@@ -134,10 +127,9 @@ def _pages(settings: NativeSettings, bytes_a_page: int) -> int:
 def _core_settings(
     settings: NativeSettings, config: ModelConfig, *, cache_tokens: int, align_tokens: int
 ) -> CoreSettings:
-    model_limits = config.context_length <= cache_tokens
     return CoreSettings(
         context_length=min(config.context_length, cache_tokens),
-        limited_by="that is the model's context" if model_limits else "that is what the KV cache holds",
+        cut_by_cache=cache_tokens < config.context_length,
         prefill_chunk=settings.prefill_chunk,
         max_running=settings.max_running,
         credits=settings.credits,

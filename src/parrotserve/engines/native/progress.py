@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from llguidance import LLTokenizer
 
-from parrotserve.engines.base import FOLLOWED_TOKENS, Event, Generate, SegmentFinished, TokensGenerated
+from parrotserve.engines.base import FOLLOWED_TOKENS, Event, Generate, SegmentFinished, TokensGenerated, most_allowed
 from parrotserve.engines.native.generating import Output
 from parrotserve.engines.native.grammar import Grammar
 from parrotserve.engines.native.output import EngineTokenizer
@@ -39,7 +39,7 @@ class Progress:
         if state.known_length > limit:
             raise ContextExceeded(
                 f"The prompt has {state.known_length - state.wants_output} tokens, which exceeds the available context "
-                f"size: prompt and outputs together may have {limit}, {self._settings.limited_by}. Shorten the prompt."
+                f"size: {most_allowed(limit, cut_by_cache=self._settings.cut_by_cache)}"
             )
 
     def go_on(self, state: SequenceState) -> bool:
@@ -98,12 +98,14 @@ class Progress:
     def _start(self, state: SequenceState, generate: Generate) -> Output:
         if not state.known:
             state.known.append(self._first_token())
-        room = self._settings.context_length - len(state.known)
+        limit = self._settings.context_length
+        room = limit - len(state.known)
         if room < 1:
+            allowed = most_allowed(
+                limit, cut_by_cache=self._settings.cut_by_cache, shorten="the prompt or earlier outputs"
+            )
             raise ContextExceeded(
-                f"The sequence has {len(state.known)} tokens before an output, which leaves no room for it: prompt and "
-                f"outputs together may have {self._settings.context_length}, {self._settings.limited_by}. Shorten the "
-                "prompt or earlier outputs."
+                f"The sequence has {len(state.known)} tokens before an output, which leaves no room for it: {allowed}"
             )
         return Output(
             generate,

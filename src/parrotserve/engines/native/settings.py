@@ -40,8 +40,8 @@ class CoreSettings:
 
     context_length: int
     """The most tokens that one sequence may have, prompt and outputs together."""
-    limited_by: str = "that is the model's context"
-    """Why it is as many, for messages."""
+    cut_by_cache: bool = False
+    """Whether the model could take more, for which the cache has no room."""
     prefill_chunk: int = DEFAULT_PREFILL_CHUNK
     """Tokens a step, decode rows included; a page at least is prefilled in each step, and up to a quarter more where a
     prompt ends with it."""

@@ -227,8 +227,7 @@ def _sampling(
     """OpenAI's defaults where nothing is said: a temperature of 1, and all the room that there is."""
     if most is not None and most > asked.context_length:
         raise DeclarationError(
-            f"{most_is} is {most}, but prompt and answer together may have {asked.context_length} tokens with this "
-            "model.",
+            f"{most_is} is {most}, but prompt and answer together may have {asked.context_length} tokens here.",
             param=most_is,
         )
     stop = body.stop if body.stop is not None else ()

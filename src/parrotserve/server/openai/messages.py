@@ -44,13 +44,16 @@ def _message(message: ChatMessage, place: str, inputs: Inputs, template: ChatTem
         tool_calls=tuple(_call(call, f"{place}.tool_calls") for call in calls),
         tool_call_id=message.tool_call_id,
     )
-    if message.content is None:
+    content = message.content
+    if content is None and message.role == "assistant":
+        content = message.refusal
+    if content is None:
         if not calls:
             raise DeclarationError(f"The {message.role}'s message has no content.", param=f"{place}.content")
-    elif isinstance(message.content, str):
-        yield from inputs.split(message.content)
+    elif isinstance(content, str):
+        yield from inputs.split(content)
     else:
-        yield from _parts(message.content, f"{place}.content", inputs)
+        yield from _parts(content, f"{place}.content", inputs)
 
 
 def _parts(parts: Sequence[ContentPart], place: str, inputs: Inputs) -> Iterator[WireSegment]:

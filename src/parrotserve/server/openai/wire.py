@@ -126,6 +126,8 @@ class ChatMessage(Body):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Many[ContentPart] | None = None
+    refusal: str | None = None
+    """What an assistant's message without content says instead."""
     name: str | None = None
     tool_calls: Many[CalledTool] | None = None
     tool_call_id: str | None = None

@@ -1,0 +1,45 @@
+"""What a service was called by, and whether that is a name of the machine it runs on."""
+
+import contextlib
+import ipaddress
+
+from parrotserve.errors import Forbidden
+
+_LONGEST_SHOWN = 100
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or `localhost`, is this machine's own, which no other can reach."""
+    if host.lower() == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def check_host(host: str) -> None:
+    """Raises `Forbidden` for a `Host` that an open service must not answer to; without one, it was no browser's.
+
+    A page may come from a name whose owner lets it mean 127.0.0.1 once the page is there (DNS rebinding). To the
+    browser what it asks of this service is then the page's own: nothing but the name tells them apart.
+    """
+    if not host or _names_this_machine(_without_port(host)):
+        return
+    raise Forbidden(
+        f"This service asks for no keys, so it answers only to names of its own machine, and not to "
+        f"{host[:_LONGEST_SHOWN]!r}. Ask it at 127.0.0.1 or localhost; a proxy before it has to send "
+        "'Host: localhost', or the service to have keys (`parrot key create`)."
+    )
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        address, _, port = host[1:].partition("]")
+        return address if port.startswith(":") or not port else host
+    return host.partition(":")[0]
+
+
+def _names_this_machine(name: str) -> bool:
+    # Nobody else is asked what a name below localhost means (RFC 6761).
+    name = name.lower().removesuffix(".")
+    return is_loopback(name) or name.endswith(".localhost")
