@@ -196,6 +196,10 @@ class Machine:
                 f"The {variable} is produced by {variable.producer} and cannot be set; set a variable of its own.",
                 variable=shown(variable.id),
             )
+        if variable.was_set and variable.value == event.value:
+            # The answer to the first time was lost.
+            self._renew_lease(session, changes.now)
+            return
         if variable.state is not VariableState.EMPTY:
             what = "has a value" if variable.ready else "was cancelled"
             raise AlreadyProduced(f"The {variable} {what} and cannot be set.", variable=shown(variable.id))

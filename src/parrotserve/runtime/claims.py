@@ -21,7 +21,11 @@ SizeOf = Callable[[VariableId], int]
 
 
 def check_size(batch: Submitted, session: Session | None, limits: Limits, config: ServiceConfig) -> None:
-    """Raises `TooLarge` for a batch, a graph or an output beyond what the tenant and the service allow."""
+    """Raises `TooLarge` for a batch, a graph or an output beyond what the tenant and the service allow.
+
+    What the session has already is not looked at: a client whose connection broke sends its batch again, and that
+    changes nothing.
+    """
     size = len(batch.requests) + len(batch.calls)
     if size > config.max_batch_requests:
         raise TooLarge(
@@ -29,16 +33,19 @@ def check_size(batch: Submitted, session: Session | None, limits: Limits, config
             "it in parts.",
             limit="max_batch_requests",
         )
+    requests = {spec.id: spec for spec in batch.requests if session is None or spec.id not in session.requests}
+    calls = {spec.id for spec in batch.calls if session is None or spec.id not in session.calls}
     most = min(config.max_session_requests, limits.session_requests or config.max_session_requests)
     held = len(session.requests) + len(session.calls) if session is not None else 0
-    if size + held > most:
+    more = len(requests) + len(calls)
+    if more and more + held > most:
         raise TooLarge(
-            f"A session may have {most} requests and native calls; this one has {held}, and {size} more are asked for. "
+            f"A session may have {most} requests and native calls; this one has {held}, and {more} more are asked for. "
             "Use several sessions.",
             limit="session_requests",
         )
     if limits.output_tokens is not None:
-        for spec in batch.requests:
+        for spec in requests.values():
             if most_output(spec) > limits.output_tokens:
                 raise TooLarge(
                     f"{spec.function or shown(spec.id)!r} may write {most_output(spec)} tokens, and a request of this "

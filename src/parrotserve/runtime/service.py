@@ -204,7 +204,7 @@ class Service:
     def set_value(
         self, session: SessionId, variable: VariableId, value: str, *, tenant: TenantId = LOCAL_TENANT
     ) -> None:
-        """Make an EMPTY variable READY. Raises `AlreadyProduced`."""
+        """Make an EMPTY variable READY; again to the same value is fine. Raises `AlreadyProduced`."""
         self._check_open()
         check_text(value, f"The value of {variable}")
         session, variable = owned(tenant, session), owned(tenant, variable)

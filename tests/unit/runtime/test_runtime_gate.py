@@ -1,0 +1,113 @@
+"""The gate: what a tenant's limits say of a batch, of one that is sent again, and of a retry."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from parrotserve.config import ServiceConfig
+from parrotserve.errors import TooLarge
+from parrotserve.graph.events import NewCall, NewRequest, NewVariable, Submitted
+from parrotserve.ids import CallId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.machine import Machine
+from parrotserve.runtime.catalog import fake_model
+from parrotserve.runtime.driver import Driver
+from parrotserve.runtime.gate import Gate
+from parrotserve.runtime.meter import Meter
+from parrotserve.runtime.metrics import Metrics
+from parrotserve.sampling import Sampling
+from parrotserve.segments import Input, Output, Text
+from parrotserve.tenancy.directory import Directory
+from parrotserve.tenancy.limits import Limits
+
+ANN, S = TenantId("ann"), SessionId("s")
+MODEL = fake_model()
+
+
+class Restricted(Directory):
+    """Everybody has the same limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self.everybody = limits
+
+    def limits(self, tenant: TenantId) -> Limits:
+        return self.everybody
+
+
+class Staged:
+    """A gate before a machine without engines."""
+
+    def __init__(self, **limits: Any) -> None:
+        config = ServiceConfig()
+        self.directory = Restricted(Limits(**limits))
+        metrics = Metrics(engines=list, sessions=lambda: 0)
+        self.meter = Meter(self.directory, metrics, asyncio.get_running_loop().time)
+        self.driver = Driver(Machine(models=[MODEL.name]), self.meter, config.sandbox)
+        self.gate = Gate(config, self.directory, self.meter, self.driver, find=lambda _: MODEL)
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """Requests and tokens that are claimed."""
+        _, requests, tokens, _ = self.meter.ledger.held(ANN, now=asyncio.get_running_loop().time())
+        return requests, tokens
+
+
+def batch(*names: str, inputs: tuple[str, ...] = (), calls: tuple[str, ...] = (), max_tokens: int = 10) -> Submitted:
+    """Requests, each of which writes a variable that is called `out-` and as it."""
+    inside = tuple(Input(VariableId(one)) for one in inputs)
+    outputs = [VariableId(f"out-{name}") for name in (*names, *calls)]
+    return Submitted(
+        session=S,
+        tenant=ANN,
+        lease_seconds=30.0,
+        variables=tuple(map(NewVariable, outputs)),
+        requests=tuple(
+            NewRequest(
+                id=RequestId(name),
+                function="f",
+                model=MODEL.name,
+                segments=(
+                    Text("tell "),
+                    *inside,
+                    Output(VariableId(f"out-{name}"), Sampling(max_tokens=max_tokens, seed=0)),
+                ),
+            )
+            for name in names
+        ),
+        calls=tuple(
+            NewCall(id=CallId(name), function="f", inputs=(), output=VariableId(f"out-{name}")) for name in calls
+        ),
+    )
+
+
+class TestSentAgain:
+    """Clients whose connection broke send a batch again: what is known already changes nothing, and is no more."""
+
+    async def test_a_batch_is_no_second_one_for_a_full_session(self):
+        staged = Staged(session_requests=3)
+        program = batch("a", "b", calls=("c",))
+        staged.gate.take_in(program)
+        staged.gate.take_in(program)
+        assert len(staged.driver.machine.graph.sessions[S].producers) == 3
+
+    async def test_only_what_is_new_counts(self):
+        staged = Staged(session_requests=3)
+        staged.gate.take_in(batch("a", "b"))
+        staged.gate.take_in(batch("a", "b", "c"))
+        with pytest.raises(TooLarge, match="this one has 3, and 1 more are asked for"):
+            staged.gate.take_in(batch("a", "d"))
+
+    async def test_what_stands_twice_in_a_batch_counts_once(self):
+        staged = Staged(session_requests=1)
+        program = batch("a")
+        staged.gate.take_in(Submitted(session=S, tenant=ANN, lease_seconds=30.0, variables=program.variables,
+                                      requests=program.requests * 2))  # fmt: skip
+
+    async def test_limits_that_were_lowered_meanwhile_are_for_new_requests(self):
+        staged = Staged()
+        staged.gate.take_in(batch("a", "b", max_tokens=100))
+        staged.directory.everybody = Limits(session_requests=1, output_tokens=50, requests_in_flight=1)
+        staged.gate.take_in(batch("a", "b", max_tokens=100))
+        with pytest.raises(TooLarge):
+            staged.gate.take_in(batch("c"))
