@@ -35,11 +35,12 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
-from parrotserve.graph.flow import cancel, end_call, fill, first_readers, revive, time_out
+from parrotserve.graph.flow import cancel, end_call, fill, first_readers, time_out
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.growth import ask, end_session, grow
 from parrotserve.graph.integrity import check_graph
 from parrotserve.graph.objects import Producer, Request, Session, Variable
+from parrotserve.graph.revival import Revival, revival, revive
 from parrotserve.graph.runs import ahead_stopped, engine_died, output_produced, request_ended
 from parrotserve.graph.snapshots import SessionSnapshot, VariableSnapshot, picture_session, picture_variable
 from parrotserve.graph.states import ProducerState, VariableState
@@ -152,6 +153,10 @@ class Machine:
         """A variable that a session may use. Raises `UnknownObject`, `ForeignVariable`."""
         return picture_variable(self.graph.variable(self.graph.session(session, tenant), variable))
 
+    def revival(self, session: SessionId, tenant: TenantId, variable: VariableId) -> Revival:
+        """What a retry of a variable would bring back. Raises `UnknownObject`, `ForeignVariable`."""
+        return revival(self.graph.variable(self.graph.session(session, tenant), variable))
+
     def request(self, request: RequestId) -> Request:
         """A request, to be read only: its segments, inputs and their values, session. Raises `UnknownObject`."""
         found = self.graph.requests.get(request)
@@ -210,8 +215,7 @@ class Machine:
         session = self.graph.session(event.session, event.tenant)
         variable = self.graph.variable(session, event.variable)
         if isinstance(event, Retried):
-            if variable.fallen:
-                revive(self.graph, variable, changes)
+            revive(self.graph, revival(variable), changes)
         elif not variable.settled:
             cancel(self.graph, variable, changes)
         self._renew_lease(session, changes.now)

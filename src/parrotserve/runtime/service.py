@@ -20,7 +20,6 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
-from parrotserve.graph.states import FALLEN
 from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned
 from parrotserve.machine import Machine
 from parrotserve.models.pull import Progress
@@ -219,10 +218,8 @@ class Service:
         """Run the failed or cancelled producer of a variable again, and what failed upstream of it."""
         self._check_open()
         session = owned(tenant, session)
-        self._gate.retry(session, tenant, owned(tenant, variable))
-        for view in self._driver.machine.session_view(session, tenant).variables:
-            if view.state not in FALLEN:
-                self._driver.board.reopen(view.id)
+        for back in self._gate.retry(session, tenant, owned(tenant, variable)):
+            self._driver.board.reopen(back.id)
 
     def end_session(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> None:
         """Cancel what still runs in a session and free all of it."""

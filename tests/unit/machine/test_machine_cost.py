@@ -134,3 +134,14 @@ def test_ending_a_session_costs_little_for_each_request_that_waits():
         return lines_of(lambda one: one.end_session(), world)
 
     assert (ending(400) - ending(200)) / 200 < 150
+
+
+def test_retrying_costs_what_comes_back_however_much_has_fallen():
+    def retrying(size: int) -> int:
+        world = World("e", places=4, check=False)
+        world.submit(*(f"q{n}: -> x{n}" for n in range(size)))
+        for number in range(size):
+            world.cancel(f"x{number}")
+        return lines_of(lambda one: (one.machine.revival("s", "t", "x7"), one.retry("x7")), world)
+
+    assert retrying(400) == retrying(100)

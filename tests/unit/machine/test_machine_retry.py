@@ -8,6 +8,12 @@ from parrotserve.graph.decisions import OfferCall, OpenSequence
 OOM = EngineFailed("out of memory")
 
 
+def back(world: World, variable: str) -> tuple[set[str], set[str]]:
+    """The variables and the producers that a retry would bring back."""
+    revival = world.machine.revival("s", "t", variable)
+    return {one.id for one in revival.variables}, {one.id for one in revival.producers}
+
+
 def opened(decisions: list) -> list[tuple[str, int]]:
     return [(one.request, one.epoch) for one in only(decisions, OpenSequence)]
 
@@ -139,3 +145,31 @@ def test_what_was_asked_for_is_as_urgent_as_before():
     world.submit("c: y -> z", waits=["z"])
     world.retry("z")
     assert world.objectives() == {"a": "latency", "b": "latency", "c": "latency"}
+
+
+def test_what_would_come_back_is_told_before_it_does():
+    world = World("e")
+    world.submit("a: -> x", "b: x -> y", "c: y -> z", "other: -> o", calls=["check: z -> ok"])
+    world.end("a", OOM)
+    world.end("other", OOM)
+    assert back(world, "y") == ({"x", "y", "z", "ok"}, {"a", "b", "c", "check"})
+    assert (world.state("a"), world.state("x")) == ("failed", "failed")
+
+
+def test_what_another_failure_holds_back_is_not_told():
+    world = World("e")
+    world.submit("a: task -> x", "b: -> y", "merge: x y -> z")
+    world.end("b", OOM)
+    world.cancel("task")
+    assert back(world, "task") == ({"task", "x"}, {"a"})
+    assert back(world, "z") == ({"task", "x", "y", "z"}, {"a", "b", "merge"})
+
+
+def test_outputs_that_were_ready_do_not_come_back():
+    world = World("e")
+    world.submit("joke: -> setup punchline")
+    world.produce("joke", "setup", "kept")
+    assert back(world, "punchline") == back(world, "setup") == (set(), set())
+    world.end("joke", OOM)
+    assert back(world, "punchline") == ({"punchline"}, {"joke"})
+    assert back(world, "setup") == (set(), set())

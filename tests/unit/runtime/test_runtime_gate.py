@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from parrotserve.config import ServiceConfig
-from parrotserve.errors import TooLarge
-from parrotserve.graph.events import NewCall, NewRequest, NewVariable, Submitted
+from parrotserve.errors import LimitExceeded, TooLarge
+from parrotserve.graph.events import NewCall, NewRequest, NewVariable, Submitted, Withdrawn
 from parrotserve.ids import CallId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.machine import Machine
 from parrotserve.runtime.catalog import fake_model
@@ -51,6 +51,14 @@ class Staged:
         """Requests and tokens that are claimed."""
         _, requests, tokens, _ = self.meter.ledger.held(ANN, now=asyncio.get_running_loop().time())
         return requests, tokens
+
+    def cancel(self, *names: str) -> None:
+        for name in names:
+            self.driver.apply(Withdrawn(session=S, tenant=ANN, variable=VariableId(f"out-{name}")))
+
+    def retry(self, name: str) -> list[str]:
+        """The variables that came back."""
+        return [one.id for one in self.gate.retry(S, ANN, VariableId(f"out-{name}"))]
 
 
 def batch(*names: str, inputs: tuple[str, ...] = (), calls: tuple[str, ...] = (), max_tokens: int = 10) -> Submitted:
@@ -111,3 +119,62 @@ class TestSentAgain:
         staged.gate.take_in(batch("a", "b", max_tokens=100))
         with pytest.raises(TooLarge):
             staged.gate.take_in(batch("c"))
+
+
+class TestRetried:
+    """What comes back is claimed for, and nothing else."""
+
+    async def test_one_of_more_than_may_be_in_flight_can_be_retried(self):
+        staged = Staged(requests_in_flight=2)
+        for names in ("ab", "cd"):
+            staged.gate.take_in(batch(*names))
+            staged.cancel(*names)
+        assert staged.retry("a") == ["out-a"]
+        assert staged.retry("d") == ["out-d"]
+        assert staged.held[0] == 2
+        with pytest.raises(LimitExceeded):
+            staged.retry("b")
+        assert staged.held[0] == 2
+
+    async def test_tokens_are_claimed_for_what_comes_back_only(self):
+        staged = Staged(session_tokens=60)
+        staged.gate.take_in(batch("a"))
+        staged.gate.take_in(batch("b"))
+        before = staged.held
+        staged.cancel("a", "b")
+        assert staged.held == (0, 0)
+        staged.retry("a")
+        assert staged.held == (1, before[1] // 2)
+
+    async def test_what_falls_with_it_comes_back_with_it_and_is_claimed_for(self):
+        staged = Staged(requests_in_flight=2)
+        staged.gate.take_in(batch("a"))
+        staged.gate.take_in(batch("b", inputs=("out-a",)))
+        staged.cancel("a")
+        assert sorted(staged.retry("a")) == ["out-a", "out-b"]
+        assert staged.held[0] == 2
+
+    async def test_what_has_not_fallen_is_claimed_once(self):
+        staged = Staged(requests_in_flight=2)
+        staged.gate.take_in(batch("a"))
+        assert staged.retry("a") == []
+        assert staged.held[0] == 1
+
+    async def test_nothing_else_of_the_session_is_looked_at(self):
+        staged = Staged()
+        names = [f"q{number}" for number in range(50)]
+        staged.gate.take_in(batch(*names))
+        staged.cancel(*names)
+        session = staged.driver.machine.graph.sessions[S]
+        session.requests = Unseen(session.requests)
+        session.variables = Unseen(session.variables)
+        assert staged.retry("q7") == ["out-q7"]
+
+
+class Unseen(dict[Any, Any]):
+    """Things that are found by their names, and never gone through."""
+
+    def _refuse(self, *_: object) -> Any:
+        raise AssertionError("a retry goes through all of its session")
+
+    __iter__ = keys = values = items = _refuse
