@@ -336,7 +336,8 @@ class Service:
         return self._admitted(body, tenant, models)
 
     def _admitted(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
-        return admit(body, tenant=tenant, models=models, longest_lease=self.config.max_lease_seconds)
+        count = self.directory.limits(tenant).counts_tokens
+        return admit(body, tenant=tenant, models=models, longest_lease=self.config.max_lease_seconds, count=count)
 
     def _take_in(self, batch: Submitted) -> None:
         self._check_open()

@@ -1,16 +1,19 @@
 """The gate: what a tenant's limits say of a batch, of one that is sent again, and of a retry."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from parrotserve.config import ServiceConfig
+from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.errors import LimitExceeded, TooLarge
 from parrotserve.graph.events import NewCall, NewRequest, NewVariable, Submitted, Withdrawn
 from parrotserve.ids import CallId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.machine import Machine
 from parrotserve.runtime.catalog import fake_model
+from parrotserve.runtime.claims import SEAM
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.gate import Gate
 from parrotserve.runtime.meter import Meter
@@ -169,6 +172,72 @@ class TestRetried:
         session.requests = Unseen(session.requests)
         session.variables = Unseen(session.variables)
         assert staged.retry("q7") == ["out-q7"]
+
+
+class TestCounted:
+    """Where tokens are limited, they were counted at admission: nobody waits for the gate to do it."""
+
+    @pytest.fixture(autouse=True)
+    def untold(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> Any:
+            raise AssertionError("the gate makes tokens")
+
+        monkeypatch.setattr(FakeTokenizer, "encode", refuse)
+
+    async def test_the_count_is_what_is_claimed_and_claimed_again(self):
+        staged = Staged(tokens_per_minute=1000)
+        staged.gate.take_in(counted(batch("a", max_tokens=10), 400))
+        assert staged.held == (1, 400 + SEAM + 10)
+        staged.cancel("a")
+        staged.retry("a")
+        assert staged.held == (1, 400 + SEAM + 10)
+        with pytest.raises(LimitExceeded):
+            staged.gate.take_in(counted(batch("b"), 600))
+
+    async def test_where_limits_came_after_it_the_bytes_are_taken(self):
+        staged = Staged()
+        staged.gate.take_in(batch("a"))
+        staged.cancel("a")
+        staged.directory.everybody = Limits(tokens_per_minute=1000)
+        staged.retry("a")
+        staged.gate.take_in(batch("b"))
+        assert staged.held == (2, 2 * (len("tell ") + 2 * SEAM + 10))
+
+    async def test_a_batch_that_is_sent_again_need_not_be_counted_alike(self):
+        staged = Staged(tokens_per_minute=1000)
+        staged.gate.take_in(counted(batch("a"), 400))
+        staged.gate.take_in(batch("a"))
+        assert staged.held == (1, 400 + SEAM + 10)
+
+    @pytest.mark.parametrize("known", [True, False])
+    async def test_a_value_that_many_read_is_measured_once(self, known: bool):
+        staged = Staged(tokens_per_minute=10_000)
+        value = NewVariable(VariableId("doc"), value=Measured("some text"))
+        many = counted(batch(*"abcdefgh", inputs=("doc",)), 5)
+        if known:
+            staged.gate.take_in(replace(many, variables=(value,), requests=()))
+        else:
+            many = replace(many, variables=(*many.variables, value))
+        Measured.times = 0
+        staged.gate.take_in(many)
+        assert staged.held == (8, 8 * (5 + len("some text") + 2 * SEAM + 10))
+        assert Measured.times == 1
+
+
+def counted(program: Submitted, tokens: int) -> Submitted:
+    """As admission leaves it."""
+    return replace(program, requests=tuple(replace(spec, text_tokens=tokens) for spec in program.requests))
+
+
+class Measured(str):
+    """A text that counts how often it is encoded."""
+
+    __slots__ = ()
+    times = 0
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        Measured.times += 1
+        return super().encode(encoding, errors)
 
 
 class Unseen(dict[Any, Any]):
