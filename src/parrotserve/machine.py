@@ -42,7 +42,7 @@ from parrotserve.graph.integrity import check_graph
 from parrotserve.graph.objects import Producer, Request, Session, Variable
 from parrotserve.graph.revival import Revival, revival, revive
 from parrotserve.graph.runs import ahead_stopped, engine_died, output_produced, request_ended
-from parrotserve.graph.snapshots import SessionSnapshot, VariableSnapshot, picture_session, picture_variable
+from parrotserve.graph.snapshots import SessionSnapshot, picture_session
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import plan_submit
 from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId, shown
@@ -63,8 +63,8 @@ class Machine:
     """Sessions, their graphs, and engines.
 
     `models` are those that requests may name before any engine serves them; an engine that joins adds its own.
-    A variable is published once, when it becomes READY, FAILED or CANCELLED, and again only after a retry: whoever
-    waits for one that is settled finds it by `variable_state`.
+    A variable is published once, when it becomes READY, FAILED or CANCELLED, and again only after a retry: the runtime
+    keeps what was published for whoever waits later.
     """
 
     def __init__(
@@ -148,10 +148,6 @@ class Machine:
     def session_view(self, session: SessionId, tenant: TenantId) -> SessionSnapshot:
         """A session's graph with states and timings. Raises `UnknownObject`."""
         return picture_session(self.graph.session(session, tenant))
-
-    def variable_state(self, session: SessionId, tenant: TenantId, variable: VariableId) -> VariableSnapshot:
-        """A variable that a session may use. Raises `UnknownObject`, `ForeignVariable`."""
-        return picture_variable(self.graph.variable(self.graph.session(session, tenant), variable))
 
     def revival(self, session: SessionId, tenant: TenantId, variable: VariableId) -> Revival:
         """What a retry of a variable would bring back. Raises `UnknownObject`, `ForeignVariable`."""

@@ -62,7 +62,6 @@ EVENTS: dict[str, Callable[[World], object]] = {
     "a tick": lambda world: world.handle(Ticked()),
     "a native call": lambda world: world.answer("once", "1"),
     "ending another session": lambda world: world.end_session("s7"),
-    "looking at one variable": lambda world: world.machine.variable_state("s", "t", "x1"),
 }
 
 

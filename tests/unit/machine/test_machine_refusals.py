@@ -148,7 +148,7 @@ class TestOtherTenants:
         with pytest.raises(UnknownObject):
             world.machine.session_view("s", "thief")
         with pytest.raises(UnknownObject):
-            world.machine.variable_state("s", "thief", "code")
+            world.machine.revival("s", "thief", "code")
 
 
 class TestSettingAndReturning:

@@ -23,7 +23,7 @@ def test_a_failed_request_runs_again_as_a_new_epoch():
     world.submit("write: -> code")
     world.end("write", OOM)
     assert opened(world.retry("code")) == [("write", 1)]
-    assert world.machine.variable_state("s", "t", "code").error is None
+    assert world.variable("code").error is None
     world.run("write")
     assert world.state("code") == "ready"
 
@@ -92,7 +92,7 @@ def test_outputs_that_were_ready_are_not_produced_again():
     world.retry("punchline")
     assert world.produce("joke", "setup", "other") == []
     world.run("joke")
-    assert world.machine.variable_state("s", "t", "setup").value == "kept"
+    assert world.variable("setup").value == "kept"
 
 
 def test_what_was_cancelled_comes_back_with_what_was_cancelled_for_it():
