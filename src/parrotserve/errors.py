@@ -10,7 +10,7 @@
     │   ├── InvalidGraph              cycle, two producers, malformed ids
     │   ├── UnknownObject             no such session, variable, model, ...
     │   ├── ForeignVariable           a produced variable of another session
-    │   ├── AlreadyProduced           setting a variable that has a producer or a value
+    │   ├── AlreadyProduced           setting a variable that has a producer or another value
     │   ├── Unauthorized              no key, or one that opens nothing
     │   │   └── Forbidden                 a key that does not open this
     │   ├── LimitExceeded             a limit on rate or number; try again after `retry_after` seconds

@@ -35,13 +35,14 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
-from parrotserve.graph.flow import cancel, end_call, fill, first_readers, revive, time_out
+from parrotserve.graph.flow import cancel, end_call, fill, first_readers, time_out
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.growth import ask, end_session, grow
 from parrotserve.graph.integrity import check_graph
 from parrotserve.graph.objects import Producer, Request, Session, Variable
+from parrotserve.graph.revival import Revival, revival, revive
 from parrotserve.graph.runs import ahead_stopped, engine_died, output_produced, request_ended
-from parrotserve.graph.snapshots import SessionSnapshot, VariableSnapshot, picture_session, picture_variable
+from parrotserve.graph.snapshots import SessionSnapshot, picture_session
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import plan_submit
 from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId, shown
@@ -61,8 +62,8 @@ class Machine:
     """Sessions, their graphs, and engines.
 
     `models` are those that requests may name before any engine serves them; an engine that joins adds its own.
-    A variable is published once, when it becomes READY, FAILED or CANCELLED, and again only after a retry: whoever
-    waits for one that is settled finds it by `variable_state`.
+    A variable is published once, when it becomes READY, FAILED or CANCELLED, and again only after a retry: the runtime
+    keeps what was published for whoever waits later.
     """
 
     def __init__(
@@ -147,9 +148,9 @@ class Machine:
         """A session's graph with states and timings. Raises `UnknownObject`."""
         return picture_session(self.graph.session(session, tenant))
 
-    def variable_state(self, session: SessionId, tenant: TenantId, variable: VariableId) -> VariableSnapshot:
-        """A variable that a session may use. Raises `UnknownObject`, `ForeignVariable`."""
-        return picture_variable(self.graph.variable(self.graph.session(session, tenant), variable))
+    def revival(self, session: SessionId, tenant: TenantId, variable: VariableId) -> Revival:
+        """What a retry of a variable would bring back. Raises `UnknownObject`, `ForeignVariable`."""
+        return revival(self.graph.variable(self.graph.session(session, tenant), variable))
 
     def request(self, request: RequestId) -> Request:
         """A request, to be read only: its segments, inputs and their values, session. Raises `UnknownObject`."""
@@ -195,6 +196,10 @@ class Machine:
                 f"The {variable} is produced by {variable.producer} and cannot be set; set a variable of its own.",
                 variable=shown(variable.id),
             )
+        if variable.was_set and variable.value == event.value:
+            # The answer to the first time was lost.
+            self._renew_lease(session, changes.now)
+            return
         if variable.state is not VariableState.EMPTY:
             what = "has a value" if variable.ready else "was cancelled"
             raise AlreadyProduced(f"The {variable} {what} and cannot be set.", variable=shown(variable.id))
@@ -205,8 +210,7 @@ class Machine:
         session = self.graph.session(event.session, event.tenant)
         variable = self.graph.variable(session, event.variable)
         if isinstance(event, Retried):
-            if variable.fallen:
-                revive(self.graph, variable, changes)
+            revive(self.graph, revival(variable), changes)
         elif not variable.settled:
             cancel(self.graph, variable, changes)
         self._renew_lease(session, changes.now)

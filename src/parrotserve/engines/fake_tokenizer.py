@@ -49,6 +49,10 @@ class FakeTokenizer:
         """How many tokens a text is."""
         return len(self.encode(text))
 
+    def count_beside(self, text: str, *, special: bool = False) -> int:
+        """How many tokens `encode` makes of a text."""
+        return len(self.encode(text, special=special))
+
     def truncate(self, text: str, tokens: int) -> str:
         """The longest beginning of `text` that is at most `tokens` tokens, cut at a character."""
         return bytes(self.encode(text)[:tokens]).decode("utf-8", errors="ignore")

@@ -1,6 +1,6 @@
 """What happens to the machine: the arguments of `Machine.handle`, plain data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parrotserve.criteria import Criteria
 from parrotserve.errors import ParrotError
@@ -27,6 +27,8 @@ class NewRequest:
     segments: tuple[Text | Input | Output, ...]
     published: int = 0
     """How many leading segments are constant text that an operator has published: tenants share these."""
+    text_tokens: int | None = field(default=None, compare=False)
+    """The most tokens that its constant texts make; None: nobody has counted them. Not a part of what it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ from parrotserve.protocol import (
     WireSegment,
 )
 from parrotserve.runtime.catalog import ServedModel
+from parrotserve.runtime.claims import most_of_texts
 from parrotserve.runtime.render import LONG_TEXT
 from parrotserve.sampling import Sampling
 from parrotserve.segments import Input, Output, RoleSwitch, Segment, Text
@@ -49,19 +50,27 @@ def is_big(body: Submit) -> bool:
     length = count = 0
     for spec in body.requests:
         count += len(spec.segments)
+        length += _length_of(spec.tools)
         for segment in spec.segments:
             if isinstance(segment, TextSegment):
                 length += len(segment.text)
             elif isinstance(segment, TokensSegment):
                 length += len(segment.tokens)
+            elif isinstance(segment, RoleSegment):
+                length += _length_of(segment.tool_calls)
             elif isinstance(segment, OutputSegment) and segment.sampling.schema is not None:
                 return True
     return length > LONG_TEXT or count > _MANY_SEGMENTS
 
 
-def admit(body: Submit, *, tenant: TenantId, models: Models, longest_lease: float) -> Submitted:
+def _length_of(tools: tuple[dict[str, Any], ...]) -> int:
+    # About what a chat template makes of them.
+    return len(str(tools)) if tools else 0
+
+
+def admit(body: Submit, *, tenant: TenantId, models: Models, longest_lease: float, count: bool = False) -> Submitted:
     """The batch for the machine: ids owned by the tenant, chat templates applied, every seed drawn. `models` are those
-    that it names.
+    that it names. `count` has tokens of constant texts counted, for limits on them.
 
     Raises `InvalidTransform`, `InvalidSampling`, `InvalidSchema`, `InvalidGraph` and what the chat template refuses.
     """
@@ -70,7 +79,7 @@ def admit(body: Submit, *, tenant: TenantId, models: Models, longest_lease: floa
         tenant=tenant,
         lease_seconds=min(body.lease_seconds, longest_lease),
         variables=tuple(_variable(spec, tenant) for spec in body.variables),
-        requests=tuple(_request(spec, models[spec.model], tenant) for spec in body.requests),
+        requests=tuple(_request(spec, models[spec.model], tenant, count=count) for spec in body.requests),
         calls=tuple(_call(spec, tenant) for spec in body.calls),
         waits=tuple(Wait(_of(spec.variable, tenant), spec.criteria, spec.stream) for spec in body.wait),
     )
@@ -128,7 +137,7 @@ def _argument(argument: Argument, call: CallSpec, tenant: TenantId) -> Any:
             return {name: _argument(entry, call, tenant) for name, entry in argument.entries.items()}
 
 
-def _request(spec: RequestSpec, model: ServedModel, tenant: TenantId) -> NewRequest:
+def _request(spec: RequestSpec, model: ServedModel, tenant: TenantId, *, count: bool) -> NewRequest:
     try:
         segments = tuple(_segment(segment, model, tenant) for segment in spec.segments)
     except DeclarationError as error:
@@ -145,6 +154,7 @@ def _request(spec: RequestSpec, model: ServedModel, tenant: TenantId) -> NewRequ
         function=check_text(spec.function, "A function's name"),
         model=model.name,
         segments=flat,
+        text_tokens=most_of_texts(flat, model.renderer) if count else None,
     )
 
 

@@ -1,6 +1,7 @@
 """The desk where native calls wait for their session's client."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
 
 from parrotserve.ids import CallId, SessionId
@@ -26,16 +27,13 @@ class CallDesk:
     def offer(self, session: SessionId, call: CallOffer) -> None:
         """A call's inputs are ready."""
         queue = self._queue(session)
-        queue.open[call.id] = call
-        queue.unclaimed[call.id] = None
-        queue.wake()
+        queue.offer(call)
 
     def settle(self, session: SessionId, call: CallId) -> None:
         """A call is answered, or no longer wanted."""
         queue = self._queues.get(session)
         if queue is not None:
-            queue.open.pop(call, None)
-            queue.unclaimed.pop(call, None)
+            queue.settle(call)
             self._drop_if_idle(session)
 
     def forget(self, session: SessionId) -> None:
@@ -56,20 +54,16 @@ class CallDesk:
             return
         queue = self._queue(session)
         queue.connections += 1
-        claimed: list[CallId] = []
+        claimed: dict[CallId, None] = {}
         try:
             while not queue.closed:
                 changed = queue.changed
                 while queue.unclaimed:
-                    call = next(iter(queue.unclaimed))
-                    del queue.unclaimed[call]
-                    claimed = [one for one in claimed if one in queue.open] + [call]
-                    yield queue.open[call]
+                    yield queue.claim(claimed)
                 await changed.wait()
         finally:
             queue.connections -= 1
-            queue.unclaimed.update({call: None for call in claimed if call in queue.open})
-            queue.wake()
+            queue.give_back(claimed)
             self._drop_if_idle(session)
 
     def _queue(self, session: SessionId) -> "_Queue":
@@ -85,14 +79,44 @@ class CallDesk:
 
 
 class _Queue:
-    """One session's unanswered calls, oldest first."""
+    """One session's unanswered calls, oldest first. Costs of a call do not depend on how many there are."""
 
     def __init__(self) -> None:
         self.open: dict[CallId, CallOffer] = {}
-        self.unclaimed: dict[CallId, None] = {}
+        self.unclaimed: OrderedDict[CallId, None] = OrderedDict()
+        """Taken from the front one by one, for which a dict looks over all that were taken before."""
+        self.holders: dict[CallId, dict[CallId, None]] = {}
+        """Of the others, what the connection that has one has in all."""
         self.connections = 0
         self.closed = False
         self.changed = asyncio.Event()
+
+    def offer(self, call: CallOffer) -> None:
+        self.settle(call.id)
+        self.open[call.id] = call
+        self.unclaimed[call.id] = None
+        self.wake()
+
+    def claim(self, claimed: dict[CallId, None]) -> CallOffer:
+        """The oldest call that no connection has is with the one that has `claimed`."""
+        call, _ = self.unclaimed.popitem(last=False)
+        claimed[call] = None
+        self.holders[call] = claimed
+        return self.open[call]
+
+    def settle(self, call: CallId) -> None:
+        self.open.pop(call, None)
+        self.unclaimed.pop(call, None)
+        holder = self.holders.pop(call, None)
+        if holder is not None:
+            del holder[call]
+
+    def give_back(self, claimed: dict[CallId, None]) -> None:
+        """A connection is gone: others may have what it had."""
+        for call in claimed:
+            del self.holders[call]
+            self.unclaimed[call] = None
+        self.wake()
 
     def wake(self) -> None:
         self.changed.set()
@@ -100,6 +124,6 @@ class _Queue:
 
     def close(self) -> None:
         self.closed = True
-        self.open.clear()
-        self.unclaimed.clear()
+        for call in list(self.open):
+            self.settle(call)
         self.wake()

@@ -1,6 +1,7 @@
 """How many tokens a request may take, told before it runs: the most that its prompt can have and its outputs may."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 
 from parrotserve.config import ServiceConfig
 from parrotserve.errors import TooLarge
@@ -8,12 +9,14 @@ from parrotserve.graph.events import NewRequest, Submitted
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Request, Session
 from parrotserve.ids import VariableId, shown
+from parrotserve.models.chat import Flat
 from parrotserve.runtime.catalog import ServedModel
+from parrotserve.runtime.render import Renderer
 from parrotserve.segments import Input, Output, Text
 from parrotserve.tenancy.ledger import Claim
 from parrotserve.tenancy.limits import Limits
 
-_SEAM = 2
+SEAM = 2
 """Tokens that a boundary between segments may add to the sum of the segments."""
 
 Find = Callable[[str], ServedModel | None]
@@ -21,7 +24,11 @@ SizeOf = Callable[[VariableId], int]
 
 
 def check_size(batch: Submitted, session: Session | None, limits: Limits, config: ServiceConfig) -> None:
-    """Raises `TooLarge` for a batch, a graph or an output beyond what the tenant and the service allow."""
+    """Raises `TooLarge` for a batch, a graph or an output beyond what the tenant and the service allow.
+
+    What the session has already is not looked at: a client whose connection broke sends its batch again, and that
+    changes nothing.
+    """
     size = len(batch.requests) + len(batch.calls)
     if size > config.max_batch_requests:
         raise TooLarge(
@@ -29,22 +36,31 @@ def check_size(batch: Submitted, session: Session | None, limits: Limits, config
             "it in parts.",
             limit="max_batch_requests",
         )
+    requests = {spec.id: spec for spec in batch.requests if session is None or spec.id not in session.requests}
+    calls = {spec.id for spec in batch.calls if session is None or spec.id not in session.calls}
     most = min(config.max_session_requests, limits.session_requests or config.max_session_requests)
     held = len(session.requests) + len(session.calls) if session is not None else 0
-    if size + held > most:
+    more = len(requests) + len(calls)
+    if more and more + held > most:
         raise TooLarge(
-            f"A session may have {most} requests and native calls; this one has {held}, and {size} more are asked for. "
+            f"A session may have {most} requests and native calls; this one has {held}, and {more} more are asked for. "
             "Use several sessions.",
             limit="session_requests",
         )
     if limits.output_tokens is not None:
-        for spec in batch.requests:
+        for spec in requests.values():
             if most_output(spec) > limits.output_tokens:
                 raise TooLarge(
                     f"{spec.function or shown(spec.id)!r} may write {most_output(spec)} tokens, and a request of this "
                     f"tenant at most {limits.output_tokens}: lower max_tokens.",
                     limit="output_tokens",
                 )
+
+
+def most_of_texts(segments: Iterable[Flat], renderer: Renderer) -> int:
+    """The most tokens that the constant texts of a request make. Takes its time: they are made into tokens."""
+    texts = (segment for segment in segments if isinstance(segment, Text))
+    return sum(len(text.tokens) or renderer.most_tokens(text.text) + SEAM for text in texts)
 
 
 def claims_of_batch(batch: Submitted, graph: Graph, find: Find, *, count: bool) -> list[Claim]:
@@ -55,6 +71,7 @@ def claims_of_batch(batch: Submitted, graph: Graph, find: Find, *, count: bool) 
     values = {variable.id: variable.value for variable in batch.variables if variable.value is not None}
     written = {output.variable: output.sampling.max_tokens for spec in new for output in _outputs(spec)}
 
+    @cache
     def size(variable: VariableId) -> int:
         if variable in values:
             return _bytes(values[variable])
@@ -67,7 +84,8 @@ def claims_of(requests: Iterable[Request], graph: Graph, find: Find, *, count: b
     """Claims of requests that may run again."""
     if not count:
         return [Claim(request.id, 0) for request in requests]
-    return [_claim(request.spec, find, lambda variable: _size_in(graph, variable)) for request in requests]
+    size = cache(partial(_size_in, graph))
+    return [_claim(request.spec, find, size) for request in requests]
 
 
 def most_output(spec: NewRequest) -> int:
@@ -83,16 +101,22 @@ def _claim(spec: NewRequest, find: Find, size: SizeOf) -> Claim:
     model = find(spec.model)
     if model is None:
         return Claim(spec.id, 0)  # the machine refuses it
-    prompt = 0
+    # Where a limit on tokens came after admission, they are not counted here: that would hold up the event loop.
+    prompt = spec.text_tokens if spec.text_tokens is not None else _bytes_of_texts(spec)
     for segment in spec.segments:
         match segment:
             case Text():
-                prompt += len(segment.tokens or ()) or model.renderer.most_tokens(segment.text) + _SEAM
+                pass
             case Input():
-                prompt += size(segment.variable) + _SEAM
+                prompt += size(segment.variable) + SEAM
             case Output():
-                prompt += _SEAM
+                prompt += SEAM
     return Claim(spec.id, min(prompt + most_output(spec), model.context_length))
+
+
+def _bytes_of_texts(spec: NewRequest) -> int:
+    texts = (segment for segment in spec.segments if isinstance(segment, Text))
+    return sum(len(text.tokens) or _bytes(text.text) + SEAM for text in texts)
 
 
 def _size_in(graph: Graph, variable: VariableId) -> int:

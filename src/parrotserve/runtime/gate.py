@@ -3,6 +3,7 @@
 from parrotserve.config import ServiceConfig
 from parrotserve.errors import ParrotError
 from parrotserve.graph.events import Retried, Submitted, TenantWeighed
+from parrotserve.graph.objects import Variable
 from parrotserve.ids import SessionId, TenantId, VariableId
 from parrotserve.runtime.claims import Find, check_size, claims_of, claims_of_batch
 from parrotserve.runtime.driver import Driver
@@ -45,16 +46,16 @@ class Gate:
             self._weights[tenant] = weight
             self._driver.apply(TenantWeighed(tenant=tenant, weight=weight))
 
-    def retry(self, name: SessionId, tenant: TenantId, variable: VariableId) -> None:
-        """All that has fallen in the session might run again: what does not is given back."""
+    def retry(self, name: SessionId, tenant: TenantId, variable: VariableId) -> list[Variable]:
+        """Claims what comes back with a variable may use, and has the machine bring it back: these variables."""
         machine = self._driver.machine
-        session = machine.graph.session(name, tenant)
-        fallen = [request for request in session.requests.values() if request.fallen]
+        back = machine.revival(name, tenant, variable)
         count = self._directory.limits(tenant).counts_tokens
-        claims = claims_of(fallen, machine.graph, self._find, count=count)
+        claims = claims_of(back.requests, machine.graph, self._find, count=count)
         self._meter.accept(tenant, name, claims, again=True)
         try:
             self._driver.apply(Retried(session=name, tenant=tenant, variable=variable))
         finally:
-            still = {request.id for request in fallen if request.fallen}
+            still = {request.id for request in back.requests if request.fallen}
             self._meter.withdraw(claim for claim in claims if claim.request in still)
+        return [one for one in back.variables if not one.fallen]

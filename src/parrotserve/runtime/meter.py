@@ -146,16 +146,17 @@ class Meter:
             if tenant in (None, name)
         ]
 
-    def save(self) -> None:
-        """Put what was used into the store, if there is one; what cannot be written now is kept for the next time."""
-        if self.unsaved and self._directory.add_usage(_today(), self.unsaved):
+    def save(self, *, wait: bool = True) -> None:
+        """Put what was used into the store, if there is one; what cannot be written now is kept for the next time.
+        Without `wait`, now is at once: another process that writes holds nobody up."""
+        if self.unsaved and self._directory.add_usage(_today(), self.unsaved, wait=wait):
             self.unsaved = {}
 
     async def save_now_and_then(self) -> None:
         """For ever."""
         while True:
             await asyncio.sleep(SAVE_SECONDS)
-            self.save()
+            self.save(wait=False)
 
     def _set_apart(self, request: RequestId) -> None:
         """An id is used again: one that had it, and that engines still let go of, is another's account."""

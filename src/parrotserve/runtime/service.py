@@ -20,7 +20,6 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
-from parrotserve.graph.states import FALLEN
 from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned
 from parrotserve.machine import Machine
 from parrotserve.models.pull import Progress
@@ -204,7 +203,7 @@ class Service:
     def set_value(
         self, session: SessionId, variable: VariableId, value: str, *, tenant: TenantId = LOCAL_TENANT
     ) -> None:
-        """Make an EMPTY variable READY. Raises `AlreadyProduced`."""
+        """Make an EMPTY variable READY; again to the same value is fine. Raises `AlreadyProduced`."""
         self._check_open()
         check_text(value, f"The value of {variable}")
         session, variable = owned(tenant, session), owned(tenant, variable)
@@ -219,10 +218,8 @@ class Service:
         """Run the failed or cancelled producer of a variable again, and what failed upstream of it."""
         self._check_open()
         session = owned(tenant, session)
-        self._gate.retry(session, tenant, owned(tenant, variable))
-        for view in self._driver.machine.session_view(session, tenant).variables:
-            if view.state not in FALLEN:
-                self._driver.board.reopen(view.id)
+        for back in self._gate.retry(session, tenant, owned(tenant, variable)):
+            self._driver.board.reopen(back.id)
 
     def end_session(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> None:
         """Cancel what still runs in a session and free all of it."""
@@ -339,7 +336,8 @@ class Service:
         return self._admitted(body, tenant, models)
 
     def _admitted(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
-        return admit(body, tenant=tenant, models=models, longest_lease=self.config.max_lease_seconds)
+        count = self.directory.limits(tenant).counts_tokens
+        return admit(body, tenant=tenant, models=models, longest_lease=self.config.max_lease_seconds, count=count)
 
     def _take_in(self, batch: Submitted) -> None:
         self._check_open()

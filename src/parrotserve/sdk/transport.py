@@ -37,7 +37,7 @@ class Transport(Protocol):
         ...
 
     async def set_value(self, session: SessionId, variable: VariableId, value: str) -> None:
-        """Make an EMPTY variable READY. Raises `AlreadyProduced`."""
+        """Make an EMPTY variable READY; again to the same value is fine. Raises `AlreadyProduced`."""
         ...
 
     async def retry(self, session: SessionId, variable: VariableId) -> None:

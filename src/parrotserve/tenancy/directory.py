@@ -85,12 +85,12 @@ class Directory:
         """What is stored of what a tenant used (None: all of them), by day."""
         return list(self._store.usage(tenant)) if self._store is not None else []
 
-    def add_usage(self, day: str, used: Mapping[TenantId, Usage]) -> bool:
-        """Store what was used on a day; whether that was done."""
+    def add_usage(self, day: str, used: Mapping[TenantId, Usage], *, wait: bool = True) -> bool:
+        """Store what was used on a day, `wait`ing for others that write; whether that was done."""
         if self._store is None:
             return False
         try:
-            self._store.add_usage(day, used)
+            self._store.add_usage(day, used, wait=wait)
         except ServiceUnavailable as error:
             log.warning("usage is not saved yet: %s", error)
             return False

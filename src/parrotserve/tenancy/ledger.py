@@ -169,7 +169,8 @@ class Ledger:
 
 
 def _later(why: str, limit: str, seconds: float) -> LimitExceeded:
-    wait = math.ceil(seconds)
+    # 60 seconds from now may be 60.00000000000001 of floating point, which is no 61.
+    wait = math.ceil(round(seconds, 6))
     return LimitExceeded(f"{why}. Try again in {wait} s.", limit=limit, retry_after=str(wait))
 
 

@@ -189,21 +189,21 @@ class TenantStore:
 
     # --- Usage -----------------------------------------------------------------------------------------------
 
-    def add_usage(self, day: str, used: Mapping[TenantId, Usage]) -> None:
-        """Add to what tenants used on a day. Does not wait for the disk: the last of it may be lost with the power."""
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        with self._writing():
+    def add_usage(self, day: str, used: Mapping[TenantId, Usage], *, wait: bool = True) -> None:
+        """Add to what tenants used on a day. Does not wait for the disk: the last of it may be lost with the power.
+        Without `wait` it fails at once, too, where another process writes."""
+        rows = [
+            (tenant, day, one.requests, one.prompt_tokens, one.cached_tokens, one.output_tokens, one.seconds)
+            for tenant, one in used.items()
+        ]
+        with self._in_passing(wait=wait), self._writing():
             self._db.executemany(
                 "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "requests = requests + excluded.requests, prompt = prompt + excluded.prompt, "
                 "cached = cached + excluded.cached, output = output + excluded.output, "
                 "seconds = seconds + excluded.seconds",
-                [
-                    (tenant, day, one.requests, one.prompt_tokens, one.cached_tokens, one.output_tokens, one.seconds)
-                    for tenant, one in used.items()
-                ],
+                rows,
             )
-        self._db.execute("PRAGMA synchronous = FULL")
 
     def usage(self, tenant: str | None = None) -> list[tuple[str, TenantId, Usage]]:
         """What each tenant (or one) used on each day, the days in order."""
@@ -223,6 +223,18 @@ class TenantStore:
             return self._db.execute(query).fetchall()
         except sqlite3.Error as error:
             raise ServiceUnavailable(f"The tenants in {self.path} cannot be read: {error}.") from error
+
+    @contextlib.contextmanager
+    def _in_passing(self, *, wait: bool) -> Generator[None]:
+        """Write what may be lost with the power, and without `wait` may be written another time."""
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        if not wait:
+            self._db.execute("PRAGMA busy_timeout = 0")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute(f"PRAGMA busy_timeout = {round(_BUSY_SECONDS * 1000)}")
 
     @contextlib.contextmanager
     def _writing(self) -> Generator[None]:

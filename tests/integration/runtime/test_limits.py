@@ -1,6 +1,7 @@
 """Limits of tenants: nothing overshoots however much comes at once, and what is cancelled is given back."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -11,6 +12,8 @@ from parrotserve.errors import LimitExceeded, TooLarge
 from parrotserve.ids import SessionId, TenantId, VariableId, new_id
 from parrotserve.protocol import Submit
 from parrotserve.runtime.catalog import fake_model
+from parrotserve.runtime.claims import SEAM
+from parrotserve.runtime.render import Renderer
 from parrotserve.runtime.service import Service
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.limits import Limits
@@ -161,6 +164,32 @@ async def test_a_retried_request_is_claimed_again(limited):
     service.retry(SessionId("s"), variable, tenant=ANN)
     with pytest.raises(LimitExceeded):
         await run(service, program("s"))
+
+
+async def test_tokens_of_a_big_batch_are_counted_beside_the_event_loop(limited, monkeypatch: pytest.MonkeyPatch):
+    threads: list[int] = []
+    count = Renderer.most_tokens
+
+    def noted(renderer: Renderer, text: str) -> int:
+        threads.append(threading.get_ident())
+        return count(renderer, text)
+
+    monkeypatch.setattr(Renderer, "most_tokens", noted)
+    service = await limited(Limits(tokens_per_minute=10_000_000), script=lambda _: LONG)
+    body = program("s", requests=5, text=LONG).model_copy(update={"wait": ()})
+    await run(service, body)
+    assert len(threads) >= 5
+    variable = VariableId(body.variables[0].id)
+    service.cancel_variable(SessionId("s"), variable, tenant=ANN)
+    service.retry(SessionId("s"), variable, tenant=ANN)
+    assert held(service)[1:3] == (5, 5 * (len(LONG) + 2 * SEAM + 20))
+    assert threading.get_ident() not in threads
+
+
+async def test_nobody_counts_where_tokens_have_no_limit(limited, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Renderer, "most_tokens", None)
+    service = await limited(Limits(requests_in_flight=5))
+    await run(service, program("s", requests=5, text=LONG))
 
 
 async def test_graphs_and_outputs_have_their_limits(limited):

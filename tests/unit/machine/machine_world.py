@@ -34,6 +34,7 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
+from parrotserve.graph.objects import Variable
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.machine import Machine
 from parrotserve.native_calls import SandboxedCall
@@ -218,9 +219,14 @@ class World:
         return self.states(session)[name]
 
     def error(self, variable: str) -> ParrotError:
-        view = self.machine.variable_state(SessionId("s"), TenantId("t"), VariableId(variable))
-        assert view.error is not None
-        return view.error
+        error = self.variable(variable).error
+        assert error is not None
+        return error
+
+    def variable(self, variable: str, session: str = "s", tenant: str = "t") -> Variable:
+        """A variable that a session may use."""
+        graph = self.machine.graph
+        return graph.variable(graph.session(SessionId(session), TenantId(tenant)), VariableId(variable))
 
     def objectives(self) -> dict[str, str]:
         return {one.id: one.objective.value for one in self.machine.graph.requests.values()}

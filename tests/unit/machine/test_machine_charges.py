@@ -6,7 +6,7 @@ import pytest
 from machine_world import World, session_ended, withdrawn
 
 from parrotserve.graph.objects import Request
-from parrotserve.ids import TenantId, VariableId
+from parrotserve.ids import TenantId
 from parrotserve.sampling import Usage
 
 NOTHING = Usage()
@@ -115,4 +115,4 @@ def test_a_session_that_ended_is_charged_yet():
     world.asks("ann")
     world.takes_turns(6, ann=took(1.0), bob=took(1.0))
     assert world.turns == {"bob": 6}
-    assert world.machine.variable_state("s-bob", "bob", VariableId("x4")).state == "ready"
+    assert world.variable("x4", "s-bob", "bob").state == "ready"

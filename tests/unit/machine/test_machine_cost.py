@@ -63,7 +63,6 @@ EVENTS: dict[str, Callable[[World], object]] = {
     "a tick": lambda world: world.handle(Ticked()),
     "a native call": lambda world: world.answer("once", "1"),
     "ending another session": lambda world: world.end_session("s7"),
-    "looking at one variable": lambda world: world.machine.variable_state("s", "t", "x1"),
 }
 
 
@@ -197,3 +196,14 @@ def test_asking_for_many_results_costs_little_for_each(graph: Callable[[int], li
         return lines_of(lambda one: one.handle(event), world)
 
     assert asking(600) - asking(400) < (asking(400) - asking(200)) * 1.1
+
+
+def test_retrying_costs_what_comes_back_however_much_has_fallen():
+    def retrying(size: int) -> int:
+        world = World("e", places=4, check=False)
+        world.submit(*(f"q{n}: -> x{n}" for n in range(size)))
+        for number in range(size):
+            world.cancel(f"x{number}")
+        return lines_of(lambda one: (one.machine.revival("s", "t", "x7"), one.retry("x7")), world)
+
+    assert retrying(400) == retrying(100)

@@ -114,4 +114,4 @@ def test_an_output_is_produced_once():
     world.produce("write", "code", "first")
     assert world.produce("write", "code", "second") == []
     assert world.produce("write", "not its own") == []
-    assert world.machine.variable_state("s", "t", "code").value == "first"
+    assert world.variable("code").value == "first"

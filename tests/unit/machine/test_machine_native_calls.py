@@ -41,7 +41,7 @@ def test_a_second_answer_is_ignored():
     world.submit(calls=["check: -> ok"])
     world.answer("check", "first")
     assert world.answer("check", "second") == world.answer("check", error="third") == []
-    assert world.machine.variable_state("s", "t", "ok").value == "first"
+    assert world.variable("ok").value == "first"
 
 
 def test_the_timeout_counts_from_the_offer():

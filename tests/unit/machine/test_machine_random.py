@@ -227,7 +227,11 @@ class AnyOrder(RuleBasedStateMachine):
         choices = [(name, session.id) for session in graph.sessions.values() for name, one in session.variables.items()
                    if one.fallen]  # fmt: skip
         name, session = data.draw(st.sampled_from(choices))
+        told = self.world.machine.revival(session, TENANTS[session], name)
+        things = [*graph.variables.values(), *graph.requests.values(), *graph.calls.values()]
+        before = [one for one in things if one.fallen]
         self.happens(retried(name, session=session, tenant=TENANTS[session]))
+        assert {one for one in before if not one.fallen} == {*told.variables, *told.producers}
 
     @precondition(lambda self: any(self.owned(name) for name in SESSIONS))
     @rule(session=st.sampled_from(SESSIONS), attached=st.integers(0, 1))

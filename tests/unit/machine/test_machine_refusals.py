@@ -148,15 +148,26 @@ class TestOtherTenants:
         with pytest.raises(UnknownObject):
             world.machine.session_view("s", "thief")
         with pytest.raises(UnknownObject):
-            world.machine.variable_state("s", "thief", "code")
+            world.machine.revival("s", "thief", "code")
 
 
 class TestSettingAndReturning:
     def test_a_produced_variable_cannot_be_set(self, world: World):
         world.refuses(AlreadyProduced, value_set("code"), match=r"produced by 'Write' \(write\)")
 
-    def test_a_set_variable_cannot_be_set_again(self, world: World):
+    def test_a_set_variable_cannot_be_set_to_something_else(self, world: World):
         world.refuses(AlreadyProduced, value_set("task"), match="has a value")
+
+    def test_setting_a_variable_again_to_what_it_is_changes_nothing(self, world: World):
+        assert world.set("task", "snake") == []
+        world.submit(variables=[NewVariable("x")])
+        world.set("x", "first")
+        assert world.set("x", "first") == []
+        world.refuses(AlreadyProduced, value_set("x", "second"), match="has a value")
+
+    def test_what_was_produced_cannot_be_set_even_to_what_it_is(self, world: World):
+        world.produce("write", "code", "print()")
+        world.refuses(AlreadyProduced, value_set("code", "print()"), match="produced by")
 
     def test_a_cancelled_variable_cannot_be_set(self, world: World):
         world.submit(variables=[NewVariable("x")])

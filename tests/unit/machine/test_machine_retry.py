@@ -8,6 +8,12 @@ from parrotserve.graph.decisions import OfferCall, OpenSequence
 OOM = EngineFailed("out of memory")
 
 
+def back(world: World, variable: str) -> tuple[set[str], set[str]]:
+    """The variables and the producers that a retry would bring back."""
+    revival = world.machine.revival("s", "t", variable)
+    return {one.id for one in revival.variables}, {one.id for one in revival.producers}
+
+
 def opened(decisions: list) -> list[tuple[str, int]]:
     return [(one.request, one.epoch) for one in only(decisions, OpenSequence)]
 
@@ -17,7 +23,7 @@ def test_a_failed_request_runs_again_as_a_new_epoch():
     world.submit("write: -> code")
     world.end("write", OOM)
     assert opened(world.retry("code")) == [("write", 1)]
-    assert world.machine.variable_state("s", "t", "code").error is None
+    assert world.variable("code").error is None
     world.run("write")
     assert world.state("code") == "ready"
 
@@ -86,7 +92,7 @@ def test_outputs_that_were_ready_are_not_produced_again():
     world.retry("punchline")
     assert world.produce("joke", "setup", "other") == []
     world.run("joke")
-    assert world.machine.variable_state("s", "t", "setup").value == "kept"
+    assert world.variable("setup").value == "kept"
 
 
 def test_what_was_cancelled_comes_back_with_what_was_cancelled_for_it():
@@ -139,3 +145,31 @@ def test_what_was_asked_for_is_as_urgent_as_before():
     world.submit("c: y -> z", waits=["z"])
     world.retry("z")
     assert world.objectives() == {"a": "latency", "b": "latency", "c": "latency"}
+
+
+def test_what_would_come_back_is_told_before_it_does():
+    world = World("e")
+    world.submit("a: -> x", "b: x -> y", "c: y -> z", "other: -> o", calls=["check: z -> ok"])
+    world.end("a", OOM)
+    world.end("other", OOM)
+    assert back(world, "y") == ({"x", "y", "z", "ok"}, {"a", "b", "c", "check"})
+    assert (world.state("a"), world.state("x")) == ("failed", "failed")
+
+
+def test_what_another_failure_holds_back_is_not_told():
+    world = World("e")
+    world.submit("a: task -> x", "b: -> y", "merge: x y -> z")
+    world.end("b", OOM)
+    world.cancel("task")
+    assert back(world, "task") == ({"task", "x"}, {"a"})
+    assert back(world, "z") == ({"task", "x", "y", "z"}, {"a", "b", "merge"})
+
+
+def test_outputs_that_were_ready_do_not_come_back():
+    world = World("e")
+    world.submit("joke: -> setup punchline")
+    world.produce("joke", "setup", "kept")
+    assert back(world, "punchline") == back(world, "setup") == (set(), set())
+    world.end("joke", OOM)
+    assert back(world, "punchline") == ({"punchline"}, {"joke"})
+    assert back(world, "setup") == (set(), set())

@@ -190,7 +190,7 @@ class TestSetValuesAreShared:
         world = World("e")
         world.submit(values={"task": "snake"}, session="one")
         world.submit(session="two")
-        assert world.machine.variable_state("two", "t", "task").value == "snake"
+        assert world.variable("task", session="two").value == "snake"
         assert world.end_session("one") == [ForgetSession("one", ("task",))]
 
 

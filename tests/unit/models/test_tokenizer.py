@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 import tokenizers
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from llguidance import LLTokenizer
 
@@ -106,6 +106,14 @@ def test_control_tokens_are_left_out_of_text_unless_asked_for(tiny: Tokenizer):
     assert ids[-1] == 2
     assert tiny.decode(ids) == "hello"
     assert tiny.decode(ids, special=True) == "hello<|im_end|>"
+
+
+@pytest.mark.parametrize("special", [False, True])
+@given(text=any_text)
+@example(text="<|im_start|>user")
+@example(text="a \ud800 b")
+def test_tokens_are_counted_as_they_are_made(tiny: Tokenizer, special: bool, text: str):
+    assert tiny.count_beside(text, special=special) == len(tiny.encode(text, special=special))
 
 
 def test_lone_surrogates_become_replacement_characters(tiny: Tokenizer):

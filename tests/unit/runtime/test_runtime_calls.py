@@ -92,3 +92,50 @@ async def test_nothing_is_kept_for_sessions_without_calls_or_connections(desk: C
     desk.settle(SESSION, CallId("c1"))
     await leave(connection)
     assert desk.is_empty
+
+
+async def test_a_call_that_is_offered_again_is_not_taken_back_by_who_had_it_before(desk: CallDesk):
+    desk.offer(SESSION, call("c1"))
+    desk.offer(SESSION, call("c2"))
+    first, second = desk.connect(SESSION), desk.connect(SESSION)
+    assert await anext(first) == call("c1")
+    desk.settle(SESSION, CallId("c1"))
+    desk.offer(SESSION, call("c1"))
+    assert [await anext(second) for _ in range(2)] == [call("c2"), call("c1")]
+    await leave(first)
+    third = asyncio.ensure_future(anext(desk.connect(SESSION)))
+    await asyncio.sleep(0)
+    assert not third.done()
+    await leave(second)
+    assert await third == call("c2")
+
+
+class Sought(str):
+    """An id that counts how often it is looked up."""
+
+    __slots__ = ()
+    times = 0
+
+    def __hash__(self) -> int:
+        Sought.times += 1
+        return super().__hash__()
+
+    __eq__ = str.__eq__
+
+
+async def test_taking_a_call_costs_the_same_however_many_are_with_the_connection(desk: CallDesk):
+    names = [CallId(Sought(f"c{number}")) for number in range(200)]
+    for name in names:
+        desk.offer(SESSION, CallOffer.model_construct(id=name, function="f", inputs=()))
+    connection = desk.connect(SESSION)
+
+    async def taking(calls: int) -> int:
+        before = Sought.times
+        for _ in range(calls):
+            await anext(connection)
+        return Sought.times - before
+
+    assert 0 < await taking(50) <= 50 * 10
+    await taking(100)
+    assert 0 < await taking(50) <= 50 * 10
+    await leave(connection)

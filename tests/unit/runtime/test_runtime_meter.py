@@ -1,5 +1,6 @@
 """The meter: who pays for what, while engines still let go of what was cancelled."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,3 +55,27 @@ def test_an_engine_that_dies_lets_go_of_both(meter: Meter):
     meter.over(R)
     assert counted(meter) == [(0, 0, 0), (0, 0, 0)]
     assert not meter._departed
+
+
+async def test_only_the_last_save_waits_for_other_writers(monkeypatch: pytest.MonkeyPatch):
+    waited: list[bool] = []
+
+    def add_usage(day: str, used: object, *, wait: bool) -> bool:
+        waited.append(wait)
+        return wait
+
+    directory: Any = SimpleNamespace(limits=lambda _: Limits(), add_usage=add_usage)
+    metrics: Any = SimpleNamespace(used=lambda *_: None)
+    monkeypatch.setattr("parrotserve.runtime.meter.SAVE_SECONDS", 0)
+    meter = Meter(directory, metrics, lambda: 0.0)
+    meter.accept(ANN, SessionId("a"), [Claim(R, 50)])
+    meter.ended(R, 0, Usage(prompt_tokens=10))
+    saving = asyncio.ensure_future(meter.save_now_and_then())
+    while len(waited) < 2:
+        await asyncio.sleep(0)
+    saving.cancel()
+    assert meter.unsaved[ANN].prompt_tokens == 10
+    meter.save()
+    assert set(waited[:-1]) == {False}
+    assert waited[-1]
+    assert not meter.unsaved

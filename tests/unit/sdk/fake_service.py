@@ -126,7 +126,7 @@ class FakeService:
         if self.down is not None:
             raise self.down
         slot = self._slot(variable)
-        if slot.settled:
+        if slot.settled and slot.value != value:
             raise AlreadyProduced("It has a value.")
         slot.value = value
         self._advance()

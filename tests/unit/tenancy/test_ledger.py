@@ -51,6 +51,16 @@ def test_the_refusal_says_when_there_will_be_room():
     ledger.accept(ANN, ONE, [claim("c", 50)], limits, now=60)
 
 
+def test_nobody_waits_a_second_more_for_a_rounding_error():
+    ledger, limits, now = Ledger(), Limits(tokens_per_minute=100), 77.3
+    assert now + WINDOW_SECONDS - now > WINDOW_SECONDS
+    ledger.accept(ANN, ONE, [claim("a", 100)], limits, now=now)
+    ledger.settle(RequestId("a"), 100, now=now)
+    with pytest.raises(LimitExceeded) as refused:
+        ledger.accept(ANN, ONE, [claim("b", 1)], limits, now=now)
+    assert refused.value.details["retry_after"] == "60"
+
+
 @pytest.mark.parametrize(
     ("limits", "limit"),
     [

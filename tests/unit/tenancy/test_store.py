@@ -1,5 +1,6 @@
 """The tenants' file: keys are hashed, changes are seen by others at once, and mistakes say what to do."""
 
+import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,3 +116,24 @@ def test_usage_adds_up_by_tenant_and_day(store: TenantStore):
         ("2026-01-02", "search", Usage(1, 10, 5, 2, 0.5)),
     ]
     assert len(list(store.usage())) == 4
+
+
+def test_usage_is_not_waited_for_where_others_are_served_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("parrotserve.tenancy.store._BUSY_SECONDS", 3600.0)
+    store, other = TenantStore(tmp_path), sqlite3.connect(tmp_path / "tenants.db", isolation_level=None)
+    one = {TenantId("search"): Usage(1, 10, 5, 2, 0.5)}
+    settings = pragmas(store)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(ServiceUnavailable, match="cannot be written"):
+        store.add_usage("2026-01-01", one, wait=False)
+    other.execute("ROLLBACK")
+    assert pragmas(store) == settings
+    store.add_usage("2026-01-01", one, wait=False)
+    assert store.usage() == [("2026-01-01", "search", one[TenantId("search")])]
+    other.close()
+    store.close()
+
+
+def pragmas(store: TenantStore) -> list[int]:
+    """How it writes what must not be lost."""
+    return [store._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "busy_timeout")]
