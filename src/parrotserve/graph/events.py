@@ -25,8 +25,9 @@ class NewRequest:
     function: str
     model: str
     segments: tuple[Text | Input | Output, ...]
-    published: int = 0
-    """How many leading segments are constant text that an operator has published: tenants share these."""
+    published: int = field(default=0, compare=False)
+    """How many leading segments are constant text that an operator has published: tenants share these. It may be
+    another number when the request is sent again."""
     text_tokens: int | None = field(default=None, compare=False)
     """The most tokens that its constant texts make; None: nobody has counted them. Not a part of what it is."""
 

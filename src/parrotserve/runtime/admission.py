@@ -2,7 +2,7 @@
 
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +33,7 @@ from parrotserve.protocol import (
 )
 from parrotserve.runtime.catalog import ServedModel
 from parrotserve.runtime.claims import most_of_texts
-from parrotserve.runtime.render import LONG_TEXT
+from parrotserve.runtime.render import LONG_TEXT, published_pieces
 from parrotserve.sampling import Sampling
 from parrotserve.segments import Input, Output, RoleSwitch, Segment, Text
 from parrotserve.texts import check_text
@@ -68,9 +68,18 @@ def _length_of(tools: tuple[dict[str, Any], ...]) -> int:
     return len(str(tools)) if tools else 0
 
 
-def admit(body: Submit, *, tenant: TenantId, models: Models, longest_lease: float, count: bool = False) -> Submitted:
+def admit(
+    body: Submit,
+    *,
+    tenant: TenantId,
+    models: Models,
+    longest_lease: float,
+    count: bool = False,
+    published: Collection[str] = (),
+) -> Submitted:
     """The batch for the machine: ids owned by the tenant, chat templates applied, every seed drawn. `models` are those
-    that it names. `count` has tokens of constant texts counted, for limits on them.
+    that it names. `count` has tokens of constant texts counted, for limits on them; `published` are texts that all
+    tenants share.
 
     Raises `InvalidTransform`, `InvalidSampling`, `InvalidSchema`, `InvalidGraph` and what the chat template refuses.
     """
@@ -79,7 +88,9 @@ def admit(body: Submit, *, tenant: TenantId, models: Models, longest_lease: floa
         tenant=tenant,
         lease_seconds=min(body.lease_seconds, longest_lease),
         variables=tuple(_variable(spec, tenant) for spec in body.variables),
-        requests=tuple(_request(spec, models[spec.model], tenant, count=count) for spec in body.requests),
+        requests=tuple(
+            _request(spec, models[spec.model], tenant, count=count, published=published) for spec in body.requests
+        ),
         calls=tuple(_call(spec, tenant) for spec in body.calls),
         waits=tuple(Wait(_of(spec.variable, tenant), spec.criteria, spec.stream) for spec in body.wait),
     )
@@ -137,7 +148,9 @@ def _argument(argument: Argument, call: CallSpec, tenant: TenantId) -> Any:
             return {name: _argument(entry, call, tenant) for name, entry in argument.entries.items()}
 
 
-def _request(spec: RequestSpec, model: ServedModel, tenant: TenantId, *, count: bool) -> NewRequest:
+def _request(
+    spec: RequestSpec, model: ServedModel, tenant: TenantId, *, count: bool, published: Collection[str]
+) -> NewRequest:
     try:
         segments = tuple(_segment(segment, model, tenant) for segment in spec.segments)
     except DeclarationError as error:
@@ -154,6 +167,7 @@ def _request(spec: RequestSpec, model: ServedModel, tenant: TenantId, *, count: 
         function=check_text(spec.function, "A function's name"),
         model=model.name,
         segments=flat,
+        published=published_pieces(flat, published) if published else 0,
         text_tokens=most_of_texts(flat, model.renderer) if count else None,
     )
 

@@ -209,16 +209,8 @@ class Renderer:
 
     def public_tokens(self, pieces: Sequence[Piece], published: Collection[str]) -> int:
         """How many tokens of a prompt's beginning are those of a published text."""
-        # Whole texts only: a token at the end of a part of one may tell of what follows it.
-        constant, public = "", 0
-        for index, piece in enumerate(pieces):
-            if not isinstance(piece, Text) or piece.tokens:
-                break
-            constant += "" if piece.template else piece.text
-            if constant.strip() in published:
-                public = index + 1
         prompt = PromptTokenizer(self.tokenizer)
-        texts = (piece for piece in pieces[:public] if isinstance(piece, Text))
+        texts = (piece for piece in pieces[: published_pieces(pieces, published)] if isinstance(piece, Text))
         return sum(len(prompt.text(piece.text, template=piece.template)) for piece in texts)
 
     def _text_segments(self, opening: Opening) -> tuple[EngineSegment, ...]:
@@ -233,6 +225,19 @@ class Renderer:
                     text += _text(piece, self.tokenizer)
 
         return tuple(build())
+
+
+def published_pieces(pieces: Sequence[object], published: Collection[str]) -> int:
+    """How many pieces, or segments, at a prompt's beginning come to a published text."""
+    # Whole texts only: a token at the end of a part of one may tell of what follows it.
+    constant, public = "", 0
+    for index, piece in enumerate(pieces):
+        if not isinstance(piece, Text) or piece.tokens:
+            break
+        constant += "" if piece.template else piece.text
+        if constant.strip() in published:
+            public = index + 1
+    return public
 
 
 def most_tokens(command: Open) -> int | None:

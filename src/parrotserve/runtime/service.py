@@ -337,7 +337,14 @@ class Service:
 
     def _admitted(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
         count = self.directory.limits(tenant).counts_tokens
-        return admit(body, tenant=tenant, models=models, longest_lease=self.config.max_lease_seconds, count=count)
+        return admit(
+            body,
+            tenant=tenant,
+            models=models,
+            longest_lease=self.config.max_lease_seconds,
+            count=count,
+            published=self.directory.published_texts(),
+        )
 
     def _take_in(self, batch: Submitted) -> None:
         self._check_open()

@@ -1,5 +1,6 @@
 """What is taken in beside the event loop, and what is counted of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,3 +57,14 @@ def test_tokens_of_constant_texts_are_counted_where_they_are_limited():
 def test_else_nothing_is_counted():
     (uncounted,) = admitted({"kind": "text", "text": "12345"}, count=False).requests
     assert uncounted.text_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "published"), [(("We agreed. ", "Now: "), 1), (("We ", "agreed."), 2), (("Now: ",), 0)]
+)
+def test_it_is_known_how_far_a_prompt_is_published(texts: tuple[str, ...], published: int):
+    body = submit(*({"kind": "text", "text": text} for text in texts))
+    batch = admit(body, tenant=TenantId("t"), models={None: fake_model()}, longest_lease=60.0, published={"We agreed."})
+    assert batch.requests[0].published == published
+    again = admit(body, tenant=TenantId("t"), models={None: fake_model()}, longest_lease=60.0)
+    assert replace(batch.requests[0], segments=()) == replace(again.requests[0], segments=()), "what it is stays so"
