@@ -12,13 +12,10 @@ from fake_service import FakeService, prompt
 import Parrot as P
 from parrotserve.errors import (
     DeclarationError,
-    ForeignVariable,
     GetTimeout,
     InvalidSampling,
     InvalidSchema,
-    ServiceUnavailable,
     TemplateError,
-    UnknownModel,
 )
 from parrotserve.protocol import OutputSegment, RequestSpec, RoleSegment
 from parrotserve.segments import Role
@@ -368,69 +365,3 @@ class TestDeclarations:
     def test_it_decorates_functions(self):
         with pytest.raises(DeclarationError, match="decorates a function, not 'tiny'"):
             P.SemanticFunction("tiny")  # pyright: ignore[reportCallIssue, reportArgumentType]
-
-
-class TestRefusals:
-    def test_a_refused_call_fails_where_it_is_read(self, service: FakeService):
-        service.refused["WritePythonCode"] = UnknownModel("There is no model 'x'.")
-        variable = WritePythonCode("x")
-        for _ in range(2):
-            with pytest.raises(UnknownModel, match="no model 'x'"):
-                variable.get()
-
-    def test_a_bad_call_harms_no_other(self, service: FakeService):
-        @P.SemanticFunction
-        def Bad(x: str):
-            """{{input:x}}{{output:bad}}"""
-
-        service.refused["Bad"] = UnknownModel("There is no such model.")
-        task = P.SemanticVariable("x")
-        bad, good = Bad(task), WritePythonCode(task)
-        below, beside = WriteTestCode(task, bad), WriteTestCode(task, good)
-        assert P.gather(good, beside) == ["<code>", "<test>"]
-        for variable in (bad, below):
-            with pytest.raises(UnknownModel):
-                variable.get()
-
-    def test_a_produced_variable_of_another_session(self, service: FakeService):
-        with P.Session():
-            code = WritePythonCode("x")
-            assert code.get() == "<code>"
-        with P.Session() as other, pytest.raises(ForeignVariable, match=r"code .* belongs to session"):
-            WriteTestCode("x", code)
-        assert other.id not in {body.session for body in service.submits}
-
-    def test_the_rest_of_a_big_batch_gets_in_whatever_is_refused(self, service: FakeService):
-        @P.SemanticFunction
-        def Bad(x: str, y: str):
-            """{{input:x}}{{input:y}}{{output:bad}}"""
-
-        service.refused["Bad"] = UnknownModel("There is no such model.")
-        shared = P.SemanticVariable("shared")
-        good: list[P.SemanticVariable] = []
-        bad: list[P.SemanticVariable] = []
-        for number in range(20):
-            if number in (0, 7, 19):
-                # The first of them is the first to name the shared variable.
-                bad.append(Bad(shared, good[-1] if good else "x"))
-                bad.append(WriteTestCode(shared, bad[-1]))
-            good.append(WriteTestCode(shared, good[-1] if good else "x"))
-        assert P.gather(good) == ["<test>"] * 20
-        for variable in bad:
-            with pytest.raises(UnknownModel):
-                variable.get()
-        assert len(service.requests) == 20
-
-    def test_a_service_that_goes_while_the_rest_is_sent_can_be_asked_again(self, service: FakeService):
-        @P.SemanticFunction
-        def Bad(x: str):
-            """{{input:x}}{{output:bad}}"""
-
-        service.refused["Bad"] = UnknownModel("There is no such model.")
-        service.fragile = 2
-        bad, good = Bad("x"), WritePythonCode("x")
-        with pytest.raises(ServiceUnavailable):
-            good.get()
-        assert good.get() == "<code>"
-        with pytest.raises(UnknownModel):
-            bad.get()

@@ -11,6 +11,7 @@ its tenant that nobody reads along: whole, it takes less of everybody's time. Th
 share comes before everybody.
 While earlier work decodes, later work's prompts are read in parts that make its steps not much longer: of two jobs, the
 first ends long before the second, and not both when all is done.
+Where more of those that are waited for decode than pays, some leave the step to shorter ones (`width`).
 Sequences that decode get the drafts that `speculation` finds worth it, as far as there are free pages.
 """
 
