@@ -165,29 +165,46 @@ def test_where_rows_are_most_of_a_step_nobody_is_looked_for(monkeypatch: pytest.
     assert asked
 
 
-def drafted(*, chats: int, jobs: int) -> int:
+class Fake(SimpleNamespace):
+    """What is asked of a sequence here."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def draft(self, known: list[int], *, most: int, least: float) -> tuple[int, ...]:
+        return (1,) * min(most, 8)
+
+
+def drafted(*, chats: int, jobs: int = 0, prompts: int = 0, ahead: int = 0, streamed: bool = True) -> int:
     """Rows of drafts, where there always are some, of steps that take 5 ms, and 0.5 ms a row; their bound is 11 ms."""
     pace = Pace(tpot=0.011)
     for rows in [1, 8, 16, 32] * 100:
         pace.learn(StepHeld(decode_rows=rows), 0.005 + 0.0005 * rows)
 
-    class Fake(SimpleNamespace):
-        __hash__ = object.__hash__  # type: ignore[assignment]
+    def some(count: int, *, decodes: bool = False, urgent: bool = False, runs_ahead: bool = False) -> list[Any]:
+        output = Fake(may_draft=True, left=100)
+        is_read_along = urgent and streamed
+        one = {"decodes": decodes, "urgent": urgent, "runs_ahead": runs_ahead, "is_read_along": is_read_along}
+        return [Fake(known=[0], output=output, **one) for _ in range(count)]
 
-        def draft(self, known: list[int], *, most: int, least: float) -> tuple[int, ...]:
-            return (1,) * min(most, 8)
-
-    output = Fake(may_draft=True, left=100)
-    states: list[Any] = [Fake(known=[0], urgent=place < chats, output=output) for place in range(chats + jobs)]
+    states = some(chats, decodes=True, urgent=True) + some(jobs, decodes=True)
+    states += some(prompts) + some(ahead, runs_ahead=True)
     return sum(map(len, Speculation(pace).drafts(states).values()))
 
 
 def test_drafts_leave_a_step_within_the_bound_that_is_within_it_without_them():
-    assert drafted(chats=8, jobs=0) <= 4
+    assert 0 < drafted(chats=8) <= 4
     assert drafted(chats=6, jobs=5) <= 1
     assert drafted(chats=6, jobs=20) == 0
 
 
 def test_where_the_bound_is_lost_to_chats_alone_drafts_make_a_step_by_half_longer():
-    assert 12 <= drafted(chats=16, jobs=0) <= 14
-    assert drafted(chats=16, jobs=40) == drafted(chats=16, jobs=0)
+    assert 12 <= drafted(chats=16) <= 14
+    assert drafted(chats=16, jobs=40) == drafted(chats=16)
+
+
+@pytest.mark.parametrize("chats", [4, 16])
+def test_the_bound_is_for_those_who_read_along_and_for_what_has_to_wait(chats: int):
+    assert drafted(chats=chats, streamed=False) == 8 * chats
+    assert drafted(chats=chats, ahead=1, streamed=False) == 8 * chats
+    assert drafted(chats=chats, prompts=1, streamed=False) < 8 * chats
+    assert drafted(chats=chats, jobs=1, streamed=False) < 8 * chats

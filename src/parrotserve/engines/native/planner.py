@@ -141,7 +141,7 @@ class Planner:
         urgent = [state for state in decoding if state.urgent]
         step.budget = max(self._prefill_chunk - len(decoding), self.page_tokens)
         self._rates = self._pace.model.rates()
-        step.drafts = self._speculation.drafts(decoding)
+        step.drafts = self._speculation.drafts(candidates)
         if urgent:
             rows = [1 + len(step.drafts.get(state, ())) for state in urgent]
             attended = sum(len(state.known) * count for state, count in zip(urgent, rows, strict=True))

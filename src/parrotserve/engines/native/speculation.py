@@ -29,13 +29,16 @@ class Speculation:
         self._pace = pace
         self._on = on
 
-    def drafts(self, decoding: Sequence[SequenceState]) -> Drafts:
-        """What the sequences that decode in a step may go on with.
+    def drafts(self, runnable: Sequence[SequenceState]) -> Drafts:
+        """What those that decode may go on with, of the sequences that could run in a step.
 
         Where there are latency-sensitive ones it is theirs, as far as their TPOT bound leaves time for it; or, where so
-        many cannot have it anyway, as far as the step becomes by half longer. A row is taken to cost the same for all.
+        many cannot have it anyway, as far as the step becomes by half longer. The bound is for whoever reads along, and
+        for other work and prompts: where there is neither, all that is worth it is tried. A row is taken to cost the
+        same for all.
         """
-        if not self._on or not decoding:
+        decoding = [state for state in runnable if state.decodes] if self._on else []
+        if not decoding:
             return {}
         urgent = [state for state in decoding if state.urgent]
         rates, bound = self._pace.model.rates(), self._pace.bound
@@ -46,7 +49,8 @@ class Speculation:
         least = cost * rows / seconds if cost else 0.0
         if least > _CROWDED:
             return {}
-        left = ((_STRETCH * seconds if lost else bound) - seconds) / cost if urgent and cost else math.inf
+        bounded = bool(urgent) and any(_minds(state) for state in runnable)
+        left = ((_STRETCH * seconds if lost else bound) - seconds) / cost if bounded and cost else math.inf
         found: Drafts = {}
         for state in urgent or decoding:
             output = state.output
@@ -57,3 +61,8 @@ class Speculation:
                 left -= len(draft)
                 found[state] = draft
         return found
+
+
+def _minds(state: SequenceState) -> bool:
+    """Whether it loses where a step is long, however much that writes."""
+    return state.is_read_along or not (state.urgent or state.runs_ahead)
