@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from parrotserve.engines import base
-from parrotserve.errors import EngineFailed, ModelError, ParrotError, PullFailed
+from parrotserve.errors import EngineFailed, EngineRefused, ModelError, ParrotError, PullFailed
 from parrotserve.graph.decisions import EngineDecision
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.runtime.render import Opening
@@ -305,8 +305,8 @@ def _doubled(first: float, times: int, most: float) -> float:
 
 
 def _hopeless(error: ParrotError | None) -> bool:
-    """Whether another attempt, soon, would end the same: a model that cannot be read stays so."""
-    return isinstance(error, ModelError) and not isinstance(error, PullFailed)
+    """Whether another attempt, soon, would end the same: a model that cannot be read, or memory that is not there."""
+    return isinstance(error, ModelError | EngineRefused) and not isinstance(error, PullFailed)
 
 
 def _words(error: Exception) -> str:

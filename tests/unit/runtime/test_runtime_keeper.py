@@ -19,7 +19,7 @@ from parrotserve.engines.base import (
     SequenceEnded,
 )
 from parrotserve.engines.fake import FakeEngine, Faults
-from parrotserve.errors import EngineFailed, MalformedModel, ParrotError
+from parrotserve.errors import EngineFailed, EngineRefused, MalformedModel, ParrotError
 from parrotserve.graph.decisions import CancelSequence
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.runtime.keeper import EngineKeeper, KeeperPolicy, KeeperState, Order
@@ -267,11 +267,20 @@ async def test_what_nobody_expected_of_an_engine_is_tried_again_too(reports: Rep
     await keeper.close()
 
 
-async def test_a_model_that_cannot_be_read_is_tried_once(start: Start, reports: Reports):
-    keeper, engines = start(Faults(refuse_start=MalformedModel("no GGUF")))
-    with pytest.raises(MalformedModel):
+@pytest.mark.parametrize(
+    "why", [MalformedModel("no GGUF"), EngineRefused("too little memory")], ids=lambda why: why.code
+)
+async def test_what_cannot_change_soon_is_tried_once_and_then_now_and_then(
+    start: Start, reports: Reports, noted: Noted, why: ParrotError
+):
+    refuses = Faults(refuse_start=why)
+    keeper, engines = start(refuses, Faults(refuse_start=EngineFailed("a bad day")), refuses, policy=noted)
+    with pytest.raises(type(why)):
         await keeper.wait_started()
     assert len(engines) == 1
+    assert await reports.next() == f"given up e-0: {why}"
+    assert await reports.next() == "joined e-0"
+    assert (len(engines), noted.retries) == (4, [0, 1, 2])
 
 
 async def test_a_start_that_takes_too_long_fails(start: Start, reports: Reports):
