@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from parrotserve.engines import base
+from parrotserve.engines.pulse import Pulse
 from parrotserve.errors import EngineFailed, EngineRefused, ModelError, ParrotError, PullFailed
 from parrotserve.graph.decisions import EngineDecision
 from parrotserve.ids import EngineId, RequestId
@@ -113,6 +114,8 @@ class EngineKeeper:
         self._office = office
         self._policy = policy
         self._orders: asyncio.Queue[Order] = asyncio.Queue()
+        self._heard = False
+        """Whether the engine told anything since that was last looked at."""
         self._decided = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -232,10 +235,9 @@ class EngineKeeper:
         reason = "its keeper was closed"
         try:
             async with asyncio.TaskGroup() as group:
-                pulse = _Pulse(self._policy)
                 group.create_task(self._send(engine, description))
-                group.create_task(self._receive(engine, pulse))
-                group.create_task(self._watch(pulse))
+                group.create_task(self._receive(engine))
+                group.create_task(self._watch())
         except* EngineFailed as failed:
             reason = str(failed.exceptions[0])
             log.warning("engine %s is lost: %s", self.engine, reason)
@@ -277,13 +279,12 @@ class EngineKeeper:
                     refusal = EngineFailed(f"The request cannot be sent to an engine: {_words(error)}.")
                     self._office.refuse(self.engine, order, refusal)
 
-    async def _receive(self, engine: base.Engine, pulse: "_Pulse") -> None:
+    async def _receive(self, engine: base.Engine) -> None:
         async for events in engine.events():
             for event in events:
                 if isinstance(event, base.Heartbeat):
                     self.heartbeat = event
-                    pulse.beat(event)
-            pulse.alive()
+            self._heard = True
             ended = next((number for number, event in enumerate(events) if isinstance(event, base.SequenceEnded)), 0)
             if ended:
                 # What was written goes to those who wait for it before anybody sees to the end of its request.
@@ -292,10 +293,13 @@ class EngineKeeper:
             self._office.heard(self.engine, events[ended:])
         raise EngineFailed(f"Engine {self.engine} ended.", engine=self.engine)
 
-    async def _watch(self, pulse: "_Pulse") -> None:
+    async def _watch(self) -> None:
+        """Engines in processes of their own are found hanging by their handles, which kill them; this is for all."""
+        policy, self._heard = self._policy, True  # its start was a sign of life
+        pulse = Pulse(heartbeat=policy.heartbeat, stuck_after=policy.stuck_after, missed=policy.missed_heartbeats)
         while True:
-            await asyncio.sleep(self._policy.heartbeat)
-            complaint = pulse.complaint()
+            await asyncio.sleep(policy.heartbeat)
+            complaint, self._heard = pulse.look(self.heartbeat, alive=self._heard), False
             if complaint:
                 raise EngineFailed(f"Engine {self.engine} hangs: {complaint}.", engine=self.engine)
 
@@ -312,30 +316,3 @@ def _hopeless(error: ParrotError | None) -> bool:
 def _words(error: Exception) -> str:
     # Not its repr, which may hold what it is about: a prompt.
     return f"{type(error).__name__}: {error}"
-
-
-class _Pulse:
-    """Signs of life. Silence is counted in our own turns, so that our own pauses do not count against an engine."""
-
-    def __init__(self, policy: KeeperPolicy) -> None:
-        self._policy = policy
-        self._silent = 0
-        self._stuck = 0
-        self._steps = -1
-
-    def alive(self) -> None:
-        self._silent = 0
-
-    def beat(self, heartbeat: base.Heartbeat) -> None:
-        if heartbeat.steps != self._steps or not heartbeat.running:
-            self._steps, self._stuck = heartbeat.steps, 0
-
-    def complaint(self) -> str | None:
-        """What is wrong, looked at once every heartbeat."""
-        self._silent += 1
-        self._stuck += 1
-        if self._silent > self._policy.missed_heartbeats:
-            return f"no sign of life in {self._policy.missed_heartbeats} heartbeats"
-        if self._stuck * self._policy.heartbeat > self._policy.stuck_after:
-            return f"no step in {self._policy.stuck_after:g} s"
-        return None

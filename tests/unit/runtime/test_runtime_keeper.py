@@ -15,6 +15,7 @@ from parrotserve.engines.base import (
     EndStatus,
     EngineDescription,
     Event,
+    Heartbeat,
     SegmentFinished,
     SequenceEnded,
 )
@@ -159,6 +160,35 @@ async def test_an_engine_without_a_sign_of_life_is_replaced(start: Start, report
     engines[0].hang()
     assert re.search("hung|hangs", await reports.next())
     assert await reports.next() == "joined e-0"
+
+
+class Stuck(FakeEngine):
+    """Says that it works, and makes no step; or says nothing at all."""
+
+    silent = False
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        while True:
+            await asyncio.sleep(0.005)
+            if not self.silent:
+                yield [Heartbeat(running=1, steps=3)]
+
+
+@pytest.mark.parametrize(("silent", "why"), [(False, "a step took more than 0.1 s"), (True, "3 heartbeats in a row")])
+async def test_an_engine_that_does_not_find_out_itself_that_it_hangs_is_replaced_too(
+    reports: Reports, silent: bool, why: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Stuck, "silent", silent)
+    engines = [FakeEngine(ENGINE), Stuck(ENGINE)]
+    policy = KeeperPolicy(heartbeat=0.02, stuck_after=0.1)
+    keeper = EngineKeeper(ENGINE, "fake", engines.pop, reports, policy=policy)
+    keeper.start()
+    assert await reports.next() == "joined e-0"
+    lost = await reports.next()
+    assert lost.startswith("lost e-0: ")
+    assert f"Engine e-0 hangs: {why}" in lost
+    assert await reports.next() == "joined e-0"
+    await keeper.close()
 
 
 async def test_an_engine_that_breaks_the_contract_is_replaced(start: Start, reports: Reports):
