@@ -18,6 +18,7 @@
     ├── RequestFailed             a request (or native call) ended without its outputs
     │   ├── ContextExceeded           its prompt does not fit the model's context or the engine's cache
     │   ├── EngineFailed              its engines died under it, or have no such capability
+    │   │   └── EngineRefused             an engine cannot run here as it is set up: no memory, say
     │   ├── InvalidOutput             what it wrote is no object of the type that its schema is
     │   ├── NativeCallFailed          its native function raised or never returned
     │   └── TransformFailed           a transform does not fit the value it got
@@ -115,6 +116,9 @@ class ContextExceeded(RequestFailed, status=422): ...
 
 
 class EngineFailed(RequestFailed, status=502): ...
+
+
+class EngineRefused(EngineFailed): ...
 
 
 class InvalidOutput(RequestFailed, status=422): ...

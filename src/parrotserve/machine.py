@@ -49,7 +49,6 @@ from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.scheduler.base import Placed, Scheduler
 from parrotserve.scheduler.naive import NaiveScheduler
 from parrotserve.scheduler.scheduler import AT_ONCE, AppScheduler
-from parrotserve.scheduler.slots import EngineSnapshot
 from parrotserve.scheduler.told import decisions_of, reading_ahead
 from parrotserve.switches import Switches
 from parrotserve.transforms import WHOLE_VALUE
@@ -160,14 +159,6 @@ class Machine:
                 f"There is no request {shown(request)!r}; its session may have ended.", request=shown(request)
             )
         return found
-
-    def engines(self) -> tuple[EngineSnapshot, ...]:
-        """All engines, in the order they joined."""
-        return self._scheduler.engines()
-
-    def waiting(self, model: str) -> int:
-        """How many requests wait for an engine of a model."""
-        return self._scheduler.waiting(model)
 
     def check_integrity(self) -> None:
         """Recount everything that is kept incrementally. Raises `AssertionError`. For tests: it looks at all."""

@@ -26,6 +26,7 @@ MOST_SOURCE = 65_536
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
 """What clients may send many of. The first that is wrong is told: telling all of thousands takes longer than a step."""
+_BY_KIND = Field(discriminator="kind")
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")]
 
 
@@ -80,9 +81,7 @@ class RoleSegment(Wire):
     """This and the two before: what else the model's chat template may read of the message."""
 
 
-WireSegment = Annotated[
-    TextSegment | TokensSegment | InputSegment | OutputSegment | RoleSegment, Field(discriminator="kind")
-]
+WireSegment = Annotated[TextSegment | TokensSegment | InputSegment | OutputSegment | RoleSegment, _BY_KIND]
 
 
 class VariableSpec(Wire):
@@ -128,7 +127,7 @@ class ObjectArgument(Wire):
     entries: dict[str, "Argument"]
 
 
-Argument = Annotated[VariableArgument | ValueArgument | ListArgument | ObjectArgument, Field(discriminator="kind")]
+Argument = Annotated[VariableArgument | ValueArgument | ListArgument | ObjectArgument, _BY_KIND]
 
 
 class SandboxSpec(Wire):
@@ -308,12 +307,11 @@ class ConsideredView(Wire):
 
 
 class PlacementView(Wire):
-    """Why a request runs where it does."""
+    """Why a request runs where it does; its `prompt_tokens` are estimated."""
 
     by: str
     """What decided: arrival, group, sharers, resident, harm, ahead, alone."""
     prompt_tokens: int
-    """Estimated."""
     chosen: ConsideredView
     others: tuple[ConsideredView, ...]
 
@@ -373,12 +371,11 @@ class TenantUsage(Wire):
 
 
 class ModelView(Wire):
-    """A model, as OpenAI's clients read it and with what else there is to say."""
+    """A model, as OpenAI's clients read it and with what else there is to say; `created` is in seconds since 1970."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
-    """Seconds since 1970."""
     owned_by: Literal["parrot"] = "parrot"
     name: str
     default: bool
@@ -398,3 +395,6 @@ class EngineView(Wire):
     waiting: int
     free_tokens: int
     cached_tokens: int
+    error: str | None = None
+    retry_after: float | None = None
+    """Why it did not start, and, where it is given up (`failed`), the seconds until that is tried again."""

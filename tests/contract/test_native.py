@@ -12,7 +12,7 @@ from parrotserve.engines.base import EndStatus, Fill, Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.kernels import variants
 from parrotserve.engines.native.settings import BackendName, WeightFormat
-from parrotserve.errors import EngineFailed
+from parrotserve.errors import EngineRefused
 
 TOKENIZER = FakeTokenizer()
 
@@ -65,13 +65,13 @@ async def test_weights_in_int8_keep_the_promise(start_native: StartNative):
 async def test_quantised_weights_are_refused_where_nothing_can_compute_with_them(
     start_native: StartNative, weights: WeightFormat
 ):
-    with pytest.raises(EngineFailed, match=f"{weights} need the kernels backend"):
+    with pytest.raises(EngineRefused, match=f"{weights} need the kernels backend"):
         await start_native(backend=BackendName.REFERENCE, weights=weights)
 
 
 @pytest.mark.skipif(not variants(), reason="the compiled extension is not installed here")
 async def test_weights_in_int4_are_refused_where_the_file_has_none(start_native: StartNative):
-    with pytest.raises(EngineFailed, match=r"has none: use a GGUF file in Q4_0 or Q4_1, or set weights to int8"):
+    with pytest.raises(EngineRefused, match=r"has none: use a GGUF file in Q4_0 or Q4_1, or set weights to int8"):
         await start_native(backend=BackendName.KERNELS, weights=WeightFormat.INT4)
 
 

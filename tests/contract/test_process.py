@@ -18,7 +18,7 @@ from parrotserve.engines.frames import encode
 from parrotserve.engines.native.engine import NativeEngine
 from parrotserve.engines.native.settings import Launch, NativeSettings
 from parrotserve.engines.process import ProcessEngine
-from parrotserve.errors import EngineFailed, MalformedModel
+from parrotserve.errors import EngineFailed, EngineRefused, MalformedModel
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.models.files import ModelFiles, ModelFormat
 
@@ -172,7 +172,7 @@ async def test_models_that_cannot_be_read_are_told_as_such(tmp_path: Path):
 
 
 async def test_a_cache_too_small_for_a_page_is_refused(start_native: StartNative):
-    with pytest.raises(EngineFailed, match="one page"):
+    with pytest.raises(EngineRefused, match="one page"):
         await start_native(kv_bytes=100)
 
 

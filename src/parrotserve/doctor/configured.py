@@ -12,6 +12,7 @@ from parrotserve.engines.native.memory import kv_fault
 from parrotserve.engines.native.settings import usable_cores
 from parrotserve.errors import DeclarationError
 from parrotserve.models.package_index import without_credentials
+from parrotserve.runtime.catalog import native_engines
 
 _SECRET = "PARROT_API_KEY"
 
@@ -66,9 +67,11 @@ def _impossible(config: ServiceConfig) -> tuple[Verdict, str, str]:
             f"weights = {config.weights} needs the kernels backend",
             "Unset PARROT_WEIGHTS, or use the kernels backend.",
         )
-    fault = kv_fault(config.kv_memory)
+    engines = max(1, native_engines(config))
+    fault = kv_fault(config.kv_memory, engines)
     if fault is not None:
-        return Verdict.BROKEN, fault, "Lower or unset PARROT_KV_MEMORY."
+        advice = "Lower PARROT_KV_MEMORY or PARROT_ENGINES." if engines > 1 else "Lower or unset PARROT_KV_MEMORY."
+        return Verdict.BROKEN, fault, advice
     if config.threads is not None and config.threads * config.engines > usable_cores():
         return (
             Verdict.NOTICE,

@@ -275,7 +275,8 @@ class Engine(ABC):
 
     @abstractmethod
     async def start(self) -> EngineDescription:
-        """Bring it up and say what it is. Raises `ModelError` or `EngineFailed`; then nothing is left running."""
+        """Bring it up and say what it is. Raises `ModelError` or `EngineFailed`, `EngineRefused` where it cannot run
+        here as it is set up; then nothing is left running."""
 
     @abstractmethod
     def describe(self) -> EngineDescription:

@@ -9,16 +9,10 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from parrotserve.engines.base import (
-    HEARTBEAT_SECONDS,
-    MISSED_HEARTBEATS,
-    Command,
-    Engine,
-    EngineDescription,
-    Event,
-)
+from parrotserve.engines.base import HEARTBEAT_SECONDS, Command, Engine, EngineDescription, Event
 from parrotserve.engines.frames import encode
 from parrotserve.engines.pipes import EnginePipes
+from parrotserve.engines.pulse import Pulse
 from parrotserve.errors import EngineFailed
 from parrotserve.ids import EngineId
 
@@ -121,20 +115,13 @@ class ProcessEngine(Engine):
         return self._pipes
 
     async def _watch_heartbeats(self, pipes: EnginePipes) -> None:
-        """Counts its own ticks, not time: a service that was itself held up does not blame its engines."""
-        missed, seen = 0, pipes.frames
-        steps, still_for = -1, 0.0
+        pulse, seen = Pulse(heartbeat=self._heartbeat_seconds, stuck_after=self._stuck_seconds), pipes.frames
         while not pipes.gone:
             await asyncio.sleep(self._heartbeat_seconds)
-            heartbeat = pipes.heartbeat
             if pipes.held_back:
-                missed, still_for = 0, 0.0
+                pulse.excuse()
                 continue
-            missed = missed + 1 if pipes.frames == seen else 0
+            complaint = pulse.look(pipes.heartbeat, alive=pipes.frames != seen)
             seen = pipes.frames
-            still_for = still_for + self._heartbeat_seconds if heartbeat.running and heartbeat.steps == steps else 0.0
-            steps = heartbeat.steps
-            if missed >= MISSED_HEARTBEATS:
-                pipes.kill(f"Engine {self.id} hung: {missed} heartbeats in a row did not come. It was killed.")
-            elif still_for >= self._stuck_seconds:
-                pipes.kill(f"Engine {self.id} hung: a step took more than {self._stuck_seconds:g} s. It was killed.")
+            if complaint:
+                pipes.kill(f"Engine {self.id} hung: {complaint}. It was killed.")

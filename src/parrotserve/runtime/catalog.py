@@ -63,13 +63,15 @@ Loader = Callable[[str, ServiceConfig, Progress | None], ServedModel]
 
 def load_model(name: str, config: ServiceConfig, progress: Progress | None = None) -> ServedModel:
     """The model of a known name, pulled on first use, or at a path. Raises `ModelError`, and `DeclarationError` where
-    the KV cache of an engine would not fit this machine."""
+    the KV caches of the service's engines would not fit this machine."""
     if name == FAKE_MODEL:
         return fake_model()
     # Here, before anything is fetched: an engine would find out only by asking for that much, attempt by attempt.
-    fault = kv_fault(config.kv_memory)
+    engines = native_engines(config, name)
+    fault = kv_fault(config.kv_memory, engines)
     if fault is not None:
-        raise DeclarationError(f"{fault}: lower it.", setting="kv_memory")
+        advice = "lower it" if engines == 1 else "lower it, or have fewer engines"
+        raise DeclarationError(f"{fault}: {advice}.", setting="kv_memory")
     files = resolve(name, progress=progress)
     shape, tokenizer = load_config(files), load_tokenizer(files)
     return ServedModel(
@@ -99,10 +101,14 @@ def fake_model(
     )
 
 
+def native_engines(config: ServiceConfig, *more: str) -> int:
+    """How many engines compute on this machine for the configured models, and for these."""
+    return config.engines * len({*config.models, *more} - {FAKE_MODEL})
+
+
 def engine_threads(config: ServiceConfig) -> int:
     """Threads of each engine: as configured, or its share of the cores when all of the service's engines compute."""
-    engines = config.engines * sum(name != FAKE_MODEL for name in config.models)
-    return config.threads or max(1, usable_cores() // max(1, engines))
+    return config.threads or max(1, usable_cores() // max(1, native_engines(config)))
 
 
 def _native_engine(engine: EngineId, *, files: ModelFiles, settings: NativeSettings) -> Engine:

@@ -77,6 +77,8 @@ class Fleet:
         self._policy = policy
         self._asked: dict[str, ServedModel] = {}
         self._models: dict[str, ServedModel] = {}
+        self._stand_ins: dict[str, EngineId] = {}
+        """Of models whose engines are all given up: what the machine takes for one, so that requests fail at once."""
         self._loading = asyncio.Lock()
         self._closed = False
 
@@ -224,6 +226,9 @@ class Fleet:
     def joined(self, engine: EngineId, description: EngineDescription) -> None:
         """An engine is up."""
         model = self._driver.keepers[engine].model
+        stand_in = self._stand_ins.pop(model, None)
+        if stand_in is not None:
+            self._driver.apply(EngineLost(engine=stand_in, reason="an engine of its model is back"))
         if description.cut_by_cache:
             self._tell_of_small_cache(engine, description)
         joined = EngineJoined(
@@ -257,13 +262,14 @@ class Fleet:
             self._driver.apply(EngineLost(engine=engine, reason=reason))
 
     def given_up(self, engine: EngineId, error: ParrotError) -> None:
-        """An engine cannot be started. If it was its model's last, it goes on as one that fails every request,
-        so that nobody waits for ever."""
+        """An engine cannot be started for now. If it was its model's last, it goes on as one that fails every request
+        until one is back, so that nobody waits for ever."""
         model = self._driver.keepers[engine].model
         if all(keeper.state is KeeperState.FAILED for keeper in self._keepers_of(model)):
             joined = EngineJoined(
                 engine=engine, model=model, context_length=_BOUNDLESS, cache_tokens=_BOUNDLESS, credits=_BOUNDLESS
             )
+            self._stand_ins[model] = engine
             self._driver.apply(joined)
 
     def refuse(self, engine: EngineId, order: Order, error: ParrotError) -> None:

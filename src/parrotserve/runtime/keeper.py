@@ -2,19 +2,23 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from parrotserve.engines import base
-from parrotserve.errors import EngineFailed, ModelError, ParrotError, PullFailed
+from parrotserve.engines.pulse import Pulse
+from parrotserve.errors import EngineFailed, EngineRefused, ModelError, ParrotError, PullFailed
 from parrotserve.graph.decisions import EngineDecision
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.runtime.render import Opening
 
 log = logging.getLogger(__name__)
 
+_MOST_DOUBLINGS = 32
+"""Of a pause: more are beyond any bound, and in the end beyond what a float holds."""
 _MOST_AT_ONCE = 32
 """Commands that are sent together: enough for an engine to see what they share, few enough to begin soon."""
 
@@ -38,7 +42,7 @@ class KeeperState(StrEnum):
     UP = "up"
     RESTARTING = "restarting"
     FAILED = "failed"
-    """Given up."""
+    """Given up: what it is asked for is refused, and it is tried again only now and then."""
     CLOSED = "closed"
 
 
@@ -57,10 +61,19 @@ class KeeperPolicy:
     longest_backoff: float = 5.0
     settled_after: float = 10.0
     """Up for so long, an engine that dies is started again at once."""
+    first_retry: float = 10.0
+    """From giving up to the next attempt; twice as long after each one that fails, up to `longest_retry`."""
+    longest_retry: float = 300.0
+    retry_jitter: float = 0.2
+    """How much shorter such a pause may be by chance, as a share: what failed together need not start together."""
 
     def backoff(self, failures: int) -> float:
         """The pause after so many failures in a row."""
-        return 0.0 if failures <= 1 else min(self.first_backoff * 2 ** (failures - 2), self.longest_backoff)
+        return 0.0 if failures <= 1 else _doubled(self.first_backoff, failures - 2, self.longest_backoff)
+
+    def retry_pause(self, retries: int, chance: float) -> float:
+        """The pause of an engine that is given up, after so many more attempts; `chance` is from 0 to 1."""
+        return _doubled(self.first_retry, retries, self.longest_retry) * (1.0 - self.retry_jitter * chance)
 
 
 class Office(Protocol):
@@ -95,11 +108,14 @@ class EngineKeeper:
         self.heartbeat = base.Heartbeat()
         self.restarts = 0
         self.error: ParrotError | None = None
-        """Why it gave up."""
+        """Why it did not start, until it does."""
+        self._retry_at = 0.0
         self._make = make
         self._office = office
         self._policy = policy
         self._orders: asyncio.Queue[Order] = asyncio.Queue()
+        self._heard = False
+        """Whether the engine told anything since that was last looked at."""
         self._decided = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -108,10 +124,17 @@ class EngineKeeper:
         self._task = asyncio.get_running_loop().create_task(self._keep(), name=f"keeper of {self.engine}")
 
     async def wait_started(self) -> None:
-        """Until it is up for the first time. Raises why not, if the keeper gave up."""
+        """Until it is up for the first time. Raises why not, if it is given up."""
         await self._decided.wait()
-        if self.error is not None:
+        if self.state is KeeperState.FAILED and self.error is not None:
             raise self.error
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until an engine that is given up is tried again (0: now); None for others."""
+        if self.state is not KeeperState.FAILED:
+            return None
+        return max(0.0, self._retry_at - asyncio.get_running_loop().time())
 
     def order(self, order: Order) -> None:
         """Pass on an order; dropped where the engine is down, which the machine has been told."""
@@ -130,39 +153,58 @@ class EngineKeeper:
         self.state = KeeperState.CLOSED
 
     async def _keep(self) -> None:
-        try:
-            await self._keep_up()
-        except Exception as error:
-            log.exception("the keeper of engine %s", self.engine)
-            self.error = EngineFailed(f"Engine {self.engine} cannot be kept up: {_words(error)}.", engine=self.engine)
-        assert self.error is not None
-        self.state = KeeperState.FAILED
-        self._decided.set()
-        log.error("engine %s is given up: %s", self.engine, self.error)
-        self._office.given_up(self.engine, self.error)
+        """Start the engine, again and again: soon, as long as that may help, and then now and then."""
+        refusals = deaths = retries = 0
+        while True:
+            given_up = self.state is KeeperState.FAILED
+            if given_up or refusals >= self._policy.start_attempts or _hopeless(self.error):
+                await self._pause(self._policy.retry_pause(retries, random.random()))
+                retries += 1
+            else:
+                await asyncio.sleep(self._policy.backoff(max(refusals, deaths)))
+            lived = await self._live()
+            if lived is None:
+                refusals += 1
+                continue
+            settled = lived >= self._policy.settled_after
+            # One that comes up and dies at once is no better than one that does not come up.
+            refusals, deaths, retries = 0, 1 if settled else deaths + 1, 0 if settled else retries
+            self.restarts += 1
 
-    async def _keep_up(self) -> None:
-        """Start the engine, again and again, until that no longer helps."""
-        refusals = deaths = 0
-        while refusals < self._policy.start_attempts and not _hopeless(self.error):
-            await asyncio.sleep(self._policy.backoff(max(refusals, deaths)))
+    async def _pause(self, seconds: float) -> None:
+        """Be given up for so long."""
+        assert self.error is not None
+        self._retry_at = asyncio.get_running_loop().time() + seconds
+        if self.state is KeeperState.FAILED:
+            log.warning("engine %s is tried again in %.0f s", self.engine, seconds)
+        else:
+            self.state = KeeperState.FAILED
+            self._decided.set()
+            log.error("engine %s is given up, and tried again in %.0f s: %s", self.engine, seconds, self.error)
+            self._office.given_up(self.engine, self.error)
+        await asyncio.sleep(seconds)
+
+    async def _live(self) -> float | None:
+        """One engine, from its start to its loss: the seconds it was up. None, and `error`, if it did not come up."""
+        loop = asyncio.get_running_loop()
+        try:
             engine = self._make()
             try:
                 description = await self._start(engine)
                 if description is None:
-                    refusals += 1
-                    continue
-                began = asyncio.get_running_loop().time()
+                    return None
+                began = loop.time()
                 await self._run(engine, description)
-                settled = asyncio.get_running_loop().time() - began >= self._policy.settled_after
-                refusals, deaths = 0, 1 if settled else deaths + 1
-                self.restarts += 1
+                return loop.time() - began
             finally:
                 await engine.close()
+        except Exception as error:
+            log.exception("the keeper of engine %s", self.engine)
+            self.error = EngineFailed(f"Engine {self.engine} cannot be kept up: {_words(error)}.", engine=self.engine)
+            return None
 
     async def _start(self, engine: base.Engine) -> base.EngineDescription | None:
         """Bring it up; None, and `error`, if it did not come up."""
-        self.error = None
         try:
             async with asyncio.timeout(self._policy.start_timeout):
                 return await engine.start()
@@ -183,22 +225,19 @@ class EngineKeeper:
         """Serve orders and events until the engine is lost."""
         # Nothing is in its cache until its first heartbeat says otherwise.
         empty = base.Heartbeat(free_pages=description.cache_tokens // description.page_tokens)
-        self.description, self.heartbeat = description, empty
+        self.description, self.heartbeat, self.error = description, empty, None
         self._orders = asyncio.Queue()
         # Whoever was told that it is lost is told that it is back.
-        log.log(
-            logging.WARNING if self.state is KeeperState.RESTARTING else logging.INFO, "engine %s is up", self.engine
-        )
+        log.log(logging.INFO if self.state is KeeperState.STARTING else logging.WARNING, "engine %s is up", self.engine)
         self.state = KeeperState.UP
         self._office.joined(self.engine, description)
         self._decided.set()
         reason = "its keeper was closed"
         try:
             async with asyncio.TaskGroup() as group:
-                pulse = _Pulse(self._policy)
                 group.create_task(self._send(engine, description))
-                group.create_task(self._receive(engine, pulse))
-                group.create_task(self._watch(pulse))
+                group.create_task(self._receive(engine))
+                group.create_task(self._watch())
         except* EngineFailed as failed:
             reason = str(failed.exceptions[0])
             log.warning("engine %s is lost: %s", self.engine, reason)
@@ -240,13 +279,12 @@ class EngineKeeper:
                     refusal = EngineFailed(f"The request cannot be sent to an engine: {_words(error)}.")
                     self._office.refuse(self.engine, order, refusal)
 
-    async def _receive(self, engine: base.Engine, pulse: "_Pulse") -> None:
+    async def _receive(self, engine: base.Engine) -> None:
         async for events in engine.events():
             for event in events:
                 if isinstance(event, base.Heartbeat):
                     self.heartbeat = event
-                    pulse.beat(event)
-            pulse.alive()
+            self._heard = True
             ended = next((number for number, event in enumerate(events) if isinstance(event, base.SequenceEnded)), 0)
             if ended:
                 # What was written goes to those who wait for it before anybody sees to the end of its request.
@@ -255,46 +293,26 @@ class EngineKeeper:
             self._office.heard(self.engine, events[ended:])
         raise EngineFailed(f"Engine {self.engine} ended.", engine=self.engine)
 
-    async def _watch(self, pulse: "_Pulse") -> None:
+    async def _watch(self) -> None:
+        """Engines in processes of their own are found hanging by their handles, which kill them; this is for all."""
+        policy, self._heard = self._policy, True  # its start was a sign of life
+        pulse = Pulse(heartbeat=policy.heartbeat, stuck_after=policy.stuck_after, missed=policy.missed_heartbeats)
         while True:
-            await asyncio.sleep(self._policy.heartbeat)
-            complaint = pulse.complaint()
+            await asyncio.sleep(policy.heartbeat)
+            complaint, self._heard = pulse.look(self.heartbeat, alive=self._heard), False
             if complaint:
                 raise EngineFailed(f"Engine {self.engine} hangs: {complaint}.", engine=self.engine)
 
 
+def _doubled(first: float, times: int, most: float) -> float:
+    return min(first * 2.0 ** min(times, _MOST_DOUBLINGS), most)
+
+
 def _hopeless(error: ParrotError | None) -> bool:
-    """Whether another attempt would end the same: a model that cannot be read stays so."""
-    return isinstance(error, ModelError) and not isinstance(error, PullFailed)
+    """Whether another attempt, soon, would end the same: a model that cannot be read, or memory that is not there."""
+    return isinstance(error, ModelError | EngineRefused) and not isinstance(error, PullFailed)
 
 
 def _words(error: Exception) -> str:
     # Not its repr, which may hold what it is about: a prompt.
     return f"{type(error).__name__}: {error}"
-
-
-class _Pulse:
-    """Signs of life. Silence is counted in our own turns, so that our own pauses do not count against an engine."""
-
-    def __init__(self, policy: KeeperPolicy) -> None:
-        self._policy = policy
-        self._silent = 0
-        self._stuck = 0
-        self._steps = -1
-
-    def alive(self) -> None:
-        self._silent = 0
-
-    def beat(self, heartbeat: base.Heartbeat) -> None:
-        if heartbeat.steps != self._steps or not heartbeat.running:
-            self._steps, self._stuck = heartbeat.steps, 0
-
-    def complaint(self) -> str | None:
-        """What is wrong, looked at once every heartbeat."""
-        self._silent += 1
-        self._stuck += 1
-        if self._silent > self._policy.missed_heartbeats:
-            return f"no sign of life in {self._policy.missed_heartbeats} heartbeats"
-        if self._stuck * self._policy.heartbeat > self._policy.stuck_after:
-            return f"no step in {self._policy.stuck_after:g} s"
-        return None

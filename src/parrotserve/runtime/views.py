@@ -129,4 +129,6 @@ def engine_view(keeper: EngineKeeper) -> EngineView:
         waiting=beat.waiting,
         free_tokens=beat.free_pages * page,
         cached_tokens=beat.cached_pages * page,
+        error=keeper.error.message if keeper.error is not None else None,
+        retry_after=round(retry_after, 1) if (retry_after := keeper.retry_after) is not None else None,
     )

@@ -10,7 +10,6 @@ from parrotserve.graph.objects import Request
 from parrotserve.graph.placements import Placement
 from parrotserve.ids import EngineId, RequestId, TenantId
 from parrotserve.sampling import Usage
-from parrotserve.scheduler.slots import EngineSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +127,7 @@ class Scheduler(ABC):
         """Whether requests that were queued are still to be looked at, by another `place`."""
         return False
 
-    # --- What can be seen ------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def waiting(self, model: str) -> int:
-        """How many requests wait for an engine of a model."""
-
-    @abstractmethod
-    def engines(self) -> tuple[EngineSnapshot, ...]:
-        """All engines, in the order they joined."""
+    # --- What always holds -----------------------------------------------------------------------------------
 
     @abstractmethod
     def check_integrity(self, requests: Iterable[Request]) -> None:

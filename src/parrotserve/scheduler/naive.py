@@ -16,7 +16,7 @@ from parrotserve.graph.states import ProducerState
 from parrotserve.ids import EngineId, RequestId, TenantId
 from parrotserve.sampling import Usage
 from parrotserve.scheduler.base import Placed, Scheduler
-from parrotserve.scheduler.slots import EngineSlot, EngineSnapshot
+from parrotserve.scheduler.slots import EngineSlot
 
 
 @dataclass(slots=True, eq=False)
@@ -116,15 +116,7 @@ class NaiveScheduler(Scheduler):
             empty.reserved = True
             _run(pool.suspects.pop(), empty, placed)
 
-    # --- What can be seen ------------------------------------------------------------------------------------
-
-    def waiting(self, model: str) -> int:
-        pool = self._pools.get(model)
-        return len(pool.waiting) + len(pool.suspects) if pool is not None else 0
-
-    def engines(self) -> tuple[EngineSnapshot, ...]:
-        slots = self._engines.values()
-        return tuple(EngineSnapshot.of(slot.description, tuple(slot.running), reserved=slot.reserved) for slot in slots)
+    # --- What always holds -----------------------------------------------------------------------------------
 
     def check_integrity(self, requests: Iterable[Request]) -> None:
         """Compare queues and engines with these requests, all there are. Raises `AssertionError`."""

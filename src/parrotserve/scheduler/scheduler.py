@@ -17,7 +17,6 @@ from parrotserve.sampling import Usage
 from parrotserve.scheduler.base import Outcome, Scheduler
 from parrotserve.scheduler.passes import Pass
 from parrotserve.scheduler.pool import Pool
-from parrotserve.scheduler.slots import EngineSnapshot
 from parrotserve.step_cost import Work
 from parrotserve.switches import Switches
 
@@ -163,16 +162,7 @@ class AppScheduler(Scheduler):
     def unfinished(self) -> bool:
         return bool(self._arriving)
 
-    # --- What can be seen ------------------------------------------------------------------------------------
-
-    def waiting(self, model: str) -> int:
-        pool = self._pools.get(model)
-        taken_in = len(pool.lines) + len(pool.suspects) if pool is not None else 0
-        return taken_in + sum(request.spec.model == model for request in self._arriving)
-
-    def engines(self) -> tuple[EngineSnapshot, ...]:
-        loads = [pool.loads[engine] for engine, pool in self._engines.items()]
-        return tuple(EngineSnapshot.of(load.description, tuple(load.aboard), reserved=load.reserved) for load in loads)
+    # --- What always holds -----------------------------------------------------------------------------------
 
     def check_integrity(self, requests: Iterable[Request]) -> None:
         unfinished = {one for one in requests if not one.finished}

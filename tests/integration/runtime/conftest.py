@@ -11,6 +11,7 @@ from parrotserve.engines.fake import FakeEngine
 from parrotserve.ids import EngineId
 from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import ServedModel, fake_model
+from parrotserve.runtime.keeper import KeeperPolicy
 from parrotserve.runtime.service import Service
 
 
@@ -20,7 +21,12 @@ async def stage() -> AsyncIterator[Stage]:
     services: list[Service] = []
 
     async def begin(
-        *, config: dict[str, Any] | None = None, started: bool = True, faults: Any = (), **options: Any
+        *,
+        config: dict[str, Any] | None = None,
+        started: bool = True,
+        faults: Any = (),
+        policy: KeeperPolicy = SOON,
+        **options: Any,
     ) -> Staged:
         engines: list[FakeEngine] = []
         faults_left = list(faults)
@@ -35,7 +41,7 @@ async def stage() -> AsyncIterator[Stage]:
             return fake_model(make, name=name)
 
         settings = ServiceConfig(**{"models": ("fake",)} | (config or {}))
-        service = await Service.start(settings, load=load, policy=SOON)
+        service = await Service.start(settings, load=load, policy=policy)
         services.append(service)
         if started:
             await service.wait_started()

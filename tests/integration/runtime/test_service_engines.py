@@ -3,11 +3,12 @@
 import asyncio
 
 import pytest
-from runtime_programs import SESSION, Stage, Staged, answer, batch, made, request, taken, text, wait
+from runtime_programs import HEARTBEAT, SESSION, Stage, Staged, answer, batch, made, request, taken, text, wait
 
 from parrotserve.engines.fake import Faults
 from parrotserve.errors import EngineFailed
 from parrotserve.ids import SessionId, VariableId
+from parrotserve.runtime.keeper import KeeperPolicy
 
 S = SessionId(SESSION)
 A = VariableId("a")
@@ -152,6 +153,35 @@ async def test_a_service_whose_engines_are_down_is_not_ready(stage: Stage):
     while staged.service.ready:
         await asyncio.sleep(0)
     assert [view.state for view in staged.service.engines()] == ["restarting"]
+
+
+# Without chance, so that the one that is tried first is the one that was given up first.
+QUICK = KeeperPolicy(heartbeat=HEARTBEAT, first_backoff=0.001, longest_backoff=0.001, first_retry=0.3, retry_jitter=0.0)
+REFUSES = Faults(refuse_start=EngineFailed("no memory"))
+
+
+@pytest.mark.parametrize("engines", [1, 2])
+async def test_a_model_that_was_given_up_serves_again_once_an_engine_of_it_is_back(stage: Stage, engines: int):
+    never = Faults(start_seconds=3600)
+    faults = [*[Faults()] * engines, *[REFUSES] * 3 * engines, Faults(), never]
+    staged = await stage(script=SCRIPT, config={"engines": engines}, faults=faults, policy=QUICK)
+    for engine in staged.engines[:]:
+        await engine.die()
+    early = batch(request("early", text("tell"), made("e")), wait("e"))
+    got = await answer(staged.service.submit(early))
+    assert "no memory" in got.failures["e"].error.message, "what waits when the last one is given up fails"
+    with pytest.raises(EngineFailed, match="no memory"):
+        await answer(staged.service.submit(batch(*TELL)))
+    for view in staged.service.engines():
+        assert (view.state, view.error) == ("failed", "no memory")
+        assert 0 <= (view.retry_after or 0.0) <= 0.3
+    while not staged.service.ready:
+        await asyncio.sleep(0.001)
+    got = await answer(staged.service.submit(batch(*TELL)))
+    assert got.values == {"a": STORY}
+    states = sorted((view.state, view.error, view.retry_after) for view in staged.service.engines())
+    assert states[-1] == ("up", None, None)
+    assert [state for state, *_ in states] == ["failed", "up"][-engines:]
 
 
 async def test_a_long_prompt_keeps_its_place(stage: Stage):

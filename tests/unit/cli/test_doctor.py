@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from parrotserve.cli.app import app
 from parrotserve.doctor import installed, reach
-from parrotserve.engines.native import kernels
+from parrotserve.engines.native import kernels, memory
 
 Doctor = Callable[..., Result]
 
@@ -99,6 +99,19 @@ def test_what_is_wrong_is_named_with_what_to_do(
     assert told in broken
     assert "->" in result.output
     assert "1 thing to do" in result.output
+
+
+def test_kv_caches_that_do_not_fit_together_are_named(doctor: Doctor, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory, "usable_memory", lambda: 8 << 30)
+    monkeypatch.setenv("PARROT_MODELS", "default")
+    monkeypatch.setenv("PARROT_KV_MEMORY", "3GiB")
+    monkeypatch.setenv("PARROT_ENGINES", "2")
+    assert findings(doctor("--json"))["Settings"]["verdict"] == "good"
+    monkeypatch.setenv("PARROT_ENGINES", "3")
+    told = findings(doctor("--json"))["Settings"]
+    assert told["verdict"] == "broken"
+    assert "kv_memory = 3GiB for each of 3 engines does not fit the 8.6 GB of memory here" in told["found"]
+    assert told["advice"] == "Lower PARROT_KV_MEMORY or PARROT_ENGINES."
 
 
 def test_more_threads_than_cores_are_noticed(doctor: Doctor, monkeypatch: pytest.MonkeyPatch):

@@ -35,6 +35,7 @@ from parrotserve.graph.events import (
     Withdrawn,
 )
 from parrotserve.graph.objects import Variable
+from parrotserve.graph.states import ProducerState
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.machine import Machine
 from parrotserve.native_calls import SandboxedCall
@@ -227,6 +228,15 @@ class World:
         """A variable that a session may use."""
         graph = self.machine.graph
         return graph.variable(graph.session(SessionId(session), TenantId(tenant)), VariableId(variable))
+
+    def waiting(self) -> int:
+        """How many requests wait for an engine."""
+        return sum(one.state is ProducerState.QUEUED for one in self.machine.graph.requests.values())
+
+    def running(self, engine: str = "e") -> frozenset[str]:
+        """The requests that an engine runs."""
+        requests = self.machine.graph.requests.values()
+        return frozenset(one.id for one in requests if one.aboard and one.engine == engine)
 
     def objectives(self) -> dict[str, str]:
         return {one.id: one.objective.value for one in self.machine.graph.requests.values()}

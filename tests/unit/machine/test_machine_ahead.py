@@ -132,7 +132,7 @@ def test_it_takes_no_place_of_those_that_can_run():
     assert here.state("other") == "queued"
     decisions = here.run("write")
     assert only(decisions, CompleteSequence) or opened(decisions)
-    assert len(here.machine.engines()[0].running) == 1
+    assert len(here.running()) == 1
 
 
 def test_one_that_finds_no_room_where_it_was_read_goes_elsewhere():

@@ -37,12 +37,6 @@ def test_who_brings_little_does_not_wait_behind_who_brought_much():
     assert world.machine.unfinished
 
 
-def test_how_many_wait_is_told_of_all():
-    world = readers(10, at_once=3, places=2)
-    world.set("doc")
-    assert world.machine.waiting("m") == 8
-
-
 def test_what_ends_before_it_was_taken_in_is_not_run():
     world = readers(10, at_once=3, places=100)
     world.set("doc")
@@ -50,7 +44,7 @@ def test_what_ends_before_it_was_taken_in_is_not_run():
     world.end_session()
     world.machine.check_integrity()
     assert not world.machine.unfinished
-    assert world.machine.waiting("m") == 0
+    assert world.waiting() == 0
 
 
 def test_an_event_costs_the_same_whether_a_thousand_or_three_thousand_can_run():

@@ -25,7 +25,7 @@ def test_a_queued_request_leaves_the_queue():
     world = World("e", places=1)
     world.submit("first: -> x", "second: -> y")
     world.cancel("y")
-    assert world.machine.waiting("m") == 0
+    assert world.waiting() == 0
     assert only(world.run("first"), OpenSequence) == []
 
 

@@ -94,11 +94,9 @@ class TestPauses:
         world.submit(*(asking(f"more{n}", str(n)) for n in range(200)))
         chats = 0
         left: dict[str, int] = {}
-        machine = world.machine
         for _ in range(1500):
-            (engine,) = machine.engines()
-            pool = machine._scheduler._pools["m"]  # type: ignore[attr-defined]
-            active = [name for name in engine.running if name not in pool.loads["e"].paused]
+            load = world.machine._scheduler._pools["m"].loads["e"]  # type: ignore[attr-defined]
+            active = [name for name in load.aboard if name not in load.paused]
             bulk = [name for name in active if not name.startswith("chat")]
             for name in active:
                 left[name] = left.get(name, 20) - 1
@@ -107,7 +105,7 @@ class TestPauses:
             for name in active:
                 if left[name] == 0:
                     world.run(name)
-            while machine.waiting("m") < 203:
+            while world.waiting() < 203:
                 chats += 1
                 world.submit(asking(f"chat{chats}", "x"), waits=waits(f"chat{chats}"))
         starts = [when for when, *_ in decoded if when + 10 <= decoded[-1][0]]

@@ -79,7 +79,7 @@ class TestRoom:
         world.join("e", places=100, batch=3)
         decisions = world.submit(*(asking(f"r{n}", "x") for n in range(5)))
         assert len(places(decisions)) == 3
-        assert world.machine.waiting("m") == 2
+        assert world.waiting() == 2
 
     def test_the_cache_takes_so_many_tokens_and_what_is_shared_once(self):
         world = World()
@@ -131,7 +131,7 @@ def test_no_placement_exceeds_what_an_engine_has_room_for(
             assert load.kv_tokens <= cache or load.active == 1
     while left := [one.request.id for load in pool.loads.values() for one in load.aboard.values() if not one.paused]:
         world.end(left[0], EngineFailed("boom"))
-    assert world.machine.waiting("m") == 0
+    assert world.waiting() == 0
 
 
 class TestUrgency:

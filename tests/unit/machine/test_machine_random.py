@@ -394,7 +394,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.happens(Ticked())
         left = (graph.sessions, graph.variables, graph.requests, graph.calls, self.published)
         assert left == ({}, {}, {}, {}, {})
-        assert (self.world.machine.next_deadline(), self.world.machine.waiting("m")) == (None, 0)
+        assert (self.world.machine.next_deadline(), self.world.waiting()) == (None, 0)
 
 
 def not_run(variable: Any) -> bool:

@@ -121,7 +121,7 @@ class TestTheEnd:
         assert len(only(world.tick(29.0), ForgetSession)) == 0
         assert len(only(world.let_go(world.tick(31.0)), ForgetSession)) == 333
         world.machine.check_integrity()
-        assert (world.machine.waiting("m"), world.machine.next_deadline()) == (0, None)
+        assert (world.waiting(), world.machine.next_deadline()) == (0, None)
         assert self.objects() == before
         assert len(pickle.dumps(world.machine)) < size + 1000
 

@@ -10,7 +10,7 @@ from parrotserve.engines.native import build
 from parrotserve.engines.native.build import build_engine, page_bytes
 from parrotserve.engines.native.reference import ReferenceBackend
 from parrotserve.engines.native.settings import PAGE_TOKENS, BackendName, Launch, NativeSettings
-from parrotserve.errors import EngineFailed
+from parrotserve.errors import EngineRefused
 from parrotserve.models.config import load_config
 from parrotserve.models.files import ModelFiles
 
@@ -39,5 +39,5 @@ def test_memory_that_is_not_there_is_told_with_the_setting(launch: Launch, monke
             raise MemoryError("std::bad_alloc")
 
     monkeypatch.setattr(build, "ReferenceBackend", Greedy)
-    with pytest.raises(EngineFailed, match=r"too little memory for tiny and a KV cache of 8 MiB: lower kv_memory"):
+    with pytest.raises(EngineRefused, match=r"too little memory for tiny and a KV cache of 8 MiB: lower kv_memory"):
         build_engine(launch)

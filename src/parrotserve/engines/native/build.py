@@ -20,7 +20,7 @@ from parrotserve.engines.native.settings import (
     WeightFormat,
     usable_cores,
 )
-from parrotserve.errors import EngineFailed
+from parrotserve.errors import EngineRefused
 from parrotserve.models.config import ModelConfig, load_config
 from parrotserve.models.files import ModelFiles
 from parrotserve.models.tokenizer import load_tokenizer
@@ -32,8 +32,8 @@ _MIB = 1 << 20
 def build_engine(
     launch: Launch, *, make_cache: Callable[[Backend, int], PageCache] | None = None
 ) -> tuple[EngineDescription, NativeCore]:
-    """The engine that was asked for. Raises `ModelError`, or `EngineFailed` for a budget that holds nothing
-    or cannot be had.
+    """The engine that was asked for. Raises `ModelError`, or `EngineRefused` for settings that do not fit
+    the model or what is installed, and for a budget that holds nothing or cannot be had.
 
     `make_cache` makes another cache than the settings say, over the backend and its number of pages.
     """
@@ -43,7 +43,7 @@ def build_engine(
     tokenizer = load_tokenizer(files)
     backend_name = _backend_name(settings.backend)
     if settings.weights is not WeightFormat.BF16 and backend_name is not BackendName.KERNELS:
-        raise EngineFailed(
+        raise EngineRefused(
             f"Weights in {settings.weights} need the kernels backend, and this engine would run on the reference "
             "backend: install Parrot with a C++17 compiler at hand (`parrot doctor` tells more), or leave out the "
             "weights setting."
@@ -53,7 +53,7 @@ def build_engine(
     try:
         backend = _backend(backend_name, _weights(files, config, settings.weights), config, pages, settings)
     except MemoryError as error:
-        raise EngineFailed(
+        raise EngineRefused(
             f"There is too little memory for {launch.model} and a KV cache of {pages * bytes_a_page / _MIB:,.0f} MiB: "
             "lower kv_memory, or end what else takes memory here."
         ) from error
@@ -88,7 +88,7 @@ def _backend_name(asked: BackendName) -> BackendName:
     if asked is BackendName.AUTO:
         return BackendName.KERNELS if variants() else BackendName.REFERENCE
     if asked is BackendName.KERNELS and not variants():
-        raise EngineFailed(
+        raise EngineRefused(
             "The kernels backend needs the compiled extension, which is not installed: install a C++17 compiler and "
             "install Parrot again, or use the reference backend."
         )
@@ -98,7 +98,7 @@ def _backend_name(asked: BackendName) -> BackendName:
 def _weights(files: ModelFiles, config: ModelConfig, form: WeightFormat) -> ModelWeights:
     weights = load_weights(files, config, four_bit=form is WeightFormat.INT4)
     if form is WeightFormat.INT4 and not any(layer.four_bit for layer in weights.layers):
-        raise EngineFailed(
+        raise EngineRefused(
             f"Weights in int4 are a file's own 4-bit blocks, and {files.path} has none: use a GGUF file in Q4_0 or "
             "Q4_1, or set weights to int8, which works with any model."
         )
@@ -117,7 +117,7 @@ def _backend(
 def _pages(settings: NativeSettings, bytes_a_page: int) -> int:
     budget = settings.kv_bytes if settings.kv_bytes is not None else default_kv_bytes()
     if budget < bytes_a_page:
-        raise EngineFailed(
+        raise EngineRefused(
             f"A KV cache of {budget:,} bytes holds nothing: one page of this model's KV takes {bytes_a_page:,} bytes. "
             "Raise kv_memory."
         )

@@ -24,9 +24,12 @@ def usable_memory() -> int:
     return memory
 
 
-def kv_fault(kv_memory: int | None) -> str | None:
-    """Why a KV cache of so many bytes (None: the default) cannot be had; None where it can be."""
-    usable = usable_memory()
-    if kv_memory is None or kv_memory <= usable:
+def kv_fault(kv_memory: int | None, engines: int = 1) -> str | None:
+    """Why so many engines on this machine cannot have a KV cache of so many bytes (None: the default) each; None where
+    they can."""
+    usable, each = usable_memory(), default_kv_bytes() if kv_memory is None else kv_memory
+    if each * engines <= usable:
         return None
-    return f"kv_memory = {show_size(kv_memory)} does not fit the {usable / 1e9:.1f} GB of memory here"
+    shown = f"{each / 1e9:.1f} GB, the default," if kv_memory is None else show_size(kv_memory)
+    which = f"{shown} for each of {engines} engines" if engines > 1 else shown
+    return f"kv_memory = {which} does not fit the {usable / 1e9:.1f} GB of memory here"
