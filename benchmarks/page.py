@@ -40,7 +40,7 @@ def _section(workload: Workload, record: dict[str, Any]) -> Iterator[str]:
         [_row(workload, result, record["results"]) for result in record["results"]],
     )
     if record["sustained_rates"]:
-        yield f"Requests a second sustained at up to {workload.bound} s an output token:\n"
+        yield f"Requests a second sustained: up to {workload.bound} s an output token, and no queue that grows:\n"
         rates = [
             (f"{rate['delay_seconds'] * 1000:.0f} ms", rate["side"], f"{rate['requests_a_second']:.2f}")
             for rate in record["sustained_rates"]

@@ -11,7 +11,17 @@ from typing import cast
 
 from parrotserve.bench.sides import Side
 from parrotserve.bench.texts import CountsTokens, Texts
-from parrotserve.bench.workload import Application, Call, Case, Figures, Outcome, Workload, check, figures
+from parrotserve.bench.workload import (
+    Application,
+    Call,
+    Case,
+    Figures,
+    Outcome,
+    Workload,
+    check,
+    figures,
+    open_at_once,
+)
 from parrotserve.errors import ParrotError
 
 _HOPELESS = 3.0
@@ -144,26 +154,30 @@ async def _trial(plan: Plan, series: Series, number: int, tokenizer: CountsToken
         if bugs is not None:
             raise bugs from group
         return "; ".join(dict.fromkeys(map(str, _leaves(refused))))
-    return figures(outcomes)
+    counted = [outcome for outcome in outcomes if plan.workload.counts(outcome.application)]
+    return {**figures(counted), **(open_at_once(outcomes, counted) if plan.workload.bound is not None else {})}
 
 
 async def _run(
     workload: Workload, applications: Sequence[Application], warm_up: Application, series: Series
 ) -> list[Outcome]:
-    """The outcomes that count. Background is cut off as soon as they are there."""
+    """What became of every application. Background is cut off as soon as those that count are done."""
     taken = [application for each in applications if (application := series.side.takes(each)) is not None]
     async with series.side.serving(series.delay, series.case.service) as run:
         await run(warm_up)
         began = time.perf_counter()
 
-        async def one(application: Application) -> Outcome:
+        async def one(application: Application) -> float:
             await asyncio.sleep(began + application.arrival - time.perf_counter())
             await run(application)
-            return Outcome(application, time.perf_counter() - began)
+            return time.perf_counter() - began
 
         async with asyncio.TaskGroup() as group:
-            tasks = [(workload.counts(application), group.create_task(one(application))) for application in taken]
-            outcomes = [await task for counts, task in tasks if counts]
+            tasks = [(application, group.create_task(one(application))) for application in taken]
+            for application, task in tasks:
+                if workload.counts(application):
+                    await task
+            outcomes = [Outcome(application, task.result() if task.done() else math.inf) for application, task in tasks]
             for _, task in tasks:
                 task.cancel()
     return outcomes

@@ -36,7 +36,8 @@ class Record:
         """`about` is what has to be the same in all sittings. With `resume`, what the file has is taken up; raises
         `DeclarationError` if that is of something else."""
         self._target = target
-        self._about = about
+        edition = plan.workload.edition
+        self._about = {**about, **({"edition": edition} if edition > 1 else {})}
         self._sittings: list[Any] = [circumstances(seed=plan.seed)]
         self.chosen = series_of(plan)
         """What is to be measured now."""

@@ -9,7 +9,12 @@ from rich.table import Table
 
 from parrotserve.bench.measure import Plan, Series
 from parrotserve.bench.sides import REFERENCE
-from parrotserve.bench.workload import Case, Workload
+from parrotserve.bench.workload import OPEN_FIRST, OPEN_SECOND, Case, Workload
+
+_GROWTH, _CHANCE = 1.25, 2.0
+"""What is open in the second half of the arrivals may be so many times that of the first, and so many more: a service
+that has not seen its longest requests end yet fills up a little, and arrivals at random are uneven. By more, it grows.
+"""
 
 
 def tables(plan: Plan, found: Sequence[Series]) -> Iterator[Table]:
@@ -29,7 +34,8 @@ def tables(plan: Plan, found: Sequence[Series]) -> Iterator[Table]:
     rates = sustained(plan.workload, found)
     if rates:
         table = Table(
-            title=f"Sustained requests a second, up to {plan.workload.bound} s an output token", title_justify="left"
+            title=f"Sustained requests a second: up to {plan.workload.bound} s a token, and no queue that grows",
+            title_justify="left",
         )
         for column in ("round trip", "side", "requests/s"):
             table.add_column(column, justify="left" if column == "side" else "right")
@@ -49,32 +55,40 @@ def ratio(series: Series, found: Sequence[Series], figure: str) -> str:
 
 
 def sustained(workload: Workload, found: Sequence[Series]) -> dict[tuple[str, float], float]:
-    """By side and delay: the rate at which the mean latency an output token reaches the bound, between measured rates.
+    """By side and delay: the rate up to which the mean latency an output token is within the bound and what is open
+    does not grow, between measured rates the place where the first of the two would end.
 
-    The highest measured rate where even that stayed below; 0 where the lowest was above.
+    The highest measured rate where both hold even there; 0 where one does not at the lowest.
     """
     rates: dict[tuple[str, float], float] = {}
     if workload.bound is None:
         return rates
-    curves: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    curves: dict[tuple[str, float], list[tuple[float, Series]]] = {}
     for series in found:
-        latencies = series.of("latency a token")
-        if series.case.rate is not None and latencies:
-            curves.setdefault((series.side.name, series.delay), []).append((series.case.rate, median(latencies)))
+        if series.case.rate is not None and series.of("latency a token"):
+            curves.setdefault((series.side.name, series.delay), []).append((series.case.rate, series))
     for key, curve in curves.items():
-        rates[key] = _crossing(sorted(curve), workload.bound)
+        curve.sort(key=lambda point: point[0])
+        latencies = [(rate, median(series.of("latency a token"))) for rate, series in curve]
+        growths = [(rate, _growth(series)) for rate, series in curve]
+        rates[key] = min(_crossing(latencies, workload.bound), _crossing(growths, 0.0))
     return rates
 
 
+def _growth(series: Series) -> float:
+    """By how many what is open grew beyond what is no growth, in the middle round; at most 0: it did not."""
+    rounds = [found for found in series.rounds.values() if OPEN_FIRST in found and OPEN_SECOND in found]
+    return median([found[OPEN_SECOND] - _GROWTH * found[OPEN_FIRST] - _CHANCE for found in rounds] or [-_CHANCE])
+
+
 def _crossing(curve: Sequence[tuple[float, float]], bound: float) -> float:
-    before = (0.0, 0.0)
-    for rate, latency in curve:
-        if latency > bound:
-            if before == (0.0, 0.0):
-                return 0.0
-            return before[0] + (rate - before[0]) * (bound - before[1]) / (latency - before[1])
-        before = (rate, latency)
-    return before[0]
+    """Where a curve over rates, joined by straight lines, leaves a bound; its end where it does not."""
+    before: tuple[float, float] | None = None
+    for rate, value in curve:
+        if value > bound:
+            return 0.0 if before is None else before[0] + (rate - before[0]) * (bound - before[1]) / (value - before[1])
+        before = (rate, value)
+    return before[0] if before is not None else 0.0
 
 
 def _spread(values: Sequence[float]) -> str:

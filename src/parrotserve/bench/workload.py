@@ -81,6 +81,7 @@ class Outcome:
 
     application: Application
     finished: float
+    """Infinite where it was cut off before its end."""
 
     @property
     def latency(self) -> float:
@@ -89,7 +90,9 @@ class Outcome:
 
 
 Figures = Mapping[str, float]
-"""What one trial showed, by name. All are times in seconds: smaller is better."""
+"""What one trial showed, by name: times in seconds, and how many were open at once. Smaller is better."""
+OPEN_FIRST, OPEN_SECOND = "open, first half", "open, second half"
+"""Figures of workloads with a bound: applications open at once, on average over halves of the time of arrivals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ class Workload:
     """The kinds of applications that count; none named: all. Others are background."""
     bound: float | None = None
     """Where cases differ by rate: the seconds an output token up to which a rate counts as sustained."""
+    edition: int = 1
+    """Raised where trials of a case become other ones, so that no record has both."""
 
     def counts(self, application: Application) -> bool:
         """Whether an application is measured, and not only beside those that are."""
@@ -138,6 +143,25 @@ def figures(outcomes: Sequence[Outcome]) -> Figures:
     found["latency a token"] = fmean(outcome.latency / outcome.application.tokens for outcome in outcomes)
     found["all done"] = max(outcome.finished for outcome in outcomes)
     return found
+
+
+def open_at_once(outcomes: Sequence[Outcome], counted: Sequence[Outcome]) -> Figures:
+    """How many of `outcomes` were open, on average over the first half of the time in which those of `counted` arrived,
+    and over its second half. None of it where they arrived all at once.
+
+    It says whether a queue grows. Latency does not: who comes last is served while nobody comes any more.
+    """
+    arrivals = [outcome.application.arrival for outcome in counted]
+    first, last = min(arrivals), max(arrivals)
+    if first == last:
+        return {}
+    middle = (first + last) / 2
+    return {OPEN_FIRST: _mean_open(outcomes, first, middle), OPEN_SECOND: _mean_open(outcomes, middle, last)}
+
+
+def _mean_open(outcomes: Sequence[Outcome], begin: float, end: float) -> float:
+    spans = (min(one.finished, end) - max(one.application.arrival, begin) for one in outcomes)
+    return sum(max(0.0, span) for span in spans) / (end - begin)
 
 
 def check(applications: Sequence[Application]) -> None:

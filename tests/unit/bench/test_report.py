@@ -18,7 +18,7 @@ from parrotserve.bench.measure import Plan, Series, measure, series_of
 from parrotserve.bench.record import Record
 from parrotserve.bench.report import measured, ratio, sustained, tables
 from parrotserve.bench.sides import Side, choose, parrot_sides
-from parrotserve.bench.workload import Application, Call, Case, Workload
+from parrotserve.bench.workload import OPEN_FIRST, OPEN_SECOND, Application, Call, Case, Workload
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.errors import DeclarationError, EngineFailed
 
@@ -146,6 +146,14 @@ async def test_a_record_of_something_else_is_not_gone_on_with(tmp_path: Path):
         record(chosen, target, model="another")
 
 
+async def test_trials_of_another_edition_are_not_gone_on_with(tmp_path: Path):
+    target, of = tmp_path / "w.json", workload(1.0)
+    chosen = plan(of, MadeUp("on"), rounds=1)
+    await run(record(chosen, target), chosen)
+    with pytest.raises(DeclarationError, match="name another folder"):
+        record(plan(dataclasses.replace(of, edition=2), MadeUp("on")), target)
+
+
 @pytest.mark.parametrize("text", ["{", "{}", '{"about": {"model": "m"}}'], ids=["cut off", "empty", "of another form"])
 def test_what_is_no_record_is_not_gone_on_with_either(tmp_path: Path, text: str):
     target = tmp_path / "w.json"
@@ -189,6 +197,55 @@ def test_the_sustained_rate_lies_where_latency_crosses_the_bound():
     assert rates[("on", 0.0)] == 4.0
     assert rates[("off", 0.0)] == pytest.approx(2.5)
     assert rates[("lost", 0.0)] == 0.0
+
+
+def growing(side: Side, case: Case, latency: float, *opened: tuple[float, float]) -> Series:
+    """One with this latency a token, and what was open in the halves of each round."""
+    found = series(side, case, *[latency] * len(opened))
+    for number, (first, second) in enumerate(opened):
+        found.rounds[number] = {**found.rounds[number], OPEN_FIRST: first, OPEN_SECOND: second}
+    return found
+
+
+def test_a_rate_whose_queue_grows_is_not_sustained_however_fast_its_requests_were():
+    of, on = workload(2.0, 4.0), MadeUp("on")
+    calm, crowded = of.cases
+    # A quarter more and two requests are no growth: 10 may become 14.5; 20 may become 27.
+    steady = growing(on, calm, 0.01, (10.0, 10.5))
+    assert sustained(of, [steady, growing(on, crowded, 0.02, (20.0, 27.0))]) == {("on", 0.0): 4.0}
+    assert sustained(of, [steady, growing(on, crowded, 0.02, (20.0, 31.0))]) == {("on", 0.0): pytest.approx(3.0)}
+    assert sustained(of, [growing(on, calm, 0.01, (10.0, 20.0))]) == {("on", 0.0): 0.0}
+
+
+def test_whether_a_queue_grows_is_what_most_rounds_say():
+    of, on = workload(2.0), MadeUp("on")
+    mostly = growing(on, of.cases[0], 0.01, (10.0, 10.0), (10.0, 30.0), (10.0, 9.0))
+    assert sustained(of, [mostly]) == {("on", 0.0): 2.0}
+
+
+async def test_a_trial_with_a_bound_tells_what_was_open_at_once():
+    class Slow(MadeUp):
+        @contextlib.asynccontextmanager
+        async def serving(self, delay: float, service: Sequence[str] = ()) -> AsyncGenerator[Runner]:
+            async def run(application: Application) -> None:
+                await asyncio.sleep({"warm-up": 0, "k": 0.01, "endless": 30.0}[application.kind])
+
+            yield run
+
+    arriving = [dataclasses.replace(ONE, arrival=arrival) for arrival in (0.05, 0.45)]
+    endless = dataclasses.replace(ONE, kind="endless")
+    case = Case("at 1", lambda texts, chance: [endless, *arriving], rate=1.0)
+    of = Workload(
+        name="w", about="w", cases=(case,), quick=(), headline=("latency a token",), measured=("k",), bound=0.1
+    )
+    chosen = plan(of, Slow("on"), rounds=1)
+    kept = record(chosen)
+    await run(kept, chosen)
+    (figures, *_) = kept.chosen[0].rounds.values()
+    # The endless one is open all along, and not done when the trial is over; the others are so for a moment.
+    assert 1.0 <= figures[OPEN_FIRST] <= 2.0
+    assert 1.0 <= figures[OPEN_SECOND] <= 2.0
+    assert figures["k mean"] < 30.0
 
 
 def test_a_picture_is_of_what_was_measured():

@@ -1,11 +1,14 @@
 """Workloads: sound, fresh for everybody, and the same work for everybody."""
 
+import math
 import random
 
 import pytest
 
 from parrotserve.bench.texts import Texts, sentences
 from parrotserve.bench.workload import (
+    OPEN_FIRST,
+    OPEN_SECOND,
     Application,
     Call,
     Case,
@@ -14,8 +17,10 @@ from parrotserve.bench.workload import (
     Workload,
     check,
     figures,
+    open_at_once,
 )
 from parrotserve.bench.workloads import WORKLOADS
+from parrotserve.bench.workloads.gpts import GPTS, gpts
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 
 CASES = [
@@ -89,3 +94,35 @@ def test_latency_counts_from_arrival():
         "latency a token": pytest.approx(0.2),
         "all done": 5.0,
     }
+
+
+def between(arrival: float, finished: float) -> Outcome:
+    one = Application(kind="k", calls=(Call("a", ("x",), 10),), results=("a",), arrival=arrival)
+    return Outcome(one, finished)
+
+
+def test_what_is_open_is_an_average_over_each_half_of_the_arrivals_that_count():
+    loading = [between(0.0, 3.0), between(1.0, math.inf)]
+    counted = [between(2.0, 4.0), between(5.0, 7.0), between(6.0, 9.0)]
+    # From 2 to 4: one for a second, one all along and one all along. From 4 to 6: one all along, one for a second.
+    assert open_at_once([*loading, *counted], counted) == {OPEN_FIRST: 2.5, OPEN_SECOND: 1.5}
+
+
+def test_nothing_is_said_of_growth_where_all_arrive_at_once():
+    assert open_at_once([between(1.0, 2.0)], [between(1.0, 2.0)]) == {}
+
+
+@pytest.mark.parametrize("case", GPTS.cases, ids=lambda case: case.name)
+def test_requests_of_gpts_count_once_the_service_is_loaded(case: Case):
+    applications = build(case)
+    loading = [one.arrival for one in applications if not GPTS.counts(one)]
+    counted = [one.arrival for one in applications if GPTS.counts(one)]
+    assert all(arrival < 10.0 for arrival in loading)
+    assert all(10.0 <= arrival < 30.0 for arrival in counted)
+    assert case.rate is not None
+    assert len(applications) == pytest.approx(30.0 * case.rate, rel=0.4, abs=3)
+
+
+def test_a_trial_of_gpts_always_has_a_request_that_counts():
+    made = gpts(Texts(FakeTokenizer(), "a"), random.Random("a"), rate=0.1, loading=1.0, counted=0.1, scale=64)
+    assert [one.kind for one in made][-1] == "request"
