@@ -70,6 +70,31 @@ async def test_text_before_calls_is_content(begin: Begin):
     assert len({call.id for call in answer.choices[0].message.tool_calls or []}) == 2
 
 
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        (TOOL_CALLS, "Let me see.\n" + 3 * CALLS[TOOL_CALLS]),
+        (BARE_CALLS, f"[{CALLS[BARE_CALLS]}, {CALLS[BARE_CALLS]}]"),
+    ],
+)
+async def test_an_answer_ends_with_its_first_call_where_more_are_not_wanted(begin: Begin, template: str, text: str):
+    api = await begin(template=template, script={"umbrella": text})
+    asked: dict[str, Any] = {"model": "fake", "messages": user("umbrella?"), "tools": [WEATHER]}
+    whole = await api.client.chat.completions.create(**asked, parallel_tool_calls=False)
+    async with api.client.chat.completions.stream(**asked, parallel_tool_calls=False) as stream:
+        streamed = await stream.get_final_completion()
+    for answer in (whole, streamed):
+        assert len(answer.choices[0].message.tool_calls or []) == 1
+        assert answer.choices[0].finish_reason == "tool_calls"
+        assert (answer.choices[0].message.content or "") == ("Let me see." if template == TOOL_CALLS else "")
+    many = await api.client.chat.completions.create(**asked, parallel_tool_calls=True)
+    assert len(many.choices[0].message.tool_calls or []) > 1
+    if template == TOOL_CALLS:  # what is not wanted is not even written
+        assert whole.usage is not None
+        assert many.usage is not None
+        assert whole.usage.completion_tokens < many.usage.completion_tokens / 2
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
 @pytest.mark.parametrize("template", CALLS)
 async def test_a_call_that_must_be_is_written_whatever_the_model_would_say(begin: Begin, template: str, choice: Any):

@@ -108,6 +108,7 @@ def chat_call(body: ChatRequest, *, asked: Asked, origin: Origin) -> Call:
         most_is="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
         schema=usable.schema() if usable is not None and usable.must_call else _schema(body.response_format),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        stops=usable.stops if usable is not None else (),
     )
     told = described(body) if usable is not None else ()
     return _declaring(body, asked, origin, [(*said, *opening)], sampling, inputs, tools=usable, told=told)
@@ -223,6 +224,7 @@ def _sampling(
     logprobs: int | None,
     schema: dict[str, Any] | None = None,
     keep_space: bool = False,
+    stops: tuple[str, ...] = (),
 ) -> Sampling:
     """OpenAI's defaults where nothing is said: a temperature of 1, and all the room that there is."""
     if most is not None and most > asked.context_length:
@@ -230,14 +232,15 @@ def _sampling(
             f"{most_is} is {most}, but prompt and answer together may have {asked.context_length} tokens here.",
             param=most_is,
         )
-    stop = body.stop if body.stop is not None else ()
+    given = body.stop if body.stop is not None else ()
+    stop = ((given,) if isinstance(given, str) else tuple(given)) + stops
     return Sampling(
         max_tokens=most or asked.usual_output,
         temperature=1.0 if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=body.top_k or 0,
         min_p=body.min_p or 0.0,
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        stop=stop,
         seed=None if body.seed is None else body.seed % _SEEDS,
         min_tokens=body.min_tokens or 0,
         ignore_eos=bool(body.ignore_eos),
