@@ -162,6 +162,22 @@ async def test_a_model_without_tools_says_so(begin: Begin):
     )
 
 
+@pytest.mark.parametrize("form", [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"schema": {}}}])
+async def test_a_format_that_would_forbid_calls_is_refused_beside_tools(begin: Begin, form: dict[str, Any]):
+    api = await begin(template=TOOL_CALLS)
+    asked: dict[str, Any] = {"tools": [WEATHER], "response_format": form, "max_tokens": 100}
+    for more in ({}, {"tool_choice": "auto"}):
+        answer = await api.chat(user("Hello"), **asked, **more)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"] == "response_format"
+    none = await api.chat(user("Hello"), **asked, tool_choice="none")
+    assert none.json()["choices"][0]["message"].get("tool_calls") is None
+    must = await api.chat(user("Hello"), **asked, tool_choice="required")
+    assert len(must.json()["choices"][0]["message"]["tool_calls"]) == 1
+    free = await api.chat(user("Hello"), **asked | {"response_format": {"type": "text"}})
+    assert free.status_code == 200, free.text
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

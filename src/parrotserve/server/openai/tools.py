@@ -130,6 +130,14 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
             "that has tools.",
             param="tools",
         )
+    must_call = body.tool_choice == "required" or isinstance(body.tool_choice, ChosenTool)
+    if not must_call and body.response_format is not None and body.response_format.type != "text":
+        # The grammar of the format holds from the first token on, so that no call could be written.
+        raise DeclarationError(
+            "With this response_format no tool could be called: leave it out while the model may call tools, or set "
+            "tool_choice to none for the answer that has the format.",
+            param="response_format",
+        )
     functions = tuple(tool.function for tool in body.tools)
     if isinstance(body.tool_choice, ChosenTool):
         functions = tuple(_chosen(functions, body.tool_choice.function.name))
@@ -137,7 +145,7 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
         functions=functions,
         tagged=_OPEN in template.source,
         arguments_key="parameters" if '"parameters": dictionary' in template.source else "arguments",
-        must_call=body.tool_choice == "required" or isinstance(body.tool_choice, ChosenTool),
+        must_call=must_call,
         only_one=body.parallel_tool_calls is False,
     )
 
