@@ -285,9 +285,9 @@ class Service:
         most = self.config.max_body_bytes
         return min(most, self.directory.limits(tenant).body_bytes or most)
 
-    def usual_output(self, tenant: TenantId) -> int | None:
-        """Tokens that an output of a tenant may have where its request does not say, if its limits are below any."""
-        return self.directory.limits(tenant).usual_output
+    def usual_output(self, tenant: TenantId, *, texts: int = 1) -> int | None:
+        """Tokens that each of so many outputs of a tenant may have where nobody says, if its limits are below any."""
+        return self.directory.limits(tenant).usual_output(texts)
 
     def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
         """What a tenant used (None: all of them) by day, as far as it is kept."""

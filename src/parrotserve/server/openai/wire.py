@@ -127,6 +127,11 @@ class Generation(Body):
         return self.n or 1
 
     @property
+    def texts(self) -> int:
+        """How many answers in all."""
+        return self.choices
+
+    @property
     def extension(self) -> ParrotObject:
         """The `parrot` object, or what its absence means."""
         return self.parrot or ParrotObject()
@@ -285,11 +290,16 @@ class CompletionRequest(Generation):
             raise misfit("echo", "it is not supported with logprobs, for there are none of a prompt's tokens")
         if not self.prompts and self.extension.get is None:
             raise misfit("prompt", "it is an empty list")
-        if len(self.prompts) * self.choices > MOST_TEXTS:
+        if self.texts > MOST_TEXTS:
             raise misfit("n", f"n times the number of prompts is above {MOST_TEXTS}")
         if len(self.prompts) > 1 and self.extension.output is not None:
             raise misfit("prompt", "it must be one text, for a named output is one")
         return self
+
+    @property
+    def texts(self) -> int:
+        """How many answers in all: to each prompt so many."""
+        return len(self.prompts) * self.choices
 
     @property
     def prompts(self) -> list[str | list[int]]:
