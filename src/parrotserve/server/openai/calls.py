@@ -155,6 +155,7 @@ def _declaring(
     count = len(prompts) * body.choices
     ids = [f"{origin.base}.{number}" for number in range(count)]
     outputs = [variable_id(origin.session, name)] if name else ids
+    asked_for = f"{len(prompts)} x {body.choices} texts" + (", echoed" if echoed else "")
     requests = tuple(
         RequestSpec(
             id=ids[number],
@@ -170,7 +171,7 @@ def _declaring(
     return Call(
         asked=asked,
         origin=origin,
-        submit=_submit(body, origin, outputs, variables, requests),
+        submit=_submit(body, origin, outputs, (*_noted(origin, asked_for), *variables), requests),
         variables=tuple(map(VariableId, outputs)),
         requests=tuple(map(RequestId, ids)),
         choices=body.choices,
@@ -184,7 +185,7 @@ def _declaring(
 def _asking(body: Generation, asked: Asked, origin: Origin) -> Call:
     """For an output that was declared before."""
     variable = variable_id(origin.session, body.extension.get or "")
-    submit = _submit(body, origin, [variable], (), ())
+    submit = _submit(body, origin, [variable], _noted(origin, f"get {variable}"), ())
     return Call(
         asked=asked,
         origin=origin,
@@ -193,6 +194,11 @@ def _asking(body: Generation, asked: Asked, origin: Origin) -> Call:
         requests=(),
         output=body.extension.get,
     )
+
+
+def _noted(origin: Origin, asked_for: str) -> tuple[VariableSpec, ...]:
+    """What else an Idempotency-Key stands for, beside requests that are the same: with another value it is refused."""
+    return (VariableSpec(id=f"{origin.base}.asked", value=asked_for),) if origin.repeatable else ()
 
 
 def _submit(
