@@ -79,7 +79,8 @@ class ServiceConfig:
     engines: int = setting(1, "Engines for each model.", kind=WHOLE, group=Group.MODELS, rules=(between(1, 64),))
     on_demand: bool = setting(
         False,
-        "Start engines for other models when requests name them; always on in the embedded service.",
+        "Start engines for other known models (`parrot models`) when requests name them; always on in the embedded "
+        "service, for paths, too.",
         kind=SWITCH,
         group=Group.MODELS,
     )

@@ -20,7 +20,7 @@ class EmbeddedTransport:
 
     The service starts with `open` and ends with `close`. Its sessions live as long as their client, which is here:
     their leases do not run. Settings come from `PARROT_` variables where none are given; models other than those
-    configured are served on demand. `load` finds models; tests hand in one that finds fakes.
+    configured are served on demand, those at paths too. `load` finds models; tests hand in one that finds fakes.
     """
 
     def __init__(self, config: ServiceConfig | None = None, *, load: Loader = load_model) -> None:
@@ -34,7 +34,7 @@ class EmbeddedTransport:
         `EngineFailed` where no engine comes up."""
         config = self._config or ServiceConfig.load(on_demand=True)
         with PullBar() as bar:
-            service = await Service.start(config, progress=bar, load=self._load)
+            service = await Service.start(config, progress=bar, load=self._load, by_path=True)
         try:
             await service.wait_started()
         except BaseException:

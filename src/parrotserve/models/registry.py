@@ -20,6 +20,7 @@ __all__ = [
     "ModelFiles",
     "ModelFormat",
     "ModelListing",
+    "is_known",
     "list_models",
     "pull",
     "resolve",
@@ -106,6 +107,11 @@ def pull(name: str, *, progress: Progress | None = None) -> Path:
     if known is None:
         raise _unknown(name)
     return known.cached_in(cache_folder()) or fetch(known, cache_folder(), progress=progress)
+
+
+def is_known(name: str) -> bool:
+    """Whether a model goes by this name, wherever the service runs; paths do not."""
+    return _known(name) is not None
 
 
 def _known(name: str) -> KnownModel | None:

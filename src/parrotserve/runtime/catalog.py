@@ -28,7 +28,7 @@ from parrotserve.models.chat import ChatTemplate, load_chat_template
 from parrotserve.models.config import load_config
 from parrotserve.models.files import ModelFiles
 from parrotserve.models.pull import Progress
-from parrotserve.models.registry import resolve
+from parrotserve.models.registry import KNOWN_MODELS, is_known, resolve
 from parrotserve.models.tokenizer import Tokenizer, load_tokenizer
 from parrotserve.runtime.render import Renderer
 
@@ -48,6 +48,8 @@ class ServedModel:
     """Tokens that a prompt may have are numbered below it."""
     renderer: Renderer
     make_engine: Callable[[EngineId], Engine]
+    path: Path | None = None
+    """Where its weights lie, by whatever path it was asked for; None where there are none."""
     created: int = field(default_factory=lambda: int(time.time()))
     """When it was found, in seconds since 1970."""
 
@@ -59,6 +61,19 @@ class ServedModel:
 
 Loader = Callable[[str, ServiceConfig, Progress | None], ServedModel]
 """Finds a model by name or path. May take long, so it runs in a thread. Raises `ModelError`."""
+
+
+NAMES_ON_DEMAND = tuple(KNOWN_MODELS)
+"""What a request from the network may name, where models are served on demand."""
+
+
+def may_serve(name: str, config: ServiceConfig, *, by_path: bool) -> bool:
+    """Whether a model may be served: one that is configured, and on demand one that a request names.
+
+    From the network, only by a name that is known: with paths, whoever has a key could find out which files there are,
+    and have as many engines started as there are ways to write one.
+    """
+    return name in config.models or (config.on_demand and (by_path or name == FAKE_MODEL or is_known(name)))
 
 
 def load_model(name: str, config: ServiceConfig, progress: Progress | None = None) -> ServedModel:
@@ -81,6 +96,7 @@ def load_model(name: str, config: ServiceConfig, progress: Progress | None = Non
         vocabulary=min(tokenizer.vocabulary_size, shape.vocabulary),
         renderer=Renderer(tokenizer, load_chat_template(files)),
         make_engine=partial(_native_engine, files=files, settings=_native_settings(config)),
+        path=files.path.resolve(),
     )
 
 

@@ -41,7 +41,7 @@ from parrotserve.ids import EngineId, RequestId
 from parrotserve.models.pull import Progress
 from parrotserve.models.registry import DEFAULT_ALIAS
 from parrotserve.protocol import EngineView, ModelView
-from parrotserve.runtime.catalog import Loader, ServedModel
+from parrotserve.runtime.catalog import NAMES_ON_DEMAND, Loader, ServedModel, may_serve
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.keeper import EngineKeeper, Extending, KeeperPolicy, KeeperState, Order
 from parrotserve.runtime.metrics import Metrics
@@ -68,9 +68,11 @@ class Fleet:
         load: Loader,
         policy: KeeperPolicy,
         directory: Directory,
+        by_path: bool,
     ) -> None:
         self._config = config
         self._directory = directory
+        self._by_path = by_path
         self._driver = driver
         self._metrics = metrics
         self._load = load
@@ -79,6 +81,7 @@ class Fleet:
         self._models: dict[str, ServedModel] = {}
         self._stand_ins: dict[str, EngineId] = {}
         """Of models whose engines are all given up: what the machine takes for one, so that requests fail at once."""
+        self._started: set[str] = set()
         self._loading = asyncio.Lock()
         self._closed = False
 
@@ -102,23 +105,24 @@ class Fleet:
         return self._asked.get(name) or self._models.get(name) or self._models.get(name.lower())
 
     async def load(self, name: str | None, *, progress: Progress | None = None) -> ServedModel:
-        """A model, found and with its engines starting. Raises `UnknownModel`, what finding it raises, and
+        """A model, found; `start_engines` starts its engines. Raises `UnknownModel`, what finding it raises, and
         `ServiceUnavailable` where the service ended meanwhile."""
         name = self._meant(name)
         async with self._loading:
             found = self.find(name)
             if found is not None:
                 return found
-            if not (self._config.on_demand or name in self._config.models):
+            if not may_serve(name, self._config, by_path=self._by_path):
                 raise self._unknown(name)
             found = await self._load_in_thread(name, progress)
             if self._closed:
                 raise ServiceUnavailable("The service ended before the model had come.")
+            # One file may be asked for by many paths, and has its engines once.
+            found = next((one for one in self._models.values() if found.path and one.path == found.path), found)
             self._asked[name] = found = self._models.setdefault(found.name, found)
             if found.name not in self._driver.renderers:
                 self._driver.renderers[found.name] = found.renderer
                 self._driver.machine.add_model(found.name)
-                self._start_engines(found)
             return found
 
     async def _load_in_thread(self, name: str, progress: Progress | None) -> ServedModel:
@@ -147,10 +151,10 @@ class Fleet:
         return self._checked(model) if model is not None else None
 
     def _checked(self, model: ServedModel) -> ServedModel:
-        for keeper in self._driver.keepers.values():
-            if keeper.model == model.name and keeper.state is not KeeperState.FAILED:
-                return model
-        raise copy(next(keeper.error for keeper in self._keepers_of(model.name) if keeper.error is not None))
+        keepers = self._keepers_of(model.name)
+        if keepers and all(keeper.state is KeeperState.FAILED for keeper in keepers):
+            raise copy(next(keeper.error for keeper in keepers if keeper.error is not None))
+        return model
 
     def models(self) -> list[ModelView]:
         """The models that are served."""
@@ -174,7 +178,8 @@ class Fleet:
 
     def _unknown(self, name: str) -> UnknownModel:
         served = ", ".join(self._models) or "none yet"
-        return UnknownModel(f"This service does not serve {name!r}; it serves: {served}.", model=name)
+        more = f"; when named: {', '.join(NAMES_ON_DEMAND)}" if self._config.on_demand else ""
+        return UnknownModel(f"This service does not serve {name!r}; it serves: {served}{more}.", model=name)
 
     # --- Engines ---------------------------------------------------------------------------------------------
 
@@ -197,7 +202,11 @@ class Fleet:
         self._closed = True
         await asyncio.gather(*(keeper.close() for keeper in self._driver.keepers.values()))
 
-    def _start_engines(self, model: ServedModel) -> None:
+    def start_engines(self, model: ServedModel) -> None:
+        """Have a model's engines come up, unless they were started before."""
+        if model.name in self._started:
+            return
+        self._started.add(model.name)
         for number in range(self._config.engines):
             engine = self._free_id(f"{model.slug}-{number}")
             keeper = EngineKeeper(engine, model.name, partial(model.make_engine, engine), self, policy=self._policy)
@@ -210,8 +219,7 @@ class Fleet:
         return next(EngineId(name) for name in names if name not in self._driver.keepers)
 
     def _context_length(self, model: ServedModel) -> int:
-        keepers = self._keepers_of(model.name)
-        known = [keeper.description.context_length for keeper in keepers if keeper.description]
+        known = [keeper.description.context_length for keeper in self._keepers_of(model.name) if keeper.description]
         return min(known, default=model.context_length)
 
     def _runs(self, name: str) -> bool:

@@ -71,6 +71,7 @@ class Service:
         load: Loader = load_model,
         policy: KeeperPolicy | None = None,
         directory: Directory | None = None,
+        by_path: bool = False,
     ) -> None:
         self.config = config
         self.directory = directory or Directory()
@@ -78,7 +79,15 @@ class Service:
         self.meter = Meter(self.directory, self._metrics, asyncio.get_running_loop().time)
         self._driver = Driver(Machine(switches=config.switches, bounds=config.bounds), self.meter, config.sandbox)
         policy = policy or KeeperPolicy()
-        self._fleet = Fleet(config, self._driver, self._metrics, load=load, policy=policy, directory=self.directory)
+        self._fleet = Fleet(
+            config,
+            self._driver,
+            self._metrics,
+            load=load,
+            policy=policy,
+            directory=self.directory,
+            by_path=by_path,
+        )
         self._gate = Gate(config, self.directory, self.meter, self._driver, find=self._fleet.find)
         self._attachments = Attachments(self._driver)
         self._saving = asyncio.ensure_future(self.meter.save_now_and_then())
@@ -94,15 +103,17 @@ class Service:
         load: Loader = load_model,
         policy: KeeperPolicy | None = None,
         directory: Directory | None = None,
+        by_path: bool = False,
     ) -> "Service":
         """A service whose models are there (pulled if need be, `progress` told) and whose engines are coming up.
 
+        `by_path` lets requests name models on demand by path, too: for who may read the files anyway.
         Raises `ModelError`; then nothing is left running.
         """
-        service = cls(config, load=load, policy=policy, directory=directory)
+        service = cls(config, load=load, policy=policy, directory=directory, by_path=by_path)
         try:
             for name in config.models:
-                await service._fleet.load(name, progress=progress)
+                service._fleet.start_engines(await service._fleet.load(name, progress=progress))
         except BaseException:
             await service.close()
             raise
@@ -141,10 +152,11 @@ class Service:
             self._check_open()
             models = self._models_at_once(body) if session not in self._admissions else None
             if models is not None:
-                self._take_in(self._admitted(body, tenant, models))
+                self._take_in(self._admitted(body, tenant, models), models)
             else:
                 async with self._admission(session):
-                    self._take_in(await self._admit(body, tenant, progress))
+                    models = await self._models(body, progress)
+                    self._take_in(await self._admit(body, tenant, models), models)
         except ParrotError as error:
             self._metrics.refused(tenant, error.code)
             raise
@@ -273,9 +285,9 @@ class Service:
         most = self.config.max_body_bytes
         return min(most, self.directory.limits(tenant).body_bytes or most)
 
-    def usual_output(self, tenant: TenantId) -> int | None:
-        """Tokens that an output of a tenant may have where its request does not say, if its limits are below any."""
-        return self.directory.limits(tenant).usual_output
+    def usual_output(self, tenant: TenantId, *, texts: int = 1) -> int | None:
+        """Tokens that each of so many outputs of a tenant may have where nobody says, if its limits are below any."""
+        return self.directory.limits(tenant).usual_output(texts)
 
     def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
         """What a tenant used (None: all of them) by day, as far as it is kept."""
@@ -327,10 +339,11 @@ class Service:
                 models[spec.model] = model
         return models if not is_big(body) else None
 
-    async def _admit(self, body: Submit, tenant: TenantId, progress: Progress | None) -> Submitted:
-        models = {
-            name: await self._fleet.require(name, progress=progress) for name in {spec.model for spec in body.requests}
-        }
+    async def _models(self, body: Submit, progress: Progress | None) -> dict[str | None, ServedModel]:
+        names = {spec.model for spec in body.requests}
+        return {name: await self._fleet.require(name, progress=progress) for name in names}
+
+    async def _admit(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
         if is_big(body):
             return await asyncio.to_thread(self._admitted, body, tenant, models)
         return self._admitted(body, tenant, models)
@@ -346,9 +359,12 @@ class Service:
             published=self.directory.published_texts(),
         )
 
-    def _take_in(self, batch: Submitted) -> None:
+    def _take_in(self, batch: Submitted, models: Models) -> None:
+        """Engines are started for what was accepted, so that what is refused costs none."""
         self._check_open()
         self._gate.take_in(batch)
+        for model in models.values():
+            self._fleet.start_engines(model)
 
     def _ask(self, session: SessionId, wait: Wait, tenant: TenantId) -> None:
         self._check_open()

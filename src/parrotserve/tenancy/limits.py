@@ -104,13 +104,12 @@ class Limits:
         """Whether it matters how many tokens a request may take."""
         return self.tokens_per_minute is not None or self.session_tokens is not None
 
-    @property
-    def usual_output(self) -> int | None:
-        """Tokens that an output may have where its request does not say; None: as many as its model can write.
+    def usual_output(self, texts: int = 1) -> int | None:
+        """Tokens that each of so many outputs may have where nobody says; None: as many as their model can write.
 
-        Of what is for a minute or for a session half, so that a prompt fits beside it.
+        Together they have half of what is for a minute or for a session, so that their prompts fit beside them.
         """
-        in_all = [most // 2 for most in (self.tokens_per_minute, self.session_tokens) if most is not None]
+        in_all = [most // (2 * texts) for most in (self.tokens_per_minute, self.session_tokens) if most is not None]
         outputs = [self.output_tokens] if self.output_tokens is not None else []
         return max(1, min([*outputs, *in_all])) if outputs or in_all else None
 

@@ -69,6 +69,12 @@ def schema_nest(depth: int) -> str:
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"audio": {"voice": "alloy"}}, "audio"),
         ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"guided_json": {"type": "object"}}, "guided_json"),
+        ({"structured_outputs": {"choice": ["a"]}}, "structured_outputs"),
+        ({"stop_token_ids": [5]}, "stop_token_ids"),
+        ({"length_penalty": 0.5}, "length_penalty"),
+        ({"continue_final_message": True}, "continue_final_message"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
         ({"messages": user("\ud800")}, None),
         ({"parrot": {"sesion": "s"}}, "parrot.sesion"),
         ({"parrot": "s"}, "parrot"),
@@ -101,6 +107,9 @@ async def test_a_chat_request_that_makes_no_sense(begin: Begin, body: dict[str, 
         {"prompt": ["a"] * 20, "n": 100},
         {"prompt": "a", "best_of": 3},
         {"prompt": "a", "suffix": "b"},
+        {"prompt": "a", "guided_choice": ["a"]},
+        {"prompt": "a", "prompt_logprobs": 1},
+        {"prompt": "a", "response_format": {"type": "json_object"}},
         {"prompt": "a", "echo": True, "logprobs": 1},
         {"prompt": "a", "logprobs": True},
         {"prompt": ["a", "b"], "parrot": {"output": "text"}},
@@ -113,6 +122,19 @@ async def test_a_completion_request_that_makes_no_sense(begin: Begin, body: dict
     answer = await api.http.post("/v1/completions", json=body)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_what_other_servers_take_may_be_there_where_it_changes_nothing(begin: Begin):
+    api = await begin()
+    neutral: dict[str, Any] = {
+        "length_penalty": 1.0,
+        "stop_token_ids": [],
+        "guided_json": None,
+        "use_beam_search": False,
+    }
+    answer = await api.complete("Hi", **neutral, response_format={"type": "text"}, prompt_logprobs=None)
+    assert answer.status_code == 200, answer.text
+    assert (await api.chat(user("Hi"), **neutral, truncate_prompt_tokens=-1)).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,18 @@ class TestRepeatedRequests:
         assert other.status_code == 400
         assert other.json()["error"]["param"] == "Idempotency-Key"
 
+    @pytest.mark.parametrize("other", [{"n": 3}, {"prompt": ["Hi", "Ho"]}, {"echo": True}], ids=str)
+    async def test_so_is_one_for_other_texts(self, begin: Begin, other: dict[str, Any]):
+        api = await begin()
+        asked: dict[str, Any] = {"prompt": "Hi", "max_tokens": 4, "n": 1}
+        statuses: list[int] = []
+        for body in (asked, asked | other, asked):
+            answer = await api.http.post("/v1/completions", json=body, headers={"Idempotency-Key": "k-1"})
+            statuses.append(answer.status_code)
+            if answer.status_code == 400:
+                assert answer.json()["error"]["param"] == "Idempotency-Key"
+        assert statuses == [200, 400, 200]
+
     async def test_nothing_is_kept_of_one_that_failed(self, begin: Begin):
         api = await begin(script=STORY, context_length=10)
         assert (await self.ask(api)).status_code == 400

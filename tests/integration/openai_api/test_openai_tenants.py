@@ -123,6 +123,19 @@ async def test_a_completion_that_does_not_say_so_either_fits(store: TenantStore,
     assert answer.usage.completion_tokens == 3
 
 
+async def test_all_choices_and_prompts_together_fit(store: TenantStore, begin: Begin):
+    client = await client_of(store, begin, Limits(tokens_per_minute=400))
+    answer = await client.chat.completions.create(model="fake", messages=HELLO, n=4)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4 * 50
+
+
+async def test_a_completion_s_choices_of_several_prompts_fit(store: TenantStore, begin: Begin):
+    client = await client_of(store, begin, Limits(session_tokens=80))
+    answer = await client.completions.create(model="fake", prompt=["Hello", "Oh"], n=2)
+    assert [len(choice.text) for choice in answer.choices] == [10] * 4
+
+
 async def test_what_is_asked_for_beyond_a_limit_is_refused(store: TenantStore, begin: Begin):
     client = await client_of(store, begin, Limits(output_tokens=3))
     with pytest.raises(openai.APIStatusError, match="may write 5 tokens"):

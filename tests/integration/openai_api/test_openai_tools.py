@@ -70,6 +70,31 @@ async def test_text_before_calls_is_content(begin: Begin):
     assert len({call.id for call in answer.choices[0].message.tool_calls or []}) == 2
 
 
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        (TOOL_CALLS, "Let me see.\n" + 3 * CALLS[TOOL_CALLS]),
+        (BARE_CALLS, f"[{CALLS[BARE_CALLS]}, {CALLS[BARE_CALLS]}]"),
+    ],
+)
+async def test_an_answer_ends_with_its_first_call_where_more_are_not_wanted(begin: Begin, template: str, text: str):
+    api = await begin(template=template, script={"umbrella": text})
+    asked: dict[str, Any] = {"model": "fake", "messages": user("umbrella?"), "tools": [WEATHER]}
+    whole = await api.client.chat.completions.create(**asked, parallel_tool_calls=False)
+    async with api.client.chat.completions.stream(**asked, parallel_tool_calls=False) as stream:
+        streamed = await stream.get_final_completion()
+    for answer in (whole, streamed):
+        assert len(answer.choices[0].message.tool_calls or []) == 1
+        assert answer.choices[0].finish_reason == "tool_calls"
+        assert (answer.choices[0].message.content or "") == ("Let me see." if template == TOOL_CALLS else "")
+    many = await api.client.chat.completions.create(**asked, parallel_tool_calls=True)
+    assert len(many.choices[0].message.tool_calls or []) > 1
+    if template == TOOL_CALLS:  # what is not wanted is not even written
+        assert whole.usage is not None
+        assert many.usage is not None
+        assert whole.usage.completion_tokens < many.usage.completion_tokens / 2
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
 @pytest.mark.parametrize("template", CALLS)
 async def test_a_call_that_must_be_is_written_whatever_the_model_would_say(begin: Begin, template: str, choice: Any):
@@ -135,6 +160,22 @@ async def test_a_model_without_tools_says_so(begin: Begin):
     await api.client.chat.completions.create(
         model="fake", messages=user("Hello"), tools=[WEATHER], tool_choice="none", max_tokens=3
     )
+
+
+@pytest.mark.parametrize("form", [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"schema": {}}}])
+async def test_a_format_that_would_forbid_calls_is_refused_beside_tools(begin: Begin, form: dict[str, Any]):
+    api = await begin(template=TOOL_CALLS)
+    asked: dict[str, Any] = {"tools": [WEATHER], "response_format": form, "max_tokens": 100}
+    for more in ({}, {"tool_choice": "auto"}):
+        answer = await api.chat(user("Hello"), **asked, **more)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"] == "response_format"
+    none = await api.chat(user("Hello"), **asked, tool_choice="none")
+    assert none.json()["choices"][0]["message"].get("tool_calls") is None
+    must = await api.chat(user("Hello"), **asked, tool_choice="required")
+    assert len(must.json()["choices"][0]["message"]["tool_calls"]) == 1
+    free = await api.chat(user("Hello"), **asked | {"response_format": {"type": "text"}})
+    assert free.status_code == 200, free.text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Services whose engines are fake: they recite scripts, and fail when told to."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ async def stage() -> AsyncIterator[Stage]:
         started: bool = True,
         faults: Any = (),
         policy: KeeperPolicy = SOON,
+        by_path: bool = False,
         **options: Any,
     ) -> Staged:
         engines: list[FakeEngine] = []
@@ -38,10 +41,11 @@ async def stage() -> AsyncIterator[Stage]:
             return made
 
         def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
-            return fake_model(make, name=name)
+            path = Path(name).resolve() if name.endswith(".gguf") else None
+            return replace(fake_model(make, name=name), path=path)
 
         settings = ServiceConfig(**{"models": ("fake",)} | (config or {}))
-        service = await Service.start(settings, load=load, policy=policy)
+        service = await Service.start(settings, load=load, policy=policy, by_path=by_path)
         services.append(service)
         if started:
             await service.wait_started()

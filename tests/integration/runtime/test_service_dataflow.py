@@ -224,7 +224,7 @@ async def test_an_unknown_model_is_refused_with_those_that_are_served(stage: Sta
 
 
 async def test_models_are_served_beside_each_other_and_on_demand(stage: Stage):
-    staged = await stage(config={"models": ("one", "two"), "on_demand": True, "engines": 2})
+    staged = await stage(config={"models": ("one", "two"), "on_demand": True, "engines": 2}, by_path=True)
     program = batch(
         request("r1", text("x"), made("a")),
         request("r2", text("x"), made("b"), model="two"),
@@ -247,6 +247,37 @@ async def test_models_are_served_beside_each_other_and_on_demand(stage: Stage):
         ("three", False),
     ]
     assert len(staged.engines) == 6
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "/nowhere/model.gguf", "three", ""])
+async def test_from_the_network_only_known_models_are_served_on_demand(stage: Stage, name: str):
+    staged = await stage(config={"models": ("one",), "on_demand": True})
+    with pytest.raises(UnknownModel, match="; it serves: one; when named: smollm2-135m") as refused:
+        await answer(staged.service.submit(batch(request("r", text("x"), made("a"), model=name))))
+    assert refused.value.message.startswith(f"This service does not serve {name!r}")
+    got = await answer(
+        staged.service.submit(batch(request("r", text("x"), made("a"), model="SmolLM2-135M"), wait("a")))
+    )
+    assert set(got.values) == {"a"}
+    assert len(staged.engines) == 2
+
+
+async def test_what_is_refused_starts_no_engine(stage: Stage):
+    staged = await stage(config={"models": ("one",), "on_demand": True})
+    with pytest.raises(UnknownObject):
+        await answer(staged.service.submit(batch(request("r", text("x"), taken("y"), made("a"), model="fake"))))
+    assert len(staged.engines) == 1
+    got = await answer(staged.service.submit(batch(request("r", text("x"), made("a"), model="fake"), wait("a"))))
+    assert set(got.values) == {"a"}
+    assert len(staged.engines) == 2
+
+
+async def test_a_file_has_its_engines_once_however_its_path_is_written(stage: Stage):
+    staged = await stage(config={"models": ("one",), "on_demand": True}, by_path=True)
+    for number, name in enumerate(("/m/x.gguf", "/m/./x.gguf", "//m/x.gguf", "/m/../m/x.gguf")):
+        await answer(staged.service.submit(batch(request(f"r{number}", text("x"), made(f"v{number}"), model=name))))
+    assert [model.name for model in staged.service.models()] == ["one", "/m/x.gguf"]
+    assert len(staged.engines) == 2
 
 
 @pytest.mark.parametrize(

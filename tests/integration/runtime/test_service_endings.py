@@ -98,17 +98,17 @@ async def test_a_model_that_has_come_only_after_the_service_ended_starts_no_engi
         return FakeEngine(engine)
 
     def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
-        if name != "fake":
+        if name != "one":
             finding.set()
             assert found.wait(60)
         return fake_model(make, name=name)
 
-    service = await Service.start(ServiceConfig(models=("fake",), on_demand=True), load=load)
-    submitting = asyncio.ensure_future(service.declare(batch(request("r", text("x"), made("a"), model="other"))))
+    service = await Service.start(ServiceConfig(models=("one",), on_demand=True), load=load)
+    submitting = asyncio.ensure_future(service.declare(batch(request("r", text("x"), made("a"), model="fake"))))
     await asyncio.to_thread(finding.wait)
     await service.close()
     found.set()
     with pytest.raises(ServiceUnavailable):
         await submitting
     await asyncio.sleep(0)
-    assert made_for == ["fake-0"]
+    assert made_for == ["one-0"]

@@ -108,6 +108,7 @@ def chat_call(body: ChatRequest, *, asked: Asked, origin: Origin) -> Call:
         most_is="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
         schema=usable.schema() if usable is not None and usable.must_call else _schema(body.response_format),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        stops=usable.stops if usable is not None else (),
     )
     told = described(body) if usable is not None else ()
     return _declaring(body, asked, origin, [(*said, *opening)], sampling, inputs, tools=usable, told=told)
@@ -154,6 +155,7 @@ def _declaring(
     count = len(prompts) * body.choices
     ids = [f"{origin.base}.{number}" for number in range(count)]
     outputs = [variable_id(origin.session, name)] if name else ids
+    asked_for = f"{len(prompts)} x {body.choices} texts" + (", echoed" if echoed else "")
     requests = tuple(
         RequestSpec(
             id=ids[number],
@@ -169,7 +171,7 @@ def _declaring(
     return Call(
         asked=asked,
         origin=origin,
-        submit=_submit(body, origin, outputs, variables, requests),
+        submit=_submit(body, origin, outputs, (*_noted(origin, asked_for), *variables), requests),
         variables=tuple(map(VariableId, outputs)),
         requests=tuple(map(RequestId, ids)),
         choices=body.choices,
@@ -183,7 +185,7 @@ def _declaring(
 def _asking(body: Generation, asked: Asked, origin: Origin) -> Call:
     """For an output that was declared before."""
     variable = variable_id(origin.session, body.extension.get or "")
-    submit = _submit(body, origin, [variable], (), ())
+    submit = _submit(body, origin, [variable], _noted(origin, f"get {variable}"), ())
     return Call(
         asked=asked,
         origin=origin,
@@ -192,6 +194,11 @@ def _asking(body: Generation, asked: Asked, origin: Origin) -> Call:
         requests=(),
         output=body.extension.get,
     )
+
+
+def _noted(origin: Origin, asked_for: str) -> tuple[VariableSpec, ...]:
+    """What else an Idempotency-Key stands for, beside requests that are the same: with another value it is refused."""
+    return (VariableSpec(id=f"{origin.base}.asked", value=asked_for),) if origin.repeatable else ()
 
 
 def _submit(
@@ -223,6 +230,7 @@ def _sampling(
     logprobs: int | None,
     schema: dict[str, Any] | None = None,
     keep_space: bool = False,
+    stops: tuple[str, ...] = (),
 ) -> Sampling:
     """OpenAI's defaults where nothing is said: a temperature of 1, and all the room that there is."""
     if most is not None and most > asked.context_length:
@@ -230,14 +238,15 @@ def _sampling(
             f"{most_is} is {most}, but prompt and answer together may have {asked.context_length} tokens here.",
             param=most_is,
         )
-    stop = body.stop if body.stop is not None else ()
+    given = body.stop if body.stop is not None else ()
+    stop = ((given,) if isinstance(given, str) else tuple(given)) + stops
     return Sampling(
         max_tokens=most or asked.usual_output,
         temperature=1.0 if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=body.top_k or 0,
         min_p=body.min_p or 0.0,
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        stop=stop,
         seed=None if body.seed is None else body.seed % _SEEDS,
         min_tokens=body.min_tokens or 0,
         ignore_eos=bool(body.ignore_eos),

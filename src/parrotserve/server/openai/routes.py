@@ -70,7 +70,8 @@ async def complete(
 async def _asked(service: Service, body: Generation, tenant: TenantId) -> Asked:
     model = await service.model(body.model)
     context_length = service.model_view(model.name).context_length
-    return Asked(model, context_length, min(context_length, service.usual_output(tenant) or context_length))
+    usual = service.usual_output(tenant, texts=max(1, body.texts))
+    return Asked(model, context_length, min(context_length, usual or context_length))
 
 
 async def _converted(request: Request, convert: Callable[[], Call]) -> Call:

@@ -15,7 +15,7 @@ from parrotserve.errors import DeclarationError, InvalidSchema
 from parrotserve.models.chat_template import ChatTemplate
 from parrotserve.server.openai.wire import ChatRequest, ChosenTool, FunctionSpec
 
-_OPEN = "<tool_call>"
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
 _MISTRAL = "[TOOL_CALLS]"
 _DEFINITIONS = "#/$defs/"
@@ -38,6 +38,13 @@ class Tools:
     arguments_key: str
     must_call: bool
     """Whether the answer has to be a call of one of the functions."""
+    only_one: bool = False
+    """Whether an answer ends with its first call."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """What ends the answer besides what the request says: where one call is enough, no second one is written."""
+        return (_CLOSE,) if self.only_one and self.tagged and not self.must_call else ()
 
     @property
     def opening(self) -> str:
@@ -58,6 +65,10 @@ class Tools:
 
     def read(self, text: str) -> tuple[str | None, list[ToolCall]]:
         """An answer as its text, if it has any, and its calls. What only looks like calls is text."""
+        content, calls = self._read(text)
+        return content, calls[:1] if self.only_one else calls
+
+    def _read(self, text: str) -> tuple[str | None, list[ToolCall]]:
         if self.must_call or not self.tagged:
             calls = self._calls(text.strip().removeprefix(_MISTRAL))
             return (None, calls) if calls else (text, [])
@@ -119,6 +130,14 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
             "that has tools.",
             param="tools",
         )
+    must_call = body.tool_choice == "required" or isinstance(body.tool_choice, ChosenTool)
+    if not must_call and body.response_format is not None and body.response_format.type != "text":
+        # The grammar of the format holds from the first token on, so that no call could be written.
+        raise DeclarationError(
+            "With this response_format no tool could be called: leave it out while the model may call tools, or set "
+            "tool_choice to none for the answer that has the format.",
+            param="response_format",
+        )
     functions = tuple(tool.function for tool in body.tools)
     if isinstance(body.tool_choice, ChosenTool):
         functions = tuple(_chosen(functions, body.tool_choice.function.name))
@@ -126,7 +145,8 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
         functions=functions,
         tagged=_OPEN in template.source,
         arguments_key="parameters" if '"parameters": dictionary' in template.source else "arguments",
-        must_call=body.tool_choice == "required" or isinstance(body.tool_choice, ChosenTool),
+        must_call=must_call,
+        only_one=body.parallel_tool_calls is False,
     )
 
 

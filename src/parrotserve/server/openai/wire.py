@@ -24,6 +24,43 @@ Token = Annotated[int, Field(ge=0, lt=2**31)]
 TokenKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
 
+_BY_SCHEMA = "use response_format of /v1/chat/completions, with a json_schema"
+_REFUSED: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "guided_json",
+            "guided_regex",
+            "guided_choice",
+            "guided_grammar",
+            "structured_outputs",
+            "json_schema",
+            "grammar",
+            "regex",
+            "ebnf",
+        ),
+        _BY_SCHEMA,
+    ),
+    "stop_token_ids": "use stop, with texts",
+    "include_stop_str_in_output": "a text ends before what it stopped at",
+    "bad_words": "use logit_bias",
+    "allowed_token_ids": "use logit_bias",
+    "logits_processors": "use logit_bias",
+    "prompt_logprobs": "there are log-probabilities of what is written only",
+    "truncate_prompt_tokens": "shorten the prompt",
+    "repeat_penalty": "use repetition_penalty",
+    "use_beam_search": "use n, and a temperature above 0",
+    "length_penalty": "it is for beam search; use n, and a temperature above 0",
+}
+"""Of other servers that speak OpenAI's API."""
+_NEUTRAL: dict[str, Any] = {
+    "length_penalty": 1,
+    "repeat_penalty": 1,
+    "truncate_prompt_tokens": -1,
+    "response_format": {"type": "text"},
+}
+"""What changes nothing, where that is not nothing."""
+
+
 class Body(BaseModel):
     """Base: frozen, strict, and open to fields of later versions."""
 
@@ -39,7 +76,7 @@ class StreamOptions(Body):
 class Generation(Body):
     """What both kinds of request have in common."""
 
-    refused: ClassVar[dict[str, str]] = {}
+    refused: ClassVar[dict[str, str]] = _REFUSED
     """Fields that only their neutral values may have, and what to do instead."""
 
     model: str | None = None
@@ -70,7 +107,7 @@ class Generation(Body):
     def _nothing_refused(cls, data: Any) -> Any:
         if isinstance(data, dict):
             for name, why in cls.refused.items():
-                if data.get(name) not in (None, [], {}, False, "", "none"):
+                if data.get(name) not in (None, [], {}, False, "", "none", _NEUTRAL.get(name)):
                     raise misfit(name, f"it is not supported: {why}")
         return data
 
@@ -88,6 +125,11 @@ class Generation(Body):
     def choices(self) -> int:
         """How many answers to each prompt."""
         return self.n or 1
+
+    @property
+    def texts(self) -> int:
+        """How many answers in all."""
+        return self.choices
 
     @property
     def extension(self) -> ParrotObject:
@@ -181,10 +223,15 @@ class ChatRequest(Generation):
     """Body of POST /v1/chat/completions."""
 
     refused = {
+        **_REFUSED,
         "functions": "use tools",
         "function_call": "use tool_choice",
         "audio": "this service writes text only",
         "web_search_options": "this service does not search the web",
+        "continue_final_message": "the answer is a turn of its own; use /v1/completions to go on with a text",
+        "chat_template": "the model's own is used",
+        "chat_template_kwargs": "the model's chat template is used as it is",
+        "documents": "put them into messages",
     }
 
     messages: Many[ChatMessage]
@@ -194,6 +241,8 @@ class ChatRequest(Generation):
     response_format: ResponseFormat | None = None
     tools: Annotated[Many[ToolSpec], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
+    parallel_tool_calls: bool | None = None
+    """False: an answer ends with its first call."""
     modalities: Many[str] | None = None
 
     @model_validator(mode="after")
@@ -218,8 +267,9 @@ class CompletionRequest(Generation):
     """Body of POST /v1/completions."""
 
     refused = {
+        **_REFUSED,
         "suffix": "models here write on from a prompt, and cannot fill in",
-        "use_beam_search": "use n, and a temperature above 0",
+        "response_format": "use /v1/chat/completions",
     }
 
     prompt: str | Many[str] | Many[Token] | Many[Many[Token]] | None = None
@@ -240,11 +290,16 @@ class CompletionRequest(Generation):
             raise misfit("echo", "it is not supported with logprobs, for there are none of a prompt's tokens")
         if not self.prompts and self.extension.get is None:
             raise misfit("prompt", "it is an empty list")
-        if len(self.prompts) * self.choices > MOST_TEXTS:
+        if self.texts > MOST_TEXTS:
             raise misfit("n", f"n times the number of prompts is above {MOST_TEXTS}")
         if len(self.prompts) > 1 and self.extension.output is not None:
             raise misfit("prompt", "it must be one text, for a named output is one")
         return self
+
+    @property
+    def texts(self) -> int:
+        """How many answers in all: to each prompt so many."""
+        return len(self.prompts) * self.choices
 
     @property
     def prompts(self) -> list[str | list[int]]:
