@@ -29,6 +29,7 @@
     │   ├── PullFailed
     │   └── MalformedModel
     ├── ServiceUnavailable        the service cannot be reached, or went away
+    ├── SessionLost               the service came back without what the session had there
     └── IncompatibleVersions      client and service do not speak the same protocol
 
 Each has a stable `code` (the class's, in snake case) that travels on the wire and in logs; `from_wire` turns
@@ -149,6 +150,9 @@ class MalformedModel(ModelError, status=422): ...
 
 
 class ServiceUnavailable(ParrotError, status=503): ...
+
+
+class SessionLost(ParrotError, status=410): ...
 
 
 class IncompatibleVersions(ParrotError, status=426): ...

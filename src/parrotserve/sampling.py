@@ -42,7 +42,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     """Texts that end the output; they are not part of it."""
     seed: int | None = None
-    """Fixes the randomness; None lets the service choose once, at admission."""
+    """Fixes the randomness; with None it is drawn once: where the request is declared, else at admission."""
     min_tokens: int = 0
     """Neither a stop string nor the model's end of turn ends the output before this many tokens."""
     ignore_eos: bool = False

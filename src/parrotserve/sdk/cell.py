@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 from parrotserve.criteria import Criteria
 from parrotserve.errors import Cancelled, ParrotError, from_wire
 from parrotserve.sampling import FinishReason, TokenLogprob
+from parrotserve.sdk.lost import contradicted
 
 E = TypeVar("E", bound=BaseException)
 
@@ -102,21 +103,30 @@ class Cell:
     # --- The event loop -------------------------------------------------------------------------------------
 
     def grow(self, offset: int, text: str) -> None:
-        """Text from character `offset` on arrived; what is known already is skipped."""
+        """Text from character `offset` on arrived; what is known already is skipped, and fails it where it differs."""
         with self._lock:
             known = len(self.text) - offset
-            if self.settled or known < 0 or known >= len(text):
+            if self.settled or known < 0:
                 return
-            self.text += text[known:]
+            same = text.startswith(self.text[offset : offset + len(text)])
+            if same and known >= len(text):
+                return
+            if same:
+                self.text += text[known:]
             ripe = [future for beyond, future in self._watchers if len(self.text) > beyond]
             self._watchers = [(beyond, future) for beyond, future in self._watchers if len(self.text) <= beyond]
         for future in ripe:
             future.set_result(None)
+        if not same:
+            self.fail(self._contradicted())
 
     def resolve(self, value: str, reason: FinishReason | None = None, logprobs: tuple[TokenLogprob, ...] = ()) -> bool:
-        """It is READY. False where that, or a failure, was known before."""
+        """It is READY, or fails where another text was read of it. False where that, or a failure, was known before."""
 
         def change() -> None:
+            if not value.startswith(self.text):
+                self._error = self._contradicted()
+                return
             self.value = self.text = value
             self.reason, self.logprobs = reason, logprobs
 
@@ -181,6 +191,9 @@ class Cell:
         for _, watcher in watchers:
             watcher.set_result(None)
         return True
+
+    def _contradicted(self) -> ParrotError:
+        return contradicted(self.name or "a variable")
 
     def _tell(self, future: Future[str]) -> None:
         error = self.error()

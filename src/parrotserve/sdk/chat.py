@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from parrotserve.ids import new_id
-from parrotserve.protocol import InputSegment, OutputSegment, RequestSpec, RoleSegment, WireSegment
+from parrotserve.protocol import InputSegment, RequestSpec, RoleSegment, WireSegment
 from parrotserve.sampling import Sampling
 from parrotserve.sdk.arguments import produced_in, text_of
 from parrotserve.sdk.declaring import Declaring
@@ -62,8 +62,7 @@ class Chat:
             segments: list[WireSegment] = []
             for role, variable in history:
                 segments += (RoleSegment(role=role), InputSegment(variable=call.input(variable)))
-            reply = call.output(Role.ASSISTANT, sampling.schema)
-            segments += (RoleSegment(role=Role.ASSISTANT), OutputSegment(variable=reply.id, sampling=sampling))
+            segments += (RoleSegment(role=Role.ASSISTANT), call.written(Role.ASSISTANT, sampling))
             call.declare(RequestSpec(id=new_id("r"), function="Chat", model=self.model, segments=tuple(segments)))
         self.turns.append(Turn(user, call.outputs[0]))
         return call.outputs[0]

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from parrotserve.errors import Cancelled, ParrotError
+from parrotserve.errors import Cancelled, ParrotError, SessionLost
 from parrotserve.ids import SessionId, VariableId
 from parrotserve.protocol import Delta, Failure, Submit, Value, VariableEvent
 from parrotserve.sdk.cell import Cell
@@ -118,6 +118,7 @@ class Courier:
             outbox=self.outbox,
             deliver=self._deliver,
             accepted=accepted,
+            lost=self._lose,
         )
         try:
             await exchange.run(batch)
@@ -125,6 +126,12 @@ class Courier:
             self._entering.discard(entered)
             if not entered.done():
                 entered.set_result(None)
+
+    def _lose(self, error: SessionLost) -> None:
+        """What is not read yet may rest on other texts than those that were, so none of it can be had."""
+        for cell in list(self.cells.values()):
+            if cell.produced:
+                cell.fail(error)
 
     def _register(self) -> None:
         """Before the first exchange: the connection must end this session before it closes."""

@@ -1,10 +1,13 @@
 """One call in the making: its variables get their ids in a session, then it is declared there."""
 
+import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from parrotserve.ids import VariableId
-from parrotserve.protocol import CallSpec, RequestSpec
+from parrotserve.protocol import CallSpec, OutputSegment, RequestSpec
+from parrotserve.sampling import Sampling
 from parrotserve.sdk.natives import BoundCall
 from parrotserve.sdk.outbox import Declaration, Named
 from parrotserve.sdk.session import Session
@@ -48,6 +51,15 @@ class Declaring:
         self.outputs.append(variable)
         self._outputs.append(named)
         return named
+
+    def written(self, name: str, sampling: Sampling) -> OutputSegment:
+        """A new variable that the model writes.
+
+        Chance is fixed here: a service that was restarted draws the same tokens for a request that is sent again.
+        """
+        if sampling.temperature > 0.0 and sampling.seed is None:
+            sampling = replace(sampling, seed=secrets.randbits(63))
+        return OutputSegment(variable=self.output(name, sampling.schema).id, sampling=sampling)
 
     def declare(self, spec: RequestSpec | CallSpec, *, native: BoundCall | None = None) -> None:
         """Hand the call to the session."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from parrotserve.errors import GetTimeout, ParrotError, ServiceUnavailable, Unauthorized
+from parrotserve.errors import GetTimeout, ParrotError, ServiceUnavailable, SessionLost, Unauthorized
 from parrotserve.ids import SessionId, VariableId
 from parrotserve.protocol import Accepted, Failure, Submit, Value, VariableEvent
 from parrotserve.sdk.connection import Connection
@@ -23,6 +23,8 @@ class Exchange:
     """Hands an event to the cell that it is about."""
     accepted: Callable[[], None]
     """Called when a batch, or a part of it, is in."""
+    lost: Callable[[SessionLost], None]
+    """Called where the service does not have any more what the session has read."""
 
     async def run(self, batch: Batch) -> None:
         """Send a batch and deliver its whole answer. Errors go to those who wait for what it carried."""
@@ -56,6 +58,8 @@ class Exchange:
             if not entered:
                 self.outbox.resend()
             self._interrupt(open_wants.values(), error)
+        except SessionLost as error:
+            self.lost(error)
         except ParrotError as error:
             if entered:
                 self._interrupt(open_wants.values(), error)

@@ -10,7 +10,6 @@ from parrotserve.errors import DeclarationError
 from parrotserve.ids import new_id
 from parrotserve.protocol import (
     InputSegment,
-    OutputSegment,
     RequestSpec,
     RoleSegment,
     TextSegment,
@@ -117,8 +116,7 @@ class SemanticFunction:
             case RolePart(role):
                 yield RoleSegment(role=role)
             case OutputPart(name):
-                sampling = self.samplings[name]
-                yield OutputSegment(variable=call.output(name, sampling.schema).id, sampling=sampling)
+                yield call.written(name, self.samplings[name])
             case InputPart(name, transforms):
                 wire = tuple(WireTransform(name=each.name, args=each.args) for each in transforms)
                 for number, variable in enumerate(inputs[name]):

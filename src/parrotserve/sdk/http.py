@@ -24,6 +24,7 @@ from parrotserve.protocol import (
     WaitSpec,
 )
 from parrotserve.sdk.http_client import SILENCE_SECONDS, HttpClient, ended_early
+from parrotserve.sdk.lost import contradicted, forgotten
 
 PATIENCE_SECONDS = 15.0
 
@@ -35,8 +36,10 @@ class HttpTransport:
 
     An answer that breaks off is asked for again, and streams go on where they broke: callers see nothing of it,
     unless the service stays away for `patience` seconds; then they see `ServiceUnavailable`. So they do where
-    somebody takes the connection and then says nothing for `silence` seconds. `delay` adds so many seconds to every
-    HTTP exchange, standing for a network's round trip in measurements. `wire` replaces the network in tests.
+    somebody takes the connection and then says nothing for `silence` seconds. A service that was restarted produces
+    anew what is sent again: where that is not what callers have read, or nothing is there, they see `SessionLost`.
+    `delay` adds so many seconds to every HTTP exchange, standing for a network's round trip in measurements. `wire`
+    replaces the network in tests.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class HttpTransport:
 
     async def submit(self, body: Submit) -> AsyncGenerator[VariableEvent, None]:
         """See `Transport.submit`."""
-        answer = _Answer(body)
+        answer = _Answer(body, self._client.url)
         async with contextlib.aclosing(self._client.resumed(lambda: self._submit(answer))) as events:
             async for event in events:
                 yield event
@@ -71,12 +74,12 @@ class HttpTransport:
     ) -> AsyncGenerator[VariableEvent, None]:
         """See `Transport.stream`."""
         path = f"{_variable(session, variable)}/stream"
-        answer = _Answer(Submit(session=session, wait=(WaitSpec(variable=variable, stream=True),)))
-        answer.position[variable] = offset
+        body = Submit(session=session, wait=(WaitSpec(variable=variable, stream=True),))
+        answer = _Answer(body, self._client.url, start=offset)
 
         async def attempt() -> AsyncGenerator[VariableEvent, None]:
-            sent = self._client.events("GET", path, last_event_id=answer.position[variable])
-            async for event in answer.read(sent):
+            # Always from the same place, so that what comes again can be compared with what came.
+            async for event in answer.read(self._client.events("GET", path, last_event_id=offset)):
                 yield event
 
         async with contextlib.aclosing(self._client.resumed(attempt)) as events:
@@ -152,28 +155,48 @@ class HttpTransport:
 
 
 class _Answer:
-    """What has come of the answer to a submit, over all attempts."""
+    """What has come of the answer to a submit, over all attempts. Texts begin at character `start`."""
 
-    def __init__(self, body: Submit) -> None:
+    def __init__(self, body: Submit, url: str, *, start: int = 0) -> None:
         self._body = body
+        self._url = url
+        self._start = start
         self._open = {wait.variable: wait for wait in body.wait}
+        self._answered: dict[str, WaitSpec] = {}
+        """Waits whose values were handed on."""
+        self._texts: dict[str, str] = {}
+        """What was handed on: values, and streamed texts so far."""
+        self._begun = False
         self.accepted = False
-        self.position: dict[str, int] = {}
-        """Characters of each streamed text that were handed on."""
 
     def body(self) -> Submit:
-        """What to send now. Declarations go again: those that are known already change nothing."""
-        return self._body.model_copy(update={"wait": tuple(self._open.values())})
+        """What to send now. Declarations go again: those that are known already change nothing.
+
+        Values that came are asked for again, and first, for a service that was restarted produces them anew: what
+        rests on another one must not be handed on.
+        """
+        wait = (*self._answered.values(), *self._open.values()) if self._open else ()
+        return self._body.model_copy(update={"wait": wait})
 
     async def read(self, events: AsyncGenerator[ServerSentEvent, None]) -> AsyncGenerator[VariableEvent, None]:
-        """The events of one attempt that are news; `ended_early` is raised after less than all of them."""
-        async with contextlib.aclosing(events) as sent:
-            async for each in sent:
-                with _understood():
-                    event = _EVENTS.validate_json(each.data)
-                news = self._news(event)
-                if news is not None:
-                    yield news
+        """The events of one attempt that are news; `ended_early` is raised after less than all of them, and
+        `SessionLost` where they do not go with those before."""
+        compared = bool(self._answered)
+        try:
+            async with contextlib.aclosing(events) as sent:
+                async for each in sent:
+                    with _understood():
+                        event = _EVENTS.validate_json(each.data)
+                    news = self._news(event)
+                    self._begun = True
+                    if news is not None:
+                        yield news
+                    if compared and not self._open:
+                        return
+        except UnknownObject as error:
+            if self._begun:
+                raise forgotten(self._body.session, self._url) from error
+            raise
         if self._open:
             raise ended_early()
 
@@ -183,15 +206,35 @@ class _Answer:
                 known, self.accepted = self.accepted, True
                 return None if known else event
             case Delta(variable=variable, offset=offset, text=text):
-                position = self.position.get(variable, 0)
-                self.position[variable] = max(position, offset + len(text))
-                fresh = text[max(position - offset, 0) :]
-                return Delta(variable=variable, offset=max(position, offset), text=fresh) if fresh else None
+                held = self._texts.get(variable, "")
+                known = held[offset - self._start :]
+                self._compare(variable, text[: len(known)], known[: len(text)])
+                fresh = text[len(known) :]
+                self._texts[variable] = held + fresh
+                return Delta(variable=variable, offset=offset + len(known), text=fresh) if fresh else None
             case Failure(error=error) if error.code == ServiceUnavailable.code:
                 # This is about the service that goes away, and not about the variable.
                 raise ended_early(error.message.rstrip("."))
-            case Value(variable=variable) | Failure(variable=variable):
-                return event if self._open.pop(variable, None) else None
+            case Value(variable=variable, value=value):
+                held, text = self._texts.get(variable, ""), value[self._start :]
+                self._compare(variable, text if variable in self._answered else text[: len(held)], held)
+                self._texts[variable] = text
+                return event if self._closed(variable, answered=True) else None
+            case Failure(variable=variable):
+                return event if self._closed(variable, answered=False) else None
+
+    def _compare(self, variable: str, theirs: str, ours: str) -> None:
+        """Raises `SessionLost` where a text is not the one that was handed on."""
+        if theirs != ours:
+            names = {spec.id: spec.name for spec in self._body.variables}
+            raise contradicted(names.get(variable) or variable, self._url)
+
+    def _closed(self, variable: str, *, answered: bool) -> bool:
+        """Whether a wait was open until now."""
+        wait = self._open.pop(variable, None)
+        if wait is not None and answered:
+            self._answered[variable] = wait.model_copy(update={"stream": False, "timeout": None})
+        return wait is not None
 
 
 def _session(session: SessionId) -> str:

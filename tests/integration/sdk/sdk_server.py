@@ -51,10 +51,13 @@ class Served:
 
 
 class ServedApart:
-    """The same in a process of its own, whose engine echoes slowly: a text takes it seconds."""
+    """The same in a process of its own, whose engine echoes slowly: a text takes it seconds.
 
-    def __init__(self, port: int = 0, *, step_seconds: float = 0.002) -> None:
-        command = [sys.executable, __file__, str(port), str(step_seconds)]
+    `begin`: what its texts begin with.
+    """
+
+    def __init__(self, port: int = 0, *, step_seconds: float = 0.002, begin: str = "[") -> None:
+        command = [sys.executable, __file__, str(port), str(step_seconds), begin]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         match = re.search(r"(http://\S+?):(\d+)", self.process.stdout.readline())
@@ -82,9 +85,12 @@ def recite(prompt: str) -> str:
     return f"[{prompt.rpartition('Echo: ')[2]}]"
 
 
-def _main(port: int, step_seconds: float) -> None:
+def _main(port: int, step_seconds: float, begin: str) -> None:
+    def script(prompt: str) -> str:
+        return recite(prompt).replace("[", begin)
+
     def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
-        return fake_model(lambda engine: FakeEngine(engine, script=recite, step_seconds=step_seconds), name=name)
+        return fake_model(lambda engine: FakeEngine(engine, script=script, step_seconds=step_seconds), name=name)
 
     def announce(line: str) -> None:
         print(line, flush=True)
@@ -94,4 +100,4 @@ def _main(port: int, step_seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), float(sys.argv[2]))
+    _main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3])

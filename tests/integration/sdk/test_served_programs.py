@@ -19,6 +19,7 @@ from parrotserve.errors import (
     GetTimeout,
     NativeCallFailed,
     ServiceUnavailable,
+    SessionLost,
     UnknownModel,
 )
 from parrotserve.sdk import courier
@@ -258,6 +259,41 @@ class TestInterruptions:
             again = ServedApart(apart.port, step_seconds=0)
             try:
                 assert first + "".join(pieces) == f"[{LONG}]"
+            finally:
+                again.kill()
+
+    @pytest.mark.parametrize("end", [ServedApart.stop, ServedApart.kill])
+    def test_a_service_that_comes_back_with_other_texts_is_reported(
+        self, apart: ServedApart, end: Callable[[ServedApart], None]
+    ):
+        with use(HttpTransport(apart.url, patience=60)):
+            echo = Echo(LONG)
+            pieces = echo.stream()
+            read = [next(pieces)]
+            end(apart)
+            again = ServedApart(apart.port, step_seconds=0, begin="{")
+            try:
+                with pytest.raises(SessionLost, match="another text for 'echo'"):
+                    read.extend(pieces)
+                assert f"[{LONG}]".startswith("".join(read))
+                with pytest.raises(SessionLost):
+                    echo.get()
+                assert Echo("x").get() == "{x]"
+            finally:
+                again.kill()
+
+    def test_a_service_that_comes_back_without_the_session_is_reported(self, apart: ServedApart):
+        with use(HttpTransport(apart.url, patience=60)), P.Session() as session:
+            echo = Echo(LONG)
+            session.sync()
+            # What is asked for in an exchange of its own declares nothing that could be sent again.
+            pieces = echo.stream()
+            next(pieces)
+            apart.kill()
+            again = ServedApart(apart.port, step_seconds=0)
+            try:
+                with pytest.raises(SessionLost, match=session.id):
+                    list(pieces)
             finally:
                 again.kill()
 

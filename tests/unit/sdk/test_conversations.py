@@ -44,11 +44,11 @@ def test_texts_travel_once(service: FakeService):
 
 def test_a_turn_may_have_its_own_sampling_and_be_a_variable(service: FakeService):
     chat = P.Chat(max_tokens=7)
-    chat.say(P.SemanticVariable("known"), temperature=1.0).get()
+    chat.say(P.SemanticVariable("known"), temperature=1.0, seed=3).get()
     (request,) = service.requests.values()
     output = request.segments[-1]
     assert isinstance(output, OutputSegment)
-    assert output.sampling == P.Sampling(max_tokens=7, temperature=1.0)
+    assert output.sampling == P.Sampling(max_tokens=7, temperature=1.0, seed=3)
 
 
 def test_a_reply_that_failed_is_left_out(service: FakeService):

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import pytest
@@ -59,8 +59,9 @@ def only_request(service: FakeService) -> RequestSpec:
 
 
 def sampling_of(service: FakeService, number: int = 0) -> P.Sampling:
+    """As it was declared, without the seed that was drawn for the call."""
     segments = [each for each in only_request(service).segments if isinstance(each, OutputSegment)]
-    return segments[number].sampling
+    return replace(segments[number].sampling, seed=None)
 
 
 class TestCalls:
