@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
+from parrotserve.bench.served import served
 from parrotserve.bench.workloads import WORKLOADS
 from parrotserve.cli.app import app
 
@@ -57,3 +59,13 @@ def test_a_peer_that_is_not_there_is_a_failed_row_and_no_crash():
     assert ran.exit_code == 0
     assert "failed" in ran.stdout
     assert "http://127.0.0.1:9" in ran.stderr
+
+
+async def test_a_service_is_served_with_its_options_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "config.toml"
+    file.write_text("max_lease_seconds = 9\n")
+    for name, text in {"PARROT_CONFIG": str(file), "PARROT_MAX_LEASE_SECONDS": "7", "PARROT_PEERS": "/peers"}.items():
+        monkeypatch.setenv(name, text)
+    async with served(("--model", "fake")) as url, httpx.AsyncClient(base_url=url) as client:
+        await client.post("/v1/submit", json={"session": "s-1", "lease_seconds": 30, "variables": [{"id": "v"}]})
+        assert (await client.get("/v1/sessions/s-1")).json()["lease_seconds"] == 30
