@@ -53,10 +53,11 @@ def test_what_does_not_exist_is_said_with_what_does(arguments: list[str], said: 
     assert said in " ".join(ran.stderr.split())
 
 
-def test_a_peer_that_is_not_there_is_a_failed_row_and_no_crash():
+def test_a_peer_that_is_not_there_is_a_failed_row_and_told_by_the_exit_code():
     arguments = ["--sides", "on,vllm", "--vllm", "http://127.0.0.1:9", "--case", "3 x 128"]
     ran = CliRunner().invoke(app, ["bench", "chain", *QUICK, *arguments])
-    assert ran.exit_code == 0
+    assert ran.exit_code == 1
+    assert "vllm: every trial failed." in ran.stderr
     assert "failed" in ran.stdout
     assert "http://127.0.0.1:9" in ran.stderr
 

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from parrotserve.bench.clients import Runner
-from parrotserve.bench.measure import Plan, Series, measure, series_of
+from parrotserve.bench.measure import Plan, Series, failed, measure, series_of
 from parrotserve.bench.record import Record
 from parrotserve.bench.report import measured, ratio, sustained, tables
 from parrotserve.bench.sides import Side, choose, parrot_sides
@@ -123,11 +123,41 @@ async def test_what_is_recorded_is_not_measured_again(tmp_path: Path):
     assert told["sittings"][0]["command"]
     assert told["sittings"][0]["machine"]["cores"]
 
-    again = plan(of, MadeUp("off"), rounds=2)
-    kept = record(again, target)
-    await run(kept, again)
+    again = MadeUp("on")
+    kept = record(plan(of, again), target)
+    await run(kept, plan(of, again))
+    assert again.delays == []
     assert {each.side.name for each in kept.found} == {"on", "off"}
     assert json.loads(target.read_text())["results"] == told["results"]
+
+
+async def test_what_failed_is_tried_again_and_what_took_too_long_is_not(tmp_path: Path):
+    class Endless(MadeUp):
+        @contextlib.asynccontextmanager
+        async def serving(self, delay: float, service: Sequence[str] = ()) -> AsyncGenerator[Runner]:
+            async def run(application: Application) -> None:
+                await asyncio.Event().wait()
+
+            yield run
+
+    of, target = workload(1.0), tmp_path / "w.json"
+    first = dataclasses.replace(plan(of, MadeUp("on", error="down"), Endless("off"), rounds=1), trial_seconds=0.05)
+    await run(record(first, target), first)
+    on, off = MadeUp("on"), MadeUp("off")
+    again = plan(of, on, off, rounds=1)
+    await run(record(again, target), again)
+    assert (on.delays, off.delays) == ([0.0, 0.25], [])
+    told = {each["side"]: (set(each["rounds"]), each["errors"]) for each in json.loads(target.read_text())["results"]}
+    assert told == {"on": ({"0"}, {}), "off": (set(), {"0": "not done within 0.05 s"})}
+
+
+def test_a_side_has_failed_where_none_of_its_trials_went_well():
+    of, on, off, peer = workload(1.0, 2.0), MadeUp("on"), MadeUp("off"), MadeUp("peer")
+    found = [series(side, case) for side in (on, off, peer) for case in of.cases]
+    for each in found[:4]:
+        each.errors[0] = "down"
+    found[1].rounds[1] = {"k mean": 1.0}
+    assert failed(found) == ["off"]
 
 
 async def test_without_resume_all_is_measured_anew(tmp_path: Path):
