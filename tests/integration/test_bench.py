@@ -25,8 +25,10 @@ def test_every_workload_runs_on_parrot_and_on_a_client_program(tmp_path: Path):
         result = json.loads((tmp_path / f"{name}.json").read_text())
         assert [each["errors"] for each in result["results"]] == [{}] * (2 * len(workload.quick)), name
         assert all(set(workload.headline) <= set(each["rounds"]["0"]) for each in result["results"])
+        assert all("--model fake" in each["made"]["0"]["options"] for each in result["results"])
     subprocess.run([sys.executable, PAGE, tmp_path], check=True, timeout=60)
     page = (tmp_path / "workloads.md").read_text()
+    assert page.count("Trials by source: ") == len(WORKLOADS)
     for name, workload in WORKLOADS.items():
         assert f"## {name}" in page
         assert all(f"| {case.name} | 0 ms | {side} |" in page for case in workload.quick for side in ("on", "capped"))

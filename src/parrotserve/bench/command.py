@@ -1,7 +1,6 @@
 """What `parrot bench` does, once its options are read."""
 
 import asyncio
-import datetime
 import math
 import os
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from parrotserve.bench.circumstances import now
 from parrotserve.bench.measure import Plan, Series, failed, measure
 from parrotserve.bench.record import Record
 from parrotserve.bench.report import plot, tables
@@ -79,7 +79,7 @@ def run(options: Options, *, told: Callable[[str], None], show: Callable[[Table]
             delays=options.delays,
             rounds=options.rounds if options.rounds is not None else 1 if options.quick else 5,
             seed=options.seed,
-            sitting=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            sitting=now(),
             trial_seconds=options.limit,
         )
         record = _record(plan, options)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import cast
 
+from parrotserve.bench.circumstances import now, source_version
 from parrotserve.bench.sides import Side
 from parrotserve.bench.texts import CountsTokens, Texts
 from parrotserve.bench.workload import (
@@ -61,6 +62,8 @@ class Series:
     rounds: dict[int, Figures] = field(default_factory=dict[int, Figures])
     errors: dict[int, str] = field(default_factory=dict[int, str])
     """Why trials failed, of those that have not been made again since."""
+    made: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
+    """Of what and when trials were made: the source, and what the side tells of its server."""
     took: float | None = None
     """Seconds of the last trial, with all that was around it."""
 
@@ -116,6 +119,7 @@ def _in_turn(found: Sequence[Series], number: int) -> Iterator[Series]:
 async def _measure_one(plan: Plan, series: Series, number: int, tokenizer: CountsTokens, told: Told) -> None:
     name = f"round {number + 1}, {_name(plan, series)}"
     began = time.perf_counter()
+    series.made[number] = {"date": now(), "source": await asyncio.to_thread(source_version)}
     outcome = await _trial(plan, series, number, tokenizer)
     series.took = time.perf_counter() - began
     if isinstance(outcome, str):
@@ -146,7 +150,7 @@ async def _trial(plan: Plan, series: Series, number: int, tokenizer: CountsToken
     check(applications)
     try:
         async with asyncio.timeout(plan.trial_seconds):
-            outcomes = await _run(plan.workload, applications, _warm_up(texts), series)
+            outcomes = await _run(plan.workload, applications, _warm_up(texts), series, series.made[number])
     except TimeoutError:
         return f"{_OVERDUE} {plan.trial_seconds:g} s"
     except ParrotError as error:
@@ -161,11 +165,17 @@ async def _trial(plan: Plan, series: Series, number: int, tokenizer: CountsToken
 
 
 async def _run(
-    workload: Workload, applications: Sequence[Application], warm_up: Application, series: Series
+    workload: Workload,
+    applications: Sequence[Application],
+    warm_up: Application,
+    series: Series,
+    made: dict[str, str],
 ) -> list[Outcome]:
-    """What became of every application. Background is cut off as soon as those that count are done."""
+    """What became of every application; `made` is told by what. Background is cut off as soon as those that count are
+    done."""
     taken = [application for each in applications if (application := series.side.takes(each)) is not None]
     async with series.side.serving(series.delay, series.case.service) as run:
+        made |= await series.side.served_by(series.case.service)
         await run(warm_up)
         began = time.perf_counter()
 
