@@ -60,7 +60,11 @@ def test_one_that_has_ended_is_said_to_have(server: subprocess.Popen[bytes]):
 
 def test_without_a_group_nothing_is_stopped(monkeypatch: pytest.MonkeyPatch):
     signalled: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "killpg", lambda group, number: signalled.append((group, number)), raising=False)
+
+    def signal_sent(group: int, number: int) -> None:
+        signalled.append((group, number))
+
+    monkeypatch.setattr(os, "killpg", signal_sent, raising=False)
     with awake(None):
         assert signalled == []
     assert signalled == []
