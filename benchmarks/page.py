@@ -5,6 +5,7 @@ Nothing is left out: rows that lose, and trials that failed, are written like th
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -93,6 +94,15 @@ def _circumstances(record: dict[str, Any]) -> Iterator[str]:
         "The last one's command:\n"
     )
     yield f"```\n{last['command']}\n```\n"
+    if told := _made(record["results"]):
+        yield f"Trials by source: {told}.\n"
+
+
+def _made(results: Sequence[dict[str, Any]]) -> str:
+    """How many trials are of which source, on which server; empty where a record is too old to tell."""
+    trials = [made for result in results for made in result.get("made", {}).values()]
+    counted = Counter(f"{made.get('server', 'a server that does not say')}, {made['source']}" for made in trials)
+    return "; ".join(f"{number} on {name}" for name, number in counted.items())
 
 
 def main() -> None:

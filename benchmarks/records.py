@@ -1,14 +1,10 @@
 """The file that a benchmark fills point by point: written after every one, so that nothing measured is lost."""
 
-import hashlib
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from parrotserve.bench.circumstances import circumstances
-
-_ROOT = Path(__file__).parent.parent
+from parrotserve.bench.circumstances import circumstances, source_version
 
 
 class Records:
@@ -37,15 +33,3 @@ class Records:
             fresh = self._path.with_suffix(".tmp")
             fresh.write_text(json.dumps({**self._here, "points": self.points}, indent=1) + "\n", encoding="utf-8")
             fresh.replace(self._path)
-
-
-def source_version() -> str:
-    """Names what is measured: Git's name of `src`, and of what has been changed in it since."""
-
-    def git(*arguments: str) -> str:
-        ran = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False)
-        return ran.stdout.strip()
-
-    changes = git("diff", "HEAD", "--", "src")
-    changed = f"+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else ""
-    return (git("rev-parse", "--short=12", "HEAD:src") or "unknown") + changed

@@ -52,6 +52,7 @@ READ_ELSEWHERE = {
     "PARROT_CONFIG": "the file of settings, instead of the one in the user's configuration folder",
     "PARROT_CACHE": "where pulled models are kept, instead of the user's cache folder",
     "PARROT_INDEX_URL": "the Python package index that models come from, instead of PyPI",
+    "PARROT_PEERS": "where servers that benchmarks compare with are set up, instead of the user's cache folder",
 }
 """Variables that are no settings of a service, and what they are."""
 

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
+from parrotserve.bench.served import served
 from parrotserve.bench.workloads import WORKLOADS
 from parrotserve.cli.app import app
 
@@ -23,8 +25,10 @@ def test_every_workload_runs_on_parrot_and_on_a_client_program(tmp_path: Path):
         result = json.loads((tmp_path / f"{name}.json").read_text())
         assert [each["errors"] for each in result["results"]] == [{}] * (2 * len(workload.quick)), name
         assert all(set(workload.headline) <= set(each["rounds"]["0"]) for each in result["results"])
+        assert all("--model fake" in each["made"]["0"]["options"] for each in result["results"])
     subprocess.run([sys.executable, PAGE, tmp_path], check=True, timeout=60)
     page = (tmp_path / "workloads.md").read_text()
+    assert page.count("Trials by source: ") == len(WORKLOADS)
     for name, workload in WORKLOADS.items():
         assert f"## {name}" in page
         assert all(f"| {case.name} | 0 ms | {side} |" in page for case in workload.quick for side in ("on", "capped"))
@@ -51,9 +55,20 @@ def test_what_does_not_exist_is_said_with_what_does(arguments: list[str], said: 
     assert said in " ".join(ran.stderr.split())
 
 
-def test_a_peer_that_is_not_there_is_a_failed_row_and_no_crash():
+def test_a_peer_that_is_not_there_is_a_failed_row_and_told_by_the_exit_code():
     arguments = ["--sides", "on,vllm", "--vllm", "http://127.0.0.1:9", "--case", "3 x 128"]
     ran = CliRunner().invoke(app, ["bench", "chain", *QUICK, *arguments])
-    assert ran.exit_code == 0
+    assert ran.exit_code == 1
+    assert "vllm: every trial failed." in ran.stderr
     assert "failed" in ran.stdout
     assert "http://127.0.0.1:9" in ran.stderr
+
+
+async def test_a_service_is_served_with_its_options_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "config.toml"
+    file.write_text("max_lease_seconds = 9\n")
+    for name, text in {"PARROT_CONFIG": str(file), "PARROT_MAX_LEASE_SECONDS": "7", "PARROT_PEERS": "/peers"}.items():
+        monkeypatch.setenv(name, text)
+    async with served(("--model", "fake")) as url, httpx.AsyncClient(base_url=url) as client:
+        await client.post("/v1/submit", json={"session": "s-1", "lease_seconds": 30, "variables": [{"id": "v"}]})
+        assert (await client.get("/v1/sessions/s-1")).json()["lease_seconds"] == 30

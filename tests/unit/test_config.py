@@ -138,7 +138,7 @@ def test_a_misspelt_variable_is_refused_with_a_suggestion():
 
 
 def test_variables_that_other_parts_read_are_no_typos():
-    environment = {"PARROT_URL": "http://localhost:8000", "PARROT_API_KEY": "k", "PARROT_CACHE": "/tmp/c"}
+    environment = {"PARROT_URL": "http://localhost:8000", "PARROT_API_KEY": "k", "PARROT_PEERS": "/tmp/p"}
     assert ServiceConfig.load(environment=environment) == ServiceConfig()
 
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import datetime
+import hashlib
 import os
 import platform
 import re
 import shlex
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -14,13 +16,15 @@ from typing import Any
 from parrotserve import __version__
 
 _PACKAGES = ("numpy", "tokenizers", "httpx", "fastapi", "uvicorn")
+_PROJECT = Path(__file__).resolve().parents[3]
+"""The folder that the project is in, where this is run from its source."""
 
 
 def circumstances(*, seed: int | None = None) -> dict[str, Any]:
     """The command, the versions and the machine."""
     return {
         "command": _command(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": now(),
         "seed": seed,
         "versions": {
             "parrotserve": __version__,
@@ -36,6 +40,29 @@ def circumstances(*, seed: int | None = None) -> dict[str, Any]:
     }
 
 
+def now() -> str:
+    """The moment in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def source_version() -> str:
+    """Names what is measured: Git's name of `src`, and of what has been changed in it since; what is installed without
+    its source has a version only."""
+    if Path(__file__).resolve().parents[2] != _PROJECT / "src":
+        return __version__
+    changes = _git("diff", "HEAD", "--", "src")
+    changed = f"+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else ""
+    return (_git("rev-parse", "--short=12", "HEAD:src") or "unknown") + changed
+
+
+def _git(*arguments: str) -> str:
+    try:
+        ran = subprocess.run(["git", *arguments], cwd=_PROJECT, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return ran.stdout.strip()
+
+
 def _command() -> str:
     """What was run, without where it is installed."""
     script = Path(sys.argv[0])
@@ -45,8 +72,7 @@ def _command() -> str:
 
 def _within(script: Path) -> str:
     """A script's path from the folder that the project is in."""
-    project = Path(__file__).resolve().parents[3]
-    return str(script.resolve().relative_to(project) if script.resolve().is_relative_to(project) else script.name)
+    return str(script.resolve().relative_to(_PROJECT) if script.resolve().is_relative_to(_PROJECT) else script.name)
 
 
 def processor() -> str:

@@ -1,7 +1,6 @@
 """What `parrot bench` does, once its options are read."""
 
 import asyncio
-import datetime
 import math
 import os
 import time
@@ -11,7 +10,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from parrotserve.bench.measure import Plan, measure
+from parrotserve.bench.circumstances import now
+from parrotserve.bench.measure import Plan, Series, failed, measure
 from parrotserve.bench.record import Record
 from parrotserve.bench.report import plot, tables
 from parrotserve.bench.sides import OpenAiSide, Side, choose, parrot_sides
@@ -58,12 +58,16 @@ class Options:
         return ("--model", self.model, "--kv-memory", self.kv_memory)
 
 
-def run(options: Options, *, told: Callable[[str], None], show: Callable[[Table], None]) -> None:
-    """Measure and show; record where asked. Raises `DeclarationError` for what does not exist."""
+def run(options: Options, *, told: Callable[[str], None], show: Callable[[Table], None]) -> bool:
+    """Measure and show; record where asked. False: every trial of some side failed, in all that was measured of it.
+
+    Raises `DeclarationError` for what does not exist.
+    """
     until = time.perf_counter() + options.seconds if options.seconds is not None else math.inf
     workloads = _workloads(options.workload)
     tokenizer = tokenizer_of(options.model)
     sides = choose(options.sides, _sides(options, tokenizer))
+    chosen: list[Series] = []
     for workload in workloads:
         cases = _cases(workload, options)
         if not cases:
@@ -75,15 +79,20 @@ def run(options: Options, *, told: Callable[[str], None], show: Callable[[Table]
             delays=options.delays,
             rounds=options.rounds if options.rounds is not None else 1 if options.quick else 5,
             seed=options.seed,
-            sitting=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            sitting=now(),
             trial_seconds=options.limit,
         )
         record = _record(plan, options)
+        chosen += record.chosen
         done = measure(plan, record.chosen, tokenizer, told, keep=record.save, until=until)
         if not asyncio.run(done):
             told("The time is up; trials are left: --resume goes on with them.")
-            return
+            break
         _report(record, options, told, show)
+    lost = failed(chosen)
+    for name in lost:
+        told(f"{name}: every trial failed.")
+    return not lost
 
 
 def _record(plan: Plan, options: Options) -> Record:

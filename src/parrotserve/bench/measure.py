@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import cast
 
+from parrotserve.bench.circumstances import now, source_version
 from parrotserve.bench.sides import Side
 from parrotserve.bench.texts import CountsTokens, Texts
 from parrotserve.bench.workload import (
@@ -29,6 +30,7 @@ _HOPELESS = 3.0
 _FIRST_SECONDS = 60.0
 """What a trial is expected to take before one was made."""
 _MARGIN = 1.25
+_OVERDUE = "not done within"
 _WARM_CALLS, _WARM_PROMPT, _WARM_OUTPUT = 8, 192, 16
 """The warm-up: calls side by side, tokens of their prompts and outputs."""
 
@@ -59,7 +61,9 @@ class Series:
     delay: float
     rounds: dict[int, Figures] = field(default_factory=dict[int, Figures])
     errors: dict[int, str] = field(default_factory=dict[int, str])
-    """Why trials failed."""
+    """Why trials failed, of those that have not been made again since."""
+    made: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
+    """Of what and when trials were made: the source, and what the side tells of its server."""
     took: float | None = None
     """Seconds of the last trial, with all that was around it."""
 
@@ -68,8 +72,8 @@ class Series:
         return [found[figure] for found in self.rounds.values() if figure in found]
 
     def tried(self, number: int) -> bool:
-        """Whether a round was measured, with whatever end."""
-        return number in self.rounds or number in self.errors
+        """Whether a round was measured, or took too long; what failed otherwise may go well another time."""
+        return number in self.rounds or self.errors.get(number, "").startswith(_OVERDUE)
 
 
 Told = Callable[[str], None]
@@ -115,12 +119,14 @@ def _in_turn(found: Sequence[Series], number: int) -> Iterator[Series]:
 async def _measure_one(plan: Plan, series: Series, number: int, tokenizer: CountsTokens, told: Told) -> None:
     name = f"round {number + 1}, {_name(plan, series)}"
     began = time.perf_counter()
+    series.made[number] = {"date": now(), "source": await asyncio.to_thread(source_version)}
     outcome = await _trial(plan, series, number, tokenizer)
     series.took = time.perf_counter() - began
     if isinstance(outcome, str):
         series.errors[number] = outcome
         told(f"{name}: {outcome}")
         return
+    series.errors.pop(number, None)
     series.rounds[number] = outcome
     shown = ", ".join(f"{figure} {outcome[figure]:.3f} s" for figure in plan.workload.headline if figure in outcome)
     told(f"{name}: {shown} ({series.took:.0f} s)")
@@ -144,9 +150,9 @@ async def _trial(plan: Plan, series: Series, number: int, tokenizer: CountsToken
     check(applications)
     try:
         async with asyncio.timeout(plan.trial_seconds):
-            outcomes = await _run(plan.workload, applications, _warm_up(texts), series)
+            outcomes = await _run(plan.workload, applications, _warm_up(texts), series, series.made[number])
     except TimeoutError:
-        return f"not done within {plan.trial_seconds:g} s"
+        return f"{_OVERDUE} {plan.trial_seconds:g} s"
     except ParrotError as error:
         return error.message
     except ExceptionGroup as group:
@@ -159,11 +165,17 @@ async def _trial(plan: Plan, series: Series, number: int, tokenizer: CountsToken
 
 
 async def _run(
-    workload: Workload, applications: Sequence[Application], warm_up: Application, series: Series
+    workload: Workload,
+    applications: Sequence[Application],
+    warm_up: Application,
+    series: Series,
+    made: dict[str, str],
 ) -> list[Outcome]:
-    """What became of every application. Background is cut off as soon as those that count are done."""
+    """What became of every application; `made` is told by what. Background is cut off as soon as those that count are
+    done."""
     taken = [application for each in applications if (application := series.side.takes(each)) is not None]
     async with series.side.serving(series.delay, series.case.service) as run:
+        made |= await series.side.served_by(series.case.service)
         await run(warm_up)
         began = time.perf_counter()
 
@@ -212,6 +224,12 @@ def _hopeless(series: Series, found: Sequence[Series], workload: Workload) -> bo
     return any(
         other.errors or max(other.of("latency a token"), default=0) > _HOPELESS * workload.bound for other in slower
     )
+
+
+def failed(found: Sequence[Series]) -> list[str]:
+    """The sides of which there are trials, and none that went well."""
+    names = dict.fromkeys(series.side.name for series in found if series.errors)
+    return [name for name in names if not any(series.rounds for series in found if series.side.name == name)]
 
 
 def _name(plan: Plan, series: Series) -> str:

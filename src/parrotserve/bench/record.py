@@ -88,6 +88,7 @@ class Record:
             series = there[result["case"], result["side"], result["delay_seconds"]]
             series.rounds |= {int(number): figures for number, figures in result["rounds"].items()}
             series.errors |= {int(number): error for number, error in result["errors"].items()}
+            series.made |= {int(number): made for number, made in result.get("made", {}).items()}
             series.took = result["took_seconds"]
 
 
@@ -122,4 +123,5 @@ def _told(series: Series) -> dict[str, Any]:
             for number, figures in sorted(series.rounds.items())
         },
         "errors": {str(number): error for number, error in sorted(series.errors.items())},
+        "made": {str(number): made for number, made in sorted(series.made.items())},
     }

@@ -2,21 +2,25 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from parrotserve.errors import EngineFailed
 
 _STOP_SECONDS = 15.0
+_KEPT = {"PARROT_CACHE", "PARROT_INDEX_URL"}
+"""Variables that say where models are, not how they are served."""
 
 
 @contextlib.asynccontextmanager
 async def served(options: Sequence[str] = ()) -> AsyncGenerator[str, None]:
     """A service with these options on a free port; its URL. Raises `EngineFailed` with what it said instead.
 
-    It has nothing of the user's: neither keys nor what lasts from other runs.
+    It has nothing of the user's: neither settings, of the environment or a file, nor keys, nor what lasts from other
+    runs. So these options and the defaults are all that it is served with.
     """
     with tempfile.TemporaryDirectory() as folder:
         own = ("--port", "0", "--keys", "never", "--data", folder)
@@ -25,10 +29,19 @@ async def served(options: Sequence[str] = ()) -> AsyncGenerator[str, None]:
             yield url
 
 
+def own_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without settings of Parrot's, and with a file of settings that is empty."""
+    kept = {name: text for name, text in environment.items() if not name.startswith("PARROT_") or name in _KEPT}
+    return {**kept, "PARROT_CONFIG": os.devnull}
+
+
 @contextlib.asynccontextmanager
 async def _running(command: Sequence[str]) -> AsyncGenerator[str, None]:
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=own_environment(os.environ),
     )
     assert process.stderr is not None
     reader = process.stderr

@@ -3,14 +3,16 @@
 import contextlib
 import dataclasses
 import os
+import shlex
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import httpx
 
+from parrotserve import __version__
 from parrotserve.bench.clients import Runner, on_openai, on_parrot, step_by_step, whole
 from parrotserve.bench.served import served
 from parrotserve.bench.workload import Application
@@ -24,6 +26,11 @@ REFERENCE = "on"
 """The side that all others are compared with."""
 PEERS = ("vllm", "vllm-ngram", "llamacpp", "llamacpp-ngram")
 """Sides that are servers of others, known by their addresses; `ngram`: with drafts that they look up in the text."""
+
+
+_VERSIONS = (("/version", "version", "vLLM"), ("/props", "build_info", "llama.cpp"))
+"""Where servers tell their versions, in which field, and which they are."""
+_VERSION_SECONDS = 10.0
 
 
 class Side(ABC):
@@ -40,6 +47,10 @@ class Side(ABC):
     def takes(self, application: Application) -> Application | None:
         """The application as this side runs it; None: not at all."""
         return application
+
+    async def served_by(self, service: Sequence[str] = ()) -> Mapping[str, str]:
+        """For a trial's record, asked while `serving`: the server and its version, as far as it tells, and options."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,10 @@ class ParrotSide(Side):
         if self.only and application.kind not in self.only:
             return None
         return dataclasses.replace(application, criteria=self.criteria) if self.criteria else application
+
+    async def served_by(self, service: Sequence[str] = ()) -> Mapping[str, str]:
+        """See `Side.served_by`. What the options do not say is as it is by default."""
+        return {"server": f"parrotserve {__version__}", "options": shlex.join((*self.options, *service))}
 
     @contextlib.asynccontextmanager
     async def serving(self, delay: float, service: Sequence[str] = ()) -> AsyncGenerator[Runner]:
@@ -94,6 +109,20 @@ class OpenAiSide(Side):
         with awake(self.group):
             async with httpx.AsyncClient(base_url=self.url, timeout=900.0, limits=limits) as client:
                 yield step_by_step(on_openai(client, self.model, self.tokenizer, delay=delay))
+
+    async def served_by(self, service: Sequence[str] = ()) -> Mapping[str, str]:
+        """See `Side.served_by`."""
+        async with httpx.AsyncClient(base_url=self.url, timeout=_VERSION_SECONDS) as client:
+            return await version_told(client)
+
+
+async def version_told(client: httpx.AsyncClient) -> Mapping[str, str]:
+    """Which server this is, in which version; nothing where it does not say."""
+    for path, field, server in _VERSIONS:
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+            answer = (await client.get(path)).raise_for_status()
+            return {"server": f"{server} {answer.json()[field]}"}
+    return {}
 
 
 @contextlib.contextmanager

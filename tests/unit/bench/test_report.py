@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from parrotserve.bench.clients import Runner
-from parrotserve.bench.measure import Plan, Series, measure, series_of
+from parrotserve.bench.measure import Plan, Series, failed, measure, series_of
 from parrotserve.bench.record import Record
 from parrotserve.bench.report import measured, ratio, sustained, tables
 from parrotserve.bench.sides import Side, choose, parrot_sides
@@ -123,11 +123,70 @@ async def test_what_is_recorded_is_not_measured_again(tmp_path: Path):
     assert told["sittings"][0]["command"]
     assert told["sittings"][0]["machine"]["cores"]
 
-    again = plan(of, MadeUp("off"), rounds=2)
-    kept = record(again, target)
-    await run(kept, again)
+    again = MadeUp("on")
+    kept = record(plan(of, again), target)
+    await run(kept, plan(of, again))
+    assert again.delays == []
     assert {each.side.name for each in kept.found} == {"on", "off"}
     assert json.loads(target.read_text())["results"] == told["results"]
+
+
+async def test_what_failed_is_tried_again_and_what_took_too_long_is_not(tmp_path: Path):
+    class Endless(MadeUp):
+        @contextlib.asynccontextmanager
+        async def serving(self, delay: float, service: Sequence[str] = ()) -> AsyncGenerator[Runner]:
+            async def run(application: Application) -> None:
+                await asyncio.Event().wait()
+
+            yield run
+
+    of, target = workload(1.0), tmp_path / "w.json"
+    first = dataclasses.replace(plan(of, MadeUp("on", error="down"), Endless("off"), rounds=1), trial_seconds=0.05)
+    await run(record(first, target), first)
+    on, off = MadeUp("on"), MadeUp("off")
+    again = plan(of, on, off, rounds=1)
+    await run(record(again, target), again)
+    assert (on.delays, off.delays) == ([0.0, 0.25], [])
+    told = {each["side"]: (set(each["rounds"]), each["errors"]) for each in json.loads(target.read_text())["results"]}
+    assert told == {"on": ({"0"}, {}), "off": (set(), {"0": "not done within 0.05 s"})}
+
+
+async def test_a_trial_is_recorded_with_its_source_and_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Telling(MadeUp):
+        async def served_by(self, service: Sequence[str] = ()) -> Mapping[str, str]:
+            return {"server": f"of {self.name}"}
+
+    of, target = workload(1.0), tmp_path / "w.json"
+    for rounds, source in ((1, "older"), (2, "newer")):
+        monkeypatch.setattr("parrotserve.bench.measure.source_version", lambda source=source: source)
+        chosen = plan(of, Telling("on"), MadeUp("off", error="down"), rounds=rounds)
+        await run(record(chosen, target), chosen)
+    on, off = (each["made"] for each in json.loads(target.read_text())["results"][:2])
+    assert [(on[number]["source"], on[number]["server"]) for number in "01"] == [("older", "of on"), ("newer", "of on")]
+    assert [off[number]["source"] for number in "01"] == ["newer", "newer"]  # the first failed, and was made again
+    assert all("T" in made["date"] for made in on.values())
+
+
+async def test_a_record_without_sources_is_gone_on_with(tmp_path: Path):
+    of, target = workload(1.0), tmp_path / "w.json"
+    first = plan(of, MadeUp("on"), rounds=1)
+    await run(record(first, target), first)
+    told = json.loads(target.read_text())
+    for result in told["results"]:
+        del result["made"]
+    target.write_text(json.dumps(told))
+    more = plan(of, MadeUp("on"), rounds=2)
+    await run(record(more, target), more)
+    assert [set(each["made"]) for each in json.loads(target.read_text())["results"]] == [{"1"}, {"1"}]
+
+
+def test_a_side_has_failed_where_none_of_its_trials_went_well():
+    of, on, off, peer = workload(1.0, 2.0), MadeUp("on"), MadeUp("off"), MadeUp("peer")
+    found = [series(side, case) for side in (on, off, peer) for case in of.cases]
+    for each in found[:4]:
+        each.errors[0] = "down"
+    found[1].rounds[1] = {"k mean": 1.0}
+    assert failed(found) == ["off"]
 
 
 async def test_without_resume_all_is_measured_anew(tmp_path: Path):
