@@ -128,7 +128,7 @@ class Service:
         await self._fleet.close()
         self._saving.cancel()
         await asyncio.gather(self._saving, return_exceptions=True)
-        self.meter.save()
+        await self.meter.save()
 
     # --- Declaring and waiting -------------------------------------------------------------------------------
 
@@ -277,9 +277,9 @@ class Service:
         """Tokens that an output of a tenant may have where its request does not say, if its limits are below any."""
         return self.directory.limits(tenant).usual_output
 
-    def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
+    async def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
         """What a tenant used (None: all of them) by day, as far as it is kept."""
-        return self.meter.usage(tenant)
+        return await self.meter.usage(tenant)
 
     def models(self) -> list[ModelView]:
         """The models that requests may name."""
