@@ -92,8 +92,8 @@ class Meter:
     def heard(self, event: Event) -> None:
         """What engines tell, before the machine hears of it."""
         match event:
-            case RequestEnded():
-                self.ended(event.request, event.epoch, event.usage)
+            case RequestEnded(usage=RunUsage() as used):
+                self.ended(event.request, event.epoch, used)
             case EngineLost():
                 self.lost(event.engine)
             case _:

@@ -7,6 +7,7 @@ from parrotserve.bounds import Bounds
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.lazy_heap import LazyHeap
 from parrotserve.graph.objects import Request, TaskGroup
+from parrotserve.graph.states import ProducerState
 from parrotserve.ids import EngineId, RequestId, TenantId
 from parrotserve.sampling import Usage
 from parrotserve.scheduler.aboard import Aboard
@@ -28,6 +29,11 @@ _FEW = 16
 
 Run = tuple[RequestId, int]
 """A request, and the epoch in which an engine has it."""
+
+
+def _correction(usage: Usage, charged: float, *, ran: bool) -> float:
+    """How much more than it was charged a run took. An engine that `ran` it and does not say how long is paid that."""
+    return 0.0 if ran and not usage.engine_seconds else usage.engine_seconds - charged
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,23 +173,22 @@ class Pool:
         self.joined[load] = None
 
     def free(self, load: EngineLoad, aboard: Aboard, usage: Usage | None, now: float) -> None:
-        """A request no longer runs on an engine. Without `usage` it was cancelled, and its engine will tell."""
+        """A request no longer runs on an engine. Without `usage` the engine will tell: it was cancelled, or failed
+        before the engine heard of it."""
         load.remove(aboard.request.id, now)
         self.touched(load)
         self._ended.append((load, aboard))
         if usage is None:
             self._leaving[aboard.request.id, aboard.request.epoch] = _Charge(load.id, aboard.tenant, aboard.service)
         else:
-            used = usage.engine_seconds
-            self.lines.settle(aboard.tenant, used - aboard.service if used > 0 else 0.0)
+            ran = usage != Usage() or aboard.request.state is ProducerState.DONE
+            self.lines.settle(aboard.tenant, _correction(usage, aboard.service, ran=ran))
 
     def settle(self, run: Run, usage: Usage) -> None:
         """An engine has ended a run that was cancelled, if this is one: only now is known what it used."""
         charge = self._leaving.pop(run, None)
         if charge is not None:
-            # An engine that ran it and does not say how long is paid what was expected.
-            timed = usage.engine_seconds > 0 or not (usage.prompt_tokens or usage.output_tokens)
-            self.lines.settle(charge.tenant, usage.engine_seconds - charge.seconds if timed else 0.0)
+            self.lines.settle(charge.tenant, _correction(usage, charge.seconds, ran=usage != Usage()))
 
     def retain_and_release(self) -> list[Outcome]:
         """After a pass: what engines are to keep because queued requests begin so, and what they need not any more."""

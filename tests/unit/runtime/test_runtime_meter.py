@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from parrotserve.errors import EngineFailed
+from parrotserve.graph.events import RequestEnded
 from parrotserve.ids import EngineId, RequestId, SessionId, TenantId
 from parrotserve.runtime.meter import Meter
 from parrotserve.sampling import Usage
@@ -57,6 +59,16 @@ def test_an_engine_that_dies_lets_go_of_both(meter: Meter):
     meter.over(R)
     assert counted(meter) == [(0, 0, 0), (0, 0, 0)]
     assert not meter._departed
+
+
+def test_what_ends_before_its_engine_knows_is_counted_when_the_engine_tells(meter: Meter):
+    meter.accept(ANN, SessionId("a"), [Claim(R, 50)])
+    meter.opened(R, 0, E)
+    meter.heard(RequestEnded(request=R, epoch=0, usage=None, error=EngineFailed("no prompt")))
+    meter.over(R)
+    assert counted(meter) == [(1, 50, 0), (0, 0, 0)]
+    meter.heard(RequestEnded(request=R, epoch=0, usage=Usage(prompt_tokens=10), cancelled=True))
+    assert counted(meter) == [(0, 0, 10), (0, 0, 0)]
 
 
 def used_by_ann(directory: object) -> Meter:
