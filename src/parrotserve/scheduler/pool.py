@@ -14,7 +14,7 @@ from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Released, Retained
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
-from parrotserve.scheduler.lines import Lines
+from parrotserve.scheduler.lines import TURN_SECONDS, Lines
 from parrotserve.scheduler.load import EngineLoad
 from parrotserve.scheduler.residents import Index
 from parrotserve.scheduler.share import Share
@@ -54,7 +54,6 @@ class Pool:
         self.estimates = Estimates()
         self.tickets = Tickets(self.estimates, prefix=switches.prefix)
         self.lines = Lines(fair=switches.fairness)
-        self.suspects: LazyHeap[Request] = LazyHeap()
         self.groups: dict[TaskGroup, dict[Request, None]] = {}
         """Queued members."""
         self.loads: dict[EngineId, EngineLoad] = {}
@@ -86,14 +85,16 @@ class Pool:
         self.touched(load)
 
     def lose(self, engine: EngineId) -> list[Request]:
-        """An engine is gone: who ran there. What it did for them is lost, and not charged; who was cancelled there has
-        paid what was expected, for nobody knows better any more."""
+        """An engine is gone: who ran there. What it did for them is lost, and not charged, but for a suspect, which
+        it died of; who was cancelled there has paid what was expected, for nobody knows better any more."""
         load = self.loads.pop(engine)
         self._by_load.discard(load)
         self.paused.pop(load, None)
         self.joined.pop(load, None)
         for aboard in load.aboard.values():
-            self.lines.settle(aboard.tenant, -aboard.service)
+            # A turn at least, for that is what others lose: else a tenant's suspects would come one after the other.
+            paid = max(aboard.service, TURN_SECONDS) if aboard.request.suspect else 0.0
+            self.lines.settle(aboard.tenant, paid - aboard.service)
         for run in [run for run, charge in self._leaving.items() if charge.engine == engine]:
             self.lines.settle(self._leaving.pop(run).tenant, 0.0)
         load.residents.clear()
@@ -138,7 +139,7 @@ class Pool:
         ticket = self.tickets.measured(request)
         if request.suspect:
             self.tickets.sharers.discard(ticket)
-            self.suspects.put(request, request.arrival)
+            self.lines.put_suspect(request)
             return
         self.lines.put(request)
         self.tickets.sharers.put(ticket)
@@ -148,7 +149,6 @@ class Pool:
 
     def unqueue(self, request: Request) -> None:
         """A request no longer waits."""
-        self.suspects.discard(request)
         self.lines.discard(request)
         self.tickets.sharers.discard(self.tickets.of(request))
         group = self._grouped.pop(request, None)
@@ -159,7 +159,7 @@ class Pool:
 
     def is_queued(self, request: Request) -> bool:
         """Whether it waits."""
-        return request in self.lines or request in self.suspects
+        return request in self.lines or request in self.lines.suspects
 
     def aboard(self, request: Request) -> tuple[EngineLoad, Aboard] | None:
         """Where a request runs."""
@@ -233,7 +233,7 @@ class Pool:
     @property
     def at_rest(self) -> bool:
         """Whether nobody waits or is paused, and nobody came for whom others may have to make room."""
-        waiting = self.lines or self.suspects or self.paused or self.joined
+        waiting = self.lines or self.lines.suspects or self.paused or self.joined
         return not waiting and not any(load.reserved for load in self.loads.values())
 
     def line_is_ahead(self, tenant: TenantId, other: TenantId, by: float) -> bool:
