@@ -13,6 +13,7 @@ from parrotserve.errors import ParrotError, from_wire
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.sampling import FinishReason, Sampling, TokenLogprob, Usage
 from parrotserve.segments import Role
+from parrotserve.strict import Number, Truth, Whole
 
 PROTOCOL_VERSION = 2
 """Raised with every field that is added, since both sides refuse fields that they do not know."""
@@ -22,7 +23,6 @@ DEFAULT_LEASE_SECONDS = 30.0
 LONGEST_LEASE_SECONDS = 86_400.0
 MOST_SOURCE = 65_536
 """Characters of a function for the sandbox."""
-
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
 """What clients may send many of. The first that is wrong is told: telling all of thousands takes longer than a step."""
@@ -41,7 +41,7 @@ class Wire(BaseModel):
 
 class WireTransform(Wire):
     name: str
-    args: Many[int | str] = ()
+    args: Many[Whole | str] = ()
 
 
 class TextSegment(Wire):
@@ -53,7 +53,7 @@ class TokensSegment(Wire):
     """Constant text as the very tokens that the model is to read."""
 
     kind: Literal["tokens"] = "tokens"
-    tokens: Many[Annotated[int, Field(ge=0, lt=2**31)]]
+    tokens: Many[Annotated[Whole, Field(ge=0, lt=2**31)]]
 
 
 class InputSegment(Wire):
@@ -73,7 +73,7 @@ class RoleSegment(Wire):
 
     kind: Literal["role"] = "role"
     role: Role
-    verbatim: bool = False
+    verbatim: Truth = False
     """Keep white space at the ends of the turn, and the turn even if it is empty."""
     name: str | None = None
     tool_calls: Many[dict[str, Any]] = ()
@@ -100,7 +100,7 @@ class RequestSpec(Wire):
     """Its name, for people: errors, graphs and logs show it."""
     model: str | None = None
     """None: the service's default model."""
-    chat: bool = True
+    chat: Truth = True
     """Use the model's chat template, if it has one."""
     segments: Many[WireSegment]
     tools: Many[dict[str, Any]] = ()
@@ -137,7 +137,7 @@ class SandboxSpec(Wire):
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
     """The function in it that is called."""
     file: Annotated[str, Field(max_length=255)] = ""
-    line: Annotated[int, Field(ge=1, le=10_000_000)] = 1
+    line: Annotated[Whole, Field(ge=1, le=10_000_000)] = 1
     """Where the source begins, for errors."""
     arguments: dict[str, Argument] = {}
 
@@ -150,7 +150,7 @@ class CallSpec(Wire):
     inputs: Many[Identifier]
     """What it waits for; in the sandbox, all variables among its arguments."""
     output: Identifier
-    timeout: float | None = None
+    timeout: Number | None = None
     """Seconds from hand-out to result; then it fails. In the sandbox the service's own limit holds if it is less."""
     sandbox: SandboxSpec | None = None
 
@@ -160,9 +160,9 @@ class WaitSpec(Wire):
 
     variable: Identifier
     criteria: Criteria = Criteria.LATENCY
-    timeout: Annotated[float, Field(ge=0)] | None = None
+    timeout: Annotated[Number, Field(ge=0)] | None = None
     """Seconds; running out cancels nothing."""
-    stream: bool = False
+    stream: Truth = False
     """Send `delta` events as the text grows."""
 
 
@@ -170,7 +170,7 @@ class Submit(Wire):
     """Declare a batch, whole or not at all; the session is created if absent."""
 
     session: Identifier
-    lease_seconds: Annotated[float, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = DEFAULT_LEASE_SECONDS
+    lease_seconds: Annotated[Number, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = DEFAULT_LEASE_SECONDS
     """A session without contact for so long is cancelled. Taken from the submit that creates it."""
     variables: Many[VariableSpec] = ()
     requests: Many[RequestSpec] = ()

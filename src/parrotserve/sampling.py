@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from parrotserve.errors import InvalidSampling
+from parrotserve.strict import Number, Truth, Whole
 
 MAX_LOGPROBS = 20
 MAX_STOPS = 64
@@ -29,37 +30,37 @@ class Sampling:
     Raises `InvalidSampling`, naming the field, for values that no engine could honour.
     """
 
-    max_tokens: int = 256
+    max_tokens: Whole = 256
     """At most this many tokens; clipped to what the context has left."""
-    temperature: float = 0.0
+    temperature: Number = 0.0
     """0 takes the likeliest token; higher is more random."""
-    top_p: float = 1.0
+    top_p: Number = 1.0
     """Keep the likeliest tokens whose probabilities sum to this."""
-    top_k: int = 0
+    top_k: Whole = 0
     """Keep this many tokens; 0 keeps all."""
-    min_p: float = 0.0
+    min_p: Number = 0.0
     """Drop tokens less likely than this fraction of the likeliest."""
     stop: tuple[str, ...] = ()
     """Texts that end the output; they are not part of it."""
-    seed: int | None = None
+    seed: Whole | None = None
     """Fixes the randomness; with None it is drawn once: where the request is declared, else at admission."""
-    min_tokens: int = 0
+    min_tokens: Whole = 0
     """Neither a stop string nor the model's end of turn ends the output before this many tokens."""
-    ignore_eos: bool = False
+    ignore_eos: Truth = False
     """Go on until `max_tokens`, whatever the model says."""
-    presence_penalty: float = 0.0
+    presence_penalty: Number = 0.0
     """Subtracted once from the logit of every token that the output already has."""
-    frequency_penalty: float = 0.0
+    frequency_penalty: Number = 0.0
     """Subtracted from a token's logit once for each time that the output has it."""
-    repetition_penalty: float = 1.0
+    repetition_penalty: Number = 1.0
     """Divides positive logits, and multiplies negative ones, of tokens that prompt or output has."""
-    logit_bias: dict[int, float] = field(default_factory=dict[int, float])
+    logit_bias: dict[int, Number] = field(default_factory=dict[int, float])
     """Added to the logits of these token ids."""
-    logprobs: int | None = None
+    logprobs: Whole | None = None
     """Report the log-probability of every chosen token and of this many likeliest ones."""
     schema: dict[str, Any] | None = None
     """A JSON schema that the output must satisfy."""
-    keep_space: bool = False
+    keep_space: Truth = False
     """Keep the space that the text begins with, if it does; otherwise one is dropped."""
 
     def __post_init__(self) -> None:

@@ -45,11 +45,7 @@ class FakeTokenizer:
         """A decoder for tokens that come one after another."""
         return FakeStream(self, special=special)
 
-    def count(self, text: str) -> int:
-        """How many tokens a text is."""
-        return len(self.encode(text))
-
-    def count_beside(self, text: str, *, special: bool = False) -> int:
+    def count(self, text: str, *, special: bool = False) -> int:
         """How many tokens `encode` makes of a text."""
         return len(self.encode(text, special=special))
 

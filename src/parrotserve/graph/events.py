@@ -185,7 +185,8 @@ class RequestEnded:
 
     request: RequestId
     epoch: int
-    usage: Usage = Usage()
+    usage: Usage | None = Usage()
+    """None: it ends before its engine has let go of it, which will tell what it used."""
     error: ParrotError | None = None
     cancelled: bool = False
 

@@ -44,10 +44,11 @@ def request_ended(graph: Graph, event: RequestEnded, changes: Changes) -> None:
         return
     request = _aboard(graph, event.request, event.epoch)
     if request is None or request.engine is None:
-        changes.late.append((event.request, event.epoch, event.usage))
+        if event.usage is not None:
+            changes.late.append((event.request, event.epoch, event.usage))
         return
     request.aboard = False
-    request.usage = request.usage.plus(event.usage)
+    request.usage = request.usage.plus(event.usage or Usage())
     changes.freed.append((request.engine, request.id, event.usage))
     if all(output.ready for output in request.outputs):
         _done(request, event.usage, changes)

@@ -3,7 +3,7 @@
 import codecs
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 from tokenizers import Encoding
@@ -13,6 +13,9 @@ from parrotserve.models.files import ModelFiles
 from parrotserve.models.metadata import malformed
 from parrotserve.models.tokenizer_parts import TokenizerParts, added_tokens, read_tokenizer_parts
 
+_SHORT = 1_000
+"""Characters: a millisecond's work. Of a longer text, other threads run while tokens are made of it; of a shorter one
+it would cost more to let them."""
 _OVER_A_SPACE = re.compile(rb"[^\s] ")
 
 
@@ -51,12 +54,16 @@ class Tokenizer:
         """The tokens of a text, taken alone. `special` recognises control tokens that it spells."""
         return self._encoding(text, special=special).ids
 
-    def _encoding(self, text: str, *, special: bool = False) -> Encoding:
+    def _encoding(self, text: str, *, special: bool = False, offsets: bool = False) -> Encoding:
         core = self._core if special else self._literal
+        if len(text) <= _SHORT:
+            encode = core.encode
+        else:
+            encode = _releasing(core.encode_batch if offsets else core.encode_batch_fast)
         try:
-            return core.encode(text, add_special_tokens=False)
+            return encode(text, add_special_tokens=False)
         except TypeError:  # what the package says of lone surrogates, which are no Unicode text
-            return core.encode(_without_surrogates(text), add_special_tokens=False)
+            return encode(_without_surrogates(text), add_special_tokens=False)
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """The text of tokens; broken UTF-8 becomes U+FFFD. `special` shows control tokens, otherwise left out."""
@@ -68,26 +75,18 @@ class Tokenizer:
         """A decoder for tokens that come one after another."""
         return IncrementalDecoder(self, hidden=frozenset() if special else self._control)
 
-    def count(self, text: str) -> int:
-        """How many tokens a text is."""
-        return len(self.encode(text))
-
-    def count_beside(self, text: str, *, special: bool = False) -> int:
-        """How many tokens `encode` makes of a text. Other threads run meanwhile, which `encode` keeps waiting."""
-        core = self._core if special else self._literal
-        try:
-            (found,) = core.encode_batch([text], add_special_tokens=False)
-        except TypeError:
-            (found,) = core.encode_batch([_without_surrogates(text)], add_special_tokens=False)
-        return len(found.ids)
+    def count(self, text: str, *, special: bool = False) -> int:
+        """How many tokens `encode` makes of a text."""
+        return len(self._encoding(text, special=special))
 
     def truncate(self, text: str, tokens: int) -> str:
         """The beginning of `text` that is at most `tokens` tokens, cut at a character, and that one more
         character would make too long."""
-        offsets = self._encoding(text).offsets
-        if len(offsets) <= tokens:
+        # Of the first token that is too many: a part of it may fit as another token.
+        where = self._encoding(text, offsets=True).token_to_chars(tokens)
+        if where is None:
             return text
-        end, limit = offsets[tokens]  # of the first token that is too many: a part of it may fit as another token
+        end, limit = where
         while end > 0 and self.count(text[:end]) > tokens:
             end -= 1
         while end < limit and self.count(text[: end + 1]) <= tokens:
@@ -146,6 +145,16 @@ class IncrementalDecoder:
         """The end: an unfinished character as U+FFFD. The decoder is then as new."""
         rest, self._rest = self._rest, b""
         return rest.decode(errors="replace")
+
+
+def _releasing(encode_batch: Callable[..., list[Encoding]]) -> Callable[..., Encoding]:
+    """Encodes one text without the interpreter's lock, which the package gives back for batches alone."""
+
+    def encode(text: str, *, add_special_tokens: bool) -> Encoding:
+        (encoding,) = encode_batch([text], add_special_tokens=add_special_tokens)
+        return encoding
+
+    return encode
 
 
 def _literal_twin(core: Core) -> Core:

@@ -48,6 +48,7 @@ from parrotserve.runtime.metrics import Metrics
 from parrotserve.runtime.render import Opening, most_tokens, pieces_of
 from parrotserve.runtime.runs import request_ended, steps_run
 from parrotserve.runtime.views import engine_view
+from parrotserve.sampling import Usage
 from parrotserve.tenancy.directory import Directory
 
 log = logging.getLogger(__name__)
@@ -375,8 +376,10 @@ class Fleet:
         except Exception as error:
             log.exception("request %s could not be rendered", order.request)
             failure = EngineFailed(f"The prompt could not be rendered: {type(error).__name__}.")
-        self._driver.apply(RequestEnded(request=order.request, epoch=order.epoch, error=failure))
-        return () if isinstance(order, Opening) else (CancelCommand(sequence=order.request, epoch=order.epoch),)
+        opened = not isinstance(order, Opening)
+        usage = None if opened else Usage()
+        self._driver.apply(RequestEnded(request=order.request, epoch=order.epoch, usage=usage, error=failure))
+        return (CancelCommand(sequence=order.request, epoch=order.epoch),) if opened else ()
 
     async def _open(self, opening: Opening, description: EngineDescription) -> Sequence[Command]:
         renderer = self._driver.renderers[opening.model]

@@ -40,7 +40,8 @@ class Meter:
     def __init__(self, directory: Directory, metrics: Metrics, clock: Callable[[], float]) -> None:
         self.ledger = Ledger()
         self.unsaved: dict[TenantId, Usage] = {}
-        """What was used and is not in the store yet."""
+        """What was used and is not in the store yet, nor on its way there."""
+        self._writing: asyncio.Task[None] | None = None
         self._directory = directory
         self._metrics = metrics
         self._clock = clock
@@ -91,8 +92,8 @@ class Meter:
     def heard(self, event: Event) -> None:
         """What engines tell, before the machine hears of it."""
         match event:
-            case RequestEnded():
-                self.ended(event.request, event.epoch, event.usage)
+            case RequestEnded(usage=RunUsage() as used):
+                self.ended(event.request, event.epoch, used)
             case EngineLost():
                 self.lost(event.engine)
             case _:
@@ -128,10 +129,11 @@ class Meter:
             found.over = True
             self._settle(request, found)
 
-    def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
+    async def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
         """What a tenant used (None: all of them) by day."""
-        self.save()
-        rows = self._directory.usage(tenant) or [(_today(), name, one) for name, one in self.unsaved.items()]
+        await self.save()
+        stored = await asyncio.to_thread(self._directory.usage, tenant) if self._directory.stores_usage else []
+        rows = stored or [(_today(), name, one) for name, one in self.unsaved.items()]
         return [
             TenantUsage(
                 tenant=name,
@@ -146,17 +148,33 @@ class Meter:
             if tenant in (None, name)
         ]
 
-    def save(self, *, wait: bool = True) -> None:
-        """Put what was used into the store, if there is one; what cannot be written now is kept for the next time.
-        Without `wait`, now is at once: another process that writes holds nobody up."""
-        if self.unsaved and self._directory.add_usage(_today(), self.unsaved, wait=wait):
-            self.unsaved = {}
+    async def save(self, *, wait: bool = True) -> None:
+        """Put what was used into the store, if there is one, while everything else goes on; what cannot be written now
+        is kept for the next time. Without `wait`, now is at once: no other process that writes is waited for."""
+        while self._writing is not None:
+            await asyncio.shield(self._writing)
+        if self.unsaved and self._directory.stores_usage:
+            # A task of its own: whoever waits for it may be cancelled, and what is half written must not be kept.
+            self._writing = asyncio.ensure_future(self._write(wait=wait))
+            await asyncio.shield(self._writing)
+
+    async def _write(self, *, wait: bool) -> None:
+        used, self.unsaved = self.unsaved, {}
+        written = False
+        try:
+            written = await asyncio.to_thread(self._directory.add_usage, _today(), used, wait=wait)
+        finally:
+            self._writing = None
+            if not written:
+                for tenant, since in self.unsaved.items():
+                    used[tenant] = used.get(tenant, Usage()).merged(since)
+                self.unsaved = used
 
     async def save_now_and_then(self) -> None:
         """For ever."""
         while True:
             await asyncio.sleep(SAVE_SECONDS)
-            self.save(wait=False)
+            await self.save(wait=False)
 
     def _set_apart(self, request: RequestId) -> None:
         """An id is used again: one that had it, and that engines still let go of, is another's account."""

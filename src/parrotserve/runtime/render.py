@@ -143,7 +143,7 @@ class Renderer:
         """How many tokens a text of a prompt has, or at most: a long one is not tokenised to find out."""
         if len(text) > LONG_TEXT:
             return len(text.encode(errors="replace"))
-        return self._tokenizer.count_beside(text, special=True)
+        return self._tokenizer.count(text, special=True)
 
     async def open(self, opening: Opening, engine: EngineDescription, *, published: Collection[str] = ()) -> Open:
         """The command that runs it. Raises `TransformFailed` where a transform does not fit its value,

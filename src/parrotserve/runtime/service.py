@@ -139,7 +139,7 @@ class Service:
         await self._fleet.close()
         self._saving.cancel()
         await asyncio.gather(self._saving, return_exceptions=True)
-        self.meter.save()
+        await self.meter.save()
 
     # --- Declaring and waiting -------------------------------------------------------------------------------
 
@@ -289,9 +289,9 @@ class Service:
         """Tokens that each of so many outputs of a tenant may have where nobody says, if its limits are below any."""
         return self.directory.limits(tenant).usual_output(texts)
 
-    def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
+    async def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
         """What a tenant used (None: all of them) by day, as far as it is kept."""
-        return self.meter.usage(tenant)
+        return await self.meter.usage(tenant)
 
     def models(self) -> list[ModelView]:
         """The models that requests may name."""

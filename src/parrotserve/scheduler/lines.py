@@ -7,7 +7,8 @@ belongs to the tenant, whatever sessions it is split into. Of two tenants that a
 ever ahead of the other, in service divided by weight, by more than one request and one turn of each.
 
 In a line, requests go by objective, then by arrival: that of submission, not of readiness, so the later steps of an
-application do not queue anew. Members of a task group stand together, where the first of them does.
+application do not queue anew. Members of a task group stand together, where the first of them does. Suspects, which run
+alone, stand apart: each has to be its tenant's turn, too, and comes before what else the tenant asked for.
 """
 
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ class Line:
     heaps: dict[Objective, LazyHeap[Request]] = field(default_factory=_heaps)
     standing: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     """How many requests there are that somebody waits for, and how many others."""
+    suspects: LazyHeap[Request] = field(default_factory=LazyHeap[Request])
+    """Those that engines died of, perhaps; by arrival."""
     aboard: int = 0
     """Requests of the tenant that run, or were cancelled a moment ago, whose charge may still be corrected."""
 
@@ -58,7 +61,7 @@ class Line:
 
     @property
     def empty(self) -> bool:
-        return not (self.standing[True] or self.standing[False])
+        return not (self.standing[True] or self.standing[False] or self.suspects)
 
 
 class Lines:
@@ -72,6 +75,10 @@ class Lines:
         """Of tenants; 1 where there is none."""
         self._behind = {pressing: LazyHeap[Line]() for pressing in (True, False)}
         """Lines with pressing requests, and with others; the one furthest behind first."""
+        self._suspected: LazyHeap[Line] = LazyHeap()
+        """Lines with suspects; the one furthest behind first."""
+        self.suspects: dict[Request, None] = {}
+        """They are not counted, and not found, among the requests that wait."""
         self._idle: LazyHeap[Line] = LazyHeap()
         """Lines without requests, until the others are where they are: then they may be forgotten."""
         self._held = {pressing: dict[Line, None]() for pressing in (True, False)}
@@ -101,8 +108,35 @@ class Lines:
         if len(heap) == 1:
             self._sort(line)
 
+    def put_suspect(self, request: Request) -> None:
+        """A suspect joins its tenant's line."""
+        line = self._line(request.session.tenant)
+        if line.empty:
+            line.virtual = max(line.virtual, self._joins_at())
+        self.suspects[request] = None
+        line.suspects.put(request, request.arrival)
+        self._sort(line)
+
+    def next_suspect(self) -> Request | None:
+        """The suspect that is next, if others' requests wait for no less service than its tenant has got."""
+        first = self._suspected.first()
+        if first is None:
+            return None
+        virtual, line = first
+        behind = (one.first() for one in self._behind.values())
+        if any(other is not None and other[0] < virtual for other in behind):
+            return None
+        head = line.suspects.first()
+        return head[1] if head is not None else None
+
     def discard(self, request: Request) -> None:
         """A request leaves its line, if it stands in one."""
+        if request in self.suspects:
+            del self.suspects[request]
+            line = self._line(request.session.tenant)
+            line.suspects.discard(request)
+            self._sort(line)
+            return
         objective = self._standing.pop(request, None)
         if objective is not None:
             line = self._line(request.session.tenant)
@@ -135,7 +169,7 @@ class Lines:
         if len(self._lines) == 1:
             return inf
         others: list[float] = []
-        for behind in self._behind.values():
+        for behind in (*self._behind.values(), self._suspected):
             if line in behind:
                 behind.discard(line)
                 first = behind.first()
@@ -200,7 +234,7 @@ class Lines:
     def _joins_at(self) -> float:
         """Where a line goes on that was empty: corrections take those that wait back behind who was served last."""
         joins_at = self._virtual
-        for behind in self._behind.values():
+        for behind in (*self._behind.values(), self._suspected):
             if (first := behind.first()) is not None:
                 joins_at = min(joins_at, first[0])
         for lines in self._held.values():
@@ -218,6 +252,10 @@ class Lines:
                 behind.discard(line)
             else:
                 behind.put(line, line.virtual)
+        if line.suspects:
+            self._suspected.put(line, line.virtual)
+        else:
+            self._suspected.discard(line)
         if line.aboard or not line.empty:
             self._idle.discard(line)
             return
@@ -243,6 +281,9 @@ class Lines:
                 assert count == sum(len(line.heaps[one]) for one in _KINDS[pressing]), "counts of who stands in a line"
         for request, objective in standing.items():
             assert request.objective is objective, f"{request} stands by an objective that it had"
+        suspects = {one for line in self._lines.values() for one in line.suspects}
+        assert suspects == set(self.suspects), "suspects stand where they should not"
+        assert set(self._suspected) == {line for line in self._lines.values() if line.suspects}, "lines with suspects"
         idle = {line for line in self._lines.values() if line.empty and not line.aboard}
         assert set(self._idle) == idle, "lines that are not idle are kept as such"
         for pressing, behind in self._behind.items():

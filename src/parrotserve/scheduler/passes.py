@@ -48,6 +48,7 @@ class Pass:
         self._place_suspects()
         self._take_turns()
         self._pool.lines.release()
+        self._place_suspects()  # where those before them left room, or are before them no more
         self._resume_pressing()
         self._relieve()
         return self._outcomes
@@ -309,16 +310,14 @@ class Pass:
 
     def _place_suspects(self) -> None:
         """A suspect runs alone: an engine that is empty, or else the least loaded one once it has emptied, is kept
-        for it."""
+        for it when it is its turn."""
         pool, loads = self._pool, self._pool.loads.values()
-        if not pool.suspects and not any(load.reserved for load in loads):
+        if not pool.lines.suspects and not any(load.reserved for load in loads):
             return
         for load in loads:
-            # One that was kept for a suspect which has ended, or is queued no more, is open to all again.
+            # One that was kept for a suspect which has ended, or is not next any more, is open to all again.
             load.reserved = any(one.request.suspect for one in load.aboard.values())
-        while pool.suspects:
-            request = pool.suspects.first()
-            assert request is not None
+        while (request := pool.lines.next_suspect()) is not None:
             empty = next((load for load in loads if not load.aboard), None)
             if empty is None:
                 draining = min(
@@ -327,7 +326,7 @@ class Pass:
                 if draining is not None:
                     draining.reserved = True
                 return
-            ticket = pool.tickets.of(request[1])
+            ticket = pool.tickets.of(request)
             self._run(empty, ticket, PlacedBy.ALONE, empty.consider(ticket, self._now))
             empty.reserved = True
 

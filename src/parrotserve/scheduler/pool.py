@@ -7,13 +7,14 @@ from parrotserve.bounds import Bounds
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.lazy_heap import LazyHeap
 from parrotserve.graph.objects import Request, TaskGroup
+from parrotserve.graph.states import ProducerState
 from parrotserve.ids import EngineId, RequestId, TenantId
 from parrotserve.sampling import Usage
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Released, Retained
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
-from parrotserve.scheduler.lines import Lines
+from parrotserve.scheduler.lines import TURN_SECONDS, Lines
 from parrotserve.scheduler.load import EngineLoad
 from parrotserve.scheduler.residents import Index
 from parrotserve.scheduler.share import Share
@@ -28,6 +29,11 @@ _FEW = 16
 
 Run = tuple[RequestId, int]
 """A request, and the epoch in which an engine has it."""
+
+
+def _correction(usage: Usage, charged: float, *, ran: bool) -> float:
+    """How much more than it was charged a run took. An engine that `ran` it and does not say how long is paid that."""
+    return 0.0 if ran and not usage.engine_seconds else usage.engine_seconds - charged
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,6 @@ class Pool:
         self.estimates = Estimates()
         self.tickets = Tickets(self.estimates, prefix=switches.prefix)
         self.lines = Lines(fair=switches.fairness)
-        self.suspects: LazyHeap[Request] = LazyHeap()
         self.groups: dict[TaskGroup, dict[Request, None]] = {}
         """Queued members."""
         self.loads: dict[EngineId, EngineLoad] = {}
@@ -80,14 +85,16 @@ class Pool:
         self.touched(load)
 
     def lose(self, engine: EngineId) -> list[Request]:
-        """An engine is gone: who ran there. What it did for them is lost, and not charged; who was cancelled there has
-        paid what was expected, for nobody knows better any more."""
+        """An engine is gone: who ran there. What it did for them is lost, and not charged, but for a suspect, which
+        it died of; who was cancelled there has paid what was expected, for nobody knows better any more."""
         load = self.loads.pop(engine)
         self._by_load.discard(load)
         self.paused.pop(load, None)
         self.joined.pop(load, None)
         for aboard in load.aboard.values():
-            self.lines.settle(aboard.tenant, -aboard.service)
+            # A turn at least, for that is what others lose: else a tenant's suspects would come one after the other.
+            paid = max(aboard.service, TURN_SECONDS) if aboard.request.suspect else 0.0
+            self.lines.settle(aboard.tenant, paid - aboard.service)
         for run in [run for run, charge in self._leaving.items() if charge.engine == engine]:
             self.lines.settle(self._leaving.pop(run).tenant, 0.0)
         load.residents.clear()
@@ -132,7 +139,7 @@ class Pool:
         ticket = self.tickets.measured(request)
         if request.suspect:
             self.tickets.sharers.discard(ticket)
-            self.suspects.put(request, request.arrival)
+            self.lines.put_suspect(request)
             return
         self.lines.put(request)
         self.tickets.sharers.put(ticket)
@@ -142,7 +149,6 @@ class Pool:
 
     def unqueue(self, request: Request) -> None:
         """A request no longer waits."""
-        self.suspects.discard(request)
         self.lines.discard(request)
         self.tickets.sharers.discard(self.tickets.of(request))
         group = self._grouped.pop(request, None)
@@ -153,7 +159,7 @@ class Pool:
 
     def is_queued(self, request: Request) -> bool:
         """Whether it waits."""
-        return request in self.lines or request in self.suspects
+        return request in self.lines or request in self.lines.suspects
 
     def aboard(self, request: Request) -> tuple[EngineLoad, Aboard] | None:
         """Where a request runs."""
@@ -167,23 +173,22 @@ class Pool:
         self.joined[load] = None
 
     def free(self, load: EngineLoad, aboard: Aboard, usage: Usage | None, now: float) -> None:
-        """A request no longer runs on an engine. Without `usage` it was cancelled, and its engine will tell."""
+        """A request no longer runs on an engine. Without `usage` the engine will tell: it was cancelled, or failed
+        before the engine heard of it."""
         load.remove(aboard.request.id, now)
         self.touched(load)
         self._ended.append((load, aboard))
         if usage is None:
             self._leaving[aboard.request.id, aboard.request.epoch] = _Charge(load.id, aboard.tenant, aboard.service)
         else:
-            used = usage.engine_seconds
-            self.lines.settle(aboard.tenant, used - aboard.service if used > 0 else 0.0)
+            ran = usage != Usage() or aboard.request.state is ProducerState.DONE
+            self.lines.settle(aboard.tenant, _correction(usage, aboard.service, ran=ran))
 
     def settle(self, run: Run, usage: Usage) -> None:
         """An engine has ended a run that was cancelled, if this is one: only now is known what it used."""
         charge = self._leaving.pop(run, None)
         if charge is not None:
-            # An engine that ran it and does not say how long is paid what was expected.
-            timed = usage.engine_seconds > 0 or not (usage.prompt_tokens or usage.output_tokens)
-            self.lines.settle(charge.tenant, usage.engine_seconds - charge.seconds if timed else 0.0)
+            self.lines.settle(charge.tenant, _correction(usage, charge.seconds, ran=usage != Usage()))
 
     def retain_and_release(self) -> list[Outcome]:
         """After a pass: what engines are to keep because queued requests begin so, and what they need not any more."""
@@ -228,7 +233,7 @@ class Pool:
     @property
     def at_rest(self) -> bool:
         """Whether nobody waits or is paused, and nobody came for whom others may have to make room."""
-        waiting = self.lines or self.suspects or self.paused or self.joined
+        waiting = self.lines or self.lines.suspects or self.paused or self.joined
         return not waiting and not any(load.reserved for load in self.loads.values())
 
     def line_is_ahead(self, tenant: TenantId, other: TenantId, by: float) -> bool:

@@ -166,7 +166,7 @@ class AppScheduler(Scheduler):
 
     def check_integrity(self, requests: Iterable[Request]) -> None:
         unfinished = {one for one in requests if not one.finished}
-        queued = {one for pool in self._pools.values() for one in (*pool.lines, *pool.suspects)}
+        queued = {one for pool in self._pools.values() for one in (*pool.lines, *pool.lines.suspects)}
         assert not queued & self._arriving.keys(), "a request is taken in and still to be"
         assert queued | self._arriving.keys() == {one for one in unfinished if one.state is ProducerState.QUEUED}, (
             "queued requests"
@@ -182,7 +182,8 @@ class AppScheduler(Scheduler):
         for pool in self._pools.values():
             pool.check_integrity(unfinished)
             idle = any(not load.aboard and not load.reserved for load in pool.loads.values())
-            assert not (idle and pool.lines), "requests wait though an engine has nothing to do"
+            waiting = pool.lines or pool.lines.suspects
+            assert not (idle and waiting), "requests wait though an engine has nothing to do"
             for load in pool.loads.values():
                 alone = not any(one.request.suspect for one in load.aboard.values()) or len(load.aboard) == 1
                 assert alone, f"a suspect is not alone on engine {load.id}"

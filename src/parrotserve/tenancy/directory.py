@@ -81,12 +81,17 @@ class Directory:
         self.refresh()
         return [_LOCAL, *self._tenants.values()]
 
+    @property
+    def stores_usage(self) -> bool:
+        """Whether what is used lasts."""
+        return self._store is not None
+
     def usage(self, tenant: TenantId | None) -> list[tuple[str, TenantId, Usage]]:
-        """What is stored of what a tenant used (None: all of them), by day."""
-        return list(self._store.usage(tenant)) if self._store is not None else []
+        """What is stored of what a tenant used (None: all of them), by day. Any thread may ask."""
+        return self._store.usage(tenant) if self._store is not None else []
 
     def add_usage(self, day: str, used: Mapping[TenantId, Usage], *, wait: bool = True) -> bool:
-        """Store what was used on a day, `wait`ing for others that write; whether that was done."""
+        """Store what was used on a day, `wait`ing for others that write; whether that was done. Any thread may."""
         if self._store is None:
             return False
         try:

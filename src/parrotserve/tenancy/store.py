@@ -32,7 +32,14 @@ CREATE TABLE IF NOT EXISTS usage (
     tenant TEXT NOT NULL, day TEXT NOT NULL, requests INTEGER NOT NULL, prompt INTEGER NOT NULL,
     cached INTEGER NOT NULL, output INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (tenant, day)
 ) STRICT;
-"""
+CREATE TABLE IF NOT EXISTS revision AS SELECT 0 AS number;
+""" + "".join(
+    f"CREATE TRIGGER IF NOT EXISTS {table}_{change} AFTER {change} ON {table} "
+    "BEGIN UPDATE revision SET number = number + 1; END;\n"
+    for table in ("tenants", "keys", "published")
+    for change in ("insert", "update", "delete")
+)
+"""The revision counts changes of all but usage, whoever makes them: usage is written every few seconds."""
 
 _NAME_LENGTH = 64
 _BUSY_SECONDS = 5.0
@@ -95,15 +102,20 @@ class TenantStore:
                 "can be written."
             ) from error
         self._seen = self._version()
+        self._revision = self._read_revision()
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
     def changed(self) -> bool:
-        """Whether another process wrote since this was asked last. Takes microseconds."""
+        """Whether anything but usage was written since this was asked last, by another process above all. Takes
+        microseconds."""
         before, self._seen = self._seen, self._version()
-        return before != self._seen
+        if before == self._seen:
+            return False
+        known, self._revision = self._revision, self._read_revision()
+        return known != self._revision
 
     # --- Tenants and keys ------------------------------------------------------------------------------------
 
@@ -190,27 +202,33 @@ class TenantStore:
     # --- Usage -----------------------------------------------------------------------------------------------
 
     def add_usage(self, day: str, used: Mapping[TenantId, Usage], *, wait: bool = True) -> None:
-        """Add to what tenants used on a day. Does not wait for the disk: the last of it may be lost with the power.
-        Without `wait` it fails at once, too, where another process writes."""
+        """Add to what tenants used on a day. Any thread may. Does not wait for the disk: the last of it may be lost
+        with the power. Without `wait` it fails at once, too, where another process writes."""
         rows = [
             (tenant, day, one.requests, one.prompt_tokens, one.cached_tokens, one.output_tokens, one.seconds)
             for tenant, one in used.items()
         ]
-        with self._in_passing(wait=wait), self._writing():
-            self._db.executemany(
+        with self._beside("written", patience=_BUSY_SECONDS if wait else 0.0) as db:
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(
                 "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "requests = requests + excluded.requests, prompt = prompt + excluded.prompt, "
                 "cached = cached + excluded.cached, output = output + excluded.output, "
                 "seconds = seconds + excluded.seconds",
                 rows,
             )
+            db.execute("COMMIT")
 
     def usage(self, tenant: str | None = None) -> list[tuple[str, TenantId, Usage]]:
-        """What each tenant (or one) used on each day, the days in order."""
-        rows = self._rows(
-            "SELECT day, tenant, requests, prompt, cached, output, seconds FROM usage ORDER BY day, tenant"
-        )
-        return [(day, TenantId(name), Usage(*row)) for day, name, *row in rows if tenant in (None, name)]
+        """What each tenant (or one) used on each day, the days in order. Any thread may ask."""
+        with self._beside("read", patience=_BUSY_SECONDS) as db:
+            rows = db.execute(
+                "SELECT day, tenant, requests, prompt, cached, output, seconds FROM usage "
+                "WHERE ?1 IS NULL OR tenant = ?1 ORDER BY day, tenant",
+                (tenant,),
+            ).fetchall()
+        return [(day, TenantId(name), Usage(*row)) for day, name, *row in rows]
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
@@ -224,17 +242,19 @@ class TenantStore:
         except sqlite3.Error as error:
             raise ServiceUnavailable(f"The tenants in {self.path} cannot be read: {error}.") from error
 
+    def _read_revision(self) -> tuple[int, int]:
+        """Of the tables' form, and of what they hold."""
+        ((form,),), ((content,),) = self._rows("PRAGMA schema_version"), self._rows("SELECT number FROM revision")
+        return form, content
+
     @contextlib.contextmanager
-    def _in_passing(self, *, wait: bool) -> Generator[None]:
-        """Write what may be lost with the power, and without `wait` may be written another time."""
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        if not wait:
-            self._db.execute("PRAGMA busy_timeout = 0")
+    def _beside(self, what: str, *, patience: float) -> Generator[sqlite3.Connection]:
+        """A connection of its own, which the thread that keys are looked up in need not wait for."""
         try:
-            yield
-        finally:
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute(f"PRAGMA busy_timeout = {round(_BUSY_SECONDS * 1000)}")
+            with contextlib.closing(sqlite3.connect(self.path, timeout=patience, isolation_level=None)) as db:
+                yield db
+        except sqlite3.Error as error:
+            raise ServiceUnavailable(f"The tenants in {self.path} cannot be {what}: {error}.") from error
 
     @contextlib.contextmanager
     def _writing(self) -> Generator[None]:

@@ -26,3 +26,13 @@ class Usage:
             self.output_tokens + run.output_tokens,
             self.seconds + run.engine_seconds,
         )
+
+    def merged(self, other: "Usage") -> "Usage":
+        """With the runs of another sum."""
+        return Usage(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+            self.seconds + other.seconds,
+        )

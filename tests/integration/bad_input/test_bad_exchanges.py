@@ -60,6 +60,8 @@ class TestExchanges:
             ([request("r", ("output", "a"), output={"sampling": {"max_tokens": 0}})], 422, "invalid_sampling"),
             ([request("r", ("output", "a"), output={"sampling": {"max_tokens": -1}})], 422, "invalid_sampling"),
             ([request("r", ("output", "a"), output={"sampling": {"max_tokens": "x"}})], 422, "invalid_request"),
+            ([request("r", ("output", "a"), output={"sampling": {"max_tokens": True}})], 422, "invalid_request"),
+            ([request("r", ("output", "a"), output={"sampling": {"max_tokens": "5"}})], 422, "invalid_request"),
             ([request("r", ("output", "a"), output={"sampling": {"max_tokens": 10**30}})], 422, "invalid_sampling"),
             (
                 [request("r", ("output", "a"), output={"sampling": {"schema": {"type": "bogus"}}})],

@@ -5,6 +5,7 @@ import asyncio
 from runtime_programs import Stage, Staged, answer, batch, made, request, taken, text, wait
 
 from parrotserve.criteria import Criteria
+from parrotserve.protocol import WireTransform
 
 LONG = "You are a careful reader of very long texts. " * 8
 
@@ -88,6 +89,24 @@ async def test_a_failure_of_what_was_read_ahead_is_told_as_ever(stage: Stage):
     got = await answer(staged.service.submit(program))
     assert got.values.keys() == {"code"}
     assert got.failures["test"].error.code == "context_exceeded"
+
+
+async def test_what_was_read_ahead_is_paid_for_though_it_fails(stage: Stage):
+    staged = await stage(script={"Write": "no JSON, " * 10}, ticking=True)
+    program = batch(
+        request("Write", text("Write"), made("code", max_tokens=100)),
+        request("Test", text(LONG), taken("code", WireTransform(name="json", args=("a",))), made("test")),
+        wait("test"),
+    )
+    waiting = asyncio.ensure_future(answer(staged.service.submit(program)))
+    await ticks(staged, 20)
+    assert opened(staged)["Test"].startswith("You are a careful reader")
+    await until(staged, waiting)
+    assert waiting.result().failures["test"].error.code == "transform_failed"
+    await ticks(staged, 20)
+    (row,) = await staged.service.usage(None)
+    assert row.requests == 2
+    assert row.prompt_tokens >= len(LONG.strip())
 
 
 async def test_who_is_waited_for_does_not_wait_for_bulk_work(stage: Stage):

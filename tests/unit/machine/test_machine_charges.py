@@ -1,11 +1,14 @@
-"""What cancelled requests cost their tenant: what the engine says that they took, once it says so."""
+"""What requests that end badly cost their tenant: what the engine says that they took, once it says so."""
 
 from collections import Counter
 
 import pytest
 from machine_world import World, session_ended, withdrawn
 
+from parrotserve.errors import EngineFailed
+from parrotserve.graph.events import RequestEnded
 from parrotserve.graph.objects import Request
+from parrotserve.graph.states import ProducerState
 from parrotserve.ids import TenantId
 from parrotserve.sampling import Usage
 
@@ -42,11 +45,14 @@ class Contended(World):
         self.handle(withdrawn(request.outputs[0].id, session="s-ann", tenant="ann"))
         return request.id, request.epoch
 
-    def takes_turns(self, rounds: int, *, ann: Usage, bob: Usage) -> None:
+    def takes_turns(self, rounds: int, *, ann: Usage, bob: Usage, fails: bool = False) -> None:
+        """With `fails`, Ann's requests end badly by themselves."""
         for _ in range(rounds):
             request, tenant = self.running, self.running.session.tenant
             self.turns[tenant] += 1
-            if tenant == "ann":
+            if tenant == "ann" and fails:
+                self.end(request.id, EngineFailed("no prompt"), usage=ann)
+            elif tenant == "ann":
                 name, epoch = self.cancels()
                 self.end(name, epoch=epoch, cancelled=True, usage=ann)
             else:
@@ -61,17 +67,32 @@ def test_who_cancels_just_before_the_end_gets_no_more_than_others():
     assert world.turns["ann"] <= world.turns["bob"] + 1
 
 
+@pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("used", [took(0.001), NOTHING])
-def test_who_cancels_early_pays_for_what_was_run(used: Usage):
+def test_what_ends_early_pays_for_what_was_run(used: Usage, fails: bool):
     world = Contended()
-    world.takes_turns(100, ann=used, bob=took(2.0))
+    world.takes_turns(100, ann=used, bob=took(2.0), fails=fails)
     assert world.turns["bob"] <= 2
 
 
-def test_an_engine_that_does_not_say_how_long_it_ran_something_is_paid_what_was_expected():
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_engine_that_does_not_say_how_long_it_ran_something_is_paid_what_was_expected(fails: bool):
     world = Contended()
-    world.takes_turns(100, ann=Usage(prompt_tokens=10, output_tokens=10), bob=took(0.2))
+    world.takes_turns(100, ann=Usage(prompt_tokens=10, output_tokens=10), bob=took(0.2), fails=fails)
     assert world.turns["bob"] > 20
+
+
+def test_what_fails_before_its_engine_knows_is_charged_when_the_engine_has_let_go_of_it():
+    world = Contended()
+    name, epoch = world.running.id, world.running.epoch
+    fails = RequestEnded(request=name, epoch=epoch, usage=None, error=EngineFailed("no prompt"))
+    world.handle(fails)
+    world.handle(fails)
+    assert world.machine.request(name).state is ProducerState.FAILED
+    world.end(name, epoch=epoch, cancelled=True, usage=took(10.0))
+    world.asks("ann")
+    world.takes_turns(6, ann=took(1.0), bob=took(1.0))
+    assert world.turns == {"bob": 6}
 
 
 def test_only_the_end_of_its_run_settles_a_charge_and_only_once():

@@ -5,6 +5,7 @@ from placing import asking, paused, resumed, waits
 
 from parrotserve.errors import EngineFailed
 from parrotserve.graph.decisions import Decision, ForgetRequest, OpenSequence, PublishFailure
+from parrotserve.sampling import Usage
 
 
 def opened(decisions: list[Decision]) -> list[tuple[str, str, int]]:
@@ -162,3 +163,49 @@ class TestSuspects:
         assert opened(world.submit("a: -> y")) == [("a", "e4", 0)]
         assert opened(world.retry("x")) == []
         assert opened(world.run("a")) == [("bad", "e4", 4)]
+
+
+class TestSuspectsOfOneTenant:
+    """Ann has many suspects, and Bob requests that are none, on one engine after the other."""
+
+    def world(self) -> World:
+        world = World("e1")
+        world.submit(*(f"bad{number}: -> x{number}" for number in range(9)), session="s-ann", tenant="ann")
+        world.lose("e1")
+        world.join("e2")
+        world.lose("e2")
+        world.submit(*(f"good{number}: -> y{number}" for number in range(9)), session="s-bob", tenant="bob")
+        return world
+
+    def test_take_turns_with_others(self):
+        world, order = self.world(), list[str]()
+        decisions = world.join("e3", places=1)
+        for _ in range(8):
+            ((name, _, _),) = opened(decisions)
+            order.append(name[:3])
+            for output in world.machine.request(name).outputs:
+                world.produce(name, output.id)
+            decisions = world.end(name, usage=Usage(prompt_tokens=1, output_tokens=1, engine_seconds=1.0))
+        assert order.count("bad") == order.count("goo") == 4
+
+    def test_that_engines_die_of_take_turns_with_others(self):
+        world, dead, done = self.world(), 0, 0
+        decisions = world.join("e3", places=1)
+        while dead < 3:
+            ((name, _, _),) = opened(decisions)
+            if name.startswith("bad"):
+                dead += 1
+                world.lose(f"e{dead + 2}")
+                decisions = world.join(f"e{dead + 3}", places=1)
+            else:
+                done += 1
+                world.produce(name, f"y{name[-1]}")
+                decisions = world.end(name, usage=Usage(prompt_tokens=1, output_tokens=1, engine_seconds=0.5))
+        assert done >= 4
+
+    def test_run_where_others_leave_an_engine(self):
+        world = self.world()
+        for engine in ("e3", "e4", "e5"):
+            world.join(engine, places=9)
+        running = [set(one.running) for one in world.machine.engines()]
+        assert sorted(map(len, running)) == [1, 1, 9]

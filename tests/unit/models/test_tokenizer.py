@@ -112,8 +112,42 @@ def test_control_tokens_are_left_out_of_text_unless_asked_for(tiny: Tokenizer):
 @given(text=any_text)
 @example(text="<|im_start|>user")
 @example(text="a \ud800 b")
-def test_tokens_are_counted_as_they_are_made(tiny: Tokenizer, special: bool, text: str):
-    assert tiny.count_beside(text, special=special) == len(tiny.encode(text, special=special))
+def test_long_texts_get_the_tokens_that_short_ones_get(tiny: Tokenizer, special: bool, text: str):
+    short, cut = tiny.encode(text, special=special), tiny.truncate(text, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("parrotserve.models.tokenizer._SHORT", -1)
+        assert tiny.encode(text, special=special) == short
+        assert tiny.count(text, special=special) == len(short)
+        assert tiny.truncate(text, 2) == cut
+
+
+@pytest.mark.model
+def test_long_texts_get_the_model_s_own_tokens(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
+    entries = json.loads((GOLDEN / "tokenizer.json").read_text(encoding="utf-8"))["texts"]
+    monkeypatch.setattr("parrotserve.models.tokenizer._SHORT", -1)
+    for entry in entries:
+        assert tokenizer.encode(entry["text"]) == entry["ids"], entry["text"]
+        assert tokenizer.encode(entry["text"], special=True) == entry.get("special", entry["ids"]), entry["text"]
+
+
+@pytest.mark.parametrize("work", ["encode", "count", "truncate"])
+def test_other_threads_run_while_a_long_text_is_tokenised(tiny: Tokenizer, work: str):
+    runs, over = 0, threading.Event()
+
+    def count() -> None:
+        nonlocal runs
+        while not over.wait(0.001):
+            runs += 1
+
+    beside = threading.Thread(target=count)
+    beside.start()
+    try:
+        before = runs
+        getattr(tiny, work)("hello 42 hello, " * 50_000, *([10] if work == "truncate" else []))
+        assert runs - before > 5
+    finally:
+        over.set()
+        beside.join()
 
 
 def test_lone_surrogates_become_replacement_characters(tiny: Tokenizer):

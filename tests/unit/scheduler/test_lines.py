@@ -186,3 +186,41 @@ def test_of_tenants_that_always_wait_none_is_ahead_by_more_than_a_request_and_a_
             for other, its in weights.items():
                 lag = service[one] / weight - service[other] / its
                 assert lag <= (MOST + TURN_SECONDS) / weight + MOST / its + 1e-6
+
+
+def test_suspects_of_all_tenants_take_turns_with_one_another_and_with_other_requests():
+    lines, order = Lines(), list[str]()
+    for tenant, suspects in (("many", 20), ("few", 2)):
+        for _ in range(suspects):
+            lines.put_suspect(request(tenant))
+    for _ in range(3):
+        lines.put(request("none"))
+    assert len(lines) == 3
+    for _ in range(9):
+        suspect = lines.next_suspect()
+        lines.serve(suspect or take(lines), 1.0)
+        lines.check_integrity()
+        order.append(suspect.session.tenant if suspect else "none")
+    assert order == ["many", "few", "none"] * 2 + ["many", "none", "many"]
+
+
+def test_a_suspect_that_is_taken_back_leaves_its_line():
+    lines = Lines()
+    one, other = request("a"), request("a")
+    lines.put_suspect(one)
+    lines.put_suspect(other)
+    lines.discard(one)
+    lines.check_integrity()
+    assert lines.next_suspect() is other
+    lines.discard(other)
+    lines.check_integrity()
+    assert lines.next_suspect() is None
+
+
+def test_without_fairness_suspects_come_first():
+    lines = Lines(fair=False)
+    lines.put(request("early"))
+    suspect = request("late")
+    lines.put_suspect(suspect)
+    lines.serve(request("late"), 100.0)
+    assert lines.next_suspect() is suspect

@@ -3,6 +3,7 @@
 import sqlite3
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,18 +123,36 @@ def test_usage_is_not_waited_for_where_others_are_served_meanwhile(tmp_path: Pat
     monkeypatch.setattr("parrotserve.tenancy.store._BUSY_SECONDS", 3600.0)
     store, other = TenantStore(tmp_path), sqlite3.connect(tmp_path / "tenants.db", isolation_level=None)
     one = {TenantId("search"): Usage(1, 10, 5, 2, 0.5)}
-    settings = pragmas(store)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(ServiceUnavailable, match="cannot be written"):
         store.add_usage("2026-01-01", one, wait=False)
     other.execute("ROLLBACK")
-    assert pragmas(store) == settings
     store.add_usage("2026-01-01", one, wait=False)
     assert store.usage() == [("2026-01-01", "search", one[TenantId("search")])]
     other.close()
     store.close()
 
 
-def pragmas(store: TenantStore) -> list[int]:
-    """How it writes what must not be lost."""
-    return [store._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "busy_timeout")]
+def test_usage_is_written_and_read_in_any_thread_while_keys_are_looked_up(store: TenantStore):
+    one = {TenantId("search"): Usage(1, 10, 5, 2, 0.5)}
+    with ThreadPoolExecutor(1) as other:
+        other.submit(store.add_usage, "2026-01-01", one).result()
+        assert other.submit(store.usage, "search").result() == [("2026-01-01", "search", one[TenantId("search")])]
+    assert store.usage("nobody") == []
+
+
+def test_usage_is_no_reason_to_read_keys_again(store: TenantStore):
+    other, store = store, TenantStore(store.path.parent)
+    for writer in (store, other):
+        writer.add_usage("2026-01-01", {TenantId("search"): Usage(1, 10, 5, 2, 0.5)})
+        assert not store.changed()
+    for change in (
+        lambda: other.create_key("search"),
+        lambda: other.revoke_key(other.keys()[0].id),
+        lambda: other.create_tenant("chat", Limits()),
+        lambda: other.unpublish(other.publish("a text that all share")),
+    ):
+        change()
+        assert store.changed()
+        assert not store.changed()
+    store.close()

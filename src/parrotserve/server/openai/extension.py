@@ -19,6 +19,7 @@ from parrotserve.protocol import (
     Wire,
     WireTransform,
 )
+from parrotserve.strict import Number, Truth
 from parrotserve.transforms import parse_transform
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,31}$")]
@@ -57,9 +58,9 @@ class ParrotObject(Wire):
     """Ask for an output that was named before, instead of declaring a request."""
     criteria: Criteria | None = None
     """What the answer is awaited for."""
-    wait: bool = True
+    wait: Truth = True
     """False: answer at once, with ids and without choices, while the request runs or waits for its inputs."""
-    lease_seconds: Annotated[float, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = DEFAULT_LEASE_SECONDS
+    lease_seconds: Annotated[Number, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = DEFAULT_LEASE_SECONDS
     """How long the session lives without contact."""
 
     @model_validator(mode="after")
