@@ -19,7 +19,7 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
-from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned
+from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned, shown
 from parrotserve.machine import Machine
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import (
@@ -198,6 +198,13 @@ class Service:
         """
         self._ask(session, Wait(owned(tenant, variable), Criteria.LATENCY, stream=True), tenant)
         return self._watched(session, [WaitSpec(variable=variable, stream=True)], tenant, offset=offset)
+
+    def request_of(
+        self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT
+    ) -> RequestId | None:
+        """The request that produces a variable of a session, if one does. Raises `UnknownObject`."""
+        found = self._driver.machine.request_of(owned(tenant, session), tenant, owned(tenant, variable))
+        return None if found is None else shown(found)
 
     async def request_usage(self, session: SessionId, request: RequestId, *, tenant: TenantId = LOCAL_TENANT) -> Usage:
         """What a request of a session used, once it runs no more. Raises `UnknownObject` for no such session."""
