@@ -26,6 +26,9 @@ from parrotserve.tenancy.store import TenantStore
 
 GRACE_SECONDS = 5
 """How long answers may still take to be sent once the service has ended its exchanges."""
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection may lie idle between two requests. Balancers keep theirs for up to 60 and ask again on them: where
+we close first, such a request is lost."""
 _LOOKS = (1_000, 3, 200)
 """New objects before a look through them for garbage; such looks before one through what they left, and these before
 one through all. What lives on is looked at twice, a millisecond at a time, and the long look is left for what the
@@ -108,6 +111,7 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     server = _Server(config)
 

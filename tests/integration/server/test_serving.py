@@ -21,6 +21,7 @@ from parrotserve.errors import DeclarationError, EngineFailed, ServiceUnavailabl
 from parrotserve.ids import EngineId
 from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import ServedModel, fake_model
+from parrotserve.server import run
 from parrotserve.server.run import check_reach, open_socket, serve, serve_until_stopped
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.limits import Limits
@@ -237,6 +238,24 @@ def test_a_signal_ends_the_server_cleanly(number: signal.Signals):
         process.send_signal(number)
         assert process.wait(timeout=30) == 0
         assert process.stderr.read() == ""
+
+
+async def test_idle_connections_are_closed_later_than_balancers_close_theirs(monkeypatch: pytest.MonkeyPatch):
+    assert run.KEEP_ALIVE_SECONDS > 60
+    monkeypatch.setattr(run, "KEEP_ALIVE_SECONDS", 1)
+    running = Running()
+    try:
+        async with await running.client() as client:
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+            for _ in range(2):
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert (await reader.readuntil(b'{"status":"ok"}')).startswith(b"HTTP/1.1 200")
+            idle = asyncio.get_running_loop().time()
+            assert await asyncio.wait_for(reader.read(), 30) == b""
+            assert 0.9 < asyncio.get_running_loop().time() - idle < 4.5
+            writer.close()
+    finally:
+        await running.stop()
 
 
 def test_short_answers_do_not_wait_for_an_acknowledgement():
