@@ -19,6 +19,7 @@ from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
+from parrotserve.server.descriptors import ShortageHandler, raise_limit
 from parrotserve.server.hosts import is_loopback
 from parrotserve.server.impatience import ImpatientProtocol
 from parrotserve.tenancy.directory import Directory
@@ -26,9 +27,11 @@ from parrotserve.tenancy.store import TenantStore
 
 GRACE_SECONDS = 5
 """How long answers may still take to be sent once the service has ended its exchanges."""
+BACKLOG = 128
+"""Connections that wait to be taken. asyncio tries to take as many in a turn, and complains of each that it cannot."""
 KEEP_ALIVE_SECONDS = 75
-"""How long a connection may lie idle between two requests. Balancers keep theirs for up to 60 and ask again on them: where
-we close first, such a request is lost."""
+"""How long a connection may lie idle between two requests. Balancers keep theirs for up to 60 and ask again on them:
+where we close first, such a request is lost."""
 _LOOKS = (1_000, 3, 200)
 """New objects before a look through them for garbage; such looks before one through what they left, and these before
 one through all. What lives on is looked at twice, a millisecond at a time, and the long look is left for what the
@@ -61,6 +64,8 @@ async def serve_until_stopped(
         directory = Directory(store, always=config.keys == "always", never=config.keys == "never")
         check_reach(config, directory)
         listener = opened.enter_context(contextlib.closing(open_socket(config.host, config.port)))
+        raise_limit()
+        asyncio.get_running_loop().set_exception_handler(ShortageHandler())
         service = await Service.start(config, progress=progress, load=load, directory=directory)
         try:
             await _run(service, listener, announce)
@@ -87,7 +92,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     """A listening socket. See `serve` for errors."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             message = f"Port {port} of {host} is in use by another program. Stop it, or choose another with --port."
@@ -111,6 +116,7 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     server = _Server(config)
