@@ -165,6 +165,14 @@ class ServiceConfig:
     port: int = setting(
         8000, "Port to listen on; 0 takes a free one.", kind=WHOLE, group=Group.SERVER, rules=(between(0, 65_535),)
     )
+    drain_seconds: float = setting(
+        30.0,
+        "How long open exchanges may still take once `parrot serve` is told to end; it takes in nothing new meanwhile, "
+        "and a second signal ends it at once.",
+        kind=SECONDS,
+        group=Group.SERVER,
+        rules=(at_least(0),),
+    )
     log_level: str = setting(
         "warning",
         "What `parrot serve` logs on standard error; never a prompt.",

@@ -151,6 +151,11 @@ class Machine:
         """What a retry of a variable would bring back. Raises `UnknownObject`, `ForeignVariable`."""
         return revival(self.graph.variable(self.graph.session(session, tenant), variable))
 
+    def request_of(self, session: SessionId, tenant: TenantId, variable: VariableId) -> RequestId | None:
+        """The request that produces a variable, if one does. Raises `UnknownObject`, `ForeignVariable`."""
+        producer = self.graph.variable(self.graph.session(session, tenant), variable).producer
+        return producer.id if isinstance(producer, Request) else None
+
     def request(self, request: RequestId) -> Request:
         """A request, to be read only: its segments, inputs and their values, session. Raises `UnknownObject`."""
         found = self.graph.requests.get(request)

@@ -64,7 +64,8 @@ WHOLE_VALUE = frozenset({"strip", "code_block", "truncate", "json", "regex"})
 _MOST_SHOWN = 80
 """Characters of what is no transform that its error repeats."""
 _CALL = re.compile(r"([A-Za-z_]\w*)\s*(?:\((.*)\))?", re.DOTALL)
-_TEXT = re.compile(r"""(?<!\w)("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')""")
+_TEXT = re.compile(r"""(?<!\w)(?:("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|["'](?s:.*))""")
+"""A text, or the rest behind a quote that is never closed: that would be looked through from every quote in it."""
 _FENCE = re.compile(r"^[ ]{0,3}```[^\n`]*\n(.*?)(?:^[ ]{0,3}```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 
 
@@ -78,7 +79,7 @@ def parse_transform(source: str) -> Transform:
     if args is None:
         return Transform(name)
     # Texts are taken as written, for a backslash belongs to the pattern.
-    args = _TEXT.sub(r"r\1", args)
+    args = _TEXT.sub(lambda match: f"r{match[0]}" if match[1] else match[0], args)
     try:
         values = ast.literal_eval(f"({args},)") if args.strip() else ()
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # the last two: Python's parser gives up

@@ -112,6 +112,11 @@ class Driver:
         self._endings[request].append(ending)
         return await ending
 
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits for the end of a request."""
+        return bool(self._endings)
+
     def end_waiting(self) -> None:
         """Nobody waits for the end of a request any more."""
         for request in list(self._endings):

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, aclosing, closing
-from copy import copy
 from weakref import WeakValueDictionary
 
 from prometheus_client import CollectorRegistry
@@ -20,7 +19,7 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
-from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned
+from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned, shown
 from parrotserve.machine import Machine
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import (
@@ -42,6 +41,7 @@ from parrotserve.runtime.admission import Models, admit, is_big
 from parrotserve.runtime.attachments import Attachments
 from parrotserve.runtime.catalog import Loader, ServedModel, load_model
 from parrotserve.runtime.driver import Driver
+from parrotserve.runtime.ending import Ending
 from parrotserve.runtime.fleet import Fleet
 from parrotserve.runtime.gate import Gate
 from parrotserve.runtime.keeper import KeeperPolicy
@@ -92,7 +92,7 @@ class Service:
         self._attachments = Attachments(self._driver)
         self._saving = asyncio.ensure_future(self.meter.save_now_and_then())
         self._admissions: WeakValueDictionary[SessionId, asyncio.Lock] = WeakValueDictionary()
-        self._draining: ServiceUnavailable | None = None
+        self.ending = Ending(awaited=lambda: self._driver.awaited)
 
     @classmethod
     async def start(
@@ -124,16 +124,21 @@ class Service:
         await self._fleet.wait_started()
 
     def drain(self) -> None:
-        """Take nothing more, and end open exchanges with `ServiceUnavailable`."""
-        if self._draining is None:
-            self._draining = ServiceUnavailable("The service is shutting down; try again when it is back.")
-            self._driver.board.close(self._draining)
+        """Take in nothing more; what was taken in runs on, and can be waited for."""
+        self.ending.draining = True
+
+    def end_exchanges(self) -> None:
+        """Take in nothing more, and end open exchanges with `ServiceUnavailable`."""
+        self.drain()
+        if not self.ending.ended:
+            self.ending.ended = True
+            self._driver.board.close(self.ending.error)
             self._driver.desk.close()
             self._driver.end_waiting()
 
     async def close(self) -> None:
         """End everything. Safe to call twice."""
-        self.drain()
+        self.end_exchanges()
         self._driver.close()
         await self._driver.workshop.close()
         await self._fleet.close()
@@ -149,14 +154,16 @@ class Service:
         """Take in a batch. The acceptance, and what the batch waits for, as it comes."""
         session = owned(tenant, SessionId(body.session))
         try:
-            self._check_open()
+            self.ending.check_takes(body)
             models = self._models_at_once(body) if session not in self._admissions else None
             if models is not None:
                 self._take_in(self._admitted(body, tenant, models), models)
             else:
                 async with self._admission(session):
                     models = await self._models(body, progress)
-                    self._take_in(await self._admit(body, tenant, models), models)
+                    batch = await self._admit(body, tenant, models)
+                    self.ending.check_takes(body)
+                    self._take_in(batch, models)
         except ParrotError as error:
             self._metrics.refused(tenant, error.code)
             raise
@@ -204,6 +211,13 @@ class Service:
         self._ask(session, Wait(owned(tenant, variable), Criteria.LATENCY, stream=True), tenant)
         return self._watched(session, [WaitSpec(variable=variable, stream=True)], tenant, offset=offset)
 
+    def request_of(
+        self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT
+    ) -> RequestId | None:
+        """The request that produces a variable of a session, if one does. Raises `UnknownObject`."""
+        found = self._driver.machine.request_of(owned(tenant, session), tenant, owned(tenant, variable))
+        return None if found is None else shown(found)
+
     async def request_usage(self, session: SessionId, request: RequestId, *, tenant: TenantId = LOCAL_TENANT) -> Usage:
         """What a request of a session used, once it runs no more. Raises `UnknownObject` for no such session."""
         session = owned(tenant, session)
@@ -216,7 +230,7 @@ class Service:
         self, session: SessionId, variable: VariableId, value: str, *, tenant: TenantId = LOCAL_TENANT
     ) -> None:
         """Make an EMPTY variable READY; again to the same value is fine. Raises `AlreadyProduced`."""
-        self._check_open()
+        self.ending.check_there()
         check_text(value, f"The value of {variable}")
         session, variable = owned(tenant, session), owned(tenant, variable)
         self._driver.apply(ValueSet(session=session, tenant=tenant, variable=variable, value=value))
@@ -228,7 +242,7 @@ class Service:
 
     def retry(self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT) -> None:
         """Run the failed or cancelled producer of a variable again, and what failed upstream of it."""
-        self._check_open()
+        self.ending.check_open()
         session = owned(tenant, session)
         for back in self._gate.retry(session, tenant, owned(tenant, variable)):
             self._driver.board.reopen(back.id)
@@ -248,7 +262,7 @@ class Service:
 
     def calls(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> AsyncGenerator[CallOffer, None]:
         """Native calls for this client, until the session ends. Refuses at the call, not at the first offer."""
-        self._check_open()
+        self.ending.check_there()
         self._attachments.touch(owned(tenant, session), tenant)
         return self._offers(session, tenant)
 
@@ -256,7 +270,7 @@ class Service:
         self, session: SessionId, call: CallId, result: CallResult, *, tenant: TenantId = LOCAL_TENANT
     ) -> None:
         """A native call's value, or its error. One that comes too late is ignored."""
-        self._check_open()
+        self.ending.check_there()
         value, error = result.value, result.error
         try:
             check_text(value or "", "The value")
@@ -273,7 +287,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether it takes requests, and every configured model has an engine that is up."""
-        return self._draining is None and self._fleet.ready
+        return not self.ending.draining and self._fleet.ready
 
     @property
     def metrics(self) -> CollectorRegistry:
@@ -306,7 +320,7 @@ class Service:
 
         Raises `UnknownModel`, and why no engine of it can be started.
         """
-        self._check_open()
+        self.ending.check_open()
         return await self._fleet.require(name)
 
     def engines(self) -> list[EngineView]:
@@ -361,20 +375,23 @@ class Service:
 
     def _take_in(self, batch: Submitted, models: Models) -> None:
         """Engines are started for what was accepted, so that what is refused costs none."""
-        self._check_open()
         self._gate.take_in(batch)
         for model in models.values():
             self._fleet.start_engines(model)
 
     def _ask(self, session: SessionId, wait: Wait, tenant: TenantId) -> None:
-        self._check_open()
+        self.ending.check_there()
         self._driver.apply(Waited(session=owned(tenant, session), tenant=tenant, waits=(wait,)))
 
     async def _watched(
         self, session: SessionId, waits: Sequence[WaitSpec], tenant: TenantId, *, offset: int = 0
     ) -> AsyncGenerator[WaitEvent, None]:
         owner = owned(tenant, session)
-        with self._attachments.attached(owner, tenant) as gone, closing(self._driver.board.watch(owner)) as watch:
+        with (
+            self.ending.watching(),
+            self._attachments.attached(owner, tenant) as gone,
+            closing(self._driver.board.watch(owner)) as watch,
+        ):
             for wait in waits:
                 variable = owned(tenant, VariableId(wait.variable))
                 watch.read(variable, stream=wait.stream, offset=offset, timeout=wait.timeout, error=gone)
@@ -387,7 +404,3 @@ class Service:
             async with aclosing(self._driver.desk.connect(owned(tenant, session))) as offers:
                 async for offer in offers:
                     yield offer
-
-    def _check_open(self) -> None:
-        if self._draining is not None:
-            raise copy(self._draining)

@@ -30,7 +30,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 BIG = 64 * 1024
 """Bytes above which a body is parsed by another process."""
 BIG_AT_A_TIME = 4
-"""Big bodies of one tenant that are in memory together; others wait, unread."""
+"""Big bodies of one tenant that are read and parsed together; others wait, unread."""
 READ_SECONDS = 60.0
 """A body that has not come by then is given up."""
 MOST_VALUES = 400_000
@@ -66,9 +66,10 @@ class BodyRoute(APIRoute):
             if _is_small(request):
                 await body.read(type(self))
                 return await handle(body)
+            # For the reading alone: answers take as long as models write, and hold no more than those to small bodies.
             async with places.of(_owner(request)):
                 await body.read(type(self))
-                return await handle(body)
+            return await handle(body)
 
         return read_then_handle
 
@@ -120,7 +121,7 @@ class _Body(Request):
 
 
 class _Places:
-    """How many big bodies of each owner may be in memory."""
+    """How many big bodies of each owner may be read together."""
 
     def __init__(self) -> None:
         self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()

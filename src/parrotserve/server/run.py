@@ -19,13 +19,19 @@ from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
+from parrotserve.server.descriptors import ShortageHandler, raise_limit
 from parrotserve.server.hosts import is_loopback
 from parrotserve.server.impatience import ImpatientProtocol
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.store import TenantStore
 
 GRACE_SECONDS = 5
-"""How long open exchanges may still take once the service ends."""
+"""How long answers may still take to be sent once the service has ended its exchanges."""
+BACKLOG = 128
+"""Connections that wait to be taken. asyncio tries to take as many in a turn, and complains of each that it cannot."""
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection may lie idle between two requests. Balancers keep theirs for up to 60 and ask again on them:
+where we close first, such a request is lost."""
 _LOOKS = (1_000, 3, 200)
 """New objects before a look through them for garbage; such looks before one through what they left, and these before
 one through all. What lives on is looked at twice, a millisecond at a time, and the long look is left for what the
@@ -35,7 +41,9 @@ sessions that end do not free themselves."""
 def serve(
     config: ServiceConfig, *, progress: Progress | None = None, announce: Callable[[str], None] | None = None
 ) -> None:
-    """Serve until SIGINT or SIGTERM. Says one line, by default on standard error, once all engines are up.
+    """Serve until SIGINT or SIGTERM: then what is waited for may end, for `drain_seconds`; a second signal ends it.
+
+    Says one line, by default on standard error, once all engines are up, and one if it waits for exchanges to end.
 
     Raises `DeclarationError` for an address that others can reach without keys, `ServiceUnavailable` where the port is
     taken, `ModelError` and `EngineFailed` where a model or an engine does not come up.
@@ -56,6 +64,8 @@ async def serve_until_stopped(
         directory = Directory(store, always=config.keys == "always", never=config.keys == "never")
         check_reach(config, directory)
         listener = opened.enter_context(contextlib.closing(open_socket(config.host, config.port)))
+        raise_limit()
+        asyncio.get_running_loop().set_exception_handler(ShortageHandler())
         service = await Service.start(config, progress=progress, load=load, directory=directory)
         try:
             await _run(service, listener, announce)
@@ -82,7 +92,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     """A listening socket. See `serve` for errors."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             message = f"Port {port} of {host} is in use by another program. Stop it, or choose another with --port."
@@ -106,26 +116,52 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     server = _Server(config)
 
+    draining: list[asyncio.Task[None]] = []
+
     def stop() -> None:
-        service.drain()
+        service.end_exchanges()
         if server.should_exit:
             server.force_exit = True
         server.should_exit = True
 
-    with contextlib.closing(app.state.parser), _on_signals(stop):
+    def signalled() -> None:
+        if draining:
+            stop()
+        else:
+            draining.append(asyncio.ensure_future(_drain(service, announce, stop)))
+
+    with contextlib.closing(app.state.parser), _on_signals(signalled):
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         try:
             await _until_ready(service, serving)
             _settle_memory()
-            if not serving.done() and not server.should_exit:
+            if not serving.done() and not draining:
                 announce(banner(service, listener))
             await asyncio.wait({serving})
         finally:
+            for task in draining:
+                task.cancel()
             stop()
             await serving
+
+
+async def _drain(service: Service, announce: Callable[[str], None], stop: Callable[[], None]) -> None:
+    """Let what is waited for end, if it does so soon; then stop."""
+    seconds = service.config.drain_seconds
+    service.drain()
+    if service.ending.waited_for and seconds:
+        announce(
+            f"Parrot ends once nobody waits for anything, or in {seconds:g} seconds. Another signal ends it at once."
+        )
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await service.ending.drained()
+    stop()
 
 
 def _settle_memory() -> None:

@@ -217,7 +217,7 @@ async def test_a_stream_that_breaks_off_says_why(begin: Begin):
     for _ in range(40):
         await api.engines[0].tick()
         await asyncio.sleep(0)
-    api.service.drain()
+    api.service.end_exchanges()
     with pytest.raises(openai.APIError, match="shutting down"):
         await reading
 

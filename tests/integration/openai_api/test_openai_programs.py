@@ -32,6 +32,19 @@ async def test_one_request_reads_what_another_writes(begin: Begin):
     assert value.json()["value"] == "Once upon a time."
 
 
+async def test_asking_for_an_output_does_not_look_at_all_of_its_session(begin: Begin, monkeypatch: pytest.MonkeyPatch):
+    api = await begin(script=STORY)
+    wrote = await api.chat(user("Write a story."), parrot={"session": "s-1", "output": "story"})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("it takes in proportion to the session")
+
+    monkeypatch.setattr(api.service, "session_view", refuse)
+    got = await api.chat([], parrot={"session": "s-1", "get": "story"})
+    assert got.json()["choices"] == wrote.json()["choices"]
+    assert got.json()["usage"] == wrote.json()["usage"]
+
+
 async def test_requests_are_declared_before_what_they_read_is_written(begin: Begin):
     api = await begin(script=STORY, ticking=True)
     for content, parrot in (

@@ -76,7 +76,7 @@ async def test_whoever_waits_for_usage_is_let_go_when_the_service_ends(stage: St
     await staged.service.declare(batch(request("r", text("Q:"), made("a"))))
     used = asyncio.create_task(staged.service.request_usage(S, RequestId("r")))
     await asyncio.sleep(0)
-    staged.service.drain()
+    staged.service.end_exchanges()
     assert await used == Usage()
 
 

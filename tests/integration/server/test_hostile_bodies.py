@@ -179,6 +179,21 @@ async def test_a_tenant_has_few_big_bodies_in_memory_at_a_time(served, monkeypat
     assert most == bodies.BIG_AT_A_TIME
 
 
+async def test_big_bodies_hold_no_place_while_their_answers_are_written(served):
+    client = await served(ticking=True)  # and nobody has its engine make a step
+    body = {"model": "fake", "prompt": "tell", "max_tokens": 3, "metadata": {"trace": "x" * BIG}}
+    many = bodies.BIG_AT_A_TIME + 2
+    asking = [asyncio.ensure_future(client.post("/v1/completions", json=body)) for _ in range(many)]
+    try:
+        async with asyncio.timeout(30):
+            while (busy := (await client.get("/v1/engines")).json()[0])["running"] + busy["waiting"] < many:
+                await asyncio.sleep(0.01)
+    finally:
+        for each in asking:
+            each.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
 async def test_a_head_that_does_not_come_ends_the_connection(address, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(impatience, "HEAD_SECONDS", 0.05)
     for sent in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: "):

@@ -21,6 +21,7 @@ from parrotserve.errors import DeclarationError, EngineFailed, ServiceUnavailabl
 from parrotserve.ids import EngineId
 from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import ServedModel, fake_model
+from parrotserve.server import run
 from parrotserve.server.run import check_reach, open_socket, serve, serve_until_stopped
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.limits import Limits
@@ -41,10 +42,10 @@ TALE_STREAM = "/v1/sessions/s1/variables/tale/stream"
 class Running:
     """A server whose engine makes a step only when told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.engines: list[FakeEngine] = []
         self.lines: asyncio.Queue[str] = asyncio.Queue()
-        config = ServiceConfig(models=("fake",), port=0)
+        config = ServiceConfig(models=("fake",), port=0, **options)
         self.task = asyncio.create_task(serve_until_stopped(config, announce=self.lines.put_nowait, load=self._load))
 
     def _load(self, name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
@@ -131,6 +132,59 @@ async def test_open_streams_end_clearly_when_the_service_stops(running: Running)
             await client.get("/healthz")
 
 
+WAITING = PROGRAM | {"lease_seconds": 30, "wait": [{"variable": "tale", "stream": True}]}
+
+
+async def until_draining(client: httpx.AsyncClient) -> None:
+    """Another signal before the first has been heard would be one with it."""
+    while (await client.get("/readyz")).status_code != 503:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_signal_lets_open_exchanges_end_and_nothing_new_begin(running: Running):
+    async with await running.client() as client:
+        await client.post("/v1/submit", json=WAITING | {"wait": []})
+        answering = aconnect_sse(client, "POST", "/v1/submit", json=WAITING)
+        waiting = asyncio.ensure_future(client.get("/v1/sessions/s1/variables/tale", timeout=None))
+        async with answering as source:
+            events = source.aiter_sse()
+            assert (await anext(events)).event == "accepted"
+            os.kill(os.getpid(), signal.SIGTERM)
+            await until_draining(client)
+            assert (await client.get("/healthz")).is_success
+            refused = await client.post("/v1/submit", json={"session": "s2", "variables": [{"id": "new"}]})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "service_unavailable")
+            asked = {"model": "fake", "prompt": "tell"}
+            assert (await client.post("/v1/completions", json=asked)).status_code == 503
+            late = asyncio.ensure_future(client.post("/v1/submit", json={"session": "s1", "wait": WAITING["wait"]}))
+            for _ in range(5):
+                assert (await client.get("/healthz")).is_success
+            await running.engines[0].tick(100)
+            assert [event async for event in events][-1].json()["value"] == TALE
+        assert (await waiting).json()["value"] == TALE
+        assert TALE in (await late).text
+        await asyncio.wait_for(running.task, 30)
+        assert running.lines.get_nowait().startswith("Parrot ends once nobody waits for anything, or in 30 seconds.")
+
+
+@pytest.mark.parametrize(("seconds", "signals"), [(30, 2), (0.05, 1), (0, 1)], ids=["second signal", "late", "none"])
+async def test_what_takes_longer_than_the_service_has_is_ended(seconds: float, signals: int):
+    running = Running(drain_seconds=seconds)
+    try:
+        async with await running.client() as client, aconnect_sse(client, "POST", "/v1/submit", json=WAITING) as source:
+            events = source.aiter_sse()
+            assert (await anext(events)).event == "accepted"
+            os.kill(os.getpid(), signal.SIGTERM)
+            if signals > 1:
+                await until_draining(client)
+                os.kill(os.getpid(), signal.SIGTERM)
+            failure = await anext(events)
+            assert (failure.event, failure.json()["error"]["code"]) == ("failure", "service_unavailable")
+        await asyncio.wait_for(running.task, 30)
+    finally:
+        await running.stop()
+
+
 async def test_a_service_whose_engines_do_not_start_says_why():
     def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
         from parrotserve.engines.fake import Faults
@@ -184,6 +238,24 @@ def test_a_signal_ends_the_server_cleanly(number: signal.Signals):
         process.send_signal(number)
         assert process.wait(timeout=30) == 0
         assert process.stderr.read() == ""
+
+
+async def test_idle_connections_are_closed_later_than_balancers_close_theirs(monkeypatch: pytest.MonkeyPatch):
+    assert run.KEEP_ALIVE_SECONDS > 60
+    monkeypatch.setattr(run, "KEEP_ALIVE_SECONDS", 1)
+    running = Running()
+    try:
+        async with await running.client() as client:
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+            for _ in range(2):
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert (await reader.readuntil(b'{"status":"ok"}')).startswith(b"HTTP/1.1 200")
+            idle = asyncio.get_running_loop().time()
+            assert await asyncio.wait_for(reader.read(), 30) == b""
+            assert 0.9 < asyncio.get_running_loop().time() - idle < 4.5
+            writer.close()
+    finally:
+        await running.stop()
 
 
 def test_short_answers_do_not_wait_for_an_acknowledgement():

@@ -1,6 +1,7 @@
 """What the OpenAI-compatible API reads from texts: placeholders in prompts, calls in answers."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -93,6 +94,39 @@ def test_placeholders_may_be_written_so(written: str):
     before, found, after = Inputs("s", "c-1", {"a": "first"}).split(f"<{written}>")
     assert isinstance(found, InputSegment)
     assert (before, found.variable, after) == (TextSegment(text="<"), "s:first", TextSegment(text=">"))
+
+
+@pytest.mark.parametrize(
+    "unfinished",
+    ["{{input:a|", '{{input:a|\\"', "{{input:a|\\'", "{{input:a ", "{{input", "{{ ", '{{input:a|"\\"'],
+    ids=range(7),
+)
+def test_unfinished_placeholders_take_no_longer_each_the_more_there_are(unfinished: str):
+    text = "{{input:a}}" + unfinished * 20_000
+    started = time.process_time()
+    found = list(Inputs("s", "c-1", {"a": "first"}).split(text))
+    assert time.process_time() - started < 2  # looking from each of them up to the end of the text takes minutes
+    assert found == [InputSegment(variable="s:first"), TextSegment(text=unfinished * 20_000)]
+
+
+def test_a_placeholder_behind_an_unfinished_one_is_found():
+    before, found = Inputs("s", "c-1", {"a": "first"}).split("{{input:a|'{{input:a}}")
+    assert (before, found) == (TextSegment(text="{{input:a|'"), InputSegment(variable="s:first"))
+
+
+def test_a_quote_that_is_never_closed_is_refused_at_once():
+    written = "{{input:a | json(x'" + '\\"' * 40_000 + "')}}"
+    started = time.process_time()
+    with pytest.raises(InvalidTransform, match="literal"):
+        list(Inputs("s", "c-1", {"a": "first"}).split(written))
+    assert time.process_time() - started < 2
+
+
+def test_white_space_within_a_call_takes_no_longer_the_more_there_is():
+    written = f"<tool_call>{' ' * 100_000}x"
+    started = time.process_time()
+    assert tools(tagged=True).read(written) == (written, [])
+    assert time.process_time() - started < 2
 
 
 def test_transforms_are_read_from_left_to_right():

@@ -117,8 +117,8 @@ async def _used(service: Service, call: Call, tenant: TenantId) -> list[Usage]:
     """What the call's requests used; of an output that was declared before, what that request used."""
     requests = call.requests
     if not requests:
-        view = service.session_view(call.origin.session, tenant=tenant)
-        requests = tuple(each.id for each in view.requests if set(each.outputs) & set(call.variables))
+        producers = [service.request_of(call.origin.session, each, tenant=tenant) for each in call.variables]
+        requests = tuple(producer for producer in producers if producer is not None)
     return [await service.request_usage(call.origin.session, request, tenant=tenant) for request in requests]
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -29,6 +30,7 @@ _QUOTED = r'"(?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)*'"
 _PLACEHOLDER = re.compile(
     rf"\{{\{{\s*input\s*:\s*([A-Za-z_][A-Za-z0-9_-]*)\s*((?:\|(?:{_QUOTED}|[^\"'|}}\n])*)*)\}}\}}"
 )
+_BEGINNING = re.compile(r"\{\{\s*input\s*:")
 _TRANSFORM = re.compile(rf"(?:{_QUOTED}|[^\"'|])+")
 
 
@@ -105,7 +107,7 @@ class Inputs:
     def split(self, text: str) -> Iterator[TextSegment | InputSegment]:
         """A text at its placeholders. Those of names that are no inputs are text like any other."""
         at = 0
-        for match in _PLACEHOLDER.finditer(text) if self.given else ():
+        for match in _placeholders(text) if self.given else ():
             name, transforms = match.groups()
             if name not in self.given:
                 continue
@@ -137,6 +139,19 @@ class Inputs:
                     self._used[name] = f"{self.base}.{len(self._used)}.in"
                     self.variables.append(VariableSpec(id=self._used[name], name=name, value=given.value))
         return self._used[name]
+
+
+def _placeholders(text: str) -> Iterator[re.Match[str]]:
+    """What is written as a placeholder, whatever its name, in time that grows with the text and not faster.
+
+    None reaches past the beginning of the next one. Else each of many that are never closed would be looked for up to
+    the end of the text, while the service stands still.
+    """
+    starts = [match.start() for match in _BEGINNING.finditer(text)]
+    for start, end in pairwise((*starts, len(text))):
+        match = _PLACEHOLDER.match(text, start, end)
+        if match is not None:
+            yield match
 
 
 def _transforms(source: str) -> Iterator[WireTransform]:

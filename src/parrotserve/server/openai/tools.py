@@ -16,7 +16,7 @@ from parrotserve.models.chat_template import ChatTemplate
 from parrotserve.server.openai.wire import ChatRequest, ChosenTool, FunctionSpec
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
-_TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+_TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _MISTRAL = "[TOOL_CALLS]"
 _DEFINITIONS = "#/$defs/"
 
@@ -72,7 +72,7 @@ class Tools:
         if self.must_call or not self.tagged:
             calls = self._calls(text.strip().removeprefix(_MISTRAL))
             return (None, calls) if calls else (text, [])
-        written = [self._calls(match[1]) for match in _TAGGED.finditer(text)]
+        written = [self._calls(match[1].strip()) for match in _TAGGED.finditer(text)]
         if not written or not all(written):
             return text, []
         return _TAGGED.sub("", text).rstrip() or None, [call for calls in written for call in calls]

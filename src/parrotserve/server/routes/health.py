@@ -20,7 +20,9 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 @router.head("/readyz", include_in_schema=False)
 async def readyz(service: TheService) -> dict[str, str]:
-    """Every configured model has an engine that is up; 503 where one has none."""
+    """Every configured model has an engine that is up; 503 where one has none, and while the service shuts down."""
+    if service.ending.draining:
+        raise ServiceUnavailable("The service is shutting down.")
     if not service.ready:
         raise ServiceUnavailable("A model has no engine that is up; /v1/engines says which are.")
     return {"status": "ready"}
