@@ -9,6 +9,8 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 _NONE_LEFT = (errno.EMFILE, errno.ENFILE)
+_OWN = 256
+"""Descriptors that are left for engines, stores, the sandbox and connections that wait to be refused."""
 _SAY_SECONDS = 60.0
 """Between two lines about it: asyncio tells of every connection that it could not take, many times a second."""
 
@@ -22,6 +24,19 @@ def raise_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # some systems name a limit that they do not grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def most_connections() -> int | None:
+    """How many connections there are descriptors for, beside what a service itself has open; None: as many as come.
+
+    Whoever comes beyond is refused, which a service that has none left cannot do any more.
+    """
+    try:
+        import resource
+    except ImportError:
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else max(soft // 2, soft - _OWN)
 
 
 class ShortageHandler:

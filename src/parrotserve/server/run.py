@@ -19,7 +19,7 @@ from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
-from parrotserve.server.descriptors import ShortageHandler, raise_limit
+from parrotserve.server.descriptors import ShortageHandler, most_connections, raise_limit
 from parrotserve.server.hosts import is_loopback
 from parrotserve.server.impatience import ImpatientProtocol
 from parrotserve.tenancy.directory import Directory
@@ -117,6 +117,7 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         backlog=BACKLOG,
+        limit_concurrency=most_connections(),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     server = _Server(config)

@@ -20,6 +20,14 @@ def test_a_service_takes_as_many_as_it_may_have(monkeypatch: pytest.MonkeyPatch)
     assert told == [(4096, 4096)]
 
 
+@pytest.mark.parametrize(("limit", "connections"), [(4096, 3840), (200, 100), (resource.RLIM_INFINITY, None)])
+def test_so_many_connections_are_taken_that_some_descriptors_are_left(
+    monkeypatch: pytest.MonkeyPatch, limit: int, connections: int | None
+):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert descriptors.most_connections() == connections
+
+
 async def test_a_shortage_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture):
     handle, loop = ShortageHandler(), asyncio.get_running_loop()
     with caplog.at_level(logging.ERROR):
