@@ -29,6 +29,7 @@ _Resume = Annotated[
     bool,
     typer.Option("--resume", help="Go on with what is recorded there; what failed but for its time is tried again."),
 ]
+_Limit = Annotated[float, typer.Option(min=1, help="Seconds after which a trial has failed.")]
 _Into = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Record every trial in WORKLOAD.json there, and draw WORKLOAD.png."),
@@ -56,13 +57,12 @@ def bench(
     seed: Annotated[int, typer.Option(help="Of texts, lengths and arrivals.")] = 1,
     into: _Into = None,
     resume: _Resume = False,
-    limit: Annotated[float, typer.Option(min=1, help="Seconds after which a trial has failed.")] = 900.0,
+    limit: _Limit = 900.0,
     seconds: _Seconds = None,
 ) -> None:
     """Measure applications on Parrot, with its switches, and on what people run today.
 
-    Every side runs the same work in turn; medians are printed with their ranges. The exit code is 1
-    where every trial of a side failed.
+    Every side runs the same work in turn; medians and ranges are printed. Exit code 1 where a side failed each time.
 
     \b
     Examples:
@@ -73,7 +73,7 @@ def bench(
     from parrotserve.bench.command import Options, run
     from parrotserve.cli.console import standard_error, standard_output
 
-    done = run(
+    if not run(
         Options(
             workload=workload,
             sides=[name.strip() for name in sides.split(",") if name.strip()],
@@ -94,8 +94,7 @@ def bench(
         ),
         told=lambda line: standard_error().print(line, style="dim"),
         show=standard_output().print,
-    )
-    if not done:
+    ):
         raise typer.Exit(1)
 
 
