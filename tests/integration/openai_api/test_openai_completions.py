@@ -1,5 +1,7 @@
 """Completions: texts and tokens that the model goes on from."""
 
+from typing import Any
+
 import pytest
 from api_here import Begin
 
@@ -61,6 +63,19 @@ async def test_log_probabilities_say_where_their_tokens_are(begin: Begin):
         told = chunk.choices[0].logprobs
         offsets += (told.text_offset or []) if told else []
     assert offsets == list(range(8))
+
+
+async def test_offsets_count_characters_whose_bytes_are_several_tokens(begin: Begin):
+    api = await begin(script=lambda _: "é aé b")
+    asked: dict[str, Any] = {"model": "fake", "prompt": "x", "logprobs": 0}
+    whole = await api.client.completions.create(**asked)
+    assert whole.choices[0].logprobs is not None
+    assert whole.choices[0].logprobs.text_offset == [0, 0, 1, 2, 3, 3, 4, 5]
+    offsets: list[int] = []
+    async for chunk in await api.client.completions.create(**asked, stream=True):
+        told = chunk.choices[0].logprobs
+        offsets += (told.text_offset or []) if told else []
+    assert offsets == [0, 0, 1, 2, 3, 3, 4, 5]
 
 
 async def test_a_stream_of_several_prompts(begin: Begin):

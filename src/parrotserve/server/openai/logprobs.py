@@ -1,7 +1,7 @@
 """Log-probabilities in the two forms that OpenAI's answers have."""
 
+import codecs
 from collections.abc import Sequence
-from itertools import accumulate
 
 from parrotserve.models.tokenizer import Tokenizer
 from parrotserve.sampling import TokenLogprob
@@ -9,6 +9,20 @@ from parrotserve.server.openai.answers import ChatLogprobs, CompletionLogprobs, 
 
 _LEAST = -9999.0
 """Stands for minus infinity, which JSON does not have."""
+
+
+class Offsets:
+    """Where in a text its tokens begin, in characters. One whose bytes are several tokens begins with the first."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._written = 0
+
+    def place(self, written: bytes) -> int:
+        """Where the next token begins, which stands for these bytes."""
+        start = self._written
+        self._written += len(self._decoder.decode(written))
+        return start
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> ChatLogprobs:
@@ -31,18 +45,17 @@ def chat_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> ChatL
 
 
 def completion_logprobs(
-    tokens: Sequence[TokenLogprob], tokenizer: Tokenizer, *, offset: int, top: bool
+    tokens: Sequence[TokenLogprob], tokenizer: Tokenizer, *, offsets: Offsets, top: bool
 ) -> CompletionLogprobs:
-    """The same, with where in the text each token begins, from `offset` on."""
+    """The same, with where in the text each token begins."""
     written = _written(tokens, tokenizer)
     texts = [_text(each.token, tokenizer) for each in written]
-    starts = list(accumulate(map(len, texts), initial=offset))[:-1]
     rivals = [{_text(token, tokenizer): _finite(logprob) for token, logprob in each.top} for each in written]
     return CompletionLogprobs(
         tokens=texts,
         token_logprobs=[_finite(each.logprob) for each in written],
         top_logprobs=rivals if top else None,
-        text_offset=starts,
+        text_offset=[offsets.place(tokenizer.token_bytes(each.token)) for each in written],
     )
 
 

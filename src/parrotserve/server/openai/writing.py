@@ -25,7 +25,7 @@ from parrotserve.server.openai.answers import (
     UsageAnswer,
 )
 from parrotserve.server.openai.calls import Call
-from parrotserve.server.openai.logprobs import chat_logprobs, completion_logprobs
+from parrotserve.server.openai.logprobs import Offsets, chat_logprobs, completion_logprobs
 from parrotserve.server.openai.tools import ToolCall
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest
 
@@ -173,7 +173,7 @@ class CompletionWriter(Writer):
     def __init__(self, call: Call, body: CompletionRequest) -> None:
         super().__init__(call, prefix="cmpl", include_usage=_wants_usage(body), tell_parrot=body.parrot is not None)
         self._top = body.logprobs
-        self._offsets = [0] * len(call.variables)
+        self._offsets = [Offsets() for _ in call.variables]
 
     def whole(self, values: Sequence[Value], used: Sequence[Usage]) -> Completion:
         """All texts."""
@@ -188,7 +188,6 @@ class CompletionWriter(Writer):
         """More of the text."""
         self._told[choice] += len(delta.logprobs)
         logprobs = self._logprobs_of(delta, self._offsets[choice])
-        self._offsets[choice] += sum(map(len, logprobs.tokens)) if logprobs is not None else 0
         return [self._piece(choice, delta.text, logprobs=logprobs)]
 
     def finish(self, choice: int, value: Value) -> list[Answer]:
@@ -208,14 +207,14 @@ class CompletionWriter(Writer):
         return CompletionChoice(
             index=index,
             text=prompt + value.value,
-            logprobs=self._logprobs_of(value, 0),
+            logprobs=self._logprobs_of(value, Offsets()),
             finish_reason=_reason(value),
         )
 
-    def _logprobs_of(self, told: Delta | Value, offset: int) -> CompletionLogprobs | None:
+    def _logprobs_of(self, told: Delta | Value, offsets: Offsets) -> CompletionLogprobs | None:
         if self._top is None:
             return None
-        return completion_logprobs(told.logprobs, self.call.asked.tokenizer, offset=offset, top=self._top > 0)
+        return completion_logprobs(told.logprobs, self.call.asked.tokenizer, offsets=offsets, top=self._top > 0)
 
     def _piece(
         self, choice: int, text: str, *, logprobs: CompletionLogprobs | None = None, reason: str | None = None
