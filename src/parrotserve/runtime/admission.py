@@ -2,7 +2,7 @@
 
 import math
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -31,16 +31,13 @@ from parrotserve.protocol import (
     VariableSpec,
     WireSegment,
 )
-from parrotserve.runtime.catalog import ServedModel
+from parrotserve.runtime.catalog import Models, ServedModel
 from parrotserve.runtime.claims import most_of_texts
 from parrotserve.runtime.render import LONG_TEXT, published_pieces
 from parrotserve.sampling import Sampling
 from parrotserve.segments import Input, Output, RoleSwitch, Segment, Text
 from parrotserve.texts import check_text
 from parrotserve.transforms import Transform
-
-Models = Mapping[str | None, ServedModel]
-"""By the names that requests have for them; None: the default one."""
 
 _MANY_SEGMENTS = 2_000
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,9 @@ class ServedModel:
         """Its name as ids may have it: the last part of a path."""
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(self.name).name).strip("-.")[:40] or "model"
 
+
+Models = Mapping[str | None, ServedModel]
+"""By the names that requests have for them; None: the default one."""
 
 Loader = Callable[[str, ServiceConfig, Progress | None], ServedModel]
 """Finds a model by name or path. May take long, so it runs in a thread. Raises `ModelError`."""

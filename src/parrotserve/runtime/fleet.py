@@ -3,37 +3,25 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import partial
 
 from parrotserve.config import ServiceConfig
-from parrotserve.engines.base import Cancel as CancelCommand
 from parrotserve.engines.base import (
     Capability,
     Command,
     EngineDescription,
     Event,
     Heartbeat,
-    Pause,
-    Release,
-    Resume,
-    Retain,
     SegmentFinished,
     SequenceEnded,
     StepsTimed,
     TokensGenerated,
-    Update,
 )
-from parrotserve.errors import EngineFailed, ParrotError, PullFailed, ServiceUnavailable, UnknownModel
+from parrotserve.errors import ParrotError, PullFailed, ServiceUnavailable, UnknownModel
 from parrotserve.graph.decisions import (
-    CancelSequence,
     CompleteSequence,
-    PauseSequence,
-    ReleasePrefix,
-    ResumeSequence,
-    RetainPrefix,
-    UpdateSequence,
 )
 from parrotserve.graph.events import EngineJoined, EngineLost, RequestEnded
 from parrotserve.graph.states import ProducerState
@@ -41,14 +29,14 @@ from parrotserve.ids import EngineId, RequestId
 from parrotserve.models.pull import Progress
 from parrotserve.models.registry import DEFAULT_ALIAS
 from parrotserve.protocol import EngineView, ModelView
-from parrotserve.runtime.catalog import NAMES_ON_DEMAND, Loader, ServedModel, may_serve
+from parrotserve.runtime.catalog import NAMES_ON_DEMAND, Loader, Models, ServedModel, may_serve
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.keeper import EngineKeeper, Extending, KeeperPolicy, KeeperState, Order
 from parrotserve.runtime.metrics import Metrics
-from parrotserve.runtime.render import Opening, most_tokens, pieces_of
+from parrotserve.runtime.orders import Orders
+from parrotserve.runtime.render import Opening
 from parrotserve.runtime.runs import request_ended, steps_run
 from parrotserve.runtime.views import engine_view
-from parrotserve.sampling import Usage
 from parrotserve.tenancy.directory import Directory
 
 log = logging.getLogger(__name__)
@@ -72,7 +60,7 @@ class Fleet:
         by_path: bool,
     ) -> None:
         self._config = config
-        self._directory = directory
+        self._orders = Orders(driver, directory)
         self._by_path = by_path
         self._driver = driver
         self._metrics = metrics
@@ -150,6 +138,20 @@ class Fleet:
         """The same, of models that are served already; None for others. Raises why no engine of it can be started."""
         model = self.find(name)
         return self._checked(model) if model is not None else None
+
+    async def require_all(self, names: Iterable[str | None], *, progress: Progress | None = None) -> Models:
+        """`require` of each."""
+        return {name: await self.require(name, progress=progress) for name in names}
+
+    def all_serving(self, names: Iterable[str | None]) -> Models | None:
+        """`serving` of each; None where one is not served already."""
+        models: dict[str | None, ServedModel] = {}
+        for name in names:
+            model = self.serving(name)
+            if model is None:
+                return None
+            models[name] = model
+        return models
 
     def _checked(self, model: ServedModel) -> ServedModel:
         keepers = self._keepers_of(model.name)
@@ -319,91 +321,5 @@ class Fleet:
             self._metrics.request_done(found.objective, waited=began - ready, ran=ended - began)
 
     async def commands(self, order: Order, description: EngineDescription) -> Sequence[Command]:
-        """The order in the engine's words. A request that cannot be rendered fails; then there is nothing to send."""
-        match order:
-            case Opening() | Extending() | CompleteSequence():
-                return await self._rendered(order, description)
-            case CancelSequence():
-                self._driver.aheads.end(order.request, order.epoch)
-                return (CancelCommand(sequence=order.request, epoch=order.epoch),)
-            case PauseSequence():
-                return (Pause(sequence=order.request, epoch=order.epoch),)
-            case ResumeSequence():
-                return (Resume(sequence=order.request, epoch=order.epoch),)
-            case RetainPrefix():
-                return await self._retain(order)
-            case ReleasePrefix():
-                return (Release(key=order.key),)
-            case UpdateSequence():
-                return (self._update(order),) if Capability.UPDATE in description.capabilities else ()
-
-    async def _retain(self, order: RetainPrefix) -> Sequence[Command]:
-        request = self._driver.machine.graph.requests.get(order.request)
-        if request is None:
-            return ()
-        pieces = pieces_of(
-            request.spec.segments,
-            values={one.id: one.value or "" for one in request.inputs if one.ready},
-            stream=frozenset(),
-            delivered={},
-        )
-        renderer, published = self._driver.renderers[request.spec.model], self._directory.published_texts()
-        tokens = await renderer.beginning(pieces[: order.segments])
-        # Of all its pieces: a text that goes on behind the boundary may be published whole.
-        public = renderer.public_tokens(pieces, published) if published else 0
-        return (Retain(key=order.key, salt=request.session.tenant, tokens=tokens, public=public),)
-
-    def _update(self, order: UpdateSequence | CompleteSequence) -> Update:
-        segments = self._driver.runs.segments_of
-        return Update(
-            sequence=order.request,
-            epoch=order.epoch,
-            objective=order.objective,
-            precedence=order.precedence if isinstance(order, CompleteSequence) else None,
-            stream=segments(order.request, order.stream),
-            follow=segments(order.request, order.follow) if isinstance(order, UpdateSequence) else (),
-        )
-
-    async def _rendered(
-        self, order: Opening | Extending | CompleteSequence, description: EngineDescription
-    ) -> Sequence[Command]:
-        try:
-            if isinstance(order, Opening):
-                return await self._open(order, description)
-            return await self._go_on(order, description)
-        except ParrotError as error:
-            failure = error
-        except Exception as error:
-            log.exception("request %s could not be rendered", order.request)
-            failure = EngineFailed(f"The prompt could not be rendered: {type(error).__name__}.")
-        opened = not isinstance(order, Opening)
-        usage = None if opened else Usage()
-        self._driver.apply(RequestEnded(request=order.request, epoch=order.epoch, usage=usage, error=failure))
-        return (CancelCommand(sequence=order.request, epoch=order.epoch),) if opened else ()
-
-    async def _open(self, opening: Opening, description: EngineDescription) -> Sequence[Command]:
-        renderer = self._driver.renderers[opening.model]
-        command = await renderer.open(opening, description, published=self._directory.published_texts())
-        most = most_tokens(command)
-        if most is not None:
-            self._driver.meter.sized(opening.request, min(most, description.context_length))
-        if not opening.ahead:
-            return (command,)
-        self._driver.aheads.begin(opening, renderer.tokenizer)
-        return (command, *await self._go_on(Extending(opening.request, opening.epoch), description))
-
-    async def _go_on(self, order: Extending | CompleteSequence, description: EngineDescription) -> Sequence[Command]:
-        """What a sequence that runs ahead can be sent; with the order to complete it, all that there is."""
-        sequence = self._driver.aheads.find(order.request, order.epoch)
-        if sequence is None:
-            return ()
-        completes = isinstance(order, CompleteSequence)
-        if completes:
-            self._driver.aheads.end(order.request)
-        tell, written = sequence.complete if completes else sequence.go_on, self._driver.written(order.request)
-        told = await asyncio.to_thread(tell, written) if sequence.is_long(written) else tell(written)
-        if not completes:
-            return told
-        most = sequence.sent + sum(len(one.tokens or ()) for one in told) + sequence.most_output
-        self._driver.meter.sized(order.request, min(most, description.context_length))
-        return (self._update(order), *told)
+        """The order in the engine's words; see `Orders.commands`."""
+        return await self._orders.commands(order, description)

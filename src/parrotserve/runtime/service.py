@@ -37,9 +37,9 @@ from parrotserve.protocol import (
     WaitSpec,
 )
 from parrotserve.runtime import views
-from parrotserve.runtime.admission import Models, admit, is_big
+from parrotserve.runtime.admission import admit, is_big
 from parrotserve.runtime.attachments import Attachments
-from parrotserve.runtime.catalog import Loader, ServedModel, load_model
+from parrotserve.runtime.catalog import Loader, Models, ServedModel, load_model
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.ending import Ending
 from parrotserve.runtime.fleet import Fleet
@@ -160,7 +160,7 @@ class Service:
                 self._take_in(self._admitted(body, tenant, models), models)
             else:
                 async with self._admission(session):
-                    models = await self._models(body, progress)
+                    models = await self._fleet.require_all(_models_of(body), progress=progress)
                     batch = await self._admit(body, tenant, models)
                     self.ending.check_takes(body)
                     self._take_in(batch, models)
@@ -344,18 +344,7 @@ class Service:
 
     def _models_at_once(self, body: Submit) -> Models | None:
         """The models of a batch; None where taking it in takes its time, in which others of its session may come."""
-        models: dict[str | None, ServedModel] = {}
-        for spec in body.requests:
-            if spec.model not in models:
-                model = self._fleet.serving(spec.model)
-                if model is None:
-                    return None
-                models[spec.model] = model
-        return models if not is_big(body) else None
-
-    async def _models(self, body: Submit, progress: Progress | None) -> dict[str | None, ServedModel]:
-        names = {spec.model for spec in body.requests}
-        return {name: await self._fleet.require(name, progress=progress) for name in names}
+        return None if is_big(body) else self._fleet.all_serving(_models_of(body))
 
     async def _admit(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
         if is_big(body):
@@ -404,3 +393,8 @@ class Service:
             async with aclosing(self._driver.desk.connect(owned(tenant, session))) as offers:
                 async for offer in offers:
                     yield offer
+
+
+def _models_of(body: Submit) -> dict[str | None, None]:
+    """The models that a batch names, in order."""
+    return dict.fromkeys(spec.model for spec in body.requests)
