@@ -67,6 +67,11 @@ def assign(request: Request, deduction: Deduction) -> None:
         group.first = min(group.first or request.arrival, request.arrival)
 
 
+_Cut = tuple[frozenset[tuple[Producer, int]], tuple[Request | None, ...]]
+"""Producers with how far their stages are behind the first one of them; and of those stages that are begun, the only
+request, or None for several."""
+
+
 @dataclass(slots=True)
 class _Known:
     """What need not be walked (again)."""
@@ -76,8 +81,8 @@ class _Known:
     """They and all upstream of them are latency-sensitive by results of their own."""
     walked: set[Producer] = field(default_factory=set[Producer])
     """Requests that were a stage alone."""
-    cuts: set[frozenset[Producer]] = field(default_factory=set[frozenset[Producer]])
-    """What was pending in walks from earlier results when no stage was open."""
+    cuts: set[_Cut] = field(default_factory=set[_Cut])
+    """What was pending in walks from earlier results, wherever it was looked at."""
 
     def alone(self, request: Request) -> bool:
         """Whether it was a stage alone before: of an earlier result, or at an earlier time."""
@@ -97,7 +102,7 @@ def _settled(firsts: Sequence[Producer]) -> set[Producer]:
                 asked[call] = None
                 pending.append(call)
     settled: set[Producer] = set()
-    for one in sorted(asked, key=lambda producer: producer.depth):
+    for one in sorted(asked, key=lambda producer: producer.position):
         needed = (variable.producer for variable in one.inputs)
         if all(producer is None or producer.finished or producer in settled for producer in needed):
             settled.add(one)
@@ -107,54 +112,71 @@ def _settled(firsts: Sequence[Producer]) -> set[Producer]:
 class _Walk:
     """The stages upstream of a result, as far as they may bring something new.
 
-    Producers are taken by falling depth, so that each comes after all that need it and its distance is final. What is
-    pending when no stage is open decides alone what stages everything further upstream makes. So the walk ends where
-    the same was pending of an earlier result, or one request that was a stage alone before: chains are walked once,
-    however many results hang on them, and so is what stages of several have upstream in common. It ends, too, where
-    all that is pending is settled.
+    Producers are taken by falling position, so that each comes after all that need it and its distance is final. Which
+    are pending at some position, in which stages, and what these stages have by then, decides alone what stages all
+    further upstream makes. So the walk ends where the same was pending in a walk from an earlier result, or one
+    request that was a stage alone before: chains are walked once, however many results hang on them. So is what wide
+    graphs have in common: however much walks differ where they begin, a little further on they agree about how far one
+    producer is behind another. The walk ends, too, where all that is pending is settled.
     """
 
     def __init__(self, first: Producer, known: _Known) -> None:
         self._known = known
         self._stages: list[list[Request]] = []
         self._levels: dict[Producer, int] = {first: 0}
-        self._pending = [(-first.depth, first.arrival, first)]
-        self._open = 0
-        """Pending ones that are in stages that have begun, unless something that needs them puts them further up."""
+        self._pending = [(-first.position, first)]
+        self._position = first.position
+        self._stride = 1
+        """It is looked where positions that are multiples of this power of two are passed: so that walks that do it
+        rarely, because much is pending, do it at the same places."""
         self._unpaid = 0
         """Inputs looked at since what is pending was: so that one costs no more than the other."""
 
     def run(self) -> list[list[Request]]:
         """Walk."""
-        while self._pending and not self._brings_nothing_new():
-            _, _, producer = heapq.heappop(self._pending)
+        while self._pending and not (self._looks() and self._brings_nothing_new()):
+            _, producer = heapq.heappop(self._pending)
             level = self._levels[producer]
-            self._open -= level < len(self._stages)
             if isinstance(producer, Request):
                 if not self._pending and level == len(self._stages) and self._known.alone(producer):
                     break
-                self._enter(producer, level)
+                if level == len(self._stages):
+                    self._stages.append([])
+                self._stages[level].append(producer)
                 level += 1
             for variable in producer.inputs:
                 self._need(variable.producer, level)
         return self._stages
 
-    def _brings_nothing_new(self) -> bool:
-        """Whether that is known of what is pending; where a stage is open, or much is pending, nobody looks."""
-        if self._open or len(self._pending) > self._unpaid:
+    def _looks(self) -> bool:
+        """Whether it is time to look at what is pending."""
+        position, before = -self._pending[0][0], self._position
+        self._position = position
+        if position // self._stride == before // self._stride:
             return False
+        if len(self._pending) > self._unpaid:
+            self._stride *= 2
+            return False
+        if len(self._pending) * 4 < self._unpaid and self._stride > 1:
+            self._stride //= 2
         self._unpaid = 0
-        cut = frozenset(producer for _, _, producer in self._pending)
-        if cut in self._known.cuts or cut <= self._known.settled:
-            return True
-        self._known.cuts.add(cut)
-        return False
+        return True
 
-    def _enter(self, request: Request, level: int) -> None:
-        if level == len(self._stages):
-            self._stages.append([])
-            self._open = len(self._pending)
-        self._stages[level].append(request)
+    def _brings_nothing_new(self) -> bool:
+        """Whether that is known of what is pending. Then stages that are still open are known as well."""
+        pending = [(producer, self._levels[producer]) for _, producer in self._pending]
+        lowest = min(level for _, level in pending)
+        still_open = self._stages[lowest:]
+        ahead = frozenset((producer, level - lowest) for producer, level in pending)
+        cut = ahead, tuple(stage[0] if len(stage) == 1 else None for stage in still_open)
+        settled = not still_open and all(producer in self._known.settled for producer, _ in pending)
+        if not settled and cut not in self._known.cuts:
+            self._known.cuts.add(cut)
+            return False
+        for stage in still_open:
+            if len(stage) == 1:
+                stage.clear()  # whether others join it was found before
+        return True
 
     def _need(self, producer: Producer | None, level: int) -> None:
         self._unpaid += 1
@@ -162,10 +184,6 @@ class _Walk:
             return
         before = self._levels.get(producer)
         if before is None:
-            heapq.heappush(self._pending, (-producer.depth, producer.arrival, producer))
-            self._open += level < len(self._stages)
-        elif before < level:
-            self._open -= before < len(self._stages) <= level
-        else:
-            return
-        self._levels[producer] = level
+            heapq.heappush(self._pending, (-producer.position, producer))
+        if before is None or before < level:
+            self._levels[producer] = level

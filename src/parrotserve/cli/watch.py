@@ -30,7 +30,10 @@ from parrotserve.protocol import (
     WaitSpec,
 )
 from parrotserve.sampling import FinishReason
+from parrotserve.sdk.cell import State
 from parrotserve.sdk.transport import Transport
+
+_FALLEN = (State.FAILED, State.CANCELLED)
 
 
 @dataclass(slots=True)
@@ -59,7 +62,7 @@ class Screen(Protocol):
         ...
 
     def declared(self, watched: Watched) -> None:
-        """A new variable will be produced."""
+        """A new variable will be produced, or one that failed will be once more."""
         ...
 
     def grew(self, watched: Watched, text: str) -> None:
@@ -157,10 +160,14 @@ class WatchedTransport:
         await self.inner.set_value(session, variable, value)
 
     async def retry(self, session: SessionId, variable: VariableId) -> None:
+        """Run it again. What else fell with it may come back, too, which is shown as well."""
         await self.inner.retry(session, variable)
-        if watched := self.variables.get(variable):
-            watched.error = None
-            self._spawn(self._follow(variable, watched))
+        for name in (variable, *await self._back(session, variable)):
+            if watched := self.variables.get(name):
+                if watched.error is not None:
+                    watched.error = None
+                    self.screen.declared(watched)
+                self._spawn(self._follow(name, watched))
 
     async def cancel(self, session: SessionId, variable: VariableId) -> None:
         await self.inner.cancel(session, variable)
@@ -183,6 +190,21 @@ class WatchedTransport:
 
     async def put_result(self, session: SessionId, call: CallId, result: CallResult) -> None:
         await self.inner.put_result(session, call, result)
+
+    async def _back(self, session: SessionId, retried: VariableId) -> list[VariableId]:
+        """What is shown as failed besides a variable that was retried, and is so no more."""
+        fallen = {
+            name
+            for name, watched in self.variables.items()
+            if watched.session == session and watched.error is not None and name != retried
+        }
+        if not fallen:
+            return []
+        try:
+            view = await self.inner.session_view(session)
+        except ParrotError:
+            return []
+        return [one.id for one in view.variables if one.id in fallen and one.state not in _FALLEN]
 
     # --- Watching -------------------------------------------------------------------------------------------
 

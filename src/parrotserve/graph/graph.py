@@ -18,6 +18,8 @@ class Graph:
         """Sessions whose lease runs, and native calls with a timeout that are handed out."""
         self.arrivals = 0
         """How many requests and native calls were ever submitted."""
+        self.positions = 0
+        """The last of producers' positions in dataflow order that was given."""
         self.first_epoch = 0
         """Of new requests: above all epochs of those that were forgotten while engines had them. What is still heard of
         those is then nothing that is heard of another request with the same id."""

@@ -1,5 +1,7 @@
 """How the graph grows by a batch, and shrinks by a session."""
 
+from collections.abc import Sequence
+
 from parrotserve.criteria import Criteria
 from parrotserve.errors import Cancelled
 from parrotserve.graph.causes import Cause
@@ -27,9 +29,7 @@ def grow(graph: Graph, plan: Plan, changes: Changes) -> None:
     submission = graph.arrivals + 1
     for producer in plan.producers:
         _attach(graph, producer, submission, changes)
-    for producer in plan.ordered:
-        above = (variable.producer.depth for variable in producer.inputs if variable.producer is not None)
-        producer.depth = 1 + max(above, default=0)
+    _number(graph, plan.ordered)
     changes.rewired += plan.ordered
     for variable, wait in plan.waits:
         ask(variable, wait, changes)
@@ -101,6 +101,20 @@ def _release(graph: Graph, variable: Variable) -> bool:
     if variable.holders == 0:
         del graph.variables[variable.id]
     return variable.holders == 0
+
+
+def _number(graph: Graph, ordered: Sequence[Producer]) -> None:
+    """Give new producers, and everything downstream of them, new positions: above those of all else, and among
+    themselves by how far they are from the end, so that each is near what needs it."""
+    ahead = dict.fromkeys(ordered, 0)
+    for producer in reversed(ordered):
+        for variable in producer.inputs:
+            above = variable.producer
+            if above in ahead:
+                ahead[above] = max(ahead[above], ahead[producer] + 1)
+    for producer in sorted(ordered, key=lambda one: (-ahead[one], one.arrival)):
+        graph.positions += 1
+        producer.position = graph.positions
 
 
 def _attach(graph: Graph, producer: Producer, submission: int, changes: Changes) -> None:

@@ -70,7 +70,7 @@ def _check_producer(graph: Graph, producer: Producer) -> None:
         assert all(output.ready for output in producer.outputs), f"{producer} is done without its outputs"
     for variable in producer.inputs:
         above = variable.producer
-        assert above is None or above.depth < producer.depth, f"{producer} is not below {above}"
+        assert above is None or above.position < producer.position, f"{producer} is not behind {above}"
     held = state in {ProducerState.RUNNING, ProducerState.OFFERED}
     assert producer.aboard == held, f"{producer} is {state} and aboard: {producer.aboard}"
     if isinstance(producer, Request):

@@ -117,8 +117,8 @@ class _Node(Tracked[ProducerState]):
     """Its number in order of submission."""
     submission: int = 0
     """The number of the first one that was submitted with it."""
-    depth: int = 0
-    """Longest path from a producer without produced inputs: below every consumer's."""
+    position: int = 0
+    """Its number in an order of the whole graph in which each comes after all that it needs."""
     cause: Cause | None = None
     error: ParrotError | None = None
     fell_by_input: bool = False

@@ -66,6 +66,8 @@ class NativeCalls:
         self._connection = connection
         self._pending: dict[CallId, BoundCall] = {}
         self._running: set[CallId] = set()
+        self._again: set[CallId] = set()
+        """Those that were offered once more while they run."""
         self._room = asyncio.Semaphore(CONCURRENT_CALLS)
         self._server: asyncio.Task[None] | None = None
 
@@ -89,9 +91,10 @@ class NativeCalls:
             try:
                 transport = await self._connection.opened()
                 async for offer in transport.calls(self._session):
-                    if offer.id not in self._running:
-                        self._running.add(offer.id)
-                        background().start(self._answer(offer))
+                    if offer.id in self._running:
+                        self._again.add(offer.id)
+                    else:
+                        self._take(offer)
                 return
             except ServiceUnavailable as error:
                 self._interrupt(error)
@@ -99,6 +102,10 @@ class NativeCalls:
             except ParrotError as error:
                 self._interrupt(error)
                 return
+
+    def _take(self, offer: CallOffer) -> None:
+        self._running.add(offer.id)
+        background().start(self._answer(offer))
 
     def _interrupt(self, error: ParrotError) -> None:
         for bound in list(self._pending.values()):
@@ -108,22 +115,46 @@ class NativeCalls:
         try:
             async with self._room:
                 result = await self._result(offer)
-            transport = await self._connection.opened()
-            try:
-                await transport.put_result(self._session, offer.id, result)
-            except RequestRefused as refused:
-                # It cannot be had, ever; else who waits would wait for it again.
-                result = CallResult(error=f"The result of {offer.function} was refused: {refused.message}")
-                await transport.put_result(self._session, offer.id, result)
-            if result.error is None:
-                # After a failure it may be retried.
-                self._pending.pop(offer.id, None)
+            await self._deliver(offer, result)
         except ParrotError as error:
-            bound = self._pending.get(offer.id)
-            if bound is not None:
-                bound.output.cell.interrupt(error)
+            self._interrupt_waiters(offer.id, error)
         finally:
             self._running.discard(offer.id)
+        if offer.id in self._again and offer.id in self._pending:
+            self._take(offer)  # it failed, and was retried before this ended
+
+    async def _deliver(self, offer: CallOffer, result: CallResult) -> None:
+        """Tell the service, however often that fails: a connection is offered a call once, and what comes while the
+        call is being answered is not taken."""
+        while True:
+            self._again.discard(offer.id)
+            try:
+                told = await self._tell(offer, result)
+                break
+            except ServiceUnavailable as error:
+                self._interrupt_waiters(offer.id, error)
+                await asyncio.sleep(RETRY_SECONDS)
+                if offer.id not in self._pending:
+                    return
+        if told.error is None:
+            # After a failure it may be retried.
+            self._pending.pop(offer.id, None)
+
+    async def _tell(self, offer: CallOffer, result: CallResult) -> CallResult:
+        """What the service was told: the result, or that it cannot be had."""
+        transport = await self._connection.opened()
+        try:
+            await transport.put_result(self._session, offer.id, result)
+        except RequestRefused as refused:
+            # Never, that is; else who waits would wait for it again.
+            result = CallResult(error=f"The result of {offer.function} was refused: {refused.message}")
+            await transport.put_result(self._session, offer.id, result)
+        return result
+
+    def _interrupt_waiters(self, call: CallId, error: ParrotError) -> None:
+        bound = self._pending.get(call)
+        if bound is not None:
+            bound.output.cell.interrupt(error)
 
     async def _result(self, offer: CallOffer) -> CallResult:
         bound = self._pending.get(offer.id)

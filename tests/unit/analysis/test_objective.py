@@ -1,9 +1,12 @@
 """Objective deduction, against the definition written out naively."""
 
+import random
+
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parrotserve.analysis.objective import assign, deduce, stricter
+from parrotserve.analysis.objective import _Walk, assign, deduce, stricter
 from parrotserve.criteria import Criteria, Objective
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.events import NewCall, NewRequest, NewVariable, Submitted, Wait
@@ -133,6 +136,34 @@ def test_a_chain_with_a_wait_at_every_link_is_walked_once():
     assert len(seen) <= 2 * length, "nor is it twice at one time, where all of it came back"
 
 
+def irregular(size: int, share: float, seed: int, *, calls: float = 0.1) -> tuple[list[str], tuple[str, ...]]:
+    """Each reads up to three of the twelve before it; so many are asked for."""
+    draw, lines = random.Random(seed), list[str]()
+    for number in range(size):
+        near = range(max(0, number - 12), number)
+        inputs = draw.sample(near, min(len(near), draw.randint(0, 3)))
+        kind = "!" if draw.random() < calls else ":"
+        lines.append(f"p{number}{kind} {' '.join(f'v{one}' for one in inputs)} -> v{number}")
+    return lines, tuple(f"v{one}" for one in draw.sample(range(size), round(size * share)))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.8, 1.0])
+def test_what_irregular_graphs_have_in_common_is_walked_once(share: float, monkeypatch: pytest.MonkeyPatch):
+    looked, need = 0, _Walk._need
+
+    def counted(walk: _Walk, producer: Producer | None, level: int) -> None:
+        nonlocal looked
+        looked += 1
+        need(walk, producer, level)
+
+    monkeypatch.setattr(_Walk, "_need", counted)
+    for size in (400, 1600):
+        lines, waits = irregular(size, share, seed=size)
+        looked = 0
+        apply(take_in(Graph(), *lines, waits=waits))
+        assert looked < 12 * size
+
+
 def test_every_stage_is_a_group_of_its_own():
     graph = Graph()
     lines = ("c1: -> a", "c2: -> b", "t1: a -> x", "t2: b -> y", "r: x y -> z", "s1: -> p", "s2: -> q", "u: p q -> w")
@@ -235,6 +266,18 @@ def test_a_big_graph_does_too_whether_waits_come_together_or_later(drawn: tuple[
     apply(take_in(graph, *lines, waits=waits[:2]))
     for wait in waits[2:]:
         apply(take_in(graph, waits=(wait,)))
+    assert {one: one.objective for one in graph.requests.values()} == by_definition(graph)
+    assert groups(graph) == groups_by_definition(graph, waits)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_big_graph_that_much_is_asked_of_does_too(seed: int, in_order: bool):
+    lines, waits = irregular(80 + 20 * seed, share=(0.1, 0.3, 0.8, 1.0)[seed % 4], seed=seed)
+    if not in_order:
+        random.Random(seed).shuffle(lines)
+    graph = Graph()
+    apply(take_in(graph, *lines, waits=waits))
     assert {one: one.objective for one in graph.requests.values()} == by_definition(graph)
     assert groups(graph) == groups_by_definition(graph, waits)
 

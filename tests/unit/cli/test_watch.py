@@ -19,7 +19,7 @@ from scripted_transport import (
 from parrotserve.cli.watch import WatchedTransport
 from parrotserve.criteria import Criteria, Objective
 from parrotserve.errors import GetTimeout, InvalidGraph, RequestFailed, ServiceUnavailable
-from parrotserve.protocol import RequestView, Submit, Timings, VariableEvent, WaitSpec
+from parrotserve.protocol import RequestView, Submit, Timings, VariableEvent, VariableView, WaitSpec
 from parrotserve.sampling import FinishReason, Usage
 
 
@@ -36,6 +36,10 @@ async def screen() -> RecordingScreen:
 @pytest.fixture
 async def watched(inner: ScriptedTransport, screen: RecordingScreen) -> WatchedTransport:
     return WatchedTransport(inner, screen)
+
+
+def variable_view(name: str, state: str) -> VariableView:
+    return VariableView(id=name, name=None, state=state, producer="r-1", value=None, error=None)
 
 
 async def all_of(answer: AsyncIterator[VariableEvent]) -> list[VariableEvent]:
@@ -150,6 +154,38 @@ async def test_a_retried_variable_is_shown_again(watched, inner, screen):
     inner.answers = [[ACCEPTED, failure("code-1", RequestFailed("no"))]]
     await all_of(watched.submit(producing("code-1")))
     await watched.drained()
+    inner.streams["code-1", 0] = [value("code-1", "x")]
+    await watched.retry(SESSION, "code-1")
+    await watched.drained()
+    assert screen.log[-1] == "write.code = x"
+
+
+async def test_what_fell_with_a_retried_variable_and_comes_back_is_shown_again_too(watched, inner, screen):
+    names = ("code-1", "test-2", "other-3")
+    inner.answers = [[ACCEPTED, *(failure(name, RequestFailed("no")) for name in names)]]
+    await all_of(watched.submit(producing(*names)))
+    await watched.drained()
+    inner.view = inner.view.model_copy(
+        update={"variables": tuple(map(variable_view, names, ("producing", "producing", "failed")))}
+    )
+    inner.streams["code-1", 0] = [value("code-1", "x")]
+    inner.streams["test-2", 0] = [value("test-2", "y")]
+    await watched.retry(SESSION, "code-1")
+    await watched.drained()
+    assert screen.log[-6:-4] == ["declared write.code", "declared write.test"]
+    assert {line for line in screen.log[-4:] if "=" in line} == {"write.code = x", "write.test = y"}
+    assert {name: shown.error is None for name, shown in watched.variables.items()} == {
+        "code-1": True, "test-2": True, "other-3": False,
+    }  # fmt: skip
+
+
+async def test_a_view_that_cannot_be_had_hides_no_retry(watched, inner, screen, monkeypatch):
+    async def gone(session: str) -> None:
+        raise ServiceUnavailable("gone")
+
+    inner.answers = [[ACCEPTED, failure("code-1", RequestFailed("no")), failure("test-2", RequestFailed("no"))]]
+    await all_of(watched.submit(producing("code-1", "test-2")))
+    monkeypatch.setattr(inner, "session_view", gone)
     inner.streams["code-1", 0] = [value("code-1", "x")]
     await watched.retry(SESSION, "code-1")
     await watched.drained()

@@ -13,7 +13,8 @@ from fake_service import FakeService
 
 import Parrot as P
 from parrotserve.errors import DeclarationError, EngineFailed, NativeCallFailed, ServiceUnavailable
-from parrotserve.protocol import ListArgument, ObjectArgument, SandboxSpec, ValueArgument, VariableArgument
+from parrotserve.ids import CallId, SessionId
+from parrotserve.protocol import CallResult, ListArgument, ObjectArgument, SandboxSpec, ValueArgument, VariableArgument
 from parrotserve.sdk.session import current_session
 
 
@@ -188,6 +189,57 @@ class TestFailures:
         with pytest.raises(ServiceUnavailable, match="Gone"):
             Break().get()
 
+    @pytest.mark.parametrize("raises", [False, True])
+    def test_a_result_that_was_not_delivered_as_the_connection_came_back_is_delivered_on_the_new_one(
+        self, service: FakeService, monkeypatch: pytest.MonkeyPatch, raises: bool
+    ):
+        runs: list[str] = []
+
+        @P.NativeFunction
+        def Once() -> str:
+            runs.append("x")
+            if raises:
+                raise OSError("no")
+            return "y"
+
+        monkeypatch.setattr("parrotserve.sdk.natives.RETRY_SECONDS", 0.01)
+        deliver = service.put_result
+
+        async def break_off(session: SessionId, call: CallId, result: CallResult) -> None:
+            service.put_result = deliver  # pyright: ignore[reportAttributeAccessIssue]
+            await offer_again(service, call)
+            raise ServiceUnavailable("Gone.")
+
+        service.put_result = break_off  # pyright: ignore[reportAttributeAccessIssue]
+        result = Once()
+        with pytest.raises(ServiceUnavailable, match="Gone"):
+            result.get(timeout=10)
+        if raises:
+            with pytest.raises(NativeCallFailed, match="OSError: no"):
+                result.get(timeout=10)
+        else:
+            assert result.get(timeout=10) == "y"
+        assert runs == ["x"]
+
+    def test_one_that_is_retried_before_its_failure_is_known_to_be_told_runs_again(self, service: FakeService):
+        runs: list[str] = []
+
+        @P.NativeFunction
+        def Flaky() -> str:
+            runs.append("x")
+            if len(runs) == 1:
+                raise OSError("not now")
+            return "well"
+
+        deliver = service.put_result
+
+        async def hang(session: SessionId, call: CallId, result: CallResult) -> None:
+            service.put_result = deliver  # pyright: ignore[reportAttributeAccessIssue]
+            await offer_again(service, call)  # as a retry does, whose client heard of the failure first
+
+        service.put_result = hang  # pyright: ignore[reportAttributeAccessIssue]
+        assert Flaky().get(timeout=10) == "well"
+
     def test_where_one_runs_is_yes_or_no(self):
         with pytest.raises(DeclarationError, match="server is True or False"):
             P.NativeFunction(server="no")  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -284,3 +336,12 @@ async def gone(*_: object) -> None:
 def test_it_looks_like_the_function():
     assert (Upper.__name__, list(inspect.signature(Upper).parameters)) == ("Upper", ["text"])
     assert repr(Upper) == "<NativeFunction Upper(text)>"
+
+
+async def offer_again(service: FakeService, call: CallId) -> None:
+    """Have the service offer a call that it offered before, and the client hear of it."""
+    service.offered.discard(call)
+    service._advance()
+    while call not in service.offered:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
