@@ -12,6 +12,9 @@ MAX_STOPS = 64
 MAX_STOP_LENGTH = 1000
 MAX_BIASES = 1024
 _MOST_SHOWN = 200
+_LEAST_TEMPERATURE = 1e-9
+"""What is divided by less may be no number any more."""
+_MOST_BIAS = 10_000
 
 
 class FinishReason(StrEnum):
@@ -67,9 +70,13 @@ class Sampling:
         self._check_types()
         checks: tuple[tuple[str, bool, str], ...] = (
             ("max_tokens", self.max_tokens >= 1, "must be at least 1"),
-            ("temperature", 0.0 <= self.temperature <= 100.0, "must be between 0 and 100"),
+            (
+                "temperature",
+                self.temperature == 0.0 or _LEAST_TEMPERATURE <= self.temperature <= 100.0,
+                f"must be 0, or between {_LEAST_TEMPERATURE:g} and 100",
+            ),
             ("top_p", 0.0 < self.top_p <= 1.0, "must be above 0 and at most 1"),
-            ("top_k", self.top_k >= 0, "must be 0 (all) or a number of tokens"),
+            ("top_k", 0 <= self.top_k < 2**31, "must be 0 (all) or a number of tokens"),
             ("min_p", 0.0 <= self.min_p <= 1.0, "must be between 0 and 1"),
             ("stop", all(self.stop), "must not hold an empty text"),
             (
@@ -81,8 +88,13 @@ class Sampling:
             ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "must be between 0 and max_tokens"),
             ("presence_penalty", -2.0 <= self.presence_penalty <= 2.0, "must be between -2 and 2"),
             ("frequency_penalty", -2.0 <= self.frequency_penalty <= 2.0, "must be between -2 and 2"),
-            ("repetition_penalty", 0.0 < self.repetition_penalty <= 10.0, "must be above 0, at most 10"),
+            ("repetition_penalty", 0.01 <= self.repetition_penalty <= 10.0, "must be between 0.01 and 10"),
             ("logit_bias", all(map(_is_bias, self.logit_bias.items())), "gives token ids, from 0 up, a number each"),
+            (
+                "logit_bias",
+                all(abs(bias) <= _MOST_BIAS for bias in self.logit_bias.values()),
+                f"adds numbers between -{_MOST_BIAS} and {_MOST_BIAS}; -100 is as good as never",
+            ),
             ("logit_bias", len(self.logit_bias) <= MAX_BIASES, f"may name {MAX_BIASES} tokens"),
             (
                 "logprobs",

@@ -186,4 +186,9 @@ class EnginePipes(asyncio.SubprocessProtocol):
         else:
             how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         words = "\n".join([*self._last_words, self._stderr.decode("utf-8", errors="replace")]).strip()
-        return f"The process of engine {self._engine} {how}." + (f" Its last words:\n{words}" if words else "")
+        told = f"The process of engine {self._engine} {how}."
+        if not words:
+            return told
+        # Not for who waits for results: they may quote others' prompts, and tell of this machine's files.
+        _log.error("%s Its last words:\n%s", told, words)
+        return f"{told} The service's log has its last words."

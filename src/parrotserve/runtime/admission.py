@@ -1,6 +1,5 @@
 """Admission: a batch from the wire, checked and in the machine's words."""
 
-import math
 import secrets
 from collections.abc import Collection
 from dataclasses import replace
@@ -202,8 +201,6 @@ def _fixed(sampling: Sampling, model: ServedModel) -> Sampling:
             check_schema(sampling.schema)
         except RecursionError as error:
             raise InvalidSchema("The JSON schema is nested too deeply.") from error
-    if not all(map(math.isfinite, sampling.logit_bias.values())):
-        raise InvalidSampling("logit_bias adds finite numbers; -100 is as good as never.", param="logit_bias")
     if sampling.logit_bias and max(sampling.logit_bias) >= model.vocabulary:
         raise InvalidSampling(
             f"logit_bias names token {max(sampling.logit_bias)}, which is none of {model.name!r}, whose tokens are "

@@ -1,14 +1,15 @@
 """The engine loop, on a backend whose logits depend on exactly the tokens that a row attends to."""
 
+from collections.abc import Mapping
+
 import pytest
 from token_backend import PAGE, TOKENIZER, Bench, alone, fill, generate, hashed, late, reciting, streamed
 
-from parrotserve.engines.base import (
-    EndStatus,
-    Heartbeat,
-    SegmentFinished,
-    SequenceEnded,
-)
+from parrotserve.engines.base import Cancel, EndStatus, Heartbeat, SegmentFinished, SequenceEnded
+from parrotserve.engines.native import loop
+from parrotserve.engines.native.draw import Draw
+from parrotserve.engines.native.logits import Logits
+from parrotserve.engines.native.sampler import sample
 from parrotserve.ids import RequestId
 from parrotserve.sampling import FinishReason, TokenLogprob
 
@@ -130,6 +131,36 @@ def test_usage_counts_what_was_read_made_and_spent():
     usage = bench.ended("a").usage
     assert (usage.prompt_tokens, usage.cached_tokens, usage.output_tokens) == (5, 0, 3)
     assert usage.engine_seconds == pytest.approx(0.5 * len(bench.backend.steps))
+
+
+def test_what_was_written_is_no_prompt_though_it_is_read_on():
+    bench = Bench()
+    bench.open("a", fill("1234567890"), generate(50, ignore_eos=True), fill("x" * 100), generate(5))
+    while not bench.finished("a"):
+        bench.step()
+    bench.core.handle(Cancel(sequence=A, epoch=1))
+    bench.run()
+    usage = bench.ended("a").usage
+    assert (usage.prompt_tokens, usage.output_tokens) == (10, 50)
+
+
+def test_a_question_that_cannot_be_answered_ends_the_sequence_that_asks_it_alone(monkeypatch: pytest.MonkeyPatch):
+    def sampling(logits: Logits, draws: Mapping[int, Draw]) -> dict[int, tuple[int, TokenLogprob | None]]:
+        if any(draw.sampling.seed == 13 for draw in draws.values()):
+            raise IndexError("of a rule that has a fault")
+        return sample(logits, draws)
+
+    monkeypatch.setattr(loop, "sample", sampling)
+    bench = Bench()
+    for name, seed in (("good", 1), ("bad", 13), ("fine", 2)):
+        bench.open(name, fill("12345"), generate(4, temperature=1.0, seed=seed, ignore_eos=True))
+    bench.run()
+    assert [bench.status(name) for name in ("good", "bad", "fine")] == [
+        EndStatus.DONE,
+        EndStatus.FAILED,
+        EndStatus.DONE,
+    ]
+    assert bench.text("good") == alone(fill("12345"), generate(4, temperature=1.0, seed=1, ignore_eos=True))
 
 
 def test_a_steps_time_is_shared_by_its_rows():

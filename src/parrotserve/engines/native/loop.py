@@ -6,6 +6,7 @@
 Everything about processes and pipes is outside.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,10 @@ from parrotserve.engines.native.timing import StepHeld, StepTimes
 from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.sampling import TokenLogprob
 
+log = logging.getLogger(__name__)
+
+Answers = dict[int, tuple[int, TokenLogprob | None]]
+"""The token of each row that was asked about, and its log-probability where that is told."""
 Sampled = tuple[SequenceState, list[int], TokenLogprob | None]
 """The next token of a sequence, and those after it if its draft is right; the log-probability, where that is told."""
 
@@ -184,7 +189,24 @@ class NativeCore:
                     asking.update(zip(_numbers(highest, rows), draws, strict=False))
             except ParrotError as error:
                 self._sequences.end(state, EndStatus.FAILED, error)
-        return sampled + _answered(built.runs, sample(logits, asking)) if asking else sampled
+        return sampled + _answered(built.runs, self._asked(built, logits, asking)) if asking else sampled
+
+    def _asked(self, built: BuiltBatch, logits: Logits, asking: Mapping[int, Draw]) -> Answers:
+        """What the sampler says to these draws. A question that it cannot answer ends the sequence that asks it, and
+        nobody else's."""
+        try:
+            return sample(logits, asking)
+        except Exception:
+            log.exception("sampling failed; trying each sequence by itself")
+        answers: Answers = {}
+        for state, rows in built.runs:
+            asked = {row: asking[row] for row in rows if row in asking}
+            try:
+                answers |= sample(logits, asked)
+            except Exception as error:
+                failure = EngineFailed(f"The next token could not be drawn: {type(error).__name__}.")
+                self._sequences.end(state, EndStatus.FAILED, failure)
+        return answers
 
     def _note_time(self, plan: Sequence[Planned], built: BuiltBatch, started: float) -> None:
         """Its sequences share the step's time by their rows; the planner's model learns from it, and the service's."""

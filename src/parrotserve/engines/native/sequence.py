@@ -60,6 +60,8 @@ class SequenceState:
     """How many tokens of that segment's content `known` has."""
     output: Output | None = None
     """The output under way, if the cursor is at one."""
+    written: list[range] = field(default_factory=list[range])
+    """Where in `known` finished outputs are."""
 
     pages: list[int] = field(default_factory=list[int])
     moves: int = 0
@@ -171,6 +173,7 @@ class SequenceState:
         had = self.known[self.output.start :]
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(had, kept, strict=False)))
         self.known[self.output.start :] = kept
+        self.written.append(range(self.output.start, len(self.known)))
         valid = min(self.computed, self.output.start + same)
         if same < len(had):
             self.page_keys.clear()
@@ -207,7 +210,9 @@ class SequenceState:
     def usage(self) -> Usage:
         """What it took so far. A prompt counts as far as it was read: one that was refused costs nothing."""
         whole = sum(len(segment.tokens) for segment in self.segments if isinstance(segment, Content))
-        prompt = min(whole, self.seen_through)
+        written = [*self.written, range(self.output.start, len(self.known))] if self.output else self.written
+        outputs = sum(len(range(one.start, min(one.stop, self.seen_through))) for one in written)
+        prompt = min(whole, max(0, self.seen_through - outputs))
         return Usage(
             prompt_tokens=prompt,
             cached_tokens=min(self.cached_tokens, prompt),
