@@ -65,7 +65,7 @@ class ServedApart:
         self.url, self.port = match[0], int(match[2])
 
     def stop(self) -> None:
-        """As an operator does."""
+        """As an operator does who lets nothing end first."""
         self.process.terminate()
         self._wait()
 
@@ -95,7 +95,7 @@ def _main(port: int, step_seconds: float, begin: str) -> None:
     def announce(line: str) -> None:
         print(line, flush=True)
 
-    config = ServiceConfig(models=("fake",), port=port)
+    config = ServiceConfig(models=("fake",), port=port, drain_seconds=0)
     asyncio.run(serve_until_stopped(config, announce=announce, load=load))
 
 
