@@ -43,6 +43,8 @@ class ImpatientProtocol(H11Protocol):
         """An answer is whole."""
         self._corked.flush()
         super().on_response_complete()
+        if self.conn.trailing_data[0]:  # the next head has begun
+            self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
