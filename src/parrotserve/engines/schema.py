@@ -7,6 +7,7 @@ from typing import Any
 from llguidance import LLMatcher
 
 from parrotserve.engines.schema_bounds import check_bounds
+from parrotserve.engines.schema_patterns import check_patterns
 from parrotserve.errors import InvalidSchema
 
 _SPACE = r"\n?[ \t]{0,20}"
@@ -24,6 +25,7 @@ def check_schema(schema: dict[str, Any]) -> None:
 def grammar_of(schema: dict[str, Any]) -> str:
     """The schema as a grammar for `llguidance`. Raises `InvalidSchema`, saying what is wrong with it."""
     check_bounds(schema)
+    check_patterns(schema)
     try:
         grammar = LLMatcher.grammar_from_json_schema(
             json.dumps(schema, allow_nan=False), defaults={"whitespace_pattern": _SPACE}

@@ -67,7 +67,7 @@ class _Walk:
 
     def _referred(self, reference: str, level: int) -> int:
         if reference not in self._heights:
-            target = _resolved(self._schema, reference)
+            target = resolved(self._schema, reference)
             self.elsewhere += target is None
             self._heights[reference] = 0  # while it is looked at: who refers back to it goes no deeper
             self.leads.setdefault(reference, _at_once(target))
@@ -106,7 +106,7 @@ def _at_once(node: Any) -> set[str]:
     return own.union(*map(_at_once, parts if isinstance(parts, list) else ()))
 
 
-def _resolved(schema: Any, reference: str) -> Any:
+def resolved(schema: Any, reference: str) -> Any:
     """What is at a place in the schema, as a JSON pointer (RFC 6901) behind a `#` says; None if there is nothing."""
     start, _, pointer = reference.partition("#")
     if start or (pointer and not pointer.startswith("/")):

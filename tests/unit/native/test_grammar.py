@@ -135,6 +135,65 @@ def test_what_programs_declare_is_far_from_that():
         assert allowed(Grammar(schema, TOKENIZER))
 
 
+def text(number: int, **more: Any) -> dict[str, Any]:
+    return {"type": "string", "pattern": f".*{chr(97 + number % 26)}{number}.*", **more}
+
+
+def object_of(number: int) -> dict[str, Any]:
+    return {"type": "object", "properties": {"x": text(number)}}
+
+
+def all_of(*schemas: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"allOf": [*schemas], **more}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        all_of(*map(text, range(5))),
+        all_of(*map(text, range(4)), type="string", format="date-time"),
+        all_of(all_of(text(0), text(1)), all_of(text(2), all_of(text(3), text(4)))),
+        {"$ref": "#/$defs/0", "$defs": {f"{n}": text(n, **{"$ref": f"#/$defs/{n + 1}"}) for n in range(5)} | {"5": {}}},
+        all_of(*({"anyOf": [{"type": "integer"}, text(n)]} for n in range(5))),
+        all_of(*map(object_of, range(5))),
+        all_of(*map(object_of, range(4)), {"additionalProperties": text(4)}),
+        all_of(*({"patternProperties": {"^x": text(n)}} for n in range(5))),
+        all_of(*({"type": "array", "items": text(n)} for n in range(4)), {"prefixItems": [text(4)]}),
+        {"items": all_of(*({"properties": {"y": object_of(n)}} for n in range(5)))},
+        all_of({"$ref": "#a"}, {"$ref": "#b"}, **{"$defs": {c: text(0, **{"$anchor": c}) for c in "ab"}}),
+    ],
+)
+def test_patterns_for_one_text_are_refused_before_anything_makes_one_of_many(schema: dict[str, Any]):
+    with pytest.raises(InvalidSchema, match="4 patterns and formats may be for one text"):
+        check_schema(schema)
+
+
+def test_patterns_for_names_are_refused_before_anything_compares_each_with_each():
+    names = {f"^{number:02}$": {} for number in range(65)}
+    with pytest.raises(InvalidSchema, match="64 patternProperties at most"):
+        check_schema({"type": "object", "patternProperties": names})
+
+
+def test_what_leads_to_everything_from_everywhere_is_refused_before_that_is_looked_at():
+    everything = {"type": "object", "properties": {f"p{number}": text(1) for number in range(1000)}}
+    places = {f"q{number}": {"$ref": "#/$defs/all"} for number in range(600)}
+    with pytest.raises(InvalidSchema, match="too involved"):
+        check_schema({"type": "object", "properties": places, "$defs": {"all": everything}})
+
+
+def test_patterns_for_different_texts_are_as_many_as_there_are_texts():
+    dated = {"type": "object", "properties": {"id": {"type": "string", "format": "uuid"}, "at": text(1)}}
+    kinds = [
+        all_of(dated, {"type": "object", "properties": {f"p{n}": text(n), "kind": {"const": n}}}) for n in range(9)
+    ]
+    tree = {"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}, "value": text(1)}}
+    maps = {"type": "object", "patternProperties": {f"^{n}$": text(n) for n in range(9)}, "properties": {"a": tree}}
+    for schema in ({"anyOf": kinds}, {"anyOf": [*map(text, range(9))]}, tree, maps, text(1, minLength=2, maxLength=9),
+                   {"type": "object", "properties": {f"p{n}": text(n) for n in range(99)}},
+                   {"type": "array", "prefixItems": [*map(text, range(9))]}):  # fmt: skip
+        check_schema(schema)
+
+
 def test_a_reason_does_not_repeat_all_of_a_pattern():
     with pytest.raises(InvalidSchema) as caught:
         check_schema({"type": "string", "pattern": "(" * 20_000})

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from parrotserve.engines.native.stops import StopSearch
 from parrotserve.sampling import Sampling
 
 
@@ -45,7 +46,7 @@ class OutputText:
         "_given",
         "_keep_space",
         "_min_tokens",
-        "_stop",
+        "_stops",
         "_stream",
         "_tokens",
         "_waiting",
@@ -55,7 +56,7 @@ class OutputText:
 
     def __init__(self, stream: TokenStream, sampling: Sampling) -> None:
         self._stream = stream
-        self._stop = sampling.stop
+        self._stops = StopSearch(sampling.stop) if sampling.stop else None
         self._min_tokens = sampling.min_tokens
         self._keep_space = sampling.keep_space
         self._tokens = 0
@@ -90,7 +91,7 @@ class OutputText:
 
     def put(self, token: int) -> None:
         """`push` for those who ask later what came of it: text in which nothing can stop is decoded only then."""
-        if self._stop:
+        if self._stops:
             self.push(token)
         else:
             self._waiting.append(token)
@@ -99,11 +100,13 @@ class OutputText:
         """The text that became certain with this token. Must not be called once stopped."""
         self._catch_up()
         self._tokens += 1
-        before = len(self._decoded)
-        self._append(self._stream.push((token,)))
+        new = self._append(self._stream.push((token,)))
+        if not self._stops:
+            return self._give(len(self._decoded))
+        found = self._stops.push(new)
         if self._tokens >= self._min_tokens:
-            self.cut = self._find_stop(before)
-        return self._give(len(self.text) if self.stopped else len(self._decoded) - self._held())
+            self.cut = found
+        return self._give(len(self._decoded) - self._stops.held if self.cut is None else self.cut)
 
     def finish(self) -> str:
         """The rest of the text: nothing can take it back any more."""
@@ -119,27 +122,15 @@ class OutputText:
             self._waiting = []
             self._given = len(self._decoded)
 
-    def _append(self, text: str) -> None:
+    def _append(self, text: str) -> str:
+        """Returns what is new in the text, which is less where a leading space is dropped."""
         if not (self._keep_space or self._decoded or self.space_dropped) and text.startswith(" "):
             self.space_dropped = True
             text = text[1:]
         self._decoded += text
+        return text
 
     def _give(self, end: int) -> str:
         new = self._decoded[self._given : end]
         self._given = end
         return new
-
-    def _find_stop(self, before: int) -> int | None:
-        """Where the earliest stop string begins that ends after `before`, where this token's text begins."""
-        starts = (self._decoded.find(stop, max(0, before - len(stop) + 1)) for stop in self._stop)
-        return min((start for start in starts if start >= 0), default=None)
-
-    def _held(self) -> int:
-        """Length of the longest end of the text with which a stop string may begin."""
-        longest = max((len(stop) for stop in self._stop), default=1) - 1
-        tail = self._decoded[max(0, len(self._decoded) - longest) :] if longest else ""
-        for length in range(len(tail), 0, -1):
-            if any(len(stop) > length and stop.startswith(tail[-length:]) for stop in self._stop):
-                return length
-        return 0

@@ -1,0 +1,67 @@
+"""Stop strings looked for in a text as it grows."""
+
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parrotserve.engines.fake_tokenizer import FakeTokenizer
+from parrotserve.engines.native.output import OutputText
+from parrotserve.engines.native.stops import StopSearch
+from parrotserve.sampling import MAX_STOP_LENGTH, MAX_STOPS, Sampling
+
+
+def held(text: str, stops: tuple[str, ...]) -> int:
+    """By definition: the longest end with which a stop string begins that is longer."""
+    return max(
+        (n for n in range(1, len(text) + 1) for stop in stops if len(stop) > n and stop.startswith(text[-n:])),
+        default=0,
+    )
+
+
+def earliest(before: str, text: str, stops: tuple[str, ...]) -> int | None:
+    """By definition: where the first one begins of all that end in what `text` has more than `before`."""
+    ends = range(len(before) + 1, len(text) + 1)
+    return min((end - len(stop) for stop in stops for end in ends if text[:end].endswith(stop)), default=None)
+
+
+@given(
+    parts=st.lists(st.text(alphabet="abé", max_size=6), max_size=12),
+    stops=st.lists(st.text(alphabet="abé", min_size=1, max_size=7), max_size=5).map(tuple),
+)
+def test_what_is_found_and_held_is_what_the_whole_text_says(parts: list[str], stops: tuple[str, ...]):
+    search, text = StopSearch(stops), ""
+    for part in parts:
+        before, text = text, text + part
+        assert search.push(part) == earliest(before, text, stops)
+        assert search.held == held(text, stops)
+
+
+@given(
+    repeats=st.lists(st.tuples(st.sampled_from(["ab", "aab", "a", "b"]), st.integers(1, 9)), max_size=8),
+    stops=st.lists(st.sampled_from(["a" * 9 + "b", "ab" * 5 + "b", "aabaaab", "abaabab" * 2, "b", "aaaa"]), max_size=4),
+)
+def test_so_it_is_where_stop_strings_repeat_themselves(repeats: list[tuple[str, int]], stops: list[str]):
+    search, text, known = StopSearch(tuple(stops)), "", tuple(stops)
+    for character in "".join(part * count for part, count in repeats):
+        before, text = text, text + character
+        assert search.push(character) == earliest(before, text, known)
+        assert search.held == held(text, known)
+
+
+def test_long_stop_strings_cost_a_token_no_more_than_short_ones():
+    def milliseconds(stops: tuple[str, ...], token: str) -> float:
+        output = OutputText(FakeTokenizer().stream(), Sampling(stop=stops))
+        for _ in range(MAX_STOP_LENGTH):
+            output.push(ord(token))
+        fastest = float("inf")
+        for _ in range(5):
+            start = time.thread_time()
+            output.push(ord(token))
+            fastest = min(fastest, time.thread_time() - start)
+        return fastest * 1000
+
+    unlike = tuple(f"Z{number:02}" + "y" * (MAX_STOP_LENGTH - 3) for number in range(MAX_STOPS))
+    alike = tuple("x" * (MAX_STOP_LENGTH - 2) + f"{number:02}" for number in range(MAX_STOPS))
+    assert milliseconds(unlike, "x") < 2
+    assert milliseconds(alike, "x") < 2
