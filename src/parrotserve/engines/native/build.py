@@ -40,7 +40,7 @@ def build_engine(
     settings = launch.settings
     files = ModelFiles(launch.model, Path(launch.path), launch.format)
     config = load_config(files)
-    tokenizer = load_tokenizer(files)
+    tokenizer = load_tokenizer(files, rows=config.vocabulary)
     backend_name = _backend_name(settings.backend)
     if settings.weights is not WeightFormat.BF16 and backend_name is not BackendName.KERNELS:
         raise EngineRefused(
@@ -128,6 +128,7 @@ def _core_settings(
     settings: NativeSettings, config: ModelConfig, *, cache_tokens: int, align_tokens: int
 ) -> CoreSettings:
     return CoreSettings(
+        vocabulary=config.vocabulary,
         context_length=min(config.context_length, cache_tokens),
         cut_by_cache=cache_tokens < config.context_length,
         prefill_chunk=settings.prefill_chunk,
