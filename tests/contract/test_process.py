@@ -129,6 +129,13 @@ async def test_the_first_step_after_a_rest_is_found_hung_too_and_what_is_read_be
     await engine.close()
 
 
+async def test_a_fault_of_building_that_nobody_foresaw_is_a_refusal():
+    engine = engine_of(STUB.replace('print("loading', 'raise KeyError("a tensor")  # ("'))
+    with pytest.raises(EngineRefused, match="cannot be built \\(KeyError: 'a tensor'\\)"):
+        await engine.start()
+    await engine.close()
+
+
 async def test_what_libraries_print_does_not_disturb_the_protocol():
     engine = engine_of(STUB)
     assert (await engine.start()).model == "stub"

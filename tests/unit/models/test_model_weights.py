@@ -194,6 +194,29 @@ def test_gguf_divides_by_the_factors_that_it_carries(tiny_gguf: ModelFiles, tmp_
     np.testing.assert_allclose(stretched.rope_frequencies, load(tiny_gguf).rope_frequencies / factors)
 
 
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        (np.ones(3), r"has the shape \(3,\), where the configuration implies \(4,\)"),
+        (np.ones((2, 4)), r"has the shape \(2, 4\)"),
+        (np.array([1, 0, 4, 8]), "has values that are not positive"),
+        (np.array([1, np.nan, 4, 8]), "has values that are not positive"),
+    ],
+)
+def test_factors_that_cannot_be_are_refused(factors: np.ndarray, words: str, tmp_path: Path):
+    files = tiny_models.write_gguf(tmp_path / "a.gguf", rope_factors=factors.astype(np.float32))
+    with pytest.raises(MalformedModel, match=rf"tensor rope_freqs\.weight {words}"):
+        load(files)
+
+
+@pytest.mark.parametrize("numbers", [{"beta_fast": 5e-324}, {"beta_slow": 1e308}, {"factor": 5e-324}])
+def test_frequencies_that_cannot_be_computed_are_refused(numbers: dict[str, float], tmp_path: Path):
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64} | numbers
+    files = tiny_models.write_folder(tmp_path / "tiny", config={"rope_scaling": scaling})
+    with pytest.raises(MalformedModel, match="its rotary frequencies cannot be computed"):
+        load(files)
+
+
 def reference_llama3(theta: float, size: int, scaling: dict[str, float]) -> list[float]:
     """Wave by wave, as the model's release defines it."""
     result: list[float] = []
