@@ -156,7 +156,10 @@ def _with_blocks(layer: LayerWeights, load: Callable[[str], Blocks | None] | Non
 
 
 class _Expecting:
-    """Reads a tensor and checks that it has the shape that the configuration implies."""
+    """Reads a tensor and checks that it has the shape that the configuration implies, and finite values.
+
+    Not every backend would show damage: NaN can become zero or a huge number as weights are packed.
+    """
 
     __slots__ = ("_files", "_load")
 
@@ -169,6 +172,9 @@ class _Expecting:
         if array.shape != shape:
             found = f"tensor {name} has the shape {array.shape}, where the configuration implies {shape}"
             raise malformed(self._files.path, found)
+        # Of NaN, both are NaN; and neither takes memory, as a mask of the whole tensor would.
+        if not (np.isfinite(array.min()) and np.isfinite(array.max())):
+            raise malformed(self._files.path, f"tensor {name} has values that are no finite numbers")
         return array
 
 
