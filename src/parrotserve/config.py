@@ -87,7 +87,7 @@ class ServiceConfig:
     )
     backend: str = setting(
         "auto",
-        "What computes the engines' steps; auto is kernels where they are installed, else reference.",
+        "What computes the engines' steps; auto is kernels where they are there and take the model, else reference.",
         kind=TEXT,
         group=Group.MODELS,
         rules=(one_of(*BACKENDS),),

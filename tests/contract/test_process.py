@@ -1,6 +1,7 @@
 """Engines in processes of their own: how they die, hang, hold back, and leave nothing behind."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -132,10 +133,26 @@ async def test_the_first_step_after_a_rest_is_found_hung_too_and_what_is_read_be
     await engine.close()
 
 
+async def test_a_fault_of_building_that_nobody_foresaw_is_a_refusal():
+    engine = engine_of(STUB.replace('print("loading', 'raise KeyError("a tensor")  # ("'))
+    with pytest.raises(EngineRefused, match="cannot be built \\(KeyError: 'a tensor'\\)"):
+        await engine.start()
+    await engine.close()
+
+
 async def test_what_libraries_print_does_not_disturb_the_protocol():
     engine = engine_of(STUB)
     assert (await engine.start()).model == "stub"
     await engine.close()
+
+
+async def test_warnings_of_the_process_are_warnings_of_the_log(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, logger="parrotserve")
+    engine = engine_of(STUB.replace('print("', 'print("WARNING: slow\\n'))
+    await engine.start()
+    await engine.close()
+    assert [record.levelname for record in caplog.records if record.message.endswith(": slow")] == ["WARNING"]
+    assert any(record.levelname == "INFO" and "loading" in record.message for record in caplog.records)
 
 
 async def test_a_process_that_is_never_ready_is_given_up():

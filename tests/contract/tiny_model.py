@@ -18,12 +18,12 @@ _VOCABULARY = FakeTokenizer().vocabulary_size
 _SAID = (*range(ord("a"), ord("z") + 1), ord(" "), END)
 
 
-def write_tiny_model(folder: Path) -> ModelFiles:
-    """Writes it into an empty folder."""
+def write_tiny_model(folder: Path, *, inner: int = _INNER) -> ModelFiles:
+    """Writes it into an empty folder; `inner` is its intermediate size."""
     config = {
         "model_type": "llama",
         "hidden_size": _HIDDEN,
-        "intermediate_size": _INNER,
+        "intermediate_size": inner,
         "num_hidden_layers": _LAYERS,
         "num_attention_heads": _HEADS,
         "num_key_value_heads": _KV_HEADS,
@@ -39,11 +39,11 @@ def write_tiny_model(folder: Path) -> ModelFiles:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "bos_token": "<|start|>"}))
     (folder / "tokenizer.json").write_text(FakeTokenizer().to_json())
-    save_file(_weights(), folder / "model.safetensors")
+    save_file(_weights(inner), folder / "model.safetensors")
     return ModelFiles("tiny", folder, ModelFormat.SAFETENSORS)
 
 
-def _weights() -> dict[str, np.ndarray]:
+def _weights(inner: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(20240607)
 
     def matrix(rows: int, columns: int) -> np.ndarray:
@@ -63,9 +63,9 @@ def _weights() -> dict[str, np.ndarray]:
             "self_attn.k_proj": (_KV_HEADS * _HEAD, _HIDDEN),
             "self_attn.v_proj": (_KV_HEADS * _HEAD, _HIDDEN),
             "self_attn.o_proj": (_HIDDEN, _HEADS * _HEAD),
-            "mlp.gate_proj": (_INNER, _HIDDEN),
-            "mlp.up_proj": (_INNER, _HIDDEN),
-            "mlp.down_proj": (_HIDDEN, _INNER),
+            "mlp.gate_proj": (inner, _HIDDEN),
+            "mlp.up_proj": (inner, _HIDDEN),
+            "mlp.down_proj": (_HIDDEN, inner),
         }
         weights |= {f"model.layers.{layer}.{name}.weight": matrix(*shape) for name, shape in shapes.items()}
         weights[f"model.layers.{layer}.input_layernorm.weight"] = ones

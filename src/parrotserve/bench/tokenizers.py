@@ -3,6 +3,7 @@
 from typing import cast
 
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
+from parrotserve.models.config import load_config
 from parrotserve.models.registry import resolve
 from parrotserve.models.tokenizer import Tokenizer, load_tokenizer
 from parrotserve.runtime.catalog import FAKE_MODEL
@@ -10,4 +11,7 @@ from parrotserve.runtime.catalog import FAKE_MODEL
 
 def tokenizer_of(model: str) -> Tokenizer:
     """By a model's name or path. Raises `ModelError`."""
-    return cast("Tokenizer", FakeTokenizer()) if model == FAKE_MODEL else load_tokenizer(resolve(model))
+    if model == FAKE_MODEL:
+        return cast("Tokenizer", FakeTokenizer())
+    files = resolve(model)
+    return load_tokenizer(files, rows=load_config(files).vocabulary)

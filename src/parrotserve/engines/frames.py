@@ -35,6 +35,9 @@ class Events(msgspec.Struct, frozen=True, tag="events"):
     events: list[Event]
 
 
+WARNING = "WARNING: "
+"""Begins lines on an engine's standard error that people should see."""
+
 FromEngine = Ready | Refused | Events
 
 _encoder = msgspec.msgpack.Encoder()

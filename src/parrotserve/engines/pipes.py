@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 
 from parrotserve.engines.base import EngineDescription, Event, Heartbeat
-from parrotserve.engines.frames import Events, FrameBuffer, Ready, Refused, decode_from_engine
+from parrotserve.engines.frames import WARNING, Events, FrameBuffer, Ready, Refused, decode_from_engine
 from parrotserve.errors import EngineFailed, ParrotError, from_wire
 from parrotserve.ids import EngineId
 from parrotserve.processes import signal_name
@@ -166,7 +166,8 @@ class EnginePipes(asyncio.SubprocessProtocol):
         for line in lines:
             text = line.decode("utf-8", errors="replace").rstrip()
             self._last_words.append(text)
-            _log.info("%s: %s", self._engine, text)
+            level = logging.WARNING if text.startswith(WARNING) else logging.INFO
+            _log.log(level, "%s: %s", self._engine, text.removeprefix(WARNING))
 
     def _give_up_writing(self) -> None:
         self.gone = True

@@ -18,7 +18,7 @@ import msgspec
 
 from parrotserve.engines.base import HEARTBEAT_SECONDS, Command, EngineDescription, Event, Heartbeat
 from parrotserve.engines.frames import Events, Ready, Refused, decode_commands, encode, read_frame
-from parrotserve.errors import ParrotError
+from parrotserve.errors import EngineRefused, ParrotError
 
 _INBOX = 256
 """Lists of commands that wait for the main thread before the service has to."""
@@ -79,6 +79,11 @@ class _Worker:
             description, core = build(settings)
         except ParrotError as error:
             self._write(Refused(error.code, error.message))
+            return 1
+        except Exception as error:  # what nobody foresaw would be no different at the next attempt
+            traceback.print_exc()
+            refusal = EngineRefused(f"The engine cannot be built ({type(error).__name__}: {error}).")
+            self._write(Refused(refusal.code, refusal.message))
             return 1
         self._heartbeat = core.heartbeat()
         self._write(Ready(description))

@@ -37,6 +37,23 @@ class RopeScaling:
     attention_factor: float | None = None
     """Yarn's factor on queries and keys; None means the paper's 0.1 ln(factor) + 1."""
 
+    def __post_init__(self) -> None:
+        used = ["factor"]
+        if self.kind is not RopeKind.LINEAR:
+            used.append("original_context")
+        if self.kind is RopeKind.YARN:
+            used += ["beta_fast", "beta_slow"]
+            if self.attention_factor is not None:
+                used.append("attention_factor")
+        for name in used:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{self.kind} rope scaling: {name} is {getattr(self, name)}, but must be positive")
+        if self.kind is RopeKind.LLAMA3 and self.high_freq_factor <= self.low_freq_factor:
+            raise ValueError(
+                f"{self.kind} rope scaling: high_freq_factor is {self.high_freq_factor}, but must be above "
+                f"low_freq_factor, which is {self.low_freq_factor}"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -75,3 +92,6 @@ class ModelConfig:
             raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key-value heads evenly")
         if self.head_dim % 2:
             raise ValueError(f"head_dim is {self.head_dim}, but rotary positions need an even one")
+        scaling = self.rope_scaling
+        if scaling is not None and scaling.kind is RopeKind.YARN and self.rope_theta <= 1:
+            raise ValueError(f"rope_theta is {self.rope_theta}, but yarn needs one above 1")

@@ -4,7 +4,8 @@ What the native engine cannot compute exactly is refused by name rather than run
 not refused: within the window it equals full attention, so the context is clipped to it.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from parrotserve.models.architecture import Family, ModelConfig, RopeKind, RopeScaling
 from parrotserve.models.files import ModelFiles, ModelFormat
@@ -13,6 +14,8 @@ from parrotserve.models.metadata import Metadata, read_json
 from parrotserve.models.template_source import tokenizer_config
 
 __all__ = ["Family", "ModelConfig", "RopeKind", "RopeScaling", "load_config"]
+
+T = TypeVar("T", ModelConfig, RopeScaling)
 
 _QWEN3_HEAD_DIM = 128
 """What its configurations leave out means, whatever the sizes."""
@@ -51,6 +54,7 @@ def gguf_config(file: GgufFile) -> ModelConfig:
         raise data.malformed("tensor token_embd.weight is missing or no matrix")
     return _checked(
         data,
+        ModelConfig,
         family=family,
         layers=data.integer(key("block_count")),
         hidden=hidden,
@@ -88,6 +92,7 @@ def folder_config(files: ModelFiles) -> ModelConfig:
     bos = data.integer("bos_token_id") if "bos_token_id" in data else None
     return _checked(
         data,
+        ModelConfig,
         family=family,
         layers=data.integer("num_hidden_layers"),
         hidden=hidden,
@@ -139,7 +144,9 @@ def _folder_rope(data: Metadata) -> tuple[float, RopeScaling | None]:
     kind = section.text("rope_type", section.text("type", "default"))
     if kind in _PLAIN_ROPE:
         return theta, None
-    return theta, RopeScaling(
+    return theta, _checked(
+        data,
+        RopeScaling,
         kind=_rope_kind(kind, data),
         factor=section.number("factor"),
         original_context=section.integer("original_max_position_embeddings", data.integer("max_position_embeddings")),
@@ -158,7 +165,9 @@ def _gguf_scaling(data: Metadata, architecture: str) -> RopeScaling | None:
     if kind in _PLAIN_ROPE:
         return None
     factor = data.number(f"{prefix}.attn_factor") if f"{prefix}.attn_factor" in data else None
-    return RopeScaling(
+    return _checked(
+        data,
+        RopeScaling,
         kind=_rope_kind(kind, data),
         factor=data.number(f"{prefix}.factor"),
         original_context=data.integer(
@@ -197,8 +206,8 @@ def _require(data: Metadata, key: str, value: object, supported: object) -> None
         raise data.malformed(f"{key} is {value}, but only {supported} is supported here")
 
 
-def _checked(data: Metadata, **fields: Any) -> ModelConfig:
+def _checked(data: Metadata, make: Callable[..., T], /, **fields: Any) -> T:
     try:
-        return ModelConfig(**fields)
+        return make(**fields)
     except ValueError as error:
         raise data.malformed(str(error)) from error

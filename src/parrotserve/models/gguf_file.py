@@ -97,7 +97,8 @@ class GgufFile:
             raise malformed(self.path, f"tensor {name} has unknown type {place.quantisation}") from error
         rows = self._rows(name, place, block, block_bytes)
         try:
-            values = quants.dequantize(rows, kind)
+            with np.errstate(invalid="ignore", over="ignore"):  # damaged scales show in the values
+                values = quants.dequantize(rows, kind)
         except NotImplementedError as error:
             raise malformed(self.path, f"tensor {name} has the type {kind.name}, not supported") from error
         return np.ascontiguousarray(values.reshape(place.shape), dtype=np.float32)

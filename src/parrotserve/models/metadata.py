@@ -1,11 +1,15 @@
 """Typed reading of what a model file says of itself: GGUF key-values or a Hugging Face `config.json`."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 from parrotserve.errors import MalformedModel
+
+_TOO_LARGE = 1 << 63
+"""JSON has whole numbers of any size; nothing that is counted here is larger."""
 
 
 class Metadata:
@@ -29,14 +33,22 @@ class Metadata:
         value = self._required(key, default)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.malformed(f"{key} must be a whole number, not {value!r:.80}")
+        if abs(value) >= _TOO_LARGE:
+            raise self.malformed(f"{key} is {value!r:.80}, more than there can be")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number."""
+        """A finite number."""
         value = self._required(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.malformed(f"{key} must be a number, not {value!r:.80}")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # digits enough for more than a float holds
+            number = math.inf
+        if not math.isfinite(number):
+            raise self.malformed(f"{key} must be a finite number, not {value!r:.80}")
+        return number
 
     def flag(self, key: str, default: bool | None = None) -> bool:
         """True or false."""

@@ -19,9 +19,13 @@ it would cost more to let them."""
 _OVER_A_SPACE = re.compile(rb"[^\s] ")
 
 
-def load_tokenizer(files: ModelFiles) -> "Tokenizer":
-    """The tokenizer in a model's files. Raises `MalformedModel`."""
-    parts = read_tokenizer_parts(files)
+def load_tokenizer(files: ModelFiles, *, rows: int | None = None) -> "Tokenizer":
+    """The tokenizer in a model's files. Raises `MalformedModel`.
+
+    `rows` is how many tokens the weights have: some files name more, which no engine could compute. They are left out,
+    and text that spells one is ordinary text.
+    """
+    parts = read_tokenizer_parts(files, rows=rows)
     try:
         return Tokenizer(parts)
     except ValueError as error:

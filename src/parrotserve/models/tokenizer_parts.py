@@ -1,7 +1,8 @@
 """Building a model's tokenizer from what its files say: `tokenizer.json`, or the key-values of a GGUF file."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -36,11 +37,23 @@ _CONTROL, _USER_DEFINED = 3, 4
 """GGUF token types that are matched before the text is split into words."""
 
 
-def read_tokenizer_parts(files: ModelFiles) -> TokenizerParts:
-    """Build the tokenizer. Raises `MalformedModel` for broken files or kinds that are not supported."""
-    if files.format is ModelFormat.GGUF:
-        return gguf_parts(GgufFile(files.path).metadata)
-    return _folder_parts(files)
+def read_tokenizer_parts(files: ModelFiles, *, rows: int | None = None) -> TokenizerParts:
+    """Build the tokenizer, of the tokens below `rows` where that is given: those that the weights have.
+
+    Raises `MalformedModel` for broken files or kinds that are not supported.
+    """
+    parts = gguf_parts(GgufFile(files.path).metadata) if files.format is ModelFormat.GGUF else _folder_parts(files)
+    if rows is None or parts.core.get_vocab_size(with_added_tokens=True) <= rows:
+        return parts
+    start = max(parts.prompt_start, default=-1)
+    if start >= rows:
+        raise malformed(files.path, f"its prompts start with token {start}, but its weights have only {rows} tokens")
+    return replace(
+        parts,
+        core=_below(parts.core, rows),
+        eos=frozenset(end for end in parts.eos if end < rows),
+        bos=None if parts.bos is None or parts.bos >= rows else parts.bos,
+    )
 
 
 def gguf_parts(data: Metadata) -> TokenizerParts:
@@ -199,6 +212,23 @@ def _read_core(path: Path) -> Tokenizer:
 
 def _id_of(core: Tokenizer, text: str | None) -> int | None:
     return None if text is None else core.token_to_id(text)
+
+
+def _below(core: Tokenizer, rows: int) -> Tokenizer:
+    """The same tokenizer without the tokens from this id on: what spelled one is spelled with others."""
+    if not isinstance(core.model, models.BPE):
+        return core  # which is refused for that
+    whole = json.loads(core.to_str())
+    model = whole["model"]
+    vocabulary = {token: index for token, index in model["vocab"].items() if index < rows}
+    model["merges"] = [
+        (left, right)
+        for left, right in model["merges"]
+        if left in vocabulary and right in vocabulary and left + right in vocabulary
+    ]
+    model["vocab"] = vocabulary
+    whole["added_tokens"] = [token for token in whole["added_tokens"] if token["id"] < rows]
+    return Tokenizer.from_str(json.dumps(whole))
 
 
 def added_tokens(core: Tokenizer) -> Sequence[tuple[int, AddedToken]]:

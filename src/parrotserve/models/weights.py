@@ -70,16 +70,17 @@ def load_weights(files: ModelFiles, config: ModelConfig, *, four_bit: bool = Fal
 
     Raises `MalformedModel` naming the file and tensor that is wrong.
     """
-    frequencies, magnitude = rope_frequencies(config)
+    factors: Array | None = None
     load_blocks: Callable[[str], Blocks | None] | None = None
     if files.format is ModelFormat.GGUF:
         file = GgufFile(files.path)
         load = _gguf_loader(file.tensor, config)
         load_blocks = _gguf_loader(file.four_bit, config) if four_bit else None
         if "rope_freqs.weight" in file.places:
-            frequencies = frequencies / file.tensor("rope_freqs.weight")
+            factors = _Expecting(files, file.tensor)("rope_freqs.weight", config.head_dim // 2)
     else:
         load = _folder_loader(SafetensorsFolder(files.path))
+    frequencies, magnitude = _rotation(files, config, factors)
     expect = _Expecting(files, load)
     return ModelWeights(
         embedding=expect("embed_tokens.weight", config.vocabulary, config.hidden),
@@ -89,6 +90,20 @@ def load_weights(files: ModelFiles, config: ModelConfig, *, four_bit: bool = Fal
         rope_frequencies=frequencies,
         rope_magnitude=magnitude,
     )
+
+
+def _rotation(files: ModelFiles, config: ModelConfig, factors: Array | None) -> tuple[NDArray[np.float64], float]:
+    """Frequencies and magnitude; waves are made longer by a file's own `factors`."""
+    if factors is not None and not (factors > 0).all():
+        raise malformed(files.path, "tensor rope_freqs.weight has values that are not positive")
+    try:
+        with np.errstate(all="raise", under="ignore"):
+            frequencies, magnitude = rope_frequencies(config)
+            frequencies = frequencies if factors is None else frequencies / factors
+            frequencies.astype(np.float32)  # as backends compute with them
+    except (ArithmeticError, ValueError) as error:
+        raise malformed(files.path, f"its rotary frequencies cannot be computed ({error})") from error
+    return frequencies, magnitude
 
 
 def _layer(expect: "_Expecting", config: ModelConfig, index: int) -> LayerWeights:
@@ -141,7 +156,10 @@ def _with_blocks(layer: LayerWeights, load: Callable[[str], Blocks | None] | Non
 
 
 class _Expecting:
-    """Reads a tensor and checks that it has the shape that the configuration implies."""
+    """Reads a tensor and checks that it has the shape that the configuration implies, and finite values.
+
+    Not every backend would show damage: NaN can become zero or a huge number as weights are packed.
+    """
 
     __slots__ = ("_files", "_load")
 
@@ -154,6 +172,9 @@ class _Expecting:
         if array.shape != shape:
             found = f"tensor {name} has the shape {array.shape}, where the configuration implies {shape}"
             raise malformed(self._files.path, found)
+        # Of NaN, both are NaN; and neither takes memory, as a mask of the whole tensor would.
+        if not (np.isfinite(array.min()) and np.isfinite(array.max())):
+            raise malformed(self._files.path, f"tensor {name} has values that are no finite numbers")
         return array
 
 

@@ -91,12 +91,12 @@ def load_model(name: str, config: ServiceConfig, progress: Progress | None = Non
         advice = "lower it" if engines == 1 else "lower it, or have fewer engines"
         raise DeclarationError(f"{fault}: {advice}.", setting="kv_memory")
     files = resolve(name, progress=progress)
-    shape, tokenizer = load_config(files), load_tokenizer(files)
+    shape = load_config(files)
+    tokenizer = load_tokenizer(files, rows=shape.vocabulary)
     return ServedModel(
         name=files.name,
         context_length=shape.context_length,
-        # Some tokenizers name tokens that the weights have no rows for: an engine could not compute them.
-        vocabulary=min(tokenizer.vocabulary_size, shape.vocabulary),
+        vocabulary=tokenizer.vocabulary_size,
         renderer=Renderer(tokenizer, load_chat_template(files)),
         make_engine=partial(_native_engine, files=files, settings=_native_settings(config)),
         path=files.path.resolve(),

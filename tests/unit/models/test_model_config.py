@@ -1,6 +1,7 @@
 """Reading a model's shape from GGUF files and Hugging Face folders, and refusing what cannot be run exactly."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,9 @@ TINY = ModelConfig(
     bos=1,
     add_bos=False,
 )
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+LLAMA3 = YARN | {"rope_type": "llama3", "factor": 8.0}
 
 
 def folder(path: Path, **config: object) -> ModelConfig:
@@ -128,6 +132,20 @@ def test_all_ends_of_generation_are_collected(tmp_path: Path):
         ({"model_type": 3}, "model_type must be a text"),
         ({"eos_token_id": ["a"]}, "eos_token_id must hold only int values"),
         ({"head_dim": 7}, "head_dim is 7"),
+        ({"rope_theta": 10**400}, "rope_theta must be a finite number"),
+        ({"rope_theta": math.inf}, "rope_theta must be a finite number"),
+        ({"rms_norm_eps": math.nan}, "rms_norm_eps must be a finite number"),
+        ({"max_position_embeddings": 10**30}, "max_position_embeddings is 1000.*, more than there can be"),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, "linear rope scaling: factor is 0.0, but must be positive"),
+        ({"rope_scaling": {**YARN, "factor": -1}}, "yarn rope scaling: factor is -1.0"),
+        ({"rope_scaling": {**YARN, "original_max_position_embeddings": 0}}, "original_context is 0"),
+        ({"rope_scaling": {**YARN, "original_max_position_embeddings": -5}}, "original_context is -5"),
+        ({"rope_scaling": {**YARN, "beta_fast": 0}}, "beta_fast is 0.0"),
+        ({"rope_scaling": {**YARN, "beta_slow": -1}}, "beta_slow is -1.0"),
+        ({"rope_scaling": {**YARN, "attention_factor": -1}}, "attention_factor is -1.0"),
+        ({"rope_scaling": YARN, "rope_theta": 1.0}, "rope_theta is 1.0, but yarn needs one above 1"),
+        ({"rope_scaling": {**LLAMA3, "original_max_position_embeddings": 0}}, "original_context is 0"),
+        ({"rope_scaling": {**LLAMA3, "high_freq_factor": 1.0}}, "high_freq_factor is 1.0, but must be above low_freq"),
     ],
 )
 def test_configurations_that_cannot_be_run_are_refused(config: dict[str, object], words: str, tmp_path: Path):
@@ -146,9 +164,11 @@ def test_configurations_that_cannot_be_run_are_refused(config: dict[str, object]
         ({"llama__attention__value_length": 16}, "value_length is 16"),
         ({"llama__rope__scaling__type": "longrope"}, "rope scaling 'longrope'"),
         ({"llama__block_count": 1.5}, "block_count must be a whole number"),
+        ({"llama__rope__freq_base": math.nan}, "freq_base must be a finite number"),
+        ({"llama__rope__scaling__type": "linear", "llama__rope__scaling__factor": -2.0}, "factor is -2.0"),
     ],
 )
-def test_gguf_files_that_cannot_be_run_are_refused(extra: dict[str, int | str], words: str, tmp_path: Path):
+def test_gguf_files_that_cannot_be_run_are_refused(extra: dict[str, int | float | str], words: str, tmp_path: Path):
     with pytest.raises(MalformedModel, match=words):
         gguf(tmp_path, **extra)
 

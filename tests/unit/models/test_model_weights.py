@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from parrotserve.errors import MalformedModel
 from parrotserve.models.config import load_config
 from parrotserve.models.files import ModelFiles
+from parrotserve.models.gguf_file import GgufFile
 from parrotserve.models.weights import Array, ModelWeights, load_weights
 
 FAMILIES = {
@@ -176,6 +177,35 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path):
         load(files)
 
 
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0x7F800000, 0xFF800000])
+@pytest.mark.parametrize(
+    "name", ["model.embed_tokens.weight", "model.norm.weight", "model.layers.1.mlp.up_proj.weight"]
+)
+def test_weights_that_are_no_finite_numbers_are_named(name: str, bits: int, tmp_path: Path):
+    """Some backends hide them, and compute something else."""
+    weights = tiny_models.weights()
+    weights[name].reshape(-1).view(np.uint32)[13] = bits
+    words = rf"tensor {name.removeprefix('model.')} has values that are no finite numbers"
+    with pytest.raises(MalformedModel, match=words):
+        load(tiny_models.write_folder(tmp_path / "tiny", tensors=weights))
+    with pytest.raises(MalformedModel, match=words):
+        load(tiny_models.write_gguf(tmp_path / "a.gguf", tensors=weights))
+
+
+@pytest.mark.parametrize("scale", [b"\xff\x7f", b"\x00\x7c"], ids=["NaN", "infinity"])
+@pytest.mark.parametrize("four_bit", [False, True])
+def test_damaged_scales_of_quantised_weights_are_named(four_bit: bool, scale: bytes, tmp_path: Path):
+    files = tiny_models.write_gguf(tmp_path / "a.gguf", kind=Kind.Q4_1)
+    content = bytearray(files.path.read_bytes())
+    blocks = GgufFile(files.path).four_bit("blk.1.ffn_up.weight")
+    assert blocks is not None
+    at = content.index(blocks.tobytes())
+    content[at : at + 2] = scale
+    files.path.write_bytes(content)
+    with pytest.raises(MalformedModel, match=r"up_proj\.weight has values that are no finite numbers"):
+        load_weights(files, load_config(files), four_bit=four_bit)
+
+
 def test_plain_rope_frequencies(tiny_folder: ModelFiles):
     weights = load(tiny_folder)
     np.testing.assert_allclose(weights.rope_frequencies, [10000.0 ** (-pair / 4) for pair in range(4)])
@@ -192,6 +222,29 @@ def test_gguf_divides_by_the_factors_that_it_carries(tiny_gguf: ModelFiles, tmp_
     factors = np.array([1, 1, 4, 8], dtype=np.float32)
     stretched = load(tiny_models.write_gguf(tmp_path / "a.gguf", rope_factors=factors))
     np.testing.assert_allclose(stretched.rope_frequencies, load(tiny_gguf).rope_frequencies / factors)
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        (np.ones(3), r"has the shape \(3,\), where the configuration implies \(4,\)"),
+        (np.ones((2, 4)), r"has the shape \(2, 4\)"),
+        (np.array([1, 0, 4, 8]), "has values that are not positive"),
+        (np.array([1, np.nan, 4, 8]), "has values that are no finite numbers"),
+    ],
+)
+def test_factors_that_cannot_be_are_refused(factors: np.ndarray, words: str, tmp_path: Path):
+    files = tiny_models.write_gguf(tmp_path / "a.gguf", rope_factors=factors.astype(np.float32))
+    with pytest.raises(MalformedModel, match=rf"tensor rope_freqs\.weight {words}"):
+        load(files)
+
+
+@pytest.mark.parametrize("numbers", [{"beta_fast": 5e-324}, {"beta_slow": 1e308}, {"factor": 5e-324}])
+def test_frequencies_that_cannot_be_computed_are_refused(numbers: dict[str, float], tmp_path: Path):
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64} | numbers
+    files = tiny_models.write_folder(tmp_path / "tiny", config={"rope_scaling": scaling})
+    with pytest.raises(MalformedModel, match="its rotary frequencies cannot be computed"):
+        load(files)
 
 
 def reference_llama3(theta: float, size: int, scaling: dict[str, float]) -> list[float]:

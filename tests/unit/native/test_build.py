@@ -1,18 +1,23 @@
 """What an engine that cannot be built says."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import dense
 import pytest
 from msgspec import structs
 from tiny_model import CONTEXT, write_tiny_model
 
 from parrotserve.engines.native import build
 from parrotserve.engines.native.build import build_engine, page_bytes
+from parrotserve.engines.native.kernels import KernelsBackend, unfit, variants
 from parrotserve.engines.native.reference import ReferenceBackend
-from parrotserve.engines.native.settings import PAGE_TOKENS, BackendName, Launch, NativeSettings
+from parrotserve.engines.native.settings import PAGE_TOKENS, BackendName, Launch, NativeSettings, WeightFormat
 from parrotserve.errors import EngineRefused
 from parrotserve.models.config import load_config
 from parrotserve.models.files import ModelFiles
+
+needs_kernels = pytest.mark.skipif(not variants(), reason="the compiled extension is not installed here")
 
 
 @pytest.fixture
@@ -41,3 +46,59 @@ def test_memory_that_is_not_there_is_told_with_the_setting(launch: Launch, monke
     monkeypatch.setattr(build, "ReferenceBackend", Greedy)
     with pytest.raises(EngineRefused, match=r"too little memory for tiny and a KV cache of 8 MiB: lower kv_memory"):
         build_engine(launch)
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Launch:
+    """A model of a shape that the kernels lack, left to `auto`."""
+    files = write_tiny_model(tmp_path, inner=33)
+    settings = NativeSettings(backend=BackendName.AUTO, kv_bytes=8 << 20, threads=1)
+    return Launch(model="odd", path=str(files.path), format=files.format, settings=settings)
+
+
+def with_settings(launch: Launch, **changes: object) -> Launch:
+    return structs.replace(launch, settings=structs.replace(launch.settings, **changes))
+
+
+@needs_kernels
+def test_a_shape_that_the_kernels_lack_is_left_to_the_reference(odd: Launch, capfd: pytest.CaptureFixture[str]):
+    description, _ = build_engine(odd)
+    reference, _ = build_engine(with_settings(odd, backend=BackendName.REFERENCE))
+    assert description == reference
+    said = capfd.readouterr().err
+    assert "WARNING: odd runs on the reference backend, which is slow: the kernels do not take its shape (inter" in said
+    assert "odd on the reference backend, weights in float32" in said
+
+
+@needs_kernels
+def test_kernels_that_were_asked_for_say_what_does_not_fit(odd: Launch):
+    with pytest.raises(
+        EngineRefused, match=r"kernels backend cannot run odd: intermediate is 33, no even number\. Set backend to auto"
+    ):
+        build_engine(with_settings(odd, backend=BackendName.KERNELS))
+    with pytest.raises(EngineRefused, match=r"int8 need the kernels backend, which cannot run odd: intermediate is 33"):
+        build_engine(with_settings(odd, weights=WeightFormat.INT8))
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ({}, None),
+        ({"heads": 24, "kv_heads": 1}, None),
+        ({"heads": 32, "kv_heads": 1}, "32 heads share 1 of keys and values, 32 each; the kernels take at most 24"),
+        ({"hidden": 200}, "hidden is 200, no multiple of 16"),
+        ({"intermediate": 33}, "intermediate is 33, no even number"),
+        ({"head_dim": 256}, None),
+        ({"head_dim": 258}, "head_dim is 258; the kernels take at most 256"),
+    ],
+)
+def test_what_does_not_fit_is_what_the_kernels_refuse(launch: Launch, shape: dict[str, int], words: str | None):
+    config = replace(load_config(ModelFiles("tiny", Path(launch.path), launch.format)), layers=1, **shape)  # type: ignore[arg-type]
+    assert unfit(config) == words
+    weights = dense.random_weights(config)
+    if words is None:
+        KernelsBackend(weights, config, pages=1, threads=1)
+    else:
+        with pytest.raises(ValueError, match="must be"):
+            KernelsBackend(weights, config, pages=1, threads=1)

@@ -1,11 +1,13 @@
 """What commands do to sequences that run: late segments, repetitions, pauses and streams."""
 
-from token_backend import Bench, alone, fill, generate, late, streamed
+import pytest
+from token_backend import VOCABULARY, Bench, alone, fill, generate, late, streamed
 
 from parrotserve.engines.base import (
     Cancel,
     EndStatus,
     Extend,
+    Fill,
     Pause,
     Release,
     Resume,
@@ -67,6 +69,20 @@ def test_an_extension_of_an_output_fails_the_sequence():
     bench.core.handle(Extend(sequence=A, epoch=1, segment=1, tokens=(1,)))
     bench.run()
     assert (bench.ended("a").error or ("",))[0] == "engine_failed"
+
+
+@pytest.mark.parametrize("wrong", [VOCABULARY, -1])
+def test_a_token_that_the_weights_lack_fails_its_sequence_alone(wrong: int):
+    bench = Bench(vocabulary=VOCABULARY)
+    bench.open("a", Fill(tokens=(1, wrong)), generate(9))
+    bench.open("b", late(), generate(9))
+    bench.open("c", fill("abc"), generate(9))
+    bench.core.handle(Extend(sequence=RequestId("b"), epoch=1, segment=0, tokens=(2, wrong)))
+    bench.run()
+    for name in "ab":
+        code, message = bench.ended(name).error or ("", "")
+        assert (code, f"Token {wrong} is none of the model's" in message) == ("engine_failed", True)
+    assert bench.text("c") == alone(fill("abc"), generate(9))
 
 
 def test_a_late_segment_may_turn_out_empty():

@@ -273,7 +273,7 @@ def test_what_a_waiting_sequence_begins_with_is_evicted_last():
     waiting = sequence("a" * 16 + "?", arrival=9)
     running = sequence("c" * 30)
     bench.step(running, waiting)
-    resident = [bench.cache.resident("", list(prompt.encode())) for prompt in ("a" * 16, "b" * 16)]
+    resident = [len(bench.cache.acquire("", list(prompt.encode()))) for prompt in ("a" * 16, "b" * 16)]
     assert resident == [4, 0]
 
 

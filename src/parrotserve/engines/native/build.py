@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from parrotserve.engines.base import Capability, EngineDescription
+from parrotserve.engines.frames import WARNING
 from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.cache import KvCache, NaiveCache, PageCache
-from parrotserve.engines.native.kernels import BLOCK_TOKENS, KernelsBackend, variants
+from parrotserve.engines.native.kernels import BLOCK_TOKENS, KernelsBackend, unfit, variants
 from parrotserve.engines.native.loop import NativeCore
 from parrotserve.engines.native.memory import default_kv_bytes
 from parrotserve.engines.native.reference import ReferenceBackend
@@ -40,14 +41,9 @@ def build_engine(
     settings = launch.settings
     files = ModelFiles(launch.model, Path(launch.path), launch.format)
     config = load_config(files)
-    tokenizer = load_tokenizer(files)
-    backend_name = _backend_name(settings.backend)
-    if settings.weights is not WeightFormat.BF16 and backend_name is not BackendName.KERNELS:
-        raise EngineRefused(
-            f"Weights in {settings.weights} need the kernels backend, and this engine would run on the reference "
-            "backend: install Parrot with a C++17 compiler at hand (`parrot doctor` tells more), or leave out the "
-            "weights setting."
-        )
+    tokenizer = load_tokenizer(files, rows=config.vocabulary)
+    backend_name = _backend_name(settings.backend, config, launch.model)
+    _check_weights(settings.weights, backend_name, config, launch.model)
     bytes_a_page = page_bytes(backend_name, config)
     pages = _pages(settings, bytes_a_page)
     try:
@@ -73,26 +69,57 @@ def build_engine(
         batch=settings.max_running,
         capabilities=frozenset(Capability),
     )
+    if settings.backend is BackendName.AUTO:
+        _warn_of_reference(launch.model, backend_name, config)
     _announce(description, backend_name, settings.weights, bytes_a_page)
     return description, NativeCore(backend, cache, tokenizer, core_settings)
 
 
 def page_bytes(backend: BackendName, config: ModelConfig) -> int:
-    """How much memory one page of KV takes."""
-    if _backend_name(backend) is BackendName.KERNELS:
+    """How much memory one page of KV takes. Raises `EngineRefused` where the backend cannot run the model."""
+    if _backend_name(backend, config, "this model") is BackendName.KERNELS:
         return KernelsBackend.page_bytes(config)
     return ReferenceBackend.page_bytes(config, PAGE_TOKENS)
 
 
-def _backend_name(asked: BackendName) -> BackendName:
+def _backend_name(asked: BackendName, config: ModelConfig, model: str) -> BackendName:
     if asked is BackendName.AUTO:
-        return BackendName.KERNELS if variants() else BackendName.REFERENCE
-    if asked is BackendName.KERNELS and not variants():
-        raise EngineRefused(
-            "The kernels backend needs the compiled extension, which is not installed: install a C++17 compiler and "
-            "install Parrot again, or use the reference backend."
-        )
+        return BackendName.KERNELS if variants() and unfit(config) is None else BackendName.REFERENCE
+    if asked is BackendName.KERNELS:
+        if not variants():
+            raise EngineRefused(
+                "The kernels backend needs the compiled extension, which is not installed: install a C++17 compiler "
+                "and install Parrot again, or use the reference backend."
+            )
+        reason = unfit(config)
+        if reason is not None:
+            raise EngineRefused(
+                f"The kernels backend cannot run {model}: {reason}. Set backend to auto or reference, which is slower."
+            )
     return asked
+
+
+def _check_weights(form: WeightFormat, backend: BackendName, config: ModelConfig, model: str) -> None:
+    if form is WeightFormat.BF16 or backend is BackendName.KERNELS:
+        return
+    reason = unfit(config)
+    if variants() and reason is not None:
+        raise EngineRefused(
+            f"Weights in {form} need the kernels backend, which cannot run {model}: {reason}. Leave out the weights "
+            "setting."
+        )
+    raise EngineRefused(
+        f"Weights in {form} need the kernels backend, and this engine would run on the reference backend: install "
+        "Parrot with a C++17 compiler at hand (`parrot doctor` tells more), or leave out the weights setting."
+    )
+
+
+def _warn_of_reference(model: str, backend: BackendName, config: ModelConfig) -> None:
+    """Where it is the model that keeps the kernels out; that they are not installed is told elsewhere."""
+    reason = unfit(config)
+    if backend is BackendName.REFERENCE and variants() and reason is not None:
+        why = f"the kernels do not take its shape ({reason})"
+        print(f"{WARNING}{model} runs on the reference backend, which is slow: {why}", file=sys.stderr, flush=True)
 
 
 def _weights(files: ModelFiles, config: ModelConfig, form: WeightFormat) -> ModelWeights:
@@ -128,6 +155,7 @@ def _core_settings(
     settings: NativeSettings, config: ModelConfig, *, cache_tokens: int, align_tokens: int
 ) -> CoreSettings:
     return CoreSettings(
+        vocabulary=config.vocabulary,
         context_length=min(config.context_length, cache_tokens),
         cut_by_cache=cache_tokens < config.context_length,
         prefill_chunk=settings.prefill_chunk,

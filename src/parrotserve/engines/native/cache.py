@@ -46,10 +46,6 @@ class PageCache(ABC):
         none) along `tokens`. Takes a reference on each."""
 
     @abstractmethod
-    def resident(self, salt: str, tokens: Sequence[int]) -> int:
-        """How many pages `acquire` would find now. Changes nothing."""
-
-    @abstractmethod
     def allocate(self, count: int) -> list[int] | None:
         """Pages to write, one reference each, evicting cached ones least recently used first if need be. None if
         there are not as many; then nothing has changed."""
@@ -109,10 +105,6 @@ class KvCache(PageCache):
         for page in pages:
             self._reference(page)
         return pages
-
-    def resident(self, salt: str, tokens: Sequence[int]) -> int:
-        top = self._tree.find_top(salt)
-        return 0 if top is None else sum(1 for _ in self._tree.walk(top, tokens))
 
     def allocate(self, count: int) -> list[int] | None:
         if count > self.available():
@@ -214,9 +206,6 @@ class NaiveCache(PageCache):
 
     def acquire(self, salt: str, tokens: Sequence[int], held: Sequence[int] = ()) -> list[int]:
         return []
-
-    def resident(self, salt: str, tokens: Sequence[int]) -> int:
-        return 0
 
     def allocate(self, count: int) -> list[int] | None:
         return None if count > self._pool.free else self._pool.take(count)

@@ -27,6 +27,11 @@ BLOCK_TOKENS = 256
 
 CLEARLY_FASTER = 1.25
 
+_LANES = 16
+_MOST_HEAD_DIM = 256
+_MOST_QUERIES = 24
+"""Of a head of keys and values: one tile of attention has no more rows."""
+
 
 def variants() -> tuple[str, ...]:
     """Instruction-set variants that run here, newest first; none where the extension was not built."""
@@ -53,8 +58,26 @@ def chosen_variant() -> str | None:
     return chosen
 
 
+def unfit(config: ModelConfig) -> str | None:
+    """What of a model's shape the kernels cannot compute, in words; None where they can."""
+    group = config.heads // config.kv_heads
+    if config.hidden % _LANES:
+        return f"hidden is {config.hidden}, no multiple of {_LANES}"
+    if config.intermediate % 2:
+        return f"intermediate is {config.intermediate}, no even number"
+    if config.head_dim > _MOST_HEAD_DIM:
+        return f"head_dim is {config.head_dim}; the kernels take at most {_MOST_HEAD_DIM}"
+    if group > _MOST_QUERIES:
+        return (
+            f"{config.heads} heads share {config.kv_heads} of keys and values, {group} each; the kernels take at most "
+            f"{_MOST_QUERIES}"
+        )
+    return None
+
+
 class KernelsBackend:
     """Runs steps in C++ on `threads` threads. Neither thread-safe nor reentrant; a step releases the GIL.
+    Models whose shape is `unfit` are refused with `ValueError`.
 
     Packing copies the weights in `form`: drop `weights` after this. In int8 they are half as much to read as in bf16,
     and a little less exact; in int4, for which `weights` must have the file's blocks, half as much again.

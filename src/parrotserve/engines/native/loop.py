@@ -73,6 +73,7 @@ class NativeCore:
         self._sequences = OpenSequences(
             Progress(tokenizer, settings, rewind=self._planner.rewind),
             credits=settings.credits,
+            vocabulary=settings.vocabulary,
             forget=lambda state: self._planner.rewind(state, 0),
         )
         self._stalled = False

@@ -1,7 +1,7 @@
 """The sequences that are open, and what commands do to them: idempotent by (sequence, epoch), each ended once."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from parrotserve.engines.base import (
     Cancel,
@@ -32,10 +32,18 @@ SequenceCommand = Open | Extend | Update | Pause | Resume | Cancel
 class OpenSequences:
     """Knows every open sequence; whoever steps them asks here for them, and tells here what they generated."""
 
-    def __init__(self, progress: Progress, *, credits: int, forget: Callable[[SequenceState], None]) -> None:  # noqa: A002
-        """`forget` frees all that a sequence holds, when it ends."""
+    def __init__(
+        self,
+        progress: Progress,
+        *,
+        credits: int,  # noqa: A002
+        forget: Callable[[SequenceState], None],
+        vocabulary: int | None = None,
+    ) -> None:
+        """`forget` frees all that a sequence holds, when it ends. Tokens are numbered below `vocabulary`."""
         self._progress = progress
         self._credits = credits
+        self._vocabulary = vocabulary
         self._forget = forget
         self._open: dict[RequestId, SequenceState] = {}
         self._ended: OrderedDict[RequestId, int] = OrderedDict()
@@ -144,6 +152,9 @@ class OpenSequences:
             )
         if any(isinstance(segment, Fill) and segment.text is not None for segment in command.segments):
             raise EngineFailed("This engine takes token ids, not text.")
+        for segment in command.segments:
+            if isinstance(segment, Fill):
+                self._check_tokens(segment.tokens)
         self._progress.check_length(state)
         return self._progress.go_on(state)
 
@@ -151,12 +162,19 @@ class OpenSequences:
         segment = state.segments[command.segment] if 0 <= command.segment < len(state.segments) else None
         if not isinstance(segment, Content) or command.text is not None:
             raise EngineFailed(f"Segment {command.segment} cannot be extended with what came: it takes token ids.")
+        self._check_tokens(command.tokens)
         try:
             segment.extend(command.offset, command.tokens or (), last=command.last)
         except ValueError as error:
             raise EngineFailed(f"Segment {command.segment} cannot be extended: {error}.") from error
         self._progress.check_length(state)
         return self._progress.go_on(state)
+
+    def _check_tokens(self, tokens: Sequence[int] | None) -> None:
+        """In a step, a token that is none would end the engine, and with it everybody else's work."""
+        if tokens and self._vocabulary is not None and not 0 <= min(tokens) <= max(tokens) < self._vocabulary:
+            wrong = next(token for token in tokens if not 0 <= token < self._vocabulary)
+            raise EngineFailed(f"Token {wrong} is none of the model's, which has {self._vocabulary} of them.")
 
     def _attempt(self, state: SequenceState, act: Callable[[], bool]) -> None:
         """Does something that may complete the sequence. What goes wrong ends this one and no other."""

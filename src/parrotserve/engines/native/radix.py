@@ -73,7 +73,7 @@ class RadixTree:
     def node_of(self, page: int) -> Node | None:
         return self._node_of_page[page]
 
-    def find_top(self, salt: str, public: int = 0) -> Node | None:
+    def find_top(self, salt: str, public: int) -> Node | None:
         return self.root.children.get("" if public else salt)
 
     def top(self, salt: str, public: int = 0) -> Node:
@@ -92,7 +92,7 @@ class RadixTree:
         page = tuple(tokens[index * self.page_tokens : (index + 1) * self.page_tokens])
         return (*page, salt) if public and index == public else page
 
-    def walk(self, node: Node, tokens: Sequence[int], salt: str = "", public: int = 0) -> Iterator[Node]:
+    def walk(self, node: Node, tokens: Sequence[int], salt: str, public: int) -> Iterator[Node]:
         """The resident nodes below `node` that spell `tokens`, which begin at the top of its salt."""
         for index in range(node.depth, len(tokens) // self.page_tokens):
             child = node.children.get(self.edge(tokens, index, salt, public))

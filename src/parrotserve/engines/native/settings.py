@@ -65,6 +65,8 @@ class CoreSettings:
     """Check the cache's invariants after every step; slow, for tests."""
     align_tokens: int = 1
     """Attention's shared spans begin and end at multiples of this."""
+    vocabulary: int | None = None
+    """How many tokens the weights have, numbered from 0; None: whatever comes."""
 
     def __post_init__(self) -> None:
         for name in ("context_length", "prefill_chunk", "max_running", "credits"):
