@@ -10,6 +10,7 @@ from decimal import Decimal
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from parrotserve.engines.schema_references import References
 from parrotserve.errors import InvalidSchema
 
 _MOST_LEVELS = 256
@@ -18,20 +19,24 @@ _MOST_REMAINDERS = 100_000
 """A tenth of a second, and some megabytes."""
 _MOST_ELSEWHERE = 64
 """References that do not say where in the schema they lead, and so may make a chain."""
+_MOST_LEVELS_ELSEWHERE = 512
+"""Of such a chain, were each of these references to lead to the top: a fifth of what was seen to be taken."""
 
 
 def check_bounds(schema: dict[str, Any]) -> None:
     """Raises `InvalidSchema` for a schema that would take too much, or that refers to itself without end."""
     walk = _Walk(schema)
-    walk.height(schema, 1)
+    height = walk.height(schema, 1)
     if walk.remainders > _MOST_REMAINDERS:
         raise InvalidSchema(
             f"The multipleOf of a JSON schema's numbers may come to {_MOST_REMAINDERS} in all (their least common "
             f"multiple); check larger ones in what is written."
         )
-    if walk.elsewhere > _MOST_ELSEWHERE:
+    elsewhere = walk.elsewhere * walk.references.bases
+    if elsewhere > _MOST_ELSEWHERE or (elsewhere + 1) * height > _MOST_LEVELS_ELSEWHERE:
         raise InvalidSchema(
-            f"A JSON schema may have {_MOST_ELSEWHERE} references that are no places in it; write them as #/$defs/NAME."
+            f"A JSON schema may have {_MOST_ELSEWHERE} references that are no places in it, fewer the deeper it is or "
+            f"the more parts of it have an $id; write them as #/$defs/NAME, without % and without $id in parts."
         )
     try:
         TopologicalSorter(walk.leads).prepare()
@@ -45,7 +50,7 @@ class _Walk:
     """All of a schema, each place that is referred to once."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        self._schema = schema
+        self.references = References(schema)
         self._heights: dict[str, int] = {}
         self.remainders = 1
         self.elsewhere = 0
@@ -67,7 +72,7 @@ class _Walk:
 
     def _referred(self, reference: str, level: int) -> int:
         if reference not in self._heights:
-            target = resolved(self._schema, reference)
+            target = self.references.target(reference)
             self.elsewhere += target is None
             self._heights[reference] = 0  # while it is looked at: who refers back to it goes no deeper
             self.leads.setdefault(reference, _at_once(target))
@@ -104,20 +109,3 @@ def _at_once(node: Any) -> set[str]:
     own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set[str]()
     parts = node.get("allOf")
     return own.union(*map(_at_once, parts if isinstance(parts, list) else ()))
-
-
-def resolved(schema: Any, reference: str) -> Any:
-    """What is at a place in the schema, as a JSON pointer (RFC 6901) behind a `#` says; None if there is nothing."""
-    start, _, pointer = reference.partition("#")
-    if start or (pointer and not pointer.startswith("/")):
-        return None
-    node = schema
-    for part in pointer.split("/")[1:]:
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, dict) and name in node:
-            node = node[name]
-        elif isinstance(node, list) and name.isdecimal() and int(name) < len(node):
-            node = node[int(name)]
-        else:
-            return None
-    return node

@@ -9,7 +9,7 @@ places have the same name, but never too few.
 from collections.abc import Iterable
 from typing import Any
 
-from parrotserve.engines.schema_bounds import resolved
+from parrotserve.engines.schema_references import References, objects
 from parrotserve.errors import InvalidSchema
 
 MOST_PATTERNS = 4
@@ -34,10 +34,10 @@ _Found = dict[str, frozenset[object]]
 def check_patterns(schema: dict[str, Any]) -> None:
     """Raises `InvalidSchema` if more patterns could meet than is sensible. The schema has passed `check_bounds`."""
     counting = _Counting(schema)
-    for _ in range(_MOST_ROUNDS):
-        if not counting.round():
-            return
-    raise _too_involved()
+    if not any(not counting.round() for _ in range(_MOST_ROUNDS)):
+        raise _too_involved()
+    if counting.elsewhere:
+        _check_all(schema)
 
 
 class _Counting:
@@ -45,9 +45,12 @@ class _Counting:
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._schema = schema
+        self._references = References(schema)
         self._referred: dict[str, _Found] = {}
         self._seen: set[str] = set()
         self._merged = 0
+        self.elsewhere = False
+        """Whether a reference is no place in the schema."""
 
     def round(self) -> bool:
         """Looks at all once; whether that found anything else at a reference than was known."""
@@ -90,10 +93,9 @@ class _Counting:
             return {}
         if reference not in self._seen:
             self._seen.add(reference)
-            target = resolved(self._schema, reference)
-            # one that is no place in the schema may lead to as much as may be anywhere
-            unknown: _Found = {_ITSELF: frozenset((reference, place) for place in range(MOST_PATTERNS))}
-            self._referred[reference] = unknown if target is None else self._all(target)
+            target = self._references.target(reference)
+            self.elsewhere |= target is None
+            self._referred[reference] = self._all(target)
         return self._referred.get(reference, {})
 
 
@@ -128,6 +130,17 @@ def _most(parts: Iterable[_Found], where: object) -> _Found:
         same = all(patterns <= largest for patterns in found)
         most[of] = largest if same else frozenset((where, of, place) for place in range(len(largest)))
     return most
+
+
+def _check_all(schema: dict[str, Any]) -> None:
+    """Takes all patterns to meet, as they may where it is not known what references lead to."""
+    patterns = frozenset[object]().union(*(_own(node).get(_ITSELF, ()) for node in objects(schema)))
+    names = frozenset[str]().union(*(_object(node.get("patternProperties")) for node in objects(schema)))
+    if len(patterns) > MOST_PATTERNS or len(names) > _MOST_NAMES:
+        raise InvalidSchema(
+            f"A JSON schema with references that are no places in it may have {MOST_PATTERNS} patterns and formats and "
+            f"{_MOST_NAMES} patternProperties; write references as #/$defs/NAME, without % and without $id in parts."
+        )
 
 
 def _check_count(of: str, count: int) -> None:

@@ -1,7 +1,6 @@
 """Outputs that satisfy a JSON schema."""
 
 import json
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -96,10 +95,23 @@ def test_schemas_that_can_be_enforced_are_accepted():
     check_schema({})
 
 
-def chain(length: int, *, end: dict[str, Any]) -> dict[str, Any]:
+def nested(levels: int) -> dict[str, Any]:
+    inner: dict[str, Any] = {}
+    for _ in range(levels):
+        inner = {"items": inner}
+    return inner
+
+
+DECOYS: dict[str, Any] = {"$defs": {f"d{place}": {} for place in range(101)}}
+"""What the references of a chain would lead to if they were places in the whole schema."""
+
+
+def chain(length: int, *, end: dict[str, Any], letter: str = "d") -> dict[str, Any]:
     """Objects, each with one of the next kind in it."""
-    inner = ({"type": "object", "properties": {"x": {"$ref": f"#/$defs/d{place + 1}"}}} for place in range(length))
-    return {"$ref": "#/$defs/d0", "$defs": {f"d{place}": kind for place, kind in enumerate([*inner, end])}}
+    inner = (
+        {"type": "object", "properties": {"x": {"$ref": f"#/$defs/{letter}{place + 1}"}}} for place in range(length)
+    )
+    return {"$ref": f"#/$defs/{letter}0", "$defs": {f"d{place}": kind for place, kind in enumerate([*inner, end])}}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +119,7 @@ def chain(length: int, *, end: dict[str, Any]) -> dict[str, Any]:
     [
         (chain(1000, end={}), "nested too deeply"),
         ({"$defs": {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(9000)}, "$ref": "#/$defs/d0"}, "too deeply"),
-        (reduce(lambda inner, _: {"items": inner}, range(500), {}), "nested too deeply"),
+        (nested(500), "nested too deeply"),
         ({"type": "integer", "multipleOf": 99_999_989}, "multipleOf"),
         ({"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}, "multipleOf"),
         ({"multipleOf": 1e300}, "multipleOf"),
@@ -115,6 +127,11 @@ def chain(length: int, *, end: dict[str, Any]) -> dict[str, Any]:
         ({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"allOf": [{"$ref": "#"}]}}},
          "refers to itself without end"),
         ({"anyOf": [{"$ref": f"#{n}"} for n in range(100)]}, "references that are no places in it"),
+        ({"anyOf": [{"$ref": f"#{n}"} for n in range(30)], "$defs": nested(20)}, "references that are no places in it"),
+        ({"allOf": [{"$id": f"{n}", "$ref": "#/x"} for n in range(64)]}, "references that are no places in it"),
+        ({**DECOYS, "items": {"$id": "http://x/", **chain(100, end={})}}, "references that are no places in it"),
+        ({"items": chain(100, end={}, letter="%64")} | {"$defs": {"%64" + d[1:]: {} for d in DECOYS["$defs"]}},
+         "references that are no places in it"),
     ],
 )  # fmt: skip
 def test_schemas_that_would_take_too_much_are_refused_before_anything_compiles_them(
@@ -160,11 +177,27 @@ def all_of(*schemas: dict[str, Any], **more: Any) -> dict[str, Any]:
         all_of(*({"patternProperties": {"^x": text(n)}} for n in range(5))),
         all_of(*({"type": "array", "items": text(n)} for n in range(4)), {"prefixItems": [text(4)]}),
         {"items": all_of(*({"properties": {"y": object_of(n)}} for n in range(5)))},
-        all_of({"$ref": "#a"}, {"$ref": "#b"}, **{"$defs": {c: text(0, **{"$anchor": c}) for c in "ab"}}),
     ],
 )
 def test_patterns_for_one_text_are_refused_before_anything_makes_one_of_many(schema: dict[str, Any]):
     with pytest.raises(InvalidSchema, match="4 patterns and formats may be for one text"):
+        check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        all_of(*({"$ref": f"#a{n}"} for n in range(5)),
+               **{"$defs": {f"{n}": text(n, **{"$anchor": f"a{n}"}) for n in range(5)}}),
+        all_of(*({"$ref": f"#/$defs/%6{n}"} for n in range(1, 6)),
+               **{"$defs": {c: text(n) for n, c in enumerate("abcde")} | {f"%6{n}": {} for n in range(1, 6)}}),
+        all_of(*({"$id": f"http://{n}/", "$ref": "#/$defs/x", "$defs": {"x": text(n)}} for n in range(5)),
+               **{"$defs": {"x": {}}}),
+        {"$ref": "json-schema:///#/x", "x": all_of(*map(text, range(5)))},
+    ],
+)  # fmt: skip
+def test_all_patterns_are_taken_to_meet_where_references_lead_nobody_knows_where(schema: dict[str, Any]):
+    with pytest.raises(InvalidSchema, match="no places in it may have 4 patterns"):
         check_schema(schema)
 
 
