@@ -144,11 +144,11 @@ class Bench:
             )
             for tenant in counts
         }
-        before = self._tokens()
+        before = await self._tokens()
         until = time.monotonic() + self.options.seconds
         await asyncio.gather(*(load.keep_open(counts[tenant], until=until) for tenant, load in loads.items()))
         await self._drain()
-        used = self._tokens() - before
+        used = await self._tokens() - before
         for load in loads.values():
             if not load.latencies:
                 raise NothingMeasured(
@@ -168,9 +168,9 @@ class Bench:
                 raise NothingMeasured(f"Engines have not let go of cancelled requests in {DRAINING_SECONDS:g} s.")
             await asyncio.sleep(0.02)
 
-    def _tokens(self) -> Counter[TenantId]:
+    async def _tokens(self) -> Counter[TenantId]:
         used: Counter[TenantId] = Counter()
-        for row in self.service.usage(None):
+        for row in await self.service.usage(None):
             used[row.tenant] += row.output_tokens
         return used
 

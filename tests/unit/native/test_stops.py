@@ -1,14 +1,9 @@
 """Stop strings looked for in a text as it grows."""
 
-import time
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrotserve.engines.fake_tokenizer import FakeTokenizer
-from parrotserve.engines.native.output import OutputText
 from parrotserve.engines.native.stops import StopSearch
-from parrotserve.sampling import MAX_STOP_LENGTH, MAX_STOPS, Sampling
 
 
 def held(text: str, stops: tuple[str, ...]) -> int:
@@ -47,21 +42,3 @@ def test_so_it_is_where_stop_strings_repeat_themselves(repeats: list[tuple[str, 
         before, text = text, text + character
         assert search.push(character) == earliest(before, text, known)
         assert search.held == held(text, known)
-
-
-def test_long_stop_strings_cost_a_token_no_more_than_short_ones():
-    def milliseconds(stops: tuple[str, ...], token: str) -> float:
-        output = OutputText(FakeTokenizer().stream(), Sampling(stop=stops))
-        for _ in range(MAX_STOP_LENGTH):
-            output.push(ord(token))
-        fastest = float("inf")
-        for _ in range(5):
-            start = time.thread_time()
-            output.push(ord(token))
-            fastest = min(fastest, time.thread_time() - start)
-        return fastest * 1000
-
-    unlike = tuple(f"Z{number:02}" + "y" * (MAX_STOP_LENGTH - 3) for number in range(MAX_STOPS))
-    alike = tuple("x" * (MAX_STOP_LENGTH - 2) + f"{number:02}" for number in range(MAX_STOPS))
-    assert milliseconds(unlike, "x") < 2
-    assert milliseconds(alike, "x") < 2
