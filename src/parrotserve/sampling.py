@@ -12,7 +12,7 @@ MAX_STOPS = 64
 MAX_STOP_LENGTH = 1000
 MAX_BIASES = 1024
 _MOST_SHOWN = 200
-_LEAST_TEMPERATURE = 1e-9
+_LEAST_TEMPERATURE = 1e-300
 """What is divided by less may be no number any more."""
 _MOST_BIAS = 10_000
 
