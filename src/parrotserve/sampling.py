@@ -76,7 +76,7 @@ class Sampling:
                 f"must be 0, or between {_LEAST_TEMPERATURE:g} and 100",
             ),
             ("top_p", 0.0 < self.top_p <= 1.0, "must be above 0 and at most 1"),
-            ("top_k", 0 <= self.top_k < 2**31, "must be 0 (all) or a number of tokens"),
+            ("top_k", 0 <= self.top_k < 2**63, "must be 0 (all) or a number of tokens"),
             ("min_p", 0.0 <= self.min_p <= 1.0, "must be between 0 and 1"),
             ("stop", all(self.stop), "must not hold an empty text"),
             (
