@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-SLOWDOWN = 2.0
-"""How many times longer than alone a latency-sensitive request may wait for its next token, where nothing is set; and
-throughput work that decodes, because of prompts of later work."""
+SLOWDOWN = 1.5
+"""How many times longer than alone a latency-sensitive request may wait for its next token, where nothing is set."""
+LATER_PROMPTS = 2.0
+"""How many times longer throughput work that decodes may wait for its next token because of prompts of later work."""
 CROWDING = 1.1
 """How many times longer than fair a step may be, where nothing is set: some way between engines that are left half
 empty for tenants with few requests, and tenants with few requests that wait for full ones."""

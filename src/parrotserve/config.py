@@ -146,7 +146,7 @@ class ServiceConfig:
         kind=SECONDS,
         group=Group.SCHEDULING,
         rules=(above(0),),
-        unset="at most twice what decoding one request alone takes",
+        unset="one and a half times what decoding one request alone takes",
     )
     crowding: float = setting(
         CROWDING,

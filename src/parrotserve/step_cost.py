@@ -1,12 +1,17 @@
 """What a step of an engine costs, learned from the steps that it has made: engines and the scheduler go by it.
 
-A step's time is linear in what it holds: seconds = step + prefill * prompt tokens + decode * decode rows
-+ read * KV tokens read (what sequences share once) + attend * pairs of a row and a token that it attends to. The five
-coefficients follow measured steps by a Kalman filter (R. E. Kalman, 1960): recursive least squares whose memory fades
-by a little noise on the coefficients, so that it neither forgets what it does not see nor blows up. Errors count
-relative to a step's time, so that long steps do not drown the short ones.
+A step reads memory, step + read * KV tokens (what sequences share once) seconds, and computes, prefill * prompt tokens
++ decode * decode rows + attend * pairs of a row and a token that it attends to. The two overlap, though not wholly: it
+takes the square root of the sum of their squares. That is between the roofline, which takes the longer one (S. Williams
+et al., 2009), and their sum, by which SmolLM2 on two cores of a Zen 4 would decode a row alone 17 % faster than it does
+(ADR 011).
+
+The five coefficients follow measured steps by an extended Kalman filter (R. E. Kalman, 1960): recursive least squares,
+about what is thought so far, whose memory fades by a little noise on the coefficients, so that it neither forgets what
+it does not see nor blows up. Errors count relative to a step's time, so that long steps do not drown the short ones.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,10 +27,13 @@ _NOISE = 0.01
 """Variance of a step's relative error."""
 _SHORTEST = 1e-6
 """Seconds. What took less was not measured."""
+_LEAST_PART = 0.05
+"""Of an error at least so much is laid to memory and to computing each, though one of them seems to take no time: what
+is thought of it may be wrong."""
 
 
 class Work(NamedTuple):
-    """What steps held, summed."""
+    """What steps held, summed; like ones, for a sum tells least of what unlike ones take."""
 
     steps: float = 0.0
     prefill_tokens: float = 0.0
@@ -54,9 +62,11 @@ class StepCost:
         if seconds < _SHORTEST or work.steps <= 0.0:
             return
         self.observed += 1
-        features = [amount / scale / seconds for amount, scale in zip(work, _SCALES, strict=True)]
+        amounts = [amount / scale for amount, scale in zip(work, _SCALES, strict=True)]
+        expected, slopes = self._expected(amounts)
+        features = [slope / seconds for slope in slopes]
         spread = [_dot(row, features) for row in self._variance]
-        error = 1.0 - _dot(self._coefficients, features)
+        error = 1.0 - expected / seconds
         uncertainty = _dot(features, spread) + _NOISE
         gain = [value / uncertainty for value in spread]
         self._coefficients = [
@@ -70,13 +80,26 @@ class StepCost:
             self._variance[row][row] = min(self._variance[row][row] + drift, _PRIOR_VARIANCE)
         self.rates = self._rates()
 
+    def _expected(self, amounts: Sequence[float]) -> tuple[float, list[float]]:
+        """Seconds for such amounts, and how they grow with each coefficient."""
+        step, prefill, decode, read, attend = (
+            coefficient * amount for coefficient, amount in zip(self._coefficients, amounts, strict=True)
+        )
+        memory, computing = max(step + read, 0.0), max(prefill + decode + attend, 0.0)
+        seconds = math.hypot(memory, computing)
+        parts = (max(part / seconds, _LEAST_PART) if seconds else 1.0 for part in (memory, computing))
+        of_memory, of_computing = parts
+        shares = (of_memory, of_computing, of_computing, of_memory, of_computing)
+        return seconds, [share * amount for share, amount in zip(shares, amounts, strict=True)]
+
     def _rates(self) -> "Rates":
         return Rates(*(max(one, 0.0) / scale for one, scale in zip(self._coefficients, _SCALES, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds for one step, and for one more of what it holds. What a fit gives below zero costs nothing."""
+    """Seconds of reading for one step and for a KV token, and of computing for one more of the rest. What a fit gives
+    below zero costs nothing."""
 
     step: float
     prefill: float
@@ -85,21 +108,23 @@ class Rates:
     attend: float
 
     def seconds(self, work: Work) -> float:
-        """How long steps take that hold so much."""
-        return (
-            self.step * work.steps
-            + self.prefill * work.prefill_tokens
-            + self.decode * work.decode_rows
-            + self.read * work.kv_tokens
-            + self.attend * work.attended
-        )
+        """How long steps take that hold so much together, and each as much as any other; unlike ones take longer."""
+        return math.hypot(self.step * work.steps + self.read * work.kv_tokens, self.computing(work))
+
+    def computing(self, work: Work) -> float:
+        """Seconds of computing in steps that hold so much."""
+        return self.prefill * work.prefill_tokens + self.decode * work.decode_rows + self.attend * work.attended
+
+    def room(self, seconds: float) -> float:
+        """Seconds of computing in a step that is to take so many; none where reading the weights alone takes longer."""
+        return math.sqrt(max(seconds * seconds - self.step * self.step, 0.0))
 
     def prefilling(self, tokens: float, before: float) -> float:
-        """What it takes to prefill tokens after `before` others: they attend to these and to one another."""
+        """Seconds of computing to prefill tokens after `before` others: they attend to these and to one another."""
         return tokens * (self.prefill + self.attend * (before + tokens / 2))
 
     def row(self, length: float) -> float:
-        """What one more decode row of so many tokens adds to a step, shared ones apart."""
+        """What one more decode row of so many tokens adds to a step's computing."""
         return self.decode + self.attend * length
 
 

@@ -1,19 +1,23 @@
 """The cost model finds what steps cost, follows changes, and never predicts nonsense."""
 
 import dataclasses
+import math
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrotserve.step_cost import StepCost, Work
+from parrotserve.step_cost import Rates, StepCost, Work
 
 TRUE = {"steps": 0.004, "prefill_tokens": 0.0002, "decode_rows": 0.0008, "kv_tokens": 3e-7, "attended": 2e-8}
 
 
 def took(work: Work, costs: dict[str, float]) -> float:
-    return sum(costs[name] * getattr(work, name) for name in costs)
+    reading = ("steps", "kv_tokens")
+    parts = {name: cost * getattr(work, name) for name, cost in costs.items()}
+    computing = sum(part for name, part in parts.items() if name not in reading)
+    return math.hypot(sum(parts[name] for name in reading), computing)
 
 
 def some_work(dice: random.Random) -> Work:
@@ -64,6 +68,27 @@ def test_a_new_engine_begins_with_what_another_one_has_learned():
     assert StepCost(first).rates.seconds(Work(1, 512, 8, 4000, 9000)) == pytest.approx(
         first.rates.seconds(Work(1, 512, 8, 4000, 9000))
     )
+
+
+def test_rows_are_nearly_free_while_a_step_reads_and_cost_what_they_compute_beyond():
+    rates = Rates(step=0.008, prefill=0.0006, decode=0.0008, read=0.0, attend=1e-7)
+    one, four, many, more = (rates.seconds(Work(1, 0, rows, 0, 0)) for rows in (1, 4, 100, 110))
+    assert four < 1.1 * one
+    assert more - many == pytest.approx(10 * rates.decode, rel=0.01)
+
+
+def test_room_is_what_may_be_computed_in_a_step_of_some_length():
+    rates = Rates(step=0.003, prefill=0.001, decode=0.001, read=0.0, attend=0.0)
+    assert rates.room(0.005) == pytest.approx(0.004)
+    assert rates.seconds(Work(1, 4, 0, 0, 0)) == pytest.approx(0.005)
+    assert rates.room(0.002) == 0.0
+    assert rates.room(math.inf) == math.inf
+
+
+def test_what_seems_to_cost_nothing_is_found_again():
+    """Memory that took no time, and then does."""
+    cost = fitted({**TRUE, "steps": 0.0, "kv_tokens": 0.0}, 400)
+    assert worst_error(fitted(TRUE, 800, cost), TRUE) < 0.15
 
 
 AMOUNTS = st.floats(0, 1e6)

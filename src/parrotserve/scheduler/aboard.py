@@ -23,7 +23,7 @@ class Aboard:
     service: float
     """Seconds of the engine that it was charged."""
     stretch: float
-    """Seconds that it adds to a step: its service, spread over the steps that it is expected to write in."""
+    """Seconds of work that it adds to a step: its service, spread over the steps that it is expected to write in."""
     precedence: Precedence = NO_PRECEDENCE
     """On this engine, among requests of one objective."""
     paused: bool = False

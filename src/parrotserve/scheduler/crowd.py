@@ -12,7 +12,7 @@ and so do those for whom nobody waits.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import inf
+from math import hypot, inf
 
 from parrotserve.criteria import Objective
 from parrotserve.ids import TenantId
@@ -36,7 +36,7 @@ class Part:
     pressing: int = 0
     """Of those that run, how many somebody waits for."""
     seconds: float = 0.0
-    """What those that run add to a step, together; while none does, what the last one added."""
+    """Of work that those that run add to a step, together; while none does, that the last one added."""
     until: float = -inf
     """While none runs, the part is left to the tenant up to this moment."""
 
@@ -46,7 +46,7 @@ class Part:
 
     @property
     def level(self) -> float:
-        """Seconds that it adds to a step, for each unit of weight."""
+        """Seconds of work that it adds to a step, for each unit of weight."""
         return self.seconds / self.weight
 
     def in_order(self) -> list[Aboard]:
@@ -196,12 +196,11 @@ class Crowd:
         return min(levels, default=None)
 
     def _is_too_long(self, step: float, seconds: Mapping[Part, float], least: float) -> bool:
-        """Whether a step takes more than it may where one tenant, for each unit of weight, adds only `least` to it."""
-        whole, fair = step, step
-        for part, more in seconds.items():
-            whole += more
-            fair += min(more, least * part.weight)
-        return whole > self._most * fair
+        """Whether a step takes more than it may where one tenant, for each unit of weight, adds only `least` to it. All
+        that is added counts as computing (`step_cost`): what requests read of the KV is little beside it."""
+        whole = sum(seconds.values())
+        fair = sum(min(more, least * part.weight) for part, more in seconds.items())
+        return hypot(step, whole) > self._most * hypot(step, fair)
 
     def _payer(self, tenant: TenantId) -> TenantId:
         return tenant if self._fair else _EVERYBODY

@@ -125,7 +125,7 @@ class EngineLoad:
         return self.crowd.crowding(step=self.cost.rates.step, now=now) if self.pausable else None
 
     def stretch(self, ticket: Ticket) -> float:
-        """Seconds that a request would add to every step in which it writes, its prompt included."""
+        """Seconds of work that a request would add to every step in which it writes, its prompt included."""
         _, _, prefill, row = self._sizes(ticket)
         return prefill / max(ticket.output_tokens, 1.0) + row
 
@@ -256,18 +256,18 @@ class EngineLoad:
         found, prompt, prefill, row = self._sizes(ticket)
         step = self._step(more_rows=1, more_tokens=prompt, more_kv=max(prompt - found, 0.0))
         waits = max(self._prefilled_at - now, 0.0)
-        work = prefill + ticket.output_tokens * row
+        longer = step - self._step(more_rows=0, more_tokens=0.0, more_kv=0.0)
         pressing = self._active[Objective.LATENCY] + self._active[Objective.GROUP] - own
         return Considered(
             engine=self.id,
             seconds=waits + prefill + ticket.output_tokens * step,
             cached_tokens=min(found, prompt),
-            harm=work * (pressing + _BULK_WEIGHT * self.bulk),
-            work=work,
+            harm=(prefill + ticket.output_tokens * longer) * (pressing + _BULK_WEIGHT * self.bulk),
+            work=prefill + ticket.output_tokens * row,
         )
 
     def _sizes(self, ticket: Ticket) -> tuple[float, float, float, float]:
-        """Tokens found here and tokens of the prompt; seconds to prefill the rest, and of one more row in a step."""
+        """Tokens found here and tokens of the prompt; seconds of work to prefill the rest, and for a row."""
         rates = self.cost.rates
         prompt = ticket.prompt_tokens
         found = ticket.ratio.tokens(self.residents.found(ticket.prefix.boundaries))

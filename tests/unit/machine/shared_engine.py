@@ -1,5 +1,6 @@
 """One engine that tenants share, on a virtual clock: a step takes longer for every row and every prompt in it."""
 
+import math
 from dataclasses import dataclass, field
 
 from machine_world import World
@@ -15,7 +16,7 @@ from parrotserve.switches import Switches
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Seconds of a step, and what a row and a prompt in it add."""
+    """Seconds of reading in a step, and of computing for a row and a prompt in it."""
 
     step: float
     row: float
@@ -104,7 +105,7 @@ class SharedEngine:
 
     def _seconds(self, running: list[Run]) -> float:
         decoding = sum(run.read for run in running)
-        return self.cost.step + self.cost.row * decoding + self.cost.prompt * (len(running) - decoding)
+        return math.hypot(self.cost.step, self.cost.row * decoding + self.cost.prompt * (len(running) - decoding))
 
     def _arrive(self, now: float) -> None:
         for tenant in self.tenants.values():
@@ -138,7 +139,7 @@ class SharedEngine:
     def _step(self, running: dict[str, Run], now: float) -> None:
         self.world.now = now
         decoding = sum(run.read for run in running.values())
-        reading = len(running) - decoding
+        reading, took = len(running) - decoding, self._seconds(list(running.values()))
         self._carry_out(
             self.world.handle(
                 StepsRun(
@@ -148,13 +149,15 @@ class SharedEngine:
                     decode_rows=decoding,
                     kv_tokens=0,
                     attended=0,
-                    seconds=self._seconds(list(running.values())),
+                    seconds=took,
                 )
             )
         )
         fixed = self.cost.step / len(running)
+        shares = {name: fixed + (self.cost.row if run.read else self.cost.prompt) for name, run in running.items()}
+        whole = sum(shares.values())
         for name, run in running.items():
-            seconds = fixed + (self.cost.row if run.read else self.cost.prompt)
+            seconds = took * shares[name] / whole
             run.seconds += seconds
             self.service[run.tenant] += seconds
             run.read, run.left = True, run.left - 1

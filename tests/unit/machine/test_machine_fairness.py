@@ -1,5 +1,6 @@
 """Tenants on a contended engine, on a virtual clock: who sends more, or in more sessions, takes nothing from others."""
 
+import math
 import statistics
 
 from shared_engine import Cost, SharedEngine, Tenant
@@ -9,7 +10,7 @@ COST = Cost(step=0.01, row=0.001, prompt_tokens=8)
 TOKENS = 40
 SECONDS = 10.0
 """Of each simulation."""
-CAPACITY = PLACES / (TOKENS * (COST.step + PLACES * COST.row))
+CAPACITY = PLACES / (TOKENS * math.hypot(COST.step, PLACES * COST.row))
 """Requests a second of an engine that is always full."""
 
 

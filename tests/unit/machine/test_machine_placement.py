@@ -1,10 +1,12 @@
 """Where requests run, and when: with their group, where there is room, where it harms least."""
 
+from math import hypot
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from machine_world import World, only
-from placing import CODE, POEM, asking, by, places, two_engines, waits
+from placing import CODE, POEM, asking, by, places, steps, two_engines, waits
 
 from parrotserve.bounds import Bounds
 from parrotserve.criteria import Criteria
@@ -166,6 +168,20 @@ class TestUrgency:
         world.tick(10.0)
         world.join("b")
         assert places(world.submit(asking("last", POEM, "last"), waits=waits("last"))) == {"last": engine}
+
+    def test_a_row_more_costs_others_what_it_makes_their_steps_longer(self):
+        world = World("e")
+        for number in range(200):
+            rows = 1 + number % 40
+            steps(world, rows=rows, seconds=hypot(0.008, 0.0008 * rows))
+        harm: list[float] = []
+        for number in range(40):
+            world.submit(asking(f"chat{number}", "x", tokens=100), waits=waits(f"chat{number}"))
+            placement = world.machine.request(RequestId(f"chat{number}")).placement
+            assert placement is not None
+            harm.append(placement.chosen.harm / max(number, 1))
+        assert harm[1] < 100 * 0.0008 / 4  # while a step reads, it hardly does
+        assert harm[39] == pytest.approx(100 * 0.0008, rel=0.1)
 
     def test_bulk_work_does_not(self):
         world = World("e")

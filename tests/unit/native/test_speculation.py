@@ -1,5 +1,6 @@
 """Speculative decoding: fewer steps where a text repeats itself, and not a token changes."""
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -139,12 +140,12 @@ def test_among_many_only_what_is_nearly_certain_is_tried(monkeypatch: pytest.Mon
 
 
 def recite_together(count: int) -> None:
-    """On an engine whose steps take 5 ms, and 0.5 ms a row."""
+    """On an engine whose steps read for 5 ms, and compute for 0.5 ms a row."""
     bench = Bench(model=reciting(VERSE))
     bench.step_seconds = 0.0
 
     def take_time(batch: StepBatch) -> None:
-        bench.time += 0.005 + 0.0005 * len(batch.tokens)
+        bench.time += math.hypot(0.005, 0.0005 * len(batch.tokens))
 
     bench.backend.on_step = take_time
     for number in range(count):
@@ -161,7 +162,7 @@ def test_where_rows_are_most_of_a_step_nobody_is_looked_for(monkeypatch: pytest.
 
     monkeypatch.setattr(Drafter, "draft", asking)
     recite_together(80)
-    assert max(asked, default=0.0) <= 0.85
+    assert max(asked, default=0.0) <= 0.95
     assert asked
 
 
@@ -175,10 +176,11 @@ class Fake(SimpleNamespace):
 
 
 def drafted(*, chats: int, jobs: int = 0, prompts: int = 0, ahead: int = 0, streamed: bool = True) -> int:
-    """Rows of drafts, where there always are some, of steps that take 5 ms, and 0.5 ms a row; their bound is 11 ms."""
-    pace = Pace(tpot=0.011)
+    """Rows of drafts, where there always are some, of steps that read for 5 ms, and compute for 0.5 ms a row; their
+    bound is 7 ms."""
+    pace = Pace(tpot=0.007)
     for rows in [1, 8, 16, 32] * 100:
-        pace.learn(StepHeld(decode_rows=rows), 0.005 + 0.0005 * rows)
+        pace.learn(StepHeld(decode_rows=rows), math.hypot(0.005, 0.0005 * rows))
 
     def some(count: int, *, decodes: bool = False, urgent: bool = False, runs_ahead: bool = False) -> list[Any]:
         output = Fake(may_draft=True, left=100)
@@ -198,7 +200,7 @@ def test_drafts_leave_a_step_within_the_bound_that_is_within_it_without_them():
 
 
 def test_where_the_bound_is_lost_to_chats_alone_drafts_make_a_step_by_half_longer():
-    assert 12 <= drafted(chats=16) <= 14
+    assert 9 <= drafted(chats=16) <= 11
     assert drafted(chats=16, jobs=40) == drafted(chats=16)
 
 

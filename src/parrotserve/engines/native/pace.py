@@ -2,7 +2,7 @@
 
 import math
 
-from parrotserve.bounds import SLOWDOWN, Bounds
+from parrotserve.bounds import LATER_PROMPTS, Bounds
 from parrotserve.engines.native.timing import StepHeld
 from parrotserve.step_cost import Rates, StepCost, Work
 
@@ -38,7 +38,7 @@ class StepModel:
         return self.rates().seconds(_work(step))
 
     def rates(self) -> Rates:
-        """Seconds of a step with nothing in it, of a prefill token, of a decode row, of a token attended to."""
+        """What a step costs, and what it holds."""
         self._fit()
         return self._cost.rates
 
@@ -72,9 +72,15 @@ class Pace:
         return self._adapt and self.model.steps >= _FIRST_STEPS
 
     def room(self, decoding: float) -> float:
-        """Seconds that prompts of later work may add to a step that takes so many to decode; infinite where nothing is
-        known yet."""
-        return (SLOWDOWN - 1.0) * decoding if self.knows else math.inf
+        """Seconds of computing for prompts of later work in a step that has so many for what decodes; infinite where
+        nothing is known yet."""
+        rates = self.model.rates()
+        return rates.room(LATER_PROMPTS * math.hypot(rates.step, decoding)) - decoding if self.knows else math.inf
+
+    def left(self, step: StepHeld) -> float:
+        """Seconds of computing that the bound leaves to others beside this; below zero if it takes longer alone."""
+        rates = self.model.rates()
+        return rates.room(self.bound) - rates.computing(_work(step))
 
     def learn(self, step: StepHeld, seconds: float) -> None:
         """A step with this took so long. Without a bound, too: drafts go by what rows cost."""

@@ -55,15 +55,15 @@ class Step:
     prompts: Sequence[SequenceState] = ()
     """Latency-sensitive ones that are to be read."""
     seconds: float = math.inf
-    """What is left of the time that the step may take."""
+    """Of computing, that are left of the time that the step may take."""
     urgent: Urgent | None = None
     """For whose sake."""
     first_decodes: tuple[int, Precedence] | None = None
     """The most important work that decodes, though not so that a TPOT bound holds."""
     decoding: float = 0.0
-    """Seconds that the step takes without prompts."""
+    """Seconds that the step computes without prompts."""
     room: float | None = None
-    """Seconds that later work's prompts may still add to the step."""
+    """Seconds that later work's prompts may still compute in the step."""
     drafts: Drafts = field(default_factory=Drafts)
     """Of sequences that decode, if they are planned."""
     reads: bool = False

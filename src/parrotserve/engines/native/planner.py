@@ -146,7 +146,7 @@ class Planner:
             rows = [1 + len(step.drafts.get(state, ())) for state in urgent]
             attended = sum(len(state.known) * count for state, count in zip(urgent, rows, strict=True))
             reserved = StepHeld(decode_rows=sum(rows), attended=attended)
-            step.seconds = self._pace.bound - self._pace.model.seconds(reserved)
+            step.seconds = self._pace.left(reserved)
             step.urgent = Urgent.of(urgent)
 
     def learn(self, step: StepHeld, *, latency: int, other: int, seconds: float, now: float) -> None:
@@ -285,11 +285,11 @@ class Planner:
         if count == 0 or step.first_decodes in (None, state.work):
             return count
         if step.room is None:
-            step.room = self._pace.room(self._rates.step + step.decoding)
+            step.room = self._pace.room(step.decoding)
         return fitting_in(step.room, count, cost=self._cost(state, count))
 
     def _cost(self, state: SequenceState, count: int) -> float:
-        """Seconds that the next `count` tokens of a sequence are going to add to the step."""
+        """Seconds of computing that the next `count` tokens of a sequence are going to add to the step."""
         rates = self._rates
         if count == len(state.known) - state.computed == 1:
             return rates.row(len(state.known))

@@ -2,7 +2,8 @@
 
 A row more takes all who decode some time, and spares its sequence a step if it is right. So a token is worth trying
 that is right, with those before it, with a probability above rows x (time of a row) / (time of the step): for one
-sequence alone nearly any, among many only what is nearly certain.
+sequence alone nearly any, among many only what is nearly certain. The time of a row is what it computes (`step_cost`).
+The first rows more are cheaper, since a step reads the weights meanwhile; all drafts together are not.
 """
 
 import math
@@ -14,10 +15,10 @@ from parrotserve.engines.native.sequence import SequenceState
 _STRETCH = 1.5
 """How much longer drafts may make a step that is longer than the TPOT bound without them."""
 
-_CROWDED = 0.85
-"""Where rows are so much of a step's time, the rest of it is hardly worth looking for drafts.
+_CROWDED = 0.95
+"""Where computing is so much of a step's time, the rest of it is hardly worth looking for drafts.
 
-Nine rows instead of one for each sequence, all of them right, would make it 1.15 times as fast."""
+Nine rows instead of one for each sequence, all of them right, would be 1.05 times as fast."""
 
 Drafts = dict[SequenceState, tuple[int, ...]]
 
@@ -43,14 +44,15 @@ class Speculation:
         urgent = [state for state in decoding if state.urgent]
         rates, bound = self._pace.model.rates(), self._pace.bound
         cost = rates.row(sum(len(state.known) for state in decoding) / len(decoding))
-        lost = bool(urgent) and rates.step + cost * len(urgent) > bound  # then nobody else decodes
-        rows = len(urgent) if lost else len(decoding)
-        seconds = rates.step + cost * rows
-        least = cost * rows / seconds if cost else 0.0
+        lost = bool(urgent) and math.hypot(rates.step, cost * len(urgent)) > bound  # then nobody else decodes
+        computing = cost * (len(urgent) if lost else len(decoding))
+        seconds = math.hypot(rates.step, computing)
+        least = computing / seconds if computing else 0.0
         if least > _CROWDED:
             return {}
         bounded = bool(urgent) and any(_minds(state) for state in runnable)
-        left = ((_STRETCH * seconds if lost else bound) - seconds) / cost if bounded and cost else math.inf
+        longest = (_STRETCH * seconds if lost else bound) if bounded else math.inf
+        left = (rates.room(longest) - computing) / cost if cost else math.inf
         found: Drafts = {}
         for state in urgent or decoding:
             output = state.output

@@ -4,11 +4,12 @@ Beyond some number of rows a step takes about as much longer as it writes more. 
 sooner where it need not share its steps with who has much left, who ends about when it would anyhow: the shortest
 remaining processing time first (L. Schrage, 1968), as far as it is known: by how many tokens an output may have yet.
 
-If a step takes a + c w with w rows, then n outputs of equal length L that are written w at a time end after
-L (a + c w) (n / w + 1) / 2 on average. That is least for w = sqrt(n a / c): up to n = a / c, all at once is best.
+If a step takes t(w) with w rows, then n outputs of equal length L that are written w at a time end after
+L t(w) (n / w + 1) / 2 on average. With t = sqrt(s^2 + (b + c w)^2), where b is others' computing (`step_cost`), that is
+least where (b + c w) (c w^2 - b n) = n s^2. Without others that is w = (n (s / c)^2)^(1/3): up to n = s / c, all at
+once is best.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -27,10 +28,9 @@ def held_back(sequences: Iterable[SequenceState], rates: Rates) -> set[SequenceS
     if not waiting:
         return set()
     row = rates.row(sum(len(state.known) for state in waiting) / len(waiting))
-    step = rates.step + row * (len(urgent) - len(waiting))
-    if len(waiting) * row <= step:
+    width = _best_width(len(waiting), rates.step, row * (len(urgent) - len(waiting)), row)
+    if width >= len(waiting):
         return set()
-    width = math.sqrt(step / row * len(waiting))
     tenants: defaultdict[str, list[SequenceState]] = defaultdict(list)
     for state in waiting:
         tenants[state.salt].append(state)
@@ -40,6 +40,22 @@ def held_back(sequences: Iterable[SequenceState], rates: Rates) -> set[SequenceS
         for state in _longest(tenant, max(1, round(width * len(tenant) / len(waiting))))
         if state.held_steps < _left(state)
     }
+
+
+def _best_width(count: int, step: float, others: float, row: float) -> float:
+    """Of so many, how many are best written at a time; at most all. Seconds: of reading in a step, of others' computing
+    in it, of computing for a row."""
+
+    def is_too_wide(width: float) -> bool:
+        return (others + row * width) * (row * width * width - others * count) > count * step * step
+
+    narrowest, widest = 0.0, float(count)
+    if not is_too_wide(widest):
+        return widest
+    while widest - narrowest > 0.5:
+        middle = (narrowest + widest) / 2
+        narrowest, widest = (narrowest, middle) if is_too_wide(middle) else (middle, widest)
+    return (narrowest + widest) / 2
 
 
 def _longest(states: Sequence[SequenceState], width: int) -> Iterable[SequenceState]:
