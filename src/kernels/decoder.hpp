@@ -53,9 +53,10 @@ struct Batch {
   int outputs = 0;
   const std::int32_t* logit_rows = nullptr;
   const double* scales = nullptr;
+  const bool* likeliest_only = nullptr;  // [outputs]
 };
 
-// What a step says of its outputs.
+// What a step says of its outputs; `rows` of those alone of which more than the likeliest token may be wanted.
 struct StepLogits {
   float* rows = nullptr;               // [outputs, vocabulary]
   std::int32_t* likeliest = nullptr;   // [outputs]: the lowest id of a highest logit

@@ -12,7 +12,7 @@ class VariantDecoder final : public Decoder {
         layers_(config.layers),
         attention_(geometry_),
         pool_(config.threads),
-        phases_(pool_, kPhasesALayer * config.layers + 8) {
+        phases_(pool_, kPhasesALayer * config.layers + 16) {
     if (c_.hidden % kLanes || c_.intermediate % 2 || c_.head_dim % 2 || c_.head_dim > 256)
       throw std::invalid_argument("hidden must be a multiple of 16, head_dim even and at most 256");
     if (c_.heads % c_.kv_heads || geometry_.group() > kTileQueries)
@@ -25,6 +25,7 @@ class VariantDecoder final : public Decoder {
     pack(head_, {head ? head : embedding, nullptr}, c_.vocabulary, c_.hidden);
     if (head) pack(embedding_, {embedding, nullptr}, c_.vocabulary, c_.hidden);
     tied_ = head == nullptr;
+    if (screens()) screen_.reset(head_.bf16(), c_.hidden);
     final_norm_.assign(final_norm, final_norm + c_.hidden);
     rope_frequencies_.assign(rope_frequencies, rope_frequencies + c_.head_dim / 2);
   }
@@ -135,6 +136,7 @@ class VariantDecoder final : public Decoder {
     gated_.reserve(c_.quantised, batch.rows, c_.intermediate);
     rotation_.reserve(rows * c_.head_dim);
     plan_last_layer();
+    plan_head();
     attention_.plan(batch, pool_.size(), wanted_);
     phases_.begin();
   }
@@ -159,6 +161,17 @@ class VariantDecoder final : public Decoder {
       if (wanted_[row]) wanted_rows_.push_back(row);
   }
 
+  bool screens() const { return Screen::kPays && !c_.quantised; }
+
+  // Outputs of which only the likeliest token is wanted come last: all logits are computed of the others alone.
+  void plan_head() {
+    const auto whole = [this](int output) { return !screens() || !batch_.likeliest_only[output]; };
+    outputs_.resize(batch_.outputs);
+    std::iota(outputs_.begin(), outputs_.end(), 0);
+    whole_ = static_cast<int>(std::stable_partition(outputs_.begin(), outputs_.end(), whole) - outputs_.begin());
+    if (screens()) screen_.begin(batch_.outputs - whole_, pool_.size());
+  }
+
   // The rows that a layer is computed for, beyond their KV: all, or some. Row `i` of the buffers between its matrices
   // belongs to row `at(i)` of the batch.
   struct Rows {
@@ -174,7 +187,6 @@ class VariantDecoder final : public Decoder {
     phases_.each(at, batch_.rows, [&](int row, int) { embed(row); });
     for (Layer& layer : layers_) {
       const bool last = &layer == &layers_.back();
-      const Matrix& following = last ? head_ : (&layer + 1)->qkv;
       const Rows rows{last ? static_cast<int>(wanted_rows_.size()) : batch_.rows, last ? wanted_rows_.data() : nullptr};
       attention_.clear(thread, pool_.size());
       phases_.each(at, batch_.rows, [&](int row, int) { norm(x(row), layer.attn_norm.data(), row); });
@@ -189,38 +201,36 @@ class VariantDecoder final : public Decoder {
       phases_.each(at, rows.count, [&](int i, int) { norm(x(rows.at(i)), layer.mlp_norm.data(), i); });
       gate_up(at, layer, rows.count, first_tile(layer.down, thread));
       if (c_.quantised) phases_.each(at, rows.count, [&](int i, int) { gated_.finish(i); });
-      add(at, layer.down, gated_, rows, first_tile(following, thread));
+      const void* following = !last                      ? first_tile((&layer + 1)->qkv, thread)
+                              : whole_ || !batch_.outputs ? first_tile(head_, thread)
+                                                          : first_tile(screen_, thread);
+      add(at, layer.down, gated_, rows, following);
     }
-    phases_.each(at, batch_.outputs, [&](int i, int) { norm(x(batch_.logit_rows[i]), final_norm_.data(), i); });
-    multiply(at, head_, normed_, batch_.outputs, nullptr,
-             [&](int row, int tile, const float* out) { logit_rows_.keep(row, tile, out); });
-    phases_.each(at, batch_.outputs,
-                 [&](int i, int) { logit_rows_.likeliest(i, logits_.likeliest[i], logits_.highest[i]); });
+    head(at);
   }
 
-  // What a thread is likely to read first of a matrix whose tiles are read so many at a time.
-  const void* first_tile(const Matrix& matrix, int thread, int together = 1) const {
-    return matrix.tile(matrix.tiles() / together * thread / pool_.size() * together);
-  }
-
-  // done(row, tile, out) for every row and tile of `matrix`, but for units that are to be left out; then `following` is
-  // fetched, to be read in a later phase.
-  template <class Done, class Skip>
-  void multiply(Place& at, const Matrix& matrix, const Inputs& a, int rows, const void* following, const Done& done,
-                const Skip& skip) {
-    const int pieces = (rows + kRowsAUnit - 1) / kRowsAUnit;
-    phases_.each(at, matrix.tiles() * pieces, [&](int unit, int next) {
-      const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
-      if (skip(tile, first)) return;
-      const void* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(next / pieces);
-      matrix.rows(tile, a, first, std::min(first + kRowsAUnit, rows), ahead,
-                  [&](int row, float* out) { done(row, tile, out); });
+  void head(Place& at) {
+    const int screened = batch_.outputs - whole_;
+    phases_.each(at, batch_.outputs, [&](int i, int) {
+      norm(x(batch_.logit_rows[outputs_[i]]), final_norm_.data(), i);
+      if (i >= whole_) screen_.take(i - whole_, normed_.row(i));
+    });
+    if (whole_) {
+      multiply(phases_, at, head_, normed_, whole_, screened ? first_tile(screen_, at.thread) : nullptr,
+               [&](int row, int tile, const float* out) { logit_rows_.keep(outputs_[row], tile, out); });
+    }
+    if (screened) screen_.run(phases_, at, normed_.row(whole_));
+    phases_.each(at, batch_.outputs, [&](int i, int) {
+      const int output = outputs_[i];
+      if (i < whole_) return logit_rows_.likeliest(output, logits_.likeliest[output], logits_.highest[output]);
+      screen_.likeliest(i - whole_, logits_.likeliest[output], logits_.highest[output]);
     });
   }
 
-  template <class Done>
-  void multiply(Place& at, const Matrix& matrix, const Inputs& a, int rows, const void* following, const Done& done) {
-    multiply(at, matrix, a, rows, following, done, [](int, int) { return false; });
+  // What a thread is likely to read first of a matrix whose tiles are read so many at a time.
+  template <class M>
+  const void* first_tile(const M& matrix, int thread, int together = 1) const {
+    return matrix.tile(matrix.tiles() / together * thread / pool_.size() * together);
   }
 
   void qkv(Place& at, const Layer& layer, bool last, const void* following) {
@@ -228,13 +238,13 @@ class VariantDecoder final : public Decoder {
       const auto end = std::min<std::size_t>(first + kRowsAUnit, wanted_.size());
       return last && head < c_.heads && std::find(&wanted_[first], &wanted_[0] + end, true) == &wanted_[0] + end;
     };
-    multiply(at, layer.qkv, normed_, batch_.rows, following,
+    multiply(phases_, at, layer.qkv, normed_, batch_.rows, following,
              [&](int row, int head, float* out) { place(layer, row, head, out); }, unwanted);
   }
 
   void add(Place& at, const Matrix& matrix, const Inputs& a, const Rows& rows, const void* following) {
     const int columns = matrix.tile_outputs();
-    multiply(at, matrix, a, rows.count, following, [&](int row, int tile, const float* out) {
+    multiply(phases_, at, matrix, a, rows.count, following, [&](int row, int tile, const float* out) {
       float* to = x(rows.at(row)) + tile * columns;
       const int count = std::min(columns, c_.hidden - tile * columns);
       for (int i = 0; i < count; i += kLanes) {
@@ -355,13 +365,14 @@ class VariantDecoder final : public Decoder {
   float* x(int row) { return x_.get() + static_cast<std::size_t>(row) * c_.hidden; }
 
   static constexpr int kPhasesALayer = 9;
-  static constexpr int kRowsAUnit = 96, kMostColumns = 256;
+  static constexpr int kMostColumns = 256;
   static constexpr int kRowsAPass = 8;  // about; what is touched that many rows later is fetched
 
   const DecoderConfig c_;
   const Geometry geometry_;
   std::vector<Layer> layers_;
   Matrix head_, embedding_;
+  Screen screen_;
   bool tied_ = true;
   std::vector<float> final_norm_, rope_frequencies_;
   Attention attention_;
@@ -373,6 +384,8 @@ class VariantDecoder final : public Decoder {
   StepLogits logits_;
   std::vector<char> wanted_;       // by row: whether the last layer's result is
   std::vector<int> wanted_rows_;   // those that are
+  std::vector<int> outputs_;       // those whose logits are all wanted, then the others
+  int whole_ = 0;                  // how many the former are
   LogitRows logit_rows_;
   std::vector<RowDraw> row_draws_;  // by thread
   Aligned<float> x_;                 // [rows][hidden]: the residual stream

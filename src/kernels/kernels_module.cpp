@@ -149,8 +149,8 @@ class Handle {
   }
 
   void step(Ints tokens, Ints positions, Ints slots, Ints span_rows, Ints span_keys, Bools span_causal,
-            Ints page_starts, Ints pages, Ints logit_rows, Doubles scales, FloatsOut logits, IntsOut likeliest,
-            FloatsOut highest) {
+            Ints page_starts, Ints pages, Ints logit_rows, Doubles scales, Bools likeliest_only, FloatsOut logits,
+            IntsOut likeliest, FloatsOut highest) {
     Batch batch;
     batch.rows = static_cast<int>(tokens.size());
     batch.tokens = tokens.data(), batch.positions = positions.data(), batch.slots = slots.data();
@@ -159,13 +159,13 @@ class Handle {
     batch.span_causal = span_causal.data();
     batch.page_starts = page_starts.data(), batch.pages = pages.data();
     batch.outputs = static_cast<int>(logit_rows.size()), batch.logit_rows = logit_rows.data();
-    batch.scales = scales.data();
+    batch.scales = scales.data(), batch.likeliest_only = likeliest_only.data();
     require(positions.size() == tokens.size() && slots.size() == tokens.size() &&
                 span_rows.size() == 2 * span_causal.size() && span_keys.size() == 2 * span_causal.size() &&
                 page_starts.size() == span_causal.size() + 1 &&
                 logits.size() >= logit_rows.size() * static_cast<std::size_t>(config_.vocabulary) &&
                 likeliest.size() == logit_rows.size() && highest.size() == logit_rows.size() &&
-                scales.size() == logit_rows.size(),
+                scales.size() == logit_rows.size() && likeliest_only.size() == logit_rows.size(),
             "arrays of different lengths");
     check(batch, pages.size(), config_);
     const StepLogits out{logits.data(), likeliest.data(), highest.data()};
@@ -231,8 +231,8 @@ NB_MODULE(_kernels, m) {
       .def("spoil_pages", &Handle::spoil_pages)
       .def("copy_pages", &Handle::copy_pages, "source"_a, "target"_a)
       .def("step", &Handle::step, "tokens"_a, "positions"_a, "slots"_a, "span_rows"_a, "span_keys"_a,
-           "span_causal"_a, "page_starts"_a, "pages"_a, "logit_rows"_a, "scales"_a, "logits"_a,
-           "likeliest"_a, "highest"_a)
+           "span_causal"_a, "page_starts"_a, "pages"_a, "logit_rows"_a, "scales"_a,
+           "likeliest_only"_a, "logits"_a, "likeliest"_a, "highest"_a)
       .def("candidates", &Handle::candidates, "outputs"_a, "scales"_a, "ids"_a, "values"_a, "masses"_a)
       .def("draw", &Handle::draw, "outputs"_a, "scales"_a, "top_k"_a, "top_p"_a, "min_p"_a, "starts"_a,
            "positions"_a, "tokens"_a);

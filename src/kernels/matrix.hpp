@@ -233,6 +233,13 @@ class PackedMatrix {
     }
   }
 
+  // Sixteen outputs of one row, those of a panel of a tile: to the bit what they are with others.
+  void panel(int index, int panel, const Activation* row, float* out) const {
+    const std::uint16_t* from = tile(index) + static_cast<std::size_t>(panel) * kPanel;
+    const std::size_t step = static_cast<std::size_t>(tile_outputs_) * 2;
+    micro<1, 1>(row, 0, pairs_, [=](int, int k) { return from + k * step; }, out, kLanes, [](int) {});
+  }
+
   // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row; `ahead` is the tile to be
   // read next, or null.
   template <class Done>

@@ -1,12 +1,10 @@
-// Matrices of quantised weights: `Int8` with a scale for sixty-four inputs of an output, `Int4` with a scale and a least
-// weight for thirty-two. Included per variant, after matrix.hpp.
+// Matrices of quantised weights: `Int8` with a scale for sixty-four inputs of an output, `FineInt8` for thirty-two, `Int4`
+// with a scale and a least weight for thirty-two. Included per variant, after quantised_rows.hpp.
 //
 // Tiles are cut as in matrix.hpp; a tile is, for one block of inputs after the other, [lines][outputs] fours of
-// consecutive inputs, and then the outputs' factors. A row's inputs are quantised by groups of sixty-four. Products within
+// consecutive inputs, and then the outputs' factors. A row's inputs are quantised by groups, too. Products within
 // a block are sums of small integers, exact on every variant; the blocks' sums are scaled and added in order.
 // (Dettmers et al., "8-bit Optimizers via Block-wise Quantization", 2022.)
-
-constexpr int kGroup = 64;  // inputs a scale of a row
 
 // The register tile: half the rows of matrix.hpp's, for beside a group's sums it holds those of all groups before. With
 // few registers these wait in memory.
@@ -16,147 +14,46 @@ constexpr int quantised_rows_of_group(int panels) { return rows_of_group(panels)
 constexpr int quantised_rows_of_group(int panels) { return rows_of_group(panels) / 2; }
 #endif
 
-// Of a group of a row's inputs: the scale, what sums of products with int8 weights start from, and each half's sum, scaled.
-struct RowGroup {
-  float scale;
-  std::int32_t start;
-  float halves[2];
-};
-
-#if defined(PARROT_HAS_VNNI)
-
-typedef std::int8_t Quantised;
-typedef TileInts SumVector;
-typedef TileInts FactorVector;
-typedef TileInts SpreadVector;
-constexpr int kTurns = 1;        // of a vector of fours: all four at once
-constexpr int kZeroPoint = 128;  // the instruction takes the weights unsigned; `RowGroup::start` makes up for it
-
-static inline SumVector start_sum(std::int32_t start) { return SumVector{} + start; }
-static inline FactorVector factor(TileInts fours, int) { return fours; }
-static inline SpreadVector spread(const Quantised* a, int) {
-  std::int32_t four;
-  __builtin_memcpy(&four, a, sizeof four);
-  return SpreadVector{} + four;
-}
-// The instruction itself, because GCC 12 copies the accumulators of its intrinsic through memory; of a copy of the sum,
-// because it does so, too, with an array whose elements are operands.
-static inline void multiply_add(SumVector& sum, SpreadVector a, FactorVector w) {
-  SumVector next = sum;
-  __asm__("vpdpbusd %2, %1, %0" : "+v"(next) : "v"(w), "v"(a));
-  sum = next;
-}
-static inline TileVector sum_floats(SumVector sum) { return __builtin_convertvector(sum, TileVector); }
-static inline void store_quantised(Quantised* to, TileInts v) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)v));
-}
-
-#else
-
-// Integers as floats: a group's sum stays below 2^24, so it is exact here, too.
-typedef float Quantised;
-typedef TileVector SumVector;
-typedef TileVector FactorVector;
-typedef float SpreadVector;
-constexpr int kTurns = 4;
-constexpr int kZeroPoint = 0;
-
-static inline SumVector start_sum(std::int32_t) { return SumVector{}; }
-static inline FactorVector factor(TileInts fours, int turn) {
-  return __builtin_convertvector((fours << (24 - 8 * turn)) >> 24, FactorVector);
-}
-static inline SpreadVector spread(const Quantised* a, int turn) { return a[turn]; }
-static inline void multiply_add(SumVector& sum, SpreadVector a, FactorVector w) { sum += w * a; }
-static inline TileVector sum_floats(SumVector sum) { return sum; }
-static inline void store_quantised(Quantised* to, TileInts v) {
-  store_tile(to, __builtin_convertvector(v, TileVector));
-}
-
-#endif
-
-// The rows of a matrix's input: int8 values, a scale a group.
-class QuantisedRows {
- public:
-  void reserve(int rows, int inputs) {
-    inputs_ = inputs;
-    groups_ = (inputs + kGroup - 1) / kGroup;
-    const std::size_t groups = static_cast<std::size_t>(rows) * groups_;
-    values_.reserve(groups * kGroup);
-    scales_.reserve(groups);
-  }
-
-  void quantise(int row, const Activation* from) {
-    Quantised* values = values_.get() + static_cast<std::size_t>(row) * groups_ * kGroup;
-    RowGroup* scales = scales_.get() + static_cast<std::size_t>(row) * groups_;
-    const int whole = inputs_ / kGroup;
-    for (int g = 0; g < whole; ++g) scales[g] = quantise_group(from + g * kGroup, values + g * kGroup);
-    if (whole == groups_) return;
-    alignas(64) Activation rest[kGroup] = {};
-    std::copy(from + whole * kGroup, from + inputs_, rest);
-    scales[whole] = quantise_group(rest, values + whole * kGroup);
-  }
-
-  const Quantised* values(int row) const { return values_.get() + static_cast<std::size_t>(row) * groups_ * kGroup; }
-  const RowGroup* scales(int row) const { return scales_.get() + static_cast<std::size_t>(row) * groups_; }
-  int groups() const { return groups_; }
-
- private:
-  // What is no number makes its group none.
-  static RowGroup quantise_group(const Activation* from, Quantised* to) {
-    constexpr int kVectors = kGroup / kTileLanes;
-    constexpr std::int32_t kInfinity = 0x7f800000;
-    TileVector values[kVectors];
-    TileInts largest{}, totals[2]{};
-#pragma GCC unroll 16
-    for (int i = 0; i < kVectors; ++i) {
-      values[i] = load_activations(from + i * kTileLanes);
-      const TileInts size = (TileInts)values[i] & 0x7fffffff;  // floats without sign are ordered as their bits are
-      largest = size > largest ? size : largest;
-    }
-    const std::int32_t bits = max_lanes(largest);
-    if (bits >= kInfinity) {
-      std::fill(to, to + kGroup, Quantised{});
-      return {NAN, 0, {NAN, NAN}};
-    }
-    float most;
-    __builtin_memcpy(&most, &bits, sizeof most);
-    const float inverse = most > 0 ? 127.0f / most : 0.0f;
-    const TileVector magic = TileVector{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-#pragma GCC unroll 16
-    for (int i = 0; i < kVectors; ++i) {
-      const TileInts whole = (TileInts)(values[i] * inverse + magic) - (TileInts)magic;
-      totals[2 * i / kVectors] += whole;
-      store_quantised(to + i * kTileLanes, whole);
-    }
-    const float scale = most / 127.0f;
-    const std::int32_t sums[2] = {sum_lanes(totals[0]), sum_lanes(totals[1])};
-    return {scale, -kZeroPoint * (sums[0] + sums[1]), {scale * sums[0], scale * sums[1]}};
-  }
-
-  Aligned<Quantised> values_;
-  Aligned<RowGroup> scales_;
-  int inputs_ = 0, groups_ = 0;
-};
-
-// Whole numbers from -127 to 127 times a scale in bf16.
-struct Int8 {
-  static constexpr int kInputs = 64, kFoursALine = 1, kFactors = 1;
+// Whole numbers from -127 to 127 times a scale.
+template <int kSize>
+struct WholeNumbers {
+  static constexpr int kInputs = kSize, kGroup = kSize, kFoursALine = 1, kFactors = 1;
 
   static TileInts fours(TileInts line, int) { return line; }
   static SumVector start(const RowGroup& group) { return start_sum(group.start); }
-  struct Factors {
-    TileVector scale;
-    Factors(const std::uint16_t* from, int) : scale(widen_bf16(from)) {}
-  };
+  template <class Factors>
   static TileVector scaled(TileVector acc, TileVector sum, const Factors& f, const RowGroup& group, int) {
     return acc + sum * (f.scale * group.scale);
   }
 };
 
+// With scales in bf16, rounded up and known before the weights are: so they cost nothing.
+struct Int8 : WholeNumbers<64> {
+  struct Factors {
+    TileVector scale;
+    Factors(const std::uint16_t* from, int) : scale(widen_bf16(from)) {}
+  };
+  static std::uint16_t scale_for(float most) {
+    const std::uint16_t scale = to_bf16(most / 127.0f);
+    return from_bf16(scale) * 127.0f < most ? scale + 1 : scale;
+  }
+  static float scale_of(std::uint16_t factor) { return from_bf16(factor); }
+};
+
+// With scales in fp16: weights that a file has in GGUF's Q8_0 are these again.
+struct FineInt8 : WholeNumbers<32> {
+  struct Factors {
+    TileVector scale;
+    Factors(const std::uint16_t* from, int) : scale(widen_f16(from)) {}
+  };
+  static std::uint16_t scale_for(float most) { return to_f16(most / 127.0f); }
+  static float scale_of(std::uint16_t factor) { return from_f16(factor); }
+};
+
 // Whole numbers from 0 to 15 times a scale, plus a least weight, both in fp16: the blocks of GGUF's Q4_1, nothing rounded
 // again. A line has a four in its low halves of bytes, and in the high ones that which lies sixteen inputs on.
 struct Int4 {
-  static constexpr int kInputs = 32, kFoursALine = 2, kFactors = 2;
+  static constexpr int kInputs = 32, kGroup = 64, kFoursALine = 2, kFactors = 2;
   static constexpr int kBlockBytes = 20;  // in the file: scale, least, sixteen bytes of two weights
 
   static TileInts fours(TileInts line, int half) { return (half ? line >> 4 : line) & 0x0f0f0f0f; }
@@ -173,7 +70,11 @@ struct Int4 {
 
 template <class Format>
 class QuantisedMatrix {
+  static constexpr int kGroup = Format::kGroup;  // inputs a scale of a row
+
  public:
+  using Rows = QuantisedRows<kGroup>;
+
   void reset(int outputs, int inputs, int tile_outputs) {
     outputs_ = outputs;
     inputs_ = inputs;
@@ -185,7 +86,7 @@ class QuantisedMatrix {
 
   // Packs `rows` rows of W, [rows, inputs], as the outputs from `first` on.
   void pack(const float* w, int rows, int inputs, int first) {
-    static_assert(std::is_same<Format, Int8>::value, "of floats, only int8 is made");
+    static_assert(!std::is_same<Format, Int4>::value, "of floats, only int8 is made");
     for (int row = 0; row < rows; ++row)
       for (int b = 0; b < blocks_; ++b)
         pack_block(w + static_cast<std::size_t>(row) * inputs + b * kGroup, std::min(kGroup, inputs - b * kGroup),
@@ -211,22 +112,22 @@ class QuantisedMatrix {
 
   // Row `output` of W, as floats.
   void unpack(int output, float* to, int inputs) const {
-    static_assert(std::is_same<Format, Int8>::value, "embeddings are never int4");
+    static_assert(!std::is_same<Format, Int4>::value, "embeddings are never int4");
     const int column = output % tile_outputs_;
     for (int k = 0; k < inputs; ++k) {
       const std::uint8_t* group = tile(output / tile_outputs_) + k / kGroup * block_size();
       const int weight = static_cast<std::int8_t>(group[place(k % kGroup, column)] - kZeroPoint);
-      to[k] = static_cast<float>(weight) * from_bf16(factors(group)[column]);
+      to[k] = static_cast<float>(weight) * Format::scale_of(factors(group)[column]);
     }
   }
 
   // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row; `ahead` is the tile to
   // be read next, or null.
   template <class Done>
-  void rows(int index, const QuantisedRows& a, int first, int last, const std::uint8_t* ahead,
-            const Done& done) const {
+  void rows(int index, const Rows& a, int first, int last, const void* ahead, const Done& done) const {
+    const auto* bytes = static_cast<const std::uint8_t*>(ahead);
     by_groups_of(tile_outputs_ / kLanes,
-                 [&](auto panels) { rows_by<decltype(panels)::value>(index, a, first, last, ahead, done); });
+                 [&](auto panels) { rows_by<decltype(panels)::value>(index, a, first, last, bytes, done); });
   }
 
  private:
@@ -259,19 +160,19 @@ class QuantisedMatrix {
   void pack_block(const float* w, int count, int output, int b) {
     float most = 0;
     for (int k = 0; k < count; ++k) most = std::max(most, std::fabs(w[k]));
-    // Rounded up, and known before the weights are: a scale in bf16 costs nothing.
-    std::uint16_t scale = to_bf16(most / 127.0f);
-    if (from_bf16(scale) * 127.0f < most) ++scale;
-    const float inverse = most > 0 ? 1.0f / from_bf16(scale) : 0.0f;
+    const std::uint16_t factor = Format::scale_for(most);
+    const float scale = Format::scale_of(factor), inverse = scale > 0 ? 1.0f / scale : 0.0f;
     const int column = output % tile_outputs_;
     std::uint8_t* to = block(output, b);
-    factors(to)[column] = scale;
-    for (int k = 0; k < count; ++k)
-      to[place(k, column)] = static_cast<std::uint8_t>(static_cast<int>(std::nearbyint(w[k] * inverse)) + kZeroPoint);
+    factors(to)[column] = factor;
+    for (int k = 0; k < count; ++k) {
+      const float whole = std::min(std::max(std::nearbyint(w[k] * inverse), -127.0f), 127.0f);
+      to[place(k, column)] = static_cast<std::uint8_t>(static_cast<int>(whole) + kZeroPoint);
+    }
   }
 
   template <int P, class Done>
-  void rows_by(int index, const QuantisedRows& a, int first, int last, const std::uint8_t* ahead,
+  void rows_by(int index, const Rows& a, int first, int last, const std::uint8_t* ahead,
                const Done& done) const {
     alignas(64) float out[kMostRows * PackedMatrix::kMostTileOutputs];
     // Rows are dealt evenly to the passes, and so is what is fetched ahead.
@@ -291,15 +192,15 @@ class QuantisedMatrix {
   }
 
   template <int P, bool kOnly, int... Rs>
-  void multiply_any(std::integer_sequence<int, Rs...>, int rows, int index, const QuantisedRows& a, int row, int column,
-                    float* out, const Ahead& ahead) const {
+  void multiply_any(std::integer_sequence<int, Rs...>, int rows, int index, const Rows& a, int row, int column, float* out,
+                    const Ahead& ahead) const {
     (void)((rows == Rs + 1 && (multiply<Rs + 1, P, kOnly>(tile(index), a, row, column, out, ahead), true)) || ...);
   }
 
   // out[r][column ...] = R rows by P panels, from `column` on. Not inlined: what surrounds it must not take its registers.
   // The only pass fetches a line in each turn; one of several its share before each block, which leaves the loop alone.
   template <int R, int P, bool kOnly>
-  __attribute__((noinline)) void multiply(const std::uint8_t* tile, const QuantisedRows& a, int row, int column, float* out,
+  __attribute__((noinline)) void multiply(const std::uint8_t* tile, const Rows& a, int row, int column, float* out,
                 const Ahead& ahead) const {
     constexpr int kVectors = P * kLanes / kTileLanes;
     const std::size_t a_stride = static_cast<std::size_t>(a.groups()) * kGroup;

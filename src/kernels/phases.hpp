@@ -47,3 +47,26 @@ class Phases {
   const std::size_t stride_;             // phases, and a cache line more, so that threads count in lines of their own
   std::vector<std::atomic<int>> taken_;  // [threads][stride]: units of each thread's range
 };
+
+constexpr int kRowsAUnit = 96;
+
+// done(row, tile, out) for every row of `a` and tile of `matrix`, but for units that are to be left out; then `following`
+// is fetched, to be read in a later phase.
+template <class M, class A, class Done, class Skip>
+static inline void multiply(Phases& phases, Phases::Place& at, const M& matrix, const A& a, int rows, const void* following,
+                            const Done& done, const Skip& skip) {
+  const int pieces = (rows + kRowsAUnit - 1) / kRowsAUnit;
+  phases.each(at, matrix.tiles() * pieces, [&](int unit, int next) {
+    const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
+    if (skip(tile, first)) return;
+    const void* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(next / pieces);
+    matrix.rows(tile, a, first, std::min(first + kRowsAUnit, rows), ahead,
+                [&](int row, float* out) { done(row, tile, out); });
+  });
+}
+
+template <class M, class A, class Done>
+static inline void multiply(Phases& phases, Phases::Place& at, const M& matrix, const A& a, int rows, const void* following,
+                            const Done& done) {
+  multiply(phases, at, matrix, a, rows, following, done, [](int, int) { return false; });
+}

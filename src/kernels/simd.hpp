@@ -223,6 +223,21 @@ static inline float from_bf16(std::uint16_t value) {
   return out;
 }
 
+// Of what is not negative: to the nearest, ties to even, and at most the largest that there is.
+static inline std::uint16_t to_f16(float value) {
+  const float moved = std::min(value, 65504.0f) * 0x1p-112f;  // fp16's exponent is 112 less than a float's
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &moved, sizeof bits);
+  return static_cast<std::uint16_t>((bits + 0xfffu + ((bits >> 13) & 1u)) >> 13);
+}
+
+static inline float from_f16(std::uint16_t value) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(value) << 13;
+  float moved;
+  __builtin_memcpy(&moved, &bits, sizeof moved);
+  return moved * 0x1p112f;
+}
+
 typedef std::uint16_t TileHalves __attribute__((vector_size(2 * kTileLanes)));
 
 static inline TileVector widen_bf16(const std::uint16_t* from) {

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <numeric>
 #include <stdexcept>
 #include <type_traits>
 #include <utility>
@@ -47,6 +48,8 @@ namespace {
 
 #include "matrix.hpp"
 
+#include "quantised_rows.hpp"
+
 #include "matrix_quantised.hpp"
 
 #include "weights.hpp"
@@ -58,6 +61,8 @@ namespace {
 #include "draws.hpp"
 
 #include "phases.hpp"
+
+#include "screen.hpp"
 
 #include "decoder_impl.hpp"
 

@@ -17,13 +17,13 @@ class Inputs {
   }
 
   const Activation* values() const { return values_.get(); }
-  const QuantisedRows& quantised() const { return quantised_; }
+  const QuantisedRows<Int8::kGroup>& quantised() const { return quantised_; }
 
  private:
   bool is_quantised_ = false;
   int inputs_ = 0;
   Aligned<Activation> values_;
-  QuantisedRows quantised_;
+  QuantisedRows<Int8::kGroup> quantised_;
 };
 
 enum class Form { kBf16, kInt8, kInt4 };
@@ -55,6 +55,9 @@ class Matrix {
     form_ == Form::kInt8 ? int8_.unpack(output, to, inputs) : bf16_.unpack(output, to, inputs);
   }
 
+  // Of bf16: the matrix itself.
+  const PackedMatrix& bf16() const { return bf16_; }
+
   int tiles() const {
     return form_ == Form::kBf16 ? bf16_.tiles() : form_ == Form::kInt8 ? int8_.tiles() : int4_.tiles();
   }
@@ -77,12 +80,11 @@ class Matrix {
   // be read next, of this matrix or another, or null.
   template <class Done>
   void rows(int index, const Inputs& a, int first, int last, const void* ahead, const Done& done) const {
-    const auto* bytes = static_cast<const std::uint8_t*>(ahead);
     switch (form_) {
       case Form::kBf16:
         return bf16_.rows(index, a.values(), first, last, static_cast<const std::uint16_t*>(ahead), done);
-      case Form::kInt8: return int8_.rows(index, a.quantised(), first, last, bytes, done);
-      case Form::kInt4: return int4_.rows(index, a.quantised(), first, last, bytes, done);
+      case Form::kInt8: return int8_.rows(index, a.quantised(), first, last, ahead, done);
+      case Form::kInt4: return int4_.rows(index, a.quantised(), first, last, ahead, done);
     }
   }
 

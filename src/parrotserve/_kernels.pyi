@@ -70,6 +70,7 @@ class Decoder:
         pages: NDArray[np.int32],
         logit_rows: NDArray[np.int32],
         scales: NDArray[np.float64],
+        likeliest_only: NDArray[np.bool_],
         logits: NDArray[np.float32],
         likeliest: NDArray[np.int32],
         highest: NDArray[np.float32],

@@ -52,6 +52,8 @@ class StepBatch:
     """[outputs]: the rows whose next token is wanted."""
     scales: NDArray[np.float64]
     """[outputs]: one over the temperature that the token is likely to be drawn at, 0 where it is not: a hint."""
+    likeliest_only: NDArray[np.bool_]
+    """[outputs]: whether nothing but `Logits.likeliest` and `Logits.highest` is going to be asked of it."""
 
 
 class Backend(Protocol):

@@ -35,6 +35,8 @@ class SequenceRows:
     """So many of the last tokens are a draft: the logits before each of them are wanted, too."""
     scale: float = 0.0
     """One over the temperature that the next token is going to be drawn at; 0 where it is not."""
+    likeliest_only: bool = False
+    """Whether its tokens are the likeliest ones, and nothing else is going to be asked."""
 
 
 def build_batch(
@@ -82,6 +84,7 @@ def build_batch(
         spans=_spans(rows, forest, bounds, page_tokens, spare_pages),
         logit_rows=np.array([row for _, row in outputs], dtype=np.int32),
         scales=np.array([rows[forest.order[place]].scale for place, _ in outputs], dtype=np.float64),
+        likeliest_only=np.array([rows[forest.order[place]].likeliest_only for place, _ in outputs], dtype=np.bool_),
     )
     return batch, [forest.order[place] for place, _ in outputs]
 

@@ -165,6 +165,7 @@ class KernelsBackend:
             spans.pages,
             batch.logit_rows,
             batch.scales,
+            batch.likeliest_only,
             logits.rows,
             logits.likeliest,
             logits.highest,

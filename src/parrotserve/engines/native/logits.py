@@ -53,7 +53,9 @@ class Logits(Protocol):
 
     @property
     def rows(self) -> FloatArray:
-        """[outputs, vocabulary]: all of them, where the backend left them; for rules that need more than the rest."""
+        """[outputs, vocabulary]: all of them, where the backend left them; for rules that need more than the rest. Of
+        outputs that were `likeliest_only` they mean nothing, and nothing below is asked about these but the likeliest
+        and the highest."""
         ...
 
     @property

@@ -120,4 +120,5 @@ def _rows(planned: Planned) -> SequenceRows:
         want_logits=state.output is not None and stop == len(state.known),
         drafted=len(planned.draft),
         scale=0.0 if state.output is None else state.output.scale,
+        likeliest_only=state.output is not None and state.output.takes_likeliest,
     )
