@@ -1,7 +1,7 @@
 """What a step of an engine costs, learned from the steps that it has made: engines and the scheduler go by it.
 
-A step reads memory, step + read * KV tokens (what sequences share once) seconds, and computes, prefill * prompt tokens
-+ decode * decode rows + attend * pairs of a row and a token that it attends to. The two overlap, though not wholly: it
+A step reads the weights, and computes: prefill * prompt tokens + decode * decode rows + read * KV tokens (what sequences
+share once) + attend * pairs of a row and a token that it attends to seconds. The two overlap, though not wholly: it
 takes the square root of the sum of their squares. That is between the roofline, which takes the longer one (S. Williams
 et al., 2009), and their sum, by which SmolLM2 on two cores of a Zen 4 would decode a row alone 17 % faster than it does
 (ADR 011).
@@ -85,11 +85,11 @@ class StepCost:
         step, prefill, decode, read, attend = (
             coefficient * amount for coefficient, amount in zip(self._coefficients, amounts, strict=True)
         )
-        memory, computing = max(step + read, 0.0), max(prefill + decode + attend, 0.0)
+        memory, computing = max(step, 0.0), max(prefill + decode + read + attend, 0.0)
         seconds = math.hypot(memory, computing)
         parts = (max(part / seconds, _LEAST_PART) if seconds else 1.0 for part in (memory, computing))
         of_memory, of_computing = parts
-        shares = (of_memory, of_computing, of_computing, of_memory, of_computing)
+        shares = (of_memory, *[of_computing] * (len(amounts) - 1))
         return seconds, [share * amount for share, amount in zip(shares, amounts, strict=True)]
 
     def _rates(self) -> "Rates":
@@ -98,8 +98,8 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds of reading for one step and for a KV token, and of computing for one more of the rest. What a fit gives
-    below zero costs nothing."""
+    """Seconds of reading the weights for one step, and of computing for one more of what it holds. What a fit gives below
+    zero costs nothing."""
 
     step: float
     prefill: float
@@ -109,11 +109,16 @@ class Rates:
 
     def seconds(self, work: Work) -> float:
         """How long steps take that hold so much together, and each as much as any other; unlike ones take longer."""
-        return math.hypot(self.step * work.steps + self.read * work.kv_tokens, self.computing(work))
+        return math.hypot(self.step * work.steps, self.computing(work))
 
     def computing(self, work: Work) -> float:
         """Seconds of computing in steps that hold so much."""
-        return self.prefill * work.prefill_tokens + self.decode * work.decode_rows + self.attend * work.attended
+        return (
+            self.prefill * work.prefill_tokens
+            + self.decode * work.decode_rows
+            + self.read * work.kv_tokens
+            + self.attend * work.attended
+        )
 
     def room(self, seconds: float) -> float:
         """Seconds of computing in a step that is to take so many; none where reading the weights alone takes longer."""

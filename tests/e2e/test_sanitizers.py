@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = ["tests/unit/native/test_kernels.py", "tests/unit/native/test_kernels_random.py"]
+TESTS = [f"tests/unit/native/test_{name}.py" for name in ("kernels", "kernels_random", "screen")]
 
 pytestmark = [
     pytest.mark.long,

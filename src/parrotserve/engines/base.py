@@ -246,10 +246,11 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat", kw_only=True):
 
 
 class StepsTimed(msgspec.Struct, frozen=True, tag="steps", kw_only=True):
-    """What the steps since the last `StepsTimed` held, summed, and how long they took: points for a cost model.
+    """What some steps held, summed, and how long they took: a point for a cost model.
 
     Comes with the other events of a step, so of a stream there is one a step; steps that tell nothing else are
-    summed until there is something to tell, or for about `HEARTBEAT_SECONDS`.
+    summed until there is something to tell, or for about a tenth of a second. What unlike steps take does not tell what
+    each does, so they had better come apart: several of these, each of steps that hold about as much.
     """
 
     steps: int

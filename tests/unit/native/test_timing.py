@@ -25,15 +25,26 @@ def test_steps_that_tell_nothing_else_are_summed_until_there_is_something_to_tel
     bench.open("a", fill("prompt"), generate(5, ignore_eos=True))
     told = [bench.core.step() for _ in range(5)]
     assert told[:4] == [[]] * 4
-    (times,) = [event for event in told[4] if isinstance(event, StepsTimed)]
-    assert (times.steps, times.prefill_tokens, times.decode_rows) == (5, 6, 4)
+    prompt, decoding = [event for event in told[4] if isinstance(event, StepsTimed)]
+    assert (prompt.steps, prompt.prefill_tokens, prompt.decode_rows) == (1, 6, 0)
+    assert (decoding.steps, decoding.prefill_tokens, decoding.decode_rows) == (4, 0, 4)
+
+
+def test_steps_of_unlike_width_are_not_summed():
+    bench = Bench(speculate=False)
+    bench.step_seconds = 0.001
+    for number in range(9):
+        bench.open(str(number), fill("p"), generate(3 + 3 * (number == 0), ignore_eos=True))
+    bench.run()
+    assert {step.decode_rows // step.steps for step in bench.times if not step.prefill_tokens} == {9, 1}
 
 
 def test_steps_that_tell_nothing_for_long_are_told_alone():
     bench = Bench(speculate=False)
+    bench.step_seconds = 0.04
     bench.open("a", fill("prompt"), generate(5, ignore_eos=True))
     bench.run()
-    assert [step.steps for step in bench.times] == [2, 2, 1]
+    assert [step.steps for step in bench.times] == [1, 2, 2]
 
 
 def test_keys_that_a_group_reads_once_count_once():

@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from parrotserve.engines.base import HEARTBEAT_SECONDS, Event, StepsTimed
+from parrotserve.engines.base import Event, StepsTimed
+
+
+_TOLD_SECONDS = 0.1
+"""Steps that tell nothing are told of after so many: the scheduler's first decisions on an engine rest on them."""
+_NONE = StepsTimed(steps=0, prefill_tokens=0, decode_rows=0, kv_tokens=0, attended=0, seconds=0.0)
+_Kind = tuple[bool, int]
+"""Whether prompts are read, and how many binary digits the decode rows have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,38 +22,31 @@ class StepHeld:
 
 
 class StepTimes:
-    """The steps that nobody has been told of yet, as one sum."""
+    """The steps that nobody has been told of yet: a sum of each kind of them."""
 
-    __slots__ = ("_attended", "_decode_rows", "_kv_tokens", "_prefill_tokens", "_seconds", "_steps")
+    __slots__ = ("_seconds", "_sums")
 
     def __init__(self) -> None:
-        self._clear()
+        self._sums: dict[_Kind, StepsTimed] = {}
+        self._seconds = 0.0
 
     def note(self, held: StepHeld, *, kv_tokens: int, seconds: float) -> None:
         """One more step."""
-        self._steps += 1
-        self._prefill_tokens += held.prefill_tokens
-        self._decode_rows += held.decode_rows
-        self._attended += held.attended
-        self._kv_tokens += kv_tokens
         self._seconds += seconds
+        kind = held.prefill_tokens > 0, held.decode_rows.bit_length()
+        so_far = self._sums.get(kind, _NONE)
+        self._sums[kind] = StepsTimed(
+            steps=so_far.steps + 1,
+            prefill_tokens=so_far.prefill_tokens + held.prefill_tokens,
+            decode_rows=so_far.decode_rows + held.decode_rows,
+            kv_tokens=so_far.kv_tokens + kv_tokens,
+            attended=so_far.attended + held.attended,
+            seconds=so_far.seconds + seconds,
+        )
 
     def add_to(self, events: list[Event]) -> None:
         """Tells of them with these events. Alone they wait, for a reader is not to be woken in every step."""
-        if self._steps and (events or self._seconds >= HEARTBEAT_SECONDS):
-            events.append(self._sum())
-            self._clear()
-
-    def _sum(self) -> StepsTimed:
-        return StepsTimed(
-            steps=self._steps,
-            prefill_tokens=self._prefill_tokens,
-            decode_rows=self._decode_rows,
-            kv_tokens=self._kv_tokens,
-            attended=self._attended,
-            seconds=self._seconds,
-        )
-
-    def _clear(self) -> None:
-        self._steps = self._prefill_tokens = self._decode_rows = self._kv_tokens = self._attended = 0
-        self._seconds = 0.0
+        if self._sums and (events or self._seconds >= _TOLD_SECONDS):
+            events.extend(self._sums.values())
+            self._sums.clear()
+            self._seconds = 0.0
