@@ -81,5 +81,7 @@ def _read(backend: Backend, window: list[int]) -> Iterator[Prediction]:
         part = window[first : min(first + CHUNK, len(window) - 1)]
         batch, _ = build_batch([SequenceRows(part, first, pages, True)], backend.page_tokens, align_tokens=BLOCK_TOKENS)
         every = np.arange(len(part), dtype=np.int32)
-        logits = backend.step(replace(batch, logit_rows=every, scales=np.zeros(len(part))))
+        logits = backend.step(
+            replace(batch, logit_rows=every, scales=np.zeros(len(part)), likeliest_only=np.zeros(len(part), np.bool_))
+        )
         yield judged(logits.rows, window[first + 1 : first + 1 + len(part)])
