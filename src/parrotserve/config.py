@@ -219,6 +219,14 @@ class ServiceConfig:
     max_body_bytes: int = setting(
         16 * _MIB, "Larger HTTP bodies are refused.", kind=SIZE, group=Group.LIMITS, rules=(at_least(1024, "1KiB"),)
     )
+    max_exchanges: int | None = setting(
+        None,
+        "Most HTTP exchanges that each tenant may have open: streams, and answers that are waited for.",
+        kind=WHOLE,
+        group=Group.LIMITS,
+        rules=(at_least(1),),
+        unset="as many as are left to others, of those that there are file descriptors for; without keys, all",
+    )
     sandbox_seconds: float = setting(
         1.0,
         "The most that a native function may take in the service's sandbox.",
