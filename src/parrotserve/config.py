@@ -126,10 +126,10 @@ class ServiceConfig:
     )
     threads: int | None = setting(
         None,
-        "Threads of each engine.",
+        "Threads of each engine; more than there are cores wait for one another.",
         kind=WHOLE,
         group=Group.MODELS,
-        rules=(at_least(1),),
+        rules=(between(1, 1024),),
         unset="an equal share of the cores",
     )
     without: tuple[str, ...] = setting(
