@@ -126,10 +126,10 @@ class ServiceConfig:
     )
     threads: int | None = setting(
         None,
-        "Threads of each engine.",
+        "Threads of each engine; more than there are cores wait for one another.",
         kind=WHOLE,
         group=Group.MODELS,
-        rules=(at_least(1),),
+        rules=(between(1, 1024),),
         unset="an equal share of the cores",
     )
     without: tuple[str, ...] = setting(
@@ -218,6 +218,14 @@ class ServiceConfig:
     )
     max_body_bytes: int = setting(
         16 * _MIB, "Larger HTTP bodies are refused.", kind=SIZE, group=Group.LIMITS, rules=(at_least(1024, "1KiB"),)
+    )
+    max_exchanges: int | None = setting(
+        None,
+        "Most HTTP exchanges that each tenant may have open: streams, and answers that are waited for.",
+        kind=WHOLE,
+        group=Group.LIMITS,
+        rules=(at_least(1),),
+        unset="as many as are left to others, of those that there are file descriptors for; without keys, all",
     )
     sandbox_seconds: float = setting(
         1.0,

@@ -14,6 +14,7 @@
     │   ├── Unauthorized              no key, or one that opens nothing
     │   │   └── Forbidden                 a key that does not open this
     │   ├── LimitExceeded             a limit on rate or number; try again after `retry_after` seconds
+    │   │   └── TooManyExchanges          as many as a tenant may have open at a time
     │   └── TooLarge                  a limit on size or budget, which trying again does not change
     ├── RequestFailed             a request (or native call) ended without its outputs
     │   ├── ContextExceeded           its prompt does not fit the model's context or the engine's cache
@@ -105,6 +106,9 @@ class Forbidden(Unauthorized, status=403): ...
 
 
 class LimitExceeded(RequestRefused, status=429): ...
+
+
+class TooManyExchanges(LimitExceeded): ...
 
 
 class TooLarge(RequestRefused, status=413): ...

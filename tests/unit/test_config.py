@@ -150,6 +150,7 @@ def test_variables_that_other_parts_read_are_no_typos():
         ("PARROT_KV_MEMORY", "lots", "write a size such as 512MiB"),
         ("PARROT_ON_DEMAND", "perhaps", "write on or off"),
         ("PARROT_ENGINES", "0", "between 1 and 64"),
+        ("PARROT_THREADS", "100000", "threads must be between 1 and 1024"),
         ("PARROT_MODELS", ",", "at least one model"),
         ("PARROT_MODELS", "fake,fake", "twice"),
         ("PARROT_MAX_LEASE_SECONDS", "nan", "above 0"),

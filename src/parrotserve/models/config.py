@@ -47,11 +47,12 @@ def gguf_config(file: GgufFile) -> ModelConfig:
     _require(data, key("expert_count"), data.integer(key("expert_count"), 0), 0)
     context = data.integer(key("context_length"))
     window = data.integer(key("attention.sliding_window"), 0)
-    bos = data.integer("tokenizer.ggml.bos_token_id") if "tokenizer.ggml.bos_token_id" in data else None
     ends = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
     embedding = file.places.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise data.malformed("tensor token_embd.weight is missing or no matrix")
+    vocabulary = embedding.shape[0]
+    bos = data.token("tokenizer.ggml.bos_token_id", vocabulary)
     return _checked(
         data,
         ModelConfig,
@@ -62,7 +63,7 @@ def gguf_config(file: GgufFile) -> ModelConfig:
         kv_heads=data.integer(key("attention.head_count_kv"), heads),
         head_dim=head_dim,
         intermediate=data.integer(key("feed_forward_length")),
-        vocabulary=embedding.shape[0],
+        vocabulary=vocabulary,
         context_length=min(context, window) if window else context,
         rope_theta=data.number(key("rope.freq_base"), 10000.0),
         rope_scaling=_gguf_scaling(data, architecture),
@@ -70,7 +71,7 @@ def gguf_config(file: GgufFile) -> ModelConfig:
         tied_embeddings="output.weight" not in file.places,
         qkv_bias="blk.0.attn_q.bias" in file.places,
         qk_norm="blk.0.attn_q_norm.weight" in file.places,
-        eos=frozenset(data.integer(name) for name in ends if name in data),
+        eos=frozenset(end for name in ends for end in data.tokens(name, vocabulary)),
         bos=bos,
         add_bos=bos is not None and data.flag("tokenizer.ggml.add_bos_token", False),
     )
@@ -89,7 +90,7 @@ def folder_config(files: ModelFiles) -> ModelConfig:
     if family is not Family.QWEN2:  # elsewhere this flag means a bias on the output projection, too
         _require(data, "attention_bias", data.flag("attention_bias", False), False)
     theta, scaling = _folder_rope(data)
-    bos = data.integer("bos_token_id") if "bos_token_id" in data else None
+    bos = data.token("bos_token_id", data.integer("vocab_size"))
     return _checked(
         data,
         ModelConfig,
@@ -115,17 +116,15 @@ def folder_config(files: ModelFiles) -> ModelConfig:
 
 
 def folder_eos(files: ModelFiles, config: Metadata) -> frozenset[int]:
-    """End-of-generation ids that `config.json` and `generation_config.json` name."""
+    """End-of-generation ids that `config.json` and `generation_config.json` name.
+
+    Raises `MalformedModel` for one that is no token of the model.
+    """
+    vocabulary = config.integer("vocab_size")
     sources = [config]
     if (files.path / "generation_config.json").is_file():
         sources.append(read_json(files.path / "generation_config.json"))
-    ends: set[int] = set()
-    for source in sources:
-        if isinstance(source.raw("eos_token_id"), list):
-            ends.update(source.integers("eos_token_id"))
-        elif "eos_token_id" in source:
-            ends.add(source.integer("eos_token_id"))
-    return frozenset(ends)
+    return frozenset(end for source in sources for end in source.tokens("eos_token_id", vocabulary))
 
 
 def _folder_context(data: Metadata) -> int:

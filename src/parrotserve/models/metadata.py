@@ -72,6 +72,15 @@ class Metadata:
         """A list of whole numbers."""
         return cast("list[int]", self._list(key, int))
 
+    def token(self, key: str, vocabulary: int) -> int | None:
+        """The id of one of so many tokens; None where it is absent or null."""
+        return self._token(key, self.integer(key), vocabulary) if key in self else None
+
+    def tokens(self, key: str, vocabulary: int) -> list[int]:
+        """The same where there may be one id, a list of them, or none."""
+        ids = self.integers(key) if isinstance(self.raw(key), list) else [self.integer(key)] if key in self else []
+        return [self._token(key, one, vocabulary) for one in ids]
+
     def section(self, key: str) -> "Metadata | None":
         """A nested object, such as `rope_scaling`; None where it is absent or null."""
         value = self.raw(key)
@@ -84,6 +93,11 @@ class Metadata:
     def malformed(self, what: str) -> MalformedModel:
         """The error for something wrong in this file."""
         return malformed(self.path, what)
+
+    def _token(self, key: str, value: int, vocabulary: int) -> int:
+        if not 0 <= value < vocabulary:
+            raise self.malformed(f"{key} is {value!r:.80}, but there are {vocabulary} tokens")
+        return value
 
     def _required(self, key: str, default: object) -> object:
         value = self._values.get(key)

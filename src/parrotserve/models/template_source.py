@@ -42,10 +42,9 @@ def _gguf_special(data: Metadata, name: str) -> str:
     key = f"tokenizer.ggml.{name}_token_id"
     if key not in data:
         return ""
-    index, tokens = data.integer(key), data.texts("tokenizer.ggml.tokens")
-    if not 0 <= index < len(tokens):
-        raise data.malformed(f"{key} is {index}, but there are {len(tokens)} tokens")
-    return tokens[index]
+    tokens = data.texts("tokenizer.ggml.tokens")
+    index = data.token(key, len(tokens))
+    return "" if index is None else tokens[index]
 
 
 def tokenizer_config(folder: Path) -> Metadata:

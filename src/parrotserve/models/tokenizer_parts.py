@@ -71,7 +71,7 @@ def gguf_parts(data: Metadata) -> TokenizerParts:
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([_added(t, special=True) for t, k in zip(tokens, types, strict=True) if k == _CONTROL])
     core.add_tokens([_added(t, special=False) for t, k in zip(tokens, types, strict=True) if k == _USER_DEFINED])
-    ids = {name: _optional_id(data, f"tokenizer.ggml.{name}_token_id", len(tokens)) for name in _GGUF_IDS}
+    ids = {name: data.token(f"tokenizer.ggml.{name}_token_id", len(tokens)) for name in _GGUF_IDS}
     ends = {ids["eos"], ids["eot"], ids["eom"]} | _named_ends(core)
     bos = ids["bos"]
     # llama.cpp's rule where the key is absent: byte-level BPE adds none, but for Llama 3.
@@ -97,15 +97,6 @@ def _bpe(data: Metadata, tokens: list[str], *, ignore_merges: bool) -> models.BP
         return models.BPE(vocabulary, merges, ignore_merges=ignore_merges)
     except Exception as error:  # the package's own, raised for a merge of unknown tokens, is a bare Exception
         raise data.malformed(f"tokenizer.ggml.merges does not fit its tokens ({error})") from error
-
-
-def _optional_id(data: Metadata, key: str, size: int) -> int | None:
-    if key not in data:
-        return None
-    value = data.integer(key)
-    if not 0 <= value < size:
-        raise data.malformed(f"{key} is {value}, but there are {size} tokens")
-    return value
 
 
 def _added(text: str, *, special: bool) -> AddedToken:

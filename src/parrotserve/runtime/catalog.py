@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -36,6 +36,9 @@ FAKE_MODEL = "fake"
 """A model without weights, for demonstrations and tests: it answers at once, with a few words that mean nothing."""
 
 _FAKE_CONTEXT = 8192
+_BOUNDLESS = 1 << 40
+_ANY_TEMPLATE = "{% for one in messages %}{{ one.content }}{% endfor %}{% if tools %}<tool_call>{% endif %}"
+"""Takes any conversation, with tools and without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,12 @@ def fake_model(
         renderer=Renderer(cast("Tokenizer", tokenizer), template),
         make_engine=make_engine,
     )
+
+
+def unfetched_model(name: str) -> ServedModel:
+    """What stands for a model of which nothing is known yet: what it refuses, the model would refuse, too."""
+    fake = fake_model(name=name, template=ChatTemplate(_ANY_TEMPLATE))
+    return replace(fake, context_length=_BOUNDLESS, vocabulary=_BOUNDLESS)
 
 
 def native_engines(config: ServiceConfig, *more: str) -> int:

@@ -93,6 +93,13 @@ class Fleet:
         name = self._meant(name)
         return self._asked.get(name) or self._models.get(name) or self._models.get(name.lower())
 
+    def allowed(self, name: str | None) -> str:
+        """The name of a model that may be fetched. Raises `UnknownModel` for others."""
+        name = self._meant(name)
+        if not may_serve(name, self._config, by_path=self._by_path):
+            raise self._unknown(name)
+        return name
+
     async def load(self, name: str | None, *, progress: Progress | None = None) -> ServedModel:
         """A model, found; `start_engines` starts its engines. Raises `UnknownModel`, what finding it raises, and
         `ServiceUnavailable` where the service ended meanwhile."""
@@ -101,9 +108,7 @@ class Fleet:
             found = self.find(name)
             if found is not None:
                 return found
-            if not may_serve(name, self._config, by_path=self._by_path):
-                raise self._unknown(name)
-            found = await self._load_in_thread(name, progress)
+            found = await self._load_in_thread(self.allowed(name), progress)
             if self._closed:
                 raise ServiceUnavailable("The service ended before the model had come.")
             # One file may be asked for by many paths, and has its engines once.

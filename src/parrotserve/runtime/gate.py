@@ -1,9 +1,12 @@
 """The gate: what a tenant brings in is measured and claimed for, in one step with the machine's taking it in."""
 
+from collections.abc import Set as AbstractSet
+
 from parrotserve.config import ServiceConfig
 from parrotserve.errors import ParrotError
 from parrotserve.graph.events import Retried, Submitted, TenantWeighed
 from parrotserve.graph.objects import Variable
+from parrotserve.graph.validation import plan_submit
 from parrotserve.ids import SessionId, TenantId, VariableId
 from parrotserve.runtime.claims import Find, check_size, claims_of, claims_of_batch
 from parrotserve.runtime.driver import Driver
@@ -40,6 +43,15 @@ class Gate:
             if known is None:
                 self._meter.end_session(batch.session)
             raise
+
+    def check(self, batch: Submitted, models: AbstractSet[str]) -> None:
+        """Raises why a batch would be refused once these models were served, whatever its tokens; changes nothing."""
+        graph = self._driver.machine.graph
+        limits = self._directory.limits(batch.tenant)
+        check_size(batch, graph.sessions.get(batch.session), limits, self._config)
+        claims = claims_of_batch(batch, graph, self._find, count=False)
+        self._meter.ledger.check(batch.tenant, batch.session, len(claims), limits)
+        plan_submit(graph, batch, models, self._driver.now())
 
     def _weigh(self, tenant: TenantId, weight: float) -> None:
         if self._weights.get(tenant, 1.0) != weight:

@@ -13,7 +13,6 @@ from parrotserve.errors import DeclarationError, ParrotError, RequestRefused, Se
 from parrotserve.graph.events import (
     CallReturned,
     SessionEnded,
-    Submitted,
     ValueSet,
     Wait,
     Waited,
@@ -37,9 +36,8 @@ from parrotserve.protocol import (
     WaitSpec,
 )
 from parrotserve.runtime import views
-from parrotserve.runtime.admission import admit, is_big
 from parrotserve.runtime.attachments import Attachments
-from parrotserve.runtime.catalog import Loader, Models, ServedModel, load_model
+from parrotserve.runtime.catalog import Loader, ServedModel, load_model
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.ending import Ending
 from parrotserve.runtime.fleet import Fleet
@@ -47,6 +45,7 @@ from parrotserve.runtime.gate import Gate
 from parrotserve.runtime.keeper import KeeperPolicy
 from parrotserve.runtime.meter import Meter
 from parrotserve.runtime.metrics import Metrics
+from parrotserve.runtime.reception import Reception, models_of
 from parrotserve.sampling import Usage
 from parrotserve.tenancy.directory import Directory
 from parrotserve.texts import check_text
@@ -89,6 +88,7 @@ class Service:
             by_path=by_path,
         )
         self._gate = Gate(config, self.directory, self.meter, self._driver, find=self._fleet.find)
+        self.reception = Reception(config, self.directory, self._fleet, self._gate)
         self._attachments = Attachments(self._driver)
         self._saving = asyncio.ensure_future(self.meter.save_now_and_then())
         self._admissions: WeakValueDictionary[SessionId, asyncio.Lock] = WeakValueDictionary()
@@ -155,15 +155,16 @@ class Service:
         session = owned(tenant, SessionId(body.session))
         try:
             self.ending.check_takes(body)
-            models = self._models_at_once(body) if session not in self._admissions else None
+            models = self.reception.models_at_once(body) if session not in self._admissions else None
             if models is not None:
-                self._take_in(self._admitted(body, tenant, models), models)
+                self.reception.take_in(self.reception.admitted(body, tenant, models), models)
             else:
                 async with self._admission(session):
-                    models = await self._fleet.require_all(_models_of(body), progress=progress)
-                    batch = await self._admit(body, tenant, models)
+                    await self.reception.rehearse(body, tenant)
+                    models = await self._fleet.require_all(models_of(body), progress=progress)
+                    batch = await self.reception.admit(body, tenant, models)
                     self.ending.check_takes(body)
-                    self._take_in(batch, models)
+                    self.reception.take_in(batch, models)
         except ParrotError as error:
             self._metrics.refused(tenant, error.code)
             raise
@@ -342,32 +343,6 @@ class Service:
             lock = self._admissions[session] = asyncio.Lock()
         return lock
 
-    def _models_at_once(self, body: Submit) -> Models | None:
-        """The models of a batch; None where taking it in takes its time, in which others of its session may come."""
-        return None if is_big(body) else self._fleet.all_serving(_models_of(body))
-
-    async def _admit(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
-        if is_big(body):
-            return await asyncio.to_thread(self._admitted, body, tenant, models)
-        return self._admitted(body, tenant, models)
-
-    def _admitted(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
-        count = self.directory.limits(tenant).counts_tokens
-        return admit(
-            body,
-            tenant=tenant,
-            models=models,
-            longest_lease=self.config.max_lease_seconds,
-            count=count,
-            published=self.directory.published_texts(),
-        )
-
-    def _take_in(self, batch: Submitted, models: Models) -> None:
-        """Engines are started for what was accepted, so that what is refused costs none."""
-        self._gate.take_in(batch)
-        for model in models.values():
-            self._fleet.start_engines(model)
-
     def _ask(self, session: SessionId, wait: Wait, tenant: TenantId) -> None:
         self.ending.check_there()
         self._driver.apply(Waited(session=owned(tenant, session), tenant=tenant, waits=(wait,)))
@@ -393,8 +368,3 @@ class Service:
             async with aclosing(self._driver.desk.connect(owned(tenant, session))) as offers:
                 async for offer in offers:
                     yield offer
-
-
-def _models_of(body: Submit) -> dict[str | None, None]:
-    """The models that a batch names, in order."""
-    return dict.fromkeys(spec.model for spec in body.requests)

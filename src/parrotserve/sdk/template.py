@@ -119,7 +119,8 @@ def dedent(docstring: str) -> tuple[str, int]:
 def _pieces(text: str, first_line: int, blame: Blame) -> Iterator[str | _Placeholder]:
     """Constant texts and placeholders, as written."""
     constant: list[str] = []
-    at = 0
+    at = counted = 0
+    line = first_line
     while at < len(text):
         brace = text.find("{{", at)
         constant.append(text[at:] if brace < 0 else text[at:brace])
@@ -133,7 +134,8 @@ def _pieces(text: str, first_line: int, blame: Blame) -> Iterator[str | _Placeho
             constant.append("{")
             at = brace + 1
         else:
-            line = first_line + text.count("\n", 0, brace)
+            line += text.count("\n", counted, brace)
+            counted = brace
             match = _PLACEHOLDER.match(text, brace)
             if match is None:
                 raise _unreadable(text[brace:], line, blame)

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from parrotserve import __version__
+from parrotserve.ids import TenantId
 from parrotserve.runtime.service import Service
 from parrotserve.server import docs, errors, refusals
 from parrotserve.server.access import Authentication, caller_of
@@ -13,6 +14,7 @@ from parrotserve.server.bodies import MOST_VALUES
 from parrotserve.server.json_process import JsonProcess
 from parrotserve.server.middleware import BodyLimit, ProtocolVersion, Unexpected
 from parrotserve.server.openai import routes as openai
+from parrotserve.server.room import Doorkeeper, OpenExchanges, Room
 from parrotserve.server.routes import calls, catalog, health, sessions, submit, usage, variables
 from parrotserve.server.shortcut import Shortcut
 from parrotserve.server.turns import Turns
@@ -28,8 +30,8 @@ class _Application(FastAPI):
         await self.front(scope, receive, send)
 
 
-def create_app(service: Service) -> FastAPI:
-    """The application in front of a started service.
+def create_app(service: Service, room: Room | None = None) -> FastAPI:
+    """The application in front of a started service, on as many connections as there is `room` for.
 
     Whoever started the service closes it, and `app.state.parser` as well.
     """
@@ -46,9 +48,12 @@ def create_app(service: Service) -> FastAPI:
     docs.install(app)
     app.add_middleware(Unexpected)
     # The last one is the first one asked.
+    room = room or Room()
     front = Shortcut(partial(FastAPI.__call__, app), route=submit.route)
     front = Turns(BodyLimit(front, most_bytes=partial(_most_bytes, service)))
-    app.front = ProtocolVersion(Authentication(front, directory=service.directory))
+    front = OpenExchanges(front, room=room, most=partial(_most_exchanges, service))
+    front = Authentication(front, directory=service.directory)
+    app.front = ProtocolVersion(Doorkeeper(front, room=room))
     for module in (submit, sessions, variables, calls, openai, catalog, usage, health):
         app.include_router(module.router, responses=errors.RESPONSES)
     return app
@@ -57,3 +62,12 @@ def create_app(service: Service) -> FastAPI:
 def _most_bytes(service: Service, scope: Scope) -> int:
     caller = caller_of(scope)
     return 0 if caller is None else service.most_bytes(caller.tenant)
+
+
+def _most_exchanges(service: Service, tenant: TenantId, free: int | None) -> int | None:
+    """Where nobody says, a tenant leaves as many to others as it has: alone it has half, two have a third each."""
+    most = service.config.max_exchanges
+    if most is None and service.directory.closed:
+        most = free
+    own = service.directory.limits(tenant).exchanges
+    return min((bound for bound in (most, own) if bound is not None), default=None)

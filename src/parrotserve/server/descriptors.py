@@ -29,7 +29,7 @@ def raise_limit() -> None:
 def most_connections() -> int | None:
     """How many connections there are descriptors for, beside what a service itself has open; None: as many as come.
 
-    Whoever comes beyond is refused, which a service that has none left cannot do any more.
+    Whoever comes beyond is refused, health checks aside, which a service that has none left cannot do any more.
     """
     try:
         import resource
@@ -37,6 +37,11 @@ def most_connections() -> int | None:
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else max(soft // 2, soft - _OWN)
+
+
+def most_with_health_checks(connections: int | None) -> int | None:
+    """How many connections may be read at all, so that health checks are found among those that are refused."""
+    return None if connections is None else connections + min(_OWN // 2, connections // 2)
 
 
 class ShortageHandler:

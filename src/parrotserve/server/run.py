@@ -19,9 +19,10 @@ from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
-from parrotserve.server.descriptors import ShortageHandler, most_connections, raise_limit
+from parrotserve.server.descriptors import ShortageHandler, most_connections, most_with_health_checks, raise_limit
 from parrotserve.server.hosts import is_loopback
 from parrotserve.server.impatience import ImpatientProtocol
+from parrotserve.server.room import Room
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.store import TenantStore
 
@@ -106,7 +107,8 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 async def _run(service: Service, listener: socket.socket, announce: Callable[[str], None]) -> None:
-    app = create_app(service)
+    room = Room(most_connections())
+    app = create_app(service, room)
     config = uvicorn.Config(
         app,
         http=ImpatientProtocol,
@@ -117,10 +119,11 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         backlog=BACKLOG,
-        limit_concurrency=most_connections(),
+        limit_concurrency=most_with_health_checks(room.most),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     server = _Server(config)
+    room.connections = server.server_state.connections
 
     draining: list[asyncio.Task[None]] = []
 

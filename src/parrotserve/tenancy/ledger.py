@@ -89,6 +89,10 @@ class Ledger:
         opened.claimed += tokens
         self._claims |= {claim.request: (opened, claim.tokens) for claim in claims}
 
+    def check(self, tenant: TenantId, session: SessionId, requests: int, limits: Limits) -> None:
+        """Refuses what `accept` would of so many new requests, whatever they take; changes nothing."""
+        self._check_counts(self._accounts.get(tenant, _Account()), requests, session not in self._sessions, limits)
+
     def resize(self, request: RequestId, tokens: int, limits: Limits, *, now: float) -> None:
         """Claim what is known now to be the most that a request may take. Growing is subject to the limits."""
         if request not in self._claims:

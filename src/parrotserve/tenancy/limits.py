@@ -84,6 +84,14 @@ class Limits:
         rules=_POSITIVE,
         unset=UNLIMITED,
     )
+    exchanges: int | None = setting(
+        None,
+        "HTTP exchanges open at a time: streams, and answers that are waited for.",
+        kind=_WHOLE,
+        group=Group.LIMITS,
+        rules=_POSITIVE,
+        unset=UNLIMITED,
+    )
     body_bytes: int | None = setting(
         None,
         "Size of an HTTP body.",

@@ -30,6 +30,7 @@ async def begin() -> AsyncIterator[Begin]:
         script: Mapping[str, str] | Callable[[str], str] = some_words,
         template: str | None = CHATML,
         directory: Directory | None = None,
+        config: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Api:
         engines: list[FakeEngine] = []
@@ -48,7 +49,7 @@ async def begin() -> AsyncIterator[Begin]:
         def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
             return fake_model(make, name=name, template=ChatTemplate(template) if template else None)
 
-        service = await Service.start(ServiceConfig(models=("fake",)), load=load, directory=directory)
+        service = await Service.start(ServiceConfig(models=("fake",), **(config or {})), load=load, directory=directory)
         await service.wait_started()
         app = create_app(service)
         apps.append(app)

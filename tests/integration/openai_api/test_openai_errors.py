@@ -262,3 +262,23 @@ async def test_what_openai_has_and_we_do_not(begin: Begin):
             await asked
         assert isinstance(missing.value.body, dict)
         assert missing.value.body["message"].startswith("There is nothing at ")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"max_tokens": 3, "min_tokens": 4}, "min_tokens"),
+        ({"parrot": {"inputs": {"a": "other"}}}, "parrot.inputs.a"),
+        ({"parrot": {"session": "s", "get": "nothing"}, "messages": []}, None),
+    ],
+)
+async def test_nothing_is_fetched_for_what_is_refused(begin: Begin, body: dict[str, Any], param: str | None):
+    api = await begin(config={"on_demand": True})
+    answer = await api.http.post("/v1/chat/completions", json={"messages": user("Hi"), "model": "smollm2-135m"} | body)
+    assert 400 <= answer.status_code < 500
+    assert answer.json()["error"]["param"] == param
+    assert [model.name for model in api.service.models()] == ["fake"]
+    fine = await api.chat(user("Hi"), model="smollm2-135m")
+    assert fine.json()["model"] == "smollm2-135m"
+    assert [model.name for model in api.service.models()] == ["fake", "smollm2-135m"]

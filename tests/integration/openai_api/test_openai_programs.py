@@ -45,6 +45,26 @@ async def test_asking_for_an_output_does_not_look_at_all_of_its_session(begin: B
     assert got.json()["usage"] == wrote.json()["usage"]
 
 
+async def test_what_an_output_used_is_looked_up_for_who_asks_for_it(begin: Begin, monkeypatch: pytest.MonkeyPatch):
+    api = await begin(script=STORY)
+    await api.chat(user("Write a story."), parrot={"session": "s-1", "output": "story"})
+    looked: list[object] = []
+    look_up = api.service.request_usage
+
+    def noted(*which: Any, **more: Any) -> Any:
+        looked.append(which)
+        return look_up(*which, **more)
+
+    monkeypatch.setattr(api.service, "request_usage", noted)
+    parrot = {"session": "s-1", "get": "story"}
+    plain = await api.chat([], parrot=parrot, stream=True)
+    assert plain.text.endswith("data: [DONE]\n\n")
+    assert looked == []
+    told = await api.chat([], parrot=parrot, stream=True, stream_options={"include_usage": True})
+    assert f'"completion_tokens":{len(STORY["Write a story"]) + 1}' in told.text
+    assert len(looked) == 1
+
+
 async def test_requests_are_declared_before_what_they_read_is_written(begin: Begin):
     api = await begin(script=STORY, ticking=True)
     for content, parrot in (

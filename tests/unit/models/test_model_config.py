@@ -10,6 +10,7 @@ import tiny_models
 from parrotserve.errors import MalformedModel
 from parrotserve.models.config import Family, ModelConfig, RopeKind, RopeScaling, load_config
 from parrotserve.models.files import ModelFiles
+from parrotserve.models.tokenizer import load_tokenizer
 
 TINY = ModelConfig(
     family=Family.LLAMA,
@@ -111,6 +112,15 @@ def test_all_ends_of_generation_are_collected(tmp_path: Path):
     assert load_config(files).eos == {2, 5, 7}
 
 
+@pytest.mark.parametrize("end", [-1, 99_999])
+def test_an_end_that_is_no_token_is_named_with_its_file(end: int, tmp_path: Path):
+    files = tiny_models.write_folder(tmp_path / "tiny")
+    (files.path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, end]}))
+    for load in (load_config, load_tokenizer):
+        with pytest.raises(MalformedModel, match=f"generation_config.json: eos_token_id is {end}, but there are"):
+            load(files)
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -131,6 +141,10 @@ def test_all_ends_of_generation_are_collected(tmp_path: Path):
         ({"tie_word_embeddings": 1}, "tie_word_embeddings must be true or false"),
         ({"model_type": 3}, "model_type must be a text"),
         ({"eos_token_id": ["a"]}, "eos_token_id must hold only int values"),
+        ({"eos_token_id": -1}, "config.json: eos_token_id is -1, but there are"),
+        ({"eos_token_id": [2, 10**30]}, "config.json: eos_token_id is 10{30}, but there are"),
+        ({"bos_token_id": -2}, "config.json: bos_token_id is -2, but there are"),
+        ({"bos_token_id": 99_999}, "config.json: bos_token_id is 99999, but there are"),
         ({"head_dim": 7}, "head_dim is 7"),
         ({"rope_theta": 10**400}, "rope_theta must be a finite number"),
         ({"rope_theta": math.inf}, "rope_theta must be a finite number"),
@@ -163,6 +177,9 @@ def test_configurations_that_cannot_be_run_are_refused(config: dict[str, object]
         ({"llama__rope__dimension_count": 4}, "dimension_count is 4, but only 8"),
         ({"llama__attention__value_length": 16}, "value_length is 16"),
         ({"llama__rope__scaling__type": "longrope"}, "rope scaling 'longrope'"),
+        ({"tokenizer__ggml__eos_token_id": 99_999}, "eos_token_id is 99999, but there are"),
+        ({"tokenizer__ggml__eot_token_id": 99_999}, "eot_token_id is 99999, but there are"),
+        ({"tokenizer__ggml__bos_token_id": 2**32 - 1}, "bos_token_id is 4294967295, but there are"),
         ({"llama__block_count": 1.5}, "block_count must be a whole number"),
         ({"llama__rope__freq_base": math.nan}, "freq_base must be a finite number"),
         ({"llama__rope__scaling__type": "linear", "llama__rope__scaling__factor": -2.0}, "factor is -2.0"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrotserve.engines.native.draw import Draw, adjust
+from parrotserve.engines.native.draw import Draw, Seen, adjust, ban, touched
 from parrotserve.engines.native.logits import FloatArray, WholeLogits
 from parrotserve.engines.native.sampler import draw_from_row, sample
 from parrotserve.engines.native.uniform import uniform
@@ -173,18 +173,79 @@ def test_looking_at_few_tokens_first_gives_what_a_full_sort_gives(
 
 
 def test_a_presence_penalty_is_subtracted_once():
-    question = Draw(Sampling(presence_penalty=1.5), position=3, counts={0: 2, 2: 1})
+    question = Draw(Sampling(presence_penalty=1.5), position=3, seen=Seen(output=[0, 2, 0]))
     assert adjusted(row(1, 1, 1), question) == [-0.5, 1, -0.5]
 
 
 def test_a_frequency_penalty_is_subtracted_for_every_time():
-    question = Draw(Sampling(frequency_penalty=0.5), position=3, counts={0: 2, 2: 1})
+    question = Draw(Sampling(frequency_penalty=0.5), position=3, seen=Seen(output=[0, 2, 0]))
     assert adjusted(row(1, 1, 1), question) == [0, 1, 0.5]
 
 
 def test_a_repetition_penalty_weakens_tokens_of_prompt_and_output():
-    question = Draw(Sampling(repetition_penalty=2.0), position=0, seen={0, 1})
+    question = Draw(Sampling(repetition_penalty=2.0), position=0, seen=Seen([0], [1]))
     assert adjusted(row(4, -4, 4), question) == [2, -8, 4]
+
+
+SIZE = 24
+some_tokens = st.lists(st.integers(0, SIZE - 1), max_size=30)
+
+
+def plainly(raw: FloatArray, draw: Draw, prompt: list[int], output: list[int]) -> tuple[set[int], list[float]]:
+    """What is touched, and the logits with it, without anything that is kept from token to token."""
+    sampling, logits = draw.sampling, raw.astype(np.float64)
+    counts = Counter(output)
+    changed = {token for token in (*sampling.logit_bias, *draw.banned) if token < SIZE}
+    if sampling.repetition_penalty != 1.0:
+        changed |= {*prompt, *output}
+        for token in {*prompt, *output}:
+            by = sampling.repetition_penalty
+            logits[token] = logits[token] / by if logits[token] > 0 else logits[token] * by
+    if sampling.presence_penalty or sampling.frequency_penalty:
+        changed |= set(output)
+        for token, count in counts.items():
+            logits[token] -= sampling.presence_penalty + sampling.frequency_penalty * count
+    for token, bias in sampling.logit_bias.items():
+        if token < SIZE:
+            logits[token] += bias
+    for token in draw.banned:
+        logits[token] = -np.inf
+    return changed, logits.tolist()
+
+
+@given(
+    prompt=some_tokens,
+    output=some_tokens,
+    penalties=st.tuples(st.sampled_from([0.0, 1.5]), st.sampled_from([0.0, -0.3]), st.sampled_from([1.0, 1.3, 0.7])),
+    bias=st.dictionaries(st.integers(0, SIZE + 3), st.sampled_from([-1.0, 2.5]), max_size=3),
+    banned=st.sampled_from([(), (3,), (0, 23)]),
+    seed=st.integers(0, 1000),
+)
+def test_what_is_kept_from_token_to_token_changes_logits_as_what_is_found_anew(
+    prompt: list[int],
+    output: list[int],
+    penalties: tuple[float, float, float],
+    bias: dict[int, float],
+    banned: tuple[int, ...],
+    seed: int,
+):
+    raw = (np.random.default_rng(seed).standard_normal(SIZE) * 4).astype(np.float32)
+    presence, frequency, repetition = penalties
+    sampling = Sampling(
+        presence_penalty=presence, frequency_penalty=frequency, repetition_penalty=repetition, logit_bias=bias
+    )
+    seen = Seen(prompt if repetition != 1.0 else ())
+    for length in range(len(output) + 1):
+        question = Draw(sampling, position=length, banned=banned, seen=seen)
+        changed, expected = plainly(raw, question, prompt, output[:length])
+        ids = touched(question, SIZE)
+        assert ids.tolist() == sorted(changed)
+        logits = raw.astype(np.float64)
+        assert ban(adjust(logits.copy(), question), question).tolist() == expected
+        logits[ids] = ban(adjust(logits[ids], question, ids), question, ids)
+        assert logits.tolist() == expected
+        if length < len(output) and (presence or frequency or repetition != 1.0):
+            seen.add(output[length])
 
 
 def test_a_bias_is_added_and_may_name_tokens_that_are_not_there():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parrotserve.engines.native.batch import SequenceRows, build_batch
-from parrotserve.engines.native.draw import Draw
+from parrotserve.engines.native.draw import Draw, Seen
 from parrotserve.engines.native.kernels import PAGE_TOKENS, KernelsBackend, variants
 from parrotserve.engines.native.logits import (
     CANDIDATES,
@@ -74,8 +74,7 @@ def questions(draw: st.DrawFn, vocabulary: int) -> Draw:
         sampling,
         position=draw(st.integers(0, 1000)),
         banned=draw(st.sampled_from([(), (), EOS])),
-        counts=draw(st.dictionaries(tokens, st.integers(1, 5), max_size=20)),
-        seen=draw(st.sets(tokens, max_size=40)),
+        seen=Seen(draw(st.sets(tokens, max_size=40)), draw(st.lists(tokens, max_size=40))),
         allowed=draw(st.sampled_from([None, None, allowed])),
     )
 
@@ -96,7 +95,7 @@ def test_candidates_nearly_always_decide(sampling: dict[str, float]):
     # About as peaked as a language model's: half of the mass on a token or two.
     rows = (generator.standard_normal((200, 5000)) * 3.5).astype(np.float32)
     draws = {
-        output: Draw(Sampling(temperature=0.7, seed=output, **sampling), position=3, seen={5, 6})  # type: ignore[arg-type]
+        output: Draw(Sampling(temperature=0.7, seed=output, **sampling), position=3, seen=Seen([5, 6]))  # type: ignore[arg-type]
         for output in range(200)
     }
     numbers = {output: uniform(output, 3) for output in draws}
@@ -108,7 +107,7 @@ def test_greedy_rules_are_decided_without_the_whole_row():
     for draw in (
         Draw(Sampling(), position=0, banned=EOS),
         Draw(Sampling(logit_bias={4: 50.0}), position=0),
-        Draw(Sampling(presence_penalty=2.0), position=5, counts={int(rows.argmax()): 5}),
+        Draw(Sampling(presence_penalty=2.0), position=5, seen=Seen(output=[int(rows.argmax())] * 5)),
         Draw(Sampling(), position=0, allowed=np.arange(5000) % 2 == 0),
     ):
         assert draw_from_candidates(WholeLogits(rows), {0: draw}, {0: 0.0}) == {0: draw_from_row(rows[0], draw, 0.0)}

@@ -1,5 +1,7 @@
 """How a docstring becomes a template, and what is said where it cannot."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,6 +112,14 @@ class TestDedent:
     )
     def test_margins_and_outer_blank_lines_go(self, docstring: str, text: str):
         assert dedent(docstring)[0] == text
+
+    @pytest.mark.parametrize("piece", ["{{input:task}}\n", "{{{input:task}}}"])
+    def test_a_placeholder_takes_no_longer_the_more_there_are_before_it(self, piece: str):
+        count = 30_000
+        started = time.process_time()
+        parts = parse(piece * count + "{{output:y}}")
+        assert time.process_time() - started < 3  # counting lines from the first one on takes 10
+        assert parts.count(InputPart("task")) == count
 
 
 class TestErrors:

@@ -1,7 +1,7 @@
 """One question to the sampler, and what its rules make of logits before a token is chosen."""
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,31 @@ Weights = NDArray[np.float64]
 Ids = NDArray[np.intp]
 
 
+class Seen:
+    """Tokens that penalties are about, and how often the output has each of them: kept in order, token by token, so
+    that no draw sorts thousands of them."""
+
+    __slots__ = ("counts", "ids")
+
+    def __init__(self, prompt: Iterable[int] = (), output: Iterable[int] = ()) -> None:
+        self.ids: Ids = np.unique(np.array([*prompt], dtype=np.intp))
+        """Ascending."""
+        self.counts: Weights = np.zeros(len(self.ids))
+        """Of each, in the output; 0 for what the prompt alone has."""
+        for token in output:
+            self.add(token)
+
+    def add(self, token: int) -> None:
+        """The output goes on with this token."""
+        place = int(self.ids.searchsorted(token))
+        if place == len(self.ids) or self.ids[place] != token:
+            self.ids, self.counts = np.insert(self.ids, place, token), np.insert(self.counts, place, 0.0)
+        self.counts[place] += 1.0
+
+
+_NONE = Seen()
+
+
 @dataclass(slots=True)
 class Draw:
     """One row's question to the sampler: how to choose, given what the output has so far."""
@@ -22,10 +47,8 @@ class Draw:
     """The token's number in its output."""
     banned: tuple[int, ...] = ()
     """Tokens that may not come now, such as the end of turn before `min_tokens`."""
-    counts: dict[int, int] = field(default_factory=dict[int, int])
-    """How often the output has each of its tokens; kept where a penalty asks for it."""
-    seen: frozenset[int] | set[int] = frozenset()
-    """Tokens of prompt or output; kept where the repetition penalty asks for it."""
+    seen: Seen = _NONE
+    """Tokens of the output where a penalty asks for them, and of the prompt where the repetition penalty does."""
     allowed: Mask | None = None
     """[vocabulary]: the tokens that a grammar lets come; None where there is no grammar."""
 
@@ -47,12 +70,20 @@ def has_penalties(sampling: Sampling) -> bool:
 
 def touched(draw: Draw, vocabulary: int) -> Ids:
     """The tokens that penalties, bias and bans change, ascending."""
-    tokens = {*draw.sampling.logit_bias, *draw.banned}
-    if draw.sampling.repetition_penalty != 1.0:
-        tokens |= draw.seen
-    if draw.sampling.presence_penalty or draw.sampling.frequency_penalty:
-        tokens |= draw.counts.keys()
-    return np.array(sorted(token for token in tokens if token < vocabulary), dtype=np.intp)
+    seen = draw.seen.ids if has_penalties(draw.sampling) else _NONE.ids
+    more = sorted(token for token in {*draw.sampling.logit_bias, *draw.banned} if token < vocabulary)
+    if not more:
+        return seen
+    others = np.array(more, dtype=np.intp)
+    others = others[~among(others, seen)]
+    return np.insert(seen, seen.searchsorted(others), others)
+
+
+def among(tokens: Ids, ids: Ids) -> Mask:
+    """Which of some tokens are among the ascending `ids`."""
+    if not len(ids):
+        return np.zeros(tokens.shape, dtype=np.bool_)
+    return ids[np.minimum(ids.searchsorted(tokens), len(ids) - 1)] == tokens
 
 
 def adjust(logits: Weights, draw: Draw, ids: Ids | None = None) -> Weights:
@@ -61,13 +92,8 @@ def adjust(logits: Weights, draw: Draw, ids: Ids | None = None) -> Weights:
     They are those of the whole vocabulary, or of the ascending tokens `ids`, all `touched` ones among them.
     """
     sampling = draw.sampling
-    if sampling.repetition_penalty != 1.0 and draw.seen:
-        seen = _places(draw.seen, ids)
-        value = logits[seen]
-        logits[seen] = np.where(value > 0, value / sampling.repetition_penalty, value * sampling.repetition_penalty)
-    if draw.counts and (sampling.presence_penalty or sampling.frequency_penalty):
-        counts = np.fromiter(draw.counts.values(), dtype=np.float64, count=len(draw.counts))
-        logits[_places(draw.counts, ids)] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+    if has_penalties(sampling):
+        _penalise(logits, draw, slice(None) if draw.seen.ids is ids else _places(draw.seen.ids, ids))
     vocabulary = len(logits) if ids is None else int(ids.max(initial=-1)) + 1
     bias = {token: bias for token, bias in sampling.logit_bias.items() if token < vocabulary}
     logits[_places(bias, ids)] += np.fromiter(bias.values(), dtype=np.float64, count=len(bias))
@@ -83,7 +109,16 @@ def ban(logits: Weights, draw: Draw, ids: Ids | None = None) -> Weights:
     return logits
 
 
-def _places(tokens: Collection[int], ids: Ids | None) -> Ids:
+def _penalise(logits: Weights, draw: Draw, seen: Ids | slice) -> None:
+    sampling, counts, value = draw.sampling, draw.seen.counts, logits[seen]
+    if sampling.repetition_penalty != 1.0:
+        value = np.where(value > 0, value / sampling.repetition_penalty, value * sampling.repetition_penalty)
+    if sampling.presence_penalty or sampling.frequency_penalty:
+        value = value - np.where(counts > 0, sampling.presence_penalty + sampling.frequency_penalty * counts, 0.0)
+    logits[seen] = value
+
+
+def _places(tokens: Ids | Collection[int], ids: Ids | None) -> Ids:
     """Where in `ids`, or in the vocabulary, these tokens are."""
-    places = np.fromiter(tokens, dtype=np.intp, count=len(tokens))
+    places = tokens if isinstance(tokens, np.ndarray) else np.fromiter(tokens, dtype=np.intp, count=len(tokens))
     return places if ids is None else ids.searchsorted(places)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from parrotserve.engines.base import Generate
 from parrotserve.engines.native.drafts import Drafter
-from parrotserve.engines.native.draw import Draw, has_penalties
+from parrotserve.engines.native.draw import Draw, Seen, has_penalties
 from parrotserve.engines.native.grammar import Grammar
 from parrotserve.engines.native.output import EngineTokenizer, OutputText
 from parrotserve.sampling import FinishReason, TokenLogprob
@@ -43,8 +43,7 @@ class Output:
         self._plain = grammar is None and self._unbiased
         self._tokenizer = tokenizer
         self._eos = tuple(sorted(tokenizer.eos))
-        self._counts: dict[int, int] = {}
-        self._seen: set[int] = set(prompt) if sampling.repetition_penalty != 1.0 else set()
+        self._seen = Seen(prompt if sampling.repetition_penalty != 1.0 else ())
         for token in generate.delivered:
             if self.reason is None:
                 self.push(token)
@@ -97,7 +96,6 @@ class Output:
                 self.sampling,
                 position=len(self.tokens) + place,
                 banned=self._eos if self._bans_end else (),
-                counts=self._counts,
                 seen=self._seen,
                 allowed=mask,
             )
@@ -110,7 +108,6 @@ class Output:
         if logprob is not None:
             self.logprobs.append(logprob)
         if self._penalised:
-            self._counts[token] = self._counts.get(token, 0) + 1
             self._seen.add(token)
         self.reason = self._reason_to_end(token)
         if self.reason is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from parrotserve.engines.native.draw import Draw, Ids, Weights, adjust, ban, touched
+from parrotserve.engines.native.draw import Draw, Ids, Weights, adjust, among, ban, touched
 from parrotserve.engines.native.logits import MASS_ERROR, Candidates, FloatArray, Logits
 from parrotserve.sampling import Sampling
 
@@ -77,7 +77,7 @@ def _adjust(lists: _Shortlists, row: int, raw: FloatArray, draw: Draw) -> None:
     changed = touched(draw, len(raw))
     before = raw[changed].astype(np.float64)
     after = ban(adjust(before.copy(), draw, changed), draw, changed)
-    same = ~np.isin(ids, changed)
+    same = ~among(ids, changed)
     if draw.allowed is not None:
         same &= draw.allowed[ids]
     pool, logits = np.concatenate((ids[same], changed)), np.concatenate((values[same], after))

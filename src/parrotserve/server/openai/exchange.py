@@ -79,7 +79,9 @@ async def _streamed(service: Service, writer: Writer, tenant: TenantId) -> Async
             pieces += writer.grow(choice, event) if isinstance(event, Delta) else writer.finish(choice, event)
             for piece in pieces:
                 yield piece
-        for piece in writer.total(await _used(service, call, tenant)):
+        # What the call itself declared is waited for in any case: a session that is the call's own ends next.
+        used = await _used(service, call, tenant) if call.requests or writer.include_usage else []
+        for piece in writer.total(used):
             yield piece
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Request
 from starlette.responses import JSONResponse, Response
 
 from parrotserve.ids import TenantId
+from parrotserve.runtime.catalog import ServedModel
 from parrotserve.runtime.render import LONG_TEXT
 from parrotserve.runtime.service import Service
 from parrotserve.server.access import TheService, TheTenant
@@ -44,9 +45,8 @@ async def chat(
     request: Request, body: ChatRequest, service: TheService, tenant: TheTenant, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Answer a conversation, as OpenAI's API does; with a `parrot` object, as a part of a program."""
-    asked = await _asked(service, body, tenant)
     origin = Origin.of(body, tenant=tenant, key=idempotency_key)
-    call = await _converted(request, partial(chat_call, body, asked=asked, origin=origin))
+    call = await _called(request, service, body, tenant, partial(chat_call, body, origin=origin))
     writer = ChatWriter(call, body)
     return await _answer(request, service, body, writer, tenant)
 
@@ -60,16 +60,29 @@ async def complete(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Write on from a prompt, as OpenAI's API does; with a `parrot` object, as a part of a program."""
-    asked = await _asked(service, body, tenant)
     origin = Origin.of(body, tenant=tenant, key=idempotency_key)
-    call = await _converted(request, partial(completion_call, body, asked=asked, origin=origin))
+    call = await _called(request, service, body, tenant, partial(completion_call, body, origin=origin))
     writer = CompletionWriter(call, body)
     return await _answer(request, service, body, writer, tenant)
 
 
-async def _asked(service: Service, body: Generation, tenant: TenantId) -> Asked:
+async def _called(
+    request: Request, service: Service, body: Generation, tenant: TenantId, convert: Callable[..., Call]
+) -> Call:
+    """The call. What is wrong whatever its model is like is found before that is fetched."""
+    unfetched = service.reception.unfetched(body.model)
+    if unfetched is not None:
+        asked = _asked(service, body, tenant, unfetched, unfetched.context_length)
+        call = await _converted(request, partial(convert, asked=asked))
+        if not call.submit.requests:
+            return call  # for an output that was declared before, which takes no model
+        await service.reception.rehearse(call.submit, tenant)
     model = await service.model(body.model)
-    context_length = service.model_view(model.name).context_length
+    asked = _asked(service, body, tenant, model, service.model_view(model.name).context_length)
+    return await _converted(request, partial(convert, asked=asked))
+
+
+def _asked(service: Service, body: Generation, tenant: TenantId, model: ServedModel, context_length: int) -> Asked:
     usual = service.usual_output(tenant, texts=max(1, body.texts))
     return Asked(model, context_length, min(context_length, usual or context_length))
 

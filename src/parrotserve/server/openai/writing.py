@@ -35,7 +35,8 @@ class Writer(ABC):
 
     def __init__(self, call: Call, *, prefix: str, include_usage: bool, tell_parrot: bool) -> None:
         self.call = call
-        self._include_usage = include_usage
+        self.include_usage = include_usage
+        """Whether a stream tells what the call used."""
         self._told = [0] * len(call.variables)
         """Of each choice, for how many tokens a stream has told log-probabilities."""
         # All answers to a request have one name, whichever of its streams they come from.
@@ -83,7 +84,7 @@ class Writer(ABC):
 
     def _chunk(self, *, usage: UsageAnswer | None = None) -> dict[str, Any]:
         """The frame of a chunk; where usage is asked for, chunks without it say so."""
-        return self._head | ({"usage": usage} if self._include_usage else {})
+        return self._head | ({"usage": usage} if self.include_usage else {})
 
 
 class ChatWriter(Writer):
@@ -130,7 +131,7 @@ class ChatWriter(Writer):
 
     def total(self, used: Sequence[Usage]) -> list[Answer]:
         """What the call used, if that was asked for."""
-        if not self._include_usage:
+        if not self.include_usage:
             return []
         frame = self._chunk(usage=self.usage(used))
         return [ChatCompletionChunk(**frame, object="chat.completion.chunk", choices=[])]
@@ -198,7 +199,7 @@ class CompletionWriter(Writer):
 
     def total(self, used: Sequence[Usage]) -> list[Answer]:
         """What the call used, if that was asked for."""
-        if not self._include_usage:
+        if not self.include_usage:
             return []
         return [Completion(**self._chunk(usage=self.usage(used)), object="text_completion", choices=[])]
 
