@@ -1,10 +1,10 @@
 """What a step of an engine costs, learned from the steps that it has made: engines and the scheduler go by it.
 
-A step reads the weights, and computes: prefill * prompt tokens + decode * decode rows + read * KV tokens (what sequences
-share once) + attend * pairs of a row and a token that it attends to seconds. The two overlap, though not wholly: it
-takes the square root of the sum of their squares. That is between the roofline, which takes the longer one (S. Williams
-et al., 2009), and their sum, by which SmolLM2 on two cores of a Zen 4 would decode a row alone 17 % faster than it does
-(ADR 011).
+A step reads the weights, and computes: prefill * prompt tokens + decode * decode rows + read * KV tokens (what
+sequences share once) + attend * pairs of a row and a token that it attends to seconds. The two overlap, though not
+wholly: it takes the square root of the sum of their squares. That is between the roofline, which takes the longer one
+(S. Williams et al., 2009), and their sum, by which SmolLM2 on two cores of a Zen 4 would decode a row alone 17 %
+faster than it does (ADR 011).
 
 The five coefficients follow measured steps by an extended Kalman filter (R. E. Kalman, 1960): recursive least squares,
 about what is thought so far, whose memory fades by a little noise on the coefficients, so that it neither forgets what
@@ -98,8 +98,8 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds of reading the weights for one step, and of computing for one more of what it holds. What a fit gives below
-    zero costs nothing."""
+    """Seconds of reading the weights for one step, and of computing for one more of what it holds. What a fit gives
+    below zero costs nothing."""
 
     step: float
     prefill: float

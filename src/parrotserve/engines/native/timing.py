@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from parrotserve.engines.base import Event, StepsTimed
 
-
 _TOLD_SECONDS = 0.1
 """Steps that tell nothing are told of after so many: the scheduler's first decisions on an engine rest on them."""
 _NONE = StepsTimed(steps=0, prefill_tokens=0, decode_rows=0, kv_tokens=0, attended=0, seconds=0.0)
