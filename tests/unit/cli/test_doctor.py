@@ -115,7 +115,7 @@ def test_kv_caches_that_do_not_fit_together_are_named(doctor: Doctor, monkeypatc
 
 
 def test_more_threads_than_cores_are_noticed(doctor: Doctor, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PARROT_THREADS", "4096")
+    monkeypatch.setenv("PARROT_THREADS", "1024")
     result = doctor()
     assert result.exit_code == 0
     assert "wait for one another" in result.output
