@@ -10,6 +10,10 @@ from typing import Any
 _MOST = 64 * 1024
 """Bytes that are not kept back any longer, so that a long answer meets the transport's own limits."""
 
+UNREAD_SECONDS = 30.0
+"""A connection that is closed is ended where its client takes nothing of the rest for so long: else it keeps its file
+descriptor for as long as the client likes."""
+
 
 class Corked(asyncio.Transport):
     """A transport around another one. Nothing waits: what is kept back goes at the end of this turn."""
@@ -37,9 +41,17 @@ class Corked(asyncio.Transport):
             self._transport.write(b"".join(kept))
 
     def close(self) -> None:
-        """Send what is kept back, then close."""
+        """Send what is kept back, then close; end it if nobody reads that."""
         self.flush()
         self._transport.close()
+        self._see_off(None)
+
+    def _see_off(self, before: int | None) -> None:
+        unread = self._transport.get_write_buffer_size()
+        if unread and unread == before:
+            self._transport.abort()
+        elif unread:
+            self._loop.call_later(UNREAD_SECONDS, self._see_off, unread)
 
     def abort(self) -> None:
         """Close, whatever was not sent."""

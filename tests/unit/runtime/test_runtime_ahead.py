@@ -2,12 +2,14 @@
 
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Capability, EngineDescription, Extend, Fill
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
+from parrotserve.ids import VariableId
 from parrotserve.models.tokenizer import Tokenizer
 from parrotserve.runtime.ahead import AheadSequences, Written
 from parrotserve.runtime.render import Known, Late, Opening, Piece, Renderer, ToGenerate
@@ -157,6 +159,25 @@ def test_however_values_come_the_prompt_is_the_same(pieces: list[Any], values: d
     assert [tuple(sent[2 * number]) for number in range(len(fills))] == [
         one.tokens for one in fills if isinstance(one, Fill)
     ]
+
+
+@pytest.mark.parametrize("length", [1_000, 10_000, 100_000])
+def test_a_long_value_is_tokenised_a_few_times_over_and_no_more(monkeypatch: pytest.MonkeyPatch, length: int):
+    text, read = "word " * (length // 5), 0
+    encode = FakeTokenizer.encode
+
+    def counted(self: FakeTokenizer, text: str, *, special: bool = False) -> list[int]:
+        nonlocal read
+        read += len(text)
+        return encode(self, text, special=special)
+
+    monkeypatch.setattr(FakeTokenizer, "encode", counted)
+    reading = Reading(late("v"), OUTPUT)
+    for end in range(0, length + 1, 5):
+        for one in reading.all.readers(VariableId("v"), end):
+            assert one is reading.sequence
+            reading.go_on(v=part(text[:end]))
+    assert read < 5 * length  # each look is at a quarter more than the one before
 
 
 def test_every_stretch_has_its_segment():

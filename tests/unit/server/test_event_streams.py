@@ -153,6 +153,9 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
 
 async def test_what_is_written_in_one_turn_is_sent_together():
     wire = Wire()
