@@ -197,7 +197,7 @@ class Crowd:
 
     def _is_too_long(self, step: float, seconds: Mapping[Part, float], least: float) -> bool:
         """Whether a step takes more than it may where one tenant, for each unit of weight, adds only `least` to it. All
-        that is added counts as computing (`step_cost`): what requests read of the KV is little beside it."""
+        that is added is computing, which overlaps with the reading of the weights (`step_cost`)."""
         whole = sum(seconds.values())
         fair = sum(min(more, least * part.weight) for part, more in seconds.items())
         return hypot(step, whole) > self._most * hypot(step, fair)
