@@ -20,17 +20,18 @@ struct DecoderConfig {
   float rope_magnitude = 1;
   int pages = 0;
   int threads = 1;
-  bool quantised = false;  // matrices in int4 where their source is in blocks, else in int8; not in bf16
+  bool quantised = false;  // matrices in int4 where their source has blocks, else in int8; not in bf16
 };
 
-// A matrix [out, in], row-major: in float32, or in the blocks of GGUF's Q4_1.
+// A matrix [out, in], row-major: in float32, or in the blocks of GGUF's Q4_1; in bf16 with both, from which few rows take
+// those that are less to read.
 struct MatrixSource {
   const float* floats;
   const std::uint8_t* blocks;
 };
 
 // One layer; vectors are float32, and null where the family has none. Only read while packing. Of q, k and v all have
-// blocks or none, and so of gate and up.
+// blocks or none, and so have gate and up.
 struct LayerSource {
   const float* attn_norm;
   MatrixSource q, k, v, o;

@@ -35,7 +35,7 @@ class VariantDecoder final : public Decoder {
     const int q_size = c_.heads * c_.head_dim;
     // One tile a head, so that whoever computes it can rotate and store it.
     const int columns = geometry_.head_columns, all = c_.heads + 2 * c_.kv_heads;
-    layer.qkv.reset(form(s.q), all * columns, c_.hidden, columns);
+    layer.qkv.reset(form(s.q), restored(s.q), all * columns, c_.hidden, columns);
     for (int h = 0; h < all; ++h) {
       const bool query = h < c_.heads, key = !query && h < c_.heads + c_.kv_heads;
       const int first = query ? h : key ? h - c_.heads : h - c_.heads - c_.kv_heads;
@@ -60,7 +60,7 @@ class VariantDecoder final : public Decoder {
     pack(layer.down, s.down, c_.hidden, c_.intermediate);
     // Tiles alternate between gate and up, so that one unit has both.
     const int tile = tile_outputs(c_.intermediate), tiles = (c_.intermediate + tile - 1) / tile;
-    layer.gate_up.reset(form(s.gate), 2 * tiles * tile, c_.hidden, tile);
+    layer.gate_up.reset(form(s.gate), restored(s.gate), 2 * tiles * tile, c_.hidden, tile);
     for (int t = 0; t < tiles; ++t) {
       const int count = std::min(tile, c_.intermediate - t * tile);
       layer.gate_up.pack(s.gate, t * tile, count, c_.hidden, 2 * t * tile);
@@ -115,11 +115,13 @@ class VariantDecoder final : public Decoder {
   static int tile_outputs(int outputs) { return outputs % 48 == 0 ? 48 : 64; }
 
   Form form(const MatrixSource& w) const {
-    return w.blocks ? Form::kInt4 : c_.quantised ? Form::kInt8 : Form::kBf16;
+    return !c_.quantised ? Form::kBf16 : w.blocks ? Form::kInt4 : Form::kInt8;
   }
 
+  bool restored(const MatrixSource& w) const { return !c_.quantised && w.blocks; }
+
   void pack(Matrix& matrix, const MatrixSource& w, int outputs, int inputs) {
-    matrix.reset(form(w), outputs, inputs, tile_outputs(outputs));
+    matrix.reset(form(w), restored(w), outputs, inputs, tile_outputs(outputs));
     matrix.pack(w, 0, outputs, inputs, 0);
   }
 
@@ -230,7 +232,7 @@ class VariantDecoder final : public Decoder {
   // What a thread is likely to read first of a matrix whose tiles are read so many at a time.
   template <class M>
   const void* first_tile(const M& matrix, int thread, int together = 1) const {
-    return matrix.tile(matrix.tiles() / together * thread / pool_.size() * together);
+    return matrix.tile(matrix.tiles() / together * thread / pool_.size() * together, batch_.rows);
   }
 
   void qkv(Place& at, const Layer& layer, bool last, const void* following) {
@@ -262,10 +264,10 @@ class VariantDecoder final : public Decoder {
       alignas(64) float gates[kRowsAUnit * 64];
       const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
       const int last = std::min(first + kRowsAUnit, rows);
-      matrix.rows(2 * tile, normed_, first, last, matrix.tile(2 * tile + 1), [&](int row, const float* out) {
+      matrix.rows(2 * tile, normed_, first, last, matrix.tile(2 * tile + 1, rows), [&](int row, const float* out) {
         copy(gates + (row - first) * columns, out, columns);
       });
-      const void* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(2 * (next / pieces));
+      const void* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(2 * (next / pieces), rows);
       matrix.rows(2 * tile + 1, normed_, first, last, ahead, [&](int row, const float* up) {
         gate(gates + (row - first) * columns, up, tile * columns, columns, row);
       });

@@ -1,11 +1,13 @@
 // The Python module `parrotserve._kernels`.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <stdexcept>
 
@@ -72,14 +74,13 @@ using FloatsOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using DoublesOut = nb::ndarray<double, nb::c_contig, nb::device::cpu>;
 using IntsOut = nb::ndarray<std::int32_t, nb::c_contig, nb::device::cpu>;
 
-using Weights = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using Blocks = nb::ndarray<const std::uint8_t, nb::c_contig, nb::device::cpu>;
 
 const float* data(const std::optional<Floats>& array) { return array ? array->data() : nullptr; }
 
-MatrixSource source(const Weights& matrix) {
-  if (matrix.dtype() == nb::dtype<float>()) return {static_cast<const float*>(matrix.data()), nullptr};
-  if (matrix.dtype() == nb::dtype<std::uint8_t>()) return {nullptr, static_cast<const std::uint8_t*>(matrix.data())};
-  throw std::invalid_argument("matrices are float32, or blocks of bytes");
+MatrixSource source(const Floats& matrix, const std::map<std::string, Blocks>& blocks, const char* name) {
+  const auto found = blocks.find(name);
+  return {matrix.data(), found == blocks.end() ? nullptr : found->second.data()};
 }
 
 void require(bool good, const char* rule) {
@@ -128,12 +129,15 @@ class Handle {
     decoder_->load_embedding(embedding.data(), data(head), final_norm.data(), rope_frequencies.data());
   }
 
-  void load_layer(int index, Floats attn_norm, Weights q, Weights k, Weights v, Weights o, std::optional<Floats> q_bias,
+  void load_layer(int index, Floats attn_norm, Floats q, Floats k, Floats v, Floats o, std::optional<Floats> q_bias,
                   std::optional<Floats> k_bias, std::optional<Floats> v_bias, std::optional<Floats> q_norm,
-                  std::optional<Floats> k_norm, Floats mlp_norm, Weights gate, Weights up, Weights down) {
-    const LayerSource layer{attn_norm.data(), source(q), source(k), source(v), source(o), data(q_bias), data(k_bias),
-                            data(v_bias), data(q_norm), data(k_norm), mlp_norm.data(), source(gate), source(up),
-                            source(down)};
+                  std::optional<Floats> k_norm, Floats mlp_norm, Floats gate, Floats up, Floats down,
+                  const std::map<std::string, Blocks>& blocks) {
+    const auto matrix = [&](const Floats& floats, const char* name) { return source(floats, blocks, name); };
+    const LayerSource layer{attn_norm.data(), matrix(q, "q"),       matrix(k, "k"),   matrix(v, "v"),
+                            matrix(o, "o"),   data(q_bias),         data(k_bias),     data(v_bias),
+                            data(q_norm),     data(k_norm),         mlp_norm.data(),  matrix(gate, "gate"),
+                            matrix(up, "up"), matrix(down, "down")};
     nb::gil_scoped_release release;
     decoder_->load_layer(index, layer);
   }
@@ -227,7 +231,7 @@ NB_MODULE(_kernels, m) {
            "rope_frequencies"_a)
       .def("load_layer", &Handle::load_layer, "index"_a, nb::kw_only(), "attn_norm"_a, "q"_a, "k"_a, "v"_a, "o"_a,
            "q_bias"_a.none(), "k_bias"_a.none(), "v_bias"_a.none(), "q_norm"_a.none(), "k_norm"_a.none(),
-           "mlp_norm"_a, "gate"_a, "up"_a, "down"_a)
+           "mlp_norm"_a, "gate"_a, "up"_a, "down"_a, "blocks"_a)
       .def("spoil_pages", &Handle::spoil_pages)
       .def("copy_pages", &Handle::copy_pages, "source"_a, "target"_a)
       .def("step", &Handle::step, "tokens"_a, "positions"_a, "slots"_a, "span_rows"_a, "span_keys"_a,

@@ -108,7 +108,7 @@ class QuantisedMatrix {
 
   int tiles() const { return tiles_; }
   int tile_outputs() const { return tile_outputs_; }
-  const std::uint8_t* tile(int index) const { return data_.get() + static_cast<std::size_t>(index) * tile_size(); }
+  const std::uint8_t* tile(int index, int = 0) const { return data_.get() + static_cast<std::size_t>(index) * tile_size(); }
 
   // Row `output` of W, as floats.
   void unpack(int output, float* to, int inputs) const {

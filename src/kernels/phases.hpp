@@ -59,7 +59,7 @@ static inline void multiply(Phases& phases, Phases::Place& at, const M& matrix, 
   phases.each(at, matrix.tiles() * pieces, [&](int unit, int next) {
     const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
     if (skip(tile, first)) return;
-    const void* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(next / pieces);
+    const void* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(next / pieces, rows);
     matrix.rows(tile, a, first, std::min(first + kRowsAUnit, rows), ahead,
                 [&](int row, float* out) { done(row, tile, out); });
   });

@@ -37,7 +37,7 @@ class Screen {
     }
   }
 
-  const void* tile(int index) const { return matrix_.tile(index); }
+  const void* tile(int index, int) const { return matrix_.tile(index); }
   int tiles() const { return matrix_.tiles(); }
 
   // So many rows are going to be asked about.

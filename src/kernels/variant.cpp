@@ -52,6 +52,8 @@ namespace {
 
 #include "matrix_quantised.hpp"
 
+#include "matrix_restored.hpp"
+
 #include "weights.hpp"
 
 #include "attention.hpp"

@@ -30,8 +30,10 @@ enum class Form { kBf16, kInt8, kInt4 };
 
 class Matrix {
  public:
-  void reset(Form form, int outputs, int inputs, int tile_outputs) {
+  // With `restored`, which is for bf16 alone, few rows are multiplied with what is restored from blocks.
+  void reset(Form form, bool restored, int outputs, int inputs, int tile_outputs) {
     form_ = form;
+    if (restored) restored_.reset(outputs, inputs, tile_outputs);
     switch (form) {
       case Form::kBf16: return bf16_.reset(outputs, inputs, tile_outputs);
       case Form::kInt8: return int8_.reset(outputs, inputs, tile_outputs);
@@ -43,10 +45,11 @@ class Matrix {
   void pack(const MatrixSource& w, int from, int rows, int inputs, int first) {
     const std::size_t row = from;
     switch (form_) {
-      case Form::kBf16: return bf16_.pack(w.floats + row * inputs, rows, inputs, first);
+      case Form::kBf16:
+        if (restored_.present()) restored_.pack(blocks_of(w, row, inputs), rows, first);
+        return bf16_.pack(w.floats + row * inputs, rows, inputs, first);
       case Form::kInt8: return int8_.pack(w.floats + row * inputs, rows, inputs, first);
-      case Form::kInt4:
-        return int4_.pack(w.blocks + row * (inputs / Int4::kInputs) * Int4::kBlockBytes, rows, inputs, first);
+      case Form::kInt4: return int4_.pack(blocks_of(w, row, inputs), rows, inputs, first);
     }
   }
 
@@ -67,21 +70,22 @@ class Matrix {
                                   : int4_.tile_outputs();
   }
 
-  // To be fetched ahead.
-  const void* tile(int index) const {
+  // What is read first for so many rows, to be fetched ahead.
+  const void* tile(int index, int rows) const {
     switch (form_) {
-      case Form::kBf16: return bf16_.tile(index);
+      case Form::kBf16: return restores(rows) ? static_cast<const void*>(restored_.tile(index)) : bf16_.tile(index);
       case Form::kInt8: return int8_.tile(index);
       default: return int4_.tile(index);
     }
   }
 
   // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row; `ahead` is the tile to
-  // be read next, of this matrix or another, or null.
+  // be read next, of this matrix or another, or null. Rows are dealt out in pieces of many: a few from the first on are all.
   template <class Done>
   void rows(int index, const Inputs& a, int first, int last, const void* ahead, const Done& done) const {
     switch (form_) {
       case Form::kBf16:
+        if (first == 0 && restores(last)) return restored_.rows(index, a.values(), last, ahead, done);
         return bf16_.rows(index, a.values(), first, last, static_cast<const std::uint16_t*>(ahead), done);
       case Form::kInt8: return int8_.rows(index, a.quantised(), first, last, ahead, done);
       case Form::kInt4: return int4_.rows(index, a.quantised(), first, last, ahead, done);
@@ -89,8 +93,15 @@ class Matrix {
   }
 
  private:
+  static const std::uint8_t* blocks_of(const MatrixSource& w, std::size_t row, int inputs) {
+    return w.blocks + row * (inputs / Int4::kInputs) * Int4::kBlockBytes;
+  }
+
+  bool restores(int rows) const { return restored_.present() && rows <= RestoredMatrix::kMostRows; }
+
   Form form_ = Form::kBf16;
   PackedMatrix bf16_;
+  RestoredMatrix restored_;
   QuantisedMatrix<Int8> int8_;
   QuantisedMatrix<Int4> int4_;
 };

@@ -6,9 +6,6 @@ from numpy.typing import NDArray
 PAGE_TOKENS: int
 BLOCK_TOKENS: int
 
-_Matrix = NDArray[np.float32] | NDArray[np.uint8]
-"""Rows of weights, or of 4-bit blocks."""
-
 def variants() -> list[str]: ...
 def measure(variant: str) -> float: ...
 
@@ -44,19 +41,20 @@ class Decoder:
         index: int,
         *,
         attn_norm: NDArray[np.float32],
-        q: _Matrix,
-        k: _Matrix,
-        v: _Matrix,
-        o: _Matrix,
+        q: NDArray[np.float32],
+        k: NDArray[np.float32],
+        v: NDArray[np.float32],
+        o: NDArray[np.float32],
         q_bias: NDArray[np.float32] | None,
         k_bias: NDArray[np.float32] | None,
         v_bias: NDArray[np.float32] | None,
         q_norm: NDArray[np.float32] | None,
         k_norm: NDArray[np.float32] | None,
         mlp_norm: NDArray[np.float32],
-        gate: _Matrix,
-        up: _Matrix,
-        down: _Matrix,
+        gate: NDArray[np.float32],
+        up: NDArray[np.float32],
+        down: NDArray[np.float32],
+        blocks: dict[str, NDArray[np.uint8]],
     ) -> None: ...
     def step(
         self,

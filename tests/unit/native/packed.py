@@ -31,13 +31,13 @@ def as_packed(weights: ModelWeights, form: WeightFormat) -> ModelWeights:
 def with_blocks(weights: ModelWeights) -> ModelWeights:
     """As from a file that keeps every matrix whose inputs blocks can cover in 4 bits, but for one of the last layer."""
 
-    def blocks(layer: LayerWeights) -> dict[str, Blocks]:
-        matrices = {name: getattr(layer, name) for name in MATRICES}
-        return {name: in_blocks(matrix) for name, matrix in matrices.items() if matrix.shape[1] % 32 == 0}
+    def kept(layer: LayerWeights, *, but: str = "") -> LayerWeights:
+        matrices = {name: getattr(layer, name) for name in MATRICES if name != but}
+        blocks = {name: in_blocks(matrix) for name, matrix in matrices.items() if matrix.shape[1] % 32 == 0}
+        return replace(layer, four_bit=blocks, **{name: of_blocks(matrix) for name, matrix in blocks.items()})
 
-    *others, last = (replace(layer, four_bit=blocks(layer)) for layer in weights.layers)
-    last = replace(last, four_bit={name: matrix for name, matrix in last.four_bit.items() if name != "v"})
-    return replace(weights, layers=(*others, last))
+    *others, last = weights.layers
+    return replace(weights, layers=(*map(kept, others), kept(last, but="v")))
 
 
 def in_blocks(matrix: FloatArray) -> Blocks:

@@ -123,7 +123,7 @@ def _warn_of_reference(model: str, backend: BackendName, config: ModelConfig) ->
 
 
 def _weights(files: ModelFiles, config: ModelConfig, form: WeightFormat) -> ModelWeights:
-    weights = load_weights(files, config, four_bit=form is WeightFormat.INT4)
+    weights = load_weights(files, config, four_bit=form is not WeightFormat.INT8)
     if form is WeightFormat.INT4 and not any(layer.four_bit for layer in weights.layers):
         raise EngineRefused(
             f"Weights in int4 are a file's own 4-bit blocks, and {files.path} has none: use a GGUF file in Q4_0 or "

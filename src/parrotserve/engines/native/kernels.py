@@ -80,7 +80,8 @@ class KernelsBackend:
     Models whose shape is `unfit` are refused with `ValueError`.
 
     Packing copies the weights in `form`: drop `weights` after this. In int8 they are half as much to read as in bf16,
-    and a little less exact; in int4, for which `weights` must have the file's blocks, half as much again.
+    and a little less exact; in int4, for which `weights` must have the file's blocks, half as much again. In bf16, small
+    batches read such blocks, too, where `weights` has them: they stand for the same numbers.
     """
 
     def __init__(
@@ -117,14 +118,21 @@ class KernelsBackend:
         for index, layer in enumerate(weights.layers):
             self._decoder.load_layer(
                 index,
-                **_matrices(layer, form),
                 attn_norm=layer.attn_norm,
+                q=layer.q,
+                k=layer.k,
+                v=layer.v,
+                o=layer.o,
                 q_bias=layer.q_bias,
                 k_bias=layer.k_bias,
                 v_bias=layer.v_bias,
                 q_norm=layer.q_norm,
                 k_norm=layer.k_norm,
                 mlp_norm=layer.mlp_norm,
+                gate=layer.gate,
+                up=layer.up,
+                down=layer.down,
+                blocks={} if form is WeightFormat.INT8 else _blocks(layer),
             )
 
     @staticmethod
@@ -173,12 +181,12 @@ class KernelsBackend:
         return logits
 
 
-def _matrices(layer: LayerWeights, form: WeightFormat) -> dict[str, FloatArray | Blocks]:
-    """A layer's matrices as they are packed; those that are packed together are of one kind."""
-    found: dict[str, FloatArray | Blocks] = {}
+def _blocks(layer: LayerWeights) -> dict[str, Blocks]:
+    """A layer's matrices that are in 4-bit blocks; of those that are packed together, all or none."""
+    found: dict[str, Blocks] = {}
     for names in (("q", "k", "v"), ("o",), ("gate", "up"), ("down",)):
-        as_blocks = form is WeightFormat.INT4 and all(name in layer.four_bit for name in names)
-        found |= {name: layer.four_bit[name] if as_blocks else getattr(layer, name) for name in names}
+        if all(name in layer.four_bit for name in names):
+            found |= {name: layer.four_bit[name] for name in names}
     return found
 
 

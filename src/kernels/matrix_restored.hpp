@@ -1,0 +1,171 @@
+// A bf16 matrix that its file has in 4-bit blocks, kept as those blocks and restored while it is multiplied. Included per
+// variant, after matrix_quantised.hpp.
+//
+// With few rows a step reads weights for most of its time; blocks are a third of the bytes. What is made of one is
+// to the bit what PackedMatrix holds: d * q has few enough bits to be exact, so one rounding is left to the sum with the
+// least weight, as where the blocks were turned into floats, and one to bf16. The products are summed in the same order,
+// so a row's result does not depend on which of the two it was multiplied with.
+//
+// A tile is, panel by panel and block by block, the sixteen outputs' scales and least weights, and two pairs of lines for
+// sixteen inputs each: one of the panel's first eight outputs, one of its others. A lane has every other input of one
+// output, the lowest bits first, and its neighbour those between: so restored, they lie in pairs as products want them.
+
+#if defined(PARROT_HAS_BF16)
+
+class RestoredMatrix {
+ public:
+  // Of more, the arithmetic of restoring takes longer than what reading saves.
+  static constexpr int kMostRows = 7;
+
+  bool present() const { return blocks_ > 0; }
+
+  void reset(int outputs, int inputs, int tile_outputs) {
+    blocks_ = inputs / Int4::kInputs;
+    panels_ = tile_outputs / kLanes;
+    data_.reset(static_cast<std::size_t>((outputs + tile_outputs - 1) / tile_outputs) * tile_size());
+  }
+
+  // Packs `rows` rows of blocks, as the outputs from `first` on.
+  void pack(const std::uint8_t* from, int rows, int first) {
+    for (int output = first; output < first + rows; ++output)
+      for (int b = 0; b < blocks_; ++b, from += Int4::kBlockBytes) pack_block(from, output, b);
+  }
+
+  const std::uint8_t* tile(int index) const { return data_.get() + static_cast<std::size_t>(index) * tile_size(); }
+
+  // As of PackedMatrix, for the first `rows` rows, of which there are at most `kMostRows`.
+  template <class Done>
+  void rows(int index, const Activation* a, int rows, const void* ahead, const Done& done) const {
+    alignas(64) float out[kMostRows * PackedMatrix::kMostTileOutputs];
+    multiply_any(std::make_integer_sequence<int, kMostRows>{}, rows, index, a,
+                 static_cast<const std::uint8_t*>(ahead), out);
+    for (int r = 0; r < rows; ++r) done(r, out + r * panels_ * kLanes);
+  }
+
+ private:
+  static constexpr int kLine = 64, kLines = 5;  // of a block of a panel: the factors, then four of weights
+  static constexpr int kSpread = 8;             // outputs a line of weights
+  static constexpr int kPairs = 8;              // of inputs two lines
+
+  std::size_t panel_size() const { return static_cast<std::size_t>(blocks_) * kLines * kLine; }
+  std::size_t tile_size() const { return panels_ * panel_size(); }
+
+  void pack_block(const std::uint8_t* from, int output, int b) {
+    const int lane = output % kLanes;
+    std::uint8_t* to = data_.get() + static_cast<std::size_t>(output / kLanes) * panel_size() + b * kLines * kLine;
+    for (int half = 0; half < 2; ++half) std::memcpy(to + (half * kLanes + lane) * 2, from + 2 * half, 2);
+    for (int k = 0; k < Int4::kInputs; ++k) {
+      const int byte = from[4 + k % 16], weight = k < 16 ? byte & 15 : byte >> 4;
+      const int pair = k / 2, place = pair % kPairs;
+      std::uint8_t* line = to + (1 + pair / kPairs * 2 + lane / kSpread) * kLine;
+      line[4 * (lane % kSpread * 2 + k % 2) + place / 2] |= static_cast<std::uint8_t>(weight << (place % 2 * 4));
+    }
+  }
+
+  template <int... Rs>
+  void multiply_any(std::integer_sequence<int, Rs...>, int rows, int index, const Activation* a,
+                    const std::uint8_t* ahead, float* out) const {
+    (void)((rows == Rs + 1 && (multiply_panels<Rs + 1>(index, a, ahead, out), true)) || ...);
+  }
+
+  // Side by side as many panels as hide how long one sum takes.
+  template <int R>
+  void multiply_panels(int index, const Activation* a, const std::uint8_t* ahead, float* out) const {
+    constexpr int kSide = R == 1 ? 3 : R == 2 ? 2 : 1;
+    int panel = 0;
+    for (; panel + kSide <= panels_; panel += kSide) multiply<R, kSide>(index, panel, a, ahead, out);
+    for (; panel < panels_; ++panel) multiply<R, 1>(index, panel, a, ahead, out);
+  }
+
+  // Of eight of a block's outputs, each twice.
+  struct Factors {
+    __m512 scale, least;
+  };
+
+  static Factors spread(const std::uint8_t* block, int side) {
+    const __m512i lanes = _mm512_add_epi32(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
+                                           _mm512_set1_epi32(side * kSpread));
+    const auto* factors = reinterpret_cast<const std::uint16_t*>(block);
+    return {_mm512_permutexvar_ps(lanes, (__m512)widen_f16(factors)),
+            _mm512_permutexvar_ps(lanes, (__m512)widen_f16(factors + kLanes))};
+  }
+
+  // Sixteen weights: four bits of each lane choose one of the whole numbers, for the instruction looks at the lowest alone.
+  static __m512 restore(__m512i line, int k, __m512 whole, const Factors& factors) {
+    const __m512 number = _mm512_permutexvar_ps(k ? _mm512_srli_epi32(line, 4 * k) : line, whole);
+    return _mm512_fmadd_ps(number, factors.scale, factors.least);
+  }
+
+  // out[r][panel ...] = R rows by P panels. Not inlined: what surrounds it must not take its registers.
+  template <int R, int P>
+  __attribute__((noinline)) void multiply(int index, int panel, const Activation* a, const std::uint8_t* ahead,
+                                          float* out) const {
+    const std::size_t stride = static_cast<std::size_t>(blocks_) * Int4::kInputs;
+    const __m512 whole = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const std::uint8_t* from = tile(index) + panel * panel_size();
+    if (ahead) ahead += panel * panel_size();
+    TileVector acc[R][P];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) acc[r][p] = TileVector{};
+    for (int b = 0; b < blocks_; ++b, from += kLines * kLine) {
+      Factors low[P], high[P];
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) {
+        low[p] = spread(from + p * panel_size(), 0), high[p] = spread(from + p * panel_size(), 1);
+        if (ahead) {
+#pragma GCC unroll 8
+          for (int line = 0; line < kLines; ++line)
+            prefetch_l2(ahead + p * panel_size() + (b * kLines + line) * kLine);
+        }
+      }
+#pragma GCC unroll 1
+      for (int half = 0; half < 2; ++half, a += 2 * kPairs) {
+        __m512i lows[P], highs[P];
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) {
+          const std::uint8_t* lines = from + p * panel_size() + (1 + 2 * half) * kLine;
+          lows[p] = _mm512_load_si512(lines), highs[p] = _mm512_load_si512(lines + kLine);
+        }
+#pragma GCC unroll 8
+        for (int k = 0; k < kPairs; ++k) {
+          PanelVector weights[P];
+#pragma GCC unroll 4
+          for (int p = 0; p < P; ++p)
+            weights[p] = _mm512_cvtne2ps_pbh(restore(highs[p], k, whole, high[p]), restore(lows[p], k, whole, low[p]));
+#pragma GCC unroll 8
+          for (int r = 0; r < R; ++r) {
+            const PairVector pair = splat_pair(a + r * stride + 2 * k);
+#pragma GCC unroll 4
+            for (int p = 0; p < P; ++p) accumulate(acc[r][p], pair, weights[p]);
+          }
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) store_tile(out + (r * panels_ + panel + p) * kLanes, acc[r][p]);
+  }
+
+  Aligned<std::uint8_t> data_;
+  int blocks_ = 0, panels_ = 0;
+};
+
+#else
+
+// Without bf16 instructions, restoring takes longer than reading.
+class RestoredMatrix {
+ public:
+  static constexpr int kMostRows = 0;
+
+  bool present() const { return false; }
+  void reset(int, int, int) {}
+  void pack(const std::uint8_t*, int, int) {}
+  const std::uint8_t* tile(int) const { return nullptr; }
+  template <class Done>
+  void rows(int, const Activation*, int, const void*, const Done&) const {}
+};
+
+#endif
