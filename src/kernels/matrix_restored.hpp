@@ -105,7 +105,7 @@ class RestoredMatrix {
     const std::uint8_t* from = tile(index) + panel * panel_size();
     if (ahead) ahead += panel * panel_size();
     TileVector acc[R][P];
-#pragma GCC unroll 8
+#pragma GCC unroll 7
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) acc[r][p] = TileVector{};
@@ -115,7 +115,7 @@ class RestoredMatrix {
       for (int p = 0; p < P; ++p) {
         low[p] = spread(from + p * panel_size(), 0), high[p] = spread(from + p * panel_size(), 1);
         if (ahead) {
-#pragma GCC unroll 8
+#pragma GCC unroll 7
           for (int line = 0; line < kLines; ++line)
             prefetch_l2(ahead + p * panel_size() + (b * kLines + line) * kLine);
         }
@@ -128,13 +128,13 @@ class RestoredMatrix {
           const std::uint8_t* lines = from + p * panel_size() + (1 + 2 * half) * kLine;
           lows[p] = _mm512_load_si512(lines), highs[p] = _mm512_load_si512(lines + kLine);
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 7
         for (int k = 0; k < kPairs; ++k) {
           PanelVector weights[P];
 #pragma GCC unroll 4
           for (int p = 0; p < P; ++p)
             weights[p] = _mm512_cvtne2ps_pbh(restore(highs[p], k, whole, high[p]), restore(lows[p], k, whole, low[p]));
-#pragma GCC unroll 8
+#pragma GCC unroll 7
           for (int r = 0; r < R; ++r) {
             const PairVector pair = splat_pair(a + r * stride + 2 * k);
 #pragma GCC unroll 4
@@ -143,7 +143,7 @@ class RestoredMatrix {
         }
       }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 7
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) store_tile(out + (r * panels_ + panel + p) * kLanes, acc[r][p]);
