@@ -3,7 +3,7 @@
     python benchmarks/steps.py                             # the default model, all shapes, the chosen variant
     python benchmarks/steps.py --variant avx2 --batches 1 16 --prefixes 2048
 
-Decode steps are one token of each of a batch of sequences that share a prefix: `grouped` reads the prefix once for all,
+Outputs are greedy. Decode steps are one token of each of a batch of sequences that share a prefix: `grouped` reads the prefix once for all,
 `ungrouped` once for each though the pages are shared, `private` gives every sequence pages of its own. Prefill is one
 prompt in chunks. The bound is the larger of what the multiply-adds take at the speed of registers on every core, and
 what reading weights and KV once takes at the speed of memory, both measured beside every shape (`roofline`); the last
@@ -82,7 +82,9 @@ class Steps:
             [*(range(i * each, i * each + shared)), *range(self._pages - (i + 1) * own, self._pages - i * own)]
             for i in range(batch)
         ]
-        rows = [SequenceRows([i + 1], prefix + TAIL - 1, table, True) for i, table in enumerate(tables)]
+        rows = [
+            SequenceRows([i + 1], prefix + TAIL - 1, table, True, likeliest_only=True) for i, table in enumerate(tables)
+        ]
         built, _ = build_batch(rows, PAGE_TOKENS, group=mode == "grouped", align_tokens=BLOCK_TOKENS)
         work = Work.decode(self._config, batch, prefix, TAIL, private=mode == "private")
         self._prefill(prefix, tables[0][:shared])
@@ -94,7 +96,7 @@ class Steps:
     def _prefill(self, tokens: int, table: "range | list[int]") -> None:
         for first in range(0, tokens, DEFAULT_PREFILL_CHUNK):
             part = [position % 256 for position in range(first, min(tokens, first + DEFAULT_PREFILL_CHUNK))]
-            self._step(build_batch([SequenceRows(part, first, table, True)], PAGE_TOKENS)[0])
+            self._step(build_batch([SequenceRows(part, first, table, True, likeliest_only=True)], PAGE_TOKENS)[0])
 
     def _step(self, batch: object) -> None:
         self._backend.step(batch)  # type: ignore[arg-type]
@@ -165,7 +167,7 @@ def main() -> None:
     config = load_config(files)
     pages = int(options.kv_gib * 2**30) // KernelsBackend.page_bytes(config)
     backend = KernelsBackend(
-        load_weights(files, config, four_bit=options.weights is WeightFormat.INT4),
+        load_weights(files, config, four_bit=options.weights is not WeightFormat.INT8),
         config,
         pages=pages,
         threads=options.threads,
