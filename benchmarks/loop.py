@@ -68,7 +68,9 @@ class TimedBackend:
 
     def __init__(self, files: ModelFiles) -> None:
         config = load_config(files)
-        self._kernels = KernelsBackend(load_weights(files, config, four_bit=True), config, pages=PAGES, threads=usable_cores())
+        self._kernels = KernelsBackend(
+            load_weights(files, config, four_bit=True), config, pages=PAGES, threads=usable_cores()
+        )
         self.wall = self.thread = self.drawing = 0.0
 
     def step(self, batch: StepBatch) -> Logits:

@@ -71,8 +71,8 @@ class Machine:
 
     def seconds(self, work: Work, form: WeightFormat = WeightFormat.BF16) -> tuple[float, str]:
         """The least time that it takes, with bf16 KV and weights in `form`, and what bounds it: all products at
-        the speed of registers, or reading everything once at the speed of memory. Of bf16, that is what small batches of
-        greedy outputs read: the file's 4-bit blocks, as the default model's has them, and the head in int8."""
+        the speed of registers, or reading everything once at the speed of memory. Of bf16, that is what small batches
+        of greedy outputs read: the file's 4-bit blocks, as the default model's has them, and the head in int8."""
         products = max(self.gflops_bf16, self.gflops_fp32) * 1e9
         linear = products if form is WeightFormat.BF16 else max(products, self.gops_int8 * 1e9)
         arithmetic = work.linear_flops / linear + work.attention_flops / products

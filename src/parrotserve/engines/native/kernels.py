@@ -80,8 +80,8 @@ class KernelsBackend:
     Models whose shape is `unfit` are refused with `ValueError`.
 
     Packing copies the weights in `form`: drop `weights` after this. In int8 they are half as much to read as in bf16,
-    and a little less exact; in int4, for which `weights` must have the file's blocks, half as much again. In bf16, small
-    batches read such blocks, too, where `weights` has them: they stand for the same numbers.
+    and a little less exact; in int4, for which `weights` must have the file's blocks, half as much again. In bf16,
+    small batches read such blocks, too, where `weights` has them: they stand for the same numbers.
     """
 
     def __init__(
