@@ -3,11 +3,11 @@
     python benchmarks/steps.py                             # the default model, all shapes, the chosen variant
     python benchmarks/steps.py --variant avx2 --batches 1 16 --prefixes 2048
 
-Outputs are greedy. Decode steps are one token of each of a batch of sequences that share a prefix: `grouped` reads the
-prefix once for all, `ungrouped` once for each though the pages are shared, `private` gives every sequence pages of its
-own. Prefill is one prompt in chunks. The bound is the larger of what the multiply-adds take at the speed of registers on
-every core, and what reading weights and KV once takes at the speed of memory, both measured beside every shape
-(`roofline`); the last column is the share of it that the median reached.
+Outputs are greedy. Decode steps are one token of each of a batch of sequences that share a prefix: `grouped` reads
+the prefix once for all, `ungrouped` once for each though the pages are shared, `private` gives every sequence pages of
+its own. Prefill is one prompt in chunks. The bound is the larger of what the multiply-adds take at the speed of
+registers on every core, and what reading weights and KV once takes at the speed of memory, both measured beside every
+shape (`roofline`); the last column is the share of it that the median reached.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = [f"tests/unit/native/test_{name}.py" for name in ("kernels", "kernels_random", "screen")]
+TESTS = [f"tests/unit/native/test_{name}.py" for name in ("kernels", "kernels_random", "restored", "screen")]
 
 pytestmark = [
     pytest.mark.long,
