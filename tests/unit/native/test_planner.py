@@ -294,6 +294,36 @@ def test_tokens_that_cost_nothing_as_far_as_is_known_are_planned_when_no_time_is
     assert bench.step(first, second) == {"abcdef": 1, "ghijkl": 6}
 
 
+def test_who_holds_nothing_but_what_others_hold_too_keeps_its_place_where_pages_are_short():
+    bench = Bench(KvCache(7, PAGE))
+    running = sequence("abcdefghijklmno")
+    bench.step(running)
+    waiting = ahead("abcdefgh", arrival=1)
+    while bench.step(running, waiting):
+        pass
+    assert (len(running.pages), len(waiting.pages)) == (7, 2)
+
+
+def test_who_shares_pages_with_those_that_stay_makes_no_room_with_them_for_another():
+    bench = Bench(KvCache(8, PAGE))
+    first, second = sequence("p" * 16), sequence("p" * 16 + "qrs", arrival=9)
+    bench.step(first)
+    bench.step(first, second)
+    assert first.pages[:4] == second.pages[:4]
+    between = sequence("x" * 11, arrival=5)
+    assert bench.step(first, between, second) == {"p" * 16: 1, "p" * 16 + "qrs": 1}
+
+
+def test_what_only_those_share_that_make_room_is_room_once_all_of_them_do():
+    bench = Bench(KvCache(8, PAGE))
+    bulk = [sequence("p" * 16 + end, arrival=place, objective=Objective.THROUGHPUT) for place, end in enumerate("qr")]
+    bench.step(*bulk)
+    bench.step(*bulk)
+    assert (bulk[0].pages[:4] == bulk[1].pages[:4], bench.cache.available()) == (True, 2)
+    chat, other = sequence("c", arrival=2), sequence("d" * 23, arrival=3)
+    assert bench.step(*bulk, chat, other) == {"c": 1, "d" * 23: 23}
+
+
 def test_who_ran_ahead_into_a_page_takes_it_over_once_another_has_filled_it():
     bench, first, second = Bench(), sequence("abcdefghijklm"), ahead("abcdef", arrival=1)
     bench.step(second)
