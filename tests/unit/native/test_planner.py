@@ -1,6 +1,6 @@
 """What a step holds: order, budget, pages, and who waits for whom."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -292,6 +292,30 @@ def test_tokens_that_cost_nothing_as_far_as_is_known_are_planned_when_no_time_is
     first, second = sequence("abcdef"), sequence("ghijkl", arrival=1)
     assert bench.step(first) == {"abcdef": 6}
     assert bench.step(first, second) == {"abcdef": 1, "ghijkl": 6}
+
+
+def _always(seconds: float) -> Callable[..., float]:
+    def answer(*_: object) -> float:
+        return seconds
+
+    return answer
+
+
+def _a_second_each(planner: Planner, state: SequenceState, count: int) -> float:
+    del planner, state
+    return float(count)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(18.0, 18), (17.0, 12), (15.0, 12), (14.0, 14), (3.0, 3), (0.0, 0)])
+def test_a_prompt_that_lacks_the_time_to_end_keeps_to_the_budget(
+    seconds: float, count: int, monkeypatch: pytest.MonkeyPatch
+):
+    bench, chat = Bench(chunk=16), sequence("chat")
+    bench.step(chat)
+    monkeypatch.setattr(Pace, "left", _always(seconds))
+    monkeypatch.setattr(Planner, "_cost", _a_second_each)
+    prompt = sequence("a" * 18, arrival=1, objective=Objective.THROUGHPUT)
+    assert bench.step(chat, prompt).get("a" * 18, 0) == count
 
 
 def test_who_holds_nothing_but_what_others_hold_too_keeps_its_place_where_pages_are_short():

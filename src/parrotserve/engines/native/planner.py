@@ -258,7 +258,8 @@ class Planner:
         ends = budget > 0 and remaining <= budget + (budget if owed else self._prefill_chunk) // _REST_PART
         count = remaining if ends else min(remaining, budget)
         fitting = self._in_room(state, self._in_time(state, count, step), step)
-        if count == remaining or fitting < count:
+        count = min(count, budget)
+        if fitting == remaining or fitting < count:
             return fitting
         return max(0, count - (state.computed + count) % self.page_tokens)
 
