@@ -278,6 +278,19 @@ def test_an_output_without_room_after_earlier_ones_fails_the_sequence_but_not_th
     assert (bench.ended("a").error or ("",))[0] == "context_exceeded"
 
 
+@pytest.mark.parametrize(("part", "fits"), [("yyy", True), ("yyyy", False), ("y" * 9, False)])
+def test_nothing_is_read_ahead_for_an_output_that_will_have_no_room(part: str, fits: bool):
+    bench = Bench(context=32, speculate=False)
+    bench.open("a", fill("x" * 8), generate(20, ignore_eos=True), late(), generate(5))
+    while not bench.finished("a"):
+        bench.step()
+    bench.extend("a", 2, part, last=False)
+    bench.run()
+    failures = [event.error for event in bench.events if isinstance(event, SequenceEnded)]
+    assert [code for code, _ in filter(None, failures)] == ([] if fits else ["context_exceeded"])
+    assert sum(len(batch.tokens) for batch in bench.backend.steps) == (31 if fits else 27)
+
+
 def test_a_schema_that_cannot_be_enforced_fails_the_sequence():
     bench = Bench()
     bench.open("a", fill("x"), generate(5, schema={"type": "nonsense"}))
