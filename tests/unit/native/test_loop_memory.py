@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from token_backend import PAGE, Bench, alone, fill, generate, hashed, late
+from token_backend import PAGE, Bench, alone, fill, forgetful, generate, hashed, late
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import (
@@ -195,6 +195,16 @@ def test_the_minimum_share_comes_to_who_has_no_pages_in_the_end():
     bench = room_for_one_of(chat=500, bulk=5)
     assert ends(bench) == ["bulk", "chat"]
     assert bench.backend.computed_rows < 2 * (80 + 500)
+
+
+def test_the_minimum_share_lasts_until_a_long_prompt_is_read():
+    bench = Bench(pages=130, speculate=False, prefill_chunk=16, model=forgetful)
+    bench.step_seconds = 0.3
+    bench.open("bulk", fill("b" * 300), generate(5, ignore_eos=True), objective=Objective.THROUGHPUT)
+    bench.open("chat", fill("c" * 250), generate(260, ignore_eos=True))
+    bench.run()
+    assert ends(bench) == ["bulk", "chat"]
+    assert bench.backend.computed_rows < 2 * (300 + 4 + 250 + 259)
 
 
 def test_a_cancelled_sequence_frees_all_it_holds():

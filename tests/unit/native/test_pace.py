@@ -350,6 +350,19 @@ def test_nobody_starves_after_a_rest():
     assert not share.starves(30.0)
 
 
+def test_what_is_owed_is_not_forgotten_while_a_prompt_is_read():
+    share, now = MinimumShare(0.1, window=10.0), 0.0
+    for _ in range(10):
+        share.note(now := now + 1.0, latency=1, other=0)
+    for _ in range(5):  # a long prompt
+        share.note(now := now + 4.0, latency=0, other=0, seconds=4.0)
+        assert share.starves(now)
+        assert share.owed(now, 10) == 1
+    share.note(now := now + 1.0, latency=0, other=1)
+    assert not share.starves(now)
+    assert share.owed(now, 10) == 0
+
+
 def test_steps_of_work_of_one_kind_are_forgotten_too_once_their_time_is_over():
     share = MinimumShare(0.1, window=10.0)
     tracemalloc.start()

@@ -152,7 +152,7 @@ class Planner:
 
     def learn(self, step: StepHeld, *, latency: int, other: int, seconds: float, now: float) -> None:
         """A step that held this, in which so many latency-sensitive sequences, and others, decoded, took so long."""
-        self._minimum.note(now, latency=latency, other=other)
+        self._minimum.note(now, latency=latency, other=other, seconds=seconds)
         self._pace.learn(step, seconds)
         if latency and other and seconds > self._pace.bound:
             self.unsettle()
