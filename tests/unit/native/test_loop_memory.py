@@ -207,6 +207,21 @@ def test_the_minimum_share_lasts_until_a_long_prompt_is_read():
     assert bench.backend.computed_rows < 2 * (300 + 4 + 250 + 259)
 
 
+def test_a_token_that_is_read_ahead_is_not_one_of_the_minimum_share():
+    bench = Bench(pages=200, speculate=False, model=forgetful)
+    bench.step_seconds = 0.05
+    bench.open("chat", fill("c" * 250), generate(260, ignore_eos=True))
+    bench.open("ahead", fill("a"), late(), generate(1), objective=Objective.THROUGHPUT)
+    bench.step()
+    bench.open("bulk", fill("b" * 700), generate(1), objective=Objective.THROUGHPUT)
+    for offset in range(200):
+        bench.extend("ahead", 1, "x", offset=offset, last=False)
+        bench.step()
+    bench.extend("ahead", 1, "x", offset=200)
+    bench.run()
+    assert ends(bench).index("bulk") < ends(bench).index("chat")
+
+
 def test_a_cancelled_sequence_frees_all_it_holds():
     bench = Bench()
     bench.open("a", fill("c" * 50), generate(50))
