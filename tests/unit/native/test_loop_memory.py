@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from token_backend import PAGE, Bench, alone, fill, generate, hashed, late
+from token_backend import PAGE, Bench, alone, fill, forgetful, generate, hashed, late
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import (
@@ -197,6 +197,31 @@ def test_the_minimum_share_comes_to_who_has_no_pages_in_the_end():
     assert bench.backend.computed_rows < 2 * (80 + 500)
 
 
+def test_the_minimum_share_lasts_until_a_long_prompt_is_read():
+    bench = Bench(pages=130, speculate=False, prefill_chunk=16, model=forgetful)
+    bench.step_seconds = 0.3
+    bench.open("bulk", fill("b" * 300), generate(5, ignore_eos=True), objective=Objective.THROUGHPUT)
+    bench.open("chat", fill("c" * 250), generate(260, ignore_eos=True))
+    bench.run()
+    assert ends(bench) == ["bulk", "chat"]
+    assert bench.backend.computed_rows < 2 * (300 + 4 + 250 + 259)
+
+
+def test_a_token_that_is_read_ahead_is_not_one_of_the_minimum_share():
+    bench = Bench(pages=200, speculate=False, model=forgetful)
+    bench.step_seconds = 0.05
+    bench.open("chat", fill("c" * 250), generate(260, ignore_eos=True))
+    bench.open("ahead", fill("a"), late(), generate(1), objective=Objective.THROUGHPUT)
+    bench.step()
+    bench.open("bulk", fill("b" * 700), generate(1), objective=Objective.THROUGHPUT)
+    for offset in range(200):
+        bench.extend("ahead", 1, "x", offset=offset, last=False)
+        bench.step()
+    bench.extend("ahead", 1, "x", offset=200)
+    bench.run()
+    assert ends(bench).index("bulk") < ends(bench).index("chat")
+
+
 def test_a_cancelled_sequence_frees_all_it_holds():
     bench = Bench()
     bench.open("a", fill("c" * 50), generate(50))
@@ -276,6 +301,19 @@ def test_an_output_without_room_after_earlier_ones_fails_the_sequence_but_not_th
     bench.run()
     assert len(bench.finished("a")) == 1
     assert (bench.ended("a").error or ("",))[0] == "context_exceeded"
+
+
+@pytest.mark.parametrize(("part", "fits"), [("yyy", True), ("yyyy", False), ("y" * 9, False)])
+def test_nothing_is_read_ahead_for_an_output_that_will_have_no_room(part: str, fits: bool):
+    bench = Bench(context=32, speculate=False)
+    bench.open("a", fill("x" * 8), generate(20, ignore_eos=True), late(), generate(5))
+    while not bench.finished("a"):
+        bench.step()
+    bench.extend("a", 2, part, last=False)
+    bench.run()
+    failures = [event.error for event in bench.events if isinstance(event, SequenceEnded)]
+    assert [code for code, _ in filter(None, failures)] == ([] if fits else ["context_exceeded"])
+    assert sum(len(batch.tokens) for batch in bench.backend.steps) == (31 if fits else 27)
 
 
 def test_a_schema_that_cannot_be_enforced_fails_the_sequence():

@@ -1,95 +1,17 @@
-"""What a step holds: order, budget, pages, and who waits for whom."""
+"""What a step holds: order, budget, and who waits for whom."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
+from planning import PAGE, Bench, ahead, fill, sequence
 
-from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
-from parrotserve.engines.base import Generate
-from parrotserve.engines.fake_tokenizer import FakeTokenizer
-from parrotserve.engines.native.cache import KvCache, NaiveCache, PageCache
-from parrotserve.engines.native.generating import Output
+from parrotserve.criteria import Objective, Precedence
+from parrotserve.engines.native.cache import NaiveCache
 from parrotserve.engines.native.pace import Pace
-from parrotserve.engines.native.plan import Planned, fitting_in
+from parrotserve.engines.native.plan import fitting_in
 from parrotserve.engines.native.planner import Planner
 from parrotserve.engines.native.radix import Salt
-from parrotserve.engines.native.sequence import Content, SequenceState
-from parrotserve.ids import RequestId
-from parrotserve.sampling import Sampling
-
-PAGE = 4
-
-
-def sequence(
-    tokens: str,
-    *,
-    arrival: int = 0,
-    objective: Objective = Objective.LATENCY,
-    precedence: Precedence = NO_PRECEDENCE,
-    waits: bool = False,
-) -> SequenceState:
-    """One whose prompt is known; with `waits` a late segment comes before its output."""
-    generate = Generate(sampling=Sampling())
-    late = [Content([], complete=False)] if waits else []
-    state = SequenceState(
-        sequence=RequestId(tokens),
-        epoch=1,
-        salt="",
-        objective=objective,
-        precedence=precedence,
-        arrival=arrival,
-        segments=[Content(list(tokens.encode()), complete=True), *late, generate],
-    )
-    go_on(state)
-    return state
-
-
-def go_on(state: SequenceState) -> None:
-    """Takes in what is known, up to the output."""
-    state.dormant = False
-    for output in state.take_content():
-        state.output = Output(output, segment=1, prompt=state.known, room=100, tokenizer=FakeTokenizer(), grammar=None)
-
-
-def ahead(tokens: str, *, arrival: int = 0) -> SequenceState:
-    """One that knows so much and waits for more."""
-    state = sequence(tokens, arrival=arrival, waits=True)
-    state.sequence = RequestId(f"ahead{arrival}")
-    return state
-
-
-def fill(state: SequenceState, tokens: str, *, complete: bool = True) -> None:
-    """What the sequence waits for comes."""
-    content = state.segments[state.cursor]
-    assert isinstance(content, Content)
-    content.extend(len(content.tokens), list(tokens.encode()), last=complete)
-    go_on(state)
-
-
-class Bench:
-    """A planner, and the cache that it plans for."""
-
-    def __init__(self, cache: PageCache | None = None, *, chunk: int = 64, max_running: int = 8, share: bool = True):
-        self.cache = cache or KvCache(64, PAGE)
-        self.planner = Planner(self.cache, prefill_chunk=chunk, max_running=max_running, share=share)
-
-    def step(self, *states: SequenceState) -> dict[str, int]:
-        """Plans one step and carries it out, but for the model; how many tokens of each sequence ran."""
-        self.planner.unsettle()  # nobody has told the planner which sequences there are now
-        plan = self.planner.plan(states)
-        for planned in plan:
-            self.compute(planned)
-        self.cache.check_integrity()
-        return {planned.state.sequence: planned.count for planned in plan}
-
-    def compute(self, planned: Planned) -> None:
-        state = planned.state
-        assert len(state.pages) * PAGE >= state.computed + planned.count
-        state.computed += planned.count
-        full = state.computed // PAGE
-        state.pages[:full] = self.cache.publish(state.salt, state.known, state.pages[:full])
-        if state.output is not None and state.computed == len(state.known):
-            state.known.append(0)
+from parrotserve.engines.native.sequence import SequenceState
 
 
 def test_a_step_holds_prompts_up_to_the_budget_in_whole_pages():
@@ -208,75 +130,6 @@ def test_nobody_waits_for_what_will_not_be_shared():
     assert first.computed == second.computed == 11
 
 
-def test_a_sequence_joins_only_with_room_for_its_prompt_beside_the_others():
-    bench = Bench(KvCache(8, PAGE))
-    assert bench.step(sequence("a" * 16), sequence("b" * 12, arrival=1)) == {"a" * 16: 16}
-    bench = Bench(KvCache(9, PAGE))
-    assert bench.step(sequence("a" * 16), sequence("b" * 11, arrival=1)) == {"a" * 16: 16, "b" * 11: 11}
-
-
-def test_those_after_one_that_does_not_fit_wait_their_turn():
-    bench = Bench(KvCache(8, PAGE))
-    states = sequence("a" * 12), sequence("b" * 20, arrival=1), sequence("c", arrival=2)
-    assert bench.step(*states) == {"a" * 12: 12}
-
-
-def test_the_least_important_gives_up_its_pages_first():
-    bench = Bench(KvCache(8, PAGE))
-    old, young = sequence("a" * 8, arrival=0), sequence("b" * 8, arrival=1)
-    bench.step(old, young)
-    new = sequence("c" * 20, arrival=2, objective=Objective.LATENCY)
-    old.objective = young.objective = Objective.THROUGHPUT
-    assert bench.step(old, young, new)["c" * 20] == 20
-    assert (len(old.pages), len(young.pages)) == (3, 0)
-
-
-def test_a_sequence_that_waits_for_content_gives_up_its_pages_before_any_other():
-    bench = Bench(KvCache(6, PAGE))
-    ahead = sequence("a" * 8, waits=True, objective=Objective.LATENCY)
-    bench.step(ahead)
-    running = sequence("b" * 8, arrival=1, objective=Objective.THROUGHPUT)
-    bench.step(ahead, running)
-    assert bench.step(ahead, sequence("c" * 12, arrival=2, objective=Objective.GROUP), running)
-    assert (ahead.pages, ahead.dormant) == ([], True)
-
-
-def test_a_reclaimed_sequence_that_waits_for_content_is_not_computed_again_in_vain():
-    bench = Bench(KvCache(2, PAGE))
-    ahead = sequence("a" * 8, waits=True)
-    bench.step(ahead)
-    bench.step(ahead, sequence("b" * 6))
-    assert bench.step(ahead) == {}
-
-
-def test_rewinding_gives_up_a_page_that_others_may_share():
-    bench, state = Bench(), sequence("abcdefghij")
-    bench.step(state)
-    bench.planner.rewind(state, 7)
-    assert (state.computed, len(state.pages)) == (4, 1)
-    bench.cache.check_integrity()
-
-
-def test_rewinding_keeps_a_page_that_nobody_shares():
-    bench, state = Bench(), sequence("abcdefghij")
-    bench.step(state)
-    bench.planner.rewind(state, 9)
-    assert (state.computed, len(state.pages)) == (9, 3)
-
-
-def test_what_a_waiting_sequence_begins_with_is_evicted_last():
-    bench = Bench(KvCache(12, PAGE), max_running=1)
-    for prompt in ("a" * 16, "b" * 16):  # the one that is waited for was used longer ago
-        done = sequence(prompt)
-        bench.step(done)
-        bench.planner.rewind(done, 0)
-    waiting = sequence("a" * 16 + "?", arrival=9)
-    running = sequence("c" * 30)
-    bench.step(running, waiting)
-    resident = [len(bench.cache.acquire("", list(prompt.encode()))) for prompt in ("a" * 16, "b" * 16)]
-    assert resident == [4, 0]
-
-
 @pytest.mark.parametrize(
     ("seconds", "count", "cost", "fitting"),
     [(2.0, 8, 1.0, 8), (1.0, 8, 1.0, 8), (0.5, 8, 1.0, 4), (0.0, 8, 1.0, 0), (-1.0, 8, 1.0, 0), (-1.0, 8, 0.0, 8)],
@@ -292,6 +145,30 @@ def test_tokens_that_cost_nothing_as_far_as_is_known_are_planned_when_no_time_is
     first, second = sequence("abcdef"), sequence("ghijkl", arrival=1)
     assert bench.step(first) == {"abcdef": 6}
     assert bench.step(first, second) == {"abcdef": 1, "ghijkl": 6}
+
+
+def _always(seconds: float) -> Callable[..., float]:
+    def answer(*_: object) -> float:
+        return seconds
+
+    return answer
+
+
+def _a_second_each(planner: Planner, state: SequenceState, count: int) -> float:
+    del planner, state
+    return float(count)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(18.0, 18), (17.0, 12), (15.0, 12), (14.0, 14), (3.0, 3), (0.0, 0)])
+def test_a_prompt_that_lacks_the_time_to_end_keeps_to_the_budget(
+    seconds: float, count: int, monkeypatch: pytest.MonkeyPatch
+):
+    bench, chat = Bench(chunk=16), sequence("chat")
+    bench.step(chat)
+    monkeypatch.setattr(Pace, "left", _always(seconds))
+    monkeypatch.setattr(Planner, "_cost", _a_second_each)
+    prompt = sequence("a" * 18, arrival=1, objective=Objective.THROUGHPUT)
+    assert bench.step(chat, prompt).get("a" * 18, 0) == count
 
 
 def test_who_ran_ahead_into_a_page_takes_it_over_once_another_has_filled_it():

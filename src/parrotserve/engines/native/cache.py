@@ -5,8 +5,10 @@ computed again by each sequence into a page of its own, so a page is never writt
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from parrotserve.engines.native.integrity import check_pages, check_tree
 from parrotserve.engines.native.pages import PagePool
@@ -62,6 +64,11 @@ class PageCache(ABC):
     @abstractmethod
     def free(self, pages: Sequence[int]) -> None:
         """Gives references back. Published pages stay cached, others are free."""
+
+    def only_in(self, tables: Iterable[Sequence[int]]) -> set[int]:
+        """The pages of these tables that no other has: they can be had once all of these are given back."""
+        held = Counter(chain.from_iterable(tables))
+        return {page for page, count in held.items() if self._pool.references[page] == count}
 
     def touch(self, salt: str, tokens: Sequence[int]) -> None:
         """Somebody is going to need this prefix: what is resident of it counts as used just now."""

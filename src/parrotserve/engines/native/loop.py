@@ -218,7 +218,7 @@ class NativeCore:
             count = planned.count + len(planned.draft)
             planned.state.engine_seconds += seconds * count / rows
             decode_rows += count if planned.decodes else 0
-        decoded = [planned.state.objective for planned in plan if planned.decodes]
+        decoded = [planned.state.objective for planned in plan if planned.decodes and planned.state.output is not None]
         latency = decoded.count(Objective.LATENCY)
         held = StepHeld(prefill_tokens=rows - decode_rows, decode_rows=decode_rows, attended=built.attended)
         self._times.note(held, kv_tokens=built.kv_tokens, seconds=seconds)

@@ -115,7 +115,8 @@ class Planner:
         Who holds nothing does so where there is room. It would take pages from who is waited for, who takes them back
         a few tokens later: both would be computed again and again. So that is for when its kind has long had nothing.
         """
-        room = self._cache.available() + sum(len(state.pages) for state in ranked if not state.can_finish)
+        idle = (state.pages for state in ranked if not state.can_finish)
+        room = self._cache.available() + len(self._cache.only_in(idle))
         starves = self._minimum.starves(now)
         owed: list[SequenceState] = []
         for state in others:
@@ -151,7 +152,7 @@ class Planner:
 
     def learn(self, step: StepHeld, *, latency: int, other: int, seconds: float, now: float) -> None:
         """A step that held this, in which so many latency-sensitive sequences, and others, decoded, took so long."""
-        self._minimum.note(now, latency=latency, other=other)
+        self._minimum.note(now, latency=latency, other=other, seconds=seconds)
         self._pace.learn(step, seconds)
         if latency and other and seconds > self._pace.bound:
             self.unsettle()
@@ -236,8 +237,9 @@ class Planner:
 
     def _fits(self, state: SequenceState, step: Step) -> bool:
         """Whether one more sequence has room for its prompt beside what the others are still going to need."""
-        reach = self._cache.available() + sum(len(victim.pages) for victim in _victims(state, step.ranked))
-        return self._missing(state) + step.promised <= reach
+        lacks = self._missing(state) + step.promised - self._cache.available()
+        victims = _victims(state, step.ranked)
+        return lacks <= 0 or lacks <= len(self._cache.only_in(victim.pages for victim in victims))
 
     def _missing(self, state: SequenceState) -> int:
         """Pages that the sequence lacks for what it knows and one token more."""
@@ -256,7 +258,8 @@ class Planner:
         ends = budget > 0 and remaining <= budget + (budget if owed else self._prefill_chunk) // _REST_PART
         count = remaining if ends else min(remaining, budget)
         fitting = self._in_room(state, self._in_time(state, count, step), step)
-        if count == remaining or fitting < count:
+        count = min(count, budget)
+        if fitting == remaining or fitting < count:
             return fitting
         return max(0, count - (state.computed + count) % self.page_tokens)
 
@@ -301,17 +304,22 @@ class Planner:
             return 0
         held = len(state.pages)
         needed = -(-(state.computed + count) // self.page_tokens) - held
-        victims = _victims(state, step.ranked)
         if needed > self._cache.stats().free:
             self._spare(step)
-        while needed > self._cache.available():
-            victim = next(victims, None)
-            if victim is None:
-                break
-            self.reclaim(victim)
+        if needed > self._cache.available():
+            self._make_room(needed, list(_victims(state, step.ranked)))
         needed = min(needed, self._cache.available())
         state.pages += self._cache.allocate(max(needed, 0)) or []
         return min(count, len(state.pages) * self.page_tokens - state.computed)
+
+    def _make_room(self, needed: int, victims: Sequence[SequenceState]) -> None:
+        """Takes the pages of as many of `victims` as it takes, but of none who has only what stays in use anyway."""
+        gained = self._cache.only_in(victim.pages for victim in victims)
+        for victim in victims:
+            if needed <= self._cache.available():
+                return
+            if not gained.isdisjoint(victim.pages):
+                self.reclaim(victim)
 
     def _spare(self, step: Step) -> None:
         """Pages are about to be evicted: those that waiting sequences begin with are to go last."""

@@ -52,6 +52,8 @@ class Progress:
                 self._finish(state, state.output)
             elif state.computed == len(state.known):
                 self._rewind(state, len(state.known) - 1)  # its last token again, for the logits after it
+        if state.runs_ahead and state.outputs_left:
+            self._room(state)
         return not state.outputs_left if state.wants_output else state.runs_out
 
     def push(self, state: SequenceState, token: int, logprob: TokenLogprob | None, *, more: bool) -> bool:
@@ -98,22 +100,24 @@ class Progress:
     def _start(self, state: SequenceState, generate: Generate) -> Output:
         if not state.known:
             state.known.append(self._first_token())
-        limit = self._settings.context_length
-        room = limit - len(state.known)
-        if room < 1:
-            allowed = most_allowed(
-                limit, cut_by_cache=self._settings.cut_by_cache, shorten="the prompt or earlier outputs"
-            )
-            raise ContextExceeded(
-                f"The sequence has {len(state.known)} tokens before an output, which leaves no room for it: {allowed}"
-            )
         return Output(
             generate,
             segment=state.cursor,
             prompt=state.known,
-            room=room,
+            room=self._room(state),
             tokenizer=self._tokenizer,
             grammar=self._grammar(generate.sampling),
+        )
+
+    def _room(self, state: SequenceState) -> int:
+        """How many tokens the next output may have at most. Raises `ContextExceeded` if that is none."""
+        limit = self._settings.context_length
+        room = limit - len(state.known)
+        if room >= 1:
+            return room
+        allowed = most_allowed(limit, cut_by_cache=self._settings.cut_by_cache, shorten="the prompt or earlier outputs")
+        raise ContextExceeded(
+            f"The sequence has {len(state.known)} tokens before an output, which leaves no room for it: {allowed}"
         )
 
     def _first_token(self) -> int:

@@ -5,7 +5,11 @@ from collections import deque
 
 
 class MinimumShare:
-    """Counts decode tokens of both kinds over a sliding window, and says when throughput work is owed some."""
+    """Counts decode tokens of both kinds over a sliding window, and says when throughput work is owed some.
+
+    While steps decode nothing the window stands still: else what is owed would be forgotten while a long prompt is read
+    for it.
+    """
 
     def __init__(self, share: float = 0.1, *, window: float = 10.0) -> None:
         """`share` of the decode tokens over `window` seconds."""
@@ -15,15 +19,21 @@ class MinimumShare:
         self._latency = self._other = 0
         self._alone_since = math.inf
         """Since when only latency-sensitive sequences have decoded, with no rest as long as the window."""
+        self._still = 0.0
+        """How long the window has stood still: times above are seconds of `now` less these."""
 
-    def note(self, now: float, *, latency: int, other: int) -> None:
-        """A step that ended now decoded so many tokens of latency-sensitive sequences, and of others."""
+    def note(self, now: float, *, latency: int, other: int, seconds: float = 0.0) -> None:
+        """A step that took so many seconds and ended now decoded so many tokens of latency-sensitive sequences, and of
+        others."""
+        if not latency and not other:
+            self._still += seconds
         self._forget(now)  # here, too: nobody asks while all work is of one kind
         if latency or other:
-            self._steps.append((now, latency, other))
+            time = now - self._still
+            self._steps.append((time, latency, other))
             self._latency += latency
             self._other += other
-            self._alone_since = math.inf if other else min(self._alone_since, now)
+            self._alone_since = math.inf if other else min(self._alone_since, time)
 
     def owed(self, now: float, rows: int) -> int:
         """How many of the next step's `rows` go to throughput work first, whatever else waits."""
@@ -38,11 +48,11 @@ class MinimumShare:
     def starves(self, now: float) -> bool:
         """Whether throughput work has had nothing for so long that its share is all that is left of a window."""
         self._forget(now)
-        return now - self._alone_since >= (1 - self._share) * self._window
+        return now - self._still - self._alone_since >= (1 - self._share) * self._window
 
     def _forget(self, now: float) -> None:
         """What is older than the window."""
-        while self._steps and self._steps[0][0] <= now - self._window:
+        while self._steps and self._steps[0][0] <= now - self._still - self._window:
             _, latency, other = self._steps.popleft()
             self._latency -= latency
             self._other -= other
