@@ -19,23 +19,22 @@ _MOST_TOLD = 300
 
 def check_schema(schema: dict[str, Any]) -> None:
     """Raises `InvalidSchema` if engines could not enforce this JSON schema."""
-    grammar_of(schema)
+    problem = LLMatcher.validate_grammar(grammar_of(schema))
+    if problem:
+        raise cannot_be_enforced(problem)
 
 
 def grammar_of(schema: dict[str, Any]) -> str:
-    """The schema as a grammar for `llguidance`. Raises `InvalidSchema`, saying what is wrong with it."""
+    """The schema as a grammar for `llguidance`, which may still find something wrong with it. Raises `InvalidSchema`
+    for what it must not be given."""
     check_bounds(schema)
     check_patterns(schema)
     try:
-        grammar = LLMatcher.grammar_from_json_schema(
+        return LLMatcher.grammar_from_json_schema(
             json.dumps(schema, allow_nan=False), defaults={"whitespace_pattern": _SPACE}
         )
     except (TypeError, ValueError) as error:
         raise InvalidSchema(f"The schema is no JSON object: {error}") from error
-    problem = LLMatcher.validate_grammar(grammar)
-    if problem:
-        raise cannot_be_enforced(problem)
-    return grammar
 
 
 def cannot_be_enforced(problem: str) -> InvalidSchema:

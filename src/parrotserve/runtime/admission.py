@@ -41,6 +41,12 @@ from parrotserve.transforms import Transform
 _MANY_SEGMENTS = 2_000
 
 
+def has_schema(body: Submit) -> bool:
+    """Whether an output has a JSON schema, for which seconds may go by until it is known whether it can be enforced."""
+    outputs = (segment for spec in body.requests for segment in spec.segments if isinstance(segment, OutputSegment))
+    return any(output.sampling.schema is not None for output in outputs)
+
+
 def is_big(body: Submit) -> bool:
     """Whether taking it in may take so long that it is to be done in a thread."""
     length = count = 0
@@ -54,8 +60,6 @@ def is_big(body: Submit) -> bool:
                 length += len(segment.tokens)
             elif isinstance(segment, RoleSegment):
                 length += _length_of(segment.tool_calls)
-            elif isinstance(segment, OutputSegment) and segment.sampling.schema is not None:
-                return True
     return length > LONG_TEXT or count > _MANY_SEGMENTS
 
 
