@@ -33,7 +33,7 @@ from parrotserve.protocol import (
 from parrotserve.runtime.catalog import Models, ServedModel
 from parrotserve.runtime.claims import most_of_texts
 from parrotserve.runtime.render import LONG_TEXT, published_pieces
-from parrotserve.sampling import Sampling
+from parrotserve.sampling import Calls, Sampling
 from parrotserve.segments import Input, Output, RoleSwitch, Segment, Text
 from parrotserve.texts import check_text
 from parrotserve.transforms import Transform
@@ -182,7 +182,7 @@ def _segment(segment: WireSegment, model: ServedModel, tenant: TenantId) -> Segm
             transforms = tuple(Transform(one.name, one.args) for one in segment.transforms)
             return Input(_of(segment.variable, tenant), transforms)
         case OutputSegment():
-            return Output(_of(segment.variable, tenant), _fixed(segment.sampling, model))
+            return Output(_of(segment.variable, tenant), _fixed(segment.sampling, segment.calls, model), segment.calls)
         case RoleSegment():
             extra = segment.model_dump(include={"name", "tool_calls", "tool_call_id"}, exclude_defaults=True)
             return RoleSwitch(segment.role, segment.verbatim, extra)
@@ -198,11 +198,13 @@ def _tokens(tokens: tuple[int, ...], model: ServedModel) -> Text:
     return Text(model.renderer.tokenizer.decode(tokens, special=True), tokens=tokens)
 
 
-def _fixed(sampling: Sampling, model: ServedModel) -> Sampling:
+def _fixed(sampling: Sampling, calls: Calls | None, model: ServedModel) -> Sampling:
     """The sampling with a schema that can be enforced and a seed, so that every rerun gives the same text."""
+    if calls is not None and sampling.schema is None:
+        raise InvalidSampling("An output may have calls instead of what its schema says, and has no schema.")
     if sampling.schema is not None:
         try:
-            check_schema(sampling.schema)
+            check_schema(sampling.schema, calls)
         except RecursionError as error:
             raise InvalidSchema("The JSON schema is nested too deeply.") from error
     if sampling.logit_bias and max(sampling.logit_bias) >= model.vocabulary:

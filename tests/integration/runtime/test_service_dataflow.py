@@ -25,6 +25,7 @@ from parrotserve.machine import Machine
 from parrotserve.protocol import RequestSpec, Submit, TokensSegment, VariableSpec, WireTransform
 from parrotserve.runtime import admission
 from parrotserve.runtime.keeper import Order
+from parrotserve.sampling import Calls
 
 S = SessionId(SESSION)
 A, B = VariableId("a"), VariableId("b")
@@ -213,7 +214,7 @@ async def test_other_tenants_schemas_are_taken_in_while_somebodys_take_long(
     staged = await stage()
     begun, may_end = threading.Event(), threading.Event()
 
-    def check(schema: dict[str, object]) -> None:
+    def check(schema: dict[str, object], calls: Calls | None) -> None:
         if "slow" in schema:
             begun.set()
             assert may_end.wait(30)
@@ -240,7 +241,7 @@ async def test_who_leaves_before_his_schema_is_looked_at_leaves_nothing_behind(
     looked_at: list[dict[str, object]] = []
     begun, may_end = threading.Event(), threading.Event()
 
-    def check(schema: dict[str, object]) -> None:
+    def check(schema: dict[str, object], calls: Calls | None) -> None:
         looked_at.append(schema)
         begun.set()
         assert may_end.wait(30)

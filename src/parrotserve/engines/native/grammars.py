@@ -9,10 +9,12 @@ from typing import Any
 from llguidance import LLTokenizer
 
 from parrotserve.aside import Doing
+from parrotserve.engines.base import Generate
 from parrotserve.engines.native.grammar import Grammar
 from parrotserve.engines.native.output import EngineTokenizer
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.errors import EngineFailed, ParrotError
+from parrotserve.sampling import CALL_TAGS
 
 
 class Grammars:
@@ -25,6 +27,7 @@ class Grammars:
         self._tokenizer = tokenizer
         self._doing = doing
         self._known: LLTokenizer | None = None
+        self._tags = frozenset[str]()
         self._knowing = threading.Lock()
         self._ready: deque[SequenceState] = deque()
 
@@ -37,12 +40,12 @@ class Grammars:
         """The sequences that waited for a grammar and need not any more, each once; some may have ended."""
         return [self._ready.popleft() for _ in range(len(self._ready))]
 
-    def of(self, state: SequenceState, schema: dict[str, Any]) -> Grammar | None:
-        """The grammar of the output that the sequence is at; None while it is made, and until `take_ready` gives the
-        sequence. Raises `InvalidSchema` if the schema cannot be enforced."""
+    def of(self, state: SequenceState, generate: Generate) -> Grammar | None:
+        """The grammar of the output that the sequence is at, whose sampling has a schema; None while it is made, and
+        until `take_ready` gives the sequence. Raises `InvalidSchema` if the schema cannot be enforced."""
         making = state.grammar
         if making is None:
-            making = state.grammar = self._doing(state.salt, lambda: self._make(schema))
+            making = state.grammar = self._doing(state.salt, lambda: self._make(generate))
             if not making.done():
                 making.add_done_callback(lambda _: self._note(state))
                 return None
@@ -55,11 +58,20 @@ class Grammars:
         self._ready.append(state)
         self.wake()
 
-    def _make(self, schema: dict[str, Any]) -> Grammar:
+    def _make(self, generate: Generate) -> Grammar:
         with self._knowing:
             if self._known is None:
                 self._known = LLTokenizer(self._tokenizer.to_json(), eos_token=sorted(self._tokenizer.eos))
-        return Grammar(schema, self._known)
+                self._tags = frozenset(tag for tag in CALL_TAGS if self._is_token(tag, self._known))
+        schema = generate.sampling.schema
+        assert schema is not None
+        return Grammar(schema, self._known, calls=generate.calls, tags=self._tags)
+
+    def _is_token(self, tag: str, known: LLTokenizer) -> bool:
+        """Whether the model writes it as one token, which is a part of the text."""
+        tokens = known.tokenize_str(tag, parse_special=True)
+        one = len(tokens) == 1 and known.is_special_token(tokens[0])
+        return one and self._tokenizer.stream().push(tokens) == tag
 
 
 def _made(making: Future[Any]) -> Grammar:

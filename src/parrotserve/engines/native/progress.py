@@ -116,9 +116,9 @@ class Progress:
             raise ContextExceeded(
                 f"The sequence has {len(state.known)} tokens before an output, which leaves no room for it: {allowed}"
             )
-        schema = generate.sampling.schema
-        grammar = None if schema is None else self.grammars.of(state, schema)
-        if schema is not None and grammar is None:
+        has_schema = generate.sampling.schema is not None
+        grammar = self.grammars.of(state, generate) if has_schema else None
+        if has_schema and grammar is None:
             return None
         return Output(
             generate,
