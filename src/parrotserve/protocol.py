@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from parrotserve.criteria import Criteria, Objective
 from parrotserve.errors import ParrotError, from_wire
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
-from parrotserve.sampling import FinishReason, Sampling, TokenLogprob, Usage
+from parrotserve.sampling import Calls, FinishReason, Sampling, TokenLogprob, Usage
 from parrotserve.segments import Role
 from parrotserve.strict import Number, Truth, Whole
 
@@ -66,6 +66,7 @@ class OutputSegment(Wire):
     kind: Literal["output"] = "output"
     variable: Identifier
     sampling: Sampling = Sampling()
+    calls: Calls | None = None
 
 
 class RoleSegment(Wire):
@@ -131,11 +132,10 @@ Argument = Annotated[VariableArgument | ValueArgument | ListArgument | ObjectArg
 
 
 class SandboxSpec(Wire):
-    """A function in Starlark that the service runs itself, and its arguments by parameter."""
+    """A source in Starlark, the function in it that the service calls, and that one's arguments by parameter."""
 
     source: Annotated[str, Field(max_length=MOST_SOURCE)]
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
-    """The function in it that is called."""
     file: Annotated[str, Field(max_length=255)] = ""
     line: Annotated[Whole, Field(ge=1, le=10_000_000)] = 1
     """Where the source begins, for errors."""

@@ -145,6 +145,21 @@ _TYPES: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (
 _OPTIONAL = frozenset({"seed", "logprobs", "schema"})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """Calls of tools that an output with a schema may be instead of what its schema says."""
+
+    schema: dict[str, Any]
+    """A JSON schema of one call."""
+    tagged: Truth
+    """Whether a call is written between `CALL_TAGS`; otherwise the text is a call, or a list of them."""
+    several: Truth = True
+    """Whether there may be more than one."""
+
+
+CALL_TAGS = ("<tool_call>", "</tool_call>")
+
+
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """The log-probability of one chosen token, before temperature, and of its likeliest rivals."""

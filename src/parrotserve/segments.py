@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from parrotserve.ids import VariableId
-from parrotserve.sampling import Sampling
+from parrotserve.sampling import Calls, Sampling
 from parrotserve.transforms import Transform
 
 
@@ -48,6 +48,8 @@ class Output:
 
     variable: VariableId
     sampling: Sampling
+    calls: Calls | None = None
+    """What it may be instead of what its sampling's schema says."""
 
 
 @dataclass(frozen=True, slots=True)

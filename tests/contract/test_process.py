@@ -93,6 +93,7 @@ from parrotserve.engines.base import EngineDescription, Heartbeat
 
 class Stuck:
     idle = True
+    def call_when_ready(self, wake): pass
     def step(self): return []
     def handle(self, command): pass
     def heartbeat(self): return Heartbeat(running=1, steps=1)
@@ -113,6 +114,40 @@ def build(frame):
 
 run_worker(build)
 """
+
+
+READY_BY_ITSELF = STUB.replace(
+    "def build(frame):",
+    """
+import threading
+from parrotserve.engines.base import EndStatus, SequenceEnded
+
+class ReadyByItself(Stuck):
+    def call_when_ready(self, wake): self.wake = wake
+    def heartbeat(self): return Heartbeat()
+    def handle(self, command):
+        self.sequence = command.sequence
+        threading.Timer(0.5, self.get_ready).start()
+    def get_ready(self):
+        self.idle = False
+        self.wake()
+    def step(self):
+        if self.idle:
+            return []
+        self.idle = True
+        return [SequenceEnded(sequence=self.sequence, epoch=1, status=EndStatus.DONE)]
+
+def build(frame):""",
+).replace("Stuck()", "ReadyByItself()")
+
+
+async def test_an_idle_engine_goes_on_when_something_gets_ready_without_a_command():
+    engine = engine_of(READY_BY_ITSELF)
+    await engine.start()
+    driver = Driver(engine, TOKENIZER)
+    sequence = await driver.open(driver.fill("x"))
+    await driver.ended(sequence)
+    await driver.close()
 
 
 async def test_a_step_that_takes_too_long_is_found_hung():

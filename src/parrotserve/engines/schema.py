@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from collections.abc import Collection
 from typing import Any
 
 from llguidance import LLMatcher
@@ -9,6 +10,7 @@ from llguidance import LLMatcher
 from parrotserve.engines.schema_bounds import check_bounds
 from parrotserve.engines.schema_patterns import check_patterns
 from parrotserve.errors import InvalidSchema
+from parrotserve.sampling import CALL_TAGS, Calls
 
 _SPACE = r"\n?[ \t]{0,20}"
 """Between two parts of a value: room for any usual layout, and an end to it; small models get lost in white space."""
@@ -17,25 +19,57 @@ _MOST_TOLD = 300
 """Characters of what the library says, who repeats patterns in full."""
 
 
-def check_schema(schema: dict[str, Any]) -> None:
-    """Raises `InvalidSchema` if engines could not enforce this JSON schema."""
-    grammar_of(schema)
+_SPACES = r"SPACES: /[ \t\n]{1,20}/"
+_TAGGED = """start: @answer | {calls}
+call: {open} SPACES? @call SPACES? {close} {more}
+"""
+_LISTED = """start: @answer | @call{or_list}
+list: "[" SPACES? @call (SPACES? "," SPACES? @call)* SPACES? "]"
+"""
 
 
-def grammar_of(schema: dict[str, Any]) -> str:
-    """The schema as a grammar for `llguidance`. Raises `InvalidSchema`, saying what is wrong with it."""
+def check_schema(schema: dict[str, Any], calls: Calls | None = None) -> None:
+    """Raises `InvalidSchema` if engines could not enforce this JSON schema, or one of calls that may be instead."""
+    problem = LLMatcher.validate_grammar(grammar_of(schema, calls))
+    if problem:
+        raise cannot_be_enforced(problem)
+
+
+def grammar_of(schema: dict[str, Any], calls: Calls | None = None, *, tokens: Collection[str] = ()) -> str:
+    """The schema, or calls instead, as a grammar for `llguidance`, which may still find something wrong with it. Those
+    of `CALL_TAGS` that are `tokens` of the model are written as these. Raises `InvalidSchema` for what the library must
+    not be given."""
+    answer = _checked(schema)
+    if calls is None:
+        return answer
+    parts = [_part("answer", answer), _part("call", _checked(calls.schema))]
+    return json.dumps({"grammars": [{"lark_grammar": _alternatives(calls, tokens)}, *parts]})
+
+
+def _alternatives(calls: Calls, tokens: Collection[str]) -> str:
+    """An answer or calls, each a JSON schema by itself: their references and definitions know nothing of each other."""
+    if not calls.tagged:
+        return _LISTED.format(or_list=" | list" if calls.several else "") + _SPACES
+    opening, close = (tag if tag in tokens else json.dumps(tag) for tag in CALL_TAGS)
+    calls_there, more = ("call+", "SPACES?") if calls.several else ("call", "")
+    return _TAGGED.format(calls=calls_there, open=opening, close=close, more=more) + _SPACES
+
+
+def _part(name: str, grammar: str) -> dict[str, Any]:
+    """The grammar of a JSON schema as a part of another one."""
+    (only,) = json.loads(grammar)["grammars"]
+    return {"name": name, "json_schema": only["json_schema"]}
+
+
+def _checked(schema: dict[str, Any]) -> str:
     check_bounds(schema)
     check_patterns(schema)
     try:
-        grammar = LLMatcher.grammar_from_json_schema(
+        return LLMatcher.grammar_from_json_schema(
             json.dumps(schema, allow_nan=False), defaults={"whitespace_pattern": _SPACE}
         )
     except (TypeError, ValueError) as error:
         raise InvalidSchema(f"The schema is no JSON object: {error}") from error
-    problem = LLMatcher.validate_grammar(grammar)
-    if problem:
-        raise cannot_be_enforced(problem)
-    return grammar
 
 
 def cannot_be_enforced(problem: str) -> InvalidSchema:

@@ -1,13 +1,15 @@
-"""What a JSON schema may cost whoever enforces it: how deep it goes, and how many states its numbers need.
+"""What a JSON schema may cost whoever enforces it: how deep and wide it is, and how many states its numbers need.
 
 The library that compiles schemas recurses natively, so that a chain of a thousand references ends the process, and it
-has a state for every remainder of a `multipleOf`, whatever limits it is given. Both are bounded before it sees them.
+has a state for every remainder of a `multipleOf`, whatever limits it is given. Both are bounded before it sees them. So
+are properties of which any may come next: it compiles them in quadratic time, and gives up only where one is written.
 """
 
 import math
 from collections.abc import Iterator
 from decimal import Decimal
 from graphlib import CycleError, TopologicalSorter
+from itertools import groupby
 from typing import Any
 
 from parrotserve.engines.schema_references import References
@@ -17,6 +19,8 @@ _MOST_LEVELS = 256
 """Of objects and lists inside one another, references followed: a thread's usual stack has room for many times that."""
 _MOST_REMAINDERS = 100_000
 """A tenth of a second, and some megabytes."""
+_MOST_NEXT = 480
+"""Properties of an object of which each may be the next one: four items of the library's each, which takes 2,000."""
 _MOST_ELSEWHERE = 64
 """References that do not say where in the schema they lead, and so may make a chain."""
 _MOST_LEVELS_ELSEWHERE = 512
@@ -31,6 +35,11 @@ def check_bounds(schema: dict[str, Any]) -> None:
         raise InvalidSchema(
             f"The multipleOf of a JSON schema's numbers may come to {_MOST_REMAINDERS} in all (their least common "
             f"multiple); check larger ones in what is written."
+        )
+    if walk.next > _MOST_NEXT:
+        raise InvalidSchema(
+            f"In an object of a JSON schema, {_MOST_NEXT} properties in a row may be left out; make more of them "
+            "required, or put some into objects of their own."
         )
     elsewhere = walk.elsewhere * walk.references.bases
     if elsewhere > _MOST_ELSEWHERE or (elsewhere + 1) * height > _MOST_LEVELS_ELSEWHERE:
@@ -54,6 +63,8 @@ class _Walk:
         self._heights: dict[str, int] = {}
         self.remainders = 1
         self.elsewhere = 0
+        self.next = 0
+        """How many properties of one object may come next, at most."""
         self.leads: dict[str, set[str]] = {"#": _at_once(schema)}
         """To which places a reference leads without anything in between."""
 
@@ -66,6 +77,7 @@ class _Walk:
         found = max((self.height(child, level + 1) for child in _children(node)), default=0)
         if isinstance(node, dict):
             self._note_multiple(node.get("multipleOf"))
+            self.next = max(self.next, _optional_in_a_row(node))
             if isinstance(node.get("$ref"), str):
                 found = max(found, self._referred(node["$ref"], level + 1))
         return found + 1
@@ -100,6 +112,16 @@ def _too_deep() -> InvalidSchema:
 
 def _children(node: dict[str, Any] | list[Any]) -> Iterator[Any]:
     yield from node.values() if isinstance(node, dict) else node
+
+
+def _optional_in_a_row(node: dict[str, Any]) -> int:
+    """Values have their properties in the schema's order, so that what may come next ends with what is required."""
+    properties, required = node.get("properties"), node.get("required")
+    if not isinstance(properties, dict) or len(properties) <= _MOST_NEXT:
+        return 0
+    needed = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set[str]()
+    runs = groupby(properties, key=needed.__contains__)
+    return max((sum(1 for _ in names) for is_needed, names in runs if not is_needed), default=0)
 
 
 def _at_once(node: Any) -> set[str]:

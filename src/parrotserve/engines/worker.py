@@ -1,6 +1,7 @@
 """The inside of an engine's process: pipes on one side, a synchronous core that is stepped on the other.
 
 main thread        commands -> core.handle; core.step -> events
+other threads      compile grammars; the main thread is woken when one is there
 reader thread      frames from standard input; at its end the process ends, in the middle of a step if need be
 heartbeat thread   once a second, whatever the main thread does
 """
@@ -12,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO, Protocol
 
 import msgspec
@@ -33,6 +35,7 @@ class Core(Protocol):
 
     @property
     def idle(self) -> bool: ...
+    def call_when_ready(self, wake: Callable[[], None], /) -> None: ...
     def handle(self, command: Command) -> None: ...
     def step(self) -> list[Event]: ...
     def heartbeat(self) -> Heartbeat: ...
@@ -86,6 +89,7 @@ class _Worker:
             self._write(Refused(refusal.code, refusal.message))
             return 1
         self._heartbeat = core.heartbeat()
+        core.call_when_ready(self._wake)
         self._write(Ready(description))
         self._start_thread(self._read)
         while not self._service_gone.is_set():
@@ -119,6 +123,11 @@ class _Worker:
             lists.append(self._inbox.get_nowait())
         return lists
 
+    def _wake(self) -> None:
+        """Ends the main thread's waiting; if the inbox is full, it does not wait."""
+        with suppress(queue.Full):
+            self._inbox.put_nowait([])
+
     def _read(self) -> None:
         try:
             while (body := read_frame(self._stdin)) is not None:
@@ -127,8 +136,7 @@ class _Worker:
             traceback.print_exc()
             os._exit(1)
         self._service_gone.set()
-        if self._inbox.empty():
-            self._inbox.put([])  # wakes the main thread
+        self._wake()
         time.sleep(_GRACE_SECONDS)
         os._exit(0)
 

@@ -33,12 +33,18 @@ from parrotserve.protocol import (
 from parrotserve.runtime.catalog import Models, ServedModel
 from parrotserve.runtime.claims import most_of_texts
 from parrotserve.runtime.render import LONG_TEXT, published_pieces
-from parrotserve.sampling import Sampling
+from parrotserve.sampling import Calls, Sampling
 from parrotserve.segments import Input, Output, RoleSwitch, Segment, Text
 from parrotserve.texts import check_text
 from parrotserve.transforms import Transform
 
 _MANY_SEGMENTS = 2_000
+
+
+def has_schema(body: Submit) -> bool:
+    """Whether an output has a JSON schema, for which seconds may go by until it is known whether it can be enforced."""
+    outputs = (segment for spec in body.requests for segment in spec.segments if isinstance(segment, OutputSegment))
+    return any(output.sampling.schema is not None for output in outputs)
 
 
 def is_big(body: Submit) -> bool:
@@ -54,8 +60,6 @@ def is_big(body: Submit) -> bool:
                 length += len(segment.tokens)
             elif isinstance(segment, RoleSegment):
                 length += _length_of(segment.tool_calls)
-            elif isinstance(segment, OutputSegment) and segment.sampling.schema is not None:
-                return True
     return length > LONG_TEXT or count > _MANY_SEGMENTS
 
 
@@ -178,7 +182,7 @@ def _segment(segment: WireSegment, model: ServedModel, tenant: TenantId) -> Segm
             transforms = tuple(Transform(one.name, one.args) for one in segment.transforms)
             return Input(_of(segment.variable, tenant), transforms)
         case OutputSegment():
-            return Output(_of(segment.variable, tenant), _fixed(segment.sampling, model))
+            return Output(_of(segment.variable, tenant), _fixed(segment.sampling, segment.calls, model), segment.calls)
         case RoleSegment():
             extra = segment.model_dump(include={"name", "tool_calls", "tool_call_id"}, exclude_defaults=True)
             return RoleSwitch(segment.role, segment.verbatim, extra)
@@ -194,11 +198,13 @@ def _tokens(tokens: tuple[int, ...], model: ServedModel) -> Text:
     return Text(model.renderer.tokenizer.decode(tokens, special=True), tokens=tokens)
 
 
-def _fixed(sampling: Sampling, model: ServedModel) -> Sampling:
+def _fixed(sampling: Sampling, calls: Calls | None, model: ServedModel) -> Sampling:
     """The sampling with a schema that can be enforced and a seed, so that every rerun gives the same text."""
+    if calls is not None and sampling.schema is None:
+        raise InvalidSampling("An output may have calls instead of what its schema says, and has no schema.")
     if sampling.schema is not None:
         try:
-            check_schema(sampling.schema)
+            check_schema(sampling.schema, calls)
         except RecursionError as error:
             raise InvalidSchema("The JSON schema is nested too deeply.") from error
     if sampling.logit_bias and max(sampling.logit_bias) >= model.vocabulary:

@@ -1,12 +1,14 @@
 """Batches on their way in: admitted with the models that they name, and tried before one is fetched for them."""
 
 import asyncio
+from functools import partial
 
+from parrotserve.aside import Aside
 from parrotserve.config import ServiceConfig
 from parrotserve.graph.events import Submitted
 from parrotserve.ids import TenantId
 from parrotserve.protocol import Submit
-from parrotserve.runtime.admission import admit, is_big
+from parrotserve.runtime.admission import admit, has_schema, is_big
 from parrotserve.runtime.catalog import Models, ServedModel, unfetched_model
 from parrotserve.runtime.fleet import Fleet
 from parrotserve.runtime.gate import Gate
@@ -21,10 +23,11 @@ class Reception:
         self._directory = directory
         self._fleet = fleet
         self._gate = gate
+        self._aside = Aside("schemas")
 
     def models_at_once(self, body: Submit) -> Models | None:
         """The models of a batch; None where taking it in takes its time, in which others of its session may come."""
-        return None if is_big(body) else self._fleet.all_serving(models_of(body))
+        return None if is_big(body) or has_schema(body) else self._fleet.all_serving(models_of(body))
 
     def unfetched(self, name: str | None) -> ServedModel | None:
         """What stands for a model that is not served yet, until it is there; None for one that is.
@@ -45,7 +48,9 @@ class Reception:
         self._gate.check(await self.admit(body, tenant, models), {model.name for model in models.values()})
 
     async def admit(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
-        """`admitted`; of a big batch in a thread."""
+        """`admitted`; of a big batch in a thread, of one with schemas in a thread where tenants take turns."""
+        if has_schema(body):
+            return await asyncio.wrap_future(self._aside.do(tenant, partial(self.admitted, body, tenant, models)))
         if is_big(body):
             return await asyncio.to_thread(self.admitted, body, tenant, models)
         return self.admitted(body, tenant, models)

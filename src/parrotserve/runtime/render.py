@@ -16,7 +16,7 @@ from parrotserve.ids import RequestId, TenantId, VariableId
 from parrotserve.models.chat import ChatTemplate, Flat, render
 from parrotserve.models.prompt import PromptTokenizer
 from parrotserve.models.tokenizer import Tokenizer
-from parrotserve.sampling import Sampling
+from parrotserve.sampling import Calls, Sampling
 from parrotserve.segments import Input, Output, Segment, Text
 from parrotserve.transforms import Transform, TruncatesTokens, apply_transforms
 
@@ -49,6 +49,7 @@ class ToGenerate:
     sampling: Sampling
     stream: bool
     delivered: tuple[int, ...]
+    calls: Calls | None = None
 
 
 Piece = Text | Known | Late | ToGenerate
@@ -106,7 +107,7 @@ def pieces_of(
                 return Late(segment.variable, segment.transforms)
             case Output():
                 streamed = segment.variable in stream
-                return ToGenerate(segment.sampling, streamed, delivered.get(segment.variable, ()))
+                return ToGenerate(segment.sampling, streamed, delivered.get(segment.variable, ()), segment.calls)
 
     return tuple(map(piece, segments))
 
@@ -285,4 +286,4 @@ def _generate(piece: ToGenerate, *, space_withheld: bool = False) -> Generate:
     sampling = piece.sampling
     if sampling.keep_space and space_withheld:
         sampling = replace(sampling, keep_space=False)  # it is the prompt's own, which the model was left to repeat
-    return Generate(sampling=sampling, stream=piece.stream, delivered=piece.delivered)
+    return Generate(sampling=sampling, stream=piece.stream, delivered=piece.delivered, calls=piece.calls)

@@ -5,7 +5,7 @@ from typing import Any
 
 import openai
 import pytest
-from api_here import BARE_CALLS, TOOL_CALLS, Begin, user
+from api_here import BARE_CALLS, TOOL_CALLS, Api, Begin, user
 
 WEATHER: dict[str, Any] = {
     "type": "function",
@@ -162,20 +162,136 @@ async def test_a_model_without_tools_says_so(begin: Begin):
     )
 
 
-@pytest.mark.parametrize("form", [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"schema": {}}}])
-async def test_a_format_that_would_forbid_calls_is_refused_beside_tools(begin: Begin, form: dict[str, Any]):
+TREE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 30}, "next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}},
+    "required": ["name", "next"],
+    "additionalProperties": False,
+}
+FORMATTED: dict[str, Any] = {
+    "tools": [WEATHER, NEWS],
+    "response_format": {"type": "json_schema", "json_schema": {"name": "tree", "strict": True, "schema": TREE}},
+    "max_tokens": 300,
+}
+
+
+def told(call: Any) -> tuple[str, str]:
+    return call.function.name, call.function.arguments
+
+
+async def both_ways(api: Api, **body: Any) -> tuple[Any, str]:
+    """A whole answer's choice, which a stream tells as well; and what pieces the stream's text came in."""
+    asked: dict[str, Any] = {"model": "fake", "messages": user("umbrella?")} | FORMATTED | body
+    (whole,) = (await api.client.chat.completions.create(**asked)).choices
+    pieces, calls, reason = list[str](), list[Any](), None
+    async for chunk in await api.client.chat.completions.create(**asked, stream=True):
+        (choice,) = chunk.choices
+        pieces.append(choice.delta.content or "")
+        calls += choice.delta.tool_calls or []
+        reason = reason or choice.finish_reason
+    assert reason == whole.finish_reason
+    assert "".join(pieces) == (whole.message.content or "")
+    assert list(map(told, calls)) == list(map(told, whole.message.tool_calls or []))
+    return whole, "|".join(pieces)
+
+
+@pytest.mark.parametrize("template", CALLS)
+async def test_beside_a_format_the_model_may_call_a_tool(begin: Begin, template: str):
+    api = await begin(template=template, script={"umbrella": CALLS[template]})
+    choice, _ = await both_ways(api)
+    assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
+    (call,) = choice.message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Rome"})
+
+
+@pytest.mark.parametrize("name", ["fir", "weather", "<tool_call>{}</tool_call>"])
+@pytest.mark.parametrize("template", CALLS)
+async def test_or_answer_in_the_format_piece_by_piece(begin: Begin, template: str, name: str):
+    text = json.dumps({"name": name, "next": {"name": "oak", "next": None}})
+    api = await begin(template=template, script={"umbrella": text})
+    choice, pieces = await both_ways(api)
+    assert (choice.finish_reason, choice.message.content, choice.message.tool_calls) == ("stop", text, None)
+    assert "o|a|k" in pieces
+
+
+@pytest.mark.parametrize("text", ["It is fine.", '{"name": 7}', "[1", '<tool_call>{"name": "other"}', ""])
+@pytest.mark.parametrize("template", CALLS)
+async def test_and_nothing_else_whatever_it_would_say(begin: Begin, template: str, text: str):
+    api = await begin(template=template, script={"umbrella": text})
+    choice, _ = await both_ways(api)
+    if choice.message.tool_calls:
+        assert choice.finish_reason == "tool_calls"
+        assert {call.function.name for call in choice.message.tool_calls} <= {"weather", "news"}
+    else:
+        assert {*json.loads(choice.message.content)} == {"name", "next"}
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        (TOOL_CALLS, 2 * (CALLS[TOOL_CALLS] + "\n")),
+        (BARE_CALLS, f"[{CALLS[BARE_CALLS]}, {CALLS[BARE_CALLS]}]"),
+    ],
+)
+async def test_beside_a_format_there_are_several_calls_where_they_are_wanted(
+    begin: Begin, template: str, text: str, parallel: bool
+):
+    api = await begin(template=template, script={"umbrella": text})
+    choice, _ = await both_ways(api, parallel_tool_calls=parallel)
+    if parallel:
+        assert len(choice.message.tool_calls) == 2
+    else:
+        assert len(choice.message.tool_calls or [0]) == 1
+
+
+async def test_each_choice_calls_or_answers(begin: Begin):
+    answers = iter([CALLS[TOOL_CALLS], '{"name": "fir", "next": null}'])
+    api = await begin(template=TOOL_CALLS, script=lambda prompt: next(answers))
+    answer = await api.client.chat.completions.create(model="fake", messages=user("Hello"), n=2, **FORMATTED)
+    assert [choice.finish_reason for choice in answer.choices] == ["tool_calls", "stop"]
+
+
+async def test_what_is_cut_off_is_no_call(begin: Begin):
+    api = await begin(template=TOOL_CALLS, script={"umbrella": CALLS[TOOL_CALLS]})
+    choice, _ = await both_ways(api, max_tokens=40)
+    assert (choice.finish_reason, choice.message.tool_calls) == ("length", None)
+    assert choice.message.content == CALLS[TOOL_CALLS][:40]
+
+
+@pytest.mark.parametrize("template", CALLS)
+async def test_what_must_be_called_or_must_not_is_as_without_a_format(begin: Begin, template: str):
+    api = await begin(template=template, script={"Hello": CALLS[template]})
+    none = await api.chat(user("Hello"), **FORMATTED, tool_choice="none")
+    assert {*json.loads(none.json()["choices"][0]["message"]["content"])} == {"name", "next"}
+    for must in ("required", {"type": "function", "function": {"name": "weather"}}):
+        answer = await api.chat(user("Hello"), **FORMATTED, tool_choice=must)
+        assert len(answer.json()["choices"][0]["message"]["tool_calls"]) == 1
+    text = await api.chat(user("Hello"), **FORMATTED | {"response_format": {"type": "text"}})
+    assert len(text.json()["choices"][0]["message"]["tool_calls"]) == 1
+
+
+@pytest.mark.parametrize("template", CALLS)
+async def test_json_mode_beside_tools_gives_an_object_or_calls(begin: Begin, template: str):
+    json_mode = {"response_format": {"type": "json_object"}}
+    for text, calls in ((CALLS[template], 1), ('{"name": "weather"}', 0), ('{"a": [1]}', 0)):
+        api = await begin(template=template, script={"umbrella": text})
+        choice, _ = await both_ways(api, **json_mode)
+        assert len(choice.message.tool_calls or []) == calls
+        assert choice.message.content == (None if calls else text)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tools": [{"type": "function", "function": {"name": "a", "parameters": {"type": "what"}}}]},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "what"}}}},
+    ],
+)
+async def test_both_schemas_have_to_be_such(begin: Begin, wrong: dict[str, Any]):
     api = await begin(template=TOOL_CALLS)
-    asked: dict[str, Any] = {"tools": [WEATHER], "response_format": form, "max_tokens": 100}
-    for more in ({}, {"tool_choice": "auto"}):
-        answer = await api.chat(user("Hello"), **asked, **more)
-        assert answer.status_code == 400, answer.text
-        assert answer.json()["error"]["param"] == "response_format"
-    none = await api.chat(user("Hello"), **asked, tool_choice="none")
-    assert none.json()["choices"][0]["message"].get("tool_calls") is None
-    must = await api.chat(user("Hello"), **asked, tool_choice="required")
-    assert len(must.json()["choices"][0]["message"]["tool_calls"]) == 1
-    free = await api.chat(user("Hello"), **asked | {"response_format": {"type": "text"}})
-    assert free.status_code == 200, free.text
+    answer = await api.chat(user("Hello"), **FORMATTED | wrong)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_schema")
 
 
 @pytest.mark.parametrize(

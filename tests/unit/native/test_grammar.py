@@ -152,6 +152,23 @@ def test_what_programs_declare_is_far_from_that():
         assert allowed(Grammar(schema, TOKENIZER))
 
 
+def wide(optional: int, **more: Any) -> dict[str, Any]:
+    properties = {f"p{number:03}": {"type": "integer"} for number in range(optional)}
+    return {"type": "object", "properties": properties, **more}
+
+
+def test_properties_of_which_each_may_come_next_are_as_many_as_the_library_takes():
+    grammar = Grammar(wide(480, patternProperties={"^x": {}}), TOKENIZER)
+    for token in b'{"p001":1,"p4':
+        assert grammar.allowed(VOCABULARY)[token]
+        grammar.push(token)
+    check_schema(wide(1500, required=[f"p{number:03}" for number in range(0, 1500, 400)]))
+    referred = {"$ref": "#/$defs/a", "$defs": {"a": wide(481)}}
+    for schema in (wide(481), {"items": wide(600, required=["p050"])}, referred):
+        with pytest.raises(InvalidSchema, match="480 properties in a row"):
+            check_schema(schema)
+
+
 def text(number: int, **more: Any) -> dict[str, Any]:
     return {"type": "string", "pattern": f".*{chr(97 + number % 26)}{number}.*", **more}
 
@@ -208,10 +225,11 @@ def test_patterns_for_names_are_refused_before_anything_compares_each_with_each(
 
 
 def test_what_leads_to_everything_from_everywhere_is_refused_before_that_is_looked_at():
-    everything = {"type": "object", "properties": {f"p{number}": text(1) for number in range(1000)}}
+    texts = {f"p{number}": text(1) for number in range(1000)}
     places = {f"q{number}": {"$ref": "#/$defs/all"} for number in range(600)}
+    everything = {"type": "object", "properties": texts, "required": [*texts]}
     with pytest.raises(InvalidSchema, match="too involved"):
-        check_schema({"type": "object", "properties": places, "$defs": {"all": everything}})
+        check_schema({"type": "object", "properties": places, "required": [*places], "$defs": {"all": everything}})
 
 
 def test_patterns_for_different_texts_are_as_many_as_there_are_texts():

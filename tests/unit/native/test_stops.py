@@ -1,5 +1,8 @@
 """Stop strings looked for in a text as it grows."""
 
+from typing import SupportsIndex
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +33,35 @@ def test_what_is_found_and_held_is_what_the_whole_text_says(parts: list[str], st
         before, text = text, text + part
         assert search.push(part) == earliest(before, text, stops)
         assert search.held == held(text, stops)
+
+
+class Read(str):
+    """A stop string that counts how often one of its characters is looked at."""
+
+    reads = 0
+
+    def __getitem__(self, place: SupportsIndex | slice) -> str:
+        Read.reads += 1
+        return super().__getitem__(place)
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        ("a" * 999 + "b", "a" * 998 + "c"),
+        ("ab" * 499 + "cd", "ab" * 499 + "e"),
+        ("a" * 499 + "b" + "a" * 499 + "c", "a" * 499 + "b" + "a" * 499 + "d"),
+        ("a" * 499 + "b" * 500, "a" * 499 + "b"),
+    ],
+)
+def test_no_character_takes_as_long_as_a_stop_string_is(stop: str, text: str):
+    search, most = StopSearch((Read(stop),)), 0
+    for character in text:
+        Read.reads = 0
+        search.push(character)
+        most = max(most, Read.reads)
+    assert most < 40
+    assert search.held == held(text, (stop,))
 
 
 @given(

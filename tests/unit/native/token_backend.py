@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from parrotserve.aside import Doing, at_once
 from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import (
     EndStatus,
@@ -114,6 +115,7 @@ class Bench:
         model: Model = hashed,
         context: int | None = None,
         share: bool = True,
+        doing: Doing = at_once,
         **settings: int | bool,
     ) -> None:
         self.backend = TokenBackend(pages=pages, model=model)
@@ -126,6 +128,7 @@ class Bench:
             TOKENIZER,
             CoreSettings(context_length=context or pages * PAGE, share=share, **settings),  # type: ignore[arg-type]
             clock=self._clock,
+            doing=doing,
         )
         self.events: list[Event] = []
         """All but the times of steps."""

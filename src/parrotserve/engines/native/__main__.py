@@ -4,6 +4,7 @@ import sys
 
 import msgspec
 
+from parrotserve.aside import Aside
 from parrotserve.engines.base import EngineDescription
 from parrotserve.engines.native.build import build_engine
 from parrotserve.engines.native.loop import NativeCore
@@ -12,7 +13,7 @@ from parrotserve.engines.worker import run_worker
 
 
 def _build(first_frame: bytes) -> tuple[EngineDescription, NativeCore]:
-    return build_engine(msgspec.msgpack.decode(first_frame, type=Launch))
+    return build_engine(msgspec.msgpack.decode(first_frame, type=Launch), doing=Aside("grammars").do)
 
 
 if __name__ == "__main__":

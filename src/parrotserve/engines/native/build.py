@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from parrotserve.aside import Doing, at_once
 from parrotserve.engines.base import Capability, EngineDescription
 from parrotserve.engines.frames import WARNING
 from parrotserve.engines.native.backend import Backend
@@ -31,12 +32,13 @@ _MIB = 1 << 20
 
 
 def build_engine(
-    launch: Launch, *, make_cache: Callable[[Backend, int], PageCache] | None = None
+    launch: Launch, *, make_cache: Callable[[Backend, int], PageCache] | None = None, doing: Doing = at_once
 ) -> tuple[EngineDescription, NativeCore]:
     """The engine that was asked for. Raises `ModelError`, or `EngineRefused` for settings that do not fit
     the model or what is installed, and for a budget that holds nothing or cannot be had.
 
-    `make_cache` makes another cache than the settings say, over the backend and its number of pages.
+    `make_cache` makes another cache than the settings say, over the backend and its number of pages; `doing` does what
+    would keep steps waiting.
     """
     settings = launch.settings
     files = ModelFiles(launch.model, Path(launch.path), launch.format)
@@ -72,7 +74,7 @@ def build_engine(
     if settings.backend is BackendName.AUTO:
         _warn_of_reference(launch.model, backend_name, config)
     _announce(description, backend_name, settings.weights, bytes_a_page)
-    return description, NativeCore(backend, cache, tokenizer, core_settings)
+    return description, NativeCore(backend, cache, tokenizer, core_settings, doing=doing)
 
 
 def page_bytes(backend: BackendName, config: ModelConfig) -> int:

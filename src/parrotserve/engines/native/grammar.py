@@ -1,6 +1,6 @@
 """Outputs that satisfy a JSON schema: which tokens may come next, after the ones that came."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from parrotserve.engines.native.draw import Mask
 from parrotserve.engines.schema import cannot_be_enforced, grammar_of
+from parrotserve.sampling import Calls
 
 _LIMITS = LLParserLimits(verbose_errors=False)
 
@@ -17,9 +18,18 @@ class Grammar:
 
     __slots__ = ("_matcher",)
 
-    def __init__(self, schema: dict[str, Any], tokenizer: LLTokenizer) -> None:
-        """Raises `InvalidSchema` if the schema cannot be enforced."""
-        self._matcher = LLMatcher(tokenizer, grammar_of(schema), log_level=0, limits=_LIMITS)
+    def __init__(
+        self,
+        schema: dict[str, Any],
+        tokenizer: LLTokenizer,
+        *,
+        calls: Calls | None = None,
+        tags: Collection[str] = (),
+    ) -> None:
+        """Instead of what the schema says, the output may have `calls`; those of their tags that are tokens of the
+        model are among `tags`. Raises `InvalidSchema` if a schema cannot be enforced."""
+        grammar = grammar_of(schema, calls, tokens=tags)
+        self._matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)
         self._check()
 
     @property

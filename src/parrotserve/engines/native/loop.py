@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 
+from parrotserve.aside import Doing, at_once
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Command, EndStatus, Event, Heartbeat, Release, Retain
 from parrotserve.engines.native.backend import Backend
@@ -55,7 +56,9 @@ class NativeCore:
         settings: CoreSettings,
         *,
         clock: Callable[[], float] = time.perf_counter,
+        doing: Doing = at_once,
     ) -> None:
+        """`doing` does, on another thread or at once, what would keep steps waiting."""
         self._backend = backend
         self._cache = cache
         self._settings = settings
@@ -71,7 +74,7 @@ class NativeCore:
         )
         self._batches = BatchBuilder(cache.page_tokens, group=settings.group, align_tokens=settings.align_tokens)
         self._sequences = OpenSequences(
-            Progress(tokenizer, settings, rewind=self._planner.rewind),
+            Progress(tokenizer, settings, rewind=self._planner.rewind, doing=doing),
             credits=settings.credits,
             vocabulary=settings.vocabulary,
             forget=lambda state: self._planner.rewind(state, 0),
@@ -86,6 +89,10 @@ class NativeCore:
         if self._sequences.news:
             return False
         return self._stalled or not any(state.runnable for state in self._sequences)
+
+    def call_when_ready(self, wake: Callable[[], None]) -> None:
+        """`wake` is called, on any thread, when an idle core has something to do without a command."""
+        self._sequences.call_when_ready(wake)
 
     def heartbeat(self) -> Heartbeat:
         """What the engine holds now.
@@ -120,6 +127,8 @@ class NativeCore:
     def step(self) -> list[Event]:
         """Runs one batch, if anything can run, and returns what there is to tell since the last step."""
         started = self._clock()
+        if self._sequences.go_on():
+            self._planner.unsettle()
         plan = self._planner.plan(self._sequences, started)
         self._stalled = not plan
         if plan:

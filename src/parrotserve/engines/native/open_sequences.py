@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from parrotserve.engines.base import (
     Cancel,
@@ -60,7 +61,18 @@ class OpenSequences:
     @property
     def news(self) -> bool:
         """Whether there is something to tell without another step."""
-        return bool(self._progress.events or self._catching_up)
+        return bool(self._progress.events or self._catching_up or self._progress.grammars.any_ready)
+
+    def call_when_ready(self, wake: Callable[[], None]) -> None:
+        """`wake` is called, on any thread, when a sequence can `go_on`."""
+        self._progress.grammars.wake = wake
+
+    def go_on(self) -> bool:
+        """Goes on with those that waited for a grammar that is there now; whether there were any."""
+        ready = [state for state in self._progress.grammars.take_ready() if self._open.get(state.sequence) is state]
+        for state in ready:
+            self._attempt(state, partial(self._progress.go_on, state))
+        return bool(ready)
 
     def take_events(self) -> list[Event]:
         """What there is to tell since the last time."""
@@ -86,6 +98,8 @@ class OpenSequences:
     def end(self, state: SequenceState, status: EndStatus, error: ParrotError | None = None) -> None:
         """Ends a sequence: its one terminal event."""
         self._forget(state)
+        if state.grammar is not None:
+            state.grammar.cancel()
         del self._open[state.sequence]
         self._ended[state.sequence] = state.epoch
         self._ended.move_to_end(state.sequence)

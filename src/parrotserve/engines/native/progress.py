@@ -2,31 +2,36 @@
 
 from collections.abc import Callable
 
-from llguidance import LLTokenizer
-
+from parrotserve.aside import Doing, at_once
 from parrotserve.engines.base import FOLLOWED_TOKENS, Event, Generate, SegmentFinished, TokensGenerated, most_allowed
 from parrotserve.engines.native.generating import Output
-from parrotserve.engines.native.grammar import Grammar
+from parrotserve.engines.native.grammars import Grammars
 from parrotserve.engines.native.output import EngineTokenizer
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
 from parrotserve.errors import ContextExceeded
-from parrotserve.sampling import Sampling, TokenLogprob
+from parrotserve.sampling import TokenLogprob
 
 
 class Progress:
     """Moves sequences on and tells of it. All that goes wrong with a sequence is raised as a `ParrotError`."""
 
     def __init__(
-        self, tokenizer: EngineTokenizer, settings: CoreSettings, *, rewind: Callable[[SequenceState, int], None]
+        self,
+        tokenizer: EngineTokenizer,
+        settings: CoreSettings,
+        *,
+        rewind: Callable[[SequenceState, int], None],
+        doing: Doing = at_once,
     ) -> None:
-        """`rewind(state, position)` forgets what was computed of a sequence from a position on."""
+        """`rewind(state, position)` forgets what was computed of a sequence from a position on; `doing` has grammars
+        made."""
         self.events: list[Event] = []
         """What there is to tell."""
         self._tokenizer = tokenizer
         self._settings = settings
         self._rewind = rewind
-        self._grammar_tokenizer: LLTokenizer | None = None
+        self.grammars = Grammars(tokenizer, doing)
 
     def take_events(self) -> list[Event]:
         """What there is to tell, once."""
@@ -43,10 +48,13 @@ class Progress:
             )
 
     def go_on(self, state: SequenceState) -> bool:
-        """Takes in what became known and starts the next output. True when the whole sequence is complete."""
+        """Takes in what became known and starts the next output, once its grammar is there. True when the whole
+        sequence is complete."""
         state.dormant = False
         for generate in state.take_content():
             state.output = self._start(state, generate)
+            if state.output is None:
+                break
             state.known.extend(state.output.tokens)
             if state.output.reason is not None:
                 self._finish(state, state.output)
@@ -97,16 +105,22 @@ class Progress:
         output.told_tokens = len(output.tokens)
         output.told_text += len(text)
 
-    def _start(self, state: SequenceState, generate: Generate) -> Output:
+    def _start(self, state: SequenceState, generate: Generate) -> Output | None:
+        """The output that the sequence is at; None while its grammar is made."""
         if not state.known:
             state.known.append(self._first_token())
+        room = self._room(state)
+        has_schema = generate.sampling.schema is not None
+        grammar = self.grammars.of(state, generate) if has_schema else None
+        if has_schema and grammar is None:
+            return None
         return Output(
             generate,
             segment=state.cursor,
             prompt=state.known,
-            room=self._room(state),
+            room=room,
             tokenizer=self._tokenizer,
-            grammar=self._grammar(generate.sampling),
+            grammar=grammar,
         )
 
     def _room(self, state: SequenceState) -> int:
@@ -124,13 +138,6 @@ class Progress:
         """A model computes nothing from nothing: an empty prompt becomes its start token, or else its end token."""
         bos = self._tokenizer.bos
         return bos if bos is not None else min(self._tokenizer.eos, default=0)
-
-    def _grammar(self, sampling: Sampling) -> Grammar | None:
-        if sampling.schema is None:
-            return None
-        if self._grammar_tokenizer is None:
-            self._grammar_tokenizer = LLTokenizer(self._tokenizer.to_json(), eos_token=sorted(self._tokenizer.eos))
-        return Grammar(sampling.schema, self._grammar_tokenizer)
 
     def _finish(self, state: SequenceState, output: Output) -> None:
         assert output.reason is not None

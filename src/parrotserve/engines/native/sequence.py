@@ -1,8 +1,10 @@
 """One open sequence: its segments, and how far they are known and computed."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Any
 
 from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import Generate
@@ -60,6 +62,8 @@ class SequenceState:
     """How many tokens of that segment's content `known` has."""
     output: Output | None = None
     """The output under way, if the cursor is at one."""
+    grammar: Future[Any] | None = None
+    """What the output at the cursor waits for: until that is there, the sequence runs ahead."""
     written: list[range] = field(default_factory=list[range])
     """Where in `known` finished outputs are."""
 

@@ -5,10 +5,11 @@ class StopSearch:
     """How far each stop string is matched by the end of the text so far.
 
     Knuth, Morris and Pratt's search (1977) for each of them, carried on from character to character: what comes anew is
-    looked at once, however long the stop strings are. Their tables are made as far as something matched.
+    looked at once, and in a time that grows with the logarithm of the longest stop string. Their tables are made as far
+    as something matched.
     """
 
-    __slots__ = ("_borders", "_first", "_length", "_matched", "_stops")
+    __slots__ = ("_borders", "_falls", "_first", "_length", "_matched", "_stops")
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
@@ -20,6 +21,8 @@ class StopSearch:
         """The length of the longest beginning, less than all, with which the text ends; of those that have any."""
         self._borders = [[0, 0] for _ in stops]
         """For beginnings of each length: that of the longest shorter one with which they end."""
+        self._falls = [[0, 0] for _ in stops]
+        """The same, of those after which another character comes: to which to fall back from one that does not."""
         self._length = 0
 
     @property
@@ -43,14 +46,14 @@ class StopSearch:
         return min(starts, default=None)
 
     def _step(self, index: int, length: int, character: str, starts: list[int]) -> None:
-        stop, borders = self._stops[index], self._borders[index]
+        stop, borders, falls = self._stops[index], self._borders[index], self._falls[index]
         while length and stop[length] != character:
-            length = borders[length]
+            length = falls[length]
         if stop[length] != character:
             return
         length += 1
         if length == len(borders):
-            borders.append(_border(stop, borders))
+            _extend(stop, borders, falls)
         if length == len(stop):
             starts.append(self._length - length)
             length = borders[length]
@@ -58,10 +61,12 @@ class StopSearch:
             self._matched[index] = length
 
 
-def _border(stop: str, borders: list[int]) -> int:
-    """The next entry of the table."""
-    last = stop[len(borders) - 1]
+def _extend(stop: str, borders: list[int], falls: list[int]) -> None:
+    """Adds the next entry to both tables."""
+    last, end = stop[len(borders) - 1], len(borders)
     length = borders[-1]
     while length and stop[length] != last:
-        length = borders[length]
-    return length + (stop[length] == last)
+        length = falls[length]
+    border = length + (stop[length] == last)
+    borders.append(border)
+    falls.append(falls[border] if end < len(stop) and stop[border] == stop[end] else border)

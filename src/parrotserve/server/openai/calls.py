@@ -110,8 +110,7 @@ def chat_call(body: ChatRequest, *, asked: Asked, origin: Origin) -> Call:
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         stops=usable.stops if usable is not None else (),
     )
-    told = described(body) if usable is not None else ()
-    return _declaring(body, asked, origin, [(*said, *opening)], sampling, inputs, tools=usable, told=told)
+    return _declaring(body, asked, origin, [(*said, *opening)], sampling, inputs, tools=usable)
 
 
 def completion_call(body: CompletionRequest, *, asked: Asked, origin: Origin) -> Call:
@@ -148,7 +147,6 @@ def _declaring(
     *,
     chat: bool = True,
     tools: Tools | None = None,
-    told: tuple[dict[str, Any], ...] = (),
     echoed: tuple[str, ...] = (),
 ) -> Call:
     name = body.extension.output
@@ -156,13 +154,18 @@ def _declaring(
     ids = [f"{origin.base}.{number}" for number in range(count)]
     outputs = [variable_id(origin.session, name)] if name else ids
     asked_for = f"{len(prompts)} x {body.choices} texts" + (", echoed" if echoed else "")
+    told = described(body) if tools is not None and isinstance(body, ChatRequest) else ()
+    calls = tools.calls() if tools is not None else None
     requests = tuple(
         RequestSpec(
             id=ids[number],
             function=name or "",
             model=body.model,
             chat=chat,
-            segments=(*prompts[number // body.choices], OutputSegment(variable=outputs[number], sampling=each)),
+            segments=(
+                *prompts[number // body.choices],
+                OutputSegment(variable=outputs[number], sampling=each, calls=calls),
+            ),
             tools=told,
         )
         for number, each in enumerate(_seeded(sampling, body.choices) * len(prompts))

@@ -13,9 +13,10 @@ from typing import Any
 
 from parrotserve.errors import DeclarationError, InvalidSchema
 from parrotserve.models.chat_template import ChatTemplate
+from parrotserve.sampling import CALL_TAGS, Calls
 from parrotserve.server.openai.wire import ChatRequest, ChosenTool, FunctionSpec
 
-_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_OPEN, _CLOSE = CALL_TAGS
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _MISTRAL = "[TOOL_CALLS]"
 _DEFINITIONS = "#/$defs/"
@@ -40,21 +41,27 @@ class Tools:
     """Whether the answer has to be a call of one of the functions."""
     only_one: bool = False
     """Whether an answer ends with its first call."""
+    formatted: bool = False
+    """Whether an answer without calls has a JSON schema; then it is enforced that an answer is one or the other."""
 
     @property
     def stops(self) -> tuple[str, ...]:
         """What ends the answer besides what the request says: where one call is enough, no second one is written."""
-        return (_CLOSE,) if self.only_one and self.tagged and not self.must_call else ()
+        return (_CLOSE,) if self.only_one and self.tagged and not self.must_call and not self.formatted else ()
 
     @property
     def opening(self) -> str:
         """How the answer begins, where it must be a call."""
         return f"{_OPEN}\n" if self.must_call and self.tagged else ""
 
-    def schema(self) -> dict[str, Any] | None:
-        """What a call that must be is like, after `opening`."""
-        if not self.must_call:
+    def calls(self) -> Calls | None:
+        """What may be instead of an answer that has a format."""
+        if not self.formatted:
             return None
+        return Calls(schema=self.schema(), tagged=self.tagged, several=not self.only_one)
+
+    def schema(self) -> dict[str, Any]:
+        """What a call is like; one that must be, after `opening`."""
         definitions: dict[str, Any] = {}
         try:
             calls = [self._schema_of(function, definitions) for function in self.functions]
@@ -69,6 +76,8 @@ class Tools:
         return content, calls[:1] if self.only_one else calls
 
     def _read(self, text: str) -> tuple[str | None, list[ToolCall]]:
+        if self.formatted and not self._may_be_calls(text):
+            return text, []
         if self.must_call or not self.tagged:
             calls = self._calls(text.strip().removeprefix(_MISTRAL))
             return (None, calls) if calls else (text, [])
@@ -81,6 +90,8 @@ class Tools:
         """How much of a beginning answer is text for certain."""
         if self.must_call:
             return 0
+        if self.formatted:
+            return 0 if self._may_be_calls(text) else len(text)
         if not self.tagged:
             begun = text.lstrip()
             return 0 if not begun or begun[0] in "{[" else len(text)
@@ -89,6 +100,15 @@ class Tools:
             return len(text[:start].rstrip())
         held = next((n for n in range(min(len(_OPEN) - 1, len(text)), 0, -1) if _OPEN.startswith(text[-n:])), 0)
         return len(text[: len(text) - held].rstrip())
+
+    def _may_be_calls(self, text: str) -> bool:
+        """Whether an answer that is a call or has a format, of which this is the beginning, may be a call yet."""
+        begun = "".join(text.split())
+        if self.tagged:
+            return begun.startswith(_OPEN) or _OPEN.startswith(begun)
+        begun = begun.removeprefix("[")
+        beginnings = (f'{{"name":"{function.name}","{self.arguments_key}":' for function in self.functions)
+        return any(begun.startswith(beginning) or beginning.startswith(begun) for beginning in beginnings)
 
     def _calls(self, written: str) -> list[ToolCall]:
         try:
@@ -131,13 +151,7 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
             param="tools",
         )
     must_call = body.tool_choice == "required" or isinstance(body.tool_choice, ChosenTool)
-    if not must_call and body.response_format is not None and body.response_format.type != "text":
-        # The grammar of the format holds from the first token on, so that no call could be written.
-        raise DeclarationError(
-            "With this response_format no tool could be called: leave it out while the model may call tools, or set "
-            "tool_choice to none for the answer that has the format.",
-            param="response_format",
-        )
+    has_format = body.response_format is not None and body.response_format.type != "text"
     functions = tuple(tool.function for tool in body.tools)
     if isinstance(body.tool_choice, ChosenTool):
         functions = tuple(_chosen(functions, body.tool_choice.function.name))
@@ -147,6 +161,7 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
         arguments_key="parameters" if '"parameters": dictionary' in template.source else "arguments",
         must_call=must_call,
         only_one=body.parallel_tool_calls is False,
+        formatted=has_format and not must_call,
     )
 
 

@@ -1,0 +1,84 @@
+"""Work that takes its time, done beside everything else: on few threads, which those it is done for take turns on."""
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+Work = Callable[[], Any]
+"""Something that lets other threads go on for most of its time, as what is compiled does."""
+Doing = Callable[[str, Work], "Future[Any]"]
+"""Has work done for somebody."""
+
+_MOST_THREADS = 2
+"""So that whoever takes long, by himself, keeps nobody else waiting."""
+
+
+def at_once(owner: str, work: Work) -> Future[Any]:
+    """Does the work now, on the caller's thread."""
+    future: Future[Any] = Future()
+    _do(future, work)
+    return future
+
+
+class Aside:
+    """Has work done on threads of its own, which are there while there is something to do, and end with the process.
+
+    Each owner has a line, of which one piece of work is done at a time; owners take turns. Safe to use from any thread.
+    """
+
+    def __init__(self, name: str, *, threads: int = _MOST_THREADS) -> None:
+        self._name = name
+        self._most = threads
+        self._lock = threading.Lock()
+        self._lines: OrderedDict[str, deque[tuple[Future[Any], Work]]] = OrderedDict()
+        """What waits, by owner; whose turn it is comes first."""
+        self._busy: set[str] = set()
+        self._threads = 0
+
+    def do(self, owner: str, work: Work) -> Future[Any]:
+        """Has the work done in its turn; whoever cancels the future before that has it left out."""
+        future: Future[Any] = Future()
+        with self._lock:
+            self._lines.setdefault(owner, deque()).append((future, work))
+            more = self._threads < self._most and owner not in self._busy
+            self._threads += more
+        if more:
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        return future
+
+    def _run(self) -> None:
+        owner: str | None = None
+        while (turn := self._next(owner)) is not None:
+            owner, future, work = turn
+            _do(future, work)
+            del turn, future, work  # what is waited for next may take long
+
+    def _next(self, done: str | None) -> tuple[str, Future[Any], Work] | None:
+        """Whose turn it is, once that of `done` has ended; None: the thread is not needed any more."""
+        with self._lock:
+            if done is not None:
+                self._busy.discard(done)
+                if done in self._lines:
+                    self._lines.move_to_end(done)
+            owner = next((owner for owner in self._lines if owner not in self._busy), None)
+            if owner is None:
+                self._threads -= 1
+                return None
+            future, work = self._lines[owner].popleft()
+            if not self._lines[owner]:
+                del self._lines[owner]
+            self._busy.add(owner)
+            return owner, future, work
+
+
+def _do(future: Future[Any], work: Work) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = work()
+    except BaseException as error:  # also what a compiled library panics with: it is for whoever asked
+        future.set_exception(error)
+    else:
+        future.set_result(result)
