@@ -14,7 +14,8 @@ from parrotserve.sdk.cell import Cell, State
 from parrotserve.sdk.loop import background, wait_for
 from parrotserve.sdk.options import countable, is_number
 from parrotserve.sdk.outbox import Named
-from parrotserve.sdk.placeholders import beginning, check_no_placeholder, remember
+from parrotserve.sdk.placeholders import beginning, remember
+from parrotserve.sdk.plain import text_from
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.typed import TypedSchema
 from parrotserve.texts import check_text
@@ -36,7 +37,7 @@ class SemanticVariable:
     __slots__ = ("__weakref__", "_cell", "_rests_on", "_session", "_type", "_untold", "_used_in")
 
     def __init__(self, value: object = None, name: str | None = None) -> None:
-        text = None if value is None else check_no_placeholder(str(value), "The value of a variable")
+        text = None if value is None else text_from(value, "The value of a variable")
         self._cell = Cell(name=None if name is None else str(name), value=text)
         self._session: Session | None = None
         self._type: TypedSchema | None = None
@@ -150,7 +151,7 @@ class SemanticVariable:
         """Give an EMPTY variable its value.
 
         Raises `AlreadyProduced` where it has a producer or a value, `TypeError` for None (a result that somebody forgot
-        to return is no text) and for a text with a variable's representation in it, `DeclarationError` for what is no
+        to return is no text) and for what `plain.text_from` refuses, `DeclarationError` for what is no
         Unicode text, and what keeps a service from being told: then the same value can be set again.
         """
         if text is None:
@@ -159,7 +160,7 @@ class SemanticVariable:
             raise AlreadyProduced(
                 f"{self.shown()} is produced by a call; only a variable without a producer can be set."
             )
-        value = check_text(check_no_placeholder(str(text), "What it is set to"), "What it is set to")
+        value = check_text(text_from(text, "What it is set to"), "What it is set to")
         if self._cell.resolve(value):
             self._untold = WeakSet(self._used_in)
         elif not self._untold or value != self._cell.value:
