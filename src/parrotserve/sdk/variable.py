@@ -186,6 +186,11 @@ class SemanticVariable:
         """The session that produces it; None where nothing does."""
         return self._session
 
+    @property
+    def known_text(self) -> str | None:
+        """The text, if it is known here; asks nobody."""
+        return self._cell.value
+
     def check_usable_in(self, session: Session) -> None:
         """Raises `ForeignVariable` for what another session produces."""
         if self._session is not None and self._session is not session:
