@@ -393,8 +393,10 @@ class EngineView(Wire):
     state: str
     running: int
     waiting: int
-    free_tokens: int
+    used_tokens: int
     cached_tokens: int
+    free_tokens: int
+    """Its KV cache: what open requests hold, what is kept of earlier ones and makes way for others, the rest."""
     error: str | None = None
     retry_after: float | None = None
     """Why it did not start, and, where it is given up (`failed`), the seconds until that is tried again."""
