@@ -86,6 +86,11 @@ class NativeCalls:
         if self._server is not None:
             self._server.cancel()
 
+    def raised_by(self, call: str | None) -> BaseException | None:
+        """What the function of a call raised here, if that is why it failed."""
+        bound = None if call is None else self._pending.get(CallId(call))
+        return None if bound is None else bound.output.cell.cause
+
     async def _serve(self) -> None:
         while self._pending:
             try:

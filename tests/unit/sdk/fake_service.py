@@ -179,7 +179,7 @@ class FakeService:
         self.results[call] = result
         slot = self.slots[self.native[call].output]
         if result.error is not None:
-            slot.error = NativeCallFailed(result.error)
+            slot.error = NativeCallFailed(result.error, upstream=call)  # as it is told of what reads it
         else:
             slot.value = result.value
         self._advance()
