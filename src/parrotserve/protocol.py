@@ -21,8 +21,7 @@ PROTOCOL_HEADER = "Parrot-Protocol"
 """Both sides send it; other versions are refused with `IncompatibleVersions`."""
 DEFAULT_LEASE_SECONDS = 30.0
 LONGEST_LEASE_SECONDS = 86_400.0
-MOST_SOURCE = 65_536
-"""Characters of a function for the sandbox."""
+MOST_SOURCE = 65_536  # characters of a function for the sandbox
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
 """What clients may send many of. The first that is wrong is told: telling all of thousands takes longer than a step."""
@@ -393,8 +392,9 @@ class EngineView(Wire):
     state: str
     running: int
     waiting: int
-    free_tokens: int
+    used_tokens: int
     cached_tokens: int
+    free_tokens: int
     error: str | None = None
     retry_after: float | None = None
     """Why it did not start, and, where it is given up (`failed`), the seconds until that is tried again."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from parrotserve.cli.run import Url
+Url = Annotated[str | None, typer.Option(help="Ask the service at this URL.", show_default="PARROT_URL")]
 
 
 def explain(

@@ -81,14 +81,18 @@ class _Present(Collector):
         up = _of_engines("up", "1 while the engine is up.")
         running = _of_engines("running", "Sequences in the engine's steps.")
         waiting = _of_engines("waiting", "Sequences that wait in the engine.")
-        free = _of_engines("free_tokens", "Room in the engine's KV cache.")
+        used = _of_engines("used_tokens", "KV that open requests hold.")
+        cached = _of_engines("cached_tokens", "KV kept of earlier requests, which makes way for others.")
+        free = _of_engines("free_tokens", "Room that holds nothing: little, on an engine that has worked.")
         for engine in self._engines():
             labels = [engine.id, engine.model]
             up.add_metric(labels, float(engine.state == "up"))
             running.add_metric(labels, engine.running)
             waiting.add_metric(labels, engine.waiting)
+            used.add_metric(labels, engine.used_tokens)
+            cached.add_metric(labels, engine.cached_tokens)
             free.add_metric(labels, engine.free_tokens)
-        yield from (up, running, waiting, free)
+        yield from (up, running, waiting, used, cached, free)
         yield GaugeMetricFamily("parrot_sessions", "Sessions that live.", value=self._sessions())
 
 

@@ -127,8 +127,9 @@ def engine_view(keeper: EngineKeeper) -> EngineView:
         state=keeper.state,
         running=beat.running,
         waiting=beat.waiting,
-        free_tokens=beat.free_pages * page,
+        used_tokens=beat.used_pages * page,
         cached_tokens=beat.cached_pages * page,
+        free_tokens=beat.free_pages * page,
         error=keeper.error.message if keeper.error is not None else None,
         retry_after=round(retry_after, 1) if (retry_after := keeper.retry_after) is not None else None,
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from parrotserve.sdk.blame import closest
-from parrotserve.sdk.placeholders import check_no_placeholder
+from parrotserve.sdk.plain import text_from
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.variable import SemanticVariable
 
@@ -37,23 +37,15 @@ def variables_of(argument: Any, name: str) -> tuple[SemanticVariable, ...]:
 def text_of(argument: Any, name: str) -> str:
     """The text of an argument that is no variable: its `str`.
 
-    Raises `TypeError` where a variable hides in it or in its text, and for what somebody forgot to call, to await or to
-    return: a prompt must not contain a representation, or the word "None", by accident.
+    Raises `TypeError` where a variable hides in it, for None, which somebody forgot to return, and for what `text_from`
+    refuses.
     """
-    if isinstance(argument, str):
-        return check_no_placeholder(argument, name)
     if argument is None:
         raise TypeError(f"{name} is None, which has no text; pass a text ('' for none) or a semantic variable.")
     if _holds_variables(argument):
         kind = type(argument).__name__
         raise TypeError(f"{name}: a {kind} with semantic variables in it has no text; pass a list of them.")
-    if inspect.isawaitable(argument):
-        raise TypeError(f"{name} is {argument!r:.80}, which has no text yet; await it, and pass its result.")
-    if inspect.isgenerator(argument) or inspect.isasyncgen(argument):
-        raise TypeError(f"{name} is {argument!r:.80}, which has no text; pass what it yields, as a list or joined.")
-    if callable(argument) and type(argument).__str__ is object.__str__:
-        raise TypeError(f"{name} is {argument!r:.80}, which has no text; call it, and pass its result.")
-    return check_no_placeholder(str(argument), name)
+    return text_from(argument, name)
 
 
 def _holds_variables(argument: Any) -> bool:

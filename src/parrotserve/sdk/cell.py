@@ -100,6 +100,11 @@ class Cell:
         error.__cause__ = self._cause
         return error
 
+    @property
+    def cause(self) -> BaseException | None:
+        """The exception of this process that its failure comes from."""
+        return self._cause
+
     # --- The event loop -------------------------------------------------------------------------------------
 
     def grow(self, offset: int, text: str) -> None:

@@ -10,7 +10,7 @@ from parrotserve.sampling import Sampling
 from parrotserve.sdk.arguments import produced_in, text_of
 from parrotserve.sdk.declaring import Declaring
 from parrotserve.sdk.options import SamplingOptions, sampling_from
-from parrotserve.sdk.session import session_for
+from parrotserve.sdk.session import Session, session_for
 from parrotserve.sdk.variable import SemanticVariable
 from parrotserve.segments import Role
 
@@ -32,7 +32,8 @@ class Chat:
 
     The beginning of each turn's request equals the whole of the turn before, so an engine goes on from the KV cache
     that it has. Turns may be said before earlier replies are there: the service runs them one after another. A
-    reply that failed is left out of the turns after it.
+    reply that failed is left out of the turns after it. A conversation may go on in another session: replies that were
+    got go along as texts.
 
     `model` and the fields of `Sampling` hold for all turns.
     """
@@ -45,6 +46,8 @@ class Chat:
         **options: Unpack[SamplingOptions],
     ) -> None:
         self.turns: list[Turn] = []
+        self._copies: dict[SemanticVariable, SemanticVariable] = {}
+        """What another session than the current one produced, as variables with its text."""
         self.model = model
         self.sampling = sampling_from(options) or Sampling()
         self.system = system if system is None or isinstance(system, SemanticVariable) else _said(system, Role.SYSTEM)
@@ -55,8 +58,9 @@ class Chat:
         sampling = sampling_from(options, base=self.sampling) or self.sampling
         history = list(self._history())
         history.append((Role.USER, user))
+        session = session_for(produced_in(variable for _, variable in history))
+        history = [(role, self._usable_in(session, variable)) for role, variable in history]
         variables = [variable for _, variable in history]
-        session = session_for(produced_in(variables))
         with session.declaring:
             call = Declaring(session, variables)
             segments: list[WireSegment] = []
@@ -66,6 +70,15 @@ class Chat:
             call.declare(RequestSpec(id=new_id("r"), function="Chat", model=self.model, segments=tuple(segments)))
         self.turns.append(Turn(user, call.outputs[0]))
         return call.outputs[0]
+
+    def __repr__(self) -> str:
+        return f"<Chat of {len(self.turns)} turn{'' if len(self.turns) == 1 else 's'}>"
+
+    def _usable_in(self, session: Session, variable: SemanticVariable) -> SemanticVariable:
+        text = variable.known_text
+        if variable.session in (None, session) or text is None:
+            return variable
+        return self._copies.setdefault(variable, SemanticVariable(text, name=variable.name))
 
     def _history(self) -> Iterator[tuple[Role, SemanticVariable]]:
         if self.system is not None:

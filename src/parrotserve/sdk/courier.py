@@ -159,7 +159,8 @@ class Courier:
             case Value(value=value, reason=reason, logprobs=logprobs):
                 cell.resolve(value, reason, logprobs)
             case Failure(error=error):
-                cell.fail(error.to_error())
+                # What failed first may be a function of this program, which its author wants to see the line of.
+                cell.fail(error.to_error(), self.natives.raised_by(error.details.get("upstream")))
             case _:
                 pass
 

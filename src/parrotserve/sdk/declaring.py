@@ -30,6 +30,7 @@ class Declaring:
         variables = tuple(inputs)
         for variable in variables:
             variable.check_usable_in(session)
+        self._unset = frozenset(cell for variable in variables for cell in variable.unset())
         for variable in variables:
             named, new = variable.named_in(session)
             self._inputs[id(variable)] = named.id
@@ -47,7 +48,7 @@ class Declaring:
 
     def output(self, name: str, schema: dict[str, Any] | None = None) -> Named:
         """A new variable that the call produces, by a schema that may know a type."""
-        variable, named = SemanticVariable.produced(self._session, name, schema)
+        variable, named = SemanticVariable.produced(self._session, name, schema, self._unset)
         self.outputs.append(variable)
         self._outputs.append(named)
         return named

@@ -1,14 +1,47 @@
 """One submit and its answer: what it carries, what comes back, and what a refusal means for whom."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from parrotserve.errors import GetTimeout, ParrotError, ServiceUnavailable, SessionLost, Unauthorized
+from parrotserve.errors import (
+    GetTimeout,
+    ParrotError,
+    ServiceUnavailable,
+    SessionLost,
+    TooLarge,
+    Unauthorized,
+    UnknownModel,
+)
 from parrotserve.ids import SessionId, VariableId
-from parrotserve.protocol import Accepted, Failure, Submit, Value, VariableEvent
+from parrotserve.protocol import Accepted, Failure, RequestSpec, Submit, Value, VariableEvent, VariableSpec
 from parrotserve.sdk.connection import Connection
 from parrotserve.sdk.outbox import Batch, Declaration, Outbox, Want
 from parrotserve.sdk.transport import Transport
+
+
+@dataclass(slots=True)
+class _Refusals:
+    """What a refused batch has taught so far, while its parts are sent."""
+
+    failed: dict[VariableId, ParrotError] = field(default_factory=dict[VariableId, ParrotError])
+    """Outputs of calls that were refused."""
+    full: ParrotError | None = None
+    """The session takes no call any more."""
+    models: dict[str, ParrotError] = field(default_factory=dict[str, ParrotError])
+    """Models that are not to be had, by the names that calls give them."""
+
+    def learn(self, error: ParrotError, *, single: bool) -> None:
+        """Take note of what holds for other calls, too: that of thousands nobody has to ask one by one."""
+        if single and isinstance(error, TooLarge) and error.details.get("limit") == "session_requests":
+            self.full = error
+        if isinstance(error, UnknownModel) and (model := error.details.get("model")):
+            self.models[model] = error
+
+    def hold_against(self, call: Declaration) -> ParrotError | None:
+        """Why a call would be refused, as far as that is known without asking."""
+        model = call.spec.model if isinstance(call.spec, RequestSpec) else None
+        unread = next((self.failed[name] for name in call.inputs if name in self.failed), None)
+        return unread or self.full or (None if model is None else self.models.get(model))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,41 +125,66 @@ class Exchange:
 
     async def _refused(self, batch: Batch, error: ParrotError) -> None:
         """A batch is in whole or not at all, so one bad call keeps the others out: find it, and send the rest."""
-        failed: dict[VariableId, ParrotError] = {}
+        refusals = _Refusals()
         if isinstance(error, Unauthorized) or not batch.declarations:
-            self._fail(batch.declarations, error, failed)
+            self._fail(batch.declarations, error, refusals)
             self._interrupt(batch.wants, error)
             return
         try:
-            await self._halve(batch, error, failed)
+            await self._sift(batch, error, refusals)
         except ServiceUnavailable as gone:
             self.outbox.resend()
             self._interrupt(batch.wants, gone)
             return
-        rest = tuple(want for want in batch.wants if want.variable.id not in failed)
+        rest = tuple(want for want in batch.wants if want.variable.id not in refusals.failed)
         if rest:
             await self.run(Batch((), rest))
 
-    async def _halve(self, batch: Batch, error: ParrotError, failed: dict[VariableId, ParrotError]) -> None:
-        """Send the halves of a refused batch, one after the other, down to single calls; note those that `failed`."""
+    async def _sift(self, batch: Batch, error: ParrotError, refusals: _Refusals) -> None:
+        """Send the halves of a refused batch, one after the other, down to single calls; note those that failed."""
         declarations = batch.declarations
+        refusals.learn(error, single=len(declarations) == 1)
         if len(declarations) == 1:
-            self._fail(declarations, error, failed)
-            # Calls after it may read what it was the first to name.
-            variables = tuple(batch.introduced[named.id] for named in declarations[0].introduced)
-            if variables:
-                await self._refusal_of(
-                    Submit(session=self.session, lease_seconds=self.lease_seconds, variables=variables)
-                )
+            self._fail(declarations, error, refusals)
+            await self._introduce_inputs(batch, declarations)
             return
         middle = len(declarations) // 2
         for half in (declarations[:middle], declarations[middle:]):
-            part = batch.part(half)
-            refusal = await self._refusal_of(part.body(self.session, self.lease_seconds))
-            if refusal is None:
-                self._settle(part)
+            await self._send_part(batch, half, refusals)
+
+    async def _send_part(self, batch: Batch, declarations: tuple[Declaration, ...], refusals: _Refusals) -> None:
+        """Send those of a batch's calls that may still be taken."""
+        hopeful: list[Declaration] = []
+        hopeless: list[Declaration] = []
+        for each in declarations:
+            reason = refusals.hold_against(each)
+            if reason is None:
+                hopeful.append(each)
             else:
-                await self._halve(part, refusal, failed)
+                hopeless.append(each)
+                self._fail((each,), reason, refusals)
+        await self._introduce_inputs(batch, hopeless)
+        if not hopeful:
+            return
+        part = batch.part(hopeful)
+        refusal = await self._refusal_of(part.body(self.session, self.lease_seconds))
+        if refusal is None:
+            self._settle(part)
+        else:
+            await self._sift(part, refusal, refusals)
+
+    async def _introduce_inputs(self, batch: Batch, refused: Iterable[Declaration]) -> None:
+        """Tell of the variables that refused calls were the first to name: calls after them may read these."""
+        await self._introduce([batch.introduced[named.id] for each in refused for named in each.introduced])
+
+    async def _introduce(self, variables: list[VariableSpec]) -> None:
+        if not variables:
+            return
+        body = Submit(session=self.session, lease_seconds=self.lease_seconds, variables=tuple(variables))
+        if isinstance(await self._refusal_of(body), TooLarge) and len(variables) > 1:
+            middle = len(variables) // 2
+            await self._introduce(variables[:middle])
+            await self._introduce(variables[middle:])
 
     async def _refusal_of(self, body: Submit) -> ParrotError | None:
         """What the service says against it. Raises `ServiceUnavailable`."""
@@ -140,10 +198,9 @@ class Exchange:
             return error
         return None
 
-    def _fail(
-        self, declarations: Iterable[Declaration], error: ParrotError, failed: dict[VariableId, ParrotError]
-    ) -> None:
+    def _fail(self, declarations: Iterable[Declaration], error: ParrotError, refusals: _Refusals) -> None:
         """These will never be; what reads the outputs of a call that failed before fails for the same reason."""
+        failed = refusals.failed
         for declaration in declarations:
             reason = next((failed[name] for name in declaration.inputs if name in failed), error)
             for named in declaration.outputs:

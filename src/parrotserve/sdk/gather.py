@@ -15,13 +15,18 @@ Gathered = SemanticVariable | Iterable[SemanticVariable]
 
 
 def gather(
-    *variables: Gathered, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None, progress: bool = True
+    *variables: Gathered,
+    perf: Criteria | str = Criteria.LATENCY,
+    timeout: float | None = None,
+    progress: bool = True,
+    return_exceptions: bool = False,
 ) -> list[Any]:
     """The values of variables, given one by one or as iterables, in their order.
 
     All are asked for in one exchange, so that the service sees what belongs together. Raises the first failure as
-    soon as there is one, as `SemanticVariable.get` does; the others go on. With `progress`, a bar is drawn on
-    standard error if that is a terminal.
+    soon as there is one, as `SemanticVariable.get` does; the others go on. With `return_exceptions` nothing is raised
+    for a variable: the error that its `get` would raise stands in its place, `GetTimeout` for those that are late. With
+    `progress`, a bar is drawn on standard error if that is a terminal.
     """
     flat, timeout = _flat(variables), patience(timeout)
     background().refuse_here("gather() would block Parrot's own event loop; use agather().")
@@ -29,17 +34,20 @@ def gather(
         flush()
         try:
             for future in as_completed(futures, timeout):
-                future.result()
+                if not return_exceptions:
+                    future.result()
                 advance()
         except TimeoutError as error:
-            raise _first_late(flat, futures, timeout) from error
-        return [variable.read(future.result()) for variable, future in zip(flat, futures, strict=True)]
+            if not return_exceptions:
+                raise _first_late(flat, futures, timeout) from error
+        return _outcomes(flat, futures, timeout, return_exceptions)
 
 
 async def agather(
     *variables: Gathered,
     perf: Criteria | str = Criteria.LATENCY,
     timeout: float | None = None,  # noqa: ASYNC109 - as everywhere in this API
+    return_exceptions: bool = False,
 ) -> list[Any]:
     """`gather`, for coroutines on any asyncio loop; draws no bar."""
     flat, timeout = _flat(variables), patience(timeout)
@@ -48,13 +56,14 @@ async def agather(
     with _asked(flat, perf, timeout) as (futures, flush):
         asyncio.get_running_loop().call_soon(flush)
         waits = [asyncio.wrap_future(future) for future in futures]
-        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_EXCEPTION)
+        until = asyncio.ALL_COMPLETED if return_exceptions else asyncio.FIRST_EXCEPTION
+        await asyncio.wait(waits, timeout=timeout, return_when=until)
         errors = [error for each in waits if each.done() and (error := each.exception())]
-        if errors:
+        if errors and not return_exceptions:
             raise errors[0]
-        if not all(each.done() for each in waits):
+        if not (return_exceptions or all(each.done() for each in waits)):
             raise _first_late(flat, futures, timeout)
-        return [variable.read(each.result()) for variable, each in zip(flat, waits, strict=True)]
+        return _outcomes(flat, futures, timeout, return_exceptions)
 
 
 def _flat(variables: Iterable[Gathered]) -> list[SemanticVariable]:
@@ -77,6 +86,23 @@ def _asked(
     finally:
         for variable, future in zip(variables, futures, strict=True):
             variable.forget(future)
+
+
+def _outcomes(
+    variables: list[SemanticVariable], futures: list[Future[str]], timeout: float | None, return_exceptions: bool
+) -> list[Any]:
+    """What `get` gives of each; with `return_exceptions`, in the place of what has no value, what it raises."""
+    outcomes: list[Any] = []
+    for variable, future in zip(variables, futures, strict=True):
+        try:
+            if not future.done():
+                raise timed_out(variable, timeout)
+            outcomes.append(variable.read(future.result()))
+        except Exception as error:
+            if not return_exceptions:
+                raise
+            outcomes.append(error)
+    return outcomes
 
 
 def _first_late(variables: list[SemanticVariable], futures: list[Future[str]], timeout: float | None) -> Exception:

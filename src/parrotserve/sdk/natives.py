@@ -14,7 +14,7 @@ from parrotserve.protocol import CallOffer, CallResult
 from parrotserve.sdk.connection import Connection
 from parrotserve.sdk.loop import background
 from parrotserve.sdk.outbox import Named
-from parrotserve.sdk.placeholders import check_no_placeholder
+from parrotserve.sdk.plain import text_from
 from parrotserve.texts import check_text
 
 CONCURRENT_CALLS = 256
@@ -43,7 +43,7 @@ class BoundCall:
             result = self.context.run(self._call, arguments)
             if result is None:
                 raise TypeError("it returned nothing; return the text")
-            return check_text(check_no_placeholder(str(result), "What it returned"), "What it returned")
+            return check_text(text_from(result, "What it returned"), "What it returned")
         except BaseException as error:
             # `SystemExit` and its like too: on its way on it would end the loop that all sessions live on.
             told = f"Native function {self.name} raised {type(error).__name__}: {error}"
@@ -85,6 +85,11 @@ class NativeCalls:
         self._pending.clear()
         if self._server is not None:
             self._server.cancel()
+
+    def raised_by(self, call: str | None) -> BaseException | None:
+        """What the function of a call raised here, if that is why it failed."""
+        bound = None if call is None else self._pending.get(CallId(call))
+        return None if bound is None else bound.output.cell.cause
 
     async def _serve(self) -> None:
         while self._pending:

@@ -14,7 +14,8 @@ from parrotserve.sdk.cell import Cell, State
 from parrotserve.sdk.loop import background, wait_for
 from parrotserve.sdk.options import countable, is_number
 from parrotserve.sdk.outbox import Named
-from parrotserve.sdk.placeholders import beginning, check_no_placeholder, remember
+from parrotserve.sdk.placeholders import beginning, remember
+from parrotserve.sdk.plain import text_from
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.typed import TypedSchema
 from parrotserve.texts import check_text
@@ -33,21 +34,26 @@ class SemanticVariable:
     true, raises `TypeError`, where Python would say False and True whatever the model wrote.
     """
 
-    __slots__ = ("__weakref__", "_cell", "_session", "_type", "_untold", "_used_in")
+    __slots__ = ("__weakref__", "_cell", "_rests_on", "_session", "_type", "_untold", "_used_in")
 
     def __init__(self, value: object = None, name: str | None = None) -> None:
-        text = None if value is None else check_no_placeholder(str(value), "The value of a variable")
+        text = None if value is None else text_from(value, "The value of a variable")
         self._cell = Cell(name=None if name is None else str(name), value=text)
         self._session: Session | None = None
         self._type: TypedSchema | None = None
+        self._rests_on: frozenset[Cell] = frozenset()
+        """What nobody had set when it was declared, and must be set before there is a value."""
         self._used_in: WeakSet[Session] = WeakSet()
         self._untold: WeakSet[Session] = WeakSet()
         """Sessions that know it as EMPTY though it was set: telling them is not done, or failed."""
 
     @classmethod
-    def produced(cls, session: Session, name: str, schema: dict[str, Any] | None = None) -> tuple[Self, Named]:
-        """A new variable of a session, for the output of a call."""
+    def produced(
+        cls, session: Session, name: str, schema: dict[str, Any] | None = None, unset: frozenset[Cell] = frozenset()
+    ) -> tuple[Self, Named]:
+        """A new variable of a session, for the output of a call; `unset` is what its inputs wait for."""
         variable = cls(name=name)
+        variable._rests_on = unset
         variable._type = schema if isinstance(schema, TypedSchema) else None
         variable._cell.produced = True
         variable._session = session
@@ -145,7 +151,7 @@ class SemanticVariable:
         """Give an EMPTY variable its value.
 
         Raises `AlreadyProduced` where it has a producer or a value, `TypeError` for None (a result that somebody forgot
-        to return is no text) and for a text with a variable's representation in it, `DeclarationError` for what is no
+        to return is no text) and for what `plain.text_from` refuses, `DeclarationError` for what is no
         Unicode text, and what keeps a service from being told: then the same value can be set again.
         """
         if text is None:
@@ -154,7 +160,7 @@ class SemanticVariable:
             raise AlreadyProduced(
                 f"{self.shown()} is produced by a call; only a variable without a producer can be set."
             )
-        value = check_text(check_no_placeholder(str(text), "What it is set to"), "What it is set to")
+        value = check_text(text_from(text, "What it is set to"), "What it is set to")
         if self._cell.resolve(value):
             self._untold = WeakSet(self._used_in)
         elif not self._untold or value != self._cell.value:
@@ -180,6 +186,11 @@ class SemanticVariable:
         """The session that produces it; None where nothing does."""
         return self._session
 
+    @property
+    def known_text(self) -> str | None:
+        """The text, if it is known here; asks nobody."""
+        return self._cell.value
+
     def check_usable_in(self, session: Session) -> None:
         """Raises `ForeignVariable` for what another session produces."""
         if self._session is not None and self._session is not session:
@@ -203,6 +214,11 @@ class SemanticVariable:
         """Ask the service for the value, if a call produces it and it is not known yet; leaves with the next flush."""
         if self._session is not None and not self._cell.settled:
             self._session.want(self._cell, criteria=criteria, timeout=timeout, stream=stream)
+
+    def unset(self) -> frozenset[Cell]:
+        """The variables without a producer that this waits for, itself included, as long as nobody has set them."""
+        rests_on = self._rests_on if self._cell.produced else (self._cell,)
+        return frozenset(cell for cell in rests_on if cell.value is None)
 
     def value_future(self) -> Future[str]:
         """The value, or its error."""
@@ -338,8 +354,18 @@ async def aresult_of(future: Future[str], variable: SemanticVariable, timeout: f
 
 def timed_out(variable: SemanticVariable, timeout: float | None) -> GetTimeout:
     """The error of a wait that took too long."""
-    seconds = timeout or 0.0
     return GetTimeout(
-        f"{variable.shown()} was not ready within {seconds:g} seconds; nothing was cancelled, and it can be got again.",
+        f"{variable.shown()} was not ready within {timeout or 0.0:g} seconds; nothing was cancelled, and it can be got "
+        f"again.{_missing(variable)}",
         variable=variable.name or "",
     )
+
+
+def _missing(variable: SemanticVariable) -> str:
+    """What no patience helps against, for the error of a wait."""
+    if variable.session is None:
+        return " No call produces it: it has a value once somebody calls its set()."
+    names = sorted(repr(cell.name) if cell.name else "a variable without a name" for cell in variable.unset())
+    if not names:
+        return ""
+    return f" It waits for {', '.join(dict.fromkeys(names))}, which no call produces: call set() on it."

@@ -1,7 +1,9 @@
 """Every endpoint, as any HTTP client sees it."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +12,7 @@ from httpx_sse import ServerSentEvent
 from prometheus_client.parser import text_string_to_metric_families
 
 Client = Callable[..., Awaitable[httpx.AsyncClient]]
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def program(*wait: dict[str, Any], text: str = "tell") -> dict[str, Any]:
@@ -231,6 +234,29 @@ async def test_metrics_count_and_hold_no_prompt(served: Client):
         took = sum(value for name, value in samples.items() if name[0] == f"parrot_request_{phase}_seconds_count")
         assert took == 2, phase
     assert "secret" not in answer.text
+
+
+async def test_every_metric_is_documented(served: Client):
+    client = await served()
+    await client.post("/v1/submit", json=program({"variable": "end"}))
+    families = list(text_string_to_metric_families((await client.get("/metrics")).text))
+    table = (DOCS / "http.md").read_text("utf-8").partition("## Metrics")[2].partition("\n## ")[0]
+    names = {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
+    assert set(re.findall(r"`(parrot_\w+)`", table)) == {name for name in names if not name.endswith("_created")}
+
+
+async def test_engines_tell_where_their_cache_is(served: Client):
+    client = await served()
+    await client.post("/v1/submit", json=program({"variable": "end"}))
+    (engine,) = (await client.get("/v1/engines")).json()
+    shown = {
+        family.name.removeprefix("parrot_engine_"): family.samples[0].value
+        for family in text_string_to_metric_families((await client.get("/metrics")).text)
+        if family.name.startswith("parrot_engine_") and family.name.endswith("_tokens")
+    }
+    # What is used and cached may change between the two answers, as heartbeats come.
+    assert shown.keys() == {"used_tokens", "cached_tokens", "free_tokens"} <= engine.keys()
+    assert shown["free_tokens"] == engine["free_tokens"] > 0
 
 
 async def test_the_interface_is_documented(served: Client):

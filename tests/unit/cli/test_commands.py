@@ -256,6 +256,8 @@ class TestOthers:
         result = parrot("explain", "s-1")
         assert result.exit_code == 2
         assert "PARROT_URL" in result.output
+        # It starts none: an embedded service would not have the session.
+        assert "embedded" not in parrot("explain", "--help").output
 
     def test_pull_of_an_unknown_model_says_what_there_is(self, parrot):
         result = parrot("pull", "smolm2-135m")

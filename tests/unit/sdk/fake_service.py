@@ -11,6 +11,7 @@ from parrotserve.errors import (
     NativeCallFailed,
     ParrotError,
     ServiceUnavailable,
+    TooLarge,
     UnknownObject,
 )
 from parrotserve.ids import CallId, SessionId, VariableId
@@ -71,6 +72,8 @@ class FakeService:
     held: set[str] = field(default_factory=set)
     refused: dict[str, ParrotError] = field(default_factory=dict)
     """By function: submits with a request of it are refused."""
+    most_requests: int | None = None
+    """Submits that would bring more into the session are refused."""
     down: ParrotError | None = None
     fragile: int = 0
     """The submit of this number, from 1, finds nobody there."""
@@ -176,7 +179,7 @@ class FakeService:
         self.results[call] = result
         slot = self.slots[self.native[call].output]
         if result.error is not None:
-            slot.error = NativeCallFailed(result.error)
+            slot.error = NativeCallFailed(result.error, upstream=call)  # as it is told of what reads it
         else:
             slot.value = result.value
         self._advance()
@@ -229,6 +232,9 @@ class FakeService:
         for request in body.requests:
             if request.function in self.refused:
                 raise self.refused[request.function]
+        more = sum(request.id not in self.requests for request in body.requests)
+        if self.most_requests is not None and more and more + len(self.requests) > self.most_requests:
+            raise TooLarge(f"It has {len(self.requests)} and {more} are too many.", limit="session_requests")
         known = {*self.slots, *(variable.id for variable in body.variables)}
         for name in [*self._inputs(body), *(wait.variable for wait in body.wait)]:
             if name not in known:

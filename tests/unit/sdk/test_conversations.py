@@ -4,7 +4,7 @@ import pytest
 from fake_service import FakeService, prompt
 
 import Parrot as P
-from parrotserve.errors import EngineFailed
+from parrotserve.errors import EngineFailed, ForeignVariable
 from parrotserve.protocol import OutputSegment
 
 
@@ -59,6 +59,26 @@ def test_a_reply_that_failed_is_left_out(service: FakeService):
     service.script.clear()
     assert chat.say("two").get() == "<assistant>"
     assert prompts(service)[-1] == "(user)[two](assistant){assistant}"
+
+
+def test_it_goes_on_in_another_session(service: FakeService):
+    chat = P.Chat()
+    for text in ("one", "two", "three"):
+        with P.Session():
+            assert chat.say(text).get() == "<assistant>"
+    *_, last = prompts(service)
+    turns = [f"(user)[{text}](assistant)[<assistant>]" for text in ("one", "two")]
+    assert last == "".join(turns) + "(user)[three](assistant){assistant}"
+    assert repr(chat) == "<Chat of 3 turns>"
+
+
+def test_replies_that_nobody_got_stay_in_their_session(service: FakeService):
+    chat = P.Chat()
+    with P.Session():
+        chat.say("one")
+        with P.Session(), pytest.raises(ForeignVariable, match="assistant PRODUCING> belongs to session"):
+            chat.say("two")
+        assert chat.say("two").get() == "<assistant>"
 
 
 def test_replies_stream(service: FakeService):

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -104,6 +105,25 @@ class TestFailures:
         with pytest.raises(NativeCallFailed, match="Native function Divide raised ZeroDivisionError") as caught:
             Divide("").get()
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+    async def test_it_is_chained_to_what_is_downstream_too(self, service: FakeService):
+        @P.NativeFunction
+        def Divide(text: str) -> float:
+            return 1 / len(text)
+
+        @P.SemanticFunction
+        def Tell(number: P.SemanticVariable):
+            """Tell of {{input:number}}: {{output:tale}}"""
+
+        below = Tell(Tell(Divide("")))
+        for _ in range(2):
+            with pytest.raises(NativeCallFailed) as caught:
+                await below.aget()
+            cause = caught.value.__cause__
+            assert isinstance(cause, ZeroDivisionError)
+            assert traceback.extract_tb(cause.__traceback__)[-1].name == "Divide"
+        outcomes = await P.agather(below, return_exceptions=True)
+        assert isinstance(outcomes[0].__cause__, ZeroDivisionError)
 
     def test_it_can_be_retried(self, service: FakeService):
         attempts: list[str] = []

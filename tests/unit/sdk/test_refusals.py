@@ -8,6 +8,7 @@ import Parrot as P
 from parrotserve.errors import (
     ForeignVariable,
     ServiceUnavailable,
+    TooLarge,
     UnknownModel,
 )
 
@@ -76,3 +77,34 @@ class TestRefusals:
         assert good.get() == "<code>"
         with pytest.raises(UnknownModel):
             bad.get()
+
+    def test_a_session_that_is_full_is_asked_a_few_times_only(self, service: FakeService):
+        service.most_requests = 10
+        task = P.SemanticVariable("shared")
+        variables = [WriteTestCode(task, f"{number}") for number in range(500)]
+        with pytest.raises(TooLarge, match="has 10"):
+            P.gather(variables)
+        for variable in variables[10:]:
+            with pytest.raises(TooLarge, match="has 10"):
+                variable.get()
+        assert P.gather(variables[:10]) == ["<test>"] * 10
+        assert len(service.submits) < 50
+        with pytest.raises(TooLarge, match="has 10"):
+            WritePythonCode("after").get()
+        assert len(service.submits) < 60
+
+    def test_a_model_that_is_not_there_is_asked_for_a_few_times_only(self, service: FakeService):
+        @P.SemanticFunction(model="absent")
+        def Bad(x: str):
+            """{{input:x}}{{output:bad}}"""
+
+        service.refused["Bad"] = UnknownModel("There is no such model.", model="absent")
+        task = P.SemanticVariable("set by the first that reads it")
+        bad = [Bad(task) for _ in range(500)]
+        below = [WriteTestCode(f"{number}", each) for number, each in enumerate(bad)]
+        good = WriteTestCode(task, WritePythonCode("x"))
+        assert good.get() == "<test>"
+        for variable in (*bad, *below):
+            with pytest.raises(UnknownModel):
+                variable.get()
+        assert len(service.submits) < 50

@@ -1,9 +1,11 @@
 """Semantic functions: what they declare, and what a call sends."""
 
 import inspect
+import io
 import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Annotated
 
 import pytest
@@ -155,6 +157,7 @@ class TestCalls:
             (lambda: FakeService, "call it, and pass its result"),
             (lambda: P.SemanticVariable("x").stream(), "pass what it yields"),
             (Later, "await it, and pass its result"),
+            (io.StringIO, "read it, and pass what is in it"),
         ],
     )
     def test_what_somebody_forgot_to_call_or_to_await_has_no_text(
@@ -162,6 +165,20 @@ class TestCalls:
     ):
         with pytest.raises(TypeError, match=f"task is <.*, which has no text.*; {advice}"):
             WritePythonCode(argument())
+        with pytest.raises(TypeError, match=f"The value of a variable is <.*, which has no text.*; {advice}"):
+            P.SemanticVariable(argument())
+
+    @pytest.mark.parametrize("argument", [b"caf\xc3\xa9", bytearray(b"x")])
+    def test_bytes_are_to_be_decoded(self, service: FakeService, argument: object):
+        with pytest.raises(TypeError, match=r"task is b.*, which is no text; decode it"):
+            WritePythonCode(argument)
+        with pytest.raises(TypeError, match=r"What it is set to is b.*; decode it"):
+            P.SemanticVariable(name="later").set(argument)
+
+    @pytest.mark.parametrize("argument", [PurePosixPath("a.txt"), 1.5, Holder("x")])
+    def test_what_has_a_text_of_its_own_is_taken_by_it(self, service: FakeService, argument: object):
+        WritePythonCode(argument).get()
+        assert f"[{argument}]" in prompt(service, only_request(service))
 
     @pytest.mark.parametrize("wrap", [lambda each: {"a": each}, lambda each: {each}, lambda each: {"a": [each]}])
     def test_variables_do_not_hide_in_other_containers(self, service: FakeService, wrap):

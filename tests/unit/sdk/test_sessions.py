@@ -307,6 +307,26 @@ class TestGather:
         assert await P.agather(Write("x"), (Other("y"),)) == ["<text>", "<other>"]
         assert await P.agather() == []
 
+    @pytest.mark.parametrize("in_coroutine", [False, True])
+    def test_failures_stand_where_values_would_if_asked_for(self, service: FakeService, in_coroutine: bool):
+        def gathered(variables: list[P.SemanticVariable], timeout: float | None = None) -> list[object]:
+            if in_coroutine:
+                return asyncio.run(P.agather(variables, timeout=timeout, return_exceptions=True))
+            return P.gather(variables, timeout=timeout, return_exceptions=True)
+
+        service.script["Other"] = EngineFailed("It died.")
+        variables = [Write("x"), Other("y"), Write("z")]
+        first, second, third = gathered(variables)
+        assert first == third == "<text>"
+        assert isinstance(second, EngineFailed)
+        service.held.add("Write")
+        variables.append(Write("late"))
+        *others, late = gathered(variables, timeout=0.01)
+        assert [others[0], type(others[1]), others[2]] == ["<text>", EngineFailed, "<text>"]
+        assert isinstance(late, GetTimeout)
+        service.release("Write")
+        assert variables[-1].get() == "<text>"
+
     def test_nothing_to_gather(self, service: FakeService):
         assert P.gather([]) == []
 

@@ -75,6 +75,22 @@ class TestGet:
         assert text.get() == "<text>"
         assert "cancel" not in service.log
 
+    def test_a_timeout_names_what_nobody_has_set(self, service: FakeService):
+        language, unnamed = P.SemanticVariable(name="language"), P.SemanticVariable()
+        below = Write(Write([language, unnamed]))
+        with pytest.raises(GetTimeout, match=r"It waits for 'language', a variable without a name, which no call"):
+            below.get(timeout=0.01)
+        with pytest.raises(GetTimeout, match=r"language EMPTY> .* No call produces it"):
+            language.get(timeout=0.01)
+        unnamed.set("y")
+        with pytest.raises(GetTimeout, match=r"It waits for 'language', which no call"):
+            below.get(timeout=0.01)
+        language.set("x")
+        assert below.get() == "<text>"
+        service.held.add("Write")
+        with pytest.raises(GetTimeout, match=r"can be got again\.$"):
+            Write(language).get(timeout=0.01)
+
     async def test_timeouts_of_coroutines(self, service: FakeService):
         service.held.add("Write")
         with pytest.raises(GetTimeout):

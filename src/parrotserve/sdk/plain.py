@@ -1,0 +1,27 @@
+"""Objects as texts: what `str` makes of them, but for those of which it makes nothing that anybody means."""
+
+import inspect
+
+from parrotserve.sdk.placeholders import check_no_placeholder
+
+
+def text_from(value: object, what: str) -> str:
+    """The `str` of an object; `what` says in errors which one it is.
+
+    Raises `TypeError` for what somebody forgot to call, to await, to read or to decode, and where the representation of
+    a variable is in the text: a prompt must not contain `<function ...>` or `b'...'` by accident.
+    """
+    if isinstance(value, str):
+        return check_no_placeholder(value, what)
+    if inspect.isawaitable(value):
+        raise TypeError(f"{what} is {value!r:.80}, which has no text yet; await it, and pass its result.")
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        raise TypeError(f"{what} is {value!r:.80}, which has no text; pass what it yields, as a list or joined.")
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"{what} is {value!r:.80}, which is no text; decode it: value.decode().")
+    if type(value).__str__ is object.__str__:
+        if callable(value):
+            raise TypeError(f"{what} is {value!r:.80}, which has no text; call it, and pass its result.")
+        if callable(getattr(value, "read", None)):
+            raise TypeError(f"{what} is {value!r:.80}, which has no text; read it, and pass what is in it.")
+    return check_no_placeholder(str(value), what)
