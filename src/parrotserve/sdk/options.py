@@ -90,7 +90,7 @@ def sampling_from(options: Mapping[str, Any], *, base: Sampling | None = None) -
 
 
 def _texts(stop: Any) -> tuple[str, ...]:
-    texts = (stop,) if isinstance(stop, str) else tuple(stop)
+    texts = tuple(stop) if isinstance(stop, Iterable) and not isinstance(stop, str) else (stop,)
     for text in texts:
         if not isinstance(text, str):
             raise InvalidSampling(f"stop={stop!r}: stop must be a text or several, not {type(text).__name__}.")

@@ -274,6 +274,7 @@ class TestSampling:
             ({"model": 5}, DeclarationError, "model=5: a model goes by its name"),
             ({"temperature": float("nan")}, InvalidSampling, "temperature must be"),
             ({"stop": [3]}, InvalidSampling, "stop must be a text or several"),
+            ({"stop": 3}, InvalidSampling, "stop=3: stop must be a text or several, not int"),
             ({"stop": ""}, InvalidSampling, "must not hold an empty text"),
             ({"schema": "object"}, InvalidSchema, "a dict or a type, such as a pydantic model"),
             ({"schema": {"a": object()}}, InvalidSchema, "not JSON"),
