@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrotserve.step_cost import Rates, StepCost, Work
+from parrotserve.step_cost import FEW_ROWS, Rates, StepCost, Work
 
 TRUE = {"steps": 0.004, "prefill_tokens": 0.0002, "decode_rows": 0.0008, "kv_tokens": 3e-7, "attended": 2e-8}
 
@@ -73,6 +73,44 @@ def test_rows_are_nearly_free_while_a_step_reads_and_cost_what_they_compute_beyo
     one, four, many, more = (rates.seconds(Work(1, 0, rows, 0, 0)) for rows in (1, 4, 100, 110))
     assert four < 1.1 * one
     assert more - many == pytest.approx(10 * rates.decode, rel=0.01)
+
+
+SPARED = 0.004
+"""Seconds of reading that steps of few rows are spared."""
+
+
+def fitted_where_few_rows_read_less() -> StepCost:
+    cost, dice = StepCost(), random.Random(3)
+    for _ in range(150):
+        rows = dice.choice([1, 2, 5, 7, 8, 12, 30, 200])
+        cost.observe(Work(1, 0, rows, 0, 0), few_rows_took(rows))
+    return cost
+
+
+def few_rows_took(rows: int) -> float:
+    return math.hypot(0.008 - SPARED * (rows <= FEW_ROWS), 0.0008 * rows)
+
+
+def test_few_rows_may_read_less():
+    rates = fitted_where_few_rows_read_less().rates
+    for rows in (1, 4, 7, 8, 20):
+        assert rates.seconds(Work(1, 0, rows, 0, 0)) == pytest.approx(few_rows_took(rows), rel=0.1)
+
+
+def test_where_no_step_of_few_rows_was_seen_they_are_taken_to_read_as_long():
+    cost = StepCost()
+    for rows in [8, 30, 200] * 50:
+        cost.observe(Work(1, 0, rows, 0, 0), math.hypot(0.008, 0.0008 * rows))
+    assert cost.rates.reading(1) == pytest.approx(cost.rates.step)
+
+
+def test_a_short_step_has_room_for_few_rows_alone():
+    rates = Rates(step=0.008, prefill=0.0006, decode=0.0008, read=0.0, attend=0.0, few=0.004)
+    assert rates.room(0.005, row=0.0008) == pytest.approx(0.003)
+    assert rates.room(0.0079, row=0.0008) == pytest.approx(FEW_ROWS * 0.0008)
+    assert rates.room(0.0079) == pytest.approx(FEW_ROWS * 0.0006)
+    assert rates.room(0.0125, row=0.0008) == pytest.approx(math.sqrt(0.0125**2 - 0.008**2))
+    assert rates.seconds(Work(1, 0, 7, 0, 0)) < 0.007 < 0.01 < rates.seconds(Work(1, 0, 8, 0, 0))
 
 
 def test_room_is_what_may_be_computed_in_a_step_of_some_length():

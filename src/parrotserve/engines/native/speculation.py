@@ -44,15 +44,16 @@ class Speculation:
         urgent = [state for state in decoding if state.urgent]
         rates, bound = self._pace.model.rates(), self._pace.bound
         cost = rates.row(sum(len(state.known) for state in decoding) / len(decoding))
-        lost = bool(urgent) and math.hypot(rates.step, cost * len(urgent)) > bound  # then nobody else decodes
-        computing = cost * (len(urgent) if lost else len(decoding))
-        seconds = math.hypot(rates.step, computing)
+        lost = math.hypot(rates.reading(len(urgent)), cost * len(urgent)) > bound if urgent else False
+        rows = len(urgent) if lost else len(decoding)  # where it is lost, nobody else decodes
+        computing = cost * rows
+        seconds = math.hypot(rates.reading(rows), computing)
         least = computing / seconds if computing else 0.0
         if least > _CROWDED:
             return {}
         bounded = bool(urgent) and any(_minds(state) for state in runnable)
         longest = (_STRETCH * seconds if lost else bound) if bounded else math.inf
-        left = (rates.room(longest) - computing) / cost if cost else math.inf
+        left = (rates.room(longest, row=cost) - computing) / cost if cost else math.inf
         found: Drafts = {}
         for state in urgent or decoding:
             output = state.output
