@@ -49,7 +49,6 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("arguments", "code", "told"),
         [
-            ("run {folder}/program.py:divide --model fake", 1, "Divide raised ZeroDivisionError"),
             ("run {folder}/program.py:misdeclare --model fake", 1, "did you mean 'text'?"),
             ("run {folder}/program.py:divide --model gpt-9", 1, "There is no model 'gpt-9'"),
             ("run {folder}/program.py:divide --url http://127.0.0.1:9", 1, "parrot serve"),
@@ -68,13 +67,22 @@ class TestCommands:
         assert told in " ".join(done.stderr.replace("│", " ").split())
         assert "Traceback" not in done.output
 
-    @pytest.mark.parametrize(("name", "line"), [("program.py:crash", '{}["key"]'), ("broken.py", "def main(:")])
+    @pytest.mark.parametrize(
+        ("name", "line"),
+        [("program.py:crash", '{}["key"]'), ("program.py:divide", "return 1 / 0"), ("broken.py", "def main(:")],
+    )
     def test_errors_of_a_program_are_shown_from_the_program_on(self, program: Path, name: str, line: str):
         arguments = (*PARROT, "run", f"{program.parent}/{name}", "--model", "fake")
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
         assert done.returncode == 1
         assert line in done.stderr
         assert "parrotserve" not in done.stderr
+
+    def test_what_a_function_of_the_program_led_to_is_told_too(self, program: Path):
+        done = CliRunner().invoke(app, ["run", f"{program}:divide", "--model", "fake"])
+        assert done.exit_code == 1
+        assert "'Echo'" in done.stderr
+        assert "Divide raised ZeroDivisionError" in done.stderr
 
     def test_ctrl_c_in_a_blocking_get(self, program: Path, tiny: Path):
         arguments = (*PARROT, "run", f"{program}:wait", "--model", str(tiny))
