@@ -1,7 +1,6 @@
 """Programs run by the service: dependent requests, failures, timeouts, sessions."""
 
 import asyncio
-import threading
 from functools import partial
 
 import pytest
@@ -15,17 +14,14 @@ from parrotserve.errors import (
     EngineFailed,
     GetTimeout,
     InvalidGraph,
-    InvalidSchema,
     TransformFailed,
     UnknownModel,
     UnknownObject,
 )
-from parrotserve.ids import SessionId, TenantId, VariableId
+from parrotserve.ids import SessionId, VariableId
 from parrotserve.machine import Machine
-from parrotserve.protocol import RequestSpec, Submit, TokensSegment, VariableSpec, WireTransform
-from parrotserve.runtime import admission
+from parrotserve.protocol import RequestSpec, TokensSegment, VariableSpec, WireTransform
 from parrotserve.runtime.keeper import Order
-from parrotserve.sampling import Calls
 
 S = SessionId(SESSION)
 A, B = VariableId("a"), VariableId("b")
@@ -199,81 +195,6 @@ async def test_a_cycle_is_refused(stage: Stage):
     cycle = batch(request("one", taken("b"), made("a")), request("two", taken("a"), made("b")))
     with pytest.raises(InvalidGraph):
         await answer(staged.service.submit(cycle))
-
-
-@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"a": 1} | {"anyOf": "no list"}])
-async def test_a_schema_that_cannot_be_enforced_is_refused(stage: Stage, schema: dict[str, object]):
-    staged = await stage()
-    with pytest.raises(InvalidSchema):
-        await answer(staged.service.submit(batch(request("r", text("x"), made("a", schema=schema)))))
-
-
-async def test_other_tenants_schemas_are_taken_in_while_somebodys_take_long(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-):
-    staged = await stage()
-    begun, may_end = threading.Event(), threading.Event()
-
-    def check(schema: dict[str, object], calls: Calls | None) -> None:
-        if "slow" in schema:
-            begun.set()
-            assert may_end.wait(30)
-
-    monkeypatch.setattr(admission, "check_schema", check)
-
-    async def ask(number: int, tenant: str, schema: dict[str, object]) -> set[str]:
-        program = batch(request(f"r{number}", text("x"), made(f"a{number}", schema=schema)), wait(f"a{number}"))
-        named = program.model_copy(update={"session": f"s{number}"})
-        return {*(await answer(staged.service.submit(named, tenant=TenantId(tenant)))).values}
-
-    slow = [asyncio.create_task(ask(number, "one", {"slow": True})) for number in range(64)]
-    assert await asyncio.to_thread(begun.wait, 30)
-    assert await asyncio.wait_for(ask(0, "other", {"type": "integer"}), 30) == {"a0"}
-    assert not any(task.done() for task in slow)
-    may_end.set()
-    assert await asyncio.gather(*slow) == [{f"a{number}"} for number in range(64)]
-
-
-async def test_who_leaves_before_his_schema_is_looked_at_leaves_nothing_behind(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-):
-    staged = await stage()
-    looked_at: list[dict[str, object]] = []
-    begun, may_end = threading.Event(), threading.Event()
-
-    def check(schema: dict[str, object], calls: Calls | None) -> None:
-        looked_at.append(schema)
-        begun.set()
-        assert may_end.wait(30)
-
-    monkeypatch.setattr(admission, "check_schema", check)
-
-    async def ask(number: int) -> set[str]:
-        output = made(f"a{number}", schema={"maximum": number})
-        program = batch(request(f"r{number}", text("x"), output), wait(f"a{number}"))
-        return {*(await answer(staged.service.submit(program.model_copy(update={"session": f"s{number}"})))).values}
-
-    first, second, third = (asyncio.create_task(ask(number)) for number in range(3))
-    assert await asyncio.to_thread(begun.wait, 30)
-    second.cancel()
-    await asyncio.gather(second, return_exceptions=True)
-    may_end.set()
-    assert await asyncio.gather(first, third) == [{"a0"}, {"a2"}]
-    assert {"maximum": 1} not in looked_at
-    with pytest.raises(UnknownObject):
-        staged.service.session_view(SessionId("s1"))
-
-
-async def test_a_schema_nested_too_deeply_is_refused(stage: Stage):
-    staged = await stage()
-    schema: dict[str, object] = {}
-    for _ in range(5000):
-        schema = {"not": schema}
-    program = Submit.model_construct(
-        session=SESSION, requests=(request("r", text("x"), made("a", schema=schema)),), wait=(), variables=(), calls=()
-    )
-    with pytest.raises(InvalidSchema):
-        await answer(staged.service.submit(program))
 
 
 async def test_an_unknown_model_is_refused_with_those_that_are_served(stage: Stage):
