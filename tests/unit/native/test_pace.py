@@ -2,6 +2,7 @@
 
 import math
 import random
+import statistics
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from parrotserve.engines.base import SequenceEnded, TokensGenerated
 from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.pace import Pace, StepModel
 from parrotserve.engines.native.timing import StepHeld
+from parrotserve.step_cost import FEW_ROWS
 
 
 def true_seconds(step: StepHeld, speed: float = 1.0) -> float:
@@ -106,17 +108,20 @@ def test_the_bound_can_be_set_and_turned_off():
 class Timed(Bench):
     """A bench whose steps read for `start` seconds, and compute for 0.2 ms a row."""
 
-    def __init__(self, *, start: float = 0.005, **settings: object) -> None:
+    def __init__(self, *, start: float = 0.005, few: float | None = None, **settings: object) -> None:
+        """`few`: the seconds for which steps of few rows read, if not as long as others."""
         super().__init__(**{"pages": 4096, **settings})  # type: ignore[arg-type]
         self.step_seconds = 0.0
         self._start = start
+        self._few = start if few is None else few
         self.backend.on_step = self._take_time
         self.told: dict[str, list[float]] = {}
         """When each sequence's tokens came, of those that are streamed."""
         self.ends: dict[str, float] = {}
 
     def _take_time(self, batch: StepBatch) -> None:
-        self.time += math.hypot(self._start, 0.0002 * len(batch.tokens))
+        rows = len(batch.tokens)
+        self.time += math.hypot(self._few if rows <= FEW_ROWS else self._start, 0.0002 * rows)
 
     def step(self) -> list[object]:  # type: ignore[override]
         events = super().step()
@@ -182,6 +187,17 @@ def test_long_prompts_do_not_hold_up_whoever_waits_for_the_next_token():
     assert all(bench.status(f"bulk {place}") is not None for place in range(6))
 
 
+def test_the_bound_is_kept_though_nobody_was_ever_alone():
+    bench = Timed(start=0.006, few=0.003)
+    for place in range(20):
+        bench.work(f"bulk {place}", prompt=f"{place} " * 20, tokens=400, objective=Objective.THROUGHPUT)
+    for _ in range(40):
+        bench.step()
+    bench.work("chat", objective=Objective.LATENCY, tokens=200)
+    bench.run()
+    assert statistics.fmean(bench.gaps("chat")[100:]) < 1.1 * SLOWDOWN * 0.003
+
+
 def test_without_a_pace_they_do():
     assert max(chat_while_prompts_are_read(adapt=False).gaps("chat")) > 0.1
 
@@ -195,8 +211,24 @@ def test_without_latency_sensitive_work_steps_are_as_large_as_they_can_be():
     bench.warm_up()
     for place in range(6):
         bench.work(f"bulk {place}", prompt=str(place) * 1000, tokens=10, objective=Objective.THROUGHPUT)
+    bench.time += 20.0
     bench.step()
     assert len(bench.backend.steps[-1].tokens) == 512
+
+
+def test_where_others_come_who_are_waited_for_prompts_of_who_is_not_are_read_in_steps_that_just_pay():
+    bench = a_chat_decodes()
+    for place in range(6):
+        bench.work(f"bulk {place}", prompt=str(place) * 1000, tokens=10, objective=Objective.THROUGHPUT)
+    while "chat" not in bench.ends:
+        bench.step()
+    bench.step()
+    assert 200 < len(bench.backend.steps[-1].tokens) < 300  # 10 times 5 ms, of 0.2 ms a row, is 250
+    asked = bench.time
+    bench.work("next", prompt="n" * 200, tokens=5, objective=Objective.LATENCY)
+    bench.step()
+    assert bench.time - asked < 0.06  # its own prompt takes 0.04
+    assert "next" in bench.told
 
 
 def test_more_throughput_rows_than_there_is_time_for_take_turns_by_arrival():

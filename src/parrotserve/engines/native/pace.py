@@ -4,10 +4,14 @@ import math
 
 from parrotserve.bounds import LATER_PROMPTS, Bounds
 from parrotserve.engines.native.timing import StepHeld
-from parrotserve.step_cost import Rates, StepCost, Work
+from parrotserve.step_cost import FEW_ROWS, Rates, StepCost, Work
 
 _FIRST_STEPS = 8
 """Before these, no bound is derived."""
+_TRIED_EVERY = 16
+"""Steps after which, if none had few rows, what such a step takes is guessed rather than known."""
+_HARDLY_NOTICED = 10.0
+"""Times as long as a step reads: so long it computes, and takes half a percent longer than that."""
 _MOST_ALIKE = 32
 """Steps that are learned from as one, where they held as many rows of each kind and nobody asks what they teach."""
 
@@ -22,6 +26,8 @@ class StepModel:
         """Steps that the rest does not know of yet, summed; the last one had so many rows of each kind."""
         self._rows = (0, 0)
         self._seconds = 0.0
+        self.since_few = 0
+        """Steps since the last one of few rows."""
 
     def learn(self, step: StepHeld, seconds: float) -> None:
         """A step with this took so long."""
@@ -30,6 +36,7 @@ class StepModel:
         if rows != self._rows or self._alike.steps >= _MOST_ALIKE:
             self._fit()
         self._rows = rows
+        self.since_few = self.since_few + 1 if sum(rows) > FEW_ROWS else 0
         self._alike = Work(*(so_far + more for so_far, more in zip(self._alike, _work(step), strict=True)))
         self._seconds += seconds
 
@@ -76,6 +83,17 @@ class Pace:
         nothing is known yet."""
         rates = self.model.rates()
         return rates.room(LATER_PROMPTS * math.hypot(rates.step, decoding)) - decoding if self.knows else math.inf
+
+    def is_to_try(self, rows: int) -> bool:
+        """Whether a step of these rows alone is to show again how fast the engine is without others' rows: the bound
+        goes by that, and full steps do not tell."""
+        return self._adapt and rows <= FEW_ROWS and self.model.since_few >= _TRIED_EVERY
+
+    @property
+    def least_prompt(self) -> float:
+        """Seconds of computing beside which reading the weights for a step is hardly noticed; infinite where nothing is
+        known yet."""
+        return _HARDLY_NOTICED * self.model.rates().step if self.knows else math.inf
 
     def left(self, step: StepHeld) -> float:
         """Seconds of computing that the bound leaves to others beside this; below zero if it takes longer alone."""

@@ -52,6 +52,8 @@ class Step:
     """Those of them that have their place by the minimum share; there is always time for them."""
     budget: int = 0
     """Prefill tokens that are left."""
+    patient: int = 0
+    """How many of them prompts that nobody waits for may have."""
     prompts: Sequence[SequenceState] = ()
     """Latency-sensitive ones that are to be read."""
     seconds: float = math.inf

@@ -9,6 +9,8 @@ While latency-sensitive sequences decode, a step is as long as their TPOT bound 
 rows and prompts fill what is left of the time. A latency-sensitive prompt is not read in small parts for later work of
 its tenant that nobody reads along: whole, it takes less of everybody's time. Throughput work that is owed a minimum
 share comes before everybody.
+Whoever comes while a step runs waits for its end. So where some come who are waited for, prompts of others are read in
+steps that are just long enough to pay.
 While earlier work decodes, later work's prompts are read in parts that make its steps not much longer: of two jobs, the
 first ends long before the second, and not both when all is done.
 Where more of those that are waited for decode than pays, some leave the step to shorter ones (`width`).
@@ -142,13 +144,23 @@ class Planner:
         urgent = [state for state in decoding if state.urgent]
         step.budget = max(self._prefill_chunk - len(decoding), self.page_tokens)
         self._rates = self._pace.model.rates()
+        step.patient = self._patient(step)
         step.drafts = self._speculation.drafts(candidates)
         if urgent:
             rows = [1 + len(step.drafts.get(state, ())) for state in urgent]
             attended = sum(len(state.known) * count for state, count in zip(urgent, rows, strict=True))
             reserved = StepHeld(decode_rows=sum(rows), attended=attended)
-            step.seconds = self._pace.left(reserved)
+            tries = not (step.prompts or step.owed) and self._pace.is_to_try(sum(rows))
+            step.seconds = 0.0 if tries else self._pace.left(reserved)
             step.urgent = Urgent.of(urgent)
+
+    def _patient(self, step: Step) -> int:
+        """How many tokens of prompts that nobody waits for the step may read: as many as pay, where somebody may come
+        meanwhile who is waited for, and would wait for its end."""
+        if not step.prompts and not self._minimum.is_mixed(step.now):
+            return step.budget
+        pays = fitting_in(self._pace.least_prompt, step.budget, cost=self._rates.prefilling(step.budget, 0))
+        return max(pays, self.page_tokens)
 
     def learn(self, step: StepHeld, *, latency: int, other: int, seconds: float, now: float) -> None:
         """A step that held this, in which so many latency-sensitive sequences, and others, decoded, took so long."""
@@ -228,6 +240,7 @@ class Planner:
         if not decodes:
             step.reads = True
             step.budget = max(0, step.budget - count)
+            step.patient = max(0, step.patient - count)
             step.room = step.room - cost if step.room is not None else None
         elif not state.urgent and step.first_decodes is None:
             step.first_decodes = state.work
@@ -254,8 +267,12 @@ class Planner:
         if remaining == 1:
             return self._in_time(state, 1, step)
         owed = state in step.owed
-        budget = self._owed_budget(state, step) if owed else step.budget
-        ends = budget > 0 and remaining <= budget + (budget if owed else self._prefill_chunk) // _REST_PART
+        budget, chunk = step.budget, self._prefill_chunk
+        if owed:
+            budget = chunk = self._owed_budget(state, step)
+        elif state.objective is not Objective.LATENCY and step.patient < budget:
+            budget = chunk = step.patient
+        ends = budget > 0 and remaining <= budget + chunk // _REST_PART
         count = remaining if ends else min(remaining, budget)
         fitting = self._in_room(state, self._in_time(state, count, step), step)
         count = min(count, budget)
@@ -268,7 +285,8 @@ class Planner:
         it has in common with one of them."""
         left = step.budget - sum(len(prompt.known) - prompt.computed for prompt in step.prompts)
         common = self._prefixes.common(state, step.prompts) - state.computed
-        return min(step.budget, max(left, common, self._minimum.of(step.budget), self.page_tokens))
+        least = max(common, self._minimum.of(step.budget), self.page_tokens)
+        return min(step.budget, max(min(left, step.patient), least))
 
     def _in_time(self, state: SequenceState, count: int, step: Step) -> int:
         """How many of `count` tokens there is time for; a page of a prompt at least, or a token, for whoever comes

@@ -50,6 +50,11 @@ class MinimumShare:
         self._forget(now)
         return now - self._still - self._alone_since >= (1 - self._share) * self._window
 
+    def is_mixed(self, now: float) -> bool:
+        """Whether latency-sensitive sequences have decoded within the window, beside which others do."""
+        self._forget(now)
+        return self._latency > 0
+
     def _forget(self, now: float) -> None:
         """What is older than the window."""
         while self._steps and self._steps[0][0] <= now - self._still - self._window:
