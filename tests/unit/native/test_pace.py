@@ -67,6 +67,17 @@ def test_nothing_is_ever_expected_to_save_time():
     assert min(rates.step, rates.prefill, rates.decode, rates.attend) >= 0
 
 
+def test_what_one_sequence_takes_alone_is_measured_where_nearly_all_steps_are_full():
+    """Steps of few rows read shorter weights here, but do not compute meanwhile: the model knows no such form."""
+    model, generator = StepModel(), random.Random(1)
+    for number in range(600):
+        rows = 1 if number % 16 == 0 else generator.randint(4, 12)
+        seconds = 0.0036 + 0.0009 * rows if rows <= FEW_ROWS else math.hypot(0.0066, 0.0009 * rows)
+        model.learn(StepHeld(decode_rows=rows), seconds)
+    assert model.seconds(StepHeld(decode_rows=1)) > 1.1 * 0.0045
+    assert model.alone == pytest.approx(0.0045, rel=0.05)
+
+
 def test_long_steps_do_not_drown_what_short_ones_take():
     """A machine whose steps take longer than in proportion to their rows, and are off by a tenth."""
     model, dice = StepModel(), random.Random(1)
@@ -109,11 +120,11 @@ class Timed(Bench):
     """A bench whose steps read for `start` seconds, and compute for 0.2 ms a row."""
 
     def __init__(self, *, start: float = 0.005, few: float | None = None, **settings: object) -> None:
-        """`few`: the seconds for which steps of few rows read, if not as long as others."""
+        """`few`: the seconds for which steps of few rows read, before they compute, if they are not as others."""
         super().__init__(**{"pages": 4096, **settings})  # type: ignore[arg-type]
         self.step_seconds = 0.0
         self._start = start
-        self._few = start if few is None else few
+        self._few = few
         self.backend.on_step = self._take_time
         self.told: dict[str, list[float]] = {}
         """When each sequence's tokens came, of those that are streamed."""
@@ -121,7 +132,10 @@ class Timed(Bench):
 
     def _take_time(self, batch: StepBatch) -> None:
         rows = len(batch.tokens)
-        self.time += math.hypot(self._few if rows <= FEW_ROWS else self._start, 0.0002 * rows)
+        if self._few is not None and rows <= FEW_ROWS:
+            self.time += self._few + 0.0002 * rows
+        else:
+            self.time += math.hypot(self._start, 0.0002 * rows)
 
     def step(self) -> list[object]:  # type: ignore[override]
         events = super().step()
@@ -195,7 +209,7 @@ def test_the_bound_is_kept_though_nobody_was_ever_alone():
         bench.step()
     bench.work("chat", objective=Objective.LATENCY, tokens=200)
     bench.run()
-    assert statistics.fmean(bench.gaps("chat")[100:]) < 1.1 * SLOWDOWN * 0.003
+    assert statistics.fmean(bench.gaps("chat")[100:]) < SLOWDOWN * 0.0032
 
 
 def test_without_a_pace_they_do():

@@ -8,6 +8,10 @@ from parrotserve.step_cost import FEW_ROWS, Rates, StepCost, Work
 
 _FIRST_STEPS = 8
 """Before these, no bound is derived."""
+_NEARLY_ALONE = 2
+"""Rows: what a step of so many takes is told by one of one row."""
+_OFF_GAIN = 0.2
+"""How far the latest of such steps moves what is thought of them."""
 _TRIED_EVERY = 16
 """Steps after which, if none had few rows, what such a step takes is guessed rather than known."""
 _HARDLY_NOTICED = 10.0
@@ -28,21 +32,33 @@ class StepModel:
         self._seconds = 0.0
         self.since_few = 0
         """Steps since the last one of few rows."""
+        self._off = 1.0
+        """What steps of one or two rows took lately, as a part of what is expected of them."""
 
     def learn(self, step: StepHeld, seconds: float) -> None:
         """A step with this took so long."""
         self.steps += 1
         rows = step.prefill_tokens, step.decode_rows
         if rows != self._rows or self._alike.steps >= _MOST_ALIKE:
+            self._compare(step, seconds)
             self._fit()
         self._rows = rows
         self.since_few = self.since_few + 1 if sum(rows) > FEW_ROWS else 0
         self._alike = Work(*(so_far + more for so_far, more in zip(self._alike, _work(step), strict=True)))
         self._seconds += seconds
 
+    def _compare(self, step: StepHeld, seconds: float) -> None:
+        if not step.prefill_tokens and step.decode_rows <= _NEARLY_ALONE and (expected := self.seconds(step)) > 0.0:
+            self._off += _OFF_GAIN * (seconds / expected - self._off)
+
     def seconds(self, step: StepHeld) -> float:
         """How long a step with this is expected to take."""
         return self.rates().seconds(_work(step))
+
+    @property
+    def alone(self) -> float:
+        """Seconds that one sequence alone takes for a token, as measured: full steps tell that only roughly."""
+        return self._off * self.seconds(StepHeld(decode_rows=1))
 
     def rates(self) -> Rates:
         """What a step costs, and what it holds."""
@@ -69,7 +85,7 @@ class Pace:
         """Seconds; infinite where there is none, or nothing is known yet."""
         if not self._adapt:
             return math.inf
-        alone = self.model.seconds(StepHeld(decode_rows=1))
+        alone = self.model.alone
         known = self._bounds.tpot is not None or (self.model.steps >= _FIRST_STEPS and alone > 0.0)
         return self._bounds.step(alone) if known else math.inf
 

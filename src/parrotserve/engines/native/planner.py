@@ -150,8 +150,9 @@ class Planner:
             rows = [1 + len(step.drafts.get(state, ())) for state in urgent]
             attended = sum(len(state.known) * count for state, count in zip(urgent, rows, strict=True))
             reserved = StepHeld(decode_rows=sum(rows), attended=attended)
-            tries = not (step.prompts or step.owed) and self._pace.is_to_try(sum(rows))
-            step.seconds = 0.0 if tries else self._pace.left(reserved)
+            step.seconds = self._pace.left(reserved)
+            if not (step.prompts or step.owed) and self._pace.is_to_try(len(urgent)):
+                step.seconds, step.drafts = 0.0, {}
             step.urgent = Urgent.of(urgent)
 
     def _patient(self, step: Step) -> int:
