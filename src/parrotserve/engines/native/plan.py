@@ -28,17 +28,27 @@ class Urgent:
     salts: frozenset[str]
     first: Turn
     streamed: bool
+    seconds: float
+    """How long the last of them may write yet."""
 
     @classmethod
-    def of(cls, states: Sequence[SequenceState]) -> "Urgent":
-        """All of these; there is one at least."""
-        salts = frozenset(state.salt for state in states)
-        return cls(salts, min(state.turn for state in states), any(state.is_read_along for state in states))
+    def of(cls, states: Sequence[SequenceState], step: float) -> "Urgent":
+        """All of these, of which there is one at least, where a step of theirs takes so many seconds."""
+        return cls(
+            salts=frozenset(state.salt for state in states),
+            first=min(state.turn for state in states),
+            streamed=any(state.is_read_along for state in states),
+            seconds=step * max(state.output.left if state.output else 0 for state in states),
+        )
 
-    def wait_for(self, state: SequenceState) -> bool:
-        """Whether they let this sequence's prompt be read, however long the step becomes."""
+    def wait_for(self, state: SequenceState, seconds: float) -> bool:
+        """Whether they let this sequence's prompt be read, which takes so many seconds, however long the step becomes.
+
+        Those who would be done in less time go first, if they were there first: read in parts beside them the prompt
+        takes as long, and both wait for both."""
         waited_for = state.objective is Objective.LATENCY and not self.streamed
-        return waited_for and self.salts == frozenset({state.salt}) and state.turn <= self.first
+        comes_first = state.turn <= self.first or seconds <= self.seconds
+        return waited_for and self.salts == frozenset({state.salt}) and comes_first
 
 
 @dataclass(slots=True)

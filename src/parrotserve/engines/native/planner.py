@@ -6,9 +6,9 @@ cache with room for one sequence finishes all of them. What is taken is recomput
 is.
 
 While latency-sensitive sequences decode, a step is as long as their TPOT bound lets it be: they come first, and other
-rows and prompts fill what is left of the time. A latency-sensitive prompt is not read in small parts for later work of
-its tenant that nobody reads along: whole, it takes less of everybody's time. Throughput work that is owed a minimum
-share comes before everybody.
+rows and prompts fill what is left of the time. A latency-sensitive prompt is not read in small parts for work of its
+tenant that nobody reads along, if that is later or takes longer yet: in parts, both would wait for both. Throughput
+work that is owed a minimum share comes before everybody.
 Whoever comes while a step runs waits for its end. So where some come who are waited for, prompts of others are read in
 steps that are just long enough to pay.
 While earlier work decodes, later work's prompts are read in parts that make its steps not much longer: of two jobs, the
@@ -153,7 +153,7 @@ class Planner:
             step.seconds = self._pace.left(reserved)
             if not (step.prompts or step.owed) and self._pace.is_to_try(len(urgent)):
                 step.seconds, step.drafts = 0.0, {}
-            step.urgent = Urgent.of(urgent)
+            step.urgent = Urgent.of(urgent, self._pace.model.seconds(reserved))
 
     def _patient(self, step: Step) -> int:
         """How many tokens of prompts that nobody waits for the step may read: as many as pay, where somebody may come
@@ -292,7 +292,7 @@ class Planner:
     def _in_time(self, state: SequenceState, count: int, step: Step) -> int:
         """How many of `count` tokens there is time for; a page of a prompt at least, or a token, for whoever comes
         first or is owed it, and for the first latency-sensitive prompt."""
-        takes_its_time = state.urgent or (step.urgent is not None and step.urgent.wait_for(state))
+        takes_its_time = state.urgent or self._is_waited_for(state, step)
         fitting = count if takes_its_time else fitting_in(step.seconds, count, cost=self._cost(state, count))
         if fitting == count:
             return count
@@ -301,6 +301,12 @@ class Planner:
         waited_for = state.objective is Objective.LATENCY and not step.reads
         goes_on = not step.planned or waited_for or state in step.owed
         return min(count, max(fitting, least)) if goes_on else fitting
+
+    def _is_waited_for(self, state: SequenceState, step: Step) -> bool:
+        """Whether those that decode let its prompt be read whole."""
+        if step.urgent is None:
+            return False
+        return step.urgent.wait_for(state, self._cost(state, len(state.known) - state.computed))
 
     def _in_room(self, state: SequenceState, count: int, step: Step) -> int:
         """How many of a prompt's next `count` tokens there is room for beside the decoding of earlier work."""
