@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import ceil
 
 from parrotserve.bounds import Bounds
@@ -24,6 +25,37 @@ _READ_AHEAD = 0.9
 """Of its prompt, what a request that ran ahead is thought to have been read when the last input is there."""
 _BULK_WEIGHT = 0.1
 """What a second that throughput work loses counts, against one that somebody waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Demand:
+    """What a request would take of an engine, as it is now."""
+
+    found: float
+    """Tokens of its prompt that are thought to be in the cache."""
+    prompt: float
+    """Tokens of its prompt."""
+    output: float
+    """Tokens that it is expected to write; no more than the context has room for, whatever it may write."""
+    prefill: float
+    """Seconds of work to read what is not found."""
+    row: float
+    """Seconds of work for each token that it writes."""
+
+    @property
+    def tokens(self) -> float:
+        """Of KV, in the end."""
+        return self.prompt + self.output
+
+    @property
+    def work(self) -> float:
+        """Seconds of the engine's time, in all."""
+        return self.prefill + self.output * self.row
+
+    @property
+    def stretch(self) -> float:
+        """Seconds of work that it adds to every step in which it writes, its prompt included."""
+        return self.prefill / max(self.output, 1.0) + self.row
 
 
 class EngineLoad:
@@ -88,8 +120,8 @@ class EngineLoad:
     def need(self, ticket: Ticket) -> float:
         """Tokens of KV that a request would take beside what is held there already."""
         held = ticket.ratio.tokens(self.residents.held(ticket.prefix.boundaries))
-        whole = min(self._tokens(ticket), self.description.context_length)
-        return max(whole - held, 0.0)
+        whole = ticket.prompt_tokens + self._output_tokens(ticket)
+        return max(min(whole, self.description.context_length) - held, 0.0)
 
     def has_room(self, ticket: Ticket, *, kept_for_bulk: bool = False) -> bool:
         """Whether a request can be admitted now; `kept_for_bulk`: beside the minimum share of throughput work."""
@@ -126,8 +158,7 @@ class EngineLoad:
 
     def stretch(self, ticket: Ticket) -> float:
         """Seconds of work that a request would add to every step in which it writes, its prompt included."""
-        _, _, prefill, row = self._sizes(ticket)
-        return prefill / max(ticket.output_tokens, 1.0) + row
+        return self._demand(ticket).stretch
 
     @property
     def pausable(self) -> bool:
@@ -166,18 +197,17 @@ class EngineLoad:
 
     def add(self, ticket: Ticket, now: float, *, together: bool = True) -> Aboard:
         """A request is placed here. `together`: what was submitted together takes precedence together."""
-        tokens = self._tokens(ticket)
-        _, _, prefill, row = self._sizes(ticket)
-        self._prefilled_at = max(self._prefilled_at, now) + prefill
+        demand = self._demand(ticket)
+        self._prefilled_at = max(self._prefilled_at, now) + demand.prefill
         last = ticket.prefix.boundaries[-1].chars if ticket.prefix.boundaries else 0.0
         tenant, submission = ticket.request.session.tenant, ticket.request.submission
         aboard = Aboard(
             ticket,
             ticket.request.objective,
-            tokens=tokens,
-            tail=max(tokens - ticket.ratio.tokens(last), 0.0),
-            service=prefill + ticket.output_tokens * row,
-            stretch=prefill / max(ticket.output_tokens, 1.0) + row,
+            tokens=demand.tokens,
+            tail=max(demand.tokens - ticket.ratio.tokens(last), 0.0),
+            service=demand.work,
+            stretch=demand.stretch,
             precedence=self._places.take(tenant, submission) if together else NO_PRECEDENCE,
         )
         self.aboard[ticket.request.id] = aboard
@@ -253,28 +283,37 @@ class EngineLoad:
 
     def consider(self, ticket: Ticket, now: float, *, own: int = 0) -> Considered:
         """What is predicted if a request ran here too; `own` members of its group are here, and are not harmed."""
-        found, prompt, prefill, row = self._sizes(ticket)
-        step = self._step(more_rows=1, more_tokens=prompt, more_kv=max(prompt - found, 0.0))
+        demand = self._demand(ticket)
+        step = self._step(more_rows=1, more_tokens=demand.prompt, more_kv=max(demand.prompt - demand.found, 0.0))
         waits = max(self._prefilled_at - now, 0.0)
         longer = step - self._step(more_rows=0, more_tokens=0.0, more_kv=0.0)
         pressing = self._active[Objective.LATENCY] + self._active[Objective.GROUP] - own
         return Considered(
             engine=self.id,
-            seconds=waits + prefill + ticket.output_tokens * step,
-            cached_tokens=min(found, prompt),
-            harm=(prefill + ticket.output_tokens * longer) * (pressing + _BULK_WEIGHT * self.bulk),
-            work=prefill + ticket.output_tokens * row,
+            seconds=waits + demand.prefill + demand.output * step,
+            cached_tokens=min(demand.found, demand.prompt),
+            harm=(demand.prefill + demand.output * longer) * (pressing + _BULK_WEIGHT * self.bulk),
+            work=demand.work,
         )
 
-    def _sizes(self, ticket: Ticket) -> tuple[float, float, float, float]:
-        """Tokens found here and tokens of the prompt; seconds of work to prefill the rest, and for a row."""
+    def _demand(self, ticket: Ticket) -> _Demand:
         rates = self.cost.rates
         prompt = ticket.prompt_tokens
         found = ticket.ratio.tokens(self.residents.found(ticket.prefix.boundaries))
         if ticket.request.id in self.ahead:
             found = max(found, _READ_AHEAD * prompt)
         rest = max(prompt - found, 0.0)
-        return found, prompt, rates.prefilling(rest, found), rates.row(prompt) + rates.read * rest
+        return _Demand(
+            found=found,
+            prompt=prompt,
+            output=self._output_tokens(ticket),
+            prefill=rates.prefilling(rest, found),
+            row=rates.row(prompt) + rates.read * rest,
+        )
+
+    def _output_tokens(self, ticket: Ticket) -> float:
+        """What it is expected to write, as far as it can here: limits far beyond the context are common."""
+        return min(ticket.output_tokens, max(self.description.context_length - ticket.prompt_tokens, 1.0))
 
     def breaks_bound(self, ticket: Ticket) -> bool:
         """Whether latency-sensitive requests would write more slowly here than they may."""
@@ -287,9 +326,6 @@ class EngineLoad:
     def _step(self, *, more_rows: int, more_tokens: float, more_kv: float) -> float:
         rows = self.active + more_rows
         return self.cost.rates.seconds(Work(1, 0, rows, self.kv_tokens + more_kv, self._row_tokens + more_tokens))
-
-    def _tokens(self, ticket: Ticket) -> float:
-        return ticket.prompt_tokens + ticket.output_tokens
 
     def check_integrity(self) -> None:
         """Recount what is kept incrementally. Raises `AssertionError`."""

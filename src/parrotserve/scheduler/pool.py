@@ -82,6 +82,7 @@ class Pool:
         crowd = Crowd(lines.weights, lines.waiting, most=self._bounds.crowding, fair=fair)
         load = EngineLoad(description, self._index, StepCost(self._cost), crowd, self._bounds)
         self.loads[load.id] = load
+        self.estimates.longest = max(one.description.context_length for one in self.loads.values())
         self.touched(load)
 
     def lose(self, engine: EngineId) -> list[Request]:

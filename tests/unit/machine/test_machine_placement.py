@@ -91,6 +91,12 @@ class TestRoom:
         world.join("e", cache_tokens=1200)
         assert len(places(world.submit(*(asking(f"a{n}", POEM, str(n)) for n in range(4))))) == 4
 
+    def test_who_may_write_more_than_a_context_takes_no_more_room_than_that(self):
+        world = World()
+        world.join("e", context_length=1000, cache_tokens=4010)
+        endless = [asking(f"r{number}", str(number), tokens=1_000_000) for number in range(5)]
+        assert len(places(world.submit(*endless, waits=waits("r0")))) == 4
+
     def test_who_is_alone_is_always_admitted(self):
         world = World()
         world.join("e", cache_tokens=16)
