@@ -178,10 +178,6 @@ class EngineLoad:
         self.ahead[request.id] = request
         return True
 
-    def freed(self, aboard: Aboard) -> float:
-        """Tokens of KV that are free if a request pauses."""
-        return aboard.tail + self.residents.held_alone(aboard.boundaries)
-
     def lacking(self, ticket: Ticket) -> tuple[int, float]:
         """How many rows, and tokens of KV, a request lacks to be admitted."""
         tokens = self.kv_tokens + self.need(ticket) - self.description.cache_tokens

@@ -245,11 +245,12 @@ class Pass:
             return []
         victims: list[Aboard] = []
         rows, tokens = load.lacking(ticket)
+        prefixes = load.residents.letting_go(ticket.prefix.boundaries)
         for victim in self._able(load, ticket):
             if rows <= 0 and tokens <= 0:
                 break
             victims.append(victim)
-            rows, tokens = rows - 1, tokens - load.freed(victim)
+            rows, tokens = rows - 1, tokens - victim.tail - prefixes.freed(victim.boundaries)
         return victims if rows <= 0 and tokens <= 0 else []
 
     def _able(self, load: EngineLoad, ticket: Ticket) -> Iterator[Aboard]:

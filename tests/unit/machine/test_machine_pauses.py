@@ -2,7 +2,7 @@
 
 import pytest
 from machine_world import World
-from placing import POEM, asking, paused, places, resumed, steps, waits
+from placing import CODE, POEM, asking, paused, places, resumed, steps, waits
 
 from parrotserve.errors import EngineFailed
 from parrotserve.graph.decisions import (
@@ -54,6 +54,20 @@ class TestPauses:
         world.submit(asking("a", "1", POEM), asking("b", "2", POEM))
         decisions = world.submit(asking("chat", "3", POEM), waits=waits("chat"))
         assert (paused(decisions), places(decisions)) == (["b"], {"chat": "e"})
+
+    def test_what_those_share_that_pause_together_is_room_too(self):
+        world = World()
+        world.join("e", cache_tokens=1000, pauses=True)
+        world.submit(asking("a", POEM, "1"), asking("b", POEM, "2"))  # 500 tokens, once
+        decisions = world.submit(asking("chat", CODE * 2, tokens=10), waits=waits("chat"))
+        assert (paused(decisions), places(decisions)) == (["b", "a"], {"chat": "e"})
+
+    def test_nobody_pauses_for_a_room_that_is_what_the_other_one_begins_with_itself(self):
+        world = World()
+        world.join("e", cache_tokens=1000, pauses=True)
+        world.submit(asking("chat", "x", tokens=450), waits=waits("chat"))
+        world.submit(asking("a", POEM, "1"))
+        assert paused(world.submit(asking("next", POEM, "2", tokens=200), waits=waits("next"))) == []
 
     def test_who_is_waited_for_is_not_paused(self):
         world = World()
