@@ -131,6 +131,9 @@ class Pass:
         for sharer in self._pool.tickets.sharers.of(ticket):
             if sharer.request.group is not None and self._pool.switches.groups:
                 break
+            its = self._pool.lines.line_of(sharer.request.session.tenant)
+            if its is not None and its is not line:  # another tenant's, that begins with the same published text
+                line, turn_ends = its, self._pool.lines.turn_ends(its)
             if line.virtual >= turn_ends or self._place_one(sharer, only=load) is None:
                 break
         return True

@@ -1,5 +1,6 @@
 """Where requests run, and when: with their group, where there is room, where it harms least."""
 
+from dataclasses import replace
 from math import hypot
 
 import pytest
@@ -207,6 +208,18 @@ class TestTenants:
         while len(order) < 12:
             order += places(world.run(order[-1]))
         assert sum(name.startswith("b") for name in order) in (8, 9, 10)
+
+    def test_who_begins_with_the_same_published_text_as_another_waits_for_a_turn_too(self):
+        """Nobody is ahead of anybody by more than a request and a turn."""
+        world = World()
+        first = replace(asking("a", POEM, "x", tokens=4000), published=1)
+        many = [replace(asking(f"b{n}", POEM, f"{n}", tokens=4000), published=1) for n in range(10)]
+        world.submit(first, tenant="a", session="a")
+        world.submit(*many, tenant="b", session="b")
+        world.submit(*(asking(f"c{n}", f"{n}", tokens=4000) for n in range(10)), tenant="c", session="c")
+        order = list(places(world.join("e", batch=7)))
+        assert order[0] == "a"
+        assert sorted(name[0] for name in order[1:]) == list("bbbccc")
 
     def test_without_the_switch_they_go_by_arrival(self):
         world = World(switches=Switches(fairness=False))
