@@ -114,16 +114,23 @@ class Planner:
 
         Who holds nothing does so where there is room. It would take pages from who is waited for, who takes them back
         a few tokens later: both would be computed again and again. So that is for when its kind has long had nothing.
+        Later ones that need less go in its stead, but not for ever.
         """
         idle = (state.pages for state in ranked if not state.can_finish)
         room = self._cache.available() + len(self._cache.only_in(idle))
         starves = self._minimum.starves(now)
         owed: list[SequenceState] = []
+        keeps_out = False
         for state in others:
             missing = self._missing(state)
             if state.pages or missing <= room or starves:
                 owed.append(state)
                 room -= missing
+                self._minimum.let_in(state.arrival)
+            elif not keeps_out:
+                keeps_out = True
+                if self._minimum.keep_out(state.arrival, now):
+                    break
             if len(owed) == rows:
                 break
         return owed
