@@ -18,6 +18,7 @@ Sequences that decode get the drafts that `speculation` finds worth it, as far a
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.native.cache import PageCache
@@ -333,9 +334,8 @@ class Planner:
         if step.now < self._spared + _SPARE_SECONDS:
             return
         self._spared = step.now
-        waiting = [state for state in step.ranked if not state.pages and not state.paused]
-        for state in reversed(waiting[:_MOST_SPARED]):
-            self._cache.touch(state.salt, state.known)
+        waiting = (state for state in step.ranked if not state.pages and not state.paused)
+        self._prefixes.spare(islice(waiting, _MOST_SPARED))
 
     def reclaim(self, victim: SequenceState) -> None:
         """Takes all pages of a sequence. One that runs ahead is not computed again before there is more to do."""
