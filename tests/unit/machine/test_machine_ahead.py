@@ -208,3 +208,11 @@ class TestTrouble:
     def test_the_end_of_a_session_ends_it(self, here: World):
         cancelled = [one.request for one in only(here.end_session(), CancelSequence)]
         assert sorted(cancelled) == ["test", "write"]
+
+
+def test_what_comes_back_by_a_retry_is_read_while_its_input_is_being_written():
+    here = world()
+    here.submit("write: -> code", "test: code -> test", "review: code -> review")
+    here.cancel("review")
+    assert here.state("write") == "running"
+    assert ahead(here.retry("review")) == {"review": "e"}
