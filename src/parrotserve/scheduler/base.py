@@ -86,7 +86,7 @@ class Scheduler(ABC):
     @abstractmethod
     def run_ahead(self, request: Request, near: EngineId | None) -> EngineId | None:
         """Where a request that still waits for inputs runs ahead from now on: on this engine, or on any, where it is
-        None or gone. None: nowhere."""
+        None, gone, or one of another model. None: nowhere."""
 
     @abstractmethod
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:

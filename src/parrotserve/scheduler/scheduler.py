@@ -80,7 +80,8 @@ class AppScheduler(Scheduler):
         pool = self._pools.get(request.spec.model)
         if not self._switches.ahead or pool is None:
             return None
-        load = pool.least_loaded() if near is None or near not in self._engines else pool.loads.get(near)
+        load = pool.loads.get(near) if near is not None else None
+        load = load or pool.least_loaded()
         return load.id if load is not None and load.run_ahead(request) else None
 
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:
