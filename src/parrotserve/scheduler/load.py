@@ -67,6 +67,7 @@ class EngineLoad:
         index: Index,
         cost: StepCost,
         crowd: Crowd,
+        places: Places,
         bounds: Bounds,
     ) -> None:
         self.description = description
@@ -89,7 +90,7 @@ class EngineLoad:
         self._tails = 0.0
         self._row_tokens = 0.0
         self._prefilled_at = 0.0
-        self._places = Places()
+        self._places = places
 
     @property
     def id(self) -> EngineId:
@@ -204,7 +205,7 @@ class EngineLoad:
             tail=max(demand.tokens - ticket.ratio.tokens(last), 0.0),
             service=demand.work,
             stretch=demand.stretch,
-            precedence=self._places.take(tenant, submission) if together else NO_PRECEDENCE,
+            precedence=self._places.take(tenant, submission, demand.work) if together else NO_PRECEDENCE,
         )
         self.aboard[ticket.request.id] = aboard
         self._start(aboard)
@@ -336,7 +337,8 @@ class EngineLoad:
         assert len(self.aboard) + len(self.ahead) <= self.description.credits, f"engine {self.id} has too many"
         assert self.active <= self.width, f"engine {self.id} runs too many"
         placed = [one for one in self.aboard.values() if one.precedence.place]
-        assert self._places.holders() == Counter((one.tenant, one.precedence) for one in placed), f"{self.id}: places"
+        holders = Counter((one.tenant, one.precedence.submission) for one in placed)
+        assert self._places.holders() == holders, f"{self.id}: places"
         self.crowd.check_integrity(running, self.paused.values())
         self.residents.check_integrity([one.boundaries for one in running])
 

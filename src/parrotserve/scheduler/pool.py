@@ -16,6 +16,7 @@ from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
 from parrotserve.scheduler.lines import TURN_SECONDS, Lines
 from parrotserve.scheduler.load import EngineLoad
+from parrotserve.scheduler.places import Places
 from parrotserve.scheduler.residents import Index
 from parrotserve.scheduler.share import Share
 from parrotserve.scheduler.tickets import Ticket, Tickets
@@ -80,7 +81,7 @@ class Pool:
         """There is a new engine."""
         lines, fair = self.lines, self.switches.fairness
         crowd = Crowd(lines.weights, lines.waiting, most=self._bounds.crowding, fair=fair)
-        load = EngineLoad(description, self._index, StepCost(self._cost), crowd, self._bounds)
+        load = EngineLoad(description, self._index, StepCost(self._cost), crowd, Places(fair=fair), self._bounds)
         self.loads[load.id] = load
         self.estimates.longest = max(one.description.context_length for one in self.loads.values())
         self.touched(load)
