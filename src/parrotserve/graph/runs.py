@@ -83,7 +83,8 @@ def engine_died(graph: Graph, request: Request, engine: EngineId, reason: str, c
 
 
 def ahead_stopped(request: Request) -> None:
-    """A request runs ahead no more, for its engine ended that, or died (which is no fault of the request)."""
+    """A request runs ahead no more, for its engine ended that, is for another one, or died (which is no fault of the
+    request)."""
     request.ahead = None
     request.epoch += 1
 

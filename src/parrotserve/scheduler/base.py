@@ -37,6 +37,13 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadNoMore:
+    """A request that runs ahead is to do so no more, for another one is to be alone there."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
 class Retained:
     """An engine is to keep what this request, which is still to run, begins with, up to so many segments."""
 
@@ -55,7 +62,7 @@ class Released:
     key: str
 
 
-Outcome = Placed | Paused | Resumed | Retained | Released
+Outcome = Placed | Paused | Resumed | ReadNoMore | Retained | Released
 
 
 class Scheduler(ABC):

@@ -15,7 +15,7 @@ from parrotserve.graph.objects import Request, TaskGroup
 from parrotserve.graph.placements import Considered, PlacedBy, Placement
 from parrotserve.ids import TenantId
 from parrotserve.scheduler.aboard import Aboard
-from parrotserve.scheduler.base import Outcome, Paused, Placed, Resumed
+from parrotserve.scheduler.base import Outcome, Paused, Placed, ReadNoMore, Resumed
 from parrotserve.scheduler.lines import TURN_SECONDS, Line
 from parrotserve.scheduler.load import EngineLoad
 from parrotserve.scheduler.pool import Pool
@@ -331,6 +331,9 @@ class Pass:
                     draining.reserved = True
                 return
             ticket = pool.tickets.of(request)
+            for other in [one for one in empty.ahead.values() if one is not request]:
+                del empty.ahead[other.id]
+                self._outcomes.append(ReadNoMore(other))
             self._run(empty, ticket, PlacedBy.ALONE, empty.consider(ticket, self._now))
             empty.reserved = True
 

@@ -186,7 +186,8 @@ class AppScheduler(Scheduler):
             waiting = pool.lines or pool.lines.suspects
             assert not (idle and waiting), "requests wait though an engine has nothing to do"
             for load in pool.loads.values():
-                alone = not any(one.request.suspect for one in load.aboard.values()) or len(load.aboard) == 1
+                suspected = any(one.request.suspect for one in load.aboard.values())
+                alone = not suspected or (len(load.aboard) == 1 and not load.ahead)
                 assert alone, f"a suspect is not alone on engine {load.id}"
                 assert load.active or not load.paused, f"all that is on engine {load.id} is paused"
 

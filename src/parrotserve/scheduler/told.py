@@ -18,9 +18,9 @@ from parrotserve.graph.decisions import (
     RetainPrefix,
 )
 from parrotserve.graph.objects import Request
-from parrotserve.graph.runs import board
+from parrotserve.graph.runs import ahead_stopped, board
 from parrotserve.ids import EngineId
-from parrotserve.scheduler.base import Outcome, Paused, Placed, Released, Retained
+from parrotserve.scheduler.base import Outcome, Paused, Placed, ReadNoMore, Released, Retained
 
 B = TypeVar("B", bound=Beginning)
 
@@ -38,6 +38,11 @@ def decisions_of(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
         for output in request.outputs:
             output.followed = False
         yield beginning(CompleteSequence if ahead == engine else OpenSequence, request, engine, outcome.precedence)
+        return
+    if isinstance(outcome, ReadNoMore):
+        assert request.ahead is not None
+        yield CancelSequence(request=request.id, engine=request.ahead, epoch=request.epoch)
+        ahead_stopped(request)
         return
     if isinstance(outcome, Retained):
         yield RetainPrefix(engine=outcome.engine, key=outcome.key, request=request.id, segments=outcome.segments)
