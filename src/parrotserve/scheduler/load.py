@@ -116,6 +116,12 @@ class EngineLoad:
         """Tokens of KV that those aboard need, what they share once."""
         return self.residents.held_tokens + self._tails
 
+    @property
+    def fullness(self) -> float:
+        """What part of it is taken, of its rows or of its cache, whichever is more; above 1 it takes nobody at all."""
+        taken = max(self.active / self.width, self.kv_tokens / max(self.description.cache_tokens, 1))
+        return taken if self.has_credit else taken + 1.0
+
     # --- Room ------------------------------------------------------------------------------------------------
 
     def need(self, ticket: Ticket) -> float:

@@ -26,7 +26,7 @@ from parrotserve.switches import Switches
 _MOST_RETAINED = 8
 """Beginnings that one engine is asked to evict last."""
 _FEW = 16
-"""So many engines are all looked at for every request. Of more, those that hold its beginning, and the least loaded."""
+"""So many engines are all looked at for every request. Of more, those that hold its beginning, and the least full."""
 
 Run = tuple[RequestId, int]
 """A request, and the epoch in which an engine has it."""
@@ -71,6 +71,8 @@ class Pool:
         self._retaining: dict[bytes, dict[EngineId, None]] = {}
         """Which engines were asked to keep a beginning."""
         self._by_load: LazyHeap[EngineLoad] = LazyHeap()
+        """By how many run there."""
+        self._by_fullness: LazyHeap[EngineLoad] = LazyHeap()
         self._grouped: dict[Request, TaskGroup] = {}
         self._cost = StepCost()
         """Of the engine that was timed last: what a new one begins with."""
@@ -91,6 +93,7 @@ class Pool:
         it died of; who was cancelled there has paid what was expected, for nobody knows better any more."""
         load = self.loads.pop(engine)
         self._by_load.discard(load)
+        self._by_fullness.discard(load)
         self.paused.pop(load, None)
         self.joined.pop(load, None)
         for aboard in load.aboard.values():
@@ -107,6 +110,7 @@ class Pool:
     def touched(self, load: EngineLoad) -> None:
         """More or fewer requests run on an engine."""
         self._by_load.put(load, load.active)
+        self._by_fullness.put(load, load.fullness)
         if load.paused:
             self.paused[load] = None
         else:
@@ -126,7 +130,7 @@ class Pool:
                 if len(found) == _FEW // 2:
                     break
                 found[engine] = None
-        least = self._by_load.smallest(_FEW - len(found))
+        least = self._by_fullness.smallest(_FEW - len(found))
         return dict.fromkeys([*(self.loads[engine] for engine in found), *least])
 
     def least_loaded(self) -> EngineLoad | None:

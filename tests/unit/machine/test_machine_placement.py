@@ -104,6 +104,17 @@ class TestRoom:
         assert places(world.submit(asking("huge", POEM), asking("small", "x"))) == {"huge": "e"}
         assert places(world.run("huge")) == {"small": "e"}
 
+    def test_of_many_engines_one_that_has_room_is_found_though_more_run_there(self):
+        world = World()
+        world.join("wide", batch=8)
+        world.submit(*(asking(f"r{n}", "x") for n in range(3)))
+        for number in range(10):
+            world.join(f"narrow{number}", batch=1)
+        for number in range(10):
+            world.join(f"small{number}", cache_tokens=600)
+        assert len(places(world.submit(*(asking(f"s{n}", f"{n} {POEM}") for n in range(20))))) == 20
+        assert places(world.submit(asking("next", "x" * 2000))) == {"next": "wide"}
+
     def test_who_is_big_is_not_overtaken_for_ever(self):
         world = World()
         world.join("e", cache_tokens=800)
