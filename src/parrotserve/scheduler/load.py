@@ -132,7 +132,7 @@ class EngineLoad:
 
     def has_room(self, ticket: Ticket, *, kept_for_bulk: bool = False) -> bool:
         """Whether a request can be admitted now; `kept_for_bulk`: beside the minimum share of throughput work."""
-        if self.reserved or self.active >= self.width or not (self.has_credit or ticket.request.id in self.ahead):
+        if self.reserved or self.active >= self.width or not self.has_credit_for(ticket):
             return False
         if not self.active:
             return True
@@ -176,6 +176,10 @@ class EngineLoad:
     def has_credit(self) -> bool:
         """Whether it takes one more request at all."""
         return len(self.aboard) + len(self.ahead) < self.description.credits
+
+    def has_credit_for(self, ticket: Ticket) -> bool:
+        """Whether it takes this one: one that runs ahead here has its credit."""
+        return self.has_credit or ticket.request.id in self.ahead
 
     def run_ahead(self, request: Request) -> bool:
         """Whether there is room for one that runs ahead; if so, it is here from now on."""

@@ -231,9 +231,8 @@ class Pass:
         """Pause others where the fewest have to go for this request. None: that is nowhere possible."""
         if _is_bulk(ticket.request) or not self._pool.switches.preemption:
             return None
-        able = (load for load in self._pool.candidates(ticket) if load not in self._kept and load.has_credit)
-        loads = [load for load in able if load.welcomes(ticket, self._now)]
-        plans = [(load, self._victims(load, ticket)) for load in loads]
+        able = (one for one in self._pool.candidates(ticket) if one not in self._kept and one.has_credit_for(ticket))
+        plans = [(load, self._victims(load, ticket)) for load in able if load.welcomes(ticket, self._now)]
         possible = [(load, victims) for load, victims in plans if victims]
         if not possible:
             return None

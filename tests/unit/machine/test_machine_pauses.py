@@ -1,22 +1,23 @@
 """Who makes room for whom, and when it goes on."""
 
 import pytest
-from machine_world import World
+from machine_world import World, returned
 from placing import CODE, POEM, asking, paused, places, resumed, steps, waits
 
 from parrotserve.errors import EngineFailed
 from parrotserve.graph.decisions import (
     PauseSequence,
 )
+from parrotserve.ids import RequestId
 from parrotserve.switches import Switches
 
 
 class TestPauses:
     @staticmethod
-    def full(places: int = 4, **fields: object) -> World:
+    def full(rows: int = 4, **fields: object) -> World:
         world = World()
-        world.join("e", batch=places, pauses=True, **fields)
-        world.submit(*(asking(f"bulk{n}", str(n)) for n in range(places)))
+        world.join("e", batch=rows, pauses=True, **fields)
+        world.submit(*(asking(f"bulk{n}", str(n)) for n in range(rows)))
         return world
 
     def test_throughput_work_pauses_for_who_is_waited_for_and_goes_on_afterwards(self):
@@ -68,6 +69,13 @@ class TestPauses:
         world.submit(asking("chat", "x", tokens=450), waits=waits("chat"))
         world.submit(asking("a", POEM, "1"))
         assert paused(world.submit(asking("next", POEM, "2", tokens=200), waits=waits("next"))) == []
+
+    def test_one_that_was_read_ahead_is_made_room_for_where_its_engine_takes_no_more(self):
+        world = self.full(3, places=4, late=True)
+        read = asking("chat", "x", reads=["found"])
+        world.submit(read, calls=["search: -> found"], waits=waits("chat"), session="s2")
+        assert world.machine.request(RequestId("chat")).ahead == "e"
+        assert paused(world.handle(returned("search", "what was found", session="s2"))) == ["bulk2"]
 
     def test_who_is_waited_for_is_not_paused(self):
         world = World()
