@@ -26,6 +26,8 @@ class Aboard:
     """Seconds of work that it adds to a step: its service, spread over the steps that it is expected to write in."""
     precedence: Precedence = NO_PRECEDENCE
     """On this engine, among requests of one objective."""
+    received: float = 0.0
+    """Seconds of the engine that it is thought to have got so far."""
     paused: bool = False
 
     @property

@@ -1,6 +1,6 @@
 """The scheduler's picture of an engine under load: who is aboard, what that takes, how long more would take."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import ceil
@@ -10,7 +10,7 @@ from parrotserve.criteria import NO_PRECEDENCE, Objective
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.objects import Request
 from parrotserve.graph.placements import Considered
-from parrotserve.ids import EngineId, RequestId
+from parrotserve.ids import EngineId, RequestId, TenantId
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.places import Places
@@ -220,6 +220,16 @@ class EngineLoad:
         self.aboard[ticket.request.id] = aboard
         self._start(aboard)
         return aboard
+
+    def took(self, seconds: float) -> dict[TenantId, float]:
+        """Steps took so long: what tenants got of that, each request that runs its part."""
+        running = [one for one in self.aboard.values() if not one.paused]
+        part = seconds / (sum(one.stretch for one in running) or 1.0)
+        received: defaultdict[TenantId, float] = defaultdict(float)
+        for one in running:
+            one.received += part * one.stretch
+            received[one.tenant] += part * one.stretch
+        return received
 
     def remove(self, request: RequestId, now: float) -> Aboard | None:
         """A request no longer runs here."""

@@ -71,8 +71,16 @@ class Pass:
         pressing = True not in blocked and lines.any(pressing=True)
         bulk = False not in blocked and self._bulk_waits
         if pressing and bulk:
-            return not self._bulk_is_due() and (lines.pressing_first() or not lines.any(pressing=False))
+            return not self._bulk_is_due() and self._pressing_is_first()
         return pressing if pressing or bulk else None
+
+    def _pressing_is_first(self) -> bool:
+        """Whether no tenant of other work, be it queued or paused, is behind that of the next pressing request."""
+        line = self._pool.lines.next(pressing=True)
+        if line is None or (self._pool.lines.any(pressing=False) and not self._pool.lines.pressing_first()):
+            return False
+        paused = {one.tenant for load in self._pool.paused for one in load.paused.values() if not one.pressing}
+        return not any(self._pool.line_is_ahead(line.tenant, tenant, TURN_SECONDS) for tenant in paused)
 
     def _bulk_is_due(self) -> bool:
         return self._bulk_waits and self._pool.share.is_low(self._now)

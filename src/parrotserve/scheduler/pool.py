@@ -32,18 +32,24 @@ Run = tuple[RequestId, int]
 """A request, and the epoch in which an engine has it."""
 
 
-def _correction(usage: Usage, charged: float, *, ran: bool) -> float:
-    """How much more than it was charged a run took. An engine that `ran` it and does not say how long is paid that."""
-    return 0.0 if ran and not usage.engine_seconds else usage.engine_seconds - charged
-
-
 @dataclass(frozen=True, slots=True)
 class _Charge:
-    """What a cancelled run was charged: it holds on to nothing of a session that may be over."""
+    """What a run was charged: it holds on to nothing of a session that may be over."""
 
     engine: EngineId
     tenant: TenantId
     seconds: float
+    received: float
+    """Seconds that it is thought to have got."""
+
+    @classmethod
+    def of(cls, load: EngineLoad, aboard: Aboard) -> "_Charge":
+        """That of one that runs there."""
+        return cls(load.id, aboard.tenant, aboard.service, aboard.received)
+
+    def took(self, usage: Usage, *, ran: bool) -> float:
+        """Seconds that it took. An engine that `ran` it and does not say how long is paid what was charged."""
+        return self.seconds if ran and not usage.engine_seconds else usage.engine_seconds
 
 
 class Pool:
@@ -120,6 +126,11 @@ class Pool:
         """An engine's cost was fitted."""
         self._cost = load.cost
 
+    def took(self, load: EngineLoad, seconds: float) -> None:
+        """An engine's steps took so long."""
+        for tenant, received in load.took(seconds).items():
+            self.lines.receive(tenant, received)
+
     def candidates(self, ticket: Ticket) -> Iterable[EngineLoad]:
         """The engines that may be best for a request."""
         if len(self.loads) <= _FEW:
@@ -184,17 +195,22 @@ class Pool:
         load.remove(aboard.request.id, now)
         self.touched(load)
         self._ended.append((load, aboard))
+        charge = _Charge.of(load, aboard)
         if usage is None:
-            self._leaving[aboard.request.id, aboard.request.epoch] = _Charge(load.id, aboard.tenant, aboard.service)
+            self._leaving[aboard.request.id, aboard.request.epoch] = charge
         else:
-            ran = usage != Usage() or aboard.request.state is ProducerState.DONE
-            self.lines.settle(aboard.tenant, _correction(usage, aboard.service, ran=ran))
+            self._pay(charge, charge.took(usage, ran=usage != Usage() or aboard.request.state is ProducerState.DONE))
 
     def settle(self, run: Run, usage: Usage) -> None:
         """An engine has ended a run that was cancelled, if this is one: only now is known what it used."""
         charge = self._leaving.pop(run, None)
         if charge is not None:
-            self.lines.settle(charge.tenant, _correction(usage, charge.seconds, ran=usage != Usage()))
+            self._pay(charge, charge.took(usage, ran=usage != Usage()))
+
+    def _pay(self, charge: _Charge, took: float) -> None:
+        """A run is over, which took so long."""
+        self.lines.receive(charge.tenant, took - charge.received)
+        self.lines.settle(charge.tenant, took - charge.seconds)
 
     def retain_and_release(self) -> list[Outcome]:
         """After a pass: what engines are to keep because queued requests begin so, and what they need not any more."""
@@ -243,9 +259,9 @@ class Pool:
         return not waiting and not any(load.reserved for load in self.loads.values())
 
     def line_is_ahead(self, tenant: TenantId, other: TenantId, by: float) -> bool:
-        """Whether a tenant got more service than another one, by more than so much."""
+        """Whether a tenant has received more service than another one, by more than so much."""
         mine, its = self.lines.line_of(tenant), self.lines.line_of(other)
-        return mine is not None and its is not None and mine.virtual > its.virtual + by
+        return mine is not None and its is not None and mine.received > its.received + by
 
     # --- What always holds -----------------------------------------------------------------------------------
 

@@ -134,6 +134,7 @@ class AppScheduler(Scheduler):
         work = Work(event.steps, event.prefill_tokens, event.decode_rows, event.kv_tokens, event.attended)
         load.cost.observe(work, event.seconds)
         pool.learned(load)
+        pool.took(load, event.seconds)
         if load.active:
             pool.share.note(now, bulk=event.decode_rows * load.bulk / load.active, total=event.decode_rows)
         if load.crowd.expire(now) or (pool.bulk_waits and pool.share.is_low(now)):
