@@ -45,4 +45,4 @@ class Aboard:
     @property
     def pressing(self) -> bool:
         """Whether somebody waits for it, or for its group."""
-        return self.objective is not Objective.THROUGHPUT
+        return self.objective.pressing

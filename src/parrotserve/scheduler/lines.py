@@ -28,11 +28,12 @@ TURN_SECONDS = 1.0
 alike stay together."""
 
 _KINDS = {
-    True: tuple(objective for objective in Objective if objective is not Objective.THROUGHPUT),
-    False: (Objective.THROUGHPUT,),
+    pressing: tuple(objective for objective in Objective if objective.pressing is pressing)
+    for pressing in (True, False)
 }
 """Objectives of requests that somebody waits for, and of others; the strictest first."""
-_EVERYBODY = TenantId("")
+EVERYBODY = TenantId("")
+"""Stands for all tenants where they are not told apart."""
 _ARRIVAL_BITS = 48
 
 
@@ -108,7 +109,7 @@ class Lines:
         line = self._line(request.session.tenant)
         self._join(line)
         self._standing[request] = request.objective
-        line.standing[_presses(request.objective)] += 1
+        line.standing[request.objective.pressing] += 1
         heap = line.heaps[request.objective]
         heap.put(request, _order(request))
         if len(heap) == 1:
@@ -145,7 +146,7 @@ class Lines:
         objective = self._standing.pop(request, None)
         if objective is not None:
             line = self._line(request.session.tenant)
-            line.standing[_presses(objective)] -= 1
+            line.standing[objective.pressing] -= 1
             line.heaps[objective].discard(request)
             if not line.heaps[objective]:
                 self._sort(line)
@@ -235,10 +236,10 @@ class Lines:
 
     def line_of(self, tenant: TenantId) -> Line | None:
         """A tenant's line, if it has one."""
-        return self._lines.get(tenant if self._fair else _EVERYBODY)
+        return self._lines.get(tenant if self._fair else EVERYBODY)
 
     def _line(self, tenant: TenantId) -> Line:
-        tenant = tenant if self._fair else _EVERYBODY
+        tenant = tenant if self._fair else EVERYBODY
         line = self._lines.get(tenant)
         if line is None:
             line = self._lines[tenant] = Line(tenant, self.weights.get(tenant, 1.0), self._joins_at())
@@ -309,10 +310,6 @@ class Lines:
         for pressing, behind in self._behind.items():
             wanted = {line for line in self._lines.values() if line.head(pressing=pressing) is not None}
             assert set(behind) == wanted, "lines that have requests are not those that are served"
-
-
-def _presses(objective: Objective) -> bool:
-    return objective is not Objective.THROUGHPUT
 
 
 def _order(request: Request) -> int:

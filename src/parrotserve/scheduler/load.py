@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import ceil
 
-from parrotserve.bounds import Bounds
+from parrotserve.bounds import THROUGHPUT_SHARE, Bounds
 from parrotserve.criteria import NO_PRECEDENCE, Objective
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.objects import Request
@@ -15,7 +15,6 @@ from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.places import Places
 from parrotserve.scheduler.residents import Index, Residents
-from parrotserve.scheduler.share import MINIMUM
 from parrotserve.scheduler.tickets import Ticket
 from parrotserve.step_cost import StepCost, Work
 
@@ -23,8 +22,8 @@ _MOST_AHEAD = 16
 """Requests that run ahead on one engine."""
 _READ_AHEAD = 0.9
 """Of its prompt, what a request that ran ahead is thought to have been read when the last input is there."""
-_BULK_WEIGHT = 0.1
-"""What a second that throughput work loses counts, against one that somebody waits."""
+BULK_WEIGHT = 0.1
+"""What a second that throughput work ends later counts, against one that somebody waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ class EngineLoad:
 
     def welcomes(self, ticket: Ticket, now: float) -> bool:
         """Whether a request would add no more to a step than its tenant may, beside others."""
-        tenant, pressing = ticket.request.session.tenant, ticket.request.objective is not Objective.THROUGHPUT
+        tenant, pressing = ticket.request.session.tenant, ticket.request.objective.pressing
         if self.crowd.is_alone(tenant):
             return True
         if pressing and self.crowd.first_paused(tenant) is not None:
@@ -196,8 +195,8 @@ class EngineLoad:
 
     def victims(self, *, protected: bool) -> Iterable[Aboard]:
         """Throughput work that may be paused, the latest first; what is `protected` keeps its minimum share."""
-        spared = ceil(MINIMUM * self.active) if protected else 0
-        bulk = [one for one in self.aboard.values() if not one.paused and one.objective is Objective.THROUGHPUT]
+        spared = ceil(THROUGHPUT_SHARE * self.active) if protected else 0
+        bulk = [one for one in self.aboard.values() if not (one.paused or one.pressing)]
         return reversed(bulk[spared:])
 
     # --- What is placed and ends -----------------------------------------------------------------------------
@@ -309,7 +308,7 @@ class EngineLoad:
             engine=self.id,
             seconds=waits + demand.prefill + demand.output * step,
             cached_tokens=min(demand.found, demand.prompt),
-            harm=(demand.prefill + demand.output * longer) * (pressing + _BULK_WEIGHT * self.bulk),
+            harm=(demand.prefill + demand.output * longer) * (pressing + BULK_WEIGHT * self.bulk),
             work=demand.work,
         )
 
@@ -365,4 +364,4 @@ class EngineLoad:
 
 def _kept(width: int) -> int:
     """Rows of a step that are kept for throughput work that waits. In narrow steps it takes turns instead."""
-    return ceil(MINIMUM * width) if width * MINIMUM >= 1 else 0
+    return ceil(THROUGHPUT_SHARE * width) if width * THROUGHPUT_SHARE >= 1 else 0

@@ -10,19 +10,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from parrotserve.criteria import Objective
 from parrotserve.graph.objects import Request, TaskGroup
 from parrotserve.graph.placements import Considered, PlacedBy, Placement
 from parrotserve.ids import TenantId
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Paused, Placed, ReadNoMore, Resumed
 from parrotserve.scheduler.lines import TURN_SECONDS, Line
-from parrotserve.scheduler.load import EngineLoad
+from parrotserve.scheduler.load import BULK_WEIGHT, EngineLoad
 from parrotserve.scheduler.pool import Pool
 from parrotserve.scheduler.tickets import Ticket
 
-_BULK_WEIGHT = 0.1
-"""What a second counts that a request ends later for which nobody waits."""
 _WORK_WEIGHT = 0.1
 """What a second of an engine's time counts."""
 _MOST_TOLD = 3
@@ -156,7 +153,7 @@ class Pass:
             if load is None:
                 return None
             fitting, seen[load] = [load], load.consider(ticket, self._now)
-        weight = _BULK_WEIGHT if _is_bulk(ticket.request) else 1.0
+        weight = 1.0 if ticket.request.objective.pressing else BULK_WEIGHT
 
         def loss(load: EngineLoad) -> tuple[bool, float]:
             told = seen[load]
@@ -209,7 +206,7 @@ class Pass:
         return self._has_room(load, ticket) and load.welcomes(ticket, self._now)
 
     def _has_room(self, load: EngineLoad, ticket: Ticket) -> bool:
-        kept = not _is_bulk(ticket.request) and self._pool.bulk_waits
+        kept = ticket.request.objective.pressing and self._pool.bulk_waits
         return load not in self._kept and load.has_room(ticket, kept_for_bulk=kept)
 
     def _run(
@@ -237,7 +234,7 @@ class Pass:
 
     def _make_room(self, ticket: Ticket) -> EngineLoad | None:
         """Pause others where the fewest have to go for this request. None: that is nowhere possible."""
-        if _is_bulk(ticket.request) or not self._pool.switches.preemption:
+        if not (ticket.request.objective.pressing and self._pool.switches.preemption):
             return None
         able = (one for one in self._pool.candidates(ticket) if one not in self._kept and one.has_credit_for(ticket))
         plans = [(load, self._victims(load, ticket)) for load in able if load.welcomes(ticket, self._now)]
@@ -343,7 +340,3 @@ class Pass:
                 self._outcomes.append(ReadNoMore(other))
             self._run(empty, ticket, PlacedBy.ALONE, empty.consider(ticket, self._now))
             empty.reserved = True
-
-
-def _is_bulk(request: Request) -> bool:
-    return request.objective is Objective.THROUGHPUT

@@ -2,12 +2,12 @@
 
 from collections import deque
 
-MINIMUM = 0.1
-"""Of the tokens decoded in any ten seconds, where there is throughput work."""
+from parrotserve.bounds import THROUGHPUT_SHARE
+
 _WINDOW = 5.0
 """Seconds looked back. Half of those in which the share is to hold, so that there is time to make up for it."""
 _BUCKET = 0.5
-_TARGET = 1.5 * MINIMUM
+_TARGET = 1.5 * THROUGHPUT_SHARE
 
 
 class Share:

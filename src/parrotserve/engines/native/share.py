@@ -3,6 +3,8 @@
 import math
 from collections import deque
 
+from parrotserve.bounds import THROUGHPUT_SHARE
+
 
 class MinimumShare:
     """Counts decode tokens of both kinds over a sliding window, and says when throughput work is owed some.
@@ -11,7 +13,7 @@ class MinimumShare:
     for it.
     """
 
-    def __init__(self, share: float = 0.1, *, window: float = 10.0) -> None:
+    def __init__(self, share: float = THROUGHPUT_SHARE, *, window: float = 10.0) -> None:
         """`share` of the decode tokens over `window` seconds."""
         self._share = share
         self._window = window
