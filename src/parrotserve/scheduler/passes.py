@@ -36,7 +36,8 @@ class Pass:
         self._bulk_stays = False
         """Paused throughput work would add more to steps than its tenant may."""
         self._kept: set[EngineLoad] = set()
-        """Where what ends next makes room for paused throughput work, and for nobody else."""
+        """Where what ends next makes room for throughput work, and for nobody else."""
+        self._draining, pool.draining = pool.draining, None
 
     def run(self) -> list[Outcome]:
         """Place all that can be placed."""
@@ -56,9 +57,23 @@ class Pass:
             if not (self._press() if pressing else self._fill()):
                 blocked.add(pressing)
                 if not pressing and self._bulk_is_due():
-                    if self._pool.lines.any(pressing=False):
-                        break  # wherever something ends next, that makes room for it, and for nobody else
-                    self._kept.update(load for load in self._pool.paused if load.paused_bulk)
+                    self._kept.update(self._where_bulk_is_due())
+
+    def _where_bulk_is_due(self) -> Iterable[EngineLoad]:
+        """Where throughput work that is due is paused; else one engine, where the next one to begin lacks least: that
+        one from then on, for others fill where it lacks more."""
+        if any(load.paused_bulk for load in self._pool.paused):
+            return [load for load in self._pool.paused if load.paused_bulk]
+        line = self._pool.lines.next(pressing=False)
+        request = line.head(pressing=False) if line is not None else None
+        if request is None:
+            return []
+        ticket = self._pool.tickets.of(request)
+        able = [load for load in self._pool.candidates(ticket) if not load.reserved]
+        if self._draining not in able:
+            self._draining = min(able, key=lambda load: load.lacking(ticket)[::-1], default=None)
+        self._pool.draining = self._draining
+        return [self._draining] if self._draining is not None else []
 
     # --- Whose turn it is ------------------------------------------------------------------------------------
 

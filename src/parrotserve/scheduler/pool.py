@@ -68,6 +68,8 @@ class Pool:
         """Engines that have paused requests."""
         self.joined: dict[EngineLoad, None] = {}
         """Engines where somebody came whom those who are there may have to make room for."""
+        self.draining: EngineLoad | None = None
+        """Where the last pass kept what ends next for throughput work that is due and has no room anywhere."""
         self._ended: list[tuple[EngineLoad, Aboard]] = []
         """Who ended since the last pass, and where."""
         self._leaving: dict[Run, _Charge] = {}
@@ -102,6 +104,8 @@ class Pool:
         self._by_fullness.discard(load)
         self.paused.pop(load, None)
         self.joined.pop(load, None)
+        if self.draining is load:
+            self.draining = None
         for aboard in load.aboard.values():
             # A turn at least, for that is what others lose: else a tenant's suspects would come one after the other.
             paid = max(aboard.service, TURN_SECONDS) if aboard.request.suspect else 0.0

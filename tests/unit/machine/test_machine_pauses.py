@@ -151,3 +151,20 @@ class TestPauses:
         decisions = world.submit(asking("next", "n"), asking("then", "t"), waits=waits("next", "then"))
         assert places(decisions) == {"next": "f", "then": "f"}
         assert resumed(world.run("chat")) == ["bulk"]
+
+    def test_room_for_it_is_made_on_one_engine_and_others_go_on_elsewhere(self):
+        world = World()
+        for engine in ("e", "f"):
+            world.join(engine, cache_tokens=1000)
+        chats = [asking(f"chat{number}", f"{number}", tokens=300) for number in range(8)]
+        where = places(world.submit(*chats[:5], waits=waits(*(f"chat{number}" for number in range(5)))))
+        assert list(where.values()) == ["e", "f", "e", "f", "e"]
+        for _ in range(10):
+            steps(world, "e", rows=3)
+            steps(world, "f", rows=2)
+        world.submit(asking("bulk", "b", tokens=600))
+        world.submit(*chats[5:], waits=waits("chat5", "chat6", "chat7"), session="s2")
+        assert world.waiting() == 4
+        assert places(world.run("chat0")) == {"chat5": "e"}
+        assert places(world.run("chat2")) == {"chat6": "e"}
+        assert places(world.run("chat1")) == {"bulk": "f"}
