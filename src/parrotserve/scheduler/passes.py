@@ -110,8 +110,9 @@ class Pass:
             return self._serve_next(pressing=False)
         crowded = False
         for load in self._pool.paused:
-            for aboard in load.paused.values() if load.paused_bulk else ():
-                if aboard.pressing or not load.has_room_again(aboard):
+            bulk = (one for one in load.paused.values() if not one.pressing) if load.paused_bulk else ()
+            for aboard in sorted(bulk, key=lambda one: one.request.arrival):
+                if not load.has_room_again(aboard):
                     continue
                 if load.welcomes_again(aboard, self._now):
                     self._resume(load, aboard)

@@ -35,6 +35,13 @@ class TestPauses:
         decisions = world.run("bulk0")
         assert (resumed(decisions), places(decisions)) == (["bulk3"], {})
 
+    def test_what_came_first_goes_on_first(self):
+        world = self.full()
+        decisions = world.submit(asking("chat1", "x"), asking("chat2", "x"), waits=waits("chat1", "chat2"))
+        assert paused(decisions) == ["bulk3", "bulk2"]
+        assert resumed(world.run("chat1")) == ["bulk2"]
+        assert resumed(world.run("chat2")) == ["bulk3"]
+
     def test_only_an_engine_that_can_pause_is_asked_to(self):
         world = World()
         world.join("e", batch=2)
