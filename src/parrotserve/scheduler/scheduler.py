@@ -86,14 +86,15 @@ class AppScheduler(Scheduler):
 
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:
         pool = self._engines.get(engine)
-        load = pool.loads[engine] if pool is not None else None
-        aboard = load.aboard.get(request) if load is not None else None
-        if load is not None and load.ahead.pop(request, None) is not None:
-            self._changed[load.description.model] = None
-        if pool is None or load is None or aboard is None:
+        if pool is None:
             return
-        self._changed[load.description.model] = None
-        pool.free(load, aboard, usage, now)
+        load = pool.loads[engine]
+        ran_ahead = load.ahead.pop(request, None) is not None
+        aboard = load.aboard.get(request)
+        if aboard is not None:
+            pool.free(load, aboard, usage, now)
+        if ran_ahead or aboard is not None:
+            self._changed[load.description.model] = None
 
     def settle(self, request: RequestId, epoch: int, usage: Usage) -> None:
         for pool in self._pools.values():
