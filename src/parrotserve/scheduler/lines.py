@@ -247,9 +247,12 @@ class Lines:
 
     def _join(self, line: Line) -> None:
         """A line that was empty goes on where others are, so that nobody saves up by being idle."""
-        if line.empty:
-            line.virtual = max(line.virtual, self._joins_at())
-            line.received = max(line.received, *(one.received for one in self._served), 0.0)
+        if not line.empty:
+            return
+        line.virtual = max(line.virtual, self._joins_at())
+        waiting = (behind.first() for behind in (*self._behind.values(), self._suspected))
+        others = self._served or [first[1] for first in waiting if first is not None]
+        line.received = max((line.received, *(one.received for one in others)))
 
     def _joins_at(self) -> float:
         """Where a line goes on that was empty: corrections take those that wait back behind who was served last."""

@@ -146,6 +146,20 @@ def test_what_tenants_received_is_counted_by_weight_from_where_others_are_when_t
     assert received == {"light": 6.0, "heavy": 6.5}
 
 
+def test_who_comes_while_no_engine_runs_anything_begins_where_those_are_who_wait():
+    lines = Lines()
+    one = request("busy")
+    lines.put(one)
+    lines.put(request("busy"))
+    lines.serve(one, 1.0)
+    lines.receive("busy", 5.0)
+    lines.settle("busy", -1.0)
+    lines.put(request("late"))
+    late = lines.line_of("late")
+    assert late is not None
+    assert late.received == 5.0
+
+
 def test_without_fairness_there_is_one_line():
     lines = Lines(fair=False)
     for tenant in ("a", "a", "a", "b"):
