@@ -60,10 +60,13 @@ class Line:
 
     def head(self, *, pressing: bool) -> Request | None:
         """Who is next among those that somebody waits for, or among the others."""
-        for objective in _KINDS[pressing]:
-            if (first := self.heaps[objective].first()) is not None:
-                return first[1]
-        return None
+        firsts = (self.first_of(objective) for objective in _KINDS[pressing])
+        return next((first for first in firsts if first is not None), None)
+
+    def first_of(self, objective: Objective) -> Request | None:
+        """Who is next among those of one objective."""
+        first = self.heaps[objective].first()
+        return first[1] if first is not None else None
 
     @property
     def empty(self) -> bool:

@@ -106,6 +106,11 @@ class EngineLoad:
         return self._active[Objective.THROUGHPUT]
 
     @property
+    def grouped(self) -> int:
+        """How many of them are members of task groups."""
+        return self._active[Objective.GROUP]
+
+    @property
     def width(self) -> int:
         """How many may run: as many as a step takes."""
         return self.description.batch or self.description.credits

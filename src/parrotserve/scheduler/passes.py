@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from parrotserve.criteria import Objective
 from parrotserve.graph.objects import Request, TaskGroup
 from parrotserve.graph.placements import Considered, PlacedBy, Placement
 from parrotserve.ids import TenantId
@@ -18,6 +19,7 @@ from parrotserve.scheduler.base import Outcome, Paused, Placed, ReadNoMore, Resu
 from parrotserve.scheduler.lines import TURN_SECONDS, Line
 from parrotserve.scheduler.load import BULK_WEIGHT, EngineLoad
 from parrotserve.scheduler.pool import Pool
+from parrotserve.scheduler.share import SHARE_SECONDS
 from parrotserve.scheduler.tickets import Ticket
 
 _WORK_WEIGHT = 0.1
@@ -125,7 +127,7 @@ class Pass:
         """Place the next request, or pass its line over, if its tenant adds as much to steps as it may beside others,
         or fills the engines itself. False: there is no room for it, so nobody behind it goes on."""
         line = self._pool.lines.next(pressing=pressing)
-        request = line.head(pressing=pressing) if line is not None else None
+        request = self._next_of(line, pressing=pressing) if line is not None else None
         if line is None or request is None:
             return False
         if (pressing and self._resume_first_of(request.session.tenant)) or self._place(line, request):
@@ -138,6 +140,16 @@ class Pass:
         if over:
             self._pool.lines.hold(line, pressing=pressing)
         return over
+
+    def _next_of(self, line: Line, *, pressing: bool) -> Request | None:
+        """A line's next request: the one with the strictest objective, but for a member of a task group that has long
+        waited while such got little: who is waited for alone may never end to come."""
+        member = line.first_of(Objective.GROUP) if pressing else None
+        if member is not None and member.times.ready is not None:
+            waited = self._now - member.times.ready
+            if waited >= SHARE_SECONDS and self._pool.group_share.is_low(self._now):
+                return member
+        return line.head(pressing=pressing)
 
     # --- Where -----------------------------------------------------------------------------------------------
 

@@ -75,6 +75,9 @@ class Pool:
         self._leaving: dict[Run, _Charge] = {}
         """What was cancelled and its engine has not ended."""
         self.share = Share()
+        """Of throughput work."""
+        self.group_share = Share()
+        """Of task groups, which who is waited for alone goes before."""
         self._index: Index = {}
         self._retaining: dict[bytes, dict[EngineId, None]] = {}
         """Which engines were asked to keep a beginning."""

@@ -137,7 +137,9 @@ class AppScheduler(Scheduler):
         pool.learned(load)
         pool.took(load, event.seconds)
         if load.active:
-            pool.share.note(now, bulk=event.decode_rows * load.bulk / load.active, total=event.decode_rows)
+            part = event.decode_rows / load.active
+            pool.share.note(now, got=part * load.bulk, total=event.decode_rows)
+            pool.group_share.note(now, got=part * load.grouped, total=event.decode_rows)
         if load.crowd.expire(now) or (pool.bulk_waits and pool.share.is_low(now)):
             self._changed[load.description.model] = None
 

@@ -53,6 +53,24 @@ class TestGroups:
         where = list(self.map_reduce(world, 6).values())
         assert where.count(busy) < 3
 
+    def test_a_group_begins_though_requests_that_are_waited_for_alone_never_end_to_come(self):
+        world, chats, began = World(), list[str](), dict[str, float]()
+        world.join("e", batch=4)
+        while world.waiting() < 8:
+            chats.append(f"chat{len(chats)}")
+            world.submit(asking(chats[-1], "x"), waits=waits(chats[-1]))
+            if len(chats) == 6:
+                self.map_reduce(world, 4, "read")
+        for number in range(100):
+            running = sorted(world.running())
+            began |= {name: world.now for name in running if name not in (*began, *chats)}
+            steps(world, rows=len(running), seconds=0.2)
+            world.run(running[number % 4])
+            chats.append(f"chat{len(chats)}")
+            world.submit(asking(chats[-1], "x"), waits=waits(chats[-1]))
+        assert sorted(began) == ["m-reduce", "m0", "m1", "m2", "m3"]
+        assert min(began.values()) >= 5.0, "who is waited for alone goes first, for as long as that is bearable"
+
     def test_what_has_no_room_waits_and_comes_next(self):
         world = World()
         world.join("e", batch=4)
