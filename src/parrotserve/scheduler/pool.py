@@ -112,9 +112,10 @@ class Pool:
         for aboard in load.aboard.values():
             # A turn at least, for that is what others lose: else a tenant's suspects would come one after the other.
             paid = max(aboard.service, TURN_SECONDS) if aboard.request.suspect else 0.0
-            self.lines.settle(aboard.tenant, paid - aboard.service)
+            self._pay(_Charge.of(load, aboard), paid)
         for run in [run for run, charge in self._leaving.items() if charge.engine == engine]:
-            self.lines.settle(self._leaving.pop(run).tenant, 0.0)
+            charge = self._leaving.pop(run)
+            self._pay(charge, charge.seconds)
         load.residents.clear()
         for key in load.retained:
             del self._retaining[key][engine]
