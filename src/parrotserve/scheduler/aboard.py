@@ -22,6 +22,8 @@ class Aboard:
     """Of these, those that are not in the prefix that others may share."""
     service: float
     """Seconds of the engine that it was charged."""
+    prefill: float
+    """Of these, for reading its prompt."""
     stretch: float
     """Seconds of work that it adds to a step: its service, spread over the steps that it is expected to write in."""
     precedence: Precedence = NO_PRECEDENCE

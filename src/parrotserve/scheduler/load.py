@@ -10,6 +10,7 @@ from parrotserve.criteria import NO_PRECEDENCE, Objective
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.objects import Request
 from parrotserve.graph.placements import Considered
+from parrotserve.graph.states import ProducerState
 from parrotserve.ids import EngineId, RequestId, TenantId
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.crowd import Crowd
@@ -89,6 +90,7 @@ class EngineLoad:
         self._tails = 0.0
         self._row_tokens = 0.0
         self._prefilled_at = 0.0
+        """When the prompts of those aboard are expected to be read."""
         self._places = places
 
     @property
@@ -218,6 +220,7 @@ class EngineLoad:
             tokens=demand.tokens,
             tail=max(demand.tokens - ticket.ratio.tokens(last), 0.0),
             service=demand.work,
+            prefill=demand.prefill,
             stretch=demand.stretch,
             precedence=self._places.take(tenant, submission, demand.work) if together else NO_PRECEDENCE,
         )
@@ -250,6 +253,9 @@ class EngineLoad:
             self.paused_bulk -= not aboard.pressing
         if not self.active:
             self._prefilled_at = 0.0
+        elif aboard.request.state is not ProducerState.DONE:
+            unread = max(aboard.prefill - aboard.received, 0.0)
+            self._prefilled_at = max(self._prefilled_at - unread, now)
         return aboard
 
     def pause(self, aboard: Aboard) -> None:

@@ -205,6 +205,17 @@ class TestUrgency:
         world.join("b")
         assert places(world.submit(asking("last", POEM, "last"), waits=waits("last"))) == {"last": engine}
 
+    def test_nobody_waits_for_the_prompt_of_a_request_that_was_cancelled(self):
+        world = two_engines()
+        world.submit(asking("a", "x"), asking("b", "y"))
+        world.submit(asking("long", "z" * 10_000))
+        world.cancel("o-long")
+        world.submit(asking("next", "n"))
+        placement = world.machine.request(RequestId("next")).placement
+        assert placement is not None
+        (other,) = placement.others
+        assert other.seconds == pytest.approx(placement.chosen.seconds)
+
     def test_a_row_more_costs_others_what_it_makes_their_steps_longer(self):
         world = World("e")
         for number in range(200):
