@@ -1,4 +1,4 @@
-"""How much slower than alone requests may get because of others: what the scheduler and engines both go by."""
+"""How much slower requests may get because of others, and how little throughput work: for scheduler and engines."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,9 @@ LATER_PROMPTS = 2.0
 CROWDING = 1.1
 """How many times longer than fair a step may be, where nothing is set: some way between engines that are left half
 empty for tenants with few requests, and tenants with few requests that wait for full ones."""
+
+THROUGHPUT_SHARE = 0.1
+"""Of the tokens decoded in any ten seconds, the least that throughput work gets where there is any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

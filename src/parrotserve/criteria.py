@@ -25,6 +25,11 @@ class Objective(StrEnum):
     """A member of a task group: only the end of the group's last member counts."""
     THROUGHPUT = "throughput"
 
+    @property
+    def pressing(self) -> bool:
+        """Whether somebody waits for the request, or for its group; other work is there for throughput."""
+        return self is not Objective.THROUGHPUT
+
 
 class Precedence(NamedTuple):
     """Which of an engine's requests of one objective goes first: the smaller one, of equal ones the earlier one.

@@ -45,9 +45,9 @@ def _objective(request: RequestView, names: Names) -> str:
         return f"{request.objective}: {asked}" if request.objective is Objective.THROUGHPUT else str(request.objective)
     result = f"{names.get(because.result, because.result)!r} is waited for ({because.criteria})"
     if because.group is not None:
-        stage = "the stage before it" if because.stages == 1 else f"{because.stages} stages before it"
+        stage = "the stage before it" if because.stages <= 1 else f"{because.stages} stages before it"
         return f"{request.objective}: one of {because.group} parallel requests, {stage}; {result}"
-    if because.stages == 0:
+    if because.result in request.outputs:
         return f"{request.objective}: it writes what is waited for; {result}"
     return f"{request.objective}: all that comes after waits for it alone; {result}"
 

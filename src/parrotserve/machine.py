@@ -35,13 +35,13 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
-from parrotserve.graph.flow import cancel, end_call, fill, first_readers, time_out
+from parrotserve.graph.flow import ahead_stopped, cancel, end_call, fill, first_readers, time_out
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.growth import ask, end_session, grow
 from parrotserve.graph.integrity import check_graph
 from parrotserve.graph.objects import Producer, Request, Session, Variable
 from parrotserve.graph.revival import Revival, revival, revive
-from parrotserve.graph.runs import ahead_stopped, engine_died, output_produced, request_ended
+from parrotserve.graph.runs import engine_died, output_produced, request_ended
 from parrotserve.graph.snapshots import SessionSnapshot, picture_session
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import plan_submit

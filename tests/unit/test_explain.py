@@ -51,8 +51,16 @@ def test_the_head_says_which_request_and_where():
     assert told(engine=None, state="waiting")[0] == "Write (r-1): waiting"
 
 
+def test_who_writes_what_a_native_call_makes_the_result_of_does_not_write_the_result():
+    told = line("objective", because=because(), outputs=(VariableId("v-2"),))
+    assert told == "latency: all that comes after waits for it alone; 'code' is waited for (tpot)"
+    grouped = line("objective", objective=Objective.GROUP, because=because(group=3))
+    assert grouped == "group: one of 3 parallel requests, the stage before it; 'code' is waited for (tpot)"
+
+
 def test_an_objective_has_its_reason():
-    assert line("objective", because=because()) == "latency: it writes what is waited for; 'code' is waited for (tpot)"
+    written = line("objective", because=because(), outputs=(VariableId("v-1"),))
+    assert written == "latency: it writes what is waited for; 'code' is waited for (tpot)"
     assert "all that comes after waits for it alone" in line("objective", because=because(stages=2))
     grouped = line("objective", objective=Objective.GROUP, because=because(stages=1, group=8))
     assert grouped == "group: one of 8 parallel requests, the stage before it; 'code' is waited for (tpot)"

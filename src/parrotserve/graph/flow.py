@@ -196,12 +196,25 @@ def _stop(graph: Graph, producer: Producer, changes: Changes) -> None:
 
 
 def stop_ahead(request: Request, changes: Changes) -> None:
-    """A request no longer runs ahead, if it did; what it does next is another run."""
+    """A request no longer runs ahead, if it did."""
     if request.ahead is not None:
         changes.freed.append((request.ahead, request.id, None))
-        changes.decisions.append(CancelSequence(request=request.id, engine=request.ahead, epoch=request.epoch))
-        request.ahead = None
-        request.epoch += 1
+        changes.decisions.append(recall(request))
+
+
+def recall(request: Request) -> CancelSequence:
+    """Take a request back from the engine where it runs ahead."""
+    assert request.ahead is not None
+    order = CancelSequence(request=request.id, engine=request.ahead, epoch=request.epoch)
+    ahead_stopped(request)
+    return order
+
+
+def ahead_stopped(request: Request) -> None:
+    """A request runs ahead no more: it was taken back, or its engine ended that, or died, which is no fault of the
+    request. What it does next is another run."""
+    request.ahead = None
+    request.epoch += 1
 
 
 def time_out(graph: Graph, call: Call, changes: Changes) -> None:

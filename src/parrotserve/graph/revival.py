@@ -58,6 +58,8 @@ def revive(graph: Graph, back: Revival, changes: Changes) -> None:
     for producer in back.producers:
         if producer.missing == 0:
             begin(graph, producer, changes)
+        elif isinstance(producer, Request):
+            changes.informed[producer] = None
 
 
 def _fallen_upstream(variable: Variable) -> list[Variable]:

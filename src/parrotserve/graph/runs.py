@@ -5,7 +5,7 @@ from parrotserve.graph.causes import Cause
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import ForgetRequest
 from parrotserve.graph.events import OutputProduced, RequestEnded
-from parrotserve.graph.flow import fail, fall, fill, finish
+from parrotserve.graph.flow import ahead_stopped, fail, fall, fill, finish
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import DEATHS_OF_A_SUSPECT, Request
 from parrotserve.graph.placements import Placement
@@ -80,12 +80,6 @@ def engine_died(graph: Graph, request: Request, engine: EngineId, reason: str, c
     else:
         request.move(ProducerState.QUEUED, changes.now, f"engine {engine} was lost: {reason}")
         changes.queued.append(request)
-
-
-def ahead_stopped(request: Request) -> None:
-    """A request runs ahead no more, for its engine ended that, or died (which is no fault of the request)."""
-    request.ahead = None
-    request.epoch += 1
 
 
 def _aboard(graph: Graph, request: RequestId, epoch: int) -> Request | None:

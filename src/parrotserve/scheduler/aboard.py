@@ -22,10 +22,14 @@ class Aboard:
     """Of these, those that are not in the prefix that others may share."""
     service: float
     """Seconds of the engine that it was charged."""
+    prefill: float
+    """Of these, for reading its prompt."""
     stretch: float
     """Seconds of work that it adds to a step: its service, spread over the steps that it is expected to write in."""
     precedence: Precedence = NO_PRECEDENCE
     """On this engine, among requests of one objective."""
+    received: float = 0.0
+    """Seconds of the engine that it is thought to have got so far."""
     paused: bool = False
 
     @property
@@ -43,4 +47,4 @@ class Aboard:
     @property
     def pressing(self) -> bool:
         """Whether somebody waits for it, or for its group."""
-        return self.objective is not Objective.THROUGHPUT
+        return self.objective.pressing

@@ -37,6 +37,13 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadNoMore:
+    """A request that runs ahead is to do so no more, for another one is to be alone there."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
 class Retained:
     """An engine is to keep what this request, which is still to run, begins with, up to so many segments."""
 
@@ -55,7 +62,7 @@ class Released:
     key: str
 
 
-Outcome = Placed | Paused | Resumed | Retained | Released
+Outcome = Placed | Paused | Resumed | ReadNoMore | Retained | Released
 
 
 class Scheduler(ABC):
@@ -86,7 +93,7 @@ class Scheduler(ABC):
     @abstractmethod
     def run_ahead(self, request: Request, near: EngineId | None) -> EngineId | None:
         """Where a request that still waits for inputs runs ahead from now on: on this engine, or on any, where it is
-        None or gone. None: nowhere."""
+        None, gone, or one of another model. None: nowhere."""
 
     @abstractmethod
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:

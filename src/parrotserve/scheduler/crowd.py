@@ -17,12 +17,11 @@ from math import hypot, inf
 from parrotserve.criteria import Objective
 from parrotserve.ids import TenantId
 from parrotserve.scheduler.aboard import Aboard
+from parrotserve.scheduler.lines import EVERYBODY
 
 LINGER_SECONDS = 0.25
 """After its last request a tenant is thought to ask again within this time, as a program does for its next step. Until
 then its part is left to it: what others would fill it with, it would wait for."""
-
-_EVERYBODY = TenantId("")
 
 
 @dataclass(slots=True, eq=False)
@@ -108,7 +107,7 @@ class Crowd:
         """A request is about to get this objective."""
         part = self._part_of(aboard)
         if aboard in part.running:
-            part.pressing += (objective is not Objective.THROUGHPUT) - aboard.pressing
+            part.pressing += objective.pressing - aboard.pressing
 
     def expire(self, now: float) -> bool:
         """Whether what was left to a tenant is there for others again."""
@@ -203,7 +202,7 @@ class Crowd:
         return hypot(step, whole) > self._most * hypot(step, fair)
 
     def _payer(self, tenant: TenantId) -> TenantId:
-        return tenant if self._fair else _EVERYBODY
+        return tenant if self._fair else EVERYBODY
 
     def _part_of(self, aboard: Aboard) -> Part:
         return self._parts[self._payer(aboard.tenant)]

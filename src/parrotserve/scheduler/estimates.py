@@ -7,6 +7,8 @@ writes, from how much of what they may write its tenant's others do.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from math import inf
 from typing import TypeVar
 
 from parrotserve.graph.objects import Request, Variable
@@ -61,6 +63,8 @@ class Estimates:
         self._outputs: OrderedDict[tuple[TenantId, str], float] = OrderedDict()
         self._shares: OrderedDict[TenantId, float] = OrderedDict()
         """How much of what they may write a tenant's requests write."""
+        self.longest = inf
+        """Tokens of the largest context that there is: nothing more is ever written, whatever a request asks for."""
 
     def ratio(self, tenant: TenantId) -> Ratio:
         """A tenant's: what is learned later shows in it."""
@@ -73,11 +77,11 @@ class Estimates:
     def output_tokens(self, request: Request) -> float:
         """How many tokens a request's outputs will have, together."""
         samplings = _samplings(request)
-        least, most, sure = 0, 0, True
+        least, sure = 0, True
         for sampling in samplings:
             least += sampling.min_tokens
-            most += sampling.max_tokens
             sure = sure and sampling.ignore_eos and not sampling.stop
+        most = self._most(samplings)
         if sure:
             return most
         share = self._shares.get(request.session.tenant, _FIRST_SHARE)
@@ -99,9 +103,13 @@ class Estimates:
             self.ratio(tenant).learn(prompt_chars, usage.prompt_tokens)
             self._ratios.move_to_end(tenant)
         _follow(self._outputs, _key(request), usage.output_tokens)
-        most = sum(sampling.max_tokens for sampling in _samplings(request))
+        most = self._most(_samplings(request))
         if most > 0:
             _follow(self._shares, tenant, usage.output_tokens / most)
+
+    def _most(self, samplings: Sequence[Sampling]) -> float:
+        """Tokens that such outputs may have together."""
+        return min(sum(sampling.max_tokens for sampling in samplings), self.longest)
 
 
 def _follow(guesses: OrderedDict[K, float], key: K, value: float) -> None:

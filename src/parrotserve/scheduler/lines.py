@@ -6,6 +6,9 @@ where the one served last was, or who is furthest behind of those that wait, so 
 belongs to the tenant, whatever sessions it is split into. Of two tenants that always have requests waiting, neither is
 ever ahead of the other, in service divided by weight, by more than one request and one turn of each.
 
+A request is charged when it is placed, for all that it is expected to take: else many would be placed before the first
+of them shows. Who makes room for whom once they run goes by what they have received.
+
 In a line, requests go by objective, then by arrival: that of submission, not of readiness, so the later steps of an
 application do not queue anew. Members of a task group stand together, where the first of them does. Suspects, which run
 alone, stand apart: each has to be its tenant's turn, too, and comes before what else the tenant asked for.
@@ -25,11 +28,12 @@ TURN_SECONDS = 1.0
 alike stay together."""
 
 _KINDS = {
-    True: tuple(objective for objective in Objective if objective is not Objective.THROUGHPUT),
-    False: (Objective.THROUGHPUT,),
+    pressing: tuple(objective for objective in Objective if objective.pressing is pressing)
+    for pressing in (True, False)
 }
 """Objectives of requests that somebody waits for, and of others; the strictest first."""
-_EVERYBODY = TenantId("")
+EVERYBODY = TenantId("")
+"""Stands for all tenants where they are not told apart."""
 _ARRIVAL_BITS = 48
 
 
@@ -44,6 +48,8 @@ class Line:
     tenant: TenantId
     weight: float = 1.0
     virtual: float = 0.0
+    received: float = 0.0
+    """Service that the tenant's requests are known to have got, divided by its weight."""
     heaps: dict[Objective, LazyHeap[Request]] = field(default_factory=_heaps)
     standing: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     """How many requests there are that somebody waits for, and how many others."""
@@ -54,10 +60,13 @@ class Line:
 
     def head(self, *, pressing: bool) -> Request | None:
         """Who is next among those that somebody waits for, or among the others."""
-        for objective in _KINDS[pressing]:
-            if (first := self.heaps[objective].first()) is not None:
-                return first[1]
-        return None
+        firsts = (self.first_of(objective) for objective in _KINDS[pressing])
+        return next((first for first in firsts if first is not None), None)
+
+    def first_of(self, objective: Objective) -> Request | None:
+        """Who is next among those of one objective."""
+        first = self.heaps[objective].first()
+        return first[1] if first is not None else None
 
     @property
     def empty(self) -> bool:
@@ -86,6 +95,8 @@ class Lines:
         self._standing: dict[Request, Objective] = {}
         self._virtual = 0.0
         """Where the line stood that was served last."""
+        self._served: dict[Line, None] = {}
+        """Lines that have requests aboard."""
 
     def __len__(self) -> int:
         return len(self._standing)
@@ -99,10 +110,9 @@ class Lines:
     def put(self, request: Request) -> None:
         """A request joins its tenant's line."""
         line = self._line(request.session.tenant)
-        if line.empty:
-            line.virtual = max(line.virtual, self._joins_at())
+        self._join(line)
         self._standing[request] = request.objective
-        line.standing[_presses(request.objective)] += 1
+        line.standing[request.objective.pressing] += 1
         heap = line.heaps[request.objective]
         heap.put(request, _order(request))
         if len(heap) == 1:
@@ -111,8 +121,7 @@ class Lines:
     def put_suspect(self, request: Request) -> None:
         """A suspect joins its tenant's line."""
         line = self._line(request.session.tenant)
-        if line.empty:
-            line.virtual = max(line.virtual, self._joins_at())
+        self._join(line)
         self.suspects[request] = None
         line.suspects.put(request, request.arrival)
         self._sort(line)
@@ -140,7 +149,7 @@ class Lines:
         objective = self._standing.pop(request, None)
         if objective is not None:
             line = self._line(request.session.tenant)
-            line.standing[_presses(objective)] -= 1
+            line.standing[objective.pressing] -= 1
             line.heaps[objective].discard(request)
             if not line.heaps[objective]:
                 self._sort(line)
@@ -198,15 +207,23 @@ class Lines:
         """A request is placed, which is expected to take so much service."""
         line = self._line(request.session.tenant)
         line.aboard += 1
+        self._served[line] = None
         self.discard(request)
         self._virtual = max(self._virtual, line.virtual)
         self._charge(line, seconds)
         return line
 
+    def receive(self, tenant: TenantId, seconds: float) -> None:
+        """A tenant's requests that run have got so much service."""
+        line = self._line(tenant)
+        line.received += seconds / line.weight
+
     def settle(self, tenant: TenantId, correction: float) -> None:
         """A placed request of a tenant ended, and took so much more service than expected."""
         line = self._line(tenant)
         line.aboard -= 1
+        if not line.aboard:
+            del self._served[line]
         self._charge(line, correction)
 
     def weigh(self, tenant: TenantId, weight: float) -> None:
@@ -222,14 +239,23 @@ class Lines:
 
     def line_of(self, tenant: TenantId) -> Line | None:
         """A tenant's line, if it has one."""
-        return self._lines.get(tenant if self._fair else _EVERYBODY)
+        return self._lines.get(tenant if self._fair else EVERYBODY)
 
     def _line(self, tenant: TenantId) -> Line:
-        tenant = tenant if self._fair else _EVERYBODY
+        tenant = tenant if self._fair else EVERYBODY
         line = self._lines.get(tenant)
         if line is None:
             line = self._lines[tenant] = Line(tenant, self.weights.get(tenant, 1.0), self._joins_at())
         return line
+
+    def _join(self, line: Line) -> None:
+        """A line that was empty goes on where others are, so that nobody saves up by being idle."""
+        if not line.empty:
+            return
+        line.virtual = max(line.virtual, self._joins_at())
+        waiting = (behind.first() for behind in (*self._behind.values(), self._suspected))
+        others = self._served or [first[1] for first in waiting if first is not None]
+        line.received = max((line.received, *(one.received for one in others)))
 
     def _joins_at(self) -> float:
         """Where a line goes on that was empty: corrections take those that wait back behind who was served last."""
@@ -262,7 +288,7 @@ class Lines:
         self._idle.put(line, line.virtual)
         if len(self._idle) == len(self._lines):
             # Nobody is served, so nobody is behind. One line stays, as good as new: its tenant may be the next to ask.
-            line.virtual = self._virtual = 0.0
+            line.virtual = line.received = self._virtual = 0.0
             if len(self._lines) > 1:
                 self._idle, self._lines = LazyHeap(), {line.tenant: line}
             self._idle.put(line, 0.0)
@@ -284,15 +310,12 @@ class Lines:
         suspects = {one for line in self._lines.values() for one in line.suspects}
         assert suspects == set(self.suspects), "suspects stand where they should not"
         assert set(self._suspected) == {line for line in self._lines.values() if line.suspects}, "lines with suspects"
+        assert set(self._served) == {line for line in self._lines.values() if line.aboard}, "lines that are served"
         idle = {line for line in self._lines.values() if line.empty and not line.aboard}
         assert set(self._idle) == idle, "lines that are not idle are kept as such"
         for pressing, behind in self._behind.items():
             wanted = {line for line in self._lines.values() if line.head(pressing=pressing) is not None}
             assert set(behind) == wanted, "lines that have requests are not those that are served"
-
-
-def _presses(objective: Objective) -> bool:
-    return objective is not Objective.THROUGHPUT
 
 
 def _order(request: Request) -> int:

@@ -1,20 +1,21 @@
 """The scheduler's picture of an engine under load: who is aboard, what that takes, how long more would take."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import ceil
 
-from parrotserve.bounds import Bounds
+from parrotserve.bounds import THROUGHPUT_SHARE, Bounds
 from parrotserve.criteria import NO_PRECEDENCE, Objective
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.objects import Request
 from parrotserve.graph.placements import Considered
-from parrotserve.ids import EngineId, RequestId
+from parrotserve.graph.states import ProducerState
+from parrotserve.ids import EngineId, RequestId, TenantId
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.places import Places
 from parrotserve.scheduler.residents import Index, Residents
-from parrotserve.scheduler.share import MINIMUM
 from parrotserve.scheduler.tickets import Ticket
 from parrotserve.step_cost import StepCost, Work
 
@@ -22,8 +23,39 @@ _MOST_AHEAD = 16
 """Requests that run ahead on one engine."""
 _READ_AHEAD = 0.9
 """Of its prompt, what a request that ran ahead is thought to have been read when the last input is there."""
-_BULK_WEIGHT = 0.1
-"""What a second that throughput work loses counts, against one that somebody waits."""
+BULK_WEIGHT = 0.1
+"""What a second that throughput work ends later counts, against one that somebody waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Demand:
+    """What a request would take of an engine, as it is now."""
+
+    found: float
+    """Tokens of its prompt that are thought to be in the cache."""
+    prompt: float
+    """Tokens of its prompt."""
+    output: float
+    """Tokens that it is expected to write; no more than the context has room for, whatever it may write."""
+    prefill: float
+    """Seconds of work to read what is not found."""
+    row: float
+    """Seconds of work for each token that it writes."""
+
+    @property
+    def tokens(self) -> float:
+        """Of KV, in the end."""
+        return self.prompt + self.output
+
+    @property
+    def work(self) -> float:
+        """Seconds of the engine's time, in all."""
+        return self.prefill + self.output * self.row
+
+    @property
+    def stretch(self) -> float:
+        """Seconds of work that it adds to every step in which it writes, its prompt included."""
+        return self.prefill / max(self.output, 1.0) + self.row
 
 
 class EngineLoad:
@@ -35,6 +67,7 @@ class EngineLoad:
         index: Index,
         cost: StepCost,
         crowd: Crowd,
+        places: Places,
         bounds: Bounds,
     ) -> None:
         self.description = description
@@ -57,7 +90,8 @@ class EngineLoad:
         self._tails = 0.0
         self._row_tokens = 0.0
         self._prefilled_at = 0.0
-        self._places = Places()
+        """When the prompts of those aboard are expected to be read."""
+        self._places = places
 
     @property
     def id(self) -> EngineId:
@@ -74,6 +108,11 @@ class EngineLoad:
         return self._active[Objective.THROUGHPUT]
 
     @property
+    def grouped(self) -> int:
+        """How many of them are members of task groups."""
+        return self._active[Objective.GROUP]
+
+    @property
     def width(self) -> int:
         """How many may run: as many as a step takes."""
         return self.description.batch or self.description.credits
@@ -83,17 +122,23 @@ class EngineLoad:
         """Tokens of KV that those aboard need, what they share once."""
         return self.residents.held_tokens + self._tails
 
+    @property
+    def fullness(self) -> float:
+        """What part of it is taken, of its rows or of its cache, whichever is more; above 1 it takes nobody at all."""
+        taken = max(self.active / self.width, self.kv_tokens / max(self.description.cache_tokens, 1))
+        return taken if self.has_credit else taken + 1.0
+
     # --- Room ------------------------------------------------------------------------------------------------
 
     def need(self, ticket: Ticket) -> float:
         """Tokens of KV that a request would take beside what is held there already."""
         held = ticket.ratio.tokens(self.residents.held(ticket.prefix.boundaries))
-        whole = min(self._tokens(ticket), self.description.context_length)
-        return max(whole - held, 0.0)
+        whole = ticket.prompt_tokens + self._output_tokens(ticket)
+        return max(min(whole, self.description.context_length) - held, 0.0)
 
     def has_room(self, ticket: Ticket, *, kept_for_bulk: bool = False) -> bool:
         """Whether a request can be admitted now; `kept_for_bulk`: beside the minimum share of throughput work."""
-        if self.reserved or self.active >= self.width or not (self.has_credit or ticket.request.id in self.ahead):
+        if self.reserved or self.active >= self.width or not self.has_credit_for(ticket):
             return False
         if not self.active:
             return True
@@ -109,7 +154,7 @@ class EngineLoad:
 
     def welcomes(self, ticket: Ticket, now: float) -> bool:
         """Whether a request would add no more to a step than its tenant may, beside others."""
-        tenant, pressing = ticket.request.session.tenant, ticket.request.objective is not Objective.THROUGHPUT
+        tenant, pressing = ticket.request.session.tenant, ticket.request.objective.pressing
         if self.crowd.is_alone(tenant):
             return True
         if pressing and self.crowd.first_paused(tenant) is not None:
@@ -126,8 +171,7 @@ class EngineLoad:
 
     def stretch(self, ticket: Ticket) -> float:
         """Seconds of work that a request would add to every step in which it writes, its prompt included."""
-        _, _, prefill, row = self._sizes(ticket)
-        return prefill / max(ticket.output_tokens, 1.0) + row
+        return self._demand(ticket).stretch
 
     @property
     def pausable(self) -> bool:
@@ -139,6 +183,10 @@ class EngineLoad:
         """Whether it takes one more request at all."""
         return len(self.aboard) + len(self.ahead) < self.description.credits
 
+    def has_credit_for(self, ticket: Ticket) -> bool:
+        """Whether it takes this one: one that runs ahead here has its credit."""
+        return self.has_credit or ticket.request.id in self.ahead
+
     def run_ahead(self, request: Request) -> bool:
         """Whether there is room for one that runs ahead; if so, it is here from now on."""
         most = min(_MOST_AHEAD, self.description.credits // 4)
@@ -147,10 +195,6 @@ class EngineLoad:
         self.ahead[request.id] = request
         return True
 
-    def freed(self, aboard: Aboard) -> float:
-        """Tokens of KV that are free if a request pauses."""
-        return aboard.tail + self.residents.held_alone(aboard.boundaries)
-
     def lacking(self, ticket: Ticket) -> tuple[int, float]:
         """How many rows, and tokens of KV, a request lacks to be admitted."""
         tokens = self.kv_tokens + self.need(ticket) - self.description.cache_tokens
@@ -158,31 +202,41 @@ class EngineLoad:
 
     def victims(self, *, protected: bool) -> Iterable[Aboard]:
         """Throughput work that may be paused, the latest first; what is `protected` keeps its minimum share."""
-        spared = ceil(MINIMUM * self.active) if protected else 0
-        bulk = [one for one in self.aboard.values() if not one.paused and one.objective is Objective.THROUGHPUT]
+        spared = ceil(THROUGHPUT_SHARE * self.active) if protected else 0
+        bulk = [one for one in self.aboard.values() if not (one.paused or one.pressing)]
         return reversed(bulk[spared:])
 
     # --- What is placed and ends -----------------------------------------------------------------------------
 
     def add(self, ticket: Ticket, now: float, *, together: bool = True) -> Aboard:
         """A request is placed here. `together`: what was submitted together takes precedence together."""
-        tokens = self._tokens(ticket)
-        _, _, prefill, row = self._sizes(ticket)
-        self._prefilled_at = max(self._prefilled_at, now) + prefill
+        demand = self._demand(ticket)
+        self._prefilled_at = max(self._prefilled_at, now) + demand.prefill
         last = ticket.prefix.boundaries[-1].chars if ticket.prefix.boundaries else 0.0
         tenant, submission = ticket.request.session.tenant, ticket.request.submission
         aboard = Aboard(
             ticket,
             ticket.request.objective,
-            tokens=tokens,
-            tail=max(tokens - ticket.ratio.tokens(last), 0.0),
-            service=prefill + ticket.output_tokens * row,
-            stretch=prefill / max(ticket.output_tokens, 1.0) + row,
-            precedence=self._places.take(tenant, submission) if together else NO_PRECEDENCE,
+            tokens=demand.tokens,
+            tail=max(demand.tokens - ticket.ratio.tokens(last), 0.0),
+            service=demand.work,
+            prefill=demand.prefill,
+            stretch=demand.stretch,
+            precedence=self._places.take(tenant, submission, demand.work) if together else NO_PRECEDENCE,
         )
         self.aboard[ticket.request.id] = aboard
         self._start(aboard)
         return aboard
+
+    def took(self, seconds: float) -> dict[TenantId, float]:
+        """Steps took so long: what tenants got of that, each request that runs its part."""
+        running = [one for one in self.aboard.values() if not one.paused]
+        part = seconds / (sum(one.stretch for one in running) or 1.0)
+        received: defaultdict[TenantId, float] = defaultdict(float)
+        for one in running:
+            one.received += part * one.stretch
+            received[one.tenant] += part * one.stretch
+        return received
 
     def remove(self, request: RequestId, now: float) -> Aboard | None:
         """A request no longer runs here."""
@@ -199,6 +253,9 @@ class EngineLoad:
             self.paused_bulk -= not aboard.pressing
         if not self.active:
             self._prefilled_at = 0.0
+        elif aboard.request.state is not ProducerState.DONE:
+            unread = max(aboard.prefill - aboard.received, 0.0)
+            self._prefilled_at = max(self._prefilled_at - unread, now)
         return aboard
 
     def pause(self, aboard: Aboard) -> None:
@@ -253,28 +310,37 @@ class EngineLoad:
 
     def consider(self, ticket: Ticket, now: float, *, own: int = 0) -> Considered:
         """What is predicted if a request ran here too; `own` members of its group are here, and are not harmed."""
-        found, prompt, prefill, row = self._sizes(ticket)
-        step = self._step(more_rows=1, more_tokens=prompt, more_kv=max(prompt - found, 0.0))
+        demand = self._demand(ticket)
+        step = self._step(more_rows=1, more_tokens=demand.prompt, more_kv=max(demand.prompt - demand.found, 0.0))
         waits = max(self._prefilled_at - now, 0.0)
         longer = step - self._step(more_rows=0, more_tokens=0.0, more_kv=0.0)
         pressing = self._active[Objective.LATENCY] + self._active[Objective.GROUP] - own
         return Considered(
             engine=self.id,
-            seconds=waits + prefill + ticket.output_tokens * step,
-            cached_tokens=min(found, prompt),
-            harm=(prefill + ticket.output_tokens * longer) * (pressing + _BULK_WEIGHT * self.bulk),
-            work=prefill + ticket.output_tokens * row,
+            seconds=waits + demand.prefill + demand.output * step,
+            cached_tokens=min(demand.found, demand.prompt),
+            harm=(demand.prefill + demand.output * longer) * (pressing + BULK_WEIGHT * self.bulk),
+            work=demand.work,
         )
 
-    def _sizes(self, ticket: Ticket) -> tuple[float, float, float, float]:
-        """Tokens found here and tokens of the prompt; seconds of work to prefill the rest, and for a row."""
+    def _demand(self, ticket: Ticket) -> _Demand:
         rates = self.cost.rates
         prompt = ticket.prompt_tokens
         found = ticket.ratio.tokens(self.residents.found(ticket.prefix.boundaries))
         if ticket.request.id in self.ahead:
             found = max(found, _READ_AHEAD * prompt)
         rest = max(prompt - found, 0.0)
-        return found, prompt, rates.prefilling(rest, found), rates.row(prompt) + rates.read * rest
+        return _Demand(
+            found=found,
+            prompt=prompt,
+            output=self._output_tokens(ticket),
+            prefill=rates.prefilling(rest, found),
+            row=rates.row(prompt) + rates.read * rest,
+        )
+
+    def _output_tokens(self, ticket: Ticket) -> float:
+        """What it is expected to write, as far as it can here: limits far beyond the context are common."""
+        return min(ticket.output_tokens, max(self.description.context_length - ticket.prompt_tokens, 1.0))
 
     def breaks_bound(self, ticket: Ticket) -> bool:
         """Whether latency-sensitive requests would write more slowly here than they may."""
@@ -287,9 +353,6 @@ class EngineLoad:
     def _step(self, *, more_rows: int, more_tokens: float, more_kv: float) -> float:
         rows = self.active + more_rows
         return self.cost.rates.seconds(Work(1, 0, rows, self.kv_tokens + more_kv, self._row_tokens + more_tokens))
-
-    def _tokens(self, ticket: Ticket) -> float:
-        return ticket.prompt_tokens + ticket.output_tokens
 
     def check_integrity(self) -> None:
         """Recount what is kept incrementally. Raises `AssertionError`."""
@@ -304,11 +367,12 @@ class EngineLoad:
         assert len(self.aboard) + len(self.ahead) <= self.description.credits, f"engine {self.id} has too many"
         assert self.active <= self.width, f"engine {self.id} runs too many"
         placed = [one for one in self.aboard.values() if one.precedence.place]
-        assert self._places.holders() == Counter((one.tenant, one.precedence) for one in placed), f"{self.id}: places"
+        holders = Counter((one.tenant, one.precedence.submission) for one in placed)
+        assert self._places.holders() == holders, f"{self.id}: places"
         self.crowd.check_integrity(running, self.paused.values())
         self.residents.check_integrity([one.boundaries for one in running])
 
 
 def _kept(width: int) -> int:
     """Rows of a step that are kept for throughput work that waits. In narrow steps it takes turns instead."""
-    return ceil(MINIMUM * width) if width * MINIMUM >= 1 else 0
+    return ceil(THROUGHPUT_SHARE * width) if width * THROUGHPUT_SHARE >= 1 else 0

@@ -15,14 +15,13 @@ from parrotserve.graph.objects import Request, TaskGroup
 from parrotserve.graph.placements import Considered, PlacedBy, Placement
 from parrotserve.ids import TenantId
 from parrotserve.scheduler.aboard import Aboard
-from parrotserve.scheduler.base import Outcome, Paused, Placed, Resumed
+from parrotserve.scheduler.base import Outcome, Paused, Placed, ReadNoMore, Resumed
 from parrotserve.scheduler.lines import TURN_SECONDS, Line
-from parrotserve.scheduler.load import EngineLoad
+from parrotserve.scheduler.load import BULK_WEIGHT, EngineLoad
 from parrotserve.scheduler.pool import Pool
+from parrotserve.scheduler.share import SHARE_SECONDS
 from parrotserve.scheduler.tickets import Ticket
 
-_BULK_WEIGHT = 0.1
-"""What a second counts that a request ends later for which nobody waits."""
 _WORK_WEIGHT = 0.1
 """What a second of an engine's time counts."""
 _MOST_TOLD = 3
@@ -39,7 +38,8 @@ class Pass:
         self._bulk_stays = False
         """Paused throughput work would add more to steps than its tenant may."""
         self._kept: set[EngineLoad] = set()
-        """Where what ends next makes room for paused throughput work, and for nobody else."""
+        """Where what ends next makes room for throughput work, and for nobody else."""
+        self._draining, pool.draining = pool.draining, None
 
     def run(self) -> list[Outcome]:
         """Place all that can be placed."""
@@ -59,9 +59,23 @@ class Pass:
             if not (self._press() if pressing else self._fill()):
                 blocked.add(pressing)
                 if not pressing and self._bulk_is_due():
-                    if self._pool.lines.any(pressing=False):
-                        break  # wherever something ends next, that makes room for it, and for nobody else
-                    self._kept.update(load for load in self._pool.paused if load.paused_bulk)
+                    self._kept.update(self._where_bulk_is_due())
+
+    def _where_bulk_is_due(self) -> Iterable[EngineLoad]:
+        """Where throughput work that is due is paused; else one engine, where the next one to begin lacks least: that
+        one from then on, for others fill where it lacks more."""
+        if any(load.paused_bulk for load in self._pool.paused):
+            return [load for load in self._pool.paused if load.paused_bulk]
+        line = self._pool.lines.next(pressing=False)
+        request = line.head(pressing=False) if line is not None else None
+        if request is None:
+            return []
+        ticket = self._pool.tickets.of(request)
+        able = [load for load in self._pool.candidates(ticket) if not load.reserved]
+        if self._draining not in able:
+            self._draining = min(able, key=lambda load: load.lacking(ticket)[::-1], default=None)
+        self._pool.draining = self._draining
+        return [self._draining] if self._draining is not None else []
 
     # --- Whose turn it is ------------------------------------------------------------------------------------
 
@@ -71,8 +85,16 @@ class Pass:
         pressing = True not in blocked and lines.any(pressing=True)
         bulk = False not in blocked and self._bulk_waits
         if pressing and bulk:
-            return not self._bulk_is_due() and (lines.pressing_first() or not lines.any(pressing=False))
+            return not self._bulk_is_due() and self._pressing_is_first()
         return pressing if pressing or bulk else None
+
+    def _pressing_is_first(self) -> bool:
+        """Whether no tenant of other work, be it queued or paused, is behind that of the next pressing request."""
+        line = self._pool.lines.next(pressing=True)
+        if line is None or (self._pool.lines.any(pressing=False) and not self._pool.lines.pressing_first()):
+            return False
+        paused = {one.tenant for load in self._pool.paused for one in load.paused.values() if not one.pressing}
+        return not any(self._pool.line_is_ahead(line.tenant, tenant, TURN_SECONDS) for tenant in paused)
 
     def _bulk_is_due(self) -> bool:
         return self._bulk_waits and self._pool.share.is_low(self._now)
@@ -90,8 +112,9 @@ class Pass:
             return self._serve_next(pressing=False)
         crowded = False
         for load in self._pool.paused:
-            for aboard in load.paused.values() if load.paused_bulk else ():
-                if aboard.pressing or not load.has_room_again(aboard):
+            bulk = (one for one in load.paused.values() if not one.pressing) if load.paused_bulk else ()
+            for aboard in sorted(bulk, key=lambda one: one.request.arrival):
+                if not load.has_room_again(aboard):
                     continue
                 if load.welcomes_again(aboard, self._now):
                     self._resume(load, aboard)
@@ -104,7 +127,7 @@ class Pass:
         """Place the next request, or pass its line over, if its tenant adds as much to steps as it may beside others,
         or fills the engines itself. False: there is no room for it, so nobody behind it goes on."""
         line = self._pool.lines.next(pressing=pressing)
-        request = line.head(pressing=pressing) if line is not None else None
+        request = self._next_of(line, pressing=pressing) if line is not None else None
         if line is None or request is None:
             return False
         if (pressing and self._resume_first_of(request.session.tenant)) or self._place(line, request):
@@ -117,6 +140,16 @@ class Pass:
         if over:
             self._pool.lines.hold(line, pressing=pressing)
         return over
+
+    def _next_of(self, line: Line, *, pressing: bool) -> Request | None:
+        """A line's next request: the one with the strictest objective, but for a member of a task group that has long
+        waited while such got little: who is waited for alone may never end to come."""
+        member = line.first_of(Objective.GROUP) if pressing else None
+        if member is not None and member.times.ready is not None:
+            waited = self._now - member.times.ready
+            if waited >= SHARE_SECONDS and self._pool.group_share.is_low(self._now):
+                return member
+        return line.head(pressing=pressing)
 
     # --- Where -----------------------------------------------------------------------------------------------
 
@@ -131,6 +164,9 @@ class Pass:
         for sharer in self._pool.tickets.sharers.of(ticket):
             if sharer.request.group is not None and self._pool.switches.groups:
                 break
+            its = self._pool.lines.line_of(sharer.request.session.tenant)
+            if its is not None and its is not line:  # another tenant's, that begins with the same published text
+                line, turn_ends = its, self._pool.lines.turn_ends(its)
             if line.virtual >= turn_ends or self._place_one(sharer, only=load) is None:
                 break
         return True
@@ -145,7 +181,7 @@ class Pass:
             if load is None:
                 return None
             fitting, seen[load] = [load], load.consider(ticket, self._now)
-        weight = _BULK_WEIGHT if _is_bulk(ticket.request) else 1.0
+        weight = 1.0 if ticket.request.objective.pressing else BULK_WEIGHT
 
         def loss(load: EngineLoad) -> tuple[bool, float]:
             told = seen[load]
@@ -198,7 +234,7 @@ class Pass:
         return self._has_room(load, ticket) and load.welcomes(ticket, self._now)
 
     def _has_room(self, load: EngineLoad, ticket: Ticket) -> bool:
-        kept = not _is_bulk(ticket.request) and self._pool.bulk_waits
+        kept = ticket.request.objective.pressing and self._pool.bulk_waits
         return load not in self._kept and load.has_room(ticket, kept_for_bulk=kept)
 
     def _run(
@@ -226,11 +262,10 @@ class Pass:
 
     def _make_room(self, ticket: Ticket) -> EngineLoad | None:
         """Pause others where the fewest have to go for this request. None: that is nowhere possible."""
-        if _is_bulk(ticket.request) or not self._pool.switches.preemption:
+        if not (ticket.request.objective.pressing and self._pool.switches.preemption):
             return None
-        able = (load for load in self._pool.candidates(ticket) if load not in self._kept and load.has_credit)
-        loads = [load for load in able if load.welcomes(ticket, self._now)]
-        plans = [(load, self._victims(load, ticket)) for load in loads]
+        able = (one for one in self._pool.candidates(ticket) if one not in self._kept and one.has_credit_for(ticket))
+        plans = [(load, self._victims(load, ticket)) for load in able if load.welcomes(ticket, self._now)]
         possible = [(load, victims) for load, victims in plans if victims]
         if not possible:
             return None
@@ -245,11 +280,12 @@ class Pass:
             return []
         victims: list[Aboard] = []
         rows, tokens = load.lacking(ticket)
+        prefixes = load.residents.letting_go(ticket.prefix.boundaries)
         for victim in self._able(load, ticket):
             if rows <= 0 and tokens <= 0:
                 break
             victims.append(victim)
-            rows, tokens = rows - 1, tokens - load.freed(victim)
+            rows, tokens = rows - 1, tokens - victim.tail - prefixes.freed(victim.boundaries)
         return victims if rows <= 0 and tokens <= 0 else []
 
     def _able(self, load: EngineLoad, ticket: Ticket) -> Iterator[Aboard]:
@@ -327,9 +363,8 @@ class Pass:
                     draining.reserved = True
                 return
             ticket = pool.tickets.of(request)
+            for other in [one for one in empty.ahead.values() if one is not request]:
+                del empty.ahead[other.id]
+                self._outcomes.append(ReadNoMore(other))
             self._run(empty, ticket, PlacedBy.ALONE, empty.consider(ticket, self._now))
             empty.reserved = True
-
-
-def _is_bulk(request: Request) -> bool:
-    return request.objective is Objective.THROUGHPUT

@@ -16,6 +16,7 @@ from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
 from parrotserve.scheduler.lines import TURN_SECONDS, Lines
 from parrotserve.scheduler.load import EngineLoad
+from parrotserve.scheduler.places import Places
 from parrotserve.scheduler.residents import Index
 from parrotserve.scheduler.share import Share
 from parrotserve.scheduler.tickets import Ticket, Tickets
@@ -25,24 +26,30 @@ from parrotserve.switches import Switches
 _MOST_RETAINED = 8
 """Beginnings that one engine is asked to evict last."""
 _FEW = 16
-"""So many engines are all looked at for every request. Of more, those that hold its beginning, and the least loaded."""
+"""So many engines are all looked at for every request. Of more, those that hold its beginning, and the least full."""
 
 Run = tuple[RequestId, int]
 """A request, and the epoch in which an engine has it."""
 
 
-def _correction(usage: Usage, charged: float, *, ran: bool) -> float:
-    """How much more than it was charged a run took. An engine that `ran` it and does not say how long is paid that."""
-    return 0.0 if ran and not usage.engine_seconds else usage.engine_seconds - charged
-
-
 @dataclass(frozen=True, slots=True)
 class _Charge:
-    """What a cancelled run was charged: it holds on to nothing of a session that may be over."""
+    """What a run was charged: it holds on to nothing of a session that may be over."""
 
     engine: EngineId
     tenant: TenantId
     seconds: float
+    received: float
+    """Seconds that it is thought to have got."""
+
+    @classmethod
+    def of(cls, load: EngineLoad, aboard: Aboard) -> "_Charge":
+        """That of one that runs there."""
+        return cls(load.id, aboard.tenant, aboard.service, aboard.received)
+
+    def took(self, usage: Usage, *, ran: bool) -> float:
+        """Seconds that it took. An engine that `ran` it and does not say how long is paid what was charged."""
+        return self.seconds if ran and not usage.engine_seconds else usage.engine_seconds
 
 
 class Pool:
@@ -61,15 +68,22 @@ class Pool:
         """Engines that have paused requests."""
         self.joined: dict[EngineLoad, None] = {}
         """Engines where somebody came whom those who are there may have to make room for."""
+        self.draining: EngineLoad | None = None
+        """Where the last pass kept what ends next for throughput work that is due and has no room anywhere."""
         self._ended: list[tuple[EngineLoad, Aboard]] = []
         """Who ended since the last pass, and where."""
         self._leaving: dict[Run, _Charge] = {}
         """What was cancelled and its engine has not ended."""
         self.share = Share()
+        """Of throughput work."""
+        self.group_share = Share()
+        """Of task groups, which who is waited for alone goes before."""
         self._index: Index = {}
         self._retaining: dict[bytes, dict[EngineId, None]] = {}
         """Which engines were asked to keep a beginning."""
         self._by_load: LazyHeap[EngineLoad] = LazyHeap()
+        """By how many run there."""
+        self._by_fullness: LazyHeap[EngineLoad] = LazyHeap()
         self._grouped: dict[Request, TaskGroup] = {}
         self._cost = StepCost()
         """Of the engine that was timed last: what a new one begins with."""
@@ -80,8 +94,9 @@ class Pool:
         """There is a new engine."""
         lines, fair = self.lines, self.switches.fairness
         crowd = Crowd(lines.weights, lines.waiting, most=self._bounds.crowding, fair=fair)
-        load = EngineLoad(description, self._index, StepCost(self._cost), crowd, self._bounds)
+        load = EngineLoad(description, self._index, StepCost(self._cost), crowd, Places(fair=fair), self._bounds)
         self.loads[load.id] = load
+        self.estimates.longest = max(one.description.context_length for one in self.loads.values())
         self.touched(load)
 
     def lose(self, engine: EngineId) -> list[Request]:
@@ -89,14 +104,18 @@ class Pool:
         it died of; who was cancelled there has paid what was expected, for nobody knows better any more."""
         load = self.loads.pop(engine)
         self._by_load.discard(load)
+        self._by_fullness.discard(load)
         self.paused.pop(load, None)
         self.joined.pop(load, None)
+        if self.draining is load:
+            self.draining = None
         for aboard in load.aboard.values():
             # A turn at least, for that is what others lose: else a tenant's suspects would come one after the other.
             paid = max(aboard.service, TURN_SECONDS) if aboard.request.suspect else 0.0
-            self.lines.settle(aboard.tenant, paid - aboard.service)
+            self._pay(_Charge.of(load, aboard), paid)
         for run in [run for run, charge in self._leaving.items() if charge.engine == engine]:
-            self.lines.settle(self._leaving.pop(run).tenant, 0.0)
+            charge = self._leaving.pop(run)
+            self._pay(charge, charge.seconds)
         load.residents.clear()
         for key in load.retained:
             del self._retaining[key][engine]
@@ -105,6 +124,7 @@ class Pool:
     def touched(self, load: EngineLoad) -> None:
         """More or fewer requests run on an engine."""
         self._by_load.put(load, load.active)
+        self._by_fullness.put(load, load.fullness)
         if load.paused:
             self.paused[load] = None
         else:
@@ -113,6 +133,11 @@ class Pool:
     def learned(self, load: EngineLoad) -> None:
         """An engine's cost was fitted."""
         self._cost = load.cost
+
+    def took(self, load: EngineLoad, seconds: float) -> None:
+        """An engine's steps took so long."""
+        for tenant, received in load.took(seconds).items():
+            self.lines.receive(tenant, received)
 
     def candidates(self, ticket: Ticket) -> Iterable[EngineLoad]:
         """The engines that may be best for a request."""
@@ -124,7 +149,7 @@ class Pool:
                 if len(found) == _FEW // 2:
                     break
                 found[engine] = None
-        least = self._by_load.smallest(_FEW - len(found))
+        least = self._by_fullness.smallest(_FEW - len(found))
         return dict.fromkeys([*(self.loads[engine] for engine in found), *least])
 
     def least_loaded(self) -> EngineLoad | None:
@@ -178,17 +203,22 @@ class Pool:
         load.remove(aboard.request.id, now)
         self.touched(load)
         self._ended.append((load, aboard))
+        charge = _Charge.of(load, aboard)
         if usage is None:
-            self._leaving[aboard.request.id, aboard.request.epoch] = _Charge(load.id, aboard.tenant, aboard.service)
+            self._leaving[aboard.request.id, aboard.request.epoch] = charge
         else:
-            ran = usage != Usage() or aboard.request.state is ProducerState.DONE
-            self.lines.settle(aboard.tenant, _correction(usage, aboard.service, ran=ran))
+            self._pay(charge, charge.took(usage, ran=usage != Usage() or aboard.request.state is ProducerState.DONE))
 
     def settle(self, run: Run, usage: Usage) -> None:
         """An engine has ended a run that was cancelled, if this is one: only now is known what it used."""
         charge = self._leaving.pop(run, None)
         if charge is not None:
-            self.lines.settle(charge.tenant, _correction(usage, charge.seconds, ran=usage != Usage()))
+            self._pay(charge, charge.took(usage, ran=usage != Usage()))
+
+    def _pay(self, charge: _Charge, took: float) -> None:
+        """A run is over, which took so long."""
+        self.lines.receive(charge.tenant, took - charge.received)
+        self.lines.settle(charge.tenant, took - charge.seconds)
 
     def retain_and_release(self) -> list[Outcome]:
         """After a pass: what engines are to keep because queued requests begin so, and what they need not any more."""
@@ -237,9 +267,9 @@ class Pool:
         return not waiting and not any(load.reserved for load in self.loads.values())
 
     def line_is_ahead(self, tenant: TenantId, other: TenantId, by: float) -> bool:
-        """Whether a tenant got more service than another one, by more than so much."""
+        """Whether a tenant has received more service than another one, by more than so much."""
         mine, its = self.lines.line_of(tenant), self.lines.line_of(other)
-        return mine is not None and its is not None and mine.virtual > its.virtual + by
+        return mine is not None and its is not None and mine.received > its.received + by
 
     # --- What always holds -----------------------------------------------------------------------------------
 

@@ -4,8 +4,8 @@ Engines do not tell what they evict; they keep what sequences hold and evict the
 before what they hang on. So does this picture, with estimated tokens. Where it errs, a prefix is computed again.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from parrotserve.analysis.prefix import Boundary
@@ -19,6 +19,25 @@ Index = dict[bytes, dict[EngineId, None]]
 class _Held:
     count: int
     tokens: float
+
+
+class LettingGo:
+    """Running requests that are to let go of their prefixes one after the other: what is free then."""
+
+    def __init__(self, held: Mapping[bytes, _Held], needed: Set[bytes]) -> None:
+        self._held = held
+        self._needed = needed
+        self._gone: Counter[bytes] = Counter()
+
+    def freed(self, boundaries: Sequence[Boundary]) -> float:
+        """Tokens that nobody holds any more, and nobody needs, once one that begins like this lets go, too."""
+        tokens = 0.0
+        for boundary in boundaries:
+            self._gone[boundary.hash] += 1
+            held = self._held[boundary.hash]
+            if self._gone[boundary.hash] == held.count and boundary.hash not in self._needed:
+                tokens += held.tokens
+        return tokens
 
 
 class Residents:
@@ -88,9 +107,9 @@ class Residents:
                 return boundary.chars
         return 0.0
 
-    def held_alone(self, boundaries: Sequence[Boundary]) -> float:
-        """Tokens that nobody would hold any more if one request that begins like this did not."""
-        return sum(held.tokens for one in boundaries if (held := self._held[one.hash]).count == 1)
+    def letting_go(self, needed: Sequence[Boundary]) -> "LettingGo":
+        """What running requests would give up for one that begins with what is `needed`."""
+        return LettingGo(self._held, {boundary.hash for boundary in needed})
 
     def clear(self) -> None:
         """The engine is gone."""

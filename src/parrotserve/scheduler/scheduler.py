@@ -80,19 +80,21 @@ class AppScheduler(Scheduler):
         pool = self._pools.get(request.spec.model)
         if not self._switches.ahead or pool is None:
             return None
-        load = pool.least_loaded() if near is None or near not in self._engines else pool.loads.get(near)
+        load = pool.loads.get(near) if near is not None else None
+        load = load or pool.least_loaded()
         return load.id if load is not None and load.run_ahead(request) else None
 
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:
         pool = self._engines.get(engine)
-        load = pool.loads[engine] if pool is not None else None
-        aboard = load.aboard.get(request) if load is not None else None
-        if load is not None and load.ahead.pop(request, None) is not None:
-            self._changed[load.description.model] = None
-        if pool is None or load is None or aboard is None:
+        if pool is None:
             return
-        self._changed[load.description.model] = None
-        pool.free(load, aboard, usage, now)
+        load = pool.loads[engine]
+        ran_ahead = load.ahead.pop(request, None) is not None
+        aboard = load.aboard.get(request)
+        if aboard is not None:
+            pool.free(load, aboard, usage, now)
+        if ran_ahead or aboard is not None:
+            self._changed[load.description.model] = None
 
     def settle(self, request: RequestId, epoch: int, usage: Usage) -> None:
         for pool in self._pools.values():
@@ -133,8 +135,11 @@ class AppScheduler(Scheduler):
         work = Work(event.steps, event.prefill_tokens, event.decode_rows, event.kv_tokens, event.attended)
         load.cost.observe(work, event.seconds)
         pool.learned(load)
+        pool.took(load, event.seconds)
         if load.active:
-            pool.share.note(now, bulk=event.decode_rows * load.bulk / load.active, total=event.decode_rows)
+            part = event.decode_rows / load.active
+            pool.share.note(now, got=part * load.bulk, total=event.decode_rows)
+            pool.group_share.note(now, got=part * load.grouped, total=event.decode_rows)
         if load.crowd.expire(now) or (pool.bulk_waits and pool.share.is_low(now)):
             self._changed[load.description.model] = None
 
@@ -185,7 +190,8 @@ class AppScheduler(Scheduler):
             waiting = pool.lines or pool.lines.suspects
             assert not (idle and waiting), "requests wait though an engine has nothing to do"
             for load in pool.loads.values():
-                alone = not any(one.request.suspect for one in load.aboard.values()) or len(load.aboard) == 1
+                suspected = any(one.request.suspect for one in load.aboard.values())
+                alone = not suspected or (len(load.aboard) == 1 and not load.ahead)
                 assert alone, f"a suspect is not alone on engine {load.id}"
                 assert load.active or not load.paused, f"all that is on engine {load.id} is paused"
 

@@ -8,7 +8,6 @@ from parrotserve.criteria import NO_PRECEDENCE, Precedence
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import (
     Beginning,
-    CancelSequence,
     CompleteSequence,
     Decision,
     OpenSequence,
@@ -17,10 +16,11 @@ from parrotserve.graph.decisions import (
     ResumeSequence,
     RetainPrefix,
 )
+from parrotserve.graph.flow import recall
 from parrotserve.graph.objects import Request
 from parrotserve.graph.runs import board
 from parrotserve.ids import EngineId
-from parrotserve.scheduler.base import Outcome, Paused, Placed, Released, Retained
+from parrotserve.scheduler.base import Outcome, Paused, Placed, ReadNoMore, Released, Retained
 
 B = TypeVar("B", bound=Beginning)
 
@@ -29,15 +29,18 @@ def decisions_of(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
     """What the scheduler wants of a request, done in the graph and said to the runtime."""
     request = outcome.request
     if isinstance(outcome, Placed):
-        engine, ahead = outcome.placement.chosen.engine, request.ahead
+        engine = outcome.placement.chosen.engine
+        kind = CompleteSequence if request.ahead == engine else OpenSequence
+        if request.ahead not in (None, engine):
+            yield recall(request)
         request.ahead = None
-        if ahead is not None and ahead != engine:
-            yield CancelSequence(request=request.id, engine=ahead, epoch=request.epoch)
-            request.epoch += 1
         board(request, outcome.placement, changes)
         for output in request.outputs:
             output.followed = False
-        yield beginning(CompleteSequence if ahead == engine else OpenSequence, request, engine, outcome.precedence)
+        yield beginning(kind, request, engine, outcome.precedence)
+        return
+    if isinstance(outcome, ReadNoMore):
+        yield recall(request)
         return
     if isinstance(outcome, Retained):
         yield RetainPrefix(engine=outcome.engine, key=outcome.key, request=request.id, segments=outcome.segments)
@@ -46,8 +49,8 @@ def decisions_of(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
         yield ReleasePrefix(engine=outcome.engine, key=outcome.key, request=request.id)
         return
     assert request.engine is not None
-    kind = PauseSequence if isinstance(outcome, Paused) else ResumeSequence
-    yield kind(request=request.id, engine=request.engine, epoch=request.epoch)
+    change = PauseSequence if isinstance(outcome, Paused) else ResumeSequence
+    yield change(request=request.id, engine=request.engine, epoch=request.epoch)
 
 
 def reading_ahead(request: Request, engine: EngineId) -> OpenSequence:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from machine_world import World, only
+from machine_world import World, only, request
 
 from parrotserve.errors import EngineFailed
 from parrotserve.graph.decisions import (
@@ -59,6 +59,15 @@ def test_it_is_completed_where_it_was_read_when_its_last_input_is_known():
     placement = here.machine.request(RequestId("test")).placement
     assert placement is not None
     assert placement.by is PlacedBy.AHEAD
+
+
+def test_a_reader_that_another_model_is_to_answer_is_opened_where_that_one_runs():
+    here = world()
+    here.join("big", model="n", late=True)
+    decisions = here.submit("write: -> code", request("test: code -> test", model="n"))
+    assert (opened(decisions), ahead(decisions)) == ({"write": "e"}, {"test": "big"})
+    (update,) = only(decisions, UpdateSequence)
+    assert (update.request, update.engine, update.follow) == ("write", "e", {"code"})
 
 
 def test_a_reader_that_comes_later_is_opened_at_once():
@@ -208,3 +217,11 @@ class TestTrouble:
     def test_the_end_of_a_session_ends_it(self, here: World):
         cancelled = [one.request for one in only(here.end_session(), CancelSequence)]
         assert sorted(cancelled) == ["test", "write"]
+
+
+def test_what_comes_back_by_a_retry_is_read_while_its_input_is_being_written():
+    here = world()
+    here.submit("write: -> code", "test: code -> test", "review: code -> review")
+    here.cancel("review")
+    assert here.state("write") == "running"
+    assert ahead(here.retry("review")) == {"review": "e"}

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 from machine_world import World, session_ended, withdrawn
+from placing import steps
 
 from parrotserve.errors import EngineFailed
 from parrotserve.graph.events import RequestEnded
@@ -125,6 +126,16 @@ def test_an_engine_that_is_lost_leaves_no_charge_open():
     world.end("write", epoch=0, cancelled=True, usage=took(5.0))
     world.join("e", places=1)
     world.join("f", places=1)
+
+
+def test_what_an_engine_did_before_it_was_lost_is_no_service_received():
+    world = Contended()
+    steps(world, rows=1, seconds=3.0)
+    lines = world.machine._scheduler._pools["m"].lines  # type: ignore[attr-defined]
+    received = {name: lines.line_of(name).received for name in ("ann", "bob")}
+    assert received == {"ann": pytest.approx(3.0), "bob": 0.0}
+    world.lose("e")
+    assert lines.line_of("ann").received == pytest.approx(0.0)
 
 
 def test_a_session_that_ended_is_charged_yet():

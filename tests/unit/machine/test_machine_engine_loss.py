@@ -4,7 +4,8 @@ from machine_world import World, only
 from placing import asking, paused, resumed, waits
 
 from parrotserve.errors import EngineFailed
-from parrotserve.graph.decisions import Decision, ForgetRequest, OpenSequence, PublishFailure
+from parrotserve.graph.decisions import CancelSequence, Decision, ForgetRequest, OpenSequence, PublishFailure
+from parrotserve.ids import RequestId
 from parrotserve.sampling import Usage
 
 
@@ -110,6 +111,26 @@ class TestSuspects:
         assert opened(world.lose("e1")) == []  # e2 is to be emptied for the suspect
         assert resumed(world.run("chat")) == ["bulk"]
         assert opened(world.run("bulk")) == [("bad", "e2", 2)]
+
+    def test_nothing_is_read_ahead_either_where_it_runs(self):
+        world = World()
+        world.join("e1", late=True)
+        world.submit("bad: -> x")
+        world.lose("e1")
+        world.join("e2", late=True)
+        world.join("e3", late=True)
+        world.submit("third: -> w", "answer: found -> z", calls=["search: w -> found"])
+        assert world.running("e3") == {"third"}
+        world.produce("third", "w")
+        assert world.machine.request(RequestId("answer")).ahead == "e3"
+        assert opened(world.lose("e2")) == []
+        decisions = world.run("third")
+        assert opened(decisions) == [("bad", "e3", 2)]
+        (cancelled,) = only(decisions, CancelSequence)
+        assert (cancelled.request, cancelled.engine) == ("answer", "e3")
+        world.let_go(decisions)
+        assert opened(world.answer("search", "what was found")) == []
+        assert opened(world.run("bad")) == [("answer", "e3", 1)]
 
     def test_suspects_run_one_after_the_other(self):
         world = World("e1", places=4)

@@ -51,3 +51,18 @@ def test_a_hundred_sessions_gain_nothing():
 def test_weights_of_three_to_one_give_service_of_three_to_one():
     engine = sending(2 * CAPACITY, 2 * CAPACITY, weight=3.0)
     assert 2.7 <= engine.service["ann"] / engine.service["bob"] <= 3.3
+
+
+def test_who_is_waited_for_and_long_work_of_another_tenant_get_equal_service():
+    """Also where all of the latter is aboard already, and pauses; what it has still to get is not held against it, nor
+    is it service that it got."""
+    engine = SharedEngine(
+        Cost(step=0.007, row=0.0007, prompt=0.024),
+        Tenant("ann", 16, start=0.5),
+        Tenant("bob", PLACES, tokens=4000, criteria=None),
+        places=PLACES,
+    )
+    before = dict(engine.run(4.0).service)
+    engine.run(4.0 + SECONDS)
+    got = {name: seconds - before[name] for name, seconds in engine.service.items()}
+    assert abs(got["ann"] - got["bob"]) <= 1.5

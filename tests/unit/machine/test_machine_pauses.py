@@ -1,22 +1,23 @@
 """Who makes room for whom, and when it goes on."""
 
 import pytest
-from machine_world import World
-from placing import POEM, asking, paused, places, resumed, steps, waits
+from machine_world import World, returned
+from placing import CODE, POEM, asking, paused, places, resumed, steps, waits
 
 from parrotserve.errors import EngineFailed
 from parrotserve.graph.decisions import (
     PauseSequence,
 )
+from parrotserve.ids import RequestId
 from parrotserve.switches import Switches
 
 
 class TestPauses:
     @staticmethod
-    def full(places: int = 4, **fields: object) -> World:
+    def full(rows: int = 4, **fields: object) -> World:
         world = World()
-        world.join("e", batch=places, pauses=True, **fields)
-        world.submit(*(asking(f"bulk{n}", str(n)) for n in range(places)))
+        world.join("e", batch=rows, pauses=True, **fields)
+        world.submit(*(asking(f"bulk{n}", str(n)) for n in range(rows)))
         return world
 
     def test_throughput_work_pauses_for_who_is_waited_for_and_goes_on_afterwards(self):
@@ -33,6 +34,13 @@ class TestPauses:
         world.submit(asking("bulk9", "9"))
         decisions = world.run("bulk0")
         assert (resumed(decisions), places(decisions)) == (["bulk3"], {})
+
+    def test_what_came_first_goes_on_first(self):
+        world = self.full()
+        decisions = world.submit(asking("chat1", "x"), asking("chat2", "x"), waits=waits("chat1", "chat2"))
+        assert paused(decisions) == ["bulk3", "bulk2"]
+        assert resumed(world.run("chat1")) == ["bulk2"]
+        assert resumed(world.run("chat2")) == ["bulk3"]
 
     def test_only_an_engine_that_can_pause_is_asked_to(self):
         world = World()
@@ -54,6 +62,27 @@ class TestPauses:
         world.submit(asking("a", "1", POEM), asking("b", "2", POEM))
         decisions = world.submit(asking("chat", "3", POEM), waits=waits("chat"))
         assert (paused(decisions), places(decisions)) == (["b"], {"chat": "e"})
+
+    def test_what_those_share_that_pause_together_is_room_too(self):
+        world = World()
+        world.join("e", cache_tokens=1000, pauses=True)
+        world.submit(asking("a", POEM, "1"), asking("b", POEM, "2"))  # 500 tokens, once
+        decisions = world.submit(asking("chat", CODE * 2, tokens=10), waits=waits("chat"))
+        assert (paused(decisions), places(decisions)) == (["b", "a"], {"chat": "e"})
+
+    def test_nobody_pauses_for_a_room_that_is_what_the_other_one_begins_with_itself(self):
+        world = World()
+        world.join("e", cache_tokens=1000, pauses=True)
+        world.submit(asking("chat", "x", tokens=450), waits=waits("chat"))
+        world.submit(asking("a", POEM, "1"))
+        assert paused(world.submit(asking("next", POEM, "2", tokens=200), waits=waits("next"))) == []
+
+    def test_one_that_was_read_ahead_is_made_room_for_where_its_engine_takes_no_more(self):
+        world = self.full(3, places=4, late=True)
+        read = asking("chat", "x", reads=["found"])
+        world.submit(read, calls=["search: -> found"], waits=waits("chat"), session="s2")
+        assert world.machine.request(RequestId("chat")).ahead == "e"
+        assert paused(world.handle(returned("search", "what was found", session="s2"))) == ["bulk2"]
 
     def test_who_is_waited_for_is_not_paused(self):
         world = World()
@@ -129,3 +158,20 @@ class TestPauses:
         decisions = world.submit(asking("next", "n"), asking("then", "t"), waits=waits("next", "then"))
         assert places(decisions) == {"next": "f", "then": "f"}
         assert resumed(world.run("chat")) == ["bulk"]
+
+    def test_room_for_it_is_made_on_one_engine_and_others_go_on_elsewhere(self):
+        world = World()
+        for engine in ("e", "f"):
+            world.join(engine, cache_tokens=1000)
+        chats = [asking(f"chat{number}", f"{number}", tokens=300) for number in range(8)]
+        where = places(world.submit(*chats[:5], waits=waits(*(f"chat{number}" for number in range(5)))))
+        assert list(where.values()) == ["e", "f", "e", "f", "e"]
+        for _ in range(10):
+            steps(world, "e", rows=3)
+            steps(world, "f", rows=2)
+        world.submit(asking("bulk", "b", tokens=600))
+        world.submit(*chats[5:], waits=waits("chat5", "chat6", "chat7"), session="s2")
+        assert world.waiting() == 4
+        assert places(world.run("chat0")) == {"chat5": "e"}
+        assert places(world.run("chat2")) == {"chat6": "e"}
+        assert places(world.run("chat1")) == {"bulk": "f"}

@@ -1,5 +1,6 @@
 """Where requests run, and when: with their group, where there is room, where it harms least."""
 
+from dataclasses import replace
 from math import hypot
 
 import pytest
@@ -52,6 +53,24 @@ class TestGroups:
         where = list(self.map_reduce(world, 6).values())
         assert where.count(busy) < 3
 
+    def test_a_group_begins_though_requests_that_are_waited_for_alone_never_end_to_come(self):
+        world, chats, began = World(), list[str](), dict[str, float]()
+        world.join("e", batch=4)
+        while world.waiting() < 8:
+            chats.append(f"chat{len(chats)}")
+            world.submit(asking(chats[-1], "x"), waits=waits(chats[-1]))
+            if len(chats) == 6:
+                self.map_reduce(world, 4, "read")
+        for number in range(100):
+            running = sorted(world.running())
+            began |= {name: world.now for name in running if name not in (*began, *chats)}
+            steps(world, rows=len(running), seconds=0.2)
+            world.run(running[number % 4])
+            chats.append(f"chat{len(chats)}")
+            world.submit(asking(chats[-1], "x"), waits=waits(chats[-1]))
+        assert sorted(began) == ["m-reduce", "m0", "m1", "m2", "m3"]
+        assert min(began.values()) >= 5.0, "who is waited for alone goes first, for as long as that is bearable"
+
     def test_what_has_no_room_waits_and_comes_next(self):
         world = World()
         world.join("e", batch=4)
@@ -91,11 +110,28 @@ class TestRoom:
         world.join("e", cache_tokens=1200)
         assert len(places(world.submit(*(asking(f"a{n}", POEM, str(n)) for n in range(4))))) == 4
 
+    def test_who_may_write_more_than_a_context_takes_no_more_room_than_that(self):
+        world = World()
+        world.join("e", context_length=1000, cache_tokens=4010)
+        endless = [asking(f"r{number}", str(number), tokens=1_000_000) for number in range(5)]
+        assert len(places(world.submit(*endless, waits=waits("r0")))) == 4
+
     def test_who_is_alone_is_always_admitted(self):
         world = World()
         world.join("e", cache_tokens=16)
         assert places(world.submit(asking("huge", POEM), asking("small", "x"))) == {"huge": "e"}
         assert places(world.run("huge")) == {"small": "e"}
+
+    def test_of_many_engines_one_that_has_room_is_found_though_more_run_there(self):
+        world = World()
+        world.join("wide", batch=8)
+        world.submit(*(asking(f"r{n}", "x") for n in range(3)))
+        for number in range(10):
+            world.join(f"narrow{number}", batch=1)
+        for number in range(10):
+            world.join(f"small{number}", cache_tokens=600)
+        assert len(places(world.submit(*(asking(f"s{n}", f"{n} {POEM}") for n in range(20))))) == 20
+        assert places(world.submit(asking("next", "x" * 2000))) == {"next": "wide"}
 
     def test_who_is_big_is_not_overtaken_for_ever(self):
         world = World()
@@ -169,6 +205,17 @@ class TestUrgency:
         world.join("b")
         assert places(world.submit(asking("last", POEM, "last"), waits=waits("last"))) == {"last": engine}
 
+    def test_nobody_waits_for_the_prompt_of_a_request_that_was_cancelled(self):
+        world = two_engines()
+        world.submit(asking("a", "x"), asking("b", "y"))
+        world.submit(asking("long", "z" * 10_000))
+        world.cancel("o-long")
+        world.submit(asking("next", "n"))
+        placement = world.machine.request(RequestId("next")).placement
+        assert placement is not None
+        (other,) = placement.others
+        assert other.seconds == pytest.approx(placement.chosen.seconds)
+
     def test_a_row_more_costs_others_what_it_makes_their_steps_longer(self):
         world = World("e")
         for number in range(200):
@@ -201,6 +248,18 @@ class TestTenants:
         while len(order) < 12:
             order += places(world.run(order[-1]))
         assert sum(name.startswith("b") for name in order) in (8, 9, 10)
+
+    def test_who_begins_with_the_same_published_text_as_another_waits_for_a_turn_too(self):
+        """Nobody is ahead of anybody by more than a request and a turn."""
+        world = World()
+        first = replace(asking("a", POEM, "x", tokens=4000), published=1)
+        many = [replace(asking(f"b{n}", POEM, f"{n}", tokens=4000), published=1) for n in range(10)]
+        world.submit(first, tenant="a", session="a")
+        world.submit(*many, tenant="b", session="b")
+        world.submit(*(asking(f"c{n}", f"{n}", tokens=4000) for n in range(10)), tenant="c", session="c")
+        order = list(places(world.join("e", batch=7)))
+        assert order[0] == "a"
+        assert sorted(name[0] for name in order[1:]) == list("bbbccc")
 
     def test_without_the_switch_they_go_by_arrival(self):
         world = World(switches=Switches(fairness=False))

@@ -48,6 +48,16 @@ def test_after_a_pause_other_tenants_keep_their_places():
     assert bob["b1"] < waiting < later["c1"]
 
 
+def test_a_long_job_lets_another_tenants_go_before_what_it_has_still_to_come():
+    world = World()
+    world.join("e", batch=4)
+    world.submit(*(asking(f"a{part}", f"a {part}", tokens=500) for part in range(40)), tenant="ann", session="a")
+    bob = precedences(world.submit(asking("b", "b"), tenant="bob", session="b") + world.run("a0"))["b"]
+    later = [precedences(world.run(f"a{part}"))[f"a{part + 3}"] for part in range(1, 30)]
+    assert later[0] < bob
+    assert all(one > bob for one in later[10:])
+
+
 def test_one_that_ran_ahead_goes_where_it_was_submitted():
     world = World()
     world.join("e", late=True)

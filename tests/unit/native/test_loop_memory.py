@@ -207,6 +207,28 @@ def test_the_minimum_share_lasts_until_a_long_prompt_is_read():
     assert bench.backend.computed_rows < 2 * (300 + 4 + 250 + 259)
 
 
+def test_the_minimum_share_comes_to_who_needs_much_room_though_others_need_little():
+    """Beside chats that hold most of the cache there is room for short jobs, which never end."""
+    bench, opened = Bench(pages=60, speculate=False, model=forgetful), 0
+    bench.step_seconds = 0.1
+    bulk = Objective.THROUGHPUT
+    for step in range(150):
+        names = [state.sequence for state in bench.core._sequences]
+        for kind, count in ("chat", 2), ("short", 2 if step > 2 else 0):
+            for _ in range(count - sum(name.startswith(kind) for name in names)):
+                opened += 1
+                prompt, tokens = f"{opened:03}".ljust(60, "c"), 20 + 20 * (opened % 2)
+                if kind == "short":
+                    prompt, tokens = prompt[:8], 4
+                objective = bulk if kind == "short" else Objective.LATENCY
+                bench.open(f"{kind}{opened}", fill(prompt), generate(tokens, ignore_eos=True), objective=objective)
+        if step == 2:
+            bench.open("long", fill("b" * 160), generate(5, ignore_eos=True), objective=bulk)
+        bench.step()
+    assert sum(name.startswith("short") for name in ends(bench)) > 5
+    assert "long" in ends(bench)
+
+
 def test_a_token_that_is_read_ahead_is_not_one_of_the_minimum_share():
     bench = Bench(pages=200, speculate=False, model=forgetful)
     bench.step_seconds = 0.05

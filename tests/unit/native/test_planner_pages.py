@@ -1,9 +1,14 @@
 """Whose pages a step takes where there are few: who joins, and who makes room."""
 
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 from planning import PAGE, Bench, ahead, sequence
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.native.cache import KvCache
+from parrotserve.engines.native.radix import Node, RadixTree
 
 
 def test_a_sequence_joins_only_with_room_for_its_prompt_beside_the_others():
@@ -73,6 +78,29 @@ def test_what_a_waiting_sequence_begins_with_is_evicted_last():
     bench.step(running, waiting)
     resident = [len(bench.cache.acquire("", list(prompt.encode()))) for prompt in ("a" * 16, "b" * 16)]
     assert resident == [4, 0]
+
+
+def test_what_many_wait_for_is_looked_up_once(monkeypatch: pytest.MonkeyPatch):
+    bench, looked = Bench(KvCache(20, PAGE), max_running=1), list[int]()
+    for prompt in ("a" * 16 + "bcde", "x" * 16):  # the former was used longer ago
+        done = sequence(prompt)
+        bench.step(done)
+        bench.planner.rewind(done, 0)
+    waiting = [sequence("a" * 16 + letter * 8, arrival=9 + place) for place, letter in enumerate("bbc")]
+    waiting.insert(1, sequence("a" * 16 + "bcdefghi", arrival=9))
+    walk = RadixTree.walk
+
+    def spy(tree: RadixTree, *prefix: Any) -> Iterator[Node]:
+        for found in walk(tree, *prefix):
+            looked.append(found.depth)
+            yield found
+
+    monkeypatch.setattr(RadixTree, "walk", spy)
+    bench.step(sequence("z" * 57), *waiting)
+    assert sorted(looked) == [1, 2, 3, 4, 5]
+    monkeypatch.undo()
+    resident = [len(bench.cache.acquire("", list(prompt.encode()))) for prompt in ("a" * 16 + "bcde", "x" * 16)]
+    assert resident == [5, 0]
 
 
 def test_who_holds_nothing_but_what_others_hold_too_keeps_its_place_where_pages_are_short():

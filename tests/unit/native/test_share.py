@@ -32,6 +32,17 @@ def test_throughput_work_starves_when_others_have_decoded_alone_for_nearly_the_w
     assert not share.starves(14.5)
 
 
+def test_who_finds_no_room_lets_later_ones_go_in_its_stead_for_nearly_the_window():
+    share = MinimumShare(0.1, window=10.0)
+    for now in range(9):
+        assert not share.keep_out(1, float(now))
+    share.let_in(2)
+    assert share.keep_out(1, 9.0)
+    share.let_in(1)
+    assert not share.keep_out(1, 9.0)
+    assert not share.keep_out(2, 18.0)
+
+
 def test_nobody_starves_after_a_rest():
     share = MinimumShare(0.1, window=10.0)
     share.note(1.0, latency=1, other=0)

@@ -44,6 +44,15 @@ def test_no_more_and_no_less_than_it_may():
     assert estimates.output_tokens(request("Tell", max_tokens=400, min_tokens=90)) == 90
 
 
+def test_no_more_than_the_largest_context_takes():
+    estimates = Estimates()
+    estimates.longest = 1000
+    endless = request("Endless", max_tokens=1_000_000)
+    assert estimates.output_tokens(endless) == 500
+    wrote(estimates, endless, 100)
+    assert estimates.output_tokens(request("New", max_tokens=400)) == pytest.approx(40)
+
+
 def test_where_no_end_is_looked_for_it_writes_all():
     assert Estimates().output_tokens(request("Tell", max_tokens=400, ignore_eos=True)) == 400
 

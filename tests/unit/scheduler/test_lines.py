@@ -130,6 +130,36 @@ def test_who_comes_finds_nobody_before_it_who_was_charged_too_much_and_got_it_ba
     assert "late" in served(lines, 2)
 
 
+def test_what_tenants_received_is_counted_by_weight_from_where_others_are_when_they_come():
+    lines = Lines()
+    lines.weigh("heavy", 2.0)
+    one, two = request("light"), request("heavy")
+    lines.put(one)
+    lines.serve(one, 60.0)
+    lines.receive("light", 5.0)
+    lines.put(two)
+    lines.serve(two, 60.0)
+    lines.receive("heavy", 3.0)
+    lines.receive("light", 1.0)
+    lines.check_integrity()
+    received = {name: line.received for name in ("light", "heavy") if (line := lines.line_of(name))}
+    assert received == {"light": 6.0, "heavy": 6.5}
+
+
+def test_who_comes_while_no_engine_runs_anything_begins_where_those_are_who_wait():
+    lines = Lines()
+    one = request("busy")
+    lines.put(one)
+    lines.put(request("busy"))
+    lines.serve(one, 1.0)
+    lines.receive("busy", 5.0)
+    lines.settle("busy", -1.0)
+    lines.put(request("late"))
+    late = lines.line_of("late")
+    assert late is not None
+    assert late.received == 5.0
+
+
 def test_without_fairness_there_is_one_line():
     lines = Lines(fair=False)
     for tenant in ("a", "a", "a", "b"):

@@ -70,10 +70,6 @@ class PageCache(ABC):
         held = Counter(chain.from_iterable(tables))
         return {page for page, count in held.items() if self._pool.references[page] == count}
 
-    def touch(self, salt: str, tokens: Sequence[int]) -> None:
-        """Somebody is going to need this prefix: what is resident of it counts as used just now."""
-        self.free(self.acquire(salt, tokens))
-
     @abstractmethod
     def retain(self, key: str, salt: str, tokens: Sequence[int]) -> None:
         """Keep the full pages of this prefix, now or once they are resident, in preference to all that is not

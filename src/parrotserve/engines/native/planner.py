@@ -20,6 +20,7 @@ Sequences that decode get the drafts that `speculation` finds worth it, as far a
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.native.cache import PageCache
@@ -116,16 +117,23 @@ class Planner:
 
         Who holds nothing does so where there is room. It would take pages from who is waited for, who takes them back
         a few tokens later: both would be computed again and again. So that is for when its kind has long had nothing.
+        Later ones that need less go in its stead, but not for ever.
         """
         idle = (state.pages for state in ranked if not state.can_finish)
         room = self._cache.available() + len(self._cache.only_in(idle))
         starves = self._minimum.starves(now)
         owed: list[SequenceState] = []
+        keeps_out = False
         for state in others:
             missing = self._missing(state)
             if state.pages or missing <= room or starves:
                 owed.append(state)
                 room -= missing
+                self._minimum.let_in(state.arrival)
+            elif not keeps_out:
+                keeps_out = True
+                if self._minimum.keep_out(state.arrival, now):
+                    break
             if len(owed) == rows:
                 break
         return owed
@@ -351,9 +359,8 @@ class Planner:
         if step.now < self._spared + _SPARE_SECONDS:
             return
         self._spared = step.now
-        waiting = [state for state in step.ranked if not state.pages and not state.paused]
-        for state in reversed(waiting[:_MOST_SPARED]):
-            self._cache.touch(state.salt, state.known)
+        waiting = (state for state in step.ranked if not state.pages and not state.paused)
+        self._prefixes.spare(islice(waiting, _MOST_SPARED))
 
     def reclaim(self, victim: SequenceState) -> None:
         """Takes all pages of a sequence. One that runs ahead is not computed again before there is more to do."""

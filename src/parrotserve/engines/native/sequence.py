@@ -193,11 +193,16 @@ class SequenceState:
             self.page_keys.append(hash((self._key_before(count, page_tokens), tokens)))
         return self.page_keys[index]
 
-    def end_key(self, page_tokens: int) -> int:
-        """A number for all that is known, full pages or not; equal for what is equal and may be shared."""
+    def keys(self, page_tokens: int) -> Sequence[int]:
+        """The numbers of all full pages of what is known."""
         full = len(self.known) // page_tokens
         if full:
             self.page_key(full - 1, page_tokens)
+        return self.page_keys
+
+    def end_key(self, page_tokens: int) -> int:
+        """A number for all that is known, full pages or not; equal for what is equal and may be shared."""
+        full = len(self.keys(page_tokens))
         return hash((self._key_before(full, page_tokens), tuple(self.known[full * page_tokens :])))
 
     def _key_before(self, index: int, page_tokens: int) -> int:

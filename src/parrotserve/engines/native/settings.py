@@ -6,12 +6,12 @@ from enum import StrEnum
 
 import msgspec
 
+from parrotserve.bounds import THROUGHPUT_SHARE
 from parrotserve.models.files import ModelFormat
 
 DEFAULT_PREFILL_CHUNK = 512
 DEFAULT_MAX_RUNNING = 64
 DEFAULT_CREDITS = 1024
-DEFAULT_THROUGHPUT_SHARE = 0.1
 PAGE_TOKENS = 16
 
 
@@ -57,7 +57,7 @@ class CoreSettings:
     """Whether steps are kept as short as the TPOT bound asks while latency-sensitive sequences decode."""
     tpot: float | None = None
     """The TPOT bound in seconds; None: some times what decoding one sequence alone takes (see `pace`)."""
-    throughput_share: float = DEFAULT_THROUGHPUT_SHARE
+    throughput_share: float = THROUGHPUT_SHARE
     """The least part of decode tokens that goes to other than latency-sensitive sequences, where there are any."""
     speculate: bool = True
     """Whether tokens that repeat what came before are tried ahead of their turn."""

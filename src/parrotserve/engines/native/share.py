@@ -3,6 +3,8 @@
 import math
 from collections import deque
 
+from parrotserve.bounds import THROUGHPUT_SHARE
+
 
 class MinimumShare:
     """Counts decode tokens of both kinds over a sliding window, and says when throughput work is owed some.
@@ -11,7 +13,7 @@ class MinimumShare:
     for it.
     """
 
-    def __init__(self, share: float = 0.1, *, window: float = 10.0) -> None:
+    def __init__(self, share: float = THROUGHPUT_SHARE, *, window: float = 10.0) -> None:
         """`share` of the decode tokens over `window` seconds."""
         self._share = share
         self._window = window
@@ -20,7 +22,10 @@ class MinimumShare:
         self._alone_since = math.inf
         """Since when only latency-sensitive sequences have decoded, with no rest as long as the window."""
         self._still = 0.0
-        """How long the window has stood still: times above are seconds of `now` less these."""
+        """How long the window has stood still: times here are seconds of `now` less these."""
+        self._kept_out = -1
+        self._kept_out_since = math.inf
+        """Arrival of the first of throughput work for which there was no room, and since when that is so."""
 
     def note(self, now: float, *, latency: int, other: int, seconds: float = 0.0) -> None:
         """A step that took so many seconds and ended now decoded so many tokens of latency-sensitive sequences, and of
@@ -48,7 +53,23 @@ class MinimumShare:
     def starves(self, now: float) -> bool:
         """Whether throughput work has had nothing for so long that its share is all that is left of a window."""
         self._forget(now)
-        return now - self._still - self._alone_since >= (1 - self._share) * self._window
+        return self._is_long_ago(self._alone_since, now)
+
+    def keep_out(self, arrival: int, now: float) -> bool:
+        """There is no room for the one that arrived then, the first of which that is so. True: nor was there for so
+        long that later ones, which need less, are not to go in its stead any more."""
+        if arrival != self._kept_out:
+            self._kept_out, self._kept_out_since = arrival, now - self._still
+        return self._is_long_ago(self._kept_out_since, now)
+
+    def let_in(self, arrival: int) -> None:
+        """The one that arrived then has its turn."""
+        if arrival == self._kept_out:
+            self._kept_out = -1
+
+    def _is_long_ago(self, time: float, now: float) -> bool:
+        """Whether the share is all that is left of a window that began then."""
+        return now - self._still - time >= (1 - self._share) * self._window
 
     def is_mixed(self, now: float) -> bool:
         """Whether latency-sensitive sequences have decoded within the window, beside which others do."""

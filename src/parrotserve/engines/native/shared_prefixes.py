@@ -1,6 +1,6 @@
 """What a sequence need not compute itself: pages that the cache has, and those that a more important one computes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
 from parrotserve.engines.native.cache import PageCache
@@ -68,8 +68,25 @@ class SharedPrefixes:
         pages = state.matchable // self._page_tokens
         if not self._claimed or not pages:
             return False
-        state.page_key(pages - 1, self._page_tokens)
-        return not self._claimed.isdisjoint(state.page_keys[:pages])
+        return not self._claimed.isdisjoint(state.keys(self._page_tokens)[:pages])
+
+    def spare(self, sequences: Iterable[SequenceState]) -> None:
+        """What the cache has of these sequences, the most important first, counts as used just now, theirs last.
+
+        What several begin with is looked up once: for many who wait for one long prompt, that is nearly all there is.
+        """
+        resident: dict[int, int] = {}
+        """Pages by their keys, those of more important sequences."""
+        found: list[list[int]] = []
+        for state in sequences:
+            keys = state.keys(self._page_tokens)
+            common = sum(1 for _ in takewhile(resident.__contains__, keys))
+            held = [resident[key] for key in keys[:common]]
+            pages = self._cache.acquire(state.salt, state.known, held=held)
+            resident.update(zip(keys[common:], pages, strict=False))
+            found.append(pages)
+        for pages in reversed(found):
+            self._cache.free(pages)
 
     def common(self, state: SequenceState, others: Sequence[SequenceState]) -> int:
         """How many tokens, in full pages, a sequence may share with one of these at most."""
