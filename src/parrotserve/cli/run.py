@@ -1,6 +1,5 @@
 """`parrot run`: call a function of a program and show every output live."""
 
-import inspect
 import os
 import time
 from collections.abc import Awaitable
@@ -84,13 +83,14 @@ def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Ou
     from parrotserve.cli.program import choose, load
     from parrotserve.cli.result import resolved
     from parrotserve.sdk.loop import background
+    from parrotserve.sdk.plain import is_pending
     from parrotserve.sdk.session import current_session
 
     with users_errors():
         function = choose(load(path), path, name)
         began = time.monotonic()
         result = function()
-        if inspect.isawaitable(result):
+        if is_pending(result):
             result = asyncio.run(_awaited(result))
         result = resolved(result)
     current_session().sync()

@@ -2,7 +2,7 @@
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
@@ -82,6 +82,10 @@ class SemanticVariable:
         # After every other task that is ready now, so that tasks which start to wait together ask together.
         asyncio.get_running_loop().call_soon(flush)
         return await aresult_of(future, self, timeout)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """`await variable` is `await variable.aget()`, so that `asyncio.gather` and its like take variables."""
+        return self.aget().__await__()
 
     def stream(self, perf: Criteria | str = Criteria.TTFT) -> Iterator[str]:
         """The text, piece by piece as it grows; from the beginning, whenever it is called.

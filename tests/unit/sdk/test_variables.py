@@ -37,6 +37,20 @@ class TestGet:
     async def test_coroutines_wait_too(self, service: FakeService):
         assert await Write("x").aget() == "<text>"
 
+    async def test_a_variable_can_be_awaited(self, service: FakeService):
+        assert await Write("x") == "<text>"
+        assert await P.SemanticVariable("known") == "known"
+
+    async def test_asyncio_waits_for_several_in_one_exchange(self, service: FakeService):
+        assert await asyncio.gather(Write("x"), Write("y")) == ["<text>", "<text>"]
+        assert await asyncio.wait_for(Write("z"), timeout=60) == "<text>"
+        assert len(service.submits) == 2
+
+    def test_what_can_be_awaited_is_a_text_all_the_same(self, service: FakeService):
+        assert P.SemanticVariable(P.SemanticVariable("known")).get() == "known"
+        with pytest.raises(TypeError, match="has no text here yet: pass the variable itself"):
+            P.SemanticVariable(Write("x"))
+
     async def test_it_works_inside_a_running_loop(self, service: FakeService):
         assert Write("x").get() == "<text>"
 
