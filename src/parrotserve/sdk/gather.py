@@ -9,7 +9,8 @@ from typing import Any
 
 from parrotserve.criteria import Criteria
 from parrotserve.sdk.loop import background
-from parrotserve.sdk.variable import SemanticVariable, ask, patience, timed_out
+from parrotserve.sdk.variable import SemanticVariable
+from parrotserve.sdk.waiting import ask, patience, timed_out
 
 Gathered = SemanticVariable | Iterable[SemanticVariable]
 

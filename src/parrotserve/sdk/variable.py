@@ -1,26 +1,23 @@
 """Semantic variables: text values with at most one producer and any number of consumers."""
 
 import asyncio
-import concurrent.futures
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from concurrent.futures import Future
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from weakref import WeakSet
 
 from parrotserve.criteria import Criteria
-from parrotserve.errors import AlreadyProduced, DeclarationError, ForeignVariable, GetTimeout
+from parrotserve.errors import AlreadyProduced, DeclarationError, ForeignVariable
 from parrotserve.sampling import FinishReason, TokenLogprob
 from parrotserve.sdk.cell import Cell, State
 from parrotserve.sdk.loop import background, wait_for
-from parrotserve.sdk.options import countable, is_number
 from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.placeholders import beginning, remember
 from parrotserve.sdk.plain import text_from
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.typed import TypedSchema
+from parrotserve.sdk.waiting import aresult_of, ask, criteria_of, patience, result_of, warn_of_unset
 from parrotserve.texts import check_text
-
-T = TypeVar("T")
 
 
 class SemanticVariable:
@@ -95,7 +92,10 @@ class SemanticVariable:
         position = 0
         while (growth := self._growth(position, perf)) is not None:
             background().refuse_here("stream() would block Parrot's own event loop; use astream().")
-            wait_for(growth)
+            try:
+                wait_for(growth)
+            finally:
+                self._cell.forget(growth)
             piece = self._cell.text[position:]
             position += len(piece)
             if piece:
@@ -106,7 +106,10 @@ class SemanticVariable:
         """`stream`, for coroutines on any asyncio loop."""
         position = 0
         while (growth := self._growth(position, perf)) is not None:
-            await asyncio.wrap_future(growth)
+            try:
+                await asyncio.wrap_future(growth)
+            finally:
+                self._cell.forget(growth)
             piece = self._cell.text[position:]
             position += len(piece)
             if piece:
@@ -234,6 +237,10 @@ class SemanticVariable:
             return text
         return self._type.parse(text, output=self.name or "", reason=self._cell.reason)
 
+    def awaits(self, future: Future[Any]) -> bool:
+        """Whether somebody still waits for this future of it."""
+        return self._cell.awaits(future)
+
     def forget(self, future: Future[str]) -> None:
         """Nobody waits for this `value_future` any more."""
         self._cell.forget(future)
@@ -244,6 +251,7 @@ class SemanticVariable:
             return None
         growth = self._cell.grown(position)
         self.want(criteria_of(perf), None, stream=True)
+        warn_of_unset(self, growth)
         if self._session is not None and not growth.done():
             self._session.flush()
         return growth
@@ -293,83 +301,3 @@ class SemanticVariable:
         return self is other
 
     __hash__ = object.__hash__
-
-
-def criteria_of(perf: Criteria | str) -> Criteria:
-    """By name, in any case of letters. Raises `DeclarationError` for what is no criteria."""
-    try:
-        return Criteria(perf.lower() if isinstance(perf, str) else perf)  # pyright: ignore[reportUnnecessaryIsInstance]
-    except ValueError as error:
-        known = ", ".join(each.name for each in Criteria)
-        raise DeclarationError(f"perf={perf!r} is none of {known}.") from error
-
-
-def patience(timeout: float | None) -> float | None:
-    """How long to wait for a `timeout`; None is for ever. Raises `DeclarationError` for no length of time."""
-    if timeout is None:
-        return None
-    if not (is_number(timeout) and timeout >= 0):
-        raise DeclarationError(f"timeout={timeout!r}: timeout is a number of seconds from 0 up, or None for no end.")
-    return countable(timeout)
-
-
-def ask(
-    variables: Iterable[SemanticVariable], perf: Criteria | str, timeout: float | None
-) -> tuple[list[Future[str]], Callable[[], None]]:
-    """Ask for all of these at once, with this `patience`: futures of their values, and what sends the question."""
-    criteria = criteria_of(perf)
-    asked = tuple(variables)
-    futures = [variable.value_future() for variable in asked]
-    for variable in asked:
-        variable.want(criteria, timeout)
-    sessions = {
-        id(each.session): each.session for each, future in zip(asked, futures, strict=True) if not future.done()
-    }
-
-    def flush() -> None:
-        for session in sessions.values():
-            if session is not None:
-                session.flush()
-
-    return futures, flush
-
-
-def result_of(future: Future[str], variable: SemanticVariable, timeout: float | None) -> Any:
-    """The value, waited for in this thread."""
-    if not future.done():
-        background().refuse_here("get() would block Parrot's own event loop; use aget().")
-    try:
-        return variable.read(wait_for(future, timeout))
-    except (TimeoutError, concurrent.futures.TimeoutError) as error:
-        raise timed_out(variable, timeout) from error
-    finally:
-        variable.forget(future)
-
-
-async def aresult_of(future: Future[str], variable: SemanticVariable, timeout: float | None) -> Any:  # noqa: ASYNC109
-    """The value, waited for in this task."""
-    try:
-        return variable.read(await asyncio.wait_for(asyncio.wrap_future(future), timeout))
-    except TimeoutError as error:
-        raise timed_out(variable, timeout) from error
-    finally:
-        variable.forget(future)
-
-
-def timed_out(variable: SemanticVariable, timeout: float | None) -> GetTimeout:
-    """The error of a wait that took too long."""
-    return GetTimeout(
-        f"{variable.shown()} was not ready within {timeout or 0.0:g} seconds; nothing was cancelled, and it can be got "
-        f"again.{_missing(variable)}",
-        variable=variable.name or "",
-    )
-
-
-def _missing(variable: SemanticVariable) -> str:
-    """What no patience helps against, for the error of a wait."""
-    if variable.session is None:
-        return " No call produces it: it has a value once somebody calls its set()."
-    names = sorted(repr(cell.name) if cell.name else "a variable without a name" for cell in variable.unset())
-    if not names:
-        return ""
-    return f" It waits for {', '.join(dict.fromkeys(names))}, which no call produces: call set() on it."
