@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Generator, Iterator
 from concurrent.futures import Future
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from parrotserve.criteria import Criteria
@@ -301,3 +301,30 @@ class SemanticVariable:
         return self is other
 
     __hash__ = object.__hash__
+
+    def __copy__(self) -> Self:
+        """Itself: another variable would have no producer."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"{self.shown()} belongs to its process and cannot be pickled: pass on the text that get() returns."
+        )
+
+    if not TYPE_CHECKING:  # type checkers know without these that a variable is no text
+
+        def _refuse(self, *_: object) -> Any:
+            raise TypeError(
+                f"{self.shown()} is no text: get() its text, or pass it to a function whose prompt has the rest."
+            )
+
+        __add__ = __radd__ = __contains__ = _refuse
+
+        def __getattr__(self, name: str) -> Any:
+            told = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if hasattr(str, name):
+                told = f"{self.shown()} is no text and has no {name!r}: get() its text, or pass it to a function."
+            raise AttributeError(told, name=name, obj=self)

@@ -305,20 +305,6 @@ class TestRetryAndCancel:
         assert text.ready
 
 
-class TestAsText:
-    def test_known_text_goes_into_f_strings(self, service: FakeService):
-        text = Write("x")
-        text.get()
-        assert f"{text:>8}|{P.SemanticVariable('y')}" == "  <text>|y"
-
-    def test_unknown_text_does_not(self, service: FakeService):
-        with pytest.raises(TypeError, match=r"text PRODUCING> has no text here yet: pass the variable itself"):
-            f"{Write('x')}"
-
-    def test_repr_shows_the_beginning(self):
-        assert repr(P.SemanticVariable("a" * 50, name="n")) == f"<SemanticVariable n READY: '{'a' * 39}…'>"
-
-
 class TestCells:
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9))))
     def test_whatever_deltas_come_again_the_text_grows_once(self, pieces: list[tuple[int, int]]):
@@ -345,34 +331,3 @@ def service_loop() -> asyncio.AbstractEventLoop:
     from parrotserve.sdk.loop import background
 
     return background().loop
-
-
-class TestNoText:
-    """What Python would answer without looking at the value is refused: somebody forgot to get it."""
-
-    @pytest.mark.parametrize("known", [True, False])
-    def test_a_variable_is_neither_true_nor_false(self, service: FakeService, known: bool):
-        variable = P.SemanticVariable("yes") if known else Write("x")
-        with pytest.raises(TypeError, match=r"neither true nor false: get\(\) its value"):
-            bool(variable)
-
-    @pytest.mark.parametrize("known", [True, False])
-    def test_a_variable_equals_no_text(self, service: FakeService, known: bool):
-        variable = P.SemanticVariable("yes") if known else Write("x")
-        for compare in (lambda: variable == "yes", lambda: variable != "yes", lambda: variable in ["yes"]):
-            with pytest.raises(TypeError, match=r"equals none: compare what get\(\) gives with 'yes'"):
-                compare()
-
-    def test_it_equals_itself_alone(self):
-        one, other = P.SemanticVariable("x"), P.SemanticVariable("x")
-        assert one != other
-        assert one != 3
-        assert one in [other, one]
-        assert {one: 1, other: 2}[one] == 1
-
-    def test_nothing_is_no_text_to_set(self):
-        variable = P.SemanticVariable()
-        with pytest.raises(TypeError, match="None has no text"):
-            variable.set(None)
-        variable.set("")
-        assert variable.get() == ""
