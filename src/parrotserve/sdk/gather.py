@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, as_completed
 from typing import Any
 
@@ -70,11 +70,28 @@ async def agather(
 def _flat(variables: Iterable[Gathered]) -> list[SemanticVariable]:
     flat: list[SemanticVariable] = []
     for item in variables:
-        flat.extend((item,) if isinstance(item, SemanticVariable) else item)
+        if isinstance(item, SemanticVariable):
+            flat.append(item)
+        elif isinstance(item, Iterable) and not isinstance(item, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            flat.extend(item)
+        else:
+            raise _no_variable(item)
     for item in flat:
         if not isinstance(item, SemanticVariable):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
-            raise TypeError(f"gather() takes semantic variables and iterables of them, not {type(item).__name__}.")
+            raise _no_variable(item)
     return flat
+
+
+def _no_variable(item: object) -> TypeError:
+    hint = ""
+    if isinstance(item, Mapping):
+        hint = "; give its values()"
+    elif isinstance(item, Awaitable):
+        hint = "; give the variable itself"
+    elif callable(item):
+        hint = "; call it"
+    kind = type(item).__name__
+    return TypeError(f"gather() takes semantic variables and iterables of them, not {kind}{hint}.")
 
 
 @contextlib.contextmanager

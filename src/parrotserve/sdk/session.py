@@ -46,6 +46,8 @@ class Session:
                 f"lease_seconds={lease_seconds!r}: a lease is a number of seconds above 0, to "
                 f"{LONGEST_LEASE_SECONDS:g}."
             )
+        if not isinstance(connection, Connection | None):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
+            raise DeclarationError(f"connection={connection!r:.80}: a connection is what P.connect(url) gives.")
         self.id = SessionId(new_id("s"))
         self._courier = Courier(self.id, connection or current_connection(), lease_seconds)
         self._ids: weakref.WeakKeyDictionary[Cell, VariableId] = weakref.WeakKeyDictionary()

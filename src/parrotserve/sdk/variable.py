@@ -89,8 +89,15 @@ class SemanticVariable:
 
         Raises what `get` raises, after the pieces that came. Leaving early cancels nothing.
         """
+        return self._pieces(criteria_of(perf))
+
+    def astream(self, perf: Criteria | str = Criteria.TTFT) -> AsyncIterator[str]:
+        """`stream`, for coroutines on any asyncio loop."""
+        return self._apieces(criteria_of(perf))
+
+    def _pieces(self, criteria: Criteria) -> Iterator[str]:
         position = 0
-        while (growth := self._growth(position, perf)) is not None:
+        while (growth := self._growth(position, criteria)) is not None:
             background().refuse_here("stream() would block Parrot's own event loop; use astream().")
             try:
                 wait_for(growth)
@@ -102,10 +109,9 @@ class SemanticVariable:
                 yield piece
         self._raise_failure()
 
-    async def astream(self, perf: Criteria | str = Criteria.TTFT) -> AsyncIterator[str]:
-        """`stream`, for coroutines on any asyncio loop."""
+    async def _apieces(self, criteria: Criteria) -> AsyncIterator[str]:
         position = 0
-        while (growth := self._growth(position, perf)) is not None:
+        while (growth := self._growth(position, criteria)) is not None:
             try:
                 await asyncio.wrap_future(growth)
             finally:
@@ -245,12 +251,12 @@ class SemanticVariable:
         """Nobody waits for this `value_future` any more."""
         self._cell.forget(future)
 
-    def _growth(self, position: int, perf: Criteria | str) -> Future[None] | None:
+    def _growth(self, position: int, criteria: Criteria) -> Future[None] | None:
         """Done when there is text beyond this position; None where there will be none."""
         if self._cell.settled and len(self._cell.text) <= position:
             return None
         growth = self._cell.grown(position)
-        self.want(criteria_of(perf), None, stream=True)
+        self.want(criteria, None, stream=True)
         warn_of_unset(self, growth)
         if self._session is not None and not growth.done():
             self._session.flush()

@@ -35,7 +35,8 @@ def criteria_of(perf: Criteria | str) -> Criteria:
         return Criteria(perf.lower() if isinstance(perf, str) else perf)  # pyright: ignore[reportUnnecessaryIsInstance]
     except ValueError as error:
         known = ", ".join(each.name for each in Criteria)
-        raise DeclarationError(f"perf={perf!r} is none of {known}.") from error
+        hint = f"; write timeout={perf} for a timeout" if is_number(perf) else ""
+        raise DeclarationError(f"perf={perf!r} is none of {known}{hint}.") from error
 
 
 def patience(timeout: float | None) -> float | None:
