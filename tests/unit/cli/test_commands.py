@@ -1,7 +1,7 @@
 """The command line itself, on a service without a model: what commands print, and how they refuse."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,8 @@ from typer.testing import CliRunner, Result
 from parrotserve import __version__
 from parrotserve.cli.app import app
 from parrotserve.config import SETTINGS
+from parrotserve.errors import ServiceUnavailable
+from parrotserve.sdk.variable import SemanticVariable
 
 PRELUDE = """
 import Parrot as P
@@ -207,9 +209,41 @@ class TestChat:
 
     def test_a_failed_answer_does_not_end_the_chat(self, talk):
         result = talk("word " * 3000, "Hello")
-        assert result.exit_code == 0
         assert result.stderr.startswith("Error: ")
         assert result.output.rstrip().splitlines()[-1] == ">"
+
+    @pytest.mark.parametrize(("terminal", "code"), [(False, 1), (True, 0)])
+    def test_scripts_are_told_of_a_failed_answer_people_have_seen_it(self, talk, monkeypatch, terminal, code):
+        monkeypatch.setattr("parrotserve.cli.chat._on_terminal", lambda: terminal)
+        assert talk("word " * 3000, "Hello").exit_code == code
+
+    def test_ctrl_c_stops_an_answer_on_a_terminal(self, talk, monkeypatch):
+        monkeypatch.setattr("parrotserve.cli.chat._on_terminal", lambda: True)
+        monkeypatch.setattr(SemanticVariable, "stream", interrupted)
+        result = talk("Hello", "/exit")
+        assert result.exit_code == 0
+        assert "(stopped)" in result.output
+
+    def test_what_cannot_be_stopped_does_not_end_the_chat(self, talk, monkeypatch):
+        def unreachable(_: SemanticVariable) -> None:
+            raise ServiceUnavailable("Nobody there.")
+
+        monkeypatch.setattr("parrotserve.cli.chat._on_terminal", lambda: True)
+        monkeypatch.setattr(SemanticVariable, "stream", interrupted)
+        monkeypatch.setattr(SemanticVariable, "cancel", unreachable)
+        result = talk("Hello", "/exit")
+        assert (result.exit_code, result.stderr) == (0, "Error: Nobody there.\n")
+
+    def test_ctrl_c_ends_a_script(self, talk, monkeypatch):
+        monkeypatch.setattr(SemanticVariable, "stream", interrupted)
+        result = talk("Hello", "Again")
+        assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+
+def interrupted(_: SemanticVariable) -> Iterator[str]:
+    """A stream in which somebody presses Ctrl-C."""
+    yield "Well"
+    raise KeyboardInterrupt
 
 
 class TestOthers:
