@@ -132,6 +132,23 @@ def test_what_never_opened_is_never_closed():
     assert service.log == []
 
 
+async def test_coroutines_have_connections_in_blocks_too(service: FakeService):
+    outer, inner = current_connection(), FakeService()
+    async with use(inner, timer=FakeTime()) as connection:
+        assert current_connection() is connection
+        assert await Write("x") == "<text>"
+    assert inner.log == ["open", "end", "close"]
+    assert current_connection() is outer
+    assert service.log == []
+
+
+async def test_a_connection_is_closed_on_any_loop(service: FakeService):
+    text = Write("x")
+    await text
+    await current_connection().aclose()
+    assert service.log == ["open", "end", "close"]
+
+
 def test_a_closed_connection_says_so(service: FakeService):
     text = Write("x")
     current_connection().close()
