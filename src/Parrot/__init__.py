@@ -2,10 +2,12 @@
 
 from importlib import import_module as _import_module
 
+from Parrot.PerformanceCriteria import LATENCY, THROUGHPUT, TPOT, TTFT
 from parrotserve import errors
 from parrotserve.errors import ParrotError
 from parrotserve.sampling import Sampling
 from parrotserve.sdk.annotations import Input, Output
+from parrotserve.sdk.cell import State
 from parrotserve.sdk.chat import Chat
 from parrotserve.sdk.connection import Connection, connect
 from parrotserve.sdk.connection import set_embedded_factory as _set_embedded_factory
@@ -21,6 +23,10 @@ from parrotserve.sdk.visualize import visualize
 _set_embedded_factory(lambda: _import_module("parrotserve.embedded").EmbeddedTransport())
 
 __all__ = [
+    "LATENCY",
+    "THROUGHPUT",
+    "TPOT",
+    "TTFT",
     "Chat",
     "Connection",
     "Input",
@@ -31,6 +37,7 @@ __all__ = [
     "SemanticFunction",
     "SemanticVariable",
     "Session",
+    "State",
     "agather",
     "connect",
     "errors",

@@ -59,6 +59,10 @@ class TestGet:
         Write("x").get(perf)
         assert service.submits[0].wait[0].criteria == perf
 
+    def test_criteria_and_states_are_there_without_an_import_of_their_own(self):
+        assert [P.LATENCY, P.THROUGHPUT, P.TTFT, P.TPOT] == [LATENCY, THROUGHPUT, TTFT, TPOT]
+        assert P.SemanticVariable("x").state is P.State.READY
+
     def test_unknown_criteria_are_refused(self, service: FakeService):
         with pytest.raises(DeclarationError, match="perf='fast' is none of LATENCY"):
             Write("x").get("fast")
