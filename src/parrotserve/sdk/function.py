@@ -128,7 +128,15 @@ class SemanticFunction:
 
 
 def _result_type(function: str, outputs: tuple[str, ...]) -> Callable[..., tuple[SemanticVariable, ...]]:
-    return namedtuple(f"{function}Outputs", outputs)  # pyright: ignore[reportUntypedNamedTuple] - names of a docstring
+    base: Any = namedtuple(f"{function}Outputs", outputs)  # pyright: ignore[reportUntypedNamedTuple] - of a docstring
+
+    def missing(self: tuple[SemanticVariable, ...], name: str) -> Any:
+        told = f"{function}() has no output {name!r}{closest(name, outputs)} There are: {', '.join(outputs)}."
+        if hasattr(SemanticVariable, name):
+            told = f"{function}() has several outputs, each with a {name!r} of its own: take one, as in .{outputs[0]}."
+        raise AttributeError(told, name=name, obj=self)
+
+    return type(base.__name__, (base,), {"__slots__": (), "__getattr__": missing})
 
 
 def _model(options: FunctionOptions, blame: Blame) -> str | None:

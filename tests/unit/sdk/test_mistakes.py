@@ -95,6 +95,32 @@ def test_mistakes_in_annotations_that_are_read_later():
             """Laugh about {{joke}}: {{laughter}}"""
 
 
+def test_what_single_outputs_have_is_asked_of_several(service: FakeService):
+    @P.SemanticFunction
+    def tell(topic: str):
+        """{{input:topic}}: {{output:joke}} {{output:reason}}"""
+
+    told = tell("parrots")
+    with pytest.raises(
+        AttributeError, match=r"tell\(\) has several outputs, each with a 'get' of its own: .* \.joke\.$"
+    ):
+        told.get()
+    with pytest.raises(
+        AttributeError, match=r"tell\(\) has no output 'jok'; did you mean 'joke'\? There are: joke, reason"
+    ):
+        _ = told.jok
+    assert (repr(told).partition("(")[0], hasattr(told, "__await__"), told._fields) == (
+        "tellOutputs",
+        False,
+        ("joke", "reason"),
+    )
+
+
+def test_a_list_is_nothing_to_say():
+    with pytest.raises(TypeError, match="a list with semantic variables in it has no text; pass one of them"):
+        P.Chat().say([P.SemanticVariable("x")])  # pyright: ignore[reportArgumentType]
+
+
 def test_an_f_string_is_no_docstring():
     with pytest.raises(DeclarationError, match="it has no docstring to be its template; an f-string is none"):
 
