@@ -1,8 +1,9 @@
 """`parrot run`: call a function of a program and show every output live."""
 
+import inspect
 import os
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -92,6 +93,10 @@ def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Ou
         result = function()
         if is_pending(result):
             result = asyncio.run(_awaited(result))
+        elif inspect.isgenerator(result):
+            result = list(result)
+        elif inspect.isasyncgen(result):
+            result = asyncio.run(_collected(result))
         result = resolved(result)
     current_session().sync()
     background().call(transport.drained())
@@ -103,6 +108,10 @@ def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Ou
 
 async def _awaited(result: Awaitable[Any]) -> Any:
     return await result
+
+
+async def _collected(results: AsyncGenerator[Any, Any]) -> list[Any]:
+    return [each async for each in results]
 
 
 def _tell(outcome: _Outcome, transport: "WatchedTransport", *, quiet: bool) -> None:

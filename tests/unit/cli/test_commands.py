@@ -119,6 +119,12 @@ class TestRun:
         result = run(parrot, program("async def main():\n    return (await Say('a').aget())[:0] + 'awaited'"), "-q")
         assert result.output == "awaited\n"
 
+    @pytest.mark.parametrize("kind", ["def", "async def"])
+    def test_a_generator_runs_to_its_end(self, parrot, program, kind):
+        result = run(parrot, program(f"{kind} main():\n    yield Say('a')\n    yield 'the end'"), "-q")
+        assert result.exit_code == 0
+        assert result.output.rstrip().endswith(".\n\nthe end")
+
     def test_variables_in_the_result_are_got(self, parrot, program):
         result = run(parrot, program("def main():\n    return {'said': Say('a')}"), "-q")
         assert result.output.startswith("said:\n")
