@@ -28,7 +28,9 @@ def explain_view(view: SessionView) -> str:
     if not view.requests:
         return f"Session {view.id} has no requests.\n"
     variables = {variable.id: variable for variable in view.variables}
-    return "\n".join(line for request in view.requests for line in _request(request, variables)) + "\n"
+    count = len(view.requests)
+    heading = f"Session {view.id}, {count:,} request{'s' * (count != 1)}"
+    return "\n".join([heading, *(line for each in view.requests for line in _request(each, variables))]) + "\n"
 
 
 def _request(request: RequestView, variables: Variables) -> Iterator[str]:

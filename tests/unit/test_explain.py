@@ -38,7 +38,9 @@ def told(*variables: VariableView, **fields: object) -> list[str]:
     view = SessionView(
         id=SessionId("s"), lease_seconds=1, variables=(CODE, *variables), requests=(request(**fields),), calls=()
     )
-    return explain_view(view).splitlines()
+    heading, *lines = explain_view(view).splitlines()
+    assert heading == "Session s, 1 request"
+    return lines
 
 
 def lines(label: str, *variables: VariableView, **fields: object) -> list[str]:
