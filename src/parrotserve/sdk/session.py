@@ -135,7 +135,11 @@ class Session:
             other.reset()
 
     def view(self) -> SessionView:
-        """The session's graph with states and timings, as the service sees it."""
+        """The session's graph with states and timings, as the service sees it. Raises `Cancelled` after the end."""
+        if self.ended:
+            raise Cancelled(
+                f"Session {self.id} has ended, and its graph with it; look at it in its block.", session=self.id
+            )
 
         async def look(transport: Transport, session: SessionId) -> SessionView:
             if self._courier.known:
