@@ -100,6 +100,31 @@ class TestRun:
         assert result.output.splitlines()[0].startswith("Say.y | ")
         assert "main() returned nothing" in result.output
 
+    def test_what_nobody_has_set_is_told_rather_than_waited_for(self, parrot, program, monkeypatch):
+        monkeypatch.setattr("parrotserve.cli.watch.LOOK_SECONDS", 0.0)
+        never = "P.SemanticVariable(name='never')"
+        path = program(f"def main():\n    Say(Say({never}))\n    Say('a')\n    return 'the result'")
+        result = run(parrot, path)
+        assert result.exit_code == 1
+        assert "Say.y #3 | " in result.output
+        assert "main() returned: 'the result'" in result.output
+        assert result.stderr == (
+            "Error: Nobody has set 'never', so what rests on that was not produced: call its set(), or leave it out.\n"
+        )
+
+    def test_what_another_thread_is_to_set_is_waited_for(self, parrot, program, monkeypatch):
+        monkeypatch.setattr("parrotserve.cli.watch.LOOK_SECONDS", 0.0)
+        path = program(
+            "import threading\n"
+            "def main():\n"
+            "    late = P.SemanticVariable()\n"
+            "    Say(late)\n"
+            "    threading.Timer(0.2, late.set, ['a']).start()\n"
+        )
+        result = run(parrot, path)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "Say.y | " in result.output
+
     def test_showing_outputs_changes_nothing_that_is_computed(self, parrot, program):
         path = program("def main():\n    return Say('a', ).get() + str(len(list(Say('b').stream())) > 0)")
         quiet = run(parrot, path, "--quiet").output
