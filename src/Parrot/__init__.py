@@ -13,7 +13,7 @@ from parrotserve.sdk.connection import Connection, connect
 from parrotserve.sdk.connection import set_embedded_factory as _set_embedded_factory
 from parrotserve.sdk.explain import explain
 from parrotserve.sdk.function import SemanticFunction
-from parrotserve.sdk.gather import agather, gather
+from parrotserve.sdk.gather import agather, as_completed, gather
 from parrotserve.sdk.native import NativeFunction
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.variable import SemanticVariable
@@ -39,6 +39,7 @@ __all__ = [
     "Session",
     "State",
     "agather",
+    "as_completed",
     "connect",
     "errors",
     "explain",

@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
-from concurrent.futures import Future, as_completed
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import as_completed as futures_as_completed
 from typing import Any
 
 from parrotserve.criteria import Criteria
 from parrotserve.sdk.loop import background
 from parrotserve.sdk.variable import SemanticVariable
-from parrotserve.sdk.waiting import ask, patience, timed_out
+from parrotserve.sdk.waiting import ask, criteria_of, patience, timed_out
 
 Gathered = SemanticVariable | Iterable[SemanticVariable]
 
@@ -34,7 +35,7 @@ def gather(
     with _asked(flat, perf, timeout) as (futures, flush), _bar(len(flat), shown=progress) as advance:
         flush()
         try:
-            for future in as_completed(futures, timeout):
+            for future in futures_as_completed(futures, timeout):
                 if not return_exceptions:
                     future.result()
                 advance()
@@ -67,7 +68,32 @@ async def agather(
         return _outcomes(flat, futures, timeout, return_exceptions)
 
 
-def _flat(variables: Iterable[Gathered]) -> list[SemanticVariable]:
+def as_completed(
+    *variables: Gathered, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None
+) -> Iterator[SemanticVariable]:
+    """The variables, given as to `gather`, each as soon as it has a value or has failed.
+
+    The `get` of what it yields returns at once, or raises why it failed. All are asked for in one exchange. Raises
+    `GetTimeout` where some are not there within `timeout` seconds. Leaving early cancels nothing.
+    """
+    background().refuse_here("as_completed() would block Parrot's own event loop; use asyncio.as_completed().")
+    return _settling(_flat(variables, "as_completed"), criteria_of(perf), patience(timeout))
+
+
+def _settling(
+    variables: list[SemanticVariable], criteria: Criteria, timeout: float | None
+) -> Iterator[SemanticVariable]:
+    with _asked(variables, criteria, timeout) as (futures, flush):
+        flush()
+        asked = dict(zip(futures, variables, strict=True))
+        try:
+            for future in futures_as_completed(futures, timeout):
+                yield asked[future]
+        except TimeoutError as error:
+            raise _first_late(variables, futures, timeout) from error
+
+
+def _flat(variables: Iterable[Gathered], who: str = "gather") -> list[SemanticVariable]:
     flat: list[SemanticVariable] = []
     for item in variables:
         if isinstance(item, SemanticVariable):
@@ -75,14 +101,14 @@ def _flat(variables: Iterable[Gathered]) -> list[SemanticVariable]:
         elif isinstance(item, Iterable) and not isinstance(item, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             flat.extend(item)
         else:
-            raise _no_variable(item)
+            raise _no_variable(item, who)
     for item in flat:
         if not isinstance(item, SemanticVariable):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
-            raise _no_variable(item)
+            raise _no_variable(item, who)
     return flat
 
 
-def _no_variable(item: object) -> TypeError:
+def _no_variable(item: object, who: str) -> TypeError:
     hint = ""
     if isinstance(item, Mapping):
         hint = "; give its values()"
@@ -91,7 +117,7 @@ def _no_variable(item: object) -> TypeError:
     elif callable(item):
         hint = "; call it"
     kind = type(item).__name__
-    return TypeError(f"gather() takes semantic variables and iterables of them, not {kind}{hint}.")
+    return TypeError(f"{who}() takes semantic variables and iterables of them, not {kind}{hint}.")
 
 
 @contextlib.contextmanager
