@@ -1,7 +1,6 @@
 """Which service a program talks to: connections, the one in use, and how the first is made."""
 
 import asyncio
-import contextlib
 import os
 import threading
 import time
@@ -86,14 +85,19 @@ class Connection:
             self._closed = True
             return
         background().forget(self._shut)
-        with contextlib.suppress(Exception):
-            await self._opening
+        opening = self._opening
+        if not opening.done():
+            # It may be fetching a model. No session is known to the service, so ending them asks for nothing.
+            self._closed = True
+            opening.cancel()
+            await asyncio.wait([opening])
+        if opening.cancelled() or opening.exception() is None:
             await asyncio.gather(*(closer() for closer in tuple(self._closers)), return_exceptions=True)
         self._closed = True
         await self.transport.close()
 
     def close(self) -> None:
-        """End the sessions on it and let go of the service."""
+        """End the sessions on it and let go of the service; one that is coming up is stopped, not waited for."""
         _forget(self)
         if self.usable:
             background().call(self._shut())
