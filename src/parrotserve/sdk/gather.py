@@ -5,11 +5,10 @@ import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from concurrent.futures import as_completed as futures_as_completed
 from typing import Any
 
 from parrotserve.criteria import Criteria
-from parrotserve.sdk.loop import background
+from parrotserve.sdk.loop import background, each_when_done
 from parrotserve.sdk.variable import SemanticVariable
 from parrotserve.sdk.waiting import ask, criteria_of, patience, timed_out
 
@@ -35,7 +34,7 @@ def gather(
     with _asked(flat, perf, timeout) as (futures, flush), _bar(len(flat), shown=progress) as advance:
         flush()
         try:
-            for future in futures_as_completed(futures, timeout):
+            for future in each_when_done(futures, timeout):
                 if not return_exceptions:
                     future.result()
                 advance()
@@ -87,7 +86,7 @@ def _settling(
         flush()
         asked = dict(zip(futures, variables, strict=True))
         try:
-            for future in futures_as_completed(futures, timeout):
+            for future in each_when_done(futures, timeout):
                 yield asked[future]
         except TimeoutError as error:
             raise _first_late(variables, futures, timeout) from error
