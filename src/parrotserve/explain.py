@@ -1,13 +1,15 @@
 """Why a session's requests run where and when they do, in words. For the SDK, the command line and HTTP alike."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 
 from parrotserve.criteria import Objective
 from parrotserve.ids import VariableId
 from parrotserve.protocol import ConsideredView, PlacementView, RequestView, SessionView, VariableView
 
-Variables = dict[VariableId, VariableView]
+Variables = dict[VariableId, tuple[str, str]]
+"""What each is called, and its state."""
 
 WIDTH = 79
 """Columns of a terminal, less one: some fold lines that fill them."""
@@ -27,7 +29,7 @@ def explain_view(view: SessionView) -> str:
     """All requests of a session, in order of declaration."""
     if not view.requests:
         return f"Session {view.id} has no requests.\n"
-    variables = {variable.id: variable for variable in view.variables}
+    variables = _variables(view)
     count = len(view.requests)
     heading = f"Session {view.id}, {count:,} request{'s' * (count != 1)}"
     return "\n".join([heading, *(line for each in view.requests for line in _request(each, variables))]) + "\n"
@@ -112,15 +114,24 @@ def _times(request: RequestView, variables: Variables) -> str:
 
 
 def _missing(request: RequestView, variables: Variables) -> str:
-    states = {each: variables[each].state for each in request.inputs if each in variables}
     told = [
-        f"{_name(each, variables)} ({'which nobody has set' if state == 'empty' else state})"
-        for each, state in states.items()
+        f"{name} ({'which nobody has set' if state == 'empty' else state})"
+        for name, state in (variables[each] for each in request.inputs if each in variables)
         if state != "ready"
     ]
     return ", ".join(told) or "inputs"
 
 
+def _variables(view: SessionView) -> Variables:
+    bearers = Counter(each.name for each in view.variables)
+
+    def name(variable: VariableView) -> str:
+        shown = repr(variable.name or variable.id)
+        alone = variable.name is None or bearers[variable.name] == 1 or variable.producer is None
+        return shown if alone else f"{shown} of {variable.producer}"
+
+    return {each.id: (name(each), each.state) for each in view.variables}
+
+
 def _name(variable: VariableId, variables: Variables) -> str:
-    view = variables.get(variable)
-    return repr(variable if view is None else view.name or view.id)
+    return variables[variable][0] if variable in variables else repr(variable)

@@ -121,6 +121,15 @@ def test_inputs_that_are_waited_for_have_names():
     assert waits == "waits for 'task' (which nobody has set), 'plan' (producing)"
 
 
+def test_of_variables_with_one_name_the_producer_is_told():
+    other = VariableView(id=VariableId("v-2"), name="code", state="producing", producer="r-2", value=None, error=None)
+    objective = line("objective", other, because=because())
+    assert objective == "latency: it writes what is waited for; 'code' of r-1 is waited for (tpot)"
+    assert line("times", other, inputs=(other.id,)) == "waits for 'code' of r-2 (producing)"
+    unmade = variable("code", "empty")
+    assert line("times", unmade, inputs=(unmade.id,)) == "waits for 'code' (which nobody has set)"
+
+
 def test_why_it_failed_is_told():
     error = ErrorBody(code="context_exceeded", message="Shorten the prompt.")
     assert line("error", state="failed", error=error) == "context_exceeded: Shorten the prompt."
