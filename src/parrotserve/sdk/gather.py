@@ -9,6 +9,7 @@ from typing import Any
 
 from parrotserve.criteria import Criteria
 from parrotserve.sdk.loop import background, each_when_done
+from parrotserve.sdk.options import is_number
 from parrotserve.sdk.variable import SemanticVariable
 from parrotserve.sdk.waiting import ask, criteria_of, patience, timed_out
 
@@ -97,7 +98,7 @@ def _flat(variables: Iterable[Gathered], who: str = "gather") -> list[SemanticVa
     for item in variables:
         if isinstance(item, SemanticVariable):
             flat.append(item)
-        elif isinstance(item, Iterable) and not isinstance(item, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        elif isinstance(item, Iterable) and not isinstance(item, Mapping | str):  # pyright: ignore[reportUnnecessaryIsInstance]
             flat.extend(item)
         else:
             raise _no_variable(item, who)
@@ -111,6 +112,10 @@ def _no_variable(item: object, who: str) -> TypeError:
     hint = ""
     if isinstance(item, Mapping):
         hint = "; give its values()"
+    elif isinstance(item, Criteria):
+        hint = f"; write perf={item.name}"
+    elif is_number(item):
+        hint = f"; write timeout={item} for a timeout"
     elif isinstance(item, Awaitable):
         hint = "; give the variable itself"
     elif callable(item):

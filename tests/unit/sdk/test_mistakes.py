@@ -20,7 +20,8 @@ def Write(task: str):
     ("given", "message"),
     [
         ("text", "not str"),
-        (5, "not int"),
+        (5, "not int; write timeout=5 for a timeout"),
+        (P.TTFT, "not Criteria; write perf=TTFT"),
         (None, "not NoneType"),
         ([["x"]], "not list"),
         ({"a": 1}, r"not dict; give its values\(\)"),
