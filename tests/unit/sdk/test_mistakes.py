@@ -8,7 +8,7 @@ import pytest
 from fake_service import FakeService
 
 import Parrot as P
-from parrotserve.errors import DeclarationError, InvalidSampling, ServiceUnavailable
+from parrotserve.errors import DeclarationError, InvalidSampling, InvalidSchema, ServiceUnavailable
 
 
 @P.SemanticFunction
@@ -115,6 +115,11 @@ def test_what_single_outputs_have_is_asked_of_several(service: FakeService):
         False,
         ("joke", "reason"),
     )
+
+
+def test_choices_are_no_schema():
+    with pytest.raises(InvalidSchema, match=r"not \['yes', 'no'\]; for one of these, write {\"enum\": \[\.\.\.\]}\.$"):
+        P.Output(schema=["yes", "no"])
 
 
 def test_a_list_is_nothing_to_say():
