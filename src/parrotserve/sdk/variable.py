@@ -16,7 +16,16 @@ from parrotserve.sdk.placeholders import beginning, remember
 from parrotserve.sdk.plain import text_from
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.typed import TypedSchema
-from parrotserve.sdk.waiting import aresult_of, ask, criteria_of, patience, result_of, warn_of_unset
+from parrotserve.sdk.waiting import (
+    Patience,
+    aresult_of,
+    ask,
+    criteria_of,
+    patience,
+    result_of,
+    timed_out,
+    warn_of_unset,
+)
 from parrotserve.texts import check_text
 
 
@@ -84,23 +93,26 @@ class SemanticVariable:
         """`await variable` is `await variable.aget()`, so that `asyncio.gather` and its like take variables."""
         return self.aget().__await__()
 
-    def stream(self, perf: Criteria | str = Criteria.TTFT) -> Iterator[str]:
+    def stream(self, perf: Criteria | str = Criteria.TTFT, timeout: float | None = None) -> Iterator[str]:
         """The text, piece by piece as it grows; from the beginning, whenever it is called.
 
-        Raises what `get` raises, after the pieces that came. Leaving early cancels nothing.
+        Raises what `get` raises, after the pieces that came; `GetTimeout` where the text has not ended within `timeout`
+        seconds of when the first piece was asked for. Leaving early cancels nothing.
         """
-        return self._pieces(criteria_of(perf))
+        return self._pieces(criteria_of(perf), patience(timeout))
 
-    def astream(self, perf: Criteria | str = Criteria.TTFT) -> AsyncIterator[str]:
+    def astream(self, perf: Criteria | str = Criteria.TTFT, timeout: float | None = None) -> AsyncIterator[str]:
         """`stream`, for coroutines on any asyncio loop."""
-        return self._apieces(criteria_of(perf))
+        return self._apieces(criteria_of(perf), patience(timeout))
 
-    def _pieces(self, criteria: Criteria) -> Iterator[str]:
-        position = 0
+    def _pieces(self, criteria: Criteria, seconds: float | None) -> Iterator[str]:
+        position, left = 0, Patience(seconds)
         while (growth := self._growth(position, criteria)) is not None:
             background().refuse_here("stream() would block Parrot's own event loop; use astream().")
             try:
-                wait_for(growth)
+                wait_for(growth, left.seconds())
+            except TimeoutError as error:
+                raise timed_out(self, seconds) from error
             finally:
                 self._cell.forget(growth)
             piece = self._cell.text[position:]
@@ -109,11 +121,13 @@ class SemanticVariable:
                 yield piece
         self._raise_failure()
 
-    async def _apieces(self, criteria: Criteria) -> AsyncIterator[str]:
-        position = 0
+    async def _apieces(self, criteria: Criteria, seconds: float | None) -> AsyncIterator[str]:
+        position, left = 0, Patience(seconds)
         while (growth := self._growth(position, criteria)) is not None:
             try:
-                await asyncio.wrap_future(growth)
+                await asyncio.wait_for(asyncio.wrap_future(growth), left.seconds())
+            except TimeoutError as error:
+                raise timed_out(self, seconds) from error
             finally:
                 self._cell.forget(growth)
             piece = self._cell.text[position:]

@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import sys
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
@@ -46,6 +47,17 @@ def patience(timeout: float | None) -> float | None:
     if not (is_number(timeout) and timeout >= 0):
         raise DeclarationError(f"timeout={timeout!r}: timeout is a number of seconds from 0 up, or None for no end.")
     return countable(timeout)
+
+
+class Patience:
+    """A timeout for several waits together; None is for ever."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._until = None if timeout is None else time.monotonic() + timeout
+
+    def seconds(self) -> float | None:
+        """What is left of it."""
+        return None if self._until is None else max(self._until - time.monotonic(), 0.0)
 
 
 def ask(

@@ -194,6 +194,30 @@ class TestStream:
         service.script["Write"] = ""
         assert list(Write("x").stream()) == []
 
+    def test_a_timeout_ends_the_stream_and_cancels_nothing(self, service: FakeService):
+        service.held.add("Write")
+        text = Write("x")
+        grown = asyncio.run_coroutine_threadsafe(asyncio.to_thread(grow_once, service), service_loop())
+        pieces = text.stream(timeout=60)
+        assert next(pieces) == "half"
+        grown.result(10)
+        for timeout in (0.01, 0):
+            late = text.stream(timeout=timeout)
+            assert next(late) == "half"
+            with pytest.raises(GetTimeout, match=f"text PRODUCING> was not ready within {timeout} seconds"):
+                next(late)
+        service.release("Write")
+        with pytest.raises(DeclarationError, match="timeout='1'"):
+            text.stream(timeout="1")  # pyright: ignore[reportArgumentType]
+
+    async def test_so_does_one_of_a_coroutine(self, service: FakeService):
+        service.held.add("Write")
+        text = Write("x")
+        with pytest.raises(GetTimeout, match=r"within 0\.01 seconds"):
+            await anext(text.astream(timeout=0.01))
+        service.release("Write")
+        assert "".join([piece async for piece in text.astream(timeout=60)]) == "<text>"
+
     def test_a_failure_comes_after_the_pieces(self, service: FakeService):
         service.held.add("Write")
         service.script["Write"] = EngineFailed("It died.")
