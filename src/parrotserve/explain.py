@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from parrotserve.criteria import Objective
 from parrotserve.ids import VariableId
-from parrotserve.protocol import ConsideredView, PlacementView, RequestView, SessionView, VariableView
+from parrotserve.protocol import CallView, ConsideredView, PlacementView, RequestView, SessionView, VariableView
 
 Variables = dict[VariableId, tuple[str, str]]
 """What each is called, and its state."""
@@ -26,13 +26,22 @@ _BY = {
 
 
 def explain_view(view: SessionView) -> str:
-    """All requests of a session, in order of declaration."""
-    if not view.requests:
+    """All requests of a session, in order of declaration, then its native calls."""
+    if not (view.requests or view.calls):
         return f"Session {view.id} has no requests.\n"
     variables = _variables(view)
-    count = len(view.requests)
-    heading = f"Session {view.id}, {count:,} request{'s' * (count != 1)}"
-    return "\n".join([heading, *(line for each in view.requests for line in _request(each, variables))]) + "\n"
+    lines = [f"Session {view.id}, {_count(len(view.requests), 'request')}"]
+    if view.calls:
+        lines[0] += f", {_count(len(view.calls), 'native call')}"
+    for request in view.requests:
+        lines += _request(request, variables)
+    for call in view.calls:
+        lines += _call(call, variables)
+    return "\n".join(lines) + "\n"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _request(request: RequestView, variables: Variables) -> Iterator[str]:
@@ -47,6 +56,13 @@ def _request(request: RequestView, variables: Variables) -> Iterator[str]:
     yield from _folded("times", _times(request, variables))
     if request.error is not None:
         yield from _folded("error", f"{request.error.code}: {request.error.message}")
+
+
+def _call(call: CallView, variables: Variables) -> Iterator[str]:
+    yield from _folded("", f"{call.function or 'native call'} ({call.id}): {call.state}")
+    yield from _folded("times", _times(call, variables))
+    if call.error is not None:
+        yield from _folded("error", f"{call.error.code}: {call.error.message}")
 
 
 def _folded(label: str, text: str) -> list[str]:
@@ -99,10 +115,10 @@ def _predicted(seen: ConsideredView) -> str:
     return f"{seen.seconds or 0.0:.3f} s{lost}"
 
 
-def _times(request: RequestView, variables: Variables) -> str:
-    times = request.timings
+def _times(producer: RequestView | CallView, variables: Variables) -> str:
+    times = producer.timings
     if times.ready is None:
-        return f"waits for {_missing(request, variables)}" if times.ended is None else "never had its inputs"
+        return f"waits for {_missing(producer, variables)}" if times.ended is None else "never had its inputs"
     parts = [f"{times.ready - times.submitted:.3f} s for inputs"]
     if times.started is None:
         return f"{parts[0]}, {'still queued' if times.ended is None else 'never ran'}"
@@ -113,10 +129,10 @@ def _times(request: RequestView, variables: Variables) -> str:
     return ", ".join(parts)
 
 
-def _missing(request: RequestView, variables: Variables) -> str:
+def _missing(producer: RequestView | CallView, variables: Variables) -> str:
     told = [
         f"{name} ({'which nobody has set' if state == 'empty' else state})"
-        for name, state in (variables[each] for each in request.inputs if each in variables)
+        for name, state in (variables[each] for each in producer.inputs if each in variables)
         if state != "ready"
     ]
     return ", ".join(told) or "inputs"

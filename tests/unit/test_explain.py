@@ -4,9 +4,10 @@ import json
 
 from parrotserve.criteria import Criteria, Objective
 from parrotserve.explain import explain_view
-from parrotserve.ids import EngineId, RequestId, SessionId, VariableId
+from parrotserve.ids import CallId, EngineId, RequestId, SessionId, VariableId
 from parrotserve.protocol import (
     BecauseView,
+    CallView,
     ConsideredView,
     ErrorBody,
     PlacementView,
@@ -136,6 +137,28 @@ def test_why_it_failed_is_told():
     assert lines("error") == []
 
 
+def test_native_calls_come_after_requests():
+    call = CallView(
+        id=CallId("c-1"), function="count", state="done", inputs=(), output=VariableId("v-1"), error=None,
+        timings=Timings(submitted=0.0, ready=0.5, started=0.5, ended=1.5),
+    )  # fmt: skip
+    broken = call.model_copy(
+        update={"state": "failed", "error": ErrorBody(code="native_call_failed", message="It raised.")}
+    )
+    view = SessionView(
+        id=SessionId("s"), lease_seconds=1, variables=(CODE,), requests=(request(),), calls=(call, broken)
+    )
+    heading, *lines = explain_view(view).splitlines()
+    assert heading == "Session s, 1 request, 2 native calls"
+    assert lines[-5:] == [
+        "count (c-1): done",
+        "  times      0.500 s for inputs, 0.000 s queued, 1.000 s running",
+        "count (c-1): failed",
+        "  times      0.500 s for inputs, 0.000 s queued, 1.000 s running",
+        "  error      native_call_failed: It raised.",
+    ]
+
+
 def test_lines_fit_a_terminal_and_go_on_below_what_they_are_about():
     others = (seen("smollm2-135m-instruct-0", 20.5, cached=900, harm=3.25),)
     placement = PlacementView(
@@ -162,4 +185,5 @@ def test_it_is_data_too():
     view = SessionView(id=SessionId("s"), lease_seconds=1, variables=(CODE,), requests=(request(),), calls=())
     data = json.loads(Explanation(view).json())
     assert (data["id"], data["requests"][0]["objective"]) == ("s", "latency")
+    assert data["calls"] == []
     assert "variables" not in data, "values are not told"
