@@ -265,7 +265,7 @@ def _told(answer: str | bytes) -> Exception:
 def _checked(url: str) -> str:
     try:
         parts = urlsplit(url)
-        good = isinstance(url, str) and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         good = good and bool(httpx.URL(url).host)
     except (ValueError, TypeError, AttributeError, httpx.InvalidURL):
         good = False
