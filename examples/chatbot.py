@@ -5,24 +5,31 @@ the new message. `stream()` yields an answer piece by piece, while the model wri
 what you type.
 """
 
+from collections.abc import Callable
+
 import Parrot as P
 
 MESSAGES = ("Hello! My name is Mina.", "Name one animal that can talk.", "What is my name?")
 
 
-def chatbot() -> list[str]:
+def nowhere(piece: str) -> None:
+    """`parrot run` shows what the model writes by itself."""
+
+
+def chatbot(show: Callable[[str], None] = nowhere) -> list[str]:
+    """The replies; `show` gets them piece by piece."""
     chat = P.Chat(system="You are a helpful parrot. Answer in one short sentence.", max_tokens=40)
     replies: list[str] = []
     for message in MESSAGES:
         print(f"> {message}")
         pieces: list[str] = []
         for piece in chat.say(message).stream():
-            print(piece, end="", flush=True)
+            show(piece)
             pieces.append(piece)
-        print()
+        show("\n")
         replies.append("".join(pieces))
     return replies
 
 
 if __name__ == "__main__":
-    chatbot()
+    chatbot(show=lambda piece: print(piece, end="", flush=True))

@@ -2,16 +2,18 @@
 
 from importlib import import_module as _import_module
 
+from Parrot.PerformanceCriteria import LATENCY, THROUGHPUT, TPOT, TTFT
 from parrotserve import errors
 from parrotserve.errors import ParrotError
 from parrotserve.sampling import Sampling
 from parrotserve.sdk.annotations import Input, Output
+from parrotserve.sdk.cell import State
 from parrotserve.sdk.chat import Chat
 from parrotserve.sdk.connection import Connection, connect
 from parrotserve.sdk.connection import set_embedded_factory as _set_embedded_factory
 from parrotserve.sdk.explain import explain
 from parrotserve.sdk.function import SemanticFunction
-from parrotserve.sdk.gather import agather, gather
+from parrotserve.sdk.gather import agather, as_completed, gather
 from parrotserve.sdk.native import NativeFunction
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.variable import SemanticVariable
@@ -21,6 +23,10 @@ from parrotserve.sdk.visualize import visualize
 _set_embedded_factory(lambda: _import_module("parrotserve.embedded").EmbeddedTransport())
 
 __all__ = [
+    "LATENCY",
+    "THROUGHPUT",
+    "TPOT",
+    "TTFT",
     "Chat",
     "Connection",
     "Input",
@@ -31,7 +37,9 @@ __all__ = [
     "SemanticFunction",
     "SemanticVariable",
     "Session",
+    "State",
     "agather",
+    "as_completed",
     "connect",
     "errors",
     "explain",

@@ -78,6 +78,11 @@ def test_the_public_face_only_re_exports():
         assert defined in ([], ["__getattr__"], ["__getattr__", "__dir__"]), name_of(path)
 
 
+@pytest.mark.parametrize("package", ["Parrot", "parrotserve"])
+def test_type_checkers_are_told_that_packages_are_annotated(package: str):
+    assert (SRC / package / "py.typed").exists()
+
+
 @pytest.mark.parametrize("path", [*PYTHON_FILES, *CPP_FILES], ids=name_of)
 def test_files_stay_small(path: Path):
     lines = len(path.read_text(encoding="utf-8").splitlines())

@@ -36,12 +36,14 @@ def chat(
 ) -> None:
     """Talk to the model. Answers appear as it writes them; Ctrl-C stops one, or clears the line.
 
-    The conversation is one growing sequence: every turn goes on from the KV cache that the last one left.
+    The conversation is one growing sequence: every turn goes on from the KV cache that the last one left. Messages
+    may come from a pipe, one a line: then it exits with 1 if an answer failed, and Ctrl-C ends it.
 
     \b
     Examples:
       parrot chat
       parrot chat --system "Answer in one sentence." --temperature 0
+      echo "Who are you?" | parrot chat --temperature 0
     """
     from parrotserve.cli.console import standard_output
     from parrotserve.cli.service import service
@@ -66,14 +68,21 @@ def chat(
             console.print("Starting ...", style="dim", end="\r")
         background().call(connection.opened())
         console.print(WELCOME, style="dim")
-        talk = begin()
+        talk, failed = begin(), False
         while (text := _read(console)) is not None:
             if text == "/reset":
                 talk = begin()
             elif text.startswith("/"):
                 console.print(f"There is no command {text}. {WELCOME}", style="yellow")
             elif text:
-                _answer(talk, text, console)
+                failed = not _answer(talk, text, console) or failed
+    if failed and not _on_terminal():
+        raise typer.Exit(1)
+
+
+def _on_terminal() -> bool:
+    """Whether a person types, who has seen what went wrong."""
+    return sys.stdin.isatty()
 
 
 def _read(console: "Console") -> str | None:
@@ -87,23 +96,28 @@ def _read(console: "Console") -> str | None:
             print()
             return None
         except KeyboardInterrupt:
-            if not sys.stdin.isatty():
+            if not _on_terminal():
                 raise
             console.print(f"\n{LEAVING}", style="dim")
             continue
         return None if text in ("/exit", "/quit") else text
 
 
-def _answer(talk: "Chat", text: str, console: "Console") -> None:
-    """Stream one reply. One that fails, or is stopped by Ctrl-C, is left out of the conversation."""
+def _answer(talk: "Chat", text: str, console: "Console") -> bool:
+    """Stream one reply; False where it failed. One that does, or is stopped by Ctrl-C, is left out of what follows."""
     reply = talk.say(text)
     try:
-        for piece in reply.stream():
-            console.out(harmless(piece), end="", highlight=False)
-        console.print()
-    except KeyboardInterrupt:
-        console.print(" (stopped)", style="yellow")
-        reply.cancel()
+        try:
+            for piece in reply.stream():
+                console.out(harmless(piece), end="", highlight=False)
+            console.print()
+        except KeyboardInterrupt:
+            if not _on_terminal():
+                raise
+            console.print(" (stopped)", style="yellow")
+            reply.cancel()
     except ParrotError as error:
         console.print()
         complain(error.message)
+        return False
+    return True

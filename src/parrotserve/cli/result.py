@@ -7,7 +7,10 @@ from parrotserve.cli.watch import Figures, Watched
 from parrotserve.sdk.variable import SemanticVariable
 
 _SHORT = 60
-"""Characters of a text that may be shown again rather than by the title of its variable."""
+"""Characters of a result that is shown again as it is, rather than by the titles of its texts."""
+_NEWLINE = repr("\n")[1:-1]
+_WORD = 20
+"""Characters of a text that is in any case: its title says less, and takes as much room."""
 
 
 def resolved(result: Any) -> Any:
@@ -23,8 +26,11 @@ def resolved(result: Any) -> Any:
 
 def told(result: Any, shown: Iterable[Watched]) -> str:
     """What goes after "returned", for a reader who has seen these variables: a text of theirs goes by its title."""
+    if result is None:
+        return " nothing"
     titles = {watched.value: watched.title for watched in shown if watched.value is not None}
-    return " nothing" if result is None else f": {_told(result, titles)}"
+    whole = _told(result, {})
+    return f": {whole if len(whole) <= _SHORT and _NEWLINE not in whole else _told(result, titles)}"
 
 
 def raw(result: Any) -> str:
@@ -51,7 +57,7 @@ def figures_line(figures: Figures, seconds: float) -> str:
 
 def _told(result: Any, titles: Mapping[str, str]) -> str:
     if isinstance(result, str):
-        is_long = len(result) > _SHORT or "\n" in result
+        is_long = len(result) > _WORD or "\n" in result
         return titles[result] if is_long and result in titles else repr(result)
     if isinstance(result, Mapping):
         return "{" + ", ".join(f"{key!r}: {_told(value, titles)}" for key, value in result.items()) + "}"

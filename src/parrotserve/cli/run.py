@@ -2,8 +2,9 @@
 
 import inspect
 import os
+import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,7 +45,7 @@ def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = Fal
       parrot run --quiet examples/hello.py > greeting.txt
       parrot run --explain examples/game_team.py
     """
-    from parrotserve.cli.console import harmless, standard_output
+    from parrotserve.cli.console import complain, harmless, standard_output
     from parrotserve.cli.program import split_target
     from parrotserve.cli.screens import SilentScreen, screen_on
     from parrotserve.cli.service import service
@@ -66,6 +67,10 @@ def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = Fal
     _tell(outcome, transport, quiet=quiet)
     for told in outcome.explanations:
         standard_output().print(harmless(f"\n{told}"), end="")
+    if outcome.missing:
+        names = ", ".join(map(repr, outcome.missing))
+        complain(f"Nobody has set {names}, so what rests on that was not produced: call its set(), or leave it out.")
+        raise typer.Exit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ class _Outcome:
     figures: "Figures"
     seconds: float
     explanations: list[str]
+    missing: list[str]
+    """Variables that nobody set, and that something waited for."""
 
 
 def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Outcome:
@@ -84,25 +91,44 @@ def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Ou
     from parrotserve.cli.program import choose, load
     from parrotserve.cli.result import resolved
     from parrotserve.sdk.loop import background
+    from parrotserve.sdk.plain import is_pending
     from parrotserve.sdk.session import current_session
 
     with users_errors():
         function = choose(load(path), path, name)
         began = time.monotonic()
         result = function()
-        if inspect.isawaitable(result):
+        if is_pending(result):
             result = asyncio.run(_awaited(result))
+        elif inspect.isgenerator(result):
+            result = list(result)
+        elif inspect.isasyncgen(result):
+            result = asyncio.run(_collected(result))
         result = resolved(result)
     current_session().sync()
-    background().call(transport.drained())
+    missing = background().call(transport.drained(_others_run))
     seconds = time.monotonic() - began
     figures = background().call(transport.figures())
     explanations = background().call(transport.explanations()) if transport.explain else []
-    return _Outcome(function.__name__, result, figures, seconds, explanations)
+    return _Outcome(function.__name__, result, figures, seconds, explanations, missing)
+
+
+def _others_run() -> bool:
+    """Whether the program left threads behind, which may do something yet."""
+    return any(
+        thread is not threading.main_thread()
+        and not thread.name.startswith("parrot-")
+        and not type(thread).__module__.startswith("rich.")
+        for thread in threading.enumerate()
+    )
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:
     return await result
+
+
+async def _collected(results: AsyncGenerator[Any, Any]) -> list[Any]:
+    return [each async for each in results]
 
 
 def _tell(outcome: _Outcome, transport: "WatchedTransport", *, quiet: bool) -> None:

@@ -8,7 +8,7 @@ neither what the program computes nor what it is scheduled for, and costs no fur
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ from parrotserve.sdk.cell import State
 from parrotserve.sdk.transport import Transport
 
 _FALLEN = (State.FAILED, State.CANCELLED)
+_ENDED = ("done", "failed", "cancelled")
 
 
 @dataclass(slots=True)
@@ -52,6 +53,11 @@ class Watched:
     def settled(self) -> bool:
         """Whether there is a value or an error."""
         return self.value is not None or self.error is not None
+
+
+LOOK_SECONDS = 0.5
+"""Between the looks for what nothing can produce; each is twice as long as the one before."""
+LONGEST_LOOK_SECONDS = 30.0
 
 
 class Screen(Protocol):
@@ -111,10 +117,19 @@ class WatchedTransport:
 
     # --- What the command asks ------------------------------------------------------------------------------
 
-    async def drained(self) -> None:
-        """Wait until every watched variable is settled."""
+    async def drained(self, may_be_set: Callable[[], bool] = lambda: True) -> list[str]:
+        """Wait until every watched variable is settled.
+
+        Or until none of the rest ever will be: where nothing runs any more, and `may_be_set` says that nobody is left
+        to set a variable, the names of those that are missing.
+        """
+        seconds = LOOK_SECONDS
         while self._pumps:
-            await asyncio.wait(self._pumps)
+            await asyncio.wait(self._pumps, timeout=seconds)
+            seconds = min(2 * seconds, LONGEST_LOOK_SECONDS)
+            if self._pumps and not may_be_set() and (missing := _missing(await self._views())):
+                return missing
+        return []
 
     async def figures(self) -> Figures:
         """What all sessions so far have used."""
@@ -318,6 +333,19 @@ class _Answers:
         if isinstance(event, BaseException):
             raise event
         return event
+
+
+def _missing(views: Iterable[SessionView]) -> list[str]:
+    """Names of the variables that all that is not done waits for; none where something runs, or may yet."""
+    names: dict[str, None] = {}
+    for view in views:
+        unset = {each.id: each.name or each.id for each in view.variables if each.state == State.EMPTY}
+        for producer in (*view.requests, *view.calls):
+            if producer.state == "waiting":
+                names |= dict.fromkeys(unset[each] for each in producer.inputs if each in unset)
+            elif producer.state not in _ENDED:
+                return []
+    return list(names)
 
 
 def _produced(body: Submit) -> dict[VariableId, str]:

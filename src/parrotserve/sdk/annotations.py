@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Unpack, get_args, get_origin
 
+from parrotserve.errors import DeclarationError
 from parrotserve.sampling import Sampling
 from parrotserve.sdk.blame import Blame
-from parrotserve.sdk.options import SamplingOptions, sampling_from
+from parrotserve.sdk.options import SAMPLING_FIELDS, SamplingOptions, check_names, sampling_from
 
 
 class Input:
@@ -28,6 +29,9 @@ class Output:
     __slots__ = ("sampling",)
 
     def __init__(self, sampling: Sampling | None = None, /, **options: Unpack[SamplingOptions]) -> None:
+        check_names(options, SAMPLING_FIELDS, "Output")
+        if not isinstance(sampling, Sampling | None):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
+            raise DeclarationError(f"Output takes a P.Sampling, or its fields by name, not {sampling!r:.80}.")
         self.sampling = sampling_from(options, base=sampling)
 
 
@@ -54,7 +58,8 @@ def read_parameters(function: Callable[..., Any], blame: Blame) -> Parameters:
     for name, parameter in signature.parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise blame.error(f"{parameter} cannot be filled in a prompt; name the parameters.")
-        marker = output_marker(_evaluated(parameter.annotation, function))
+        with blame.of_mistakes():
+            marker = output_marker(_evaluated(parameter.annotation, function))
         if marker is None:
             inputs.append(parameter)
         else:
@@ -85,6 +90,8 @@ def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
     closure = inspect.getclosurevars(function).nonlocals
     try:
         return eval(annotation, getattr(function, "__globals__", {}), dict(closure))
+    except DeclarationError:
+        raise  # an `Output` that is wrong
     except Exception:
         # A name that only type checkers import: certainly not one of the markers.
         return annotation

@@ -44,7 +44,8 @@ def text_of(argument: Any, name: str) -> str:
         raise TypeError(f"{name} is None, which has no text; pass a text ('' for none) or a semantic variable.")
     if _holds_variables(argument):
         kind = type(argument).__name__
-        raise TypeError(f"{name}: a {kind} with semantic variables in it has no text; pass a list of them.")
+        advice = "pass one of them" if isinstance(argument, list | tuple) else "pass a list of them"
+        raise TypeError(f"{name}: a {kind} with semantic variables in it has no text; {advice}.")
     return text_from(argument, name)
 
 

@@ -1,10 +1,11 @@
 """Where a declaration is wrong: names the function, the file and line, and the placeholder."""
 
 import ast
+import contextlib
 import difflib
 import inspect
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,14 @@ class Blame:
             details["placeholder"] = placeholder
             shown = f" {placeholder}:"
         return kind(f"{name} ({place}):{shown} {what}", **details)
+
+    @contextlib.contextmanager
+    def of_mistakes(self) -> Generator[None]:
+        """Let a `DeclarationError` within say which function it is about."""
+        try:
+            yield
+        except DeclarationError as error:
+            raise self.error(error.message, kind=type(error)) from error
 
 
 def method_advice(decorator: str, receiver: str) -> str:

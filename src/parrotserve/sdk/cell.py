@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from enum import StrEnum
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from parrotserve.criteria import Criteria
 from parrotserve.errors import Cancelled, ParrotError, from_wire
@@ -86,11 +86,16 @@ class Cell:
         future.set_result(None)
         return future
 
-    def forget(self, future: Future[str]) -> None:
+    def awaits(self, future: Future[Any]) -> bool:
+        """Whether this waiter is still there, and has no answer."""
+        with self._lock:
+            return any(future is each for each in (*self._waiters, *(watcher for _, watcher in self._watchers)))
+
+    def forget(self, future: Future[Any]) -> None:
         """This waiter has gone: it timed out or was interrupted."""
         with self._lock:
-            if future in self._waiters:
-                self._waiters.remove(future)
+            self._waiters = [each for each in self._waiters if each is not future]
+            self._watchers = [each for each in self._watchers if each[1] is not future]
 
     def error(self) -> ParrotError | None:
         """The failure, if it failed."""

@@ -9,7 +9,7 @@ from parrotserve.protocol import InputSegment, RequestSpec, RoleSegment, WireSeg
 from parrotserve.sampling import Sampling
 from parrotserve.sdk.arguments import produced_in, text_of
 from parrotserve.sdk.declaring import Declaring
-from parrotserve.sdk.options import SamplingOptions, sampling_from
+from parrotserve.sdk.options import SAMPLING_FIELDS, SamplingOptions, check_model, check_names, sampling_from
 from parrotserve.sdk.session import Session, session_for
 from parrotserve.sdk.variable import SemanticVariable
 from parrotserve.segments import Role
@@ -45,6 +45,8 @@ class Chat:
         model: str | None = None,
         **options: Unpack[SamplingOptions],
     ) -> None:
+        check_names(options, SAMPLING_FIELDS | {"system", "model"}, "Chat")
+        check_model(model)
         self.turns: list[Turn] = []
         self._copies: dict[SemanticVariable, SemanticVariable] = {}
         """What another session than the current one produced, as variables with its text."""
@@ -54,6 +56,7 @@ class Chat:
 
     def say(self, text: str | SemanticVariable, **options: Unpack[SamplingOptions]) -> SemanticVariable:
         """Add a turn, and return the reply to come. `options` are for this turn."""
+        check_names(options, SAMPLING_FIELDS, "say()")
         user = text if isinstance(text, SemanticVariable) else _said(text, Role.USER)
         sampling = sampling_from(options, base=self.sampling) or self.sampling
         history = list(self._history())

@@ -1,7 +1,6 @@
 """Which service a program talks to: connections, the one in use, and how the first is made."""
 
 import asyncio
-import contextlib
 import os
 import threading
 import time
@@ -34,8 +33,8 @@ class LoopTimer:
 class Connection:
     """A transport that is opened on first use and closed at exit.
 
-    As a context manager it is the connection in use within its block, and closed at its end. `timer` says when calls
-    that nobody waits for leave.
+    As a context manager, of either kind, it is the connection in use within its block, and closed at its end. `timer`
+    says when calls that nobody waits for leave.
     """
 
     def __init__(self, transport: Transport, *, before: "Connection | None" = None, timer: Timer | None = None) -> None:
@@ -59,7 +58,7 @@ class Connection:
             why = "was closed" if self._closed else "belongs to the process that this one was forked from"
             raise ServiceUnavailable(f"The connection {why}; call the function again to use a new one.")
         if self._opening is None:
-            background().at_exit(self.aclose)
+            background().at_exit(self._shut)
             self._opening = asyncio.create_task(self.transport.open())
         opening = self._opening
         try:
@@ -68,7 +67,7 @@ class Connection:
         except BaseException:
             if opening.done() and self._opening is opening:
                 self._opening = None
-                background().forget(self.aclose)
+                background().forget(self._shut)
             raise
         return self.transport
 
@@ -80,23 +79,34 @@ class Connection:
         """Undo `before_close`."""
         self._closers.discard(closer)
 
-    async def aclose(self) -> None:
+    async def _shut(self) -> None:
         """End the sessions on it and close the transport; on the background loop."""
         if self._closed or self._opening is None:
             self._closed = True
             return
-        background().forget(self.aclose)
-        with contextlib.suppress(Exception):
-            await self._opening
+        background().forget(self._shut)
+        opening = self._opening
+        if not opening.done():
+            # It may be fetching a model. No session is known to the service, so ending them asks for nothing.
+            self._closed = True
+            opening.cancel()
+            await asyncio.wait([opening])
+        if opening.cancelled() or opening.exception() is None:
             await asyncio.gather(*(closer() for closer in tuple(self._closers)), return_exceptions=True)
         self._closed = True
         await self.transport.close()
 
     def close(self) -> None:
-        """End the sessions on it and let go of the service."""
+        """End the sessions on it and let go of the service; one that is coming up is stopped, not waited for."""
         _forget(self)
         if self.usable:
-            background().call(self.aclose())
+            background().call(self._shut())
+
+    async def aclose(self) -> None:
+        """`close`, for coroutines on any asyncio loop."""
+        _forget(self)
+        if self.usable:
+            await asyncio.wrap_future(background().spawn(self._shut()))
 
     def __enter__(self) -> Self:
         return self
@@ -105,6 +115,14 @@ class Connection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
 
 _lock = threading.Lock()

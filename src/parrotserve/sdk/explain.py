@@ -13,8 +13,8 @@ class Explanation:
         """The session as the service saw it: all that is told, as data."""
 
     def json(self) -> str:
-        """For programs: the requests of `view`."""
-        return self.view.model_dump_json(include={"id": True, "requests": True}, indent=2)
+        """For programs: the requests and native calls of `view`."""
+        return self.view.model_dump_json(include={"id": True, "requests": True, "calls": True}, indent=2)
 
     def __str__(self) -> str:
         return explain_view(self.view)

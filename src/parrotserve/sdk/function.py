@@ -21,7 +21,7 @@ from parrotserve.sdk.annotations import Output, Parameters, read_parameters
 from parrotserve.sdk.arguments import bind, produced_in, shown, variables_of
 from parrotserve.sdk.blame import Blame, closest
 from parrotserve.sdk.declaring import Declaring
-from parrotserve.sdk.options import SAMPLING_FIELDS, FunctionOptions, check_names, sampling_from
+from parrotserve.sdk.options import SAMPLING_FIELDS, FunctionOptions, check_model, check_names, sampling_from
 from parrotserve.sdk.session import session_for
 from parrotserve.sdk.template import InputPart, OutputPart, Part, RolePart, TextPart, parse_template
 from parrotserve.sdk.variable import SemanticVariable
@@ -77,7 +77,9 @@ class SemanticFunction:
         blame = Blame(function)
         parameters = read_parameters(function, blame)
         if not (function.__doc__ or "").strip():
-            raise blame.error("it has no docstring to be its template; `python -OO` drops docstrings.")
+            raise blame.error(
+                "it has no docstring to be its template; an f-string is none, and `python -OO` drops docstrings."
+            )
         self.template = parse_template(
             function.__doc__ or "", inputs=parameters.inputs, outputs=tuple(parameters.outputs), blame=blame
         )
@@ -126,13 +128,21 @@ class SemanticFunction:
 
 
 def _result_type(function: str, outputs: tuple[str, ...]) -> Callable[..., tuple[SemanticVariable, ...]]:
-    return namedtuple(f"{function}Outputs", outputs)  # pyright: ignore[reportUntypedNamedTuple] - names of a docstring
+    base: Any = namedtuple(f"{function}Outputs", outputs)  # pyright: ignore[reportUntypedNamedTuple] - of a docstring
+
+    def missing(self: tuple[SemanticVariable, ...], name: str) -> Any:
+        told = f"{function}() has no output {name!r}{closest(name, outputs)} There are: {', '.join(outputs)}."
+        if hasattr(SemanticVariable, name):
+            told = f"{function}() has several outputs, each with a {name!r} of its own: take one, as in .{outputs[0]}."
+        raise AttributeError(told, name=name, obj=self)
+
+    return type(base.__name__, (base,), {"__slots__": (), "__getattr__": missing})
 
 
 def _model(options: FunctionOptions, blame: Blame) -> str | None:
     model = options.get("model")
-    if not isinstance(model, str | None):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
-        raise blame.error(f"model={model!r}: a model goes by its name or path, as text.", kind=DeclarationError)
+    with blame.of_mistakes():
+        check_model(model)
     return model
 
 
@@ -175,7 +185,5 @@ def _normal(sampling: Sampling, blame: Blame) -> Sampling:
 
 
 def _blamed(options: Mapping[str, Any], base: Sampling | None, blame: Blame) -> Sampling | None:
-    try:
+    with blame.of_mistakes():
         return sampling_from(options, base=base)
-    except DeclarationError as error:
-        raise blame.error(error.message, kind=type(error)) from error

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, as_completed
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from parrotserve.criteria import Criteria
-from parrotserve.sdk.loop import background
-from parrotserve.sdk.variable import SemanticVariable, ask, patience, timed_out
+from parrotserve.sdk.loop import background, each_when_done
+from parrotserve.sdk.options import is_number
+from parrotserve.sdk.variable import SemanticVariable
+from parrotserve.sdk.waiting import ask, criteria_of, patience, timed_out
 
 Gathered = SemanticVariable | Iterable[SemanticVariable]
 
@@ -33,7 +35,7 @@ def gather(
     with _asked(flat, perf, timeout) as (futures, flush), _bar(len(flat), shown=progress) as advance:
         flush()
         try:
-            for future in as_completed(futures, timeout):
+            for future in each_when_done(futures, timeout):
                 if not return_exceptions:
                     future.result()
                 advance()
@@ -66,14 +68,60 @@ async def agather(
         return _outcomes(flat, futures, timeout, return_exceptions)
 
 
-def _flat(variables: Iterable[Gathered]) -> list[SemanticVariable]:
+def as_completed(
+    *variables: Gathered, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None
+) -> Iterator[SemanticVariable]:
+    """The variables, given as to `gather`, each as soon as it has a value or has failed.
+
+    The `get` of what it yields returns at once, or raises why it failed. All are asked for in one exchange. Raises
+    `GetTimeout` where some are not there within `timeout` seconds. Leaving early cancels nothing.
+    """
+    background().refuse_here("as_completed() would block Parrot's own event loop; use asyncio.as_completed().")
+    return _settling(_flat(variables, "as_completed"), criteria_of(perf), patience(timeout))
+
+
+def _settling(
+    variables: list[SemanticVariable], criteria: Criteria, timeout: float | None
+) -> Iterator[SemanticVariable]:
+    with _asked(variables, criteria, timeout) as (futures, flush):
+        flush()
+        asked = dict(zip(futures, variables, strict=True))
+        try:
+            for future in each_when_done(futures, timeout):
+                yield asked[future]
+        except TimeoutError as error:
+            raise _first_late(variables, futures, timeout) from error
+
+
+def _flat(variables: Iterable[Gathered], who: str = "gather") -> list[SemanticVariable]:
     flat: list[SemanticVariable] = []
     for item in variables:
-        flat.extend((item,) if isinstance(item, SemanticVariable) else item)
+        if isinstance(item, SemanticVariable):
+            flat.append(item)
+        elif isinstance(item, Iterable) and not isinstance(item, Mapping | str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            flat.extend(item)
+        else:
+            raise _no_variable(item, who)
     for item in flat:
         if not isinstance(item, SemanticVariable):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
-            raise TypeError(f"gather() takes semantic variables and iterables of them, not {type(item).__name__}.")
+            raise _no_variable(item, who)
     return flat
+
+
+def _no_variable(item: object, who: str) -> TypeError:
+    hint = ""
+    if isinstance(item, Mapping):
+        hint = "; give its values()"
+    elif isinstance(item, Criteria):
+        hint = f"; write perf={item.name}"
+    elif is_number(item):
+        hint = f"; write timeout={item} for a timeout"
+    elif isinstance(item, Awaitable):
+        hint = "; give the variable itself"
+    elif callable(item):
+        hint = "; call it"
+    kind = type(item).__name__
+    return TypeError(f"{who}() takes semantic variables and iterables of them, not {kind}{hint}.")
 
 
 @contextlib.contextmanager

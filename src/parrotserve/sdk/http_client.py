@@ -267,15 +267,18 @@ def _checked(url: str) -> str:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         good = good and bool(httpx.URL(url).host)
-    except (ValueError, httpx.InvalidURL):
+    except (ValueError, TypeError, AttributeError, httpx.InvalidURL):
         good = False
     if not good:
+        url = str(url)
         guess = f"http://{url}" if re.fullmatch(r"[\w.-]+:\d+", url) else "http://HOST:PORT"
         raise ServiceUnavailable(f"{url!r} is not the URL of a service; write {guess}.", url=url)
     return url.rstrip("/")
 
 
 def _checked_key(key: str) -> str:
+    if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
+        raise DeclarationError(f"An API key is a text, not {type(key).__name__}.")
     key = key.strip()
     if not (key.isascii() and key.isprintable()):
         raise DeclarationError(

@@ -9,10 +9,12 @@ import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
+import math
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
@@ -22,7 +24,7 @@ P = ParamSpec("P")
 EXIT_SECONDS = 10.0
 """The most that closing may take at interpreter exit."""
 
-# Windows does not interrupt a thread that waits for a lock, so that Ctrl-C would go unheard there.
+# Windows does not interrupt a thread that waits for a lock, with a timeout or without, so that Ctrl-C would go unheard.
 _SLICE = 0.1 if sys.platform == "win32" else None
 
 
@@ -144,12 +146,27 @@ class _DaemonExecutor(ThreadPoolExecutor):
 
 def wait_for(future: Future[T], timeout: float | None = None) -> T:
     """The result of a future, waited for in the calling thread. Raises `TimeoutError`."""
-    if _SLICE is None or timeout is not None:
+    if _SLICE is None:
         return future.result(timeout)
-    while True:
-        done, _ = concurrent.futures.wait([future], _SLICE)
-        if done:
-            return future.result()
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    while not future.done() and (left := end - time.monotonic()) > 0:
+        concurrent.futures.wait([future], min(_SLICE, left))
+    return future.result(0)
+
+
+def each_when_done(futures: Iterable[Future[T]], timeout: float | None = None) -> Iterator[Future[T]]:
+    """Futures in the order in which they are done, waited for in the calling thread. Raises `TimeoutError`."""
+    if _SLICE is None:
+        yield from concurrent.futures.as_completed(futures, timeout)
+        return
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    pending = set(futures)
+    while pending:
+        left = max(end - time.monotonic(), 0.0)
+        done, pending = concurrent.futures.wait(pending, min(_SLICE, left), concurrent.futures.FIRST_COMPLETED)
+        yield from done
+        if not (done or left):
+            raise TimeoutError
 
 
 # Re-entrant: a garbage collection while it is held may end a session, which asks for the loop.

@@ -14,7 +14,7 @@ from parrotserve.protocol import CallOffer, CallResult
 from parrotserve.sdk.connection import Connection
 from parrotserve.sdk.loop import background
 from parrotserve.sdk.outbox import Named
-from parrotserve.sdk.plain import text_from
+from parrotserve.sdk.plain import is_pending, text_from
 from parrotserve.texts import check_text
 
 CONCURRENT_CALLS = 256
@@ -55,7 +55,7 @@ class BoundCall:
         bound.arguments.update(arguments)
         result = self.function(*bound.args, **bound.kwargs)
         # A loop of its own, so that a coroutine that blocks keeps nobody else waiting.
-        return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+        return asyncio.run(_awaited(result)) if is_pending(result) else result
 
 
 class NativeCalls:

@@ -57,6 +57,12 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
             )
 
 
+def check_model(model: object) -> None:
+    """Raises `DeclarationError` for what no model can go by."""
+    if not isinstance(model, str | None):
+        raise DeclarationError(f"model={model!r}: a model goes by its name or path, as text.")
+
+
 def is_number(value: object) -> bool:
     """Whether it can be a length of time: callers may have read it from somewhere, as a text."""
     return not isinstance(value, bool) and isinstance(value, Real)

@@ -1,8 +1,15 @@
 """Objects as texts: what `str` makes of them, but for those of which it makes nothing that anybody means."""
 
 import inspect
+from collections.abc import Awaitable
+from typing import Any, TypeGuard
 
 from parrotserve.sdk.placeholders import check_no_placeholder
+
+
+def is_pending(value: object) -> TypeGuard[Awaitable[Any]]:
+    """Whether somebody forgot to await it. Variables can be awaited too, but are texts all the same."""
+    return inspect.isawaitable(value) and type(value).__str__ is object.__str__
 
 
 def text_from(value: object, what: str) -> str:
@@ -13,7 +20,7 @@ def text_from(value: object, what: str) -> str:
     """
     if isinstance(value, str):
         return check_no_placeholder(value, what)
-    if inspect.isawaitable(value):
+    if is_pending(value):
         raise TypeError(f"{what} is {value!r:.80}, which has no text yet; await it, and pass its result.")
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
         raise TypeError(f"{what} is {value!r:.80}, which has no text; pass what it yields, as a list or joined.")

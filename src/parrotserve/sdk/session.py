@@ -46,6 +46,8 @@ class Session:
                 f"lease_seconds={lease_seconds!r}: a lease is a number of seconds above 0, to "
                 f"{LONGEST_LEASE_SECONDS:g}."
             )
+        if not isinstance(connection, Connection | None):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
+            raise DeclarationError(f"connection={connection!r:.80}: a connection is what P.connect(url) gives.")
         self.id = SessionId(new_id("s"))
         self._courier = Courier(self.id, connection or current_connection(), lease_seconds)
         self._ids: weakref.WeakKeyDictionary[Cell, VariableId] = weakref.WeakKeyDictionary()
@@ -133,7 +135,11 @@ class Session:
             other.reset()
 
     def view(self) -> SessionView:
-        """The session's graph with states and timings, as the service sees it."""
+        """The session's graph with states and timings, as the service sees it. Raises `Cancelled` after the end."""
+        if self.ended:
+            raise Cancelled(
+                f"Session {self.id} has ended, and its graph with it; look at it in its block.", session=self.id
+            )
 
         async def look(transport: Transport, session: SessionId) -> SessionView:
             if self._courier.known:

@@ -15,6 +15,7 @@
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from keyword import iskeyword
 
 from parrotserve.errors import InvalidTransform
 from parrotserve.sdk.blame import Blame, closest, method_advice, receiver_of
@@ -86,6 +87,7 @@ _QUOTED = r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
 _PLACEHOLDER = re.compile(rf"\{{\{{((?:{_QUOTED}|[^{{}}\"'\n]|\}}(?!\}}))*)\}}\}}")
 _BETWEEN_BARS = re.compile(rf"(?:{_QUOTED}|[^|\"'])*")
 _KINDS = ("input", "output", "role")
+_SPEAKERS = tuple(role.value for role in (Role.SYSTEM, Role.USER, Role.ASSISTANT))
 
 
 def parse_template(docstring: str, *, inputs: Collection[str], outputs: Collection[str], blame: Blame) -> Template:
@@ -194,6 +196,11 @@ class _Reader:
         """What can only be told from the whole template."""
         if not template.outputs:
             raise self._blame.error("the docstring has no output; write {{output:name}} where the model shall write.")
+        for name in template.outputs:
+            if len(template.outputs) > 1 and (name.startswith("_") or iskeyword(name)):
+                raise self._blame.error(
+                    f"the output {name!r} cannot be a field of the named tuple that a call returns; name it otherwise."
+                )
         for name in self._outputs:
             if name not in template.outputs:
                 raise self._blame.error(f"the output {name!r} is not in the docstring; write {{{{{name}}}}}.")
@@ -210,17 +217,24 @@ class _Reader:
             return "input"
         if name in self._outputs:
             return "output"
+        braces = "for the text `{{`, write `{{{{`."
+        if not name.isidentifier():
+            meant = re.fullmatch(rf"({'|'.join(_KINDS)})[\W_]+(\w+)", name)
+            advice = f"write {{{{{meant[1]}:{meant[2]}}}}}." if meant else braces
+            raise self._error(placeholder, f"{name!r} is not a Python name; {advice}")
+        if name in _SPEAKERS:
+            raise self._error(placeholder, f"for who speaks from here on, write {{{{role:{name}}}}}; {braces}")
         known = [*self._inputs, *self._outputs]
         raise self._error(
             placeholder,
-            f"there is no parameter {name!r}{closest(name, known)} To declare an output, write {{{{output:{name}}}}}; "
-            "for the text `{{`, write `{{{{`.",
+            f"there is no parameter {name!r}{closest(name, known)} "
+            f"To declare an output, write {{{{output:{name}}}}}; {braces}",
         )
 
     def _role(self, name: str, placeholder: _Placeholder) -> RolePart:
-        roles = [role.value for role in (Role.SYSTEM, Role.USER, Role.ASSISTANT)]
-        if name not in roles:
-            raise self._error(placeholder, f"{name!r} is no role{closest(name, roles)} There are: {', '.join(roles)}.")
+        if name not in _SPEAKERS:
+            there_are = ", ".join(_SPEAKERS)
+            raise self._error(placeholder, f"{name!r} is no role{closest(name, _SPEAKERS)} There are: {there_are}.")
         return RolePart(Role(name))
 
     def _output(self, name: str, placeholder: _Placeholder) -> OutputPart:

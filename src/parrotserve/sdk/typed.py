@@ -75,7 +75,8 @@ def json_schema(schema: Any) -> dict[str, Any]:
     if isinstance(schema, dict):
         return plain(schema)
     if isinstance(schema, str | bytes | int | float | list | tuple):
-        raise InvalidSchema(f"A schema is a dict or a type, such as a pydantic model, not {schema!r}.")
+        hint = '; for one of these, write {"enum": [...]}' if isinstance(schema, list | tuple) else ""
+        raise InvalidSchema(f"A schema is a dict or a type, such as a pydantic model, not {schema!r:.80}{hint}.")
     return TypedSchema(schema)
 
 

@@ -1,26 +1,32 @@
 """Semantic variables: text values with at most one producer and any number of consumers."""
 
 import asyncio
-import concurrent.futures
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from concurrent.futures import Future
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from parrotserve.criteria import Criteria
-from parrotserve.errors import AlreadyProduced, DeclarationError, ForeignVariable, GetTimeout
+from parrotserve.errors import AlreadyProduced, DeclarationError, ForeignVariable
 from parrotserve.sampling import FinishReason, TokenLogprob
 from parrotserve.sdk.cell import Cell, State
 from parrotserve.sdk.loop import background, wait_for
-from parrotserve.sdk.options import countable, is_number
 from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.placeholders import beginning, remember
 from parrotserve.sdk.plain import text_from
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.typed import TypedSchema
+from parrotserve.sdk.waiting import (
+    Patience,
+    aresult_of,
+    ask,
+    criteria_of,
+    patience,
+    result_of,
+    timed_out,
+    warn_of_unset,
+)
 from parrotserve.texts import check_text
-
-T = TypeVar("T")
 
 
 class SemanticVariable:
@@ -83,26 +89,47 @@ class SemanticVariable:
         asyncio.get_running_loop().call_soon(flush)
         return await aresult_of(future, self, timeout)
 
-    def stream(self, perf: Criteria | str = Criteria.TTFT) -> Iterator[str]:
+    def __await__(self) -> Generator[Any, None, Any]:
+        """`await variable` is `await variable.aget()`, so that `asyncio.gather` and its like take variables."""
+        return self.aget().__await__()
+
+    def stream(self, perf: Criteria | str = Criteria.TTFT, timeout: float | None = None) -> Iterator[str]:
         """The text, piece by piece as it grows; from the beginning, whenever it is called.
 
-        Raises what `get` raises, after the pieces that came. Leaving early cancels nothing.
+        Raises what `get` raises, after the pieces that came; `GetTimeout` where the text has not ended within `timeout`
+        seconds of when the first piece was asked for. Leaving early cancels nothing.
         """
-        position = 0
-        while (growth := self._growth(position, perf)) is not None:
+        return self._pieces(criteria_of(perf), patience(timeout))
+
+    def astream(self, perf: Criteria | str = Criteria.TTFT, timeout: float | None = None) -> AsyncIterator[str]:
+        """`stream`, for coroutines on any asyncio loop."""
+        return self._apieces(criteria_of(perf), patience(timeout))
+
+    def _pieces(self, criteria: Criteria, seconds: float | None) -> Iterator[str]:
+        position, left = 0, Patience(seconds)
+        while (growth := self._growth(position, criteria)) is not None:
             background().refuse_here("stream() would block Parrot's own event loop; use astream().")
-            wait_for(growth)
+            try:
+                wait_for(growth, left.seconds())
+            except TimeoutError as error:
+                raise timed_out(self, seconds) from error
+            finally:
+                self._cell.forget(growth)
             piece = self._cell.text[position:]
             position += len(piece)
             if piece:
                 yield piece
         self._raise_failure()
 
-    async def astream(self, perf: Criteria | str = Criteria.TTFT) -> AsyncIterator[str]:
-        """`stream`, for coroutines on any asyncio loop."""
-        position = 0
-        while (growth := self._growth(position, perf)) is not None:
-            await asyncio.wrap_future(growth)
+    async def _apieces(self, criteria: Criteria, seconds: float | None) -> AsyncIterator[str]:
+        position, left = 0, Patience(seconds)
+        while (growth := self._growth(position, criteria)) is not None:
+            try:
+                await asyncio.wait_for(asyncio.wrap_future(growth), left.seconds())
+            except TimeoutError as error:
+                raise timed_out(self, seconds) from error
+            finally:
+                self._cell.forget(growth)
             piece = self._cell.text[position:]
             position += len(piece)
             if piece:
@@ -230,16 +257,21 @@ class SemanticVariable:
             return text
         return self._type.parse(text, output=self.name or "", reason=self._cell.reason)
 
+    def awaits(self, future: Future[Any]) -> bool:
+        """Whether somebody still waits for this future of it."""
+        return self._cell.awaits(future)
+
     def forget(self, future: Future[str]) -> None:
         """Nobody waits for this `value_future` any more."""
         self._cell.forget(future)
 
-    def _growth(self, position: int, perf: Criteria | str) -> Future[None] | None:
+    def _growth(self, position: int, criteria: Criteria) -> Future[None] | None:
         """Done when there is text beyond this position; None where there will be none."""
         if self._cell.settled and len(self._cell.text) <= position:
             return None
         growth = self._cell.grown(position)
-        self.want(criteria_of(perf), None, stream=True)
+        self.want(criteria, None, stream=True)
+        warn_of_unset(self, growth)
         if self._session is not None and not growth.done():
             self._session.flush()
         return growth
@@ -290,82 +322,29 @@ class SemanticVariable:
 
     __hash__ = object.__hash__
 
+    def __copy__(self) -> Self:
+        """Itself: another variable would have no producer."""
+        return self
 
-def criteria_of(perf: Criteria | str) -> Criteria:
-    """By name, in any case of letters. Raises `DeclarationError` for what is no criteria."""
-    try:
-        return Criteria(perf.lower() if isinstance(perf, str) else perf)  # pyright: ignore[reportUnnecessaryIsInstance]
-    except ValueError as error:
-        known = ", ".join(each.name for each in Criteria)
-        raise DeclarationError(f"perf={perf!r} is none of {known}.") from error
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"{self.shown()} belongs to its process and cannot be pickled: pass on the text that get() returns."
+        )
 
-def patience(timeout: float | None) -> float | None:
-    """How long to wait for a `timeout`; None is for ever. Raises `DeclarationError` for no length of time."""
-    if timeout is None:
-        return None
-    if not (is_number(timeout) and timeout >= 0):
-        raise DeclarationError(f"timeout={timeout!r}: timeout is a number of seconds from 0 up, or None for no end.")
-    return countable(timeout)
+    if not TYPE_CHECKING:  # type checkers know without these that a variable is no text
 
+        def _refuse(self, *_: object) -> Any:
+            raise TypeError(
+                f"{self.shown()} is no text: get() its text, or pass it to a function whose prompt has the rest."
+            )
 
-def ask(
-    variables: Iterable[SemanticVariable], perf: Criteria | str, timeout: float | None
-) -> tuple[list[Future[str]], Callable[[], None]]:
-    """Ask for all of these at once, with this `patience`: futures of their values, and what sends the question."""
-    criteria = criteria_of(perf)
-    asked = tuple(variables)
-    futures = [variable.value_future() for variable in asked]
-    for variable in asked:
-        variable.want(criteria, timeout)
-    sessions = {
-        id(each.session): each.session for each, future in zip(asked, futures, strict=True) if not future.done()
-    }
+        __add__ = __radd__ = __contains__ = _refuse
 
-    def flush() -> None:
-        for session in sessions.values():
-            if session is not None:
-                session.flush()
-
-    return futures, flush
-
-
-def result_of(future: Future[str], variable: SemanticVariable, timeout: float | None) -> Any:
-    """The value, waited for in this thread."""
-    if not future.done():
-        background().refuse_here("get() would block Parrot's own event loop; use aget().")
-    try:
-        return variable.read(wait_for(future, timeout))
-    except (TimeoutError, concurrent.futures.TimeoutError) as error:
-        raise timed_out(variable, timeout) from error
-    finally:
-        variable.forget(future)
-
-
-async def aresult_of(future: Future[str], variable: SemanticVariable, timeout: float | None) -> Any:  # noqa: ASYNC109
-    """The value, waited for in this task."""
-    try:
-        return variable.read(await asyncio.wait_for(asyncio.wrap_future(future), timeout))
-    except TimeoutError as error:
-        raise timed_out(variable, timeout) from error
-    finally:
-        variable.forget(future)
-
-
-def timed_out(variable: SemanticVariable, timeout: float | None) -> GetTimeout:
-    """The error of a wait that took too long."""
-    return GetTimeout(
-        f"{variable.shown()} was not ready within {timeout or 0.0:g} seconds; nothing was cancelled, and it can be got "
-        f"again.{_missing(variable)}",
-        variable=variable.name or "",
-    )
-
-
-def _missing(variable: SemanticVariable) -> str:
-    """What no patience helps against, for the error of a wait."""
-    if variable.session is None:
-        return " No call produces it: it has a value once somebody calls its set()."
-    names = sorted(repr(cell.name) if cell.name else "a variable without a name" for cell in variable.unset())
-    if not names:
-        return ""
-    return f" It waits for {', '.join(dict.fromkeys(names))}, which no call produces: call set() on it."
+        def __getattr__(self, name: str) -> Any:
+            told = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if hasattr(str, name):
+                told = f"{self.shown()} is no text and has no {name!r}: get() its text, or pass it to a function."
+            raise AttributeError(told, name=name, obj=self)

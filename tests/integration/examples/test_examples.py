@@ -52,11 +52,13 @@ def test_joke_explains_the_joke_it_told_in_the_same_sequence(example: Example, m
 def test_chatbot_reads_the_conversation_so_far_at_every_turn(example: Example, model: Model, capsys):
     module = example("chatbot")
     model.answers = {message: f"Reply {number}." for number, message in reversed(list(enumerate(module.MESSAGES)))}
-    replies = module.chatbot()
+    pieces: list[str] = []
+    replies = module.chatbot(show=pieces.append)
     assert replies == ["Reply 0.", "Reply 1.", "Reply 2."]
+    assert "".join(pieces) == "Reply 0.\nReply 1.\nReply 2.\n"
     for before, reply, after in zip(model.prompts, replies, model.prompts[1:], strict=False):
         assert after.startswith(before + reply)
-    assert "Reply 2." in capsys.readouterr().out
+    assert capsys.readouterr().out == "".join(f"> {message}\n" for message in module.MESSAGES)
 
 
 def test_question_answering_reads_the_documentation_that_was_looked_up(example: Example, model: Model):

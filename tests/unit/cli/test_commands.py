@@ -1,7 +1,7 @@
 """The command line itself, on a service without a model: what commands print, and how they refuse."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,8 @@ from typer.testing import CliRunner, Result
 from parrotserve import __version__
 from parrotserve.cli.app import app
 from parrotserve.config import SETTINGS
+from parrotserve.errors import ServiceUnavailable
+from parrotserve.sdk.variable import SemanticVariable
 
 PRELUDE = """
 import Parrot as P
@@ -98,6 +100,31 @@ class TestRun:
         assert result.output.splitlines()[0].startswith("Say.y | ")
         assert "main() returned nothing" in result.output
 
+    def test_what_nobody_has_set_is_told_rather_than_waited_for(self, parrot, program, monkeypatch):
+        monkeypatch.setattr("parrotserve.cli.watch.LOOK_SECONDS", 0.0)
+        never = "P.SemanticVariable(name='never')"
+        path = program(f"def main():\n    Say(Say({never}))\n    Say('a')\n    return 'the result'")
+        result = run(parrot, path)
+        assert result.exit_code == 1
+        assert "Say.y #3 | " in result.output
+        assert "main() returned: 'the result'" in result.output
+        assert result.stderr == (
+            "Error: Nobody has set 'never', so what rests on that was not produced: call its set(), or leave it out.\n"
+        )
+
+    def test_what_another_thread_is_to_set_is_waited_for(self, parrot, program, monkeypatch):
+        monkeypatch.setattr("parrotserve.cli.watch.LOOK_SECONDS", 0.0)
+        path = program(
+            "import threading\n"
+            "def main():\n"
+            "    late = P.SemanticVariable()\n"
+            "    Say(late)\n"
+            "    threading.Timer(0.2, late.set, ['a']).start()\n"
+        )
+        result = run(parrot, path)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "Say.y | " in result.output
+
     def test_showing_outputs_changes_nothing_that_is_computed(self, parrot, program):
         path = program("def main():\n    return Say('a', ).get() + str(len(list(Say('b').stream())) > 0)")
         quiet = run(parrot, path, "--quiet").output
@@ -116,6 +143,12 @@ class TestRun:
     def test_a_coroutine_function_is_awaited(self, parrot, program):
         result = run(parrot, program("async def main():\n    return (await Say('a').aget())[:0] + 'awaited'"), "-q")
         assert result.output == "awaited\n"
+
+    @pytest.mark.parametrize("kind", ["def", "async def"])
+    def test_a_generator_runs_to_its_end(self, parrot, program, kind):
+        result = run(parrot, program(f"{kind} main():\n    yield Say('a')\n    yield 'the end'"), "-q")
+        assert result.exit_code == 0
+        assert result.output.rstrip().endswith(".\n\nthe end")
 
     def test_variables_in_the_result_are_got(self, parrot, program):
         result = run(parrot, program("def main():\n    return {'said': Say('a')}"), "-q")
@@ -207,9 +240,41 @@ class TestChat:
 
     def test_a_failed_answer_does_not_end_the_chat(self, talk):
         result = talk("word " * 3000, "Hello")
-        assert result.exit_code == 0
         assert result.stderr.startswith("Error: ")
         assert result.output.rstrip().splitlines()[-1] == ">"
+
+    @pytest.mark.parametrize(("terminal", "code"), [(False, 1), (True, 0)])
+    def test_scripts_are_told_of_a_failed_answer_people_have_seen_it(self, talk, monkeypatch, terminal, code):
+        monkeypatch.setattr("parrotserve.cli.chat._on_terminal", lambda: terminal)
+        assert talk("word " * 3000, "Hello").exit_code == code
+
+    def test_ctrl_c_stops_an_answer_on_a_terminal(self, talk, monkeypatch):
+        monkeypatch.setattr("parrotserve.cli.chat._on_terminal", lambda: True)
+        monkeypatch.setattr(SemanticVariable, "stream", interrupted)
+        result = talk("Hello", "/exit")
+        assert result.exit_code == 0
+        assert "(stopped)" in result.output
+
+    def test_what_cannot_be_stopped_does_not_end_the_chat(self, talk, monkeypatch):
+        def unreachable(_: SemanticVariable) -> None:
+            raise ServiceUnavailable("Nobody there.")
+
+        monkeypatch.setattr("parrotserve.cli.chat._on_terminal", lambda: True)
+        monkeypatch.setattr(SemanticVariable, "stream", interrupted)
+        monkeypatch.setattr(SemanticVariable, "cancel", unreachable)
+        result = talk("Hello", "/exit")
+        assert (result.exit_code, result.stderr) == (0, "Error: Nobody there.\n")
+
+    def test_ctrl_c_ends_a_script(self, talk, monkeypatch):
+        monkeypatch.setattr(SemanticVariable, "stream", interrupted)
+        result = talk("Hello", "Again")
+        assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+
+def interrupted(_: SemanticVariable) -> Iterator[str]:
+    """A stream in which somebody presses Ctrl-C."""
+    yield "Well"
+    raise KeyboardInterrupt
 
 
 class TestOthers:

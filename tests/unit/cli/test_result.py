@@ -4,6 +4,7 @@ import pytest
 
 from parrotserve.cli.result import figures_line, raw, resolved, told
 from parrotserve.cli.watch import Figures, Watched
+from parrotserve.ids import SessionId
 from parrotserve.sdk.variable import SemanticVariable
 
 LONG = "a text that is too long to be shown a second time " * 2
@@ -11,7 +12,13 @@ LONG = "a text that is too long to be shown a second time " * 2
 
 @pytest.fixture
 def shown() -> list[Watched]:
-    return [Watched("write.code", "s", value=LONG), Watched("pick.word", "s", value="yes")]
+    texts = {
+        "write.code": LONG,
+        "pick.word": "yes",
+        "plan.step": "a text of forty-two characters, no more...",
+        "plan.lines": "two\nlines",
+    }
+    return [Watched(title, SessionId("s"), value=value) for title, value in texts.items()]
 
 
 @pytest.mark.parametrize(
@@ -22,6 +29,11 @@ def shown() -> list[Watched]:
         ((LONG, 3), "(write.code, 3)"),
         ([LONG, "other"], "[write.code, 'other']"),
         ({"code": LONG}, "{'code': write.code}"),
+        (["a text of forty-two characters, no more..."], "['a text of forty-two characters, no more...']"),
+        ((f"{LONG}, but longer", "yes"), f"('{LONG}, but longer', 'yes')"),
+        (["a text of forty-two characters, no more...", "yes", LONG], "[plan.step, 'yes', write.code]"),
+        (["a text of forty-two characters, no more..."] * 2, "[plan.step, plan.step]"),
+        ("two\nlines", "plan.lines"),
     ],
 )
 def test_a_long_text_that_was_shown_goes_by_its_title(result, expected, shown):

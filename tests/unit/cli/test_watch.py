@@ -38,6 +38,13 @@ async def watched(inner: ScriptedTransport, screen: RecordingScreen) -> WatchedT
     return WatchedTransport(inner, screen)
 
 
+def request_view(name: str, state: str, *inputs: str) -> RequestView:
+    return RequestView(
+        id=name, function=name, model="m", state=state, inputs=inputs, outputs=(), objective=Objective.THROUGHPUT,
+        engine=None, epoch=0, timings=Timings(submitted=0.0), usage=Usage(), error=None,
+    )  # fmt: skip
+
+
 def variable_view(name: str, state: str) -> VariableView:
     return VariableView(id=name, name=None, state=state, producer="r-1", value=None, error=None)
 
@@ -222,3 +229,19 @@ async def test_closing_ends_the_reading(watched, inner):
     await all_of(watched.submit(producing("code-1")))
     await watched.close()
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_it_waits_no_longer_where_all_that_is_left_rests_on_what_nobody_sets(watched, inner, monkeypatch):
+    monkeypatch.setattr("parrotserve.cli.watch.LOOK_SECONDS", 0.0)
+    inner.answers = [[ACCEPTED, None]]
+    await all_of(watched.submit(producing("code-1")))
+    unset = VariableView(id="v-1", name="task", state="empty", producer=None, value=None, error=None)
+    stuck = request_view("write", "waiting", "v-1")
+    for other in (request_view("plan", "running"), request_view("plan", "queued")):
+        inner.view = inner.view.model_copy(update={"variables": (unset,), "requests": (stuck, other)})
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(watched.drained(lambda: False), 0.01)
+    inner.view = inner.view.model_copy(update={"requests": (stuck, request_view("plan", "done"))})
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(watched.drained(lambda: True), 0.01)
+    assert await watched.drained(lambda: False) == ["task"]

@@ -1,6 +1,9 @@
 """Which service a program talks to."""
 
+import asyncio
+import contextvars
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
@@ -8,7 +11,7 @@ from fake_service import FakeService
 from fake_time import FakeTime
 
 import Parrot as P
-from parrotserve.errors import DeclarationError, EngineFailed, ServiceUnavailable
+from parrotserve.errors import Cancelled, DeclarationError, EngineFailed, GetTimeout, ServiceUnavailable
 from parrotserve.sdk import connection as connections
 from parrotserve.sdk.connection import Connection, current_connection, use
 from parrotserve.sdk.http import HttpTransport
@@ -130,6 +133,58 @@ def test_what_never_opened_is_never_closed():
     connection.close()
     connection.close()
     assert service.log == []
+
+
+class Endless(FakeService):
+    """It takes for ever to come up: a model is being fetched, say."""
+
+    async def open(self) -> None:
+        await super().open()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.log.append("stopped")
+
+
+def test_a_service_that_is_coming_up_is_stopped_rather_than_waited_for():
+    service = Endless()
+    with use(service, timer=FakeTime()) as connection:
+        text = Write("x")
+        with pytest.raises(GetTimeout):
+            text.get(timeout=0)
+        service.until(lambda: service.log == ["open"])
+    assert service.log == ["open", "stopped", "close"]
+    assert not connection.usable
+    with pytest.raises(Cancelled, match="ended before 'text' was read"):
+        text.get()
+
+
+def test_whoever_waits_for_it_is_told():
+    service = Endless()
+    with ThreadPoolExecutor() as pool:
+        with use(service, timer=FakeTime()), P.Session() as session:
+            reading = pool.submit(contextvars.copy_context().run, lambda: Write("x").get())
+            service.until(lambda: service.log == ["open"])
+            session.connection.close()
+        with pytest.raises(Cancelled, match="ended before 'text' was read"):
+            reading.result(10)
+
+
+async def test_coroutines_have_connections_in_blocks_too(service: FakeService):
+    outer, inner = current_connection(), FakeService()
+    async with use(inner, timer=FakeTime()) as connection:
+        assert current_connection() is connection
+        assert await Write("x") == "<text>"
+    assert inner.log == ["open", "end", "close"]
+    assert current_connection() is outer
+    assert service.log == []
+
+
+async def test_a_connection_is_closed_on_any_loop(service: FakeService):
+    text = Write("x")
+    await text
+    await current_connection().aclose()
+    assert service.log == ["open", "end", "close"]
 
 
 def test_a_closed_connection_says_so(service: FakeService):

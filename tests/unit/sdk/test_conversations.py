@@ -1,5 +1,7 @@
 """Conversations: later turns extend the earlier sequence."""
 
+import copy
+
 import pytest
 from fake_service import FakeService, prompt
 
@@ -79,6 +81,16 @@ def test_replies_that_nobody_got_stay_in_their_session(service: FakeService):
         with P.Session(), pytest.raises(ForeignVariable, match="assistant PRODUCING> belongs to session"):
             chat.say("two")
         assert chat.say("two").get() == "<assistant>"
+
+
+def test_a_copy_goes_on_by_itself(service: FakeService):
+    chat = P.Chat(system="Be a parrot.")
+    chat.say("one").get()
+    fork = copy.deepcopy(chat)
+    P.gather(fork.say("two"), chat.say("three"))
+    asked = [text.rpartition("(user)")[2] for text in prompts(service)[1:]]
+    assert asked == ["[two](assistant){assistant}", "[three](assistant){assistant}"]
+    assert "[two]" not in prompts(service)[2]
 
 
 def test_replies_stream(service: FakeService):

@@ -206,6 +206,15 @@ class TestEnding:
             assert P.visualize(session) == "flowchart TD\n"
         assert "view" not in service.log
 
+    def test_one_that_has_ended_cannot(self, service: FakeService):
+        with P.Session() as session:
+            Write("x").get()
+        for look in (P.explain, P.visualize):
+            with pytest.raises(
+                Cancelled, match=f"{session.id} has ended, and its graph with it; look at it in its block"
+            ):
+                look(session)
+
     def test_only_sessions_can_be_looked_at(self, service: FakeService):
         for look in (P.explain, P.visualize):
             with pytest.raises(TypeError, match="A session is wanted"):

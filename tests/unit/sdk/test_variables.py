@@ -37,6 +37,20 @@ class TestGet:
     async def test_coroutines_wait_too(self, service: FakeService):
         assert await Write("x").aget() == "<text>"
 
+    async def test_a_variable_can_be_awaited(self, service: FakeService):
+        assert await Write("x") == "<text>"
+        assert await P.SemanticVariable("known") == "known"
+
+    async def test_asyncio_waits_for_several_in_one_exchange(self, service: FakeService):
+        assert await asyncio.gather(Write("x"), Write("y")) == ["<text>", "<text>"]
+        assert await asyncio.wait_for(Write("z"), timeout=60) == "<text>"
+        assert len(service.submits) == 2
+
+    def test_what_can_be_awaited_is_a_text_all_the_same(self, service: FakeService):
+        assert P.SemanticVariable(P.SemanticVariable("known")).get() == "known"
+        with pytest.raises(TypeError, match="has no text here yet: pass the variable itself"):
+            P.SemanticVariable(Write("x"))
+
     async def test_it_works_inside_a_running_loop(self, service: FakeService):
         assert Write("x").get() == "<text>"
 
@@ -44,6 +58,10 @@ class TestGet:
     def test_the_criteria_travel(self, service: FakeService, perf: Criteria):
         Write("x").get(perf)
         assert service.submits[0].wait[0].criteria == perf
+
+    def test_criteria_and_states_are_there_without_an_import_of_their_own(self):
+        assert [P.LATENCY, P.THROUGHPUT, P.TTFT, P.TPOT] == [LATENCY, THROUGHPUT, TTFT, TPOT]
+        assert P.SemanticVariable("x").state is P.State.READY
 
     def test_unknown_criteria_are_refused(self, service: FakeService):
         with pytest.raises(DeclarationError, match="perf='fast' is none of LATENCY"):
@@ -176,6 +194,30 @@ class TestStream:
         service.script["Write"] = ""
         assert list(Write("x").stream()) == []
 
+    def test_a_timeout_ends_the_stream_and_cancels_nothing(self, service: FakeService):
+        service.held.add("Write")
+        text = Write("x")
+        grown = asyncio.run_coroutine_threadsafe(asyncio.to_thread(grow_once, service), service_loop())
+        pieces = text.stream(timeout=60)
+        assert next(pieces) == "half"
+        grown.result(10)
+        for timeout in (0.01, 0):
+            late = text.stream(timeout=timeout)
+            assert next(late) == "half"
+            with pytest.raises(GetTimeout, match=f"text PRODUCING> was not ready within {timeout} seconds"):
+                next(late)
+        service.release("Write")
+        with pytest.raises(DeclarationError, match="timeout='1'"):
+            text.stream(timeout="1")  # pyright: ignore[reportArgumentType]
+
+    async def test_so_does_one_of_a_coroutine(self, service: FakeService):
+        service.held.add("Write")
+        text = Write("x")
+        with pytest.raises(GetTimeout, match=r"within 0\.01 seconds"):
+            await anext(text.astream(timeout=0.01))
+        service.release("Write")
+        assert "".join([piece async for piece in text.astream(timeout=60)]) == "<text>"
+
     def test_a_failure_comes_after_the_pieces(self, service: FakeService):
         service.held.add("Write")
         service.script["Write"] = EngineFailed("It died.")
@@ -291,20 +333,6 @@ class TestRetryAndCancel:
         assert text.ready
 
 
-class TestAsText:
-    def test_known_text_goes_into_f_strings(self, service: FakeService):
-        text = Write("x")
-        text.get()
-        assert f"{text:>8}|{P.SemanticVariable('y')}" == "  <text>|y"
-
-    def test_unknown_text_does_not(self, service: FakeService):
-        with pytest.raises(TypeError, match=r"text PRODUCING> has no text here yet: pass the variable itself"):
-            f"{Write('x')}"
-
-    def test_repr_shows_the_beginning(self):
-        assert repr(P.SemanticVariable("a" * 50, name="n")) == f"<SemanticVariable n READY: '{'a' * 39}…'>"
-
-
 class TestCells:
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9))))
     def test_whatever_deltas_come_again_the_text_grows_once(self, pieces: list[tuple[int, int]]):
@@ -331,34 +359,3 @@ def service_loop() -> asyncio.AbstractEventLoop:
     from parrotserve.sdk.loop import background
 
     return background().loop
-
-
-class TestNoText:
-    """What Python would answer without looking at the value is refused: somebody forgot to get it."""
-
-    @pytest.mark.parametrize("known", [True, False])
-    def test_a_variable_is_neither_true_nor_false(self, service: FakeService, known: bool):
-        variable = P.SemanticVariable("yes") if known else Write("x")
-        with pytest.raises(TypeError, match=r"neither true nor false: get\(\) its value"):
-            bool(variable)
-
-    @pytest.mark.parametrize("known", [True, False])
-    def test_a_variable_equals_no_text(self, service: FakeService, known: bool):
-        variable = P.SemanticVariable("yes") if known else Write("x")
-        for compare in (lambda: variable == "yes", lambda: variable != "yes", lambda: variable in ["yes"]):
-            with pytest.raises(TypeError, match=r"equals none: compare what get\(\) gives with 'yes'"):
-                compare()
-
-    def test_it_equals_itself_alone(self):
-        one, other = P.SemanticVariable("x"), P.SemanticVariable("x")
-        assert one != other
-        assert one != 3
-        assert one in [other, one]
-        assert {one: 1, other: 2}[one] == 1
-
-    def test_nothing_is_no_text_to_set(self):
-        variable = P.SemanticVariable()
-        with pytest.raises(TypeError, match="None has no text"):
-            variable.set(None)
-        variable.set("")
-        assert variable.get() == ""

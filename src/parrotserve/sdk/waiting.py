@@ -1,0 +1,150 @@
+"""Waiting for variables: how long, for what, and what is said of waits that take too long."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import sys
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import parrotserve
+from parrotserve.criteria import Criteria
+from parrotserve.errors import DeclarationError, GetTimeout
+from parrotserve.sdk.connection import LoopTimer
+from parrotserve.sdk.debounce import Timer
+from parrotserve.sdk.loop import background, wait_for
+from parrotserve.sdk.options import countable, is_number
+
+if TYPE_CHECKING:
+    from parrotserve.sdk.variable import SemanticVariable
+
+UNSET_SECONDS = 10.0
+"""After so long a wait for what nobody has set, somebody probably forgot to."""
+
+_timer: Timer = LoopTimer()
+_NOT_THE_USERS = (str(Path(parrotserve.__file__).parent), str(Path(asyncio.__file__).parent), contextlib.__file__)
+
+
+def criteria_of(perf: Criteria | str) -> Criteria:
+    """By name, in any case of letters. Raises `DeclarationError` for what is no criteria."""
+    try:
+        return Criteria(perf.lower() if isinstance(perf, str) else perf)  # pyright: ignore[reportUnnecessaryIsInstance]
+    except ValueError as error:
+        known = ", ".join(each.name for each in Criteria)
+        hint = f"; write timeout={perf} for a timeout" if is_number(perf) else ""
+        raise DeclarationError(f"perf={perf!r} is none of {known}{hint}.") from error
+
+
+def patience(timeout: float | None) -> float | None:
+    """How long to wait for a `timeout`; None is for ever. Raises `DeclarationError` for no length of time."""
+    if timeout is None:
+        return None
+    if not (is_number(timeout) and timeout >= 0):
+        raise DeclarationError(f"timeout={timeout!r}: timeout is a number of seconds from 0 up, or None for no end.")
+    return countable(timeout)
+
+
+class Patience:
+    """A timeout for several waits together; None is for ever."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._until = None if timeout is None else time.monotonic() + timeout
+
+    def seconds(self) -> float | None:
+        """What is left of it."""
+        return None if self._until is None else max(self._until - time.monotonic(), 0.0)
+
+
+def ask(
+    variables: Iterable["SemanticVariable"], perf: Criteria | str, timeout: float | None
+) -> tuple[list[Future[str]], Callable[[], None]]:
+    """Ask for all of these at once, with this `patience`: futures of their values, and what sends the question."""
+    criteria = criteria_of(perf)
+    asked = tuple(variables)
+    futures = [variable.value_future() for variable in asked]
+    for variable, future in zip(asked, futures, strict=True):
+        variable.want(criteria, timeout)
+        warn_of_unset(variable, future)
+    sessions = {
+        id(each.session): each.session for each, future in zip(asked, futures, strict=True) if not future.done()
+    }
+
+    def flush() -> None:
+        for session in sessions.values():
+            if session is not None:
+                session.flush()
+
+    return futures, flush
+
+
+def result_of(future: Future[str], variable: "SemanticVariable", timeout: float | None) -> Any:
+    """The value, waited for in this thread."""
+    if not future.done():
+        background().refuse_here("get() would block Parrot's own event loop; use aget().")
+    try:
+        return variable.read(wait_for(future, timeout))
+    except (TimeoutError, concurrent.futures.TimeoutError) as error:
+        raise timed_out(variable, timeout) from error
+    finally:
+        variable.forget(future)
+
+
+async def aresult_of(future: Future[str], variable: "SemanticVariable", timeout: float | None) -> Any:  # noqa: ASYNC109
+    """The value, waited for in this task."""
+    try:
+        return variable.read(await asyncio.wait_for(asyncio.wrap_future(future), timeout))
+    except TimeoutError as error:
+        raise timed_out(variable, timeout) from error
+    finally:
+        variable.forget(future)
+
+
+def timed_out(variable: "SemanticVariable", timeout: float | None) -> GetTimeout:
+    """The error of a wait that took too long."""
+    return GetTimeout(
+        f"{variable.shown()} was not ready within {timeout or 0.0:g} seconds; nothing was cancelled, and it can be got "
+        f"again.{_missing(variable)}",
+        variable=variable.name or "",
+    )
+
+
+def warn_of_unset(variable: "SemanticVariable", future: Future[Any]) -> None:
+    """Warn, at the user's line, where this future is still waited for after a while and rests on what nobody has set.
+
+    That another thread or a task will set it cannot be ruled out, so it is no error.
+    """
+    if future.done() or not variable.unset():
+        return
+    file, line = _users_place()
+    waited = weakref.ref(variable)
+
+    def look() -> None:
+        late = waited()
+        if late is not None and late.awaits(future) and (missing := _missing(late)):
+            told = f"{late.shown()} has been waited for for {UNSET_SECONDS:g} seconds.{missing}"
+            warnings.warn_explicit(told, RuntimeWarning, file, line)
+
+    _timer.later(UNSET_SECONDS, look)
+
+
+def _users_place() -> tuple[str, int]:
+    """The file and the line that the user's code is at."""
+    frame = sys._getframe()  # pyright: ignore[reportPrivateUsage] - as `warnings` does; `inspect.stack` reads files
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def _missing(variable: "SemanticVariable") -> str:
+    """What no patience helps against, for the error of a wait."""
+    if variable.session is None:
+        return " No call produces it: it has a value once somebody calls its set()."
+    names = sorted(repr(cell.name) if cell.name else "a variable without a name" for cell in variable.unset())
+    if not names:
+        return ""
+    return f" It waits for {', '.join(dict.fromkeys(names))}, which no call produces: call set() on it."
