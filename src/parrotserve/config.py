@@ -17,6 +17,7 @@ import platformdirs
 
 from parrotserve.bounds import CROWDING, Bounds
 from parrotserve.errors import DeclarationError
+from parrotserve.kubernetes import is_service_link
 from parrotserve.sandbox.limits import Limits
 from parrotserve.settings import (
     FOLDER,
@@ -32,6 +33,7 @@ from parrotserve.settings import (
     above,
     at_least,
     between,
+    home_expanded,
     one_of,
     setting,
     settings_of,
@@ -331,7 +333,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     """The settings that `PARROT_` variables give. Raises `DeclarationError` for unknown ones and bad values."""
     settings: dict[str, Any] = {}
     for variable, text in environment.items():
-        if not variable.startswith(_PREFIX) or variable in READ_ELSEWHERE:
+        if not variable.startswith(_PREFIX) or variable in READ_ELSEWHERE or is_service_link(variable, environment):
             continue
         one = SETTINGS.get(variable.removeprefix(_PREFIX).lower())
         if one is None or variable != one.variable:
@@ -350,7 +352,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def read_file(path: Path) -> dict[str, Any]:
     """The settings of a TOML file. Raises `DeclarationError` for unknown ones, bad values and unreadable files."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin files with a mark of their encoding
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise DeclarationError(f"The settings in {path} cannot be read: {why}.", setting="config") from error
@@ -377,7 +379,7 @@ def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | No
         return file
     named = environment.get(_FILE_VARIABLE, "").strip()
     if named:
-        return Path(named).expanduser()
+        return home_expanded(named)
     usual = default_file()
     return usual if usual.exists() else None
 

@@ -4,6 +4,7 @@ A setting is one field of a config class, made by `setting`: flags, the environm
 docs/configuration.md are all read off the fields.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -176,9 +177,15 @@ def _show_switch(on: bool) -> str:
 
 
 def _folder(text: str) -> Path:
-    if not text:
+    path = home_expanded(text)
+    if not text or str(path).startswith("~"):  # better no folder than one that is called like somebody's home
         raise ValueError(text)
-    return Path(text).expanduser()
+    return path
+
+
+def home_expanded(path: str) -> Path:
+    """The path with `~` as shells have it: what names nobody's home is left as it is."""
+    return Path(os.path.expanduser(path))  # Path's own fails where there is no such user
 
 
 TEXT = Kind(str, "write a text", "TEXT")

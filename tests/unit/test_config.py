@@ -172,3 +172,55 @@ def test_sizes_are_decimal_or_binary_as_written(text: str, size: int):
 def test_what_is_no_size_is_refused(text: str):
     with pytest.raises(ValueError, match="write a size"):
         parse_size(text)
+
+
+IN_A_POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+SERVICE_LINKS = {
+    "PARROT_SERVICE_HOST": "10.96.3.4",
+    "PARROT_SERVICE_PORT": "8000",
+    "PARROT_SERVICE_PORT_HTTP": "8000",
+    "PARROT_PORT": "tcp://10.96.3.4:8000",
+    "PARROT_PORT_8000_TCP": "tcp://10.96.3.4:8000",
+    "PARROT_PORT_8000_TCP_PROTO": "tcp",
+    "PARROT_PORT_8000_TCP_PORT": "8000",
+    "PARROT_PORT_8000_TCP_ADDR": "10.96.3.4",
+    "PARROT_WEB_SERVICE_HOST": "10.96.3.5",
+    "PARROT_WEB_PORT": "udp://10.96.3.5:53",
+}
+
+
+def test_a_pod_beside_a_service_called_parrot_has_its_settings_alone():
+    assert ServiceConfig.load(environment=IN_A_POD | SERVICE_LINKS) == ServiceConfig.load(environment={})
+    assert ServiceConfig.load(environment=IN_A_POD | SERVICE_LINKS | {"PARROT_PORT": "9000"}).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("PARROT_SERVICE_PRT", "8000"), ("PARROT_PORT", "many"), ("PARROT_WEB_PORT", "8000")]
+)
+def test_in_a_pod_what_nothing_reads_is_refused_as_elsewhere(variable: str, value: str):
+    with pytest.raises(DeclarationError, match=variable):
+        ServiceConfig.load(environment=IN_A_POD | {variable: value})
+
+
+@pytest.mark.parametrize("variable", SERVICE_LINKS)
+def test_outside_of_pods_no_variable_is_kubernetes(variable: str):
+    with pytest.raises(DeclarationError, match=variable):
+        ServiceConfig.load(environment={variable: SERVICE_LINKS[variable]})
+
+
+def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text("port = 9000", encoding="utf-8-sig")
+    assert ServiceConfig.load(file=file, environment={}).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("PARROT_DATA", "~nobody-here/data", "PARROT_DATA='~nobody-here/data': write the path of a folder"),
+        ("PARROT_CONFIG", "~nobody-here/mine.toml", "settings in ~nobody-here/mine.toml cannot be read: No such file"),
+    ],
+)
+def test_the_home_of_nobody_is_no_place(variable: str, value: str, why: str):
+    with pytest.raises(DeclarationError, match=why):
+        ServiceConfig.load(environment={variable: value})

@@ -12,6 +12,7 @@ from parrotserve.errors import UnknownModel
 from parrotserve.models.files import ModelFiles, ModelFormat
 from parrotserve.models.pull import KnownModel, Progress, fetch
 from parrotserve.models.safetensors_file import has_weights
+from parrotserve.settings import home_expanded
 
 __all__ = [
     "DEFAULT_ALIAS",
@@ -59,7 +60,7 @@ class ModelListing:
 def cache_folder() -> Path:
     """Where pulled models are kept: `PARROT_CACHE`, or the user's cache folder."""
     chosen = os.environ.get("PARROT_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("parrot")
+    return home_expanded(chosen) if chosen else platformdirs.user_cache_path("parrot")
 
 
 def list_models() -> list[ModelListing]:
@@ -88,7 +89,7 @@ def resolve(name: str, *, progress: Progress | None = None) -> ModelFiles:
         return ModelFiles(known.name, path, ModelFormat.GGUF)
     if not name:
         raise _unknown(name)  # the empty path would be the working folder
-    path = Path(name).expanduser()
+    path = home_expanded(name)
     if path.is_dir():
         return ModelFiles(name, path, _folder_format(path))
     if path.is_file():

@@ -50,6 +50,13 @@ def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.Monke
     assert registry.resolve("~/mine.gguf").path == tmp_path / "mine.gguf"
 
 
+def test_the_home_of_nobody_holds_no_model(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UnknownModel, match=r"There is no model '~nobody-here/some\.gguf'"):
+        registry.resolve("~nobody-here/some.gguf")
+    monkeypatch.setenv("PARROT_CACHE", "~nobody-here")
+    assert registry.list_models()[0].path is None
+
+
 def test_the_cache_is_the_user_s_where_none_is_set(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("PARROT_CACHE")
     assert registry.cache_folder().name == "parrot"
