@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import httpx
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from parrotserve.client_environment import environment_read
 from parrotserve.errors import PullFailed
@@ -26,6 +26,7 @@ Progress = Callable[[int, int], None]
 """Called with the bytes that have come and the bytes in all (0 if unknown)."""
 
 _CHUNK = 1 << 20
+_TELL_SECONDS = 0.2
 _AS_IT_IS = {"Accept-Encoding": "identity"}
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 
@@ -66,7 +67,7 @@ def fetch(model: KnownModel, cache: Path, *, progress: Progress | None = None) -
     path = model.path_in(cache)
     with _translated(model, index, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / ".lock"):
+        with _alone(path.parent / ".lock", progress):
             cached = model.cached_in(cache)
             if cached is None:
                 _remove_leavings(path.parent)
@@ -74,6 +75,23 @@ def fetch(model: KnownModel, cache: Path, *, progress: Progress | None = None) -
                     _fetch_into(Path(scratch), model, index, progress)
                     (Path(scratch) / path.name).replace(path)
             return path
+
+
+@contextmanager
+def _alone(lock: Path, progress: Progress | None) -> Generator[None]:
+    """While nobody else pulls. Until then whoever is told of progress hears that there is none, and can stop."""
+    holder = FileLock(lock)
+    while True:
+        try:
+            holder.acquire(timeout=_TELL_SECONDS)
+            break
+        except Timeout:
+            if progress is not None:
+                progress(0, 0)
+    try:
+        yield
+    finally:
+        holder.release()
 
 
 _SCRATCH = "pulling-"

