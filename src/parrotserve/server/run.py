@@ -7,8 +7,9 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Container, Coroutine, Generator
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from prometheus_client import disable_created_metrics
@@ -42,7 +43,8 @@ sessions that end do not free themselves."""
 def serve(
     config: ServiceConfig, *, progress: Progress | None = None, announce: Callable[[str], None] | None = None
 ) -> None:
-    """Serve until SIGINT or SIGTERM: then what is waited for may end, for `drain_seconds`; a second signal ends it.
+    """Serve until SIGINT, SIGTERM or the end of its terminal: then what is waited for may end, for `drain_seconds`; a
+    second signal ends it. Before its models are there, SIGTERM ends it at once.
 
     Says one line, by default on standard error, once all engines are up, and one if it waits for exchanges to end.
 
@@ -67,11 +69,27 @@ async def serve_until_stopped(
         listener = opened.enter_context(contextlib.closing(open_socket(config.host, config.port)))
         raise_limit()
         asyncio.get_running_loop().set_exception_handler(ShortageHandler())
-        service = await Service.start(config, progress=progress, load=load, directory=directory)
+        service = await _unless_told_to_end(Service.start(config, progress=progress, load=load, directory=directory))
+        if service is None:
+            return
         try:
             await _run(service, listener, announce)
         finally:
             await service.close()
+
+
+async def _unless_told_to_end(starting: Coroutine[Any, Any, Service]) -> Service | None:
+    """The service, or None where a signal came before its models were there: fetching them may take minutes, and the
+    first process of a container is not ended by signals that nobody handles."""
+    task = asyncio.ensure_future(starting)
+    try:
+        with _on_signals(task.cancel, but=(signal.SIGINT,)):  # that one asyncio handles, from the start
+            return await task
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            raise
+        return None
 
 
 def check_reach(config: ServiceConfig, directory: Directory) -> None:
@@ -206,19 +224,30 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _on_signals(stop: Callable[[], None]) -> Generator[None]:
+def _on_signals(stop: Callable[[], object], *, but: Container[signal.Signals] = ()) -> Generator[None]:
     loop = asyncio.get_running_loop()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(stop)
 
     with contextlib.ExitStack() as restore:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ending_signals():
+            if number in but:
+                continue
             # Outside the main thread there are no signals to handle.
             with contextlib.suppress(ValueError):
                 restore.callback(signal.signal, number, signal.signal(number, handle))
         yield
 
 
+def _ending_signals() -> list[signal.Signals]:
+    """A terminal that closes ends the service as well, unless that was started to outlive it (`nohup`)."""
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    outlives = hangup is None or signal.getsignal(hangup) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if outlives else [hangup])]
+
+
 def _on_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    # Whoever read it may be gone, as `tee` is after the Ctrl-C that ends the service, too.
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
