@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from parrotserve.doctor.configured import configuration, service
 from parrotserve.doctor.finding import Finding, Verdict
 from parrotserve.doctor.installed import extension, instructions, memory, package, python, threads, variants
-from parrotserve.doctor.storage import cache, models, package_index
+from parrotserve.doctor.storage import cache, data, models, package_index
 
 __all__ = ["Finding", "Verdict", "examine"]
 
@@ -17,6 +17,8 @@ def examine() -> Iterator[Finding]:
     settings = configuration()
     yield settings.finding
     yield cache()
+    if settings.config:
+        yield data(settings.config)
     missing = False
     for finding in models(settings.config) if settings.config else ():
         missing = missing or finding.details.get("cached") is False

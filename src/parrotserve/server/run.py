@@ -15,13 +15,13 @@ import uvicorn
 from prometheus_client import disable_created_metrics
 
 from parrotserve.config import ServiceConfig
-from parrotserve.errors import DeclarationError, ServiceUnavailable
+from parrotserve.errors import ServiceUnavailable
 from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
 from parrotserve.server.descriptors import ShortageHandler, most_connections, most_with_health_checks, raise_limit
-from parrotserve.server.hosts import is_loopback
+from parrotserve.server.hosts import check_reach
 from parrotserve.server.impatience import ImpatientProtocol
 from parrotserve.server.room import Room
 from parrotserve.tenancy.directory import Directory
@@ -90,21 +90,6 @@ async def _unless_told_to_end(starting: Coroutine[Any, Any, Service]) -> Service
         if current is not None and current.cancelling():
             raise
         return None
-
-
-def check_reach(config: ServiceConfig, directory: Directory) -> None:
-    """Raises `DeclarationError` where a service that others can reach would let them in without a key."""
-    if is_loopback(config.host):
-        return
-    reach = f"{config.host!r} can be reached from other machines"
-    if config.keys == "never":
-        raise DeclarationError(f"{reach}, where keys=never would let everybody in. Bind to 127.0.0.1.", setting="keys")
-    if not directory.usable:
-        raise DeclarationError(
-            f"{reach}, and there are no keys yet to tell who may use this service. Make one with `parrot tenant create "
-            "NAME` and `parrot key create NAME`, or bind to 127.0.0.1.",
-            setting="host",
-        )
 
 
 def open_socket(host: str, port: int) -> socket.socket:

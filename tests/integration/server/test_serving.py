@@ -22,7 +22,8 @@ from parrotserve.ids import EngineId
 from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import ServedModel, fake_model
 from parrotserve.server import run
-from parrotserve.server.run import check_reach, open_socket, serve, serve_until_stopped
+from parrotserve.server.hosts import check_reach
+from parrotserve.server.run import open_socket, serve, serve_until_stopped
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.limits import Limits
 from parrotserve.tenancy.store import TenantStore
