@@ -222,6 +222,7 @@ class Fleet:
         if model.name in self._started:
             return
         self._started.add(model.name)
+        self._metrics.model_served(model.name)
         for number in range(self._config.engines):
             engine = self._free_id(f"{model.slug}-{number}")
             keeper = EngineKeeper(engine, model.name, partial(model.make_engine, engine), self, policy=self._policy)

@@ -61,6 +61,7 @@ class Meter:
                 self._set_apart(claim.request)
         fresh = [claim for claim in claims if claim.request not in self._requests]
         self.ledger.accept(tenant, session, fresh, self._directory.limits(tenant), now=self._clock())
+        self._metrics.tenant_served(tenant)
         for claim in fresh:
             self._requests[claim.request] = _Metered(tenant)
         for claim in claims:

@@ -23,7 +23,7 @@ R, E = RequestId("r"), EngineId("e")
 @pytest.fixture
 def meter() -> Meter:
     directory: Any = SimpleNamespace(limits=lambda _: Limits())
-    metrics: Any = SimpleNamespace(used=lambda *_: None)
+    metrics: Any = SimpleNamespace(used=lambda *_: None, tenant_served=lambda *_: None)
     return Meter(directory, metrics, lambda: 0.0)
 
 
@@ -73,7 +73,7 @@ def test_what_ends_before_its_engine_knows_is_counted_when_the_engine_tells(mete
 
 def used_by_ann(directory: object) -> Meter:
     """A meter that has something to save."""
-    metrics: Any = SimpleNamespace(used=lambda *_: None)
+    metrics: Any = SimpleNamespace(used=lambda *_: None, tenant_served=lambda *_: None)
     given: Any = directory
     meter = Meter(given, metrics, lambda: 0.0)
     meter.accept(ANN, SessionId("a"), [Claim(R, 50)])
