@@ -52,14 +52,15 @@ class Kind:
 
     def from_toml(self, value: object) -> Any:
         """A value from a file. Raises ValueError with the advice."""
-        if isinstance(value, str):
-            try:
-                return self.read(value.strip())
-            except ValueError as error:
-                raise ValueError(self.advice_in_toml or self.advice) from error
-        if type(value) not in self.native:
-            raise ValueError(self.advice_in_toml or self.advice)
-        return tuple(map(str, cast("list[object]", value))) if isinstance(value, list) else value
+        advice = self.advice_in_toml or self.advice
+        if type(value) not in (str, *self.native):
+            raise ValueError(advice)
+        if isinstance(value, list):
+            return tuple(map(str, cast("list[object]", value)))
+        try:
+            return self.read(str(value).strip())  # a flag may be no larger and no other kind of number
+        except ValueError as error:
+            raise ValueError(advice) from error
 
 
 @dataclass(frozen=True, slots=True)

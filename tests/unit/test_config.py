@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def test_the_file_is_read_by_type(tmp_path: Path):
         ("on_demand = 1", r"on_demand = 1 in .*mine\.toml: write true or false"),
         ("on_demand = 'maybe'", "write true or false"),
         ("port = 70000", "between 0 and 65535"),
+        (f"kv_memory = {10**30}", "write a size"),
         ("\nport == 1", r"mine\.toml is no TOML: .*line 2"),
         ("x = " + "[" * 100_000, "no TOML"),
     ],
@@ -89,6 +91,12 @@ def test_the_file_is_read_by_type(tmp_path: Path):
 def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str, advice: str):
     with pytest.raises(DeclarationError, match=advice):
         ServiceConfig.load(file=write(tmp_path / "mine.toml", text), environment={})
+
+
+def test_more_seconds_than_a_clock_counts_are_no_end(tmp_path: Path):
+    file = write(tmp_path / "mine.toml", f"drain_seconds = {10**400}\nsandbox_seconds = inf\nmax_lease_seconds = 90")
+    loaded = ServiceConfig.load(file=file, environment={})
+    assert (loaded.drain_seconds, loaded.sandbox_seconds, loaded.max_lease_seconds) == (math.inf, math.inf, 90.0)
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path):

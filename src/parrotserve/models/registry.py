@@ -90,13 +90,16 @@ def resolve(name: str, *, progress: Progress | None = None) -> ModelFiles:
     if not name:
         raise _unknown(name)  # the empty path would be the working folder
     path = home_expanded(name)
-    if path.is_dir():
-        return ModelFiles(name, path, _folder_format(path))
-    if path.is_file():
-        if path.suffix.lower() != ".gguf":
-            raise UnknownModel(f"{path} is not a .gguf file, nor a Hugging Face folder.", model=name)
-        return ModelFiles(name, path, ModelFormat.GGUF)
-    raise _unknown(name)
+    try:
+        if path.is_dir():
+            return ModelFiles(name, path, _folder_format(path))
+        if not path.is_file():
+            raise _unknown(name)
+    except OSError as error:
+        raise UnknownModel(f"The model {path} cannot be looked at: {error.strerror or error}.", model=name) from error
+    if path.suffix.lower() != ".gguf":
+        raise UnknownModel(f"{path} is not a .gguf file, nor a Hugging Face folder.", model=name)
+    return ModelFiles(name, path, ModelFormat.GGUF)
 
 
 def pull(name: str, *, progress: Progress | None = None) -> Path:

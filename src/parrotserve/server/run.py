@@ -96,12 +96,14 @@ def open_socket(host: str, port: int) -> socket.socket:
     """A listening socket. See `serve` for errors."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        socket.getaddrinfo(host or None, port, family)  # or a socket is left open for a name that cannot be
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+    except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             message = f"Port {port} of {host} is in use by another program. Stop it, or choose another with --port."
         else:
-            message = f"Cannot listen on port {port} of {host}: {error.strerror or error}."
+            why, _, _ = str(getattr(error, "strerror", None) or error).partition(" (while")
+            message = f"Cannot listen on port {port} of {host!r}: {why}."
         raise ServiceUnavailable(message) from error
     # Connections inherit it. asyncio sets it only on sockets made with an explicit protocol number, which these are
     # not, and without it every short answer waits some 40 ms for the client's delayed acknowledgement.

@@ -205,6 +205,12 @@ def test_a_port_in_use_is_said_with_what_to_do():
             open_socket("127.0.0.1", port)
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "nul\0l", "\udcff"])
+def test_an_address_that_nobody_has_is_told(host: str):
+    with pytest.raises(ServiceUnavailable, match="Cannot listen on port 0 of "):
+        open_socket(host, 0)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.com", ""])
 @pytest.mark.parametrize("mode", KEY_MODES)
 def test_an_address_that_others_reach_is_refused_without_keys(host: str, mode: str, tmp_path: Path):

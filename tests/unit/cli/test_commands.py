@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from parrotserve import __version__
 from parrotserve.cli.app import app
+from parrotserve.cli.console import guarded
 from parrotserve.config import SETTINGS
 
 PRELUDE = """
@@ -276,3 +278,9 @@ class TestOthers:
         assert "Python 3" in output
         assert "CPU " in output
         assert parrot("--version").output == f"parrot {__version__}\n"
+
+
+def test_a_file_that_may_not_be_touched_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    with pytest.raises(typer.Exit):
+        guarded(lambda: (tmp_path / "missing").rename(tmp_path / "other"))()
+    assert capsys.readouterr().err == f"Error: {tmp_path / 'missing'}: No such file or directory.\n"

@@ -81,6 +81,11 @@ def test_only_known_names_can_be_pulled(tiny_gguf: ModelFiles):
         registry.pull(str(tiny_gguf.path))
 
 
+def test_a_path_that_cannot_be_looked_at_is_told():
+    with pytest.raises(UnknownModel, match="cannot be looked at: File name too long"):
+        registry.resolve(f"/{'x' * 5000}.gguf")
+
+
 def test_another_kind_of_file_is_refused(tmp_path: Path):
     path = tmp_path / "model.bin"
     path.write_bytes(b"weights")
