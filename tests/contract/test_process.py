@@ -289,7 +289,8 @@ def test_a_process_ends_when_its_service_does(tiny_model: ModelFiles):
         process.stdin.write(encode(launch))
         process.stdin.flush()
         assert process.stdout.read(4)
-        process.send_signal(signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM):  # what all of a service's processes are told
+            process.send_signal(number)
         process.stdin.close()
         assert process.wait(timeout=30) == 0
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import math
 import signal
 import socket
 import sys
@@ -164,9 +165,8 @@ async def _drain(service: Service, announce: Callable[[str], None], stop: Callab
     seconds = service.config.drain_seconds
     service.drain()
     if service.ending.waited_for and seconds:
-        announce(
-            f"Parrot ends once nobody waits for anything, or in {seconds:g} seconds. Another signal ends it at once."
-        )
+        late = f", or in {seconds:g} seconds" if math.isfinite(seconds) else ""
+        announce(f"Parrot ends once nobody waits for anything{late}. Another signal ends it at once.")
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await service.ending.drained()
