@@ -270,7 +270,10 @@ class TenantStore:
     def _beside(self, what: str, *, patience: float) -> Generator[sqlite3.Connection]:
         """A connection of its own, which the thread that keys are looked up in need not wait for."""
         try:
-            with contextlib.closing(sqlite3.connect(self.path, timeout=patience, isolation_level=None)) as db:
+            there = (
+                f"{self.path.absolute().as_uri()}?mode=rw"  # where it was removed, none is made that others may read
+            )
+            with contextlib.closing(sqlite3.connect(there, uri=True, timeout=patience, isolation_level=None)) as db:
                 yield db
         except sqlite3.Error as error:
             raise ServiceUnavailable(f"The tenants in {self.path} cannot be {what}: {error}.") from error

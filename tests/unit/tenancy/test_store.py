@@ -144,6 +144,17 @@ def test_usage_adds_up_by_tenant_and_day(store: TenantStore):
     assert len(list(store.usage())) == 4
 
 
+def test_a_file_that_was_removed_is_not_made_anew_by_usage(tmp_path: Path):
+    with contextlib.closing(TenantStore(tmp_path / "da?ta#%20")) as store:
+        store.add_usage("2026-01-01", {TenantId("search"): Usage(requests=1)})
+        assert len(store.usage()) == 1
+        for path in store.path.parent.iterdir():
+            path.unlink()
+        with pytest.raises(ServiceUnavailable, match="cannot be written: unable to open"):
+            store.add_usage("2026-01-01", {TenantId("search"): Usage(requests=1)})
+        assert not store.path.exists()
+
+
 def test_usage_is_not_waited_for_where_others_are_served_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("parrotserve.tenancy.store._BUSY_SECONDS", 3600.0)
     store, other = TenantStore(tmp_path), sqlite3.connect(tmp_path / "tenants.db", isolation_level=None)
