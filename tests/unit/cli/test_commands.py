@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import platformdirs
 import pytest
 import typer
 from typer.testing import CliRunner, Result
@@ -241,6 +242,7 @@ class TestOthers:
         file = tmp_path / "config.toml"
         file.write_text("engines = 3\nthreads = 2\nport = 9000\n")
         monkeypatch.setenv("PARROT_THREADS", "4")
+        monkeypatch.delenv("PARROT_DATA")
         flags = ["--config", file, "--port", "9100", "--model", "fake", "--model", "other", "--on-demand"]
         rows = {row.split()[0]: row.split()[1:] for row in parrot("config", *flags).output.splitlines()}
         assert rows["engines"] == ["3", str(file)]
@@ -249,6 +251,7 @@ class TestOthers:
         assert rows["models"] == ["fake,other", "flag"]
         assert rows["on_demand"] == ["on", "flag"]
         assert rows["max_body_bytes"] == ["16MiB", "default"]
+        assert rows["data"] == [str(platformdirs.user_data_path("parrot")), "default"]
 
     def test_a_flag_switches_off_what_the_environment_switches_on(self, parrot, monkeypatch):
         monkeypatch.setenv("PARROT_ON_DEMAND", "1")
