@@ -381,7 +381,12 @@ def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | No
     if named:
         return home_expanded(named)
     usual = default_file()
-    return usual if usual.exists() else None
+    try:
+        return usual if usual.exists() else None
+    except OSError as error:  # another user's home, say
+        advice = "Set PARROT_CONFIG to a file that can be read, or to /dev/null for none."
+        why = f"Settings in {usual} cannot be looked for: {error.strerror}. {advice}"
+        raise DeclarationError(why, setting="config") from error
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

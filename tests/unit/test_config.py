@@ -107,6 +107,13 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path):
             ServiceConfig.load(file=file, environment={})
 
 
+def test_a_usual_file_that_cannot_be_looked_for_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(config, "default_file", lambda: tmp_path / ("x" * 300) / "config.toml")
+    with pytest.raises(DeclarationError, match=r"cannot be looked for: File name too long\. Set PARROT_CONFIG"):
+        ServiceConfig.load(environment={})
+    assert ServiceConfig.load(environment={"PARROT_CONFIG": "/dev/null"}) == ServiceConfig()
+
+
 def test_the_page_has_every_setting_with_its_default():
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in PAGE.splitlines() if line.startswith("| `")]
     told = {row[0].strip(" `"): row for row in rows if len(row) == 5}
