@@ -100,7 +100,11 @@ class TenantStore:
             # Made here, for SQLite gives a new file what the umask leaves, and its WAL the permissions of the file.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             why = getattr(error, "strerror", None) or error
             advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, _USUAL_ADVICE)
@@ -111,7 +115,6 @@ class TenantStore:
     def _prepare(self) -> None:
         ((form,),) = self._db.execute("PRAGMA user_version").fetchall()
         if form > _FORM:
-            self._db.close()
             raise ServiceUnavailable(
                 f"The tenants in {self.path} were written by a later version of Parrot. Install that, or set "
                 "PARROT_DATA, or --data, to another folder."
