@@ -140,6 +140,8 @@ def test_an_end_that_is_no_token_is_named_with_its_file(end: int, tmp_path: Path
         ({"rms_norm_eps": "small"}, "rms_norm_eps must be a number"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings must be true or false"),
         ({"model_type": 3}, "model_type must be a text"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised by gptq: use the model as it was before"),
+        ({"quantization_config": {}}, "quantised by a way of its own: use .* or as a GGUF file"),
         ({"eos_token_id": ["a"]}, "eos_token_id must hold only int values"),
         ({"eos_token_id": -1}, "config.json: eos_token_id is -1, but there are"),
         ({"eos_token_id": [2, 10**30]}, "config.json: eos_token_id is 10{30}, but there are"),
