@@ -77,6 +77,21 @@ def fetch(model: KnownModel, cache: Path, *, progress: Progress | None = None) -
             return path
 
 
+def remove_if_damaged(model: KnownModel, cache: Path) -> None:
+    """Remove a model from the cache if its content is not what was checked when it came: disks fail, too.
+
+    Raises `PullFailed` where it can be neither read nor removed.
+    """
+    path = model.cached_in(cache)
+    if path is None:
+        return
+    with _translated(model, os.environ.get("PARROT_INDEX_URL") or DEFAULT_INDEX, path.parent):
+        with path.open("rb") as file:
+            whole = hashlib.file_digest(file, "sha256").hexdigest() == model.file_sha256
+        if not whole:
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def _alone(lock: Path, progress: Progress | None) -> Generator[None]:
     """While nobody else pulls. Until then whoever is told of progress hears that there is none, and can stop."""

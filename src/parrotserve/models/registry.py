@@ -10,7 +10,7 @@ import platformdirs
 from parrotserve.config import DEFAULT_MODEL
 from parrotserve.errors import UnknownModel
 from parrotserve.models.files import ModelFiles, ModelFormat
-from parrotserve.models.pull import KnownModel, Progress, fetch
+from parrotserve.models.pull import KnownModel, Progress, fetch, remove_if_damaged
 from parrotserve.models.safetensors_file import has_weights
 from parrotserve.settings import home_expanded
 
@@ -103,14 +103,16 @@ def resolve(name: str, *, progress: Progress | None = None) -> ModelFiles:
 
 
 def pull(name: str, *, progress: Progress | None = None) -> Path:
-    """Put a known model into the cache, unless it is there; where it lies.
+    """Put a known model into the cache, unless it is there and still what was fetched; where it lies.
 
     Raises `UnknownModel` for names that are not known, and `PullFailed` where it cannot be fetched.
     """
     known = _known(name)
     if known is None:
         raise _unknown(name)
-    return known.cached_in(cache_folder()) or fetch(known, cache_folder(), progress=progress)
+    cache = cache_folder()
+    remove_if_damaged(known, cache)
+    return known.cached_in(cache) or fetch(known, cache, progress=progress)
 
 
 def is_known(name: str) -> bool:

