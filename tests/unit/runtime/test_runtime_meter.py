@@ -139,6 +139,14 @@ async def test_nothing_waits_for_the_disk_and_nothing_is_counted_twice_or_lost(f
     assert directory.stored == ([] if fails else [(ANN, 10), (ANN, 5)])
 
 
+async def test_what_cannot_be_stored_now_is_told_beside_what_is_stored():
+    directory = SlowDirectory(fails=True)
+    directory.released.set()
+    directory.stored.append((ANN, 7))
+    meter = used_by_ann(directory)
+    assert [one.prompt_tokens for one in await meter.usage(ANN)] == [7, 10]
+
+
 async def test_what_is_stored_nowhere_is_told_all_the_same():
     meter = used_by_ann(SimpleNamespace(limits=lambda _: Limits(), stores_usage=False))
     assert [(one.tenant, one.prompt_tokens) for one in await meter.usage(None)] == [(ANN, 10)]
