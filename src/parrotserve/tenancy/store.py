@@ -149,6 +149,8 @@ class TenantStore:
     def tenant(self, name: str) -> Tenant:
         """One tenant. Raises `UnknownObject`."""
         found = next((tenant for tenant in self.tenants() if tenant.name == name), None)
+        if name == LOCAL_TENANT:
+            raise UnknownObject(f"{name!r} is who uses a service without keys: it has no keys and no limits.")
         if found is None:
             raise UnknownObject(f"There is no tenant {name!r}; `parrot tenant list` shows those there are.")
         return found

@@ -81,6 +81,16 @@ def test_usage_of_a_tenant_that_there_is_not(parrot: Parrot, monkeypatch: pytest
     assert "There is no tenant 'serach'" in result.stderr
 
 
+def test_who_uses_a_service_without_keys_is_known_and_has_no_keys(
+    parrot: Parrot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("PARROT_DATA", str(tmp_path))
+    assert parrot("usage", "local").exit_code == 0
+    for command in ("key create", "key list", "tenant limits"):
+        result = parrot(*command.split(), "local")
+        assert (result.exit_code, "is who uses a service without keys" in result.output) == (1, True), command
+
+
 def test_without_a_command_there_is_help(parrot: Parrot):
     assert "parrot run examples/" in parrot().output
 
