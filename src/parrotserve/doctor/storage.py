@@ -23,12 +23,20 @@ from parrotserve.tenancy.store import FILE, TenantStore
 _FAKE = "fake"
 
 
-def cache() -> Finding:
-    """The folder of pulled models."""
+def lacks_models(config: ServiceConfig | None) -> bool:
+    """Whether a model that a service would serve has to be fetched."""
+    wanted = {name.lower() for name in config.models} if config else set[str]()
+    return any(one.path is None and wanted & {one.name, *one.aliases} for one in list_models())
+
+
+def cache(*, needed: bool) -> Finding:
+    """The folder of pulled models, which has to be written only where one is missing."""
     folder = cache_folder()
     free = shutil.disk_usage(_nearest(folder)).free
     details = {"folder": str(folder), "free_bytes": free}
     fault = _unwritable(folder)
+    if fault is not None and not needed:
+        return Finding(subject="Cache", found=f"{fault}; nothing has to be fetched", details=details)
     if fault is not None:
         return Finding(
             subject="Cache",

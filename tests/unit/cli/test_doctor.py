@@ -100,7 +100,6 @@ def test_an_index_that_hangs_matters_only_where_a_model_is_missing(doctor: Docto
         ("PARROT_THREADS", "many", "write a whole number"),
         ("PARROT_KV_MEMORY", "900000GiB", "kv_memory = 900000GiB does not fit the "),
         ("PARROT_MODELS", "/nowhere/model.gguf", "There is no model"),
-        ("PARROT_CACHE", "/proc/parrot", "cannot be written to"),
         ("PARROT_DATA", "/proc/parrot", "cannot be written to"),
         ("PARROT_HOST", "0.0.0.0", "'0.0.0.0' can be reached from other machines, and there are no keys yet"),
         ("PARROT_URL", "http://127.0.0.1:1", "does not answer"),
@@ -116,6 +115,17 @@ def test_what_is_wrong_is_named_with_what_to_do(
     assert told in broken
     assert "->" in result.output
     assert "1 thing to do" in result.output
+
+
+def test_a_cache_that_cannot_be_written_matters_only_where_a_model_is_missing(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PARROT_CACHE", "/proc/parrot")
+    told = findings(doctor("--json"))["Cache"]
+    assert (told["verdict"], told["found"].endswith("nothing has to be fetched")) == ("good", True)
+    monkeypatch.setenv("PARROT_MODELS", "default")
+    told = findings(doctor("--json"))["Cache"]
+    assert (told["verdict"], "cannot be written to" in told["found"]) == ("broken", True)
 
 
 def test_the_tenants_of_the_data_folder_are_looked_at(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
