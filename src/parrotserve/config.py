@@ -115,7 +115,7 @@ class ServiceConfig:
         "Prompt tokens that an engine prefills in one step; up to a quarter more if that completes a prompt.",
         kind=WHOLE,
         group=Group.MODELS,
-        rules=(at_least(1),),
+        rules=(between(1, 1_000_000),),
         unset=_BY_ENGINE,
     )
     max_running: int | None = setting(
@@ -123,7 +123,7 @@ class ServiceConfig:
         "Most sequences that an engine runs in one step; fewer are served sooner, and fewer in all.",
         kind=WHOLE,
         group=Group.MODELS,
-        rules=(at_least(1),),
+        rules=(between(1, 1_000_000),),
         unset=_BY_ENGINE,
     )
     threads: int | None = setting(

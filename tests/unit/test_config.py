@@ -84,6 +84,8 @@ def test_the_file_is_read_by_type(tmp_path: Path):
         ("on_demand = 'maybe'", "write true or false"),
         ("port = 70000", "between 0 and 65535"),
         (f"kv_memory = {10**30}", "write a size"),
+        (f"max_running = {10**30}", "max_running must be between 1 and 1000000"),
+        (f"prefill_chunk = {10**30}", "prefill_chunk must be between 1 and 1000000"),
         ("\nport == 1", r"mine\.toml is no TOML: .*line 2"),
         ("x = " + "[" * 100_000, "no TOML"),
     ],
