@@ -21,8 +21,9 @@ def memory_limit() -> int | None:
 
 def processor_quota() -> float | None:
     """How many processors' time they may use together; None where nothing limits it."""
-    pairs = [text.split() for text in _texts(_SECOND_VERSION, "cpu.max")]
-    pairs += zip(_texts("cpu", "cpu.cfs_quota_us"), _texts("cpu", "cpu.cfs_period_us"), strict=False)
+    second = [text.split() for text in _texts(_SECOND_VERSION, "cpu.max")]
+    first = zip(_texts("cpu", "cpu.cfs_quota_us"), _texts("cpu", "cpu.cfs_period_us"), strict=False)
+    pairs = (*second, *first)
     return min((int(quota) / int(period) for quota, period in pairs if quota.isdecimal()), default=None)
 
 

@@ -229,9 +229,11 @@ def _on_signals(stop: Callable[[], object], *, but: Container[signal.Signals] = 
 
 def _ending_signals() -> list[signal.Signals]:
     """A terminal that closes ends the service as well, unless that was started to outlive it (`nohup`)."""
-    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
-    outlives = hangup is None or signal.getsignal(hangup) is signal.SIG_IGN
-    return [signal.SIGINT, signal.SIGTERM, *([] if outlives else [hangup])]
+    ending = [signal.SIGINT, signal.SIGTERM]
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        ending.append(hangup)
+    return ending
 
 
 def _on_stderr(line: str) -> None:
