@@ -17,6 +17,7 @@ import platformdirs
 
 from parrotserve.bounds import CROWDING, Bounds
 from parrotserve.errors import DeclarationError
+from parrotserve.kubernetes import is_service_link
 from parrotserve.sandbox.limits import Limits
 from parrotserve.settings import (
     FOLDER,
@@ -32,6 +33,7 @@ from parrotserve.settings import (
     above,
     at_least,
     between,
+    home_expanded,
     one_of,
     setting,
     settings_of,
@@ -113,7 +115,7 @@ class ServiceConfig:
         "Prompt tokens that an engine prefills in one step; up to a quarter more if that completes a prompt.",
         kind=WHOLE,
         group=Group.MODELS,
-        rules=(at_least(1),),
+        rules=(between(1, 1_000_000),),
         unset=_BY_ENGINE,
     )
     max_running: int | None = setting(
@@ -121,7 +123,7 @@ class ServiceConfig:
         "Most sequences that an engine runs in one step; fewer are served sooner, and fewer in all.",
         kind=WHOLE,
         group=Group.MODELS,
-        rules=(at_least(1),),
+        rules=(between(1, 1_000_000),),
         unset=_BY_ENGINE,
     )
     threads: int | None = setting(
@@ -331,7 +333,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     """The settings that `PARROT_` variables give. Raises `DeclarationError` for unknown ones and bad values."""
     settings: dict[str, Any] = {}
     for variable, text in environment.items():
-        if not variable.startswith(_PREFIX) or variable in READ_ELSEWHERE:
+        if not variable.startswith(_PREFIX) or variable in READ_ELSEWHERE or is_service_link(variable, environment):
             continue
         one = SETTINGS.get(variable.removeprefix(_PREFIX).lower())
         if one is None or variable != one.variable:
@@ -350,7 +352,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def read_file(path: Path) -> dict[str, Any]:
     """The settings of a TOML file. Raises `DeclarationError` for unknown ones, bad values and unreadable files."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin files with a mark of their encoding
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise DeclarationError(f"The settings in {path} cannot be read: {why}.", setting="config") from error
@@ -377,9 +379,14 @@ def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | No
         return file
     named = environment.get(_FILE_VARIABLE, "").strip()
     if named:
-        return Path(named).expanduser()
+        return home_expanded(named)
     usual = default_file()
-    return usual if usual.exists() else None
+    try:
+        return usual if usual.exists() else None
+    except OSError as error:  # another user's home, say
+        advice = "Set PARROT_CONFIG to a file that can be read, or to /dev/null for none."
+        why = f"Settings in {usual} cannot be looked for: {error.strerror}. {advice}"
+        raise DeclarationError(why, setting="config") from error
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

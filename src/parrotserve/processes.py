@@ -1,6 +1,16 @@
-"""What is said of processes that ended."""
+"""Processes that a service starts: what ends them, and what is said of those that ended."""
 
 import signal
+
+
+def heed_the_service_alone() -> None:
+    """In a process that a service has started: ignore the signals that tell a service to end.
+
+    Some tell all of its processes at once, as systemd does. The service then lets what is waited for end, for which it
+    needs them; it ends them itself, and its own end closes their pipes.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def signal_name(number: int) -> str:

@@ -4,6 +4,7 @@ A setting is one field of a config class, made by `setting`: flags, the environm
 docs/configuration.md are all read off the fields.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -51,14 +52,15 @@ class Kind:
 
     def from_toml(self, value: object) -> Any:
         """A value from a file. Raises ValueError with the advice."""
-        if isinstance(value, str):
-            try:
-                return self.read(value.strip())
-            except ValueError as error:
-                raise ValueError(self.advice_in_toml or self.advice) from error
-        if type(value) not in self.native:
-            raise ValueError(self.advice_in_toml or self.advice)
-        return tuple(map(str, cast("list[object]", value))) if isinstance(value, list) else value
+        advice = self.advice_in_toml or self.advice
+        if type(value) not in (str, *self.native):
+            raise ValueError(advice)
+        if isinstance(value, list):
+            return tuple(map(str, cast("list[object]", value)))
+        try:
+            return self.read(str(value).strip())  # a flag may be no larger and no other kind of number
+        except ValueError as error:
+            raise ValueError(advice) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +178,15 @@ def _show_switch(on: bool) -> str:
 
 
 def _folder(text: str) -> Path:
-    if not text:
+    path = home_expanded(text)
+    if not text or str(path).startswith("~"):  # better no folder than one that is called like somebody's home
         raise ValueError(text)
-    return Path(text).expanduser()
+    return path
+
+
+def home_expanded(path: str) -> Path:
+    """The path with `~` as shells have it: what names nobody's home is left as it is."""
+    return Path(os.path.expanduser(path))  # Path's own fails where there is no such user
 
 
 TEXT = Kind(str, "write a text", "TEXT")

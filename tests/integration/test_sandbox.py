@@ -67,6 +67,14 @@ async def test_children_are_started_when_there_is_work_and_used_again(sandbox: S
     assert children() == [first]
 
 
+async def test_a_child_that_is_told_to_end_with_its_service_waits_for_that(sandbox: Sandbox):
+    await run(sandbox, "return 1")
+    (first,) = children()
+    first.terminate()
+    assert await run(sandbox, "return 2") == "2"
+    assert children() == [first]
+
+
 async def test_at_most_so_many_run_side_by_side(sandbox: Sandbox):
     assert await asyncio.gather(*(run(sandbox, "return a", a=n) for n in range(8))) == [str(n) for n in range(8)]
     assert len(children()) == LIMITS.processes

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -82,6 +83,9 @@ def test_the_file_is_read_by_type(tmp_path: Path):
         ("on_demand = 1", r"on_demand = 1 in .*mine\.toml: write true or false"),
         ("on_demand = 'maybe'", "write true or false"),
         ("port = 70000", "between 0 and 65535"),
+        (f"kv_memory = {10**30}", "write a size"),
+        (f"max_running = {10**30}", "max_running must be between 1 and 1000000"),
+        (f"prefill_chunk = {10**30}", "prefill_chunk must be between 1 and 1000000"),
         ("\nport == 1", r"mine\.toml is no TOML: .*line 2"),
         ("x = " + "[" * 100_000, "no TOML"),
     ],
@@ -91,12 +95,25 @@ def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str, advice
         ServiceConfig.load(file=write(tmp_path / "mine.toml", text), environment={})
 
 
+def test_more_seconds_than_a_clock_counts_are_no_end(tmp_path: Path):
+    file = write(tmp_path / "mine.toml", f"drain_seconds = {10**400}\nsandbox_seconds = inf\nmax_lease_seconds = 90")
+    loaded = ServiceConfig.load(file=file, environment={})
+    assert (loaded.drain_seconds, loaded.sandbox_seconds, loaded.max_lease_seconds) == (math.inf, math.inf, 90.0)
+
+
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path):
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe")
     for file, why in ((tmp_path / "missing.toml", "No such file"), (tmp_path, "directory"), (binary, "not UTF-8")):
         with pytest.raises(DeclarationError, match=why):
             ServiceConfig.load(file=file, environment={})
+
+
+def test_a_usual_file_that_cannot_be_looked_for_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(config, "default_file", lambda: tmp_path / ("x" * 300) / "config.toml")
+    with pytest.raises(DeclarationError, match=r"cannot be looked for: File name too long\. Set PARROT_CONFIG"):
+        ServiceConfig.load(environment={})
+    assert ServiceConfig.load(environment={"PARROT_CONFIG": "/dev/null"}) == ServiceConfig()
 
 
 def test_the_page_has_every_setting_with_its_default():
@@ -172,3 +189,55 @@ def test_sizes_are_decimal_or_binary_as_written(text: str, size: int):
 def test_what_is_no_size_is_refused(text: str):
     with pytest.raises(ValueError, match="write a size"):
         parse_size(text)
+
+
+IN_A_POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+SERVICE_LINKS = {
+    "PARROT_SERVICE_HOST": "10.96.3.4",
+    "PARROT_SERVICE_PORT": "8000",
+    "PARROT_SERVICE_PORT_HTTP": "8000",
+    "PARROT_PORT": "tcp://10.96.3.4:8000",
+    "PARROT_PORT_8000_TCP": "tcp://10.96.3.4:8000",
+    "PARROT_PORT_8000_TCP_PROTO": "tcp",
+    "PARROT_PORT_8000_TCP_PORT": "8000",
+    "PARROT_PORT_8000_TCP_ADDR": "10.96.3.4",
+    "PARROT_WEB_SERVICE_HOST": "10.96.3.5",
+    "PARROT_WEB_PORT": "udp://10.96.3.5:53",
+}
+
+
+def test_a_pod_beside_a_service_called_parrot_has_its_settings_alone():
+    assert ServiceConfig.load(environment=IN_A_POD | SERVICE_LINKS) == ServiceConfig.load(environment={})
+    assert ServiceConfig.load(environment=IN_A_POD | SERVICE_LINKS | {"PARROT_PORT": "9000"}).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("PARROT_SERVICE_PRT", "8000"), ("PARROT_PORT", "many"), ("PARROT_WEB_PORT", "8000")]
+)
+def test_in_a_pod_what_nothing_reads_is_refused_as_elsewhere(variable: str, value: str):
+    with pytest.raises(DeclarationError, match=variable):
+        ServiceConfig.load(environment=IN_A_POD | {variable: value})
+
+
+@pytest.mark.parametrize("variable", SERVICE_LINKS)
+def test_outside_of_pods_no_variable_is_kubernetes(variable: str):
+    with pytest.raises(DeclarationError, match=variable):
+        ServiceConfig.load(environment={variable: SERVICE_LINKS[variable]})
+
+
+def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text("port = 9000", encoding="utf-8-sig")
+    assert ServiceConfig.load(file=file, environment={}).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("PARROT_DATA", "~nobody-here/data", "PARROT_DATA='~nobody-here/data': write the path of a folder"),
+        ("PARROT_CONFIG", "~nobody-here/mine.toml", "settings in ~nobody-here/mine.toml cannot be read: No such file"),
+    ],
+)
+def test_the_home_of_nobody_is_no_place(variable: str, value: str, why: str):
+    with pytest.raises(DeclarationError, match=why):
+        ServiceConfig.load(environment={variable: value})

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from parrotserve.config import READ_ELSEWHERE, SETTINGS
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 
@@ -42,6 +44,16 @@ def test_what_scripts_write_into_documents_is_up_to_date(script: str):
     written = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))
     page = written["PAGE"].read_text(encoding="utf-8")
     assert page == written["page_with_list"](page), f"run scripts/{script}.py"
+
+
+def test_operators_are_told_of_what_there_is():
+    page, http = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("operations.md", "http.md"))
+    metrics = set(re.findall(r"\bparrot_[a-z_]+", page))
+    assert len(metrics) > 3
+    assert metrics <= set(re.findall(r"`(parrot_[a-z_]+)`", http))
+    variables = set(re.findall(r"\bPARROT_[A-Z_]+", page))
+    assert len(variables) > 2
+    assert variables <= {setting.variable for setting in SETTINGS.values()} | READ_ELSEWHERE.keys()
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda path: str(path.relative_to(ROOT)))

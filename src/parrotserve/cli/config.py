@@ -26,5 +26,7 @@ def config(settings: dict[str, Any]) -> None:
     for column in ("setting", "value", "from"):
         table.add_column(column, overflow="fold")
     for one in SETTINGS.values():
-        table.add_row(one.name, one.shown(getattr(config, one.name)), origins[one.name])
+        # What is chosen by the machine is told in words; where keys are looked for, whoever asks wants to know.
+        shown = str(config.data_folder) if one.name == "data" else one.shown(getattr(config, one.name))
+        table.add_row(one.name, shown, origins[one.name])
     standard_output().print(table)

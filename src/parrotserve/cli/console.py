@@ -67,7 +67,8 @@ def guarded(command: Command) -> Command:
         except BrokenPipeError:
             raise  # who read the output has had enough; click ends quietly
         except OSError as error:
-            complain(f"{error.strerror or error}.")
+            what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error.strerror
+            complain(f"{what or error}.")
             raise typer.Exit(1) from error
         except KeyboardInterrupt as interrupt:
             standard_error().print("Interrupted.", style="yellow")

@@ -10,6 +10,8 @@ def pull(
 ) -> None:
     """Fetch a model into the cache, unless it is there. `run`, `chat` and `serve` do it by themselves.
 
+    A file that is there is checked, and fetched again if it is damaged.
+
     \b
     Examples:
       parrot pull

@@ -24,13 +24,14 @@ def usage(
 
     from parrotserve.cli.console import standard_output
     from parrotserve.cli.tenants import opened
+    from parrotserve.ids import LOCAL_TENANT
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("day", "tenant", "requests", "prompt", "cached", "output", "engine seconds"):
         table.add_column(column, justify="left" if column in ("day", "tenant") else "right")
     with opened(settings) as store:
         rows = store.usage(tenant)
-        if tenant is not None and not rows:
+        if tenant not in (None, LOCAL_TENANT) and not rows:
             store.tenant(tenant)  # a name that nobody has is a typo
         for day, name, used in rows:
             counts = (used.requests, used.prompt_tokens, used.cached_tokens, used.output_tokens)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from parrotserve.doctor.configured import configuration, service
 from parrotserve.doctor.finding import Finding, Verdict
 from parrotserve.doctor.installed import extension, instructions, memory, package, python, threads, variants
-from parrotserve.doctor.storage import cache, models, package_index
+from parrotserve.doctor.storage import cache, data, lacks_models, models, package_index
 
 __all__ = ["Finding", "Verdict", "examine"]
 
@@ -16,10 +16,10 @@ def examine() -> Iterator[Finding]:
         yield check()
     settings = configuration()
     yield settings.finding
-    yield cache()
-    missing = False
-    for finding in models(settings.config) if settings.config else ():
-        missing = missing or finding.details.get("cached") is False
-        yield finding
+    missing = lacks_models(settings.config)
+    yield cache(needed=missing)
+    if settings.config:
+        yield data(settings.config)
+        yield from models(settings.config)
     yield package_index(needed=missing)
     yield from service()

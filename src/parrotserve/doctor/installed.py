@@ -1,6 +1,5 @@
 """Checks of what is installed, and of the machine it is on."""
 
-import contextlib
 import importlib
 import importlib.util
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 import parrotserve
+from parrotserve.control_groups import processor_quota
 from parrotserve.cpu import cpu_features
 from parrotserve.doctor.finding import Finding, Verdict
 from parrotserve.engines.native.kernels import CLEARLY_FASTER, chosen_variant, measured_variants
@@ -106,7 +106,7 @@ def variants() -> Finding:
 def threads() -> Finding:
     """How many cores engines may use."""
     usable, installed = usable_cores(), os.cpu_count() or 1
-    quota = _cpu_quota()
+    quota = processor_quota()
     details = {"usable": usable, "installed": installed, "quota": quota}
     found = f"{usable} an engine, one a core that this process may use, of {installed}"
     if quota is not None and quota < usable:
@@ -128,11 +128,3 @@ def memory() -> Finding:
         found=f"{decimal(usable)} for this process; KV cache of an engine by default {decimal(budget)}",
         details={"usable_bytes": usable, "default_kv_bytes": budget},
     )
-
-
-def _cpu_quota() -> float | None:
-    """Cores' worth of time that a Linux control group grants; None where it sets no limit."""
-    with contextlib.suppress(OSError, ValueError):  # no such file, and "max"
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return int(quota) / int(period)
-    return None

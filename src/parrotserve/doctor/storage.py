@@ -1,41 +1,77 @@
-"""Checks of where models lie and where they come from."""
+"""Checks of where models lie and where they come from, and of what lasts of tenants."""
 
+import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.filesize import decimal
 
 from parrotserve.config import ServiceConfig
 from parrotserve.doctor.finding import Finding, Verdict
 from parrotserve.doctor.reach import answers
-from parrotserve.errors import UnknownModel
+from parrotserve.errors import DeclarationError, ServiceUnavailable, UnknownModel
 from parrotserve.models.package_index import DEFAULT_INDEX, without_credentials
 from parrotserve.models.registry import cache_folder, list_models, resolve
+from parrotserve.server.hosts import check_reach
+from parrotserve.tenancy.directory import Directory
+from parrotserve.tenancy.store import FILE, TenantStore
 
 _FAKE = "fake"
 
 
-def cache() -> Finding:
-    """The folder of pulled models."""
+def lacks_models(config: ServiceConfig | None) -> bool:
+    """Whether a model that a service would serve has to be fetched."""
+    wanted = {name.lower() for name in config.models} if config else set[str]()
+    return any(one.path is None and wanted & {one.name, *one.aliases} for one in list_models())
+
+
+def cache(*, needed: bool) -> Finding:
+    """The folder of pulled models, which has to be written only where one is missing."""
     folder = cache_folder()
-    there = _nearest(folder)
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(_nearest(folder)).free
     details = {"folder": str(folder), "free_bytes": free}
-    try:
-        with tempfile.TemporaryFile(dir=there):  # the superuser's permissions say nothing
-            pass
-    except OSError as error:
+    fault = _unwritable(folder)
+    if fault is not None and not needed:
+        return Finding(subject="Cache", found=f"{fault}; nothing has to be fetched", details=details)
+    if fault is not None:
         return Finding(
             subject="Cache",
             verdict=Verdict.BROKEN,
-            found=f"{folder} cannot be written to: {error.strerror}",
+            found=fault,
             advice="Set PARROT_CACHE to a folder that can.",
             details=details,
         )
     return Finding(subject="Cache", found=f"{folder}, {decimal(free)} free", details=details)
+
+
+def data(config: ServiceConfig) -> Finding:
+    """The folder of tenants and keys, and whether `parrot serve` would let anybody in whom it should not."""
+    folder = config.data_folder
+    details: dict[str, Any] = {"folder": str(folder)}
+
+    def broken(found: str, advice: str) -> Finding:
+        return Finding(subject="Data", verdict=Verdict.BROKEN, found=found, advice=advice, details=details)
+
+    fault = _unwritable(folder)
+    if fault is not None:
+        return broken(fault, "Set PARROT_DATA to a folder that can; `parrot serve` needs one.")
+    try:
+        with contextlib.ExitStack() as opened:
+            store = None
+            if (folder / FILE).exists():
+                store = opened.enter_context(contextlib.closing(TenantStore(folder)))
+            tenants, keys = (len(store.tenants()), len(store.keys())) if store else (0, 0)
+            check_reach(config, Directory(store, always=config.keys == "always", never=config.keys == "never"))
+    except ServiceUnavailable as error:
+        return broken(error.message, "`parrot serve` does not start without it.")
+    except DeclarationError as error:
+        return broken(error.message, "`parrot serve` does not start so; correct PARROT_HOST, or make a key.")
+    details |= {"tenants": tenants, "keys": keys}
+    return Finding(subject="Data", found=f"{folder}, {tenants} tenants, {keys} keys", details=details)
 
 
 def models(config: ServiceConfig) -> Iterator[Finding]:
@@ -86,6 +122,15 @@ def package_index(*, needed: bool) -> Finding:
         advice="Connect, or set PARROT_INDEX_URL to an index in reach, or give the path of a .gguf file as the model.",
         details=details,
     )
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why nothing can be put there; None where it can."""
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(folder)):  # the superuser's permissions say nothing
+            return None
+    except OSError as error:
+        return f"{folder} cannot be written to: {error.strerror}"
 
 
 def _nearest(folder: Path) -> Path:

@@ -20,6 +20,8 @@ from parrotserve.processes import signal_name
 
 _MOST_UNREAD = 256
 """Lists of events that wait for the consumer before the process has to."""
+_BY_FORCE = -9
+"""How SIGKILL shows as an exit code."""
 _LAST_WORDS = 20
 """Lines of its standard error that a failure quotes."""
 
@@ -186,6 +188,8 @@ class EnginePipes(asyncio.SubprocessProtocol):
             how = "closed its pipe"
         else:
             how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+            if code == _BY_FORCE:
+                how += ", as the system does where memory runs out"
         words = "\n".join([*self._last_words, self._stderr.decode("utf-8", errors="replace")]).strip()
         told = f"The process of engine {self._engine} {how}."
         if not words:

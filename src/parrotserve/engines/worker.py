@@ -8,7 +8,6 @@ heartbeat thread   once a second, whatever the main thread does
 
 import os
 import queue
-import signal
 import threading
 import time
 import traceback
@@ -21,6 +20,7 @@ import msgspec
 from parrotserve.engines.base import HEARTBEAT_SECONDS, Command, EngineDescription, Event, Heartbeat
 from parrotserve.engines.frames import Events, Ready, Refused, decode_commands, encode, read_frame
 from parrotserve.errors import EngineRefused, ParrotError
+from parrotserve.processes import heed_the_service_alone
 
 _INBOX = 256
 """Lists of commands that wait for the main thread before the service has to."""
@@ -47,7 +47,7 @@ Build = Callable[[bytes], tuple[EngineDescription, Core]]
 
 def run_worker(build: Build) -> int:
     """Serves one engine over standard input and output until the service goes; the process's exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    heed_the_service_alone()
     stdin, stdout = _take_over_pipes()
     return _Worker(stdin, stdout).run(build)
 

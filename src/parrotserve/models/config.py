@@ -89,6 +89,10 @@ def folder_config(files: ModelFiles) -> ModelConfig:
     biased = family is Family.QWEN2
     if family is not Family.QWEN2:  # elsewhere this flag means a bias on the output projection, too
         _require(data, "attention_bias", data.flag("attention_bias", False), False)
+    quantised = data.section("quantization_config")
+    if quantised is not None:  # else the first tensor that is not there by its usual name would be missed
+        how = quantised.text("quant_method", "a way of its own")
+        raise data.malformed(f"its weights are quantised by {how}: use the model as it was before, or as a GGUF file")
     theta, scaling = _folder_rope(data)
     bos = data.token("bos_token_id", data.integer("vocab_size"))
     return _checked(

@@ -1,5 +1,6 @@
 """Typed reading of what a model file says of itself: GGUF key-values or a Hugging Face `config.json`."""
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -10,6 +11,9 @@ from parrotserve.errors import MalformedModel
 
 _TOO_LARGE = 1 << 63
 """JSON has whole numbers of any size; nothing that is counted here is larger."""
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Metadata:
@@ -119,7 +123,16 @@ class Metadata:
 
 def malformed(path: Path, what: str) -> MalformedModel:
     """The error for a model file that cannot be read."""
+    if _is_pointer(path):
+        what = "it only says where the file is (Git LFS): run `git lfs pull` in its folder"
     return MalformedModel(f"Cannot use the model file {path}: {what}.", path=str(path))
+
+
+def _is_pointer(path: Path) -> bool:
+    """Whether it is what a clone has in place of a large file that was not fetched."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+    return False
 
 
 def read_json(path: Path) -> Metadata:

@@ -1,5 +1,7 @@
 """Finding a file on a Python package index through the simple API: PEP 691 JSON or PEP 503 HTML."""
 
+import re
+from collections.abc import Generator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
@@ -24,9 +26,9 @@ class IndexFile:
 
 def find_file(client: httpx.Client, index: str, project: str, filename: str) -> str:
     """The URL of a project's file. Raises `PullFailed` where the index does not offer it, httpx errors as they
-    come."""
-    page = client.get(f"{index.rstrip('/')}/{project}/", headers={"Accept": _ACCEPT})
+    come. The client has the index's `credentials`."""
     shown = without_credentials(index)
+    page = client.get(f"{shown.rstrip('/')}/{project}/", headers={"Accept": _ACCEPT})
     if page.status_code == _NOT_FOUND:
         raise PullFailed(f"The package index {shown} has no {project}; set PARROT_INDEX_URL to one that has.")
     page.raise_for_status()
@@ -36,12 +38,36 @@ def find_file(client: httpx.Client, index: str, project: str, filename: str) -> 
     raise PullFailed(f"The package index {shown} does not offer {filename}; set PARROT_INDEX_URL to one that does.")
 
 
+def credentials(index: str) -> httpx.Auth | None:
+    """The user and password in an index's address, for what is asked of it and of nobody else. In the address of a
+    request they would be in the log of the HTTP client. Raises httpx.InvalidURL."""
+    url = httpx.URL(index)
+    return _OfIndex(url) if url.userinfo else None
+
+
+class _OfIndex(httpx.BasicAuth):
+    """Shown to the host of an index alone: files may lie elsewhere."""
+
+    def __init__(self, index: httpx.URL) -> None:
+        super().__init__(index.username, index.password)
+        self._origin = (index.scheme, index.netloc)
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if (request.url.scheme, request.url.netloc) == self._origin:
+            yield from super().auth_flow(request)
+        else:
+            yield request
+
+
 def without_credentials(url: str) -> str:
     """The URL as it may be shown: without user name and password."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return "the address in PARROT_INDEX_URL"
+    before, at, after = url.rpartition("@")
+    if not parts.netloc and at and re.fullmatch(r"[^/\\:]*:[^/\\]*", before):
+        return after  # it lacks its scheme, and has a password all the same
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 

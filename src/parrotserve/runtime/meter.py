@@ -61,6 +61,7 @@ class Meter:
                 self._set_apart(claim.request)
         fresh = [claim for claim in claims if claim.request not in self._requests]
         self.ledger.accept(tenant, session, fresh, self._directory.limits(tenant), now=self._clock())
+        self._metrics.tenant_served(tenant)
         for claim in fresh:
             self._requests[claim.request] = _Metered(tenant)
         for claim in claims:
@@ -133,7 +134,10 @@ class Meter:
         """What a tenant used (None: all of them) by day."""
         await self.save()
         stored = await asyncio.to_thread(self._directory.usage, tenant) if self._directory.stores_usage else []
-        rows = stored or [(_today(), name, one) for name, one in self.unsaved.items()]
+        unsaved = [(_today(), name, one) for name, one in self.unsaved.items()]  # what cannot be stored now
+        rows: dict[tuple[str, TenantId], Usage] = {}
+        for day, name, one in (*stored, *unsaved):
+            rows[day, name] = rows.get((day, name), Usage()).merged(one)
         return [
             TenantUsage(
                 tenant=name,
@@ -144,7 +148,7 @@ class Meter:
                 output_tokens=one.output_tokens,
                 engine_seconds=one.seconds,
             )
-            for day, name, one in rows
+            for (day, name), one in rows.items()
             if tenant in (None, name)
         ]
 

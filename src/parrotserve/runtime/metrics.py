@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from parrotserve.criteria import Objective
-from parrotserve.engines.base import SequenceEnded
+from parrotserve.engines.base import EndStatus, SequenceEnded
 from parrotserve.ids import TenantId
 from parrotserve.protocol import EngineView
 from parrotserve.sampling import Usage
@@ -38,6 +38,20 @@ class Metrics:
             "parrot_request_running_seconds", "From there to its end, pauses and reruns included.", "objective"
         )
         self.registry.register(_Present(engines, sessions))
+        for status in EndStatus:
+            self._sequences(status.value)
+
+    # Counts are there from 0 on where that can be known: Prometheus tells of no change in one that it sees first at 1.
+
+    def model_served(self, model: str) -> None:
+        """Engines of a model are started."""
+        self._losses(model)
+
+    def tenant_served(self, tenant: TenantId) -> None:
+        """A tenant's batch was taken in."""
+        for kind in ("prompt", "cached", "output"):
+            self._tokens(tenant, kind)
+        self._seconds(tenant)
 
     def sequence_ended(self, event: SequenceEnded) -> None:
         """A run of a request ended."""

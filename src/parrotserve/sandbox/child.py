@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from parrotserve.errors import NativeCallFailed
+from parrotserve.processes import heed_the_service_alone
 from parrotserve.sandbox.frames import read_frame, write_frame
 from parrotserve.starlark_functions import define
 
@@ -21,6 +22,7 @@ _GRACE_SECONDS = 2
 
 def main() -> None:
     """Serve until standard input ends."""
+    heed_the_service_alone()
     limits = json.loads(sys.argv[1])
     _limit(memory=limits["memory"])
     source, sink = sys.stdin.buffer, sys.stdout.buffer

@@ -1,9 +1,11 @@
-"""What a service was called by, and whether that is a name of the machine it runs on."""
+"""By which addresses and names a service can be reached, and whether it may be."""
 
 import contextlib
 import ipaddress
 
-from parrotserve.errors import Forbidden
+from parrotserve.config import ServiceConfig
+from parrotserve.errors import DeclarationError, Forbidden
+from parrotserve.tenancy.directory import Directory
 
 _LONGEST_SHOWN = 100
 
@@ -15,6 +17,21 @@ def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return False
+
+
+def check_reach(config: ServiceConfig, directory: Directory) -> None:
+    """Raises `DeclarationError` where a service that others can reach would let them in without a key."""
+    if is_loopback(config.host):
+        return
+    reach = f"{config.host!r} can be reached from other machines"
+    if config.keys == "never":
+        raise DeclarationError(f"{reach}, where keys=never would let everybody in. Bind to 127.0.0.1.", setting="keys")
+    if not directory.usable:
+        raise DeclarationError(
+            f"{reach}, and there are no keys yet to tell who may use this service. Make one with `parrot tenant create "
+            "NAME` and `parrot key create NAME`, or bind to 127.0.0.1.",
+            setting="host",
+        )
 
 
 def check_host(host: str) -> None:

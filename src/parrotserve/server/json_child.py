@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 
+from parrotserve.processes import heed_the_service_alone
 from parrotserve.sandbox.frames import read_frame, write_frame
 from parrotserve.server.json_bodies import parse
 
@@ -14,6 +15,7 @@ _NICENESS = 5
 
 def main() -> None:
     """Serve until standard input ends."""
+    heed_the_service_alone()
     most_values = int(sys.argv[1])
     with contextlib.suppress(AttributeError, OSError):  # Windows has none
         os.nice(_NICENESS)

@@ -4,23 +4,25 @@ import asyncio
 import contextlib
 import errno
 import gc
+import math
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Container, Coroutine, Generator
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from prometheus_client import disable_created_metrics
 
 from parrotserve.config import ServiceConfig
-from parrotserve.errors import DeclarationError, ServiceUnavailable
+from parrotserve.errors import ServiceUnavailable
 from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
 from parrotserve.server.descriptors import ShortageHandler, most_connections, most_with_health_checks, raise_limit
-from parrotserve.server.hosts import is_loopback
+from parrotserve.server.hosts import check_reach
 from parrotserve.server.impatience import ImpatientProtocol
 from parrotserve.server.room import Room
 from parrotserve.tenancy.directory import Directory
@@ -42,7 +44,8 @@ sessions that end do not free themselves."""
 def serve(
     config: ServiceConfig, *, progress: Progress | None = None, announce: Callable[[str], None] | None = None
 ) -> None:
-    """Serve until SIGINT or SIGTERM: then what is waited for may end, for `drain_seconds`; a second signal ends it.
+    """Serve until SIGINT, SIGTERM or the end of its terminal: then what is waited for may end, for `drain_seconds`; a
+    second signal ends it. Before its models are there, SIGTERM ends it at once.
 
     Says one line, by default on standard error, once all engines are up, and one if it waits for exchanges to end.
 
@@ -67,38 +70,41 @@ async def serve_until_stopped(
         listener = opened.enter_context(contextlib.closing(open_socket(config.host, config.port)))
         raise_limit()
         asyncio.get_running_loop().set_exception_handler(ShortageHandler())
-        service = await Service.start(config, progress=progress, load=load, directory=directory)
+        service = await _unless_told_to_end(Service.start(config, progress=progress, load=load, directory=directory))
+        if service is None:
+            return
         try:
             await _run(service, listener, announce)
         finally:
             await service.close()
 
 
-def check_reach(config: ServiceConfig, directory: Directory) -> None:
-    """Raises `DeclarationError` where a service that others can reach would let them in without a key."""
-    if is_loopback(config.host):
-        return
-    reach = f"{config.host!r} can be reached from other machines"
-    if config.keys == "never":
-        raise DeclarationError(f"{reach}, where keys=never would let everybody in. Bind to 127.0.0.1.", setting="keys")
-    if not directory.usable:
-        raise DeclarationError(
-            f"{reach}, and there are no keys yet to tell who may use this service. Make one with `parrot tenant create "
-            "NAME` and `parrot key create NAME`, or bind to 127.0.0.1.",
-            setting="host",
-        )
+async def _unless_told_to_end(starting: Coroutine[Any, Any, Service]) -> Service | None:
+    """The service, or None where a signal came before its models were there: fetching them may take minutes, and the
+    first process of a container is not ended by signals that nobody handles."""
+    task = asyncio.ensure_future(starting)
+    try:
+        with _on_signals(task.cancel, but=(signal.SIGINT,)):  # that one asyncio handles, from the start
+            return await task
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            raise
+        return None
 
 
 def open_socket(host: str, port: int) -> socket.socket:
     """A listening socket. See `serve` for errors."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        socket.getaddrinfo(host or None, port, family)  # or a socket is left open for a name that cannot be
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+    except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             message = f"Port {port} of {host} is in use by another program. Stop it, or choose another with --port."
         else:
-            message = f"Cannot listen on port {port} of {host}: {error.strerror or error}."
+            why, _, _ = str(getattr(error, "strerror", None) or error).partition(" (while")
+            message = f"Cannot listen on port {port} of {host!r}: {why}."
         raise ServiceUnavailable(message) from error
     # Connections inherit it. asyncio sets it only on sockets made with an explicit protocol number, which these are
     # not, and without it every short answer waits some 40 ms for the client's delayed acknowledgement.
@@ -159,9 +165,8 @@ async def _drain(service: Service, announce: Callable[[str], None], stop: Callab
     seconds = service.config.drain_seconds
     service.drain()
     if service.ending.waited_for and seconds:
-        announce(
-            f"Parrot ends once nobody waits for anything, or in {seconds:g} seconds. Another signal ends it at once."
-        )
+        late = f", or in {seconds:g} seconds" if math.isfinite(seconds) else ""
+        announce(f"Parrot ends once nobody waits for anything{late}. Another signal ends it at once.")
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await service.ending.drained()
@@ -206,19 +211,32 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _on_signals(stop: Callable[[], None]) -> Generator[None]:
+def _on_signals(stop: Callable[[], object], *, but: Container[signal.Signals] = ()) -> Generator[None]:
     loop = asyncio.get_running_loop()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(stop)
 
     with contextlib.ExitStack() as restore:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ending_signals():
+            if number in but:
+                continue
             # Outside the main thread there are no signals to handle.
             with contextlib.suppress(ValueError):
                 restore.callback(signal.signal, number, signal.signal(number, handle))
         yield
 
 
+def _ending_signals() -> list[signal.Signals]:
+    """A terminal that closes ends the service as well, unless that was started to outlive it (`nohup`)."""
+    ending = [signal.SIGINT, signal.SIGTERM]
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        ending.append(hangup)
+    return ending
+
+
 def _on_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    # Whoever read it may be gone, as `tee` is after the Ctrl-C that ends the service, too.
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)

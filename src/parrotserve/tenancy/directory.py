@@ -13,6 +13,7 @@ from parrotserve.tenancy.usage import Usage
 
 log = logging.getLogger(__name__)
 
+_TELLING_FAILURES = 2
 _LOCAL = Tenant(LOCAL_TENANT, Limits())
 
 
@@ -44,6 +45,8 @@ class Directory:
         self._tenants: dict[TenantId, Tenant] = {}
         self._keys: dict[bytes, Caller] = {}
         self._published: frozenset[str] = frozenset()
+        self._failures = 0
+        """To save usage, in a row."""
         self._stale = False
         """The store has changed since it was last read whole."""
         self._read()
@@ -97,8 +100,14 @@ class Directory:
         try:
             self._store.add_usage(day, used, wait=wait)
         except ServiceUnavailable as error:
-            log.warning("usage is not saved yet: %s", error)
+            self._failures += 1
+            # Whoever does not wait fails where anybody writes at that moment, and a full disk stays full for long.
+            if wait or self._failures == _TELLING_FAILURES:
+                log.warning("usage is not saved yet: %s", error)
             return False
+        if self._failures >= _TELLING_FAILURES:
+            log.warning("usage is saved again")
+        self._failures = 0
         return True
 
     def refresh(self) -> None:

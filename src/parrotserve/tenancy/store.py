@@ -41,6 +41,15 @@ CREATE TABLE IF NOT EXISTS revision AS SELECT 0 AS number;
 )
 """The revision counts changes of all but usage, whoever makes them: usage is written every few seconds."""
 
+_FORM = 1
+"""Of the tables above, as the file says it: what a later version makes of them, this one must not write."""
+_ADVICE = {
+    sqlite3.SQLITE_NOTADB: "Put a backup in its place, or move it away for a new one, without tenants and keys.",
+    sqlite3.SQLITE_CORRUPT: "Put a backup in its place, or move it away for a new one, without tenants and keys.",
+    sqlite3.SQLITE_BUSY: "Another process writes it for long; try again, or end that.",
+    sqlite3.SQLITE_FULL: "Make room there, or set PARROT_DATA, or --data, to another folder.",
+}
+_USUAL_ADVICE = "Set PARROT_DATA, or --data, to a folder that can be written."
 _NAME_LENGTH = 64
 _BUSY_SECONDS = 5.0
 
@@ -91,18 +100,31 @@ class TenantStore:
             # Made here, for SQLite gives a new file what the umask leaves, and its WAL the permissions of the file.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self._db.executescript(_SCHEMA)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             why = getattr(error, "strerror", None) or error
-            raise ServiceUnavailable(
-                f"The tenants in {self.path} cannot be opened: {why}. Set PARROT_DATA, or --data, to a folder that "
-                "can be written."
-            ) from error
+            advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, _USUAL_ADVICE)
+            raise ServiceUnavailable(f"The tenants in {self.path} cannot be opened: {why}. {advice}") from error
         self._seen = self._version()
         self._revision = self._read_revision()
+
+    def _prepare(self) -> None:
+        ((form,),) = self._db.execute("PRAGMA user_version").fetchall()
+        if form > _FORM:
+            raise ServiceUnavailable(
+                f"The tenants in {self.path} were written by a later version of Parrot. Install that, or set "
+                "PARROT_DATA, or --data, to another folder."
+            )
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        self._db.executescript(_SCHEMA)
+        if form < _FORM:
+            self._db.execute(f"PRAGMA user_version = {_FORM}")
 
     def close(self) -> None:
         """Close the file."""
@@ -127,6 +149,8 @@ class TenantStore:
     def tenant(self, name: str) -> Tenant:
         """One tenant. Raises `UnknownObject`."""
         found = next((tenant for tenant in self.tenants() if tenant.name == name), None)
+        if name == LOCAL_TENANT:
+            raise UnknownObject(f"{name!r} is who uses a service without keys: it has no keys and no limits.")
         if found is None:
             raise UnknownObject(f"There is no tenant {name!r}; `parrot tenant list` shows those there are.")
         return found
@@ -251,7 +275,10 @@ class TenantStore:
     def _beside(self, what: str, *, patience: float) -> Generator[sqlite3.Connection]:
         """A connection of its own, which the thread that keys are looked up in need not wait for."""
         try:
-            with contextlib.closing(sqlite3.connect(self.path, timeout=patience, isolation_level=None)) as db:
+            there = (
+                f"{self.path.absolute().as_uri()}?mode=rw"  # where it was removed, none is made that others may read
+            )
+            with contextlib.closing(sqlite3.connect(there, uri=True, timeout=patience, isolation_level=None)) as db:
                 yield db
         except sqlite3.Error as error:
             raise ServiceUnavailable(f"The tenants in {self.path} cannot be {what}: {error}.") from error

@@ -1,5 +1,7 @@
 """Models that are fetched when requests name them: for what is accepted, and for nothing else."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -94,3 +96,43 @@ async def test_what_its_own_model_would_take_is_not_refused_before(fetching: Fet
     with pytest.raises(ParrotError, match="logit_bias names token 40000, which is none of"):
         await fetching.run(batch(RequestSpec(id="r", segments=segments, model=ABSENT, tools=tools)))
     assert fetching.fetched == [ABSENT]
+
+
+def test_what_ends_a_program_waits_for_no_model_that_never_comes():
+    begun, given_up, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+        begun.set()
+        given_up.wait(20)
+        ended.set()
+        return fake_model(name=name)
+
+    async def give_up() -> None:
+        starting = asyncio.create_task(Service.start(ServiceConfig(models=("fake",)), load=load))
+        await asyncio.to_thread(begun.wait)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+
+    asyncio.run(give_up())
+    assert not ended.is_set()
+    given_up.set()
+
+
+async def test_a_model_that_is_not_wanted_any_more_is_cleared_away(tmp_path: Path):
+    begun, half = threading.Event(), tmp_path / "half"
+
+    def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+        assert progress is not None
+        half.write_text("half")
+        try:
+            while True:
+                progress(0, 1)
+                begun.set()
+        finally:
+            half.unlink()
+
+    starting = asyncio.create_task(Service.start(ServiceConfig(models=("fake",)), load=load))
+    await asyncio.to_thread(begun.wait)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    assert not half.exists()

@@ -236,6 +236,24 @@ async def test_metrics_count_and_hold_no_prompt(served: Client):
     assert "secret" not in answer.text
 
 
+async def test_counts_are_there_before_anything_is_counted(served: Client):
+    client = await served()
+    await client.post("/v1/submit", json={"session": "s1", "variables": [{"id": "empty"}]})
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families((await client.get("/metrics")).text)
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
+    names = [
+        *(("parrot_sequences_total", status) for status in ("done", "failed", "cancelled")),
+        *(("parrot_tokens_total", *sorted(("local", kind))) for kind in ("prompt", "cached", "output")),
+        ("parrot_engine_seconds_total", "local"),
+        ("parrot_engine_losses_total", "fake"),
+    ]
+    assert samples == dict.fromkeys(names, 0)
+
+
 async def test_every_metric_is_documented(served: Client):
     client = await served()
     await client.post("/v1/submit", json=program({"variable": "end"}))

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from parrotserve.ids import EngineId
 from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import ServedModel, fake_model
 from parrotserve.server import run
-from parrotserve.server.run import check_reach, open_socket, serve, serve_until_stopped
+from parrotserve.server.hosts import check_reach
+from parrotserve.server.run import open_socket, serve, serve_until_stopped
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.limits import Limits
 from parrotserve.tenancy.store import TenantStore
@@ -204,6 +205,12 @@ def test_a_port_in_use_is_said_with_what_to_do():
             open_socket("127.0.0.1", port)
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "nul\0l", "\udcff"])
+def test_an_address_that_nobody_has_is_told(host: str):
+    with pytest.raises(ServiceUnavailable, match="Cannot listen on port 0 of "):
+        open_socket(host, 0)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.com", ""])
 @pytest.mark.parametrize("mode", KEY_MODES)
 def test_an_address_that_others_reach_is_refused_without_keys(host: str, mode: str, tmp_path: Path):
@@ -223,19 +230,70 @@ def test_an_address_that_others_reach_is_served_once_there_is_a_key(tmp_path: Pa
             check_reach(config, Directory(store))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_server_cleanly(number: signal.Signals):
+@contextlib.contextmanager
+def serving(before: str = "pass", **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A service in a process of its own, which does `before` first."""
     program = (
-        "from parrotserve.config import ServiceConfig; from parrotserve.server.run import serve; "
-        "serve(ServiceConfig(models=('fake',), port=0))"
+        "import signal, sys, threading; from parrotserve.config import ServiceConfig; "
+        "from parrotserve.server import run; "
+        f"{before}; run.serve(ServiceConfig(models=('fake',), port=0, **{options!r}))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONWARNINGS": ""}
     )
     with process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("Parrot serves fake at http://127.0.0.1:")
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def address_of(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert line.startswith("Parrot serves fake at http://127.0.0.1:"), line
+    return line.split()[4]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_server_cleanly(number: signal.Signals):
+    with serving() as process:
+        address_of(process)
         process.send_signal(number)
+        assert process.wait(timeout=30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_a_service_that_is_to_outlive_its_terminal_does():
+    with serving("signal.signal(signal.SIGHUP, signal.SIG_IGN)") as process:
+        url = address_of(process)
+        process.send_signal(signal.SIGHUP)
+        assert httpx.get(f"{url}/readyz").is_success
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
+def test_a_service_whose_log_nobody_reads_any_more_ends_when_told_to():
+    with serving(drain_seconds=0.2) as process:
+        url = address_of(process)
+        empty = {"session": "s1", "variables": [{"id": "empty"}], "wait": [{"variable": "empty"}]}
+        with httpx.stream("POST", f"{url}/v1/submit", json=empty, timeout=None) as answer:
+            lines = answer.iter_lines()
+            assert next(lines) == "event: accepted"
+            assert process.stderr is not None
+            process.stderr.close()
+            process.terminate()
+            assert any("service_unavailable" in line for line in lines)
+        assert process.wait(timeout=30) == 0
+
+
+def test_a_signal_ends_a_service_that_fetches_its_model_yet():
+    fetch = "lambda *_: (print('fetching', file=sys.stderr, flush=True), threading.Event().wait())"
+    with serving(f"run.serve_until_stopped.__kwdefaults__['load'] = {fetch}") as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "fetching\n"
+        process.terminate()
         assert process.wait(timeout=30) == 0
         assert process.stderr.read() == ""
 

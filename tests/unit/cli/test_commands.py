@@ -4,11 +4,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import platformdirs
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from parrotserve import __version__
 from parrotserve.cli.app import app
+from parrotserve.cli.console import guarded
 from parrotserve.config import SETTINGS
 from parrotserve.errors import ServiceUnavailable
 from parrotserve.sdk.variable import SemanticVariable
@@ -78,6 +81,16 @@ def test_usage_of_a_tenant_that_there_is_not(parrot: Parrot, monkeypatch: pytest
     result = parrot("usage", "serach")
     assert result.exit_code == 1
     assert "There is no tenant 'serach'" in result.stderr
+
+
+def test_who_uses_a_service_without_keys_is_known_and_has_no_keys(
+    parrot: Parrot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("PARROT_DATA", str(tmp_path))
+    assert parrot("usage", "local").exit_code == 0
+    for command in ("key create", "key list", "tenant limits"):
+        result = parrot(*command.split(), "local")
+        assert (result.exit_code, "is who uses a service without keys" in result.output) == (1, True), command
 
 
 def test_without_a_command_there_is_help(parrot: Parrot):
@@ -304,6 +317,7 @@ class TestOthers:
         file = tmp_path / "config.toml"
         file.write_text("engines = 3\nthreads = 2\nport = 9000\n")
         monkeypatch.setenv("PARROT_THREADS", "4")
+        monkeypatch.delenv("PARROT_DATA")
         flags = ["--config", file, "--port", "9100", "--model", "fake", "--model", "other", "--on-demand"]
         rows = {row.split()[0]: row.split()[1:] for row in parrot("config", *flags).output.splitlines()}
         assert rows["engines"] == ["3", str(file)]
@@ -312,6 +326,7 @@ class TestOthers:
         assert rows["models"] == ["fake,other", "flag"]
         assert rows["on_demand"] == ["on", "flag"]
         assert rows["max_body_bytes"] == ["16MiB", "default"]
+        assert rows["data"] == [str(platformdirs.user_data_path("parrot")), "default"]
 
     def test_a_flag_switches_off_what_the_environment_switches_on(self, parrot, monkeypatch):
         monkeypatch.setenv("PARROT_ON_DEMAND", "1")
@@ -341,3 +356,9 @@ class TestOthers:
         assert "Python 3" in output
         assert "CPU " in output
         assert parrot("--version").output == f"parrot {__version__}\n"
+
+
+def test_a_file_that_may_not_be_touched_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    with pytest.raises(typer.Exit):
+        guarded(lambda: (tmp_path / "missing").rename(tmp_path / "other"))()
+    assert capsys.readouterr().err == f"Error: {tmp_path / 'missing'}: No such file or directory.\n"

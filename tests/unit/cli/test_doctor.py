@@ -1,5 +1,6 @@
 """`parrot doctor`: what it says of a machine, and of what is wrong with it."""
 
+import contextlib
 import json
 import socket
 import sys
@@ -13,6 +14,8 @@ from typer.testing import CliRunner, Result
 from parrotserve.cli.app import app
 from parrotserve.doctor import installed, reach
 from parrotserve.engines.native import kernels, memory
+from parrotserve.tenancy.limits import Limits
+from parrotserve.tenancy.store import TenantStore
 
 Doctor = Callable[..., Result]
 
@@ -28,6 +31,7 @@ def silent_index() -> Iterator[str]:
 def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent_index: str):
     """An empty cache, no settings, and nothing on the network."""
     monkeypatch.setenv("PARROT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PARROT_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("PARROT_CONFIG", "")
     monkeypatch.setenv("PARROT_INDEX_URL", silent_index)
     monkeypatch.setenv("PARROT_MODELS", "fake")
@@ -48,7 +52,18 @@ def test_a_healthy_machine_is_told_and_exits_with_0(doctor: Doctor):
     result = doctor()
     assert result.exit_code == 0, result.output
     assert "Everything works" in result.output
-    for subject in ("Python", "Parrot", "Extension", "CPU", "Backend", "Threads", "Memory", "Settings", "Cache"):
+    for subject in (
+        "Python",
+        "Parrot",
+        "Extension",
+        "CPU",
+        "Backend",
+        "Threads",
+        "Memory",
+        "Settings",
+        "Cache",
+        "Data",
+    ):
         assert any(line.split()[1] == subject for line in result.output.splitlines() if line), subject
 
 
@@ -85,7 +100,8 @@ def test_an_index_that_hangs_matters_only_where_a_model_is_missing(doctor: Docto
         ("PARROT_THREADS", "many", "write a whole number"),
         ("PARROT_KV_MEMORY", "900000GiB", "kv_memory = 900000GiB does not fit the "),
         ("PARROT_MODELS", "/nowhere/model.gguf", "There is no model"),
-        ("PARROT_CACHE", "/proc/parrot", "cannot be written to"),
+        ("PARROT_DATA", "/proc/parrot", "cannot be written to"),
+        ("PARROT_HOST", "0.0.0.0", "'0.0.0.0' can be reached from other machines, and there are no keys yet"),
         ("PARROT_URL", "http://127.0.0.1:1", "does not answer"),
     ],
 )
@@ -99,6 +115,32 @@ def test_what_is_wrong_is_named_with_what_to_do(
     assert told in broken
     assert "->" in result.output
     assert "1 thing to do" in result.output
+
+
+def test_a_cache_that_cannot_be_written_matters_only_where_a_model_is_missing(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PARROT_CACHE", "/proc/parrot")
+    told = findings(doctor("--json"))["Cache"]
+    assert (told["verdict"], told["found"].endswith("nothing has to be fetched")) == ("good", True)
+    monkeypatch.setenv("PARROT_MODELS", "default")
+    told = findings(doctor("--json"))["Cache"]
+    assert (told["verdict"], "cannot be written to" in told["found"]) == ("broken", True)
+
+
+def test_the_tenants_of_the_data_folder_are_looked_at(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    doctor()
+    assert not (tmp_path / "data").exists()
+    monkeypatch.setenv("PARROT_HOST", "0.0.0.0")
+    with contextlib.closing(TenantStore(tmp_path / "data")) as store:
+        store.create_tenant("search", Limits())
+        store.create_key("search")
+    told = findings(doctor("--json"))["Data"]
+    assert (told["verdict"], told["details"]["tenants"], told["details"]["keys"]) == ("good", 1, 1)
+    (tmp_path / "data" / "tenants.db").write_text("something else, long enough to be no database header at all")
+    told = findings(doctor("--json"))["Data"]
+    assert told["verdict"] == "broken"
+    assert "file is not a database" in told["found"]
 
 
 def test_kv_caches_that_do_not_fit_together_are_named(doctor: Doctor, monkeypatch: pytest.MonkeyPatch):

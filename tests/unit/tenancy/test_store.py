@@ -1,5 +1,6 @@
 """The tenants' file: keys are hashed, changes are seen by others at once, and mistakes say what to do."""
 
+import contextlib
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -97,8 +98,32 @@ def test_what_is_not_there_is_told(store: TenantStore):
 
 def test_a_file_that_is_no_database_is_told(tmp_path: Path):
     (tmp_path / "tenants.db").write_text("something else, long enough to be no database header at all")
-    with pytest.raises(ServiceUnavailable, match="cannot be opened"):
+    with pytest.raises(ServiceUnavailable, match=r"cannot be opened: file is not a database\. Put a backup in its"):
         TenantStore(tmp_path)
+
+
+def test_a_file_that_another_process_keeps_to_itself_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("parrotserve.tenancy.store._BUSY_SECONDS", 0.0)
+    with contextlib.closing(sqlite3.connect(tmp_path / "tenants.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ServiceUnavailable, match=r"cannot be opened: database is locked\. Another process"):
+            TenantStore(tmp_path)
+
+
+def test_a_file_of_a_later_version_is_left_alone(store: TenantStore):
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as later:
+        ((form,),) = later.execute("PRAGMA user_version").fetchall()
+        assert form > 0
+        later.execute(f"PRAGMA user_version = {form + 1}")
+        with pytest.raises(ServiceUnavailable, match="were written by a later version of Parrot"):
+            TenantStore(store.path.parent)
+
+
+def test_a_file_from_before_files_had_a_version_is_taken(store: TenantStore):
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as earlier:
+        earlier.execute("PRAGMA user_version = 0")
+    with contextlib.closing(TenantStore(store.path.parent)) as again:
+        assert [tenant.name for tenant in again.tenants()] == ["search"]
 
 
 def test_a_folder_that_cannot_be_made_is_told_with_what_to_do(tmp_path: Path):
@@ -117,6 +142,17 @@ def test_usage_adds_up_by_tenant_and_day(store: TenantStore):
         ("2026-01-02", "search", Usage(1, 10, 5, 2, 0.5)),
     ]
     assert len(list(store.usage())) == 4
+
+
+def test_a_file_that_was_removed_is_not_made_anew_by_usage(tmp_path: Path):
+    with contextlib.closing(TenantStore(tmp_path / "da?ta#%20")) as store:
+        store.add_usage("2026-01-01", {TenantId("search"): Usage(requests=1)})
+        assert len(store.usage()) == 1
+        for path in store.path.parent.iterdir():
+            path.unlink()
+        with pytest.raises(ServiceUnavailable, match="cannot be written: unable to open"):
+            store.add_usage("2026-01-01", {TenantId("search"): Usage(requests=1)})
+        assert not store.path.exists()
 
 
 def test_usage_is_not_waited_for_where_others_are_served_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

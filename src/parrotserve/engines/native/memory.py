@@ -1,14 +1,12 @@
 """How much memory there is, and how much of it an engine takes for KV."""
 
-import contextlib
 import os
-from pathlib import Path
 
+from parrotserve.control_groups import memory_limit
 from parrotserve.settings import show_size
 
 _MIB = 1 << 20
 _MOST_BY_DEFAULT = 1024 * _MIB
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def default_kv_bytes() -> int:
@@ -17,11 +15,9 @@ def default_kv_bytes() -> int:
 
 
 def usable_memory() -> int:
-    """The machine's memory in bytes, or what a control group leaves this process of it."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with contextlib.suppress(OSError, ValueError):  # no such file outside of Linux, and "max" where there is no limit
-        memory = min(memory, int(_CGROUP_LIMIT.read_text()))
-    return memory
+    """The machine's memory in bytes, or what control groups leave this process of it."""
+    memory, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), memory_limit()
+    return memory if limit is None else min(memory, limit)
 
 
 def kv_fault(kv_memory: int | None, engines: int = 1) -> str | None:

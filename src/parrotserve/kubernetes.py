@@ -1,0 +1,20 @@
+"""Variables that Kubernetes sets in pods: where the services of their namespace are, under the names of these.
+
+Beside a service that is called `parrot`, or `parrot-web`, they begin like settings of ours.
+"""
+
+import re
+from collections.abc import Mapping
+
+_ALWAYS_THERE = "KUBERNETES_SERVICE_HOST"
+_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
+
+
+def is_service_link(variable: str, environment: Mapping[str, str]) -> bool:
+    """Whether Kubernetes says by a variable where a service is. Elsewhere than in a pod none does."""
+    if _ALWAYS_THERE not in environment:
+        return False
+    if _LINK.fullmatch(variable):
+        return True
+    return variable.endswith("_PORT") and _ADDRESS.fullmatch(environment[variable]) is not None
