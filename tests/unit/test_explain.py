@@ -132,7 +132,7 @@ def test_inputs_that_are_waited_for_have_names():
 
 def test_of_variables_with_one_name_the_producer_is_told():
     other = VariableView(id=VariableId("v-2"), name="code", state="producing", producer="r-2", value=None, error=None)
-    objective = line("objective", other, because=because())
+    objective = line("objective", other, outputs=(VariableId("v-1"),), because=because())
     assert objective == "latency: it writes what is waited for; 'code' of r-1 is waited for (tpot)"
     assert line("times", other, inputs=(other.id,)) == "waits for 'code' of r-2 (producing)"
     unmade = variable("code", "empty")
