@@ -204,10 +204,11 @@ def test_a_clone_without_its_large_files_is_told_how_to_get_them(name: str, tiny
         (load_weights(tiny_folder, load_config(tiny_folder)), load_tokenizer(tiny_folder))
 
 
-def test_a_gguf_file_of_a_clone_without_its_large_files_is_told_of_alike(tiny_gguf: ModelFiles):
-    tiny_gguf.path.write_text(POINTER)
+def test_a_gguf_file_of_a_clone_without_its_large_files_is_told_of_alike(tmp_path: Path):
+    files = tiny_models.write_gguf(tmp_path / "tiny.gguf")
+    files.path.write_text(POINTER)
     with pytest.raises(MalformedModel, match="run `git lfs pull` in its folder"):
-        load_config(tiny_gguf)
+        load_config(files)
 
 
 @pytest.mark.parametrize(("content", "words"), [(b"{", "not valid JSON"), (b"[1]", "a JSON object"), (b"\xff", "JSON")])
