@@ -181,7 +181,23 @@ async def test_a_prompt_beyond_the_context(begin: Begin, stream: bool):
         await api.client.chat.completions.create(
             model="fake", messages=[{"role": "user", "content": "x" * 50}], stream=stream
         )
-    assert refused.value.code == "context_length_exceeded"
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
+    with pytest.raises(openai.BadRequestError) as refused:
+        await api.client.completions.create(model="fake", prompt="x" * 50, stream=stream)
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "prompt")
+
+
+async def test_whose_prompt_is_too_long(begin: Begin):
+    api = await begin(context_length=20)
+    named: dict[str, Any] = {"session": "s", "output": "first", "wait": False}
+    assert (await api.chat(user("x" * 50), parrot=named)).status_code == 200
+    asked: dict[str, Any] = {"session": "s", "get": "first"}
+    for other in (
+        await api.chat([], parrot=asked),
+        await api.chat(user("{{input:first}}"), parrot={"session": "s", "inputs": {"first": "first"}}),
+    ):
+        error = other.json()["error"]
+        assert (error["code"], error["param"]) == ("context_length_exceeded", None), "another request's is"
 
 
 @pytest.mark.parametrize("stream", [False, True])

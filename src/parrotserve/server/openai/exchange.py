@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import Request
 
-from parrotserve.errors import Cancelled, InvalidGraph, ParrotError, RequestFailed, RequestRefused
+from parrotserve.errors import Cancelled, ContextExceeded, InvalidGraph, ParrotError, RequestFailed, RequestRefused
 from parrotserve.ids import TenantId
 from parrotserve.protocol import Delta, ErrorBody, Failure, Value
 from parrotserve.runtime.service import Service
@@ -58,7 +58,7 @@ async def _whole(service: Service, writer: Writer, tenant: TenantId) -> Answer:
     async with _running(service, call, tenant) as events:
         async for event in events:
             if isinstance(event, Failure):
-                raise event.error.to_error()
+                raise _error_of(event, call)
             if isinstance(event, Value):
                 values[event.variable] = event
         used = await _used(service, call, tenant)
@@ -72,7 +72,7 @@ async def _streamed(service: Service, writer: Writer, tenant: TenantId) -> Async
     async with _running(service, call, tenant) as events:
         async for event in events:
             if isinstance(event, Failure):
-                raise event.error.to_error()
+                raise _error_of(event, call)
             choice = choices[event.variable]
             pieces = [] if choice in begun else writer.begin(choice)
             begun.add(choice)
@@ -113,6 +113,14 @@ async def _declare(service: Service, call: Call, tenant: TenantId) -> Events:
             ) from refused
         raise
     return events
+
+
+def _error_of(failure: Failure, call: Call) -> ParrotError:
+    """Why a choice failed; of a prompt that is too long, with the field that it came from."""
+    error = failure.error.to_error()
+    if isinstance(error, ContextExceeded) and call.prompt_field is not None and "upstream" not in error.details:
+        error.details.setdefault("param", call.prompt_field)
+    return error
 
 
 async def _used(service: Service, call: Call, tenant: TenantId) -> list[Usage]:
