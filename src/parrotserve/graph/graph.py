@@ -16,6 +16,8 @@ class Graph:
         self.calls: dict[CallId, Call] = {}
         self.deadlines: LazyHeap[Session | Call] = LazyHeap()
         """Sessions whose lease runs, and native calls with a timeout that are handed out."""
+        self.openings = 0
+        """How many sessions were ever opened."""
         self.arrivals = 0
         """How many requests and native calls were ever submitted."""
         self.positions = 0

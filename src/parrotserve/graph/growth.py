@@ -18,7 +18,10 @@ from parrotserve.graph.validation import Plan
 def grow(graph: Graph, plan: Plan, changes: Changes) -> None:
     """Take a batch in; what has all its inputs begins."""
     session = plan.session
-    graph.sessions[session.id] = session
+    if session.id not in graph.sessions:
+        graph.openings += 1
+        session.number = graph.openings
+        graph.sessions[session.id] = session
     for variable in plan.variables:
         graph.variables[variable.id] = variable
         _hold(session, variable)
@@ -124,6 +127,7 @@ def _attach(graph: Graph, producer: Producer, submission: int, changes: Changes)
         graph.requests[producer.id] = producer.session.requests[producer.id] = producer
     else:
         graph.calls[producer.id] = producer.session.calls[producer.id] = producer
+    producer.session.states_of(producer)[producer.state] += 1
     for variable in producer.inputs:
         if not variable.ready:
             variable.consumers[producer] = None

@@ -1,5 +1,6 @@
 """The graph's invariants, executable: whatever is kept incrementally is counted anew."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -20,6 +21,9 @@ def check_graph(graph: Graph) -> None:
             assert graph.variables[variable.id] is variable, f"{variable} cannot be found by its id"
             holders[variable] += 1
         assert (session in graph.deadlines) == (session.attached == 0), f"session {session.id}: its lease"
+        for producers, states in ((session.requests, session.request_states), (session.calls, session.call_states)):
+            counted = Counter(one.state for one in producers.values())
+            assert +states == counted, f"session {session.id} counts {states}, not {counted}"
     for variable, count in holders.items():
         assert variable.holders == count > 0, f"{variable} has {count} holders, not {variable.holders}"
         _check_variable(variable)

@@ -1,6 +1,7 @@
 """The service: one façade for the HTTP server and for the embedded transport, in the words of the protocol."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, aclosing, closing
 from weakref import WeakValueDictionary
@@ -19,6 +20,7 @@ from parrotserve.graph.events import (
     Withdrawn,
 )
 from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned, shown
+from parrotserve.listing import SessionList
 from parrotserve.machine import Machine
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import (
@@ -258,6 +260,11 @@ class Service:
         session = owned(tenant, session)
         self._attachments.touch(session, tenant)
         return views.session_view(self._driver.machine.session_view(session, tenant))
+
+    def sessions(self, tenant: TenantId | None, *, after: int = 0, most: int = 100) -> SessionList:
+        """A page of a tenant's sessions (None: of all). It is no contact with any of them."""
+        found = self._driver.machine.sessions(tenant, after=after)
+        return views.session_list(found, most=most, clock=self._driver.now(), wall=time.time())
 
     # --- Native calls ----------------------------------------------------------------------------------------
 

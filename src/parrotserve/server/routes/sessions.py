@@ -1,14 +1,40 @@
-"""Sessions: looking at one, ending one."""
+"""Sessions: which there are, looking at one, ending one."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
 
+from parrotserve.errors import Forbidden
 from parrotserve.explain import explain_view
-from parrotserve.ids import SessionId
+from parrotserve.ids import SessionId, TenantId
+from parrotserve.listing import SessionList
 from parrotserve.protocol import SessionView
-from parrotserve.server.access import PathId, TheService, TheTenant
+from parrotserve.server.access import PathId, TheCaller, TheService, TheTenant
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+MOST_LISTED = 1000
+"""Sessions of one page."""
+
+
+@router.get("")
+async def sessions(
+    service: TheService,
+    caller: TheCaller,
+    tenant: Annotated[TenantId | None, Query(description="Of this tenant alone; others' for operators.")] = None,
+    after: Annotated[int, Query(ge=0, description="`next` of the page before.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_LISTED, description="Of one page.")] = 100,
+) -> SessionList:
+    """Sessions that live, in the order in which they were opened: the key's tenant's, with an operator's key all.
+
+    Asking is no contact with any of them.
+    """
+    if not caller.operator:
+        if tenant not in (None, caller.tenant):
+            raise Forbidden("These are another tenant's: use a key made with `parrot key create --operator`.")
+        tenant = caller.tenant
+    return service.sessions(tenant, after=after, most=limit)
 
 
 @router.get("/{session}")
