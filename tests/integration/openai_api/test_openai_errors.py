@@ -267,6 +267,19 @@ async def test_what_is_refused_before_a_route_sees_it(begin: Begin):
     assert (error.type, error.code) == ("permission_error", "forbidden")
 
 
+@pytest.mark.parametrize("base", ["", "/v1/v1", "/openai"])
+async def test_a_wrong_base_url_is_told_the_right_one(begin: Begin, base: str):
+    api = await begin()
+    client = api.client.with_options(base_url=f"http://parrot.localhost{base}")
+    for asked in (
+        client.chat.completions.create(model="fake", messages=[{"role": "user", "content": "Hi"}]),
+        client.completions.create(model="fake", prompt="Hi"),
+        client.models.retrieve("fake"),
+    ):
+        with pytest.raises(openai.NotFoundError, match="the base URL of OpenAI's clients ends in /v1 here"):
+            await asked
+
+
 async def test_what_openai_has_and_we_do_not(begin: Begin):
     api = await begin()
     for asked in (

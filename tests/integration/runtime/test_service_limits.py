@@ -12,10 +12,10 @@ from parrotserve.engines.fake import FakeEngine
 from parrotserve.errors import (
     DeclarationError,
     EngineFailed,
+    InternalError,
     InvalidGraph,
     InvalidSampling,
     NativeCallFailed,
-    ParrotError,
 )
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import Decision
@@ -144,6 +144,7 @@ async def test_a_bug_in_the_machine_ends_the_waits_that_it_would_leave_open(
     program = batch(request("cursed", text("x"), made("a")), wait("a"))
     got, fine = await asyncio.gather(*(answer(staged.service.submit(one)) for one in (program, other)))
     assert "unexpected error" in got.failures["a"].error.message
+    assert got.failures["a"].error.code == "internal_error"
     assert set(fine.values) == {"b"}
     assert "no such transition" in caplog.text
 
@@ -160,7 +161,7 @@ async def test_a_bug_in_the_machine_is_told_to_whoever_brought_what_it_could_not
         raise RuntimeError("no such transition")
 
     monkeypatch.setattr(machine, "_submit", buggy)
-    with pytest.raises(ParrotError, match="unexpected error"):
+    with pytest.raises(InternalError, match="unexpected error"):
         await answer(staged.service.submit(batch(request("cursed", text("x"), made("a")), wait("a"))))
     assert "no such transition" in caplog.text
 
