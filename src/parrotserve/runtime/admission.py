@@ -1,6 +1,7 @@
 """Admission: a batch from the wire, checked and in the machine's words."""
 
 import secrets
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -92,8 +93,21 @@ def admit(
             _request(spec, models[spec.model], tenant, count=count, published=published) for spec in body.requests
         ),
         calls=tuple(_call(spec, tenant) for spec in body.calls),
-        waits=tuple(Wait(_of(spec.variable, tenant), spec.criteria, spec.stream) for spec in body.wait),
+        waits=_waits(body, tenant),
     )
+
+
+def _waits(body: Submit, tenant: TenantId) -> tuple[Wait, ...]:
+    """Raises `InvalidGraph` where one variable is waited for more than once: all that it grows by would be told as
+    often, token by token, while nobody else is told anything."""
+    waits = {spec.variable: Wait(_of(spec.variable, tenant), spec.criteria, spec.stream) for spec in body.wait}
+    if len(waits) < len(body.wait):
+        twice = Counter(spec.variable for spec in body.wait).most_common(1)[0][0]
+        raise InvalidGraph(
+            f"The variable {twice!r} is waited for more than once; wait for it once, as strictly as any of them.",
+            variable=twice,
+        )
+    return tuple(waits.values())
 
 
 def _of(variable: str, tenant: TenantId) -> VariableId:
