@@ -53,6 +53,15 @@ class Orders:
                 return (self._update(order),) if Capability.UPDATE in description.capabilities else ()
 
     async def _retain(self, order: RetainPrefix) -> Sequence[Command]:
+        try:
+            return await self._retained(order)
+        except ParrotError:
+            return ()  # a transform does not fit its value, say: who begins so fails by it, and there is nothing to keep
+        except Exception:
+            log.exception("what request %s begins with could not be rendered", order.request)
+            return ()
+
+    async def _retained(self, order: RetainPrefix) -> Sequence[Command]:
         request = self._driver.machine.graph.requests.get(order.request)
         if request is None:
             return ()
