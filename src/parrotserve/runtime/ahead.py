@@ -154,15 +154,15 @@ class AheadSequences:
     def __len__(self) -> int:
         return len(self._sequences)
 
-    def begin(self, opening: Opening, tokenizer: Tokenizer) -> None:
-        """A sequence is opened that runs ahead."""
+    def begin(self, opening: Opening, tokenizer: Tokenizer, prompt: PromptTokenizer) -> None:
+        """A sequence is opened that runs ahead; `prompt` is to make its tokens."""
         self.end(opening.request)
         sequence = AheadSequence(
             opening.request,
             opening.epoch,
             list(_stretches(opening.pieces)),
             tokenizer,
-            PromptTokenizer(tokenizer),
+            prompt,
             sum(piece.sampling.max_tokens for piece in opening.pieces if isinstance(piece, ToGenerate)),
         )
         self._sequences[opening.request] = sequence

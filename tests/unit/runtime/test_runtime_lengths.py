@@ -1,5 +1,6 @@
 """Prompts that can never fit are refused before they are tokenised."""
 
+from dataclasses import replace
 from typing import cast
 
 import msgspec
@@ -9,9 +10,10 @@ from parrotserve.criteria import Objective
 from parrotserve.engines.base import Capability, EngineDescription
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.errors import ContextExceeded
-from parrotserve.ids import RequestId, TenantId
+from parrotserve.ids import RequestId, TenantId, VariableId
 from parrotserve.models.tokenizer import Tokenizer
-from parrotserve.runtime.render import Known, Opening, Piece, Renderer, ToGenerate
+from parrotserve.runtime.ahead import AheadSequences, Written
+from parrotserve.runtime.render import Known, Late, Opening, Piece, Renderer, ToGenerate
 from parrotserve.sampling import Sampling
 from parrotserve.segments import Text
 from parrotserve.transforms import Transform
@@ -60,3 +62,48 @@ async def test_what_a_transform_may_shorten_is_looked_at():
     short = Known(TOO_LONG, (Transform("truncate", (3,)),))
     command = await renderer(FakeTokenizer()).open(opening(short), ENGINE)
     assert len(command.segments) == 2
+
+
+class Counting(FakeTokenizer):
+    """Counts the characters that are made into tokens."""
+
+    read = 0
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        self.read += len(text)
+        return super().encode(text, special=special)
+
+
+MANY = [Known("y" * 30, (Transform("strip"),))] * 1000
+HUGE = [Known("y" * 10_000, (Transform("strip"),))] * 3
+WHITE = [Known(" " * 200, (Transform("lines", (1, 9)),))] * 1000
+
+
+@pytest.mark.parametrize("pieces", [MANY, HUGE, WHITE], ids=["many", "huge", "white"])
+async def test_no_more_is_tokenised_than_there_is_room_for(pieces: list[Piece]):
+    tokenizer = Counting()
+    writing = renderer(tokenizer)
+    for attempt in (
+        writing.open(opening(Text("Read: "), *pieces), ENGINE),
+        writing.beginning(pieces, ENGINE),
+    ):
+        with pytest.raises(ContextExceeded, match=r"at least 1\d\d tokens|at least 1\d{3} tokens"):
+            await attempt
+        assert tokenizer.read < 2 * ENGINE.context_length
+        tokenizer.read = 0
+
+
+async def test_nor_when_it_runs_ahead_or_goes_to_an_engine_that_reads_texts():
+    tokenizer = Counting()
+    writing = renderer(tokenizer)
+    early = replace(opening(*MANY, Late(VariableId("v"), ())), ahead=True)
+    sequences = AheadSequences()
+    sequences.begin(early, writing.tokenizer, writing.prompt(ENGINE))
+    sequence = sequences.find(early.request, early.epoch)
+    assert sequence is not None
+    with pytest.raises(ContextExceeded):
+        sequence.go_on(lambda _: Written("", whole=False))
+    assert tokenizer.read < 2 * ENGINE.context_length
+    reads_texts = msgspec.structs.replace(ENGINE, capabilities=frozenset())
+    with pytest.raises(ContextExceeded):
+        await writing.open(opening(*MANY), reads_texts)
