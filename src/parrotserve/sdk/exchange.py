@@ -65,7 +65,7 @@ class Exchange:
             transport = await self.connection.opened()
         except Exception as error:
             # That there is no service says nothing about the batch: who asks again may have better luck.
-            self.outbox.resend()
+            self.outbox.resend(batch.declarations)
             self._interrupt(batch.wants, error)
             if not (isinstance(error, ParrotError) or batch.wants):
                 raise  # a defect of the transport, which the loop tells where nobody else is told
@@ -89,7 +89,7 @@ class Exchange:
                 raise ServiceUnavailable("The service ended its answer before every variable had one; get it again.")
         except ServiceUnavailable as error:
             if not entered:
-                self.outbox.resend()
+                self.outbox.resend(batch.declarations)
             self._interrupt(open_wants.values(), error)
         except SessionLost as error:
             self.lost(error)
@@ -133,7 +133,7 @@ class Exchange:
         try:
             await self._sift(batch, error, refusals)
         except ServiceUnavailable as gone:
-            self.outbox.resend()
+            self.outbox.resend(batch.declarations)
             self._interrupt(batch.wants, gone)
             return
         rest = tuple(want for want in batch.wants if want.variable.id not in refusals.failed)

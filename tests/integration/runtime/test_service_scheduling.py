@@ -152,6 +152,8 @@ async def test_a_beginning_that_cannot_be_made_harms_no_engine(stage: Stage):
     )
     got = await answer(staged.service.submit(program))
     assert got.failures["a"].error.code == "transform_failed"
-    fine = await answer(staged.service.submit(batch(request("Fine", text("fine"), made("c")), wait("c"), session="s-2")))
+    fine = await answer(
+        staged.service.submit(batch(request("Fine", text("fine"), made("c")), wait("c"), session="s-2"))
+    )
     assert fine.values == {"c": "fine"}
     assert len(staged.engines) == 1
