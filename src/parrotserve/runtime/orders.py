@@ -56,7 +56,7 @@ class Orders:
         try:
             return await self._retained(order, description)
         except ParrotError:
-            return ()  # a transform does not fit its value, say: who begins so fails by it, and there is nothing to keep
+            return ()  # a transform does not fit its value, say: whoever begins so fails by it
         except Exception:
             log.exception("what request %s begins with could not be rendered", order.request)
             return ()
