@@ -12,7 +12,7 @@ from typing import Any
 
 from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import Capability, EngineDescription, EngineSegment, Fill, Generate, Open, most_allowed
-from parrotserve.errors import ContextExceeded, EngineFailed
+from parrotserve.errors import ContextExceeded, EngineFailed, TransformFailed
 from parrotserve.ids import RequestId, TenantId, VariableId
 from parrotserve.models.chat import ChatTemplate, Flat, render
 from parrotserve.models.prompt import PromptTokenizer
@@ -27,6 +27,10 @@ _EACH_PIECE = 10
 """Characters that are tokenised while one more piece of a prompt is looked at."""
 _LONG_FOR_A_PATTERN = 500
 """Characters. The same for a value in which a pattern is looked for: it may take microseconds for each."""
+
+
+MOST_TRANSFORMED = 1 << 25
+"""Characters that the transforms of one request may look through: an engine's other orders wait meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,7 @@ class Renderer:
         """
         _check_capabilities(opening, engine)
         self._check_length(opening.pieces, engine)
+        check_transforms(opening.pieces)
         as_tokens = Capability.TOKENS in engine.capabilities
         known = self._token_segments if as_tokens else self._text_segments
         build = _late_segments if opening.ahead else partial(known, engine=engine)
@@ -191,6 +196,7 @@ class Renderer:
     async def beginning(self, pieces: Sequence[Piece], engine: EngineDescription) -> tuple[int, ...]:
         """The tokens of what a prompt begins with. Raises `TransformFailed` and `ContextExceeded`."""
         known = [piece for piece in pieces if isinstance(piece, Text | Known)]
+        check_transforms(known)
 
         def build() -> tuple[int, ...]:
             prompt = self.prompt(engine)
@@ -235,6 +241,17 @@ class Renderer:
                     _check_fits(engine, length // self._tokenizer.longest_token)
 
         return tuple(build())
+
+
+def check_transforms(pieces: Iterable[Piece]) -> None:
+    """Raises `TransformFailed` where the transforms of what is known would take too long together."""
+    known = (piece for piece in pieces if isinstance(piece, Known))
+    length = sum(len(piece.value) * len(piece.transforms) for piece in known)
+    if length > MOST_TRANSFORMED:
+        raise TransformFailed(
+            f"The transforms of this request would look through {length:,} characters, and may look through "
+            f"{MOST_TRANSFORMED:,}: use fewer of them, or shorter values."
+        )
 
 
 def _check_fits(engine: EngineDescription, least: int) -> None:

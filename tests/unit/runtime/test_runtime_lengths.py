@@ -9,9 +9,10 @@ import pytest
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Capability, EngineDescription
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
-from parrotserve.errors import ContextExceeded
+from parrotserve.errors import ContextExceeded, TransformFailed
 from parrotserve.ids import RequestId, TenantId, VariableId
 from parrotserve.models.tokenizer import Tokenizer
+from parrotserve.runtime import render
 from parrotserve.runtime.ahead import AheadSequences, Written
 from parrotserve.runtime.render import Known, Late, Opening, Piece, Renderer, ToGenerate
 from parrotserve.sampling import Sampling
@@ -107,3 +108,21 @@ async def test_nor_when_it_runs_ahead_or_goes_to_an_engine_that_reads_texts():
     reads_texts = msgspec.structs.replace(ENGINE, capabilities=frozenset())
     with pytest.raises(ContextExceeded):
         await writing.open(opening(*MANY), reads_texts)
+
+
+async def test_transforms_of_a_request_look_through_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(render, "MOST_TRANSFORMED", 10_000)
+    value, first, twice = "x\n" * 1000, Transform("lines", (1, 1)), (Transform("strip"), Transform("lines", (1, 1)))
+    writing = renderer(FakeTokenizer())
+    command = await writing.open(opening(*[Known(value, (first,))] * 5), ENGINE)
+    assert len(command.segments) == 2
+    for pieces in ([Known(value, (first,))] * 6, [Known(value, twice)] * 3):
+        with pytest.raises(TransformFailed, match="would look through 12,000 characters"):
+            await writing.open(opening(*pieces), ENGINE)
+    late = replace(opening(*[Late(VariableId("v"), (first,))] * 6), ahead=True)
+    sequences = AheadSequences()
+    sequences.begin(late, writing.tokenizer, writing.prompt(ENGINE))
+    sequence = sequences.find(late.request, late.epoch)
+    assert sequence is not None
+    with pytest.raises(TransformFailed, match="would look through 12,000 characters"):
+        sequence.complete(lambda _: Written(value, whole=True))
