@@ -22,6 +22,7 @@ from parrotserve.graph.states import (
     VariableState,
 )
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId, shown
+from parrotserve.native_calls import slots_in
 from parrotserve.sampling import FinishReason, Sampling, Usage
 from parrotserve.segments import Input, Output
 
@@ -253,6 +254,12 @@ class Call(_Node):
     @property
     def function(self) -> str:
         return self.spec.function
+
+    @property
+    def given(self) -> tuple[VariableId, ...]:
+        """Inputs, as often as it is given them."""
+        sandboxed = self.spec.sandboxed
+        return self.spec.inputs if sandboxed is None else tuple(slots_in(sandboxed.arguments))
 
     def __str__(self) -> str:
         return f"native call {self.function!r} ({shown(self.id)})"

@@ -36,7 +36,7 @@ from parrotserve.runtime.claims import most_of_texts
 from parrotserve.runtime.render import LONG_TEXT, published_pieces
 from parrotserve.sampling import Calls, Sampling
 from parrotserve.segments import Input, Output, RoleSwitch, Segment, Text
-from parrotserve.texts import check_text
+from parrotserve.texts import check_name, check_text
 from parrotserve.transforms import Transform
 
 _MANY_SEGMENTS = 2_000
@@ -115,7 +115,7 @@ def _of(variable: str, tenant: TenantId) -> VariableId:
 
 
 def _variable(spec: VariableSpec, tenant: TenantId) -> NewVariable:
-    name = None if spec.name is None else check_text(spec.name, "A variable's name")
+    name = None if spec.name is None else check_name(spec.name, "A variable's name")
     value = None if spec.value is None else check_text(spec.value, f"The value of {spec.id}")
     return NewVariable(_of(spec.id, tenant), name, value)
 
@@ -125,7 +125,7 @@ def _call(spec: CallSpec, tenant: TenantId) -> NewCall:
         raise InvalidGraph(f"The timeout of native call {spec.id!r} must be above 0 seconds.", call=spec.id)
     return NewCall(
         id=owned(tenant, CallId(spec.id)),
-        function=check_text(spec.function, "A function's name"),
+        function=check_name(spec.function, "A function's name"),
         inputs=tuple(_of(variable, tenant) for variable in spec.inputs),
         output=_of(spec.output, tenant),
         timeout=spec.timeout,
@@ -169,7 +169,7 @@ def _request(
         segments = tuple(_segment(segment, model, tenant) for segment in spec.segments)
     except DeclarationError as error:
         # Its text alone would not say which of a batch's requests it is about.
-        name = check_text(spec.function, "A function's name")
+        name = check_name(spec.function, "A function's name")
         label = f"{name!r} ({spec.id})" if name else f"Request {spec.id}"
         raise type(error)(f"{label}: {error.message}", **{**error.details, "request": spec.id}) from error
     flat = model.renderer.flatten(segments, chat=spec.chat, tools=spec.tools)
@@ -178,7 +178,7 @@ def _request(
             check_text(segment.text, "What the chat template makes of tools and messages")
     return NewRequest(
         id=owned(tenant, RequestId(spec.id)),
-        function=check_text(spec.function, "A function's name"),
+        function=check_name(spec.function, "A function's name"),
         model=model.name,
         segments=flat,
         published=published_pieces(flat, published) if published else 0,

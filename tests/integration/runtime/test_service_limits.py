@@ -61,6 +61,20 @@ async def test_what_is_no_unicode_text_is_refused(stage: Stage, program: Any):
         await answer(staged.service.submit(program))
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        batch(request("r", text("x"), made("a")).model_copy(update={"function": "f" * 1001})),
+        batch(call("f", [], "a").model_copy(update={"function": "f" * 1001})),
+        batch(VariableSpec(id="x", name="x" * 1001)),
+    ],
+)
+async def test_names_are_no_texts(stage: Stage, program: Any):
+    staged = await stage()
+    with pytest.raises(DeclarationError, match="has 1,001 characters, and may have 1,000"):
+        await answer(staged.service.submit(program))
+
+
 async def test_values_that_are_no_unicode_text_are_refused_or_fail_their_call(stage: Stage):
     staged = await stage()
     await answer(
