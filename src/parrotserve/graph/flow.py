@@ -20,6 +20,7 @@ from parrotserve.graph.decisions import (
     SettleRequest,
 )
 from parrotserve.graph.graph import Graph
+from parrotserve.graph.memory import size_of_text
 from parrotserve.graph.objects import Call, Producer, Request, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.sampling import FinishReason
@@ -34,6 +35,7 @@ _MOST_READERS = 32
 def fill(graph: Graph, variable: Variable, value: str, reason: FinishReason | None, changes: Changes) -> None:
     """A variable has its value: it is READY, and so is whatever waited only for it."""
     variable.value, variable.reason = value, reason
+    graph.held[variable.tenant] += size_of_text(value)
     variable.move(VariableState.READY, changes.now, "its value is known")
     changes.decisions.append(PublishValue(variable=variable.id, value=value, reason=reason))
     consumers, variable.consumers, variable.fallen_consumers = variable.consumers, {}, {}

@@ -10,6 +10,7 @@ from parrotserve.graph.decisions import ForgetRequest, ForgetSession, PublishFai
 from parrotserve.graph.events import Wait
 from parrotserve.graph.flow import begin, fall, fill
 from parrotserve.graph.graph import Graph
+from parrotserve.graph.memory import hold, size_of_variable
 from parrotserve.graph.objects import Producer, Request, Session, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import Plan
@@ -24,6 +25,7 @@ def grow(graph: Graph, plan: Plan, changes: Changes) -> None:
         graph.sessions[session.id] = session
     for variable in plan.variables:
         graph.variables[variable.id] = variable
+        graph.held[session.tenant] += size_of_variable(variable)
         _hold(session, variable)
         if variable.declared.value is not None:
             fill(graph, variable, variable.declared.value, None, changes)
@@ -75,6 +77,9 @@ def end_session(graph: Graph, session: Session, reason: str, changes: Changes) -
     for call in session.calls.values():
         del graph.calls[call.id]
     gone = [variable for variable in session.variables.values() if _release(graph, variable)]
+    graph.held[session.tenant] -= session.held + sum(map(size_of_variable, gone))
+    if not graph.held[session.tenant]:
+        del graph.held[session.tenant]
     del graph.sessions[session.id]
     changes.decisions.append(ForgetSession(session.id, tuple(variable.id for variable in gone)))
     _untie(session, gone)
@@ -128,6 +133,7 @@ def _attach(graph: Graph, producer: Producer, submission: int, changes: Changes)
     else:
         graph.calls[producer.id] = producer.session.calls[producer.id] = producer
     producer.session.states_of(producer)[producer.state] += 1
+    hold(graph, producer)
     for variable in producer.inputs:
         if not variable.ready:
             variable.consumers[producer] = None

@@ -16,6 +16,8 @@ from parrotserve.segments import Input, Output, Text
 from parrotserve.tenancy.ledger import Claim
 from parrotserve.tenancy.limits import Limits
 
+_VARIABLES_EACH = 10
+"""Variables that a submit may have, for each request that it may have."""
 SEAM = 2
 """Tokens that a boundary between segments may add to the sum of the segments."""
 
@@ -34,6 +36,12 @@ def check_size(batch: Submitted, session: Session | None, limits: Limits, config
         raise TooLarge(
             f"A submit may have {config.max_batch_requests} requests and native calls, and this one has {size}: send "
             "it in parts.",
+            limit="max_batch_requests",
+        )
+    if len(batch.variables) > _VARIABLES_EACH * config.max_batch_requests:
+        raise TooLarge(
+            f"A submit may have {_VARIABLES_EACH * config.max_batch_requests} variables, and this one has "
+            f"{len(batch.variables)}: send it in parts.",
             limit="max_batch_requests",
         )
     requests = {spec.id: spec for spec in batch.requests if session is None or spec.id not in session.requests}

@@ -19,6 +19,7 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
+from parrotserve.graph.memory import size_of_text
 from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned, shown
 from parrotserve.listing import SessionList
 from parrotserve.machine import Machine
@@ -235,6 +236,7 @@ class Service:
         """Make an EMPTY variable READY; again to the same value is fine. Raises `AlreadyProduced`."""
         self.ending.check_there()
         check_text(value, f"The value of {variable}")
+        self._gate.check_memory(tenant, size_of_text(value))
         session, variable = owned(tenant, session), owned(tenant, variable)
         self._driver.apply(ValueSet(session=session, tenant=tenant, variable=variable, value=value))
 
@@ -284,6 +286,7 @@ class Service:
             check_text(value or "", "The value")
         except DeclarationError as refused:
             value, error = None, refused.message
+        self._gate.check_memory(tenant, size_of_text(value))
         error = None if error is None else error.encode(errors="replace").decode()
         session = owned(tenant, session)
         returned = CallReturned(session=session, tenant=tenant, call=owned(tenant, call), value=value, error=error)
