@@ -4,7 +4,7 @@ from collections.abc import Set as AbstractSet
 
 from parrotserve.config import ServiceConfig
 from parrotserve.engines.native.memory import usable_memory
-from parrotserve.errors import LimitExceeded, ParrotError
+from parrotserve.errors import LimitExceeded, ParrotError, TooLarge
 from parrotserve.graph.events import Retried, Submitted, TenantWeighed
 from parrotserve.graph.memory import size_of_new
 from parrotserve.graph.objects import Variable
@@ -60,7 +60,14 @@ class Gate:
         graph = self._driver.machine.graph
         own, every = graph.held[tenant], sum(graph.held.values())
         free = self._memory - (every if self._directory.closed else 0)
-        most = min(free, self._directory.limits(tenant).held_bytes or free)
+        limit = self._directory.limits(tenant).held_bytes
+        most = min(free, limit or free)
+        alone = self._memory // (2 if self._directory.closed else 1)
+        if more > min(alone, limit or alone):
+            raise TooLarge(
+                f"This would take about {more / 1e6:,.1f} MB of memory, more than all sessions of this tenant may hold.",
+                limit="held_bytes",
+            )
         if more and own + more > most:
             raise LimitExceeded(
                 f"The sessions of this tenant hold about {own / 1e6:,.1f} MB, and with {more / 1e6:,.1f} MB more "

@@ -67,6 +67,8 @@ async def test_a_tenants_sessions_hold_so_much_together_and_no_more(begin: Begin
     with pytest.raises(LimitExceeded, match=r"hold about 2\.0 MB, and with 1\.0 MB more") as refused:
         await hold(service, holding("three"))
     assert refused.value.details == {"limit": "held_bytes", "retry_after": "1"}
+    with pytest.raises(TooLarge):
+        await hold(service, holding("much", 3 * MB))
     await hold(service, holding("bobs"), BOB)
     service.end_session(SessionId("one"), tenant=ANN)
     await hold(service, holding("three"))
