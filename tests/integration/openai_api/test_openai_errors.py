@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from api_here import Begin, user
@@ -218,6 +219,20 @@ async def test_an_engine_that_fails(begin: Begin, stream: bool):
             model="fake", messages=[{"role": "user", "content": "Hi"}], stream=stream
         )
     assert (failed.value.status_code, failed.value.code) == (502, "engine_failed")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_would_fail_again_is_not_asked_again(begin: Begin, stream: bool):
+    api = await begin(faults=Faults(fail_prompts=("Hi",)))
+    asked: list[httpx.Request] = []
+
+    async def count(request: httpx.Request) -> None:
+        asked.append(request)
+
+    api.http.event_hooks["request"].append(count)
+    with pytest.raises(openai.InternalServerError, match="told to fail"):
+        await api.client.with_options(max_retries=2).completions.create(model="fake", prompt="Hi", stream=stream)
+    assert len(asked) == 1
 
 
 async def test_a_stream_that_breaks_off_says_why(begin: Begin):
