@@ -65,7 +65,7 @@ class Gate:
         alone = self._memory // (2 if self._directory.closed else 1)
         if more > min(alone, limit or alone):
             raise TooLarge(
-                f"This would take about {more / 1e6:,.1f} MB of memory, more than all sessions of this tenant may hold.",
+                f"This would take about {more / 1e6:,.1f} MB of memory, more than all of a tenant's sessions may hold.",
                 limit="held_bytes",
             )
         if more and own + more > most:
