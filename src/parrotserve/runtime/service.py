@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, closing
 from weakref import WeakValueDictionary
 
@@ -20,6 +20,7 @@ from parrotserve.graph.events import (
     Withdrawn,
 )
 from parrotserve.graph.memory import size_of_text
+from parrotserve.graph.snapshots import SessionSnapshot
 from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned, shown
 from parrotserve.listing import SessionList
 from parrotserve.machine import Machine
@@ -52,6 +53,9 @@ from parrotserve.runtime.reception import Reception, models_of
 from parrotserve.sampling import Usage
 from parrotserve.tenancy.directory import Directory
 from parrotserve.texts import check_text
+
+_MANY_OBJECTS = 500
+"""Of a session, that are told of at once."""
 
 WaitEvent = Delta | Value | Failure
 AnswerEvent = Accepted | WaitEvent
@@ -262,6 +266,17 @@ class Service:
         session = owned(tenant, session)
         self._attachments.touch(session, tenant)
         return views.session_view(self._driver.machine.session_view(session, tenant))
+
+    async def session_text(
+        self, session: SessionId, write: Callable[[SessionSnapshot], str], *, tenant: TenantId = LOCAL_TENANT
+    ) -> str:
+        """What `write` makes of a session's picture: of a big one in a thread, so that the event loop goes on."""
+        session = owned(tenant, session)
+        self._attachments.touch(session, tenant)
+        picture = self._driver.machine.session_view(session, tenant)
+        if len(picture.variables) + len(picture.requests) <= _MANY_OBJECTS:
+            return write(picture)
+        return await asyncio.to_thread(write, picture)
 
     def sessions(self, tenant: TenantId | None, *, after: int = 0, most: int = 100) -> SessionList:
         """A page of a tenant's sessions (None: of all). It is no contact with any of them."""

@@ -1,6 +1,8 @@
 """The machine's pictures of its state, and engines, as the wire shows them."""
 
+import json
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from itertools import islice
 
 from parrotserve.errors import ParrotError
@@ -34,6 +36,20 @@ def session_view(session: snapshots.SessionSnapshot) -> SessionView:
         requests=tuple(map(_request, session.requests)),
         calls=tuple(map(_call, session.calls)),
     )
+
+
+def session_json(session: snapshots.SessionSnapshot) -> str:
+    """The same as JSON, object by object: one call for all of a big graph would keep all other threads waiting."""
+    bare = session_view(replace(session, variables=(), requests=(), calls=()))
+    head = bare.model_dump(mode="json", exclude={"variables", "requests", "calls"})
+    head["usage"] = asdict(total_usage(request.usage for request in session.requests))
+    lists = (
+        ("variables", map(_variable, session.variables)),
+        ("requests", map(_request, session.requests)),
+        ("calls", map(_call, session.calls)),
+    )
+    told = (f'"{name}":[{",".join(one.model_dump_json() for one in items)}]' for name, items in lists)
+    return f"{json.dumps(head)[:-1]},{','.join(told)}}}"
 
 
 def session_list(sessions: Iterable[snapshots.SessionSummary], *, most: int, clock: float, wall: float) -> SessionList:

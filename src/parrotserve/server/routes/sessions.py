@@ -3,13 +3,14 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, Response
 
 from parrotserve.errors import Forbidden
 from parrotserve.explain import explain_view
 from parrotserve.ids import SessionId, TenantId
 from parrotserve.listing import SessionList
 from parrotserve.protocol import SessionView
+from parrotserve.runtime.views import session_json, session_view
 from parrotserve.server.access import PathId, TheCaller, TheService, TheTenant
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
@@ -37,17 +38,21 @@ async def sessions(
     return service.sessions(tenant, after=after, most=limit)
 
 
-@router.get("/{session}")
-async def look(session: PathId, service: TheService, tenant: TheTenant) -> SessionView:
+@router.get("/{session}", response_model=SessionView)
+async def look(session: PathId, service: TheService, tenant: TheTenant) -> Response:
     """The session's graph, with states, timings, and why requests run where and when they do."""
-    return service.session_view(SessionId(session), tenant=tenant)
+    view = await service.session_text(SessionId(session), session_json, tenant=tenant)
+    return Response(view, media_type="application/json")
 
 
 @router.get("/{session}/explain")
 async def explain(session: PathId, service: TheService, tenant: TheTenant) -> PlainTextResponse:
     """The same for people: for each request its objective and why, what was found of its prompt, its engine and why not
     the others, and its times."""
-    return PlainTextResponse(explain_view(service.session_view(SessionId(session), tenant=tenant)))
+    view = await service.session_text(
+        SessionId(session), lambda picture: explain_view(session_view(picture)), tenant=tenant
+    )
+    return PlainTextResponse(view)
 
 
 @router.delete("/{session}", status_code=204)
