@@ -15,7 +15,7 @@ from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.meter import Meter
 from parrotserve.tenancy.directory import Directory
 
-_PART_OF_MEMORY = 4
+_PART_OF_MEMORY = 2
 """Of so many bytes of the machine's memory, sessions may hold one: engines need the rest."""
 
 

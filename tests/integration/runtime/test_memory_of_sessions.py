@@ -26,10 +26,10 @@ Begin = Callable[..., Awaitable[Service]]
 
 @pytest.fixture
 async def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Begin]:
-    """Starts a service of two tenants on a machine that has 40 MB."""
+    """Starts a service of two tenants on a machine that has 20 MB."""
     store = TenantStore(tmp_path)
     services: list[Service] = []
-    monkeypatch.setattr(gate, "usable_memory", lambda: 40 * MB)
+    monkeypatch.setattr(gate, "usable_memory", lambda: 20 * MB)
 
     async def start(limits: Limits | None = None, *, closed: bool = True) -> Service:
         store.create_tenant(ANN, limits or Limits())
@@ -75,7 +75,8 @@ async def test_a_tenants_sessions_hold_so_much_together_and_no_more(begin: Begin
 
 
 async def test_whatever_comes_counts(begin: Begin):
-    service = await begin(Limits(held_bytes=MB))
+    service = await begin(Limits(held_bytes=1_200_000))
+    await hold(service, holding("before", 300_000))
     text = [{"kind": "text", "text": "x" * 600_000}, {"kind": "output", "variable": "out"}]
     variables = [{"id": "out"}, {"id": "in", "value": "x" * 500_000}]
     with pytest.raises(LimitExceeded):
