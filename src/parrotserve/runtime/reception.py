@@ -29,6 +29,10 @@ class Reception:
         """The models of a batch; None where taking it in takes its time, in which others of its session may come."""
         return None if is_big(body) or has_schema(body) else self._fleet.all_serving(models_of(body))
 
+    def lacks(self, body: Submit) -> bool:
+        """Whether a batch names a model that is still to be fetched, if it may be."""
+        return self._config.on_demand and any(self._fleet.find(name) is None for name in models_of(body))
+
     def unfetched(self, name: str | None) -> ServedModel | None:
         """What stands for a model that is not served yet, until it is there; None for one that is.
 
