@@ -1,6 +1,7 @@
 """Programs that name a model which is still to be fetched: their clients hear that the service is there."""
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +16,7 @@ from parrotserve.errors import PullFailed
 from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import ServedModel, fake_model
 from parrotserve.server import sse
+from parrotserve.server.openai import exchange
 from parrotserve.server.routes import submit
 from parrotserve.server.run import serve_until_stopped
 
@@ -39,6 +41,7 @@ class Slow:
     def __init__(self) -> None:
         self.may_come = threading.Event()
         self.fault: Exception | None = None
+        self.fetched: list[str] = []
         lines: asyncio.Queue[str] = asyncio.Queue()
         self._lines = lines
         config = ServiceConfig(models=("fake",), port=0, on_demand=True)
@@ -46,6 +49,7 @@ class Slow:
 
     def _load(self, name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
         if name == ABSENT:
+            self.fetched.append(name)
             self.may_come.wait(30)
             if self.fault is not None:
                 raise self.fault
@@ -59,6 +63,7 @@ class Slow:
 async def slow(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slow]:
     monkeypatch.setattr(sse, "PING_SECONDS", 0.02)
     monkeypatch.setattr(submit, "PING_SECONDS", 0.02)
+    monkeypatch.setattr(exchange, "PING_SECONDS", 0.02)
     server = Slow()
     yield server
     server.may_come.set()
@@ -100,3 +105,34 @@ async def test_who_leaves_meanwhile_changes_nothing(slow: Slow):
         again = await client.post("/v1/submit", json=program())
         assert "event: value" in again.text
         assert (await client.get("/v1/sessions/s/variables/tale")).json()["value"] == "a tale"
+
+
+CHAT = {"model": ABSENT, "messages": [{"role": "user", "content": "tell"}], "stream": True}
+
+
+async def test_openai_s_clients_hear_of_it_in_streams(slow: Slow):
+    async with await slow.client() as client:
+        async with client.stream("POST", "/v1/chat/completions", json=CHAT) as answer:
+            lines = answer.aiter_lines()
+            assert await anext(lines) == ": ping"
+            slow.may_come.set()
+            chunks = [json.loads(line[6:]) for line in [line async for line in lines] if line.startswith("data: {")]
+        assert "".join(one["choices"][0]["delta"].get("content") or "" for one in chunks) == "a tale"
+        refused = await client.post("/v1/chat/completions", json=CHAT | {"temperature": 3})
+        assert refused.status_code == 400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_one_that_leaves_meanwhile_does_not_stop_the_fetching(slow: Slow, stream: bool):
+    async with await slow.client() as client:
+        if stream:
+            async with client.stream("POST", "/v1/chat/completions", json=CHAT) as answer:
+                assert await anext(answer.aiter_lines()) == ": ping"
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                short = httpx.Timeout(10, read=0.1)
+                await client.post("/v1/chat/completions", json=CHAT | {"stream": False}, timeout=short)
+        slow.may_come.set()
+        answer = await client.post("/v1/chat/completions", json=CHAT | {"stream": False})
+        assert answer.json()["choices"][0]["message"]["content"] == "a tale"
+        assert slow.fetched == [ABSENT]

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -28,18 +28,22 @@ _END = object()
 Events = AsyncGenerator[Delta | Value | Failure, None]
 
 
-async def answer_whole(request: Request, service: Service, writer: Writer, tenant: TenantId) -> Answer:
+Writing = Callable[[], Awaitable[Writer]]
+"""Makes of a body who writes its answer; takes as long as its model takes to be fetched."""
+
+
+async def answer_whole(request: Request, service: Service, writing: Writing, tenant: TenantId) -> Answer:
     """The answer in one piece. If the client leaves, the call ends with its session."""
-    return await while_connected(request, _whole(service, writer, tenant))
+    return await while_connected(request, _whole(service, writing, tenant))
 
 
-async def answer_stream(request: Request, service: Service, writer: Writer, tenant: TenantId) -> EventStream:
+async def answer_stream(request: Request, service: Service, writing: Writing, tenant: TenantId) -> EventStream:
     """The answer as a stream of chunks.
 
     What fails before the first of them is raised, so that it has a status of its own; but a client that waits for long
     gets its headers, and then comments that show that the service is there.
     """
-    chunks = _streamed(service, writer, tenant)
+    chunks = _streamed(service, writing, tenant)
     first = asyncio.ensure_future(_next(chunks))
     try:
         await while_connected(request, _settled(first))
@@ -49,7 +53,8 @@ async def answer_stream(request: Request, service: Service, writer: Writer, tena
     return EventStream(_sent(first, chunks))
 
 
-async def _whole(service: Service, writer: Writer, tenant: TenantId) -> Answer:
+async def _whole(service: Service, writing: Writing, tenant: TenantId) -> Answer:
+    writer = await writing()
     call = writer.call
     if not call.wait:
         await _declare(service, call, tenant)
@@ -65,7 +70,8 @@ async def _whole(service: Service, writer: Writer, tenant: TenantId) -> Answer:
     return writer.whole([values[variable] for variable in call.variables], used)
 
 
-async def _streamed(service: Service, writer: Writer, tenant: TenantId) -> AsyncGenerator[Answer, None]:
+async def _streamed(service: Service, writing: Writing, tenant: TenantId) -> AsyncGenerator[Answer, None]:
+    writer = await writing()
     call = writer.call
     choices = {variable: index for index, variable in enumerate(call.variables)}
     begun: set[int] = set()
