@@ -129,8 +129,8 @@ async def test_one_that_leaves_meanwhile_does_not_stop_the_fetching(slow: Slow, 
             async with client.stream("POST", "/v1/chat/completions", json=CHAT) as answer:
                 assert await anext(answer.aiter_lines()) == ": ping"
         else:
+            short = httpx.Timeout(10, read=0.1)
             with pytest.raises(httpx.ReadTimeout):
-                short = httpx.Timeout(10, read=0.1)
                 await client.post("/v1/chat/completions", json=CHAT | {"stream": False}, timeout=short)
         slow.may_come.set()
         answer = await client.post("/v1/chat/completions", json=CHAT | {"stream": False})
