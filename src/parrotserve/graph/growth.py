@@ -10,7 +10,7 @@ from parrotserve.graph.decisions import ForgetRequest, ForgetSession, PublishFai
 from parrotserve.graph.events import Wait
 from parrotserve.graph.flow import begin, fall, fill
 from parrotserve.graph.graph import Graph
-from parrotserve.graph.memory import hold, size_of_variable
+from parrotserve.graph.memory import SESSION, hold, size_of_variable
 from parrotserve.graph.objects import Producer, Request, Session, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import Plan
@@ -23,6 +23,8 @@ def grow(graph: Graph, plan: Plan, changes: Changes) -> None:
         graph.openings += 1
         session.number = graph.openings
         graph.sessions[session.id] = session
+        session.held = SESSION
+        graph.held[session.tenant] += SESSION
     for variable in plan.variables:
         graph.variables[variable.id] = variable
         graph.held[session.tenant] += size_of_variable(variable)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from parrotserve.criteria import Objective
 from parrotserve.graph.graph import Graph
-from parrotserve.graph.memory import size_of_producer, size_of_variable
+from parrotserve.graph.memory import SESSION, size_of_producer, size_of_variable
 from parrotserve.graph.objects import Producer, Request, Session, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.ids import TenantId
@@ -37,7 +37,7 @@ def check_graph(graph: Graph) -> None:
     for variable in graph.variables.values():
         taken[variable.tenant] += size_of_variable(variable)
     for session in graph.sessions.values():
-        own = sum(size_of_producer(one.spec) for one in session.producers)
+        own = SESSION + sum(size_of_producer(one.spec) for one in session.producers)
         assert session.held == own, f"session {session.id} holds {own}, not {session.held}"
         taken[session.tenant] += own
     assert graph.held == taken, f"tenants hold {taken}, not {graph.held}"

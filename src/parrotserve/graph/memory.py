@@ -9,10 +9,11 @@ from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Producer, Variable
 from parrotserve.segments import Text
 
+SESSION = 4_000
 _VARIABLE = 1_500
 _PRODUCER = 5_000
 _PART = 200
-"""Bytes of what there is of each besides texts: of a variable, of a request or native call, and of a piece of one."""
+"""Bytes of what there is of each besides texts: of a session, a variable, a request or native call, a piece of one."""
 
 
 def size_of_text(text: str | None) -> int:
@@ -40,7 +41,8 @@ def size_of_new(batch: Submitted, graph: Graph) -> int:
     variables = {one.id: one for one in batch.variables if one.id not in graph.variables}
     producers = [one for one in batch.requests if one.id not in graph.requests]
     calls = [one for one in batch.calls if one.id not in graph.calls]
-    size = sum(_VARIABLE + size_of_text(one.value) for one in variables.values())
+    size = 0 if batch.session in graph.sessions else SESSION
+    size += sum(_VARIABLE + size_of_text(one.value) for one in variables.values())
     return size + sum(map(size_of_producer, (*producers, *calls)))
 
 

@@ -282,7 +282,7 @@ class Session:
     number: int = 0
     """In the order in which sessions were opened."""
     held: int = 0
-    """Bytes of memory that its requests and native calls take, about."""
+    """Bytes of memory that it takes with its requests and native calls, about."""
     attached: int = 0
     variables: dict[VariableId, Variable] = field(default_factory=dict[VariableId, Variable])
     requests: dict[RequestId, Request] = field(default_factory=dict[RequestId, Request])

@@ -9,6 +9,7 @@ import pytest
 from parrotserve.config import ServiceConfig
 from parrotserve.engines.fake import FakeEngine
 from parrotserve.errors import LimitExceeded, TooLarge
+from parrotserve.graph.memory import SESSION
 from parrotserve.ids import CallId, SessionId, TenantId, VariableId
 from parrotserve.protocol import CallResult, Submit
 from parrotserve.runtime import gate
@@ -89,6 +90,15 @@ async def test_whatever_comes_counts(begin: Begin):
     with pytest.raises(LimitExceeded):
         service.put_result(session, CallId("c"), CallResult(value=more), tenant=ANN)
     service.put_result(session, CallId("c"), CallResult(value=more[:1000]), tenant=ANN)
+
+
+async def test_a_session_takes_some_whatever_is_in_it(begin: Begin):
+    service = await begin(Limits(held_bytes=3 * SESSION))
+    for number in range(3):
+        await hold(service, batch(f"s{number}", []))
+    with pytest.raises(LimitExceeded):
+        await hold(service, batch("s3", []))
+    await hold(service, batch("s0", []))  # contact with one that is there takes nothing
 
 
 async def test_where_nobody_says_a_tenant_leaves_as_much_as_it_has(begin: Begin):
