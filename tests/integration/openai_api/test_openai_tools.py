@@ -329,6 +329,10 @@ async def test_both_schemas_have_to_be_such(begin: Begin, wrong: dict[str, Any])
     api = await begin(template=TOOL_CALLS)
     answer = await api.chat(user("Hello"), **FORMATTED | wrong)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_schema")
+    assert answer.json()["error"]["param"] is None, "either may be meant"
+    alone = {name: value for name, value in wrong.items() if name != "tools"} or wrong | {"tool_choice": "required"}
+    answer = await api.chat(user("Hello"), **alone)
+    assert answer.json()["error"]["param"] == next(iter(wrong))
 
 
 @pytest.mark.parametrize(

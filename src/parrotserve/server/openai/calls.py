@@ -89,6 +89,8 @@ class Call:
     """What precedes each choice's text, where that is to be repeated."""
     prompt_field: str | None = None
     """What of the body its prompt is made of; None for an output that was declared before."""
+    schema_field: str | None = None
+    """What of the body has its JSON schema, if one field alone has."""
 
 
 def chat_call(body: ChatRequest, *, asked: Asked, origin: Origin) -> Call:
@@ -185,6 +187,7 @@ def _declaring(
         tools=tools,
         prompts=echoed,
         prompt_field="messages" if chat else "prompt",
+        schema_field=None if calls is not None else "tools" if tools is not None else "response_format",
     )
 
 

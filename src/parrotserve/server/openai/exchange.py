@@ -9,7 +9,15 @@ from typing import Any
 
 from fastapi import Request
 
-from parrotserve.errors import Cancelled, ContextExceeded, InvalidGraph, ParrotError, RequestFailed, RequestRefused
+from parrotserve.errors import (
+    Cancelled,
+    ContextExceeded,
+    InvalidGraph,
+    InvalidSchema,
+    ParrotError,
+    RequestFailed,
+    RequestRefused,
+)
 from parrotserve.ids import TenantId
 from parrotserve.protocol import Delta, ErrorBody, Failure, Value
 from parrotserve.runtime.service import Service
@@ -111,6 +119,10 @@ async def _running(service: Service, call: Call, tenant: TenantId) -> AsyncGener
 async def _declare(service: Service, call: Call, tenant: TenantId) -> Events:
     try:
         _, events = await service.declare(call.submit, tenant=tenant)
+    except InvalidSchema as refused:
+        if call.schema_field is not None:
+            refused.details.setdefault("param", call.schema_field)
+        raise
     except InvalidGraph as refused:
         if call.origin.repeatable and refused.details.get("id", "").startswith(call.origin.base):
             raise InvalidGraph(
