@@ -26,7 +26,7 @@ from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.sampling import FinishReason
 from parrotserve.texts import briefly
 
-MOST_GIVEN = 1 << 25
+MOST_GIVEN = 1 << 24
 """Characters of all that a native call is given: its inputs as often as it reads them."""
 _MOST_READERS = 32
 """Of those that wait for what a producer makes, who are looked at when it begins: more would hardly run ahead."""
