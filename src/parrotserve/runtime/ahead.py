@@ -71,8 +71,10 @@ class AheadSequence:
     def _as_known(self, written: Callable[[VariableId], Written]) -> Iterator[Text | Known]:
         for stretch in self.stretches:
             for piece in stretch:
-                late = isinstance(piece, Late)
-                yield Known(written(piece.variable).text, piece.transforms) if late else piece
+                if isinstance(piece, Late):
+                    yield Known(written(piece.variable).text, piece.transforms)
+                else:
+                    yield piece
 
     def go_on(self, written: Callable[[VariableId], Written]) -> list[Extend]:
         """What can be sent now."""
