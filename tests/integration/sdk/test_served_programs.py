@@ -270,6 +270,7 @@ class TestInterruptions:
             return any("running" in one["requests"] for one in httpx.get(f"{apart.url}/v1/sessions").json()["data"])
 
         with use(HttpTransport(apart.url, patience=60)):
+            assert Echo("x").get() == "[x]"  # who was never answered takes the URL for wrong
             loud = Upper(Upper(Echo(LONG)))
             told: list[str] = []
             waiting = threading.Thread(target=lambda: told.append(loud.get(timeout=60)))
