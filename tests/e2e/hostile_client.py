@@ -24,20 +24,6 @@ def graph(size: int, text: str = "tell") -> bytes:
     return json.dumps({"session": "attack", "variables": variables, "requests": requests}).encode()
 
 
-def named_often(name: str, times: int, *transforms: str) -> bytes:
-    """A request and a native call of few words that read megabytes many times over."""
-    big, read = f"{name}-big", [{"name": one} for one in transforms]
-    made, returned = f"{name}-a", f"{name}-b"
-    segments = [{"kind": "input", "variable": big, "transforms": read}] * times
-    body = {
-        "session": name,
-        "variables": [{"id": big, "value": "x " * (2 * MIB)}, {"id": made}, {"id": returned}],
-        "requests": [{"id": f"{name}-r", "segments": [*segments, {"kind": "output", "variable": made}]}],
-        "calls": [{"id": f"{name}-c", "function": "f", "inputs": [big] * times, "output": returned}],
-    }
-    return json.dumps(body).encode()
-
-
 BIG = (
     graph(1, "x" * (8 * MIB)),
     graph(100_000),
@@ -47,12 +33,6 @@ BIG = (
     b"[" * 10_000 + b"]" * 10_000 + b" " * MIB,
     b'{"session": "s", "wait": [' + b"{}," * 100_000 + b"{}]}",
     b'{"session": "s", "wait": [' + b"{}," * 20_000 + b"{}]}",
-    b'{"session": "s", "variables": [' + b", ".join(b'{"id": "v%d"}' % n for n in range(300_000)) + b"]}",
-    named_often("often", 50_000),
-    named_often("changed", 50_000, "strip"),
-    b'{"session": "s", "variables": [{"id": "v"}], "wait": ['
-    + b'{"variable": "v"}, ' * 60_000
-    + b'{"variable": "v"}]}',
     b'{"session": "s", "requests": [' + b'{"id": "a", "segments": []}, ' * 2_000 + b"{}]}",
 )
 SMALL = (

@@ -50,7 +50,7 @@ def has_schema(body: Submit) -> bool:
 
 def is_big(body: Submit) -> bool:
     """Whether taking it in may take so long that it is to be done in a thread."""
-    length = count = 0
+    length, count = 0, len(body.variables) + len(body.wait)
     for spec in body.requests:
         count += len(spec.segments)
         length += _length_of(spec.tools)
@@ -84,6 +84,7 @@ def admit(
 
     Raises `InvalidTransform`, `InvalidSampling`, `InvalidSchema`, `InvalidGraph` and what the chat template refuses.
     """
+    waits = _waits(body, tenant)
     return Submitted(
         session=owned(tenant, SessionId(body.session)),
         tenant=tenant,
@@ -93,7 +94,7 @@ def admit(
             _request(spec, models[spec.model], tenant, count=count, published=published) for spec in body.requests
         ),
         calls=tuple(_call(spec, tenant) for spec in body.calls),
-        waits=_waits(body, tenant),
+        waits=waits,
     )
 
 

@@ -10,6 +10,7 @@ from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Request, Session
 from parrotserve.ids import VariableId, shown
 from parrotserve.models.chat import Flat
+from parrotserve.protocol import Submit
 from parrotserve.runtime.catalog import ServedModel
 from parrotserve.runtime.render import Renderer
 from parrotserve.segments import Input, Output, Text
@@ -25,6 +26,16 @@ Find = Callable[[str], ServedModel | None]
 SizeOf = Callable[[VariableId], int]
 
 
+def check_variables(body: Submit, config: ServiceConfig) -> None:
+    """Raises `TooLarge` for more variables than a submit may have, before anything is made of them."""
+    most = _VARIABLES_EACH * config.max_batch_requests
+    if len(body.variables) > most:
+        raise TooLarge(
+            f"A submit may have {most} variables, and this one has {len(body.variables)}: send it in parts.",
+            limit="max_batch_requests",
+        )
+
+
 def check_size(batch: Submitted, session: Session | None, limits: Limits, config: ServiceConfig) -> None:
     """Raises `TooLarge` for a batch, a graph or an output beyond what the tenant and the service allow.
 
@@ -36,12 +47,6 @@ def check_size(batch: Submitted, session: Session | None, limits: Limits, config
         raise TooLarge(
             f"A submit may have {config.max_batch_requests} requests and native calls, and this one has {size}: send "
             "it in parts.",
-            limit="max_batch_requests",
-        )
-    if len(batch.variables) > _VARIABLES_EACH * config.max_batch_requests:
-        raise TooLarge(
-            f"A submit may have {_VARIABLES_EACH * config.max_batch_requests} variables, and this one has "
-            f"{len(batch.variables)}: send it in parts.",
             limit="max_batch_requests",
         )
     requests = {spec.id: spec for spec in batch.requests if session is None or spec.id not in session.requests}

@@ -10,6 +10,7 @@ from parrotserve.ids import TenantId
 from parrotserve.protocol import Submit
 from parrotserve.runtime.admission import admit, has_schema, is_big
 from parrotserve.runtime.catalog import Models, ServedModel, unfetched_model
+from parrotserve.runtime.claims import check_variables
 from parrotserve.runtime.fleet import Fleet
 from parrotserve.runtime.gate import Gate
 from parrotserve.tenancy.directory import Directory
@@ -61,6 +62,7 @@ class Reception:
 
     def admitted(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
         """The batch for the machine; see `admit`."""
+        check_variables(body, self._config)
         return admit(
             body,
             tenant=tenant,
