@@ -31,7 +31,8 @@
     │   └── MalformedModel
     ├── ServiceUnavailable        the service cannot be reached, or went away
     ├── SessionLost               the service came back without what the session had there
-    └── IncompatibleVersions      client and service do not speak the same protocol
+    ├── IncompatibleVersions      client and service do not speak the same protocol
+    └── InternalError             a fault of the service itself, of which its log has more
 
 Each has a stable `code` (the class's, in snake case) that travels on the wire and in logs; `from_wire` turns
 it back into the same class. Foreign exceptions are translated where they enter and chained.
@@ -160,3 +161,6 @@ class SessionLost(ParrotError, status=410): ...
 
 
 class IncompatibleVersions(ParrotError, status=426): ...
+
+
+class InternalError(ParrotError, status=500): ...

@@ -5,7 +5,7 @@ event with decisions, as data, that the runtime carries out in their order. It d
 an argument, in seconds from any start, never falling. The same events give the same decisions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from parrotserve.analysis.objective import assign, deduce
 from parrotserve.bounds import Bounds
@@ -42,7 +42,7 @@ from parrotserve.graph.integrity import check_graph
 from parrotserve.graph.objects import Producer, Request, Session, Variable
 from parrotserve.graph.revival import Revival, revival, revive
 from parrotserve.graph.runs import engine_died, output_produced, request_ended
-from parrotserve.graph.snapshots import SessionSnapshot, picture_session
+from parrotserve.graph.snapshots import SessionSnapshot, SessionSummary, picture_session, picture_sessions
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import plan_submit
 from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId, shown
@@ -147,6 +147,10 @@ class Machine:
         """A session's graph with states and timings. Raises `UnknownObject`."""
         return picture_session(self.graph.session(session, tenant))
 
+    def sessions(self, tenant: TenantId | None, *, after: int = 0) -> Iterator[SessionSummary]:
+        """Sessions of a tenant (None: all of them) that were opened after so many others, in that order."""
+        return picture_sessions(self.graph.sessions.values(), tenant, after)
+
     def revival(self, session: SessionId, tenant: TenantId, variable: VariableId) -> Revival:
         """What a retry of a variable would bring back. Raises `UnknownObject`, `ForeignVariable`."""
         return revival(self.graph.variable(self.graph.session(session, tenant), variable))
@@ -231,6 +235,7 @@ class Machine:
 
     def _renew_lease(self, session: Session, now: float) -> None:
         """Contact: the session's lease starts anew, or stands still while a client is attached."""
+        session.used = now
         if session.attached > 0:
             self.graph.deadlines.discard(session)
         else:

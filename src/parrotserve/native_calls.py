@@ -1,8 +1,8 @@
 """What native calls are given: arguments with places for the values of variables that are not known yet."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from parrotserve.ids import VariableId
 
@@ -38,6 +38,18 @@ def fill(argument: Any, values: Mapping[VariableId, str]) -> Any:
             return {key: fill(item, values) for key, item in argument.items()}
         return [fill(item, values) for item in argument]
     return argument
+
+
+def slots_in(argument: Any) -> Iterator[VariableId]:
+    """The variables that have places in an argument, each as often as it has."""
+    if isinstance(argument, Slot):
+        yield argument.variable
+    elif isinstance(argument, Mapping):
+        for item in cast("Mapping[str, Any]", argument).values():
+            yield from slots_in(item)
+    elif isinstance(argument, list | tuple):
+        for item in cast("Sequence[Any]", argument):
+            yield from slots_in(item)
 
 
 def _has_slots(argument: Any) -> bool:

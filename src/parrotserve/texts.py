@@ -2,6 +2,10 @@
 
 from parrotserve.errors import DeclarationError
 
+MOST_NAME = 1_000
+MOST_TOLD = 4_000
+"""Characters of a name, and of what went wrong: both are told once more with everything that fails for it."""
+
 
 def check_text(text: str, what: str) -> str:
     """The text. Raises `DeclarationError` for one with a lone surrogate: it could be neither tokenised nor sent."""
@@ -13,3 +17,15 @@ def check_text(text: str, what: str) -> str:
             "decoding with errors='surrogateescape'; decode with errors='replace' instead."
         ) from error
     return text
+
+
+def check_name(name: str, what: str) -> str:
+    """The name. Raises `DeclarationError` for one that is no text, or too long for a name."""
+    if len(name) > MOST_NAME:
+        raise DeclarationError(f"{what} has {len(name):,} characters, and may have {MOST_NAME:,}.")
+    return check_text(name, what)
+
+
+def briefly(told: str) -> str:
+    """What went wrong, cut off where nobody reads on."""
+    return told if len(told) <= MOST_TOLD else told[:MOST_TOLD] + "..."

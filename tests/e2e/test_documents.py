@@ -118,7 +118,16 @@ class TestHttp:
         assert answer.text.strip() == blocks(self.PAGE, "text")[0].strip()
 
     def test_the_error_is_as_shown(self, client: httpx.Client):
-        assert client.get("/v1/sessions/nope").json() == json.loads(blocks(self.PAGE, "json")[1])
+        assert client.get("/v1/sessions/nope").json() == json.loads(blocks(self.PAGE, "json")[2])
+
+    def test_sessions_are_listed_as_shown(self, client: httpx.Client):
+        client.post("/v1/submit", json=json.loads(blocks(self.PAGE, "json")[0]))
+        told, shown = client.get("/v1/sessions").json(), json.loads(blocks(self.PAGE, "json")[1])
+        assert told.keys() == shown.keys()
+        assert told["data"][0].keys() == shown["data"][0].keys()
+        assert {name: type(value) for name, value in told["data"][0].items()} == {
+            name: type(value) for name, value in shown["data"][0].items()
+        }
 
     def test_every_route_is_listed_and_every_listed_route_is_there(self, client: httpx.Client):
         paths = client.get("/openapi.json").json()["paths"]
@@ -131,7 +140,8 @@ class TestHttp:
     def test_its_codes_are_codes(self):
         table = self.PAGE.read_text("utf-8").split("| status | codes")[1]
         codes = set(re.findall(r"`([a-z_]+)`", table)) - {"failure", "error"}
-        assert codes - set(ParrotError.by_code) == {"invalid_request", "unsupported_media_type"}  # of HTTP itself
+        of_http = {"invalid_request", "method_not_allowed", "unsupported_media_type"}
+        assert codes - set(ParrotError.by_code) == of_http
 
     def test_every_code_is_listed_with_its_status(self):
         rows = dict(re.findall(r"^\| (\d{3}) \| (.*) \|$", self.PAGE.read_text("utf-8"), re.MULTILINE))

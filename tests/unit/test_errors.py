@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +37,14 @@ def test_a_code_of_a_later_version_is_still_an_error_of_ours():
     received = from_wire("invented_later", "Something new.")
     assert type(received) is ParrotError
     assert received.message == "Something new."
+
+
+def test_every_code_is_documented_with_its_status():
+    page = (Path(__file__).parents[2] / "docs" / "http.md").read_text("utf-8").partition("## Errors")[2]
+    rows = re.findall(r"^\| (\d{3}) \| (.*) \|$", page, re.MULTILINE)
+    told = {code: int(status) for status, codes in rows for code in re.findall(r"`([a-z]+(?:_[a-z]+)*)`", codes)}
+    framework = {"invalid_request": 422, "method_not_allowed": 405, "unsupported_media_type": 415}
+    assert told == {kind.code: kind.status for kind in EVERY_CLASS} | framework
 
 
 @pytest.mark.parametrize("kind", EVERY_CLASS, ids=lambda kind: kind.code)

@@ -28,6 +28,11 @@ _MOST_UNKNOWN = 4
 """Unknown values that a chain passes; it ends at the next one, until some of these are known. So n values that come
 one by one cost O(n) links."""
 
+_MOST_CHARS = 1 << 24
+_MOST_BOUNDARIES = 10_000
+"""A chain ends behind so many characters or boundaries: no model reads on, and whoever names one long value a thousand
+times in a request would have everybody wait for the hashes."""
+
 _SIZE = 16
 
 Digests = tuple[tuple[int, bytes], ...]
@@ -104,6 +109,8 @@ def _walk(
 ) -> None:
     spec, tenant = prefix.request.spec, prefix.request.session.tenant
     for index in range(segment, len(spec.segments)):
+        if chars > _MOST_CHARS or len(prefix.boundaries) > _MOST_BOUNDARIES:
+            return
         unsalted = hash_before
         if index == spec.published:
             hash_before = _link(hash_before, b"salt", tenant.encode())

@@ -20,10 +20,14 @@ from parrotserve.graph.decisions import (
     SettleRequest,
 )
 from parrotserve.graph.graph import Graph
+from parrotserve.graph.memory import size_of_text
 from parrotserve.graph.objects import Call, Producer, Request, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.sampling import FinishReason
+from parrotserve.texts import briefly
 
+MOST_GIVEN = 1 << 24
+"""Characters of all that a native call is given: its inputs as often as it reads them."""
 _MOST_READERS = 32
 """Of those that wait for what a producer makes, who are looked at when it begins: more would hardly run ahead."""
 
@@ -31,6 +35,7 @@ _MOST_READERS = 32
 def fill(graph: Graph, variable: Variable, value: str, reason: FinishReason | None, changes: Changes) -> None:
     """A variable has its value: it is READY, and so is whatever waited only for it."""
     variable.value, variable.reason = value, reason
+    graph.held[variable.tenant] += size_of_text(value)
     variable.move(VariableState.READY, changes.now, "its value is known")
     changes.decisions.append(PublishValue(variable=variable.id, value=value, reason=reason))
     consumers, variable.consumers, variable.fallen_consumers = variable.consumers, {}, {}
@@ -49,11 +54,16 @@ def begin(graph: Graph, producer: Producer, changes: Changes) -> None:
         producer.move(ProducerState.QUEUED, changes.now, "its inputs are known")
         changes.queued.append(producer)
         return
+    values = {variable.id: variable.value or "" for variable in producer.inputs}
+    given = sum(len(values[variable]) for variable in producer.given)
+    if given > MOST_GIVEN:
+        why = f"it would be given {given:,} characters, and may be given {MOST_GIVEN:,}; read less, or read it once."
+        fail(graph, producer, NativeCallFailed(why), changes)
+        return
     producer.move(ProducerState.OFFERED, changes.now, "its inputs are known")
     producer.times.started = changes.now
     producer.aboard = True
     changes.informed.update(dict.fromkeys(first_readers(producer)))
-    values = {variable.id: variable.value or "" for variable in producer.inputs}
     session, sandboxed = producer.session, producer.spec.sandboxed
     if sandboxed is not None:
         run = RunCall(session=session.id, tenant=session.tenant, call=producer.id, sandboxed=sandboxed, values=values)
@@ -93,7 +103,7 @@ def fail(graph: Graph, producer: Producer, error: ParrotError, changes: Changes)
     where = f" on engine {producer.engine}" if isinstance(producer, Request) and producer.engine else ""
     cause = Cause(
         error=error,
-        sentence=f"{producer} failed{where}: {error.message}",
+        sentence=f"{producer} failed{where}: {briefly(error.message)}",
         origin=producer.id,
         engine=producer.engine if isinstance(producer, Request) else None,
     )

@@ -1,5 +1,7 @@
 """The graph's indexes, and the look-ups that refuse what a client may not see."""
 
+from collections import Counter
+
 from parrotserve.errors import ForeignVariable, UnknownObject
 from parrotserve.graph.lazy_heap import LazyHeap
 from parrotserve.graph.objects import Call, Request, Session, Variable
@@ -16,6 +18,10 @@ class Graph:
         self.calls: dict[CallId, Call] = {}
         self.deadlines: LazyHeap[Session | Call] = LazyHeap()
         """Sessions whose lease runs, and native calls with a timeout that are handed out."""
+        self.held: Counter[TenantId] = Counter()
+        """Bytes of memory that tenants' sessions take, about."""
+        self.openings = 0
+        """How many sessions were ever opened."""
         self.arrivals = 0
         """How many requests and native calls were ever submitted."""
         self.positions = 0

@@ -10,6 +10,7 @@ from parrotserve.graph.decisions import ForgetRequest, ForgetSession, PublishFai
 from parrotserve.graph.events import Wait
 from parrotserve.graph.flow import begin, fall, fill
 from parrotserve.graph.graph import Graph
+from parrotserve.graph.memory import SESSION, hold, size_of_variable
 from parrotserve.graph.objects import Producer, Request, Session, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import Plan
@@ -18,9 +19,15 @@ from parrotserve.graph.validation import Plan
 def grow(graph: Graph, plan: Plan, changes: Changes) -> None:
     """Take a batch in; what has all its inputs begins."""
     session = plan.session
-    graph.sessions[session.id] = session
+    if session.id not in graph.sessions:
+        graph.openings += 1
+        session.number = graph.openings
+        graph.sessions[session.id] = session
+        session.held = SESSION
+        graph.held[session.tenant] += SESSION
     for variable in plan.variables:
         graph.variables[variable.id] = variable
+        graph.held[session.tenant] += size_of_variable(variable)
         _hold(session, variable)
         if variable.declared.value is not None:
             fill(graph, variable, variable.declared.value, None, changes)
@@ -72,6 +79,9 @@ def end_session(graph: Graph, session: Session, reason: str, changes: Changes) -
     for call in session.calls.values():
         del graph.calls[call.id]
     gone = [variable for variable in session.variables.values() if _release(graph, variable)]
+    graph.held[session.tenant] -= session.held + sum(map(size_of_variable, gone))
+    if not graph.held[session.tenant]:
+        del graph.held[session.tenant]
     del graph.sessions[session.id]
     changes.decisions.append(ForgetSession(session.id, tuple(variable.id for variable in gone)))
     _untie(session, gone)
@@ -124,6 +134,8 @@ def _attach(graph: Graph, producer: Producer, submission: int, changes: Changes)
         graph.requests[producer.id] = producer.session.requests[producer.id] = producer
     else:
         graph.calls[producer.id] = producer.session.calls[producer.id] = producer
+    producer.session.states_of(producer)[producer.state] += 1
+    hold(graph, producer)
     for variable in producer.inputs:
         if not variable.ready:
             variable.consumers[producer] = None

@@ -1,12 +1,15 @@
 """The graph's invariants, executable: whatever is kept incrementally is counted anew."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from parrotserve.criteria import Objective
 from parrotserve.graph.graph import Graph
+from parrotserve.graph.memory import SESSION, size_of_producer, size_of_variable
 from parrotserve.graph.objects import Producer, Request, Session, Variable
 from parrotserve.graph.states import ProducerState, VariableState
+from parrotserve.ids import TenantId
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -20,6 +23,9 @@ def check_graph(graph: Graph) -> None:
             assert graph.variables[variable.id] is variable, f"{variable} cannot be found by its id"
             holders[variable] += 1
         assert (session in graph.deadlines) == (session.attached == 0), f"session {session.id}: its lease"
+        for producers, states in ((session.requests, session.request_states), (session.calls, session.call_states)):
+            counted = Counter(one.state for one in producers.values())
+            assert +states == counted, f"session {session.id} counts {states}, not {counted}"
     for variable, count in holders.items():
         assert variable.holders == count > 0, f"{variable} has {count} holders, not {variable.holders}"
         _check_variable(variable)
@@ -27,6 +33,14 @@ def check_graph(graph: Graph) -> None:
     _check_index("native calls", graph.calls, [session.calls for session in graph.sessions.values()])
     for producer in (*graph.requests.values(), *graph.calls.values()):
         _check_producer(graph, producer)
+    taken: Counter[TenantId] = Counter()
+    for variable in graph.variables.values():
+        taken[variable.tenant] += size_of_variable(variable)
+    for session in graph.sessions.values():
+        own = SESSION + sum(size_of_producer(one.spec) for one in session.producers)
+        assert session.held == own, f"session {session.id} holds {own}, not {session.held}"
+        taken[session.tenant] += own
+    assert graph.held == taken, f"tenants hold {taken}, not {graph.held}"
     for overdue in graph.deadlines:
         known = graph.sessions if isinstance(overdue, Session) else graph.calls
         assert overdue.id in known, f"{overdue.id} has a deadline but is gone"

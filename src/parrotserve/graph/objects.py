@@ -1,5 +1,6 @@
 """What the graph is made of: variables, their producers (requests and native calls), and sessions."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from parrotserve.graph.states import (
     VariableState,
 )
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId, shown
+from parrotserve.native_calls import slots_in
 from parrotserve.sampling import FinishReason, Sampling, Usage
 from parrotserve.segments import Input, Output
 
@@ -134,6 +136,14 @@ class _Node(Tracked[ProducerState]):
     def fallen(self) -> bool:
         return self.state in FALLEN
 
+    def move(self, state: ProducerState, now: float, why: str) -> None:
+        """See `Tracked`; the session keeps count."""
+        before = self.state
+        Tracked.move(self, state, now, why)
+        states = self.session.states_of(self)
+        states[before] -= 1
+        states[state] += 1
+
 
 @dataclass(slots=True, eq=False, kw_only=True, repr=False)
 class Request(_Node):
@@ -245,6 +255,12 @@ class Call(_Node):
     def function(self) -> str:
         return self.spec.function
 
+    @property
+    def given(self) -> tuple[VariableId, ...]:
+        """Inputs, as often as it is given them."""
+        sandboxed = self.spec.sandboxed
+        return self.spec.inputs if sandboxed is None else tuple(slots_in(sandboxed.arguments))
+
     def __str__(self) -> str:
         return f"native call {self.function!r} ({shown(self.id)})"
 
@@ -261,11 +277,25 @@ class Session:
     tenant: TenantId
     lease_seconds: float
     began: float
+    used: float = 0.0
+    """When its client was last in touch."""
+    number: int = 0
+    """In the order in which sessions were opened."""
+    held: int = 0
+    """Bytes of memory that it takes with its requests and native calls, about."""
     attached: int = 0
     variables: dict[VariableId, Variable] = field(default_factory=dict[VariableId, Variable])
     requests: dict[RequestId, Request] = field(default_factory=dict[RequestId, Request])
     calls: dict[CallId, Call] = field(default_factory=dict[CallId, Call])
 
+    request_states: Counter[ProducerState] = field(default_factory=Counter[ProducerState])
+    """How many of its requests are in each state."""
+    call_states: Counter[ProducerState] = field(default_factory=Counter[ProducerState])
+
     @property
     def producers(self) -> list[Producer]:
         return [*self.requests.values(), *self.calls.values()]
+
+    def states_of(self, producer: _Node) -> Counter[ProducerState]:
+        """How many producers of its kind are in each state."""
+        return self.request_states if isinstance(producer, Request) else self.call_states

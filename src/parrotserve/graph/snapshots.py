@@ -1,5 +1,6 @@
 """Pictures of the graph for people and APIs: they do not change when it does."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from parrotserve.criteria import Criteria, Objective
@@ -98,6 +99,45 @@ class SessionSnapshot:
     variables: tuple[VariableSnapshot, ...]
     requests: tuple[RequestSnapshot, ...]
     calls: tuple[CallSnapshot, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSummary:
+    """A session without its graph."""
+
+    id: SessionId
+    tenant: TenantId
+    number: int
+    """In the order in which sessions were opened."""
+    lease_seconds: float
+    began: float
+    """This and `used` are on the clock of `now`."""
+    used: float
+    """When its client was last in touch; of one that is attached, whenever it came to be."""
+    attached: int
+    variables: int
+    requests: dict[ProducerState, int]
+    """How many are in each state that any is in."""
+    calls: dict[ProducerState, int]
+
+
+def picture_sessions(sessions: Iterable[Session], tenant: TenantId | None, after: int) -> Iterator[SessionSummary]:
+    """Sessions of a tenant (None: all of them) that were opened after so many others, in that order. Costs nothing for
+    what is in them."""
+    for session in sessions:
+        if session.number > after and tenant in (None, session.tenant):
+            yield SessionSummary(
+                id=session.id,
+                tenant=session.tenant,
+                number=session.number,
+                lease_seconds=session.lease_seconds,
+                began=session.began,
+                used=session.used,
+                attached=session.attached,
+                variables=len(session.variables),
+                requests=dict(+session.request_states),
+                calls=dict(+session.call_states),
+            )
 
 
 def picture_session(session: Session) -> SessionSnapshot:

@@ -5,7 +5,7 @@ space before them along, so white space at a boundary waits for the segment afte
 output is left to the model, whose first word brings it; that space is not part of the output.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from parrotserve.models.tokenizer import Tokenizer
 
@@ -17,10 +17,14 @@ class PromptTokenizer:
     first segments are equal get equal tokens for them; only white space at their end may come later.
     """
 
-    __slots__ = ("_carry", "_started", "_tokenizer", "withheld")
+    __slots__ = ("_carry", "_count", "_started", "_tokenizer", "_within", "withheld")
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, within: Callable[[int], None] | None = None) -> None:
+        """`within` is told of how many tokens the prompt has at least, before a text is made into tokens that it may
+        have no room for; what it raises ends the prompt there."""
         self._tokenizer = tokenizer
+        self._within = within
+        self._count = 0
         self._carry = ""
         self._started = False
         self.withheld = False
@@ -30,6 +34,8 @@ class PromptTokenizer:
         """The tokens that are certain once this text has come. `template` marks what a chat template wrote: only
         there are control tokens recognised."""
         pending = self._carry + text
+        if self._within is not None:
+            self._within(self._count + len(pending) // self._tokenizer.longest_token)
         certain = pending.rstrip()
         self._carry = pending[len(certain) :]
         return self._encode(certain, special=template) if certain else []
@@ -39,6 +45,7 @@ class PromptTokenizer:
         before = self._encode(self._carry, special=False) if self._carry else []
         self._carry = ""
         self._started = True
+        self._count += len(tokens)
         return [*before, *tokens]
 
     def beginning(self, text: str) -> list[int]:
@@ -63,6 +70,7 @@ class PromptTokenizer:
 
     def _encode(self, text: str, *, special: bool, begin: bool = True) -> list[int]:
         tokens = self._tokenizer.encode(text, special=special)
+        self._count += len(tokens) if begin else 0
         if self._started:
             return tokens
         self._started = begin

@@ -1,6 +1,7 @@
 """Admission: a batch from the wire, checked and in the machine's words."""
 
 import secrets
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -35,7 +36,7 @@ from parrotserve.runtime.claims import most_of_texts
 from parrotserve.runtime.render import LONG_TEXT, published_pieces
 from parrotserve.sampling import Calls, Sampling
 from parrotserve.segments import Input, Output, RoleSwitch, Segment, Text
-from parrotserve.texts import check_text
+from parrotserve.texts import check_name, check_text
 from parrotserve.transforms import Transform
 
 _MANY_SEGMENTS = 2_000
@@ -49,7 +50,7 @@ def has_schema(body: Submit) -> bool:
 
 def is_big(body: Submit) -> bool:
     """Whether taking it in may take so long that it is to be done in a thread."""
-    length = count = 0
+    length, count = 0, len(body.variables) + len(body.wait)
     for spec in body.requests:
         count += len(spec.segments)
         length += _length_of(spec.tools)
@@ -83,6 +84,7 @@ def admit(
 
     Raises `InvalidTransform`, `InvalidSampling`, `InvalidSchema`, `InvalidGraph` and what the chat template refuses.
     """
+    waits = _waits(body, tenant)
     return Submitted(
         session=owned(tenant, SessionId(body.session)),
         tenant=tenant,
@@ -92,8 +94,21 @@ def admit(
             _request(spec, models[spec.model], tenant, count=count, published=published) for spec in body.requests
         ),
         calls=tuple(_call(spec, tenant) for spec in body.calls),
-        waits=tuple(Wait(_of(spec.variable, tenant), spec.criteria, spec.stream) for spec in body.wait),
+        waits=waits,
     )
+
+
+def _waits(body: Submit, tenant: TenantId) -> tuple[Wait, ...]:
+    """Raises `InvalidGraph` where one variable is waited for more than once: all that it grows by would be told as
+    often, token by token, while nobody else is told anything."""
+    waits = {spec.variable: Wait(_of(spec.variable, tenant), spec.criteria, spec.stream) for spec in body.wait}
+    if len(waits) < len(body.wait):
+        twice = Counter(spec.variable for spec in body.wait).most_common(1)[0][0]
+        raise InvalidGraph(
+            f"The variable {twice!r} is waited for more than once; wait for it once, as strictly as any of them.",
+            variable=twice,
+        )
+    return tuple(waits.values())
 
 
 def _of(variable: str, tenant: TenantId) -> VariableId:
@@ -101,7 +116,7 @@ def _of(variable: str, tenant: TenantId) -> VariableId:
 
 
 def _variable(spec: VariableSpec, tenant: TenantId) -> NewVariable:
-    name = None if spec.name is None else check_text(spec.name, "A variable's name")
+    name = None if spec.name is None else check_name(spec.name, "A variable's name")
     value = None if spec.value is None else check_text(spec.value, f"The value of {spec.id}")
     return NewVariable(_of(spec.id, tenant), name, value)
 
@@ -111,7 +126,7 @@ def _call(spec: CallSpec, tenant: TenantId) -> NewCall:
         raise InvalidGraph(f"The timeout of native call {spec.id!r} must be above 0 seconds.", call=spec.id)
     return NewCall(
         id=owned(tenant, CallId(spec.id)),
-        function=check_text(spec.function, "A function's name"),
+        function=check_name(spec.function, "A function's name"),
         inputs=tuple(_of(variable, tenant) for variable in spec.inputs),
         output=_of(spec.output, tenant),
         timeout=spec.timeout,
@@ -155,7 +170,7 @@ def _request(
         segments = tuple(_segment(segment, model, tenant) for segment in spec.segments)
     except DeclarationError as error:
         # Its text alone would not say which of a batch's requests it is about.
-        name = check_text(spec.function, "A function's name")
+        name = check_name(spec.function, "A function's name")
         label = f"{name!r} ({spec.id})" if name else f"Request {spec.id}"
         raise type(error)(f"{label}: {error.message}", **{**error.details, "request": spec.id}) from error
     flat = model.renderer.flatten(segments, chat=spec.chat, tools=spec.tools)
@@ -164,7 +179,7 @@ def _request(
             check_text(segment.text, "What the chat template makes of tools and messages")
     return NewRequest(
         id=owned(tenant, RequestId(spec.id)),
-        function=check_text(spec.function, "A function's name"),
+        function=check_name(spec.function, "A function's name"),
         model=model.name,
         segments=flat,
         published=published_pieces(flat, published) if published else 0,

@@ -13,7 +13,7 @@ from parrotserve.errors import EngineFailed
 from parrotserve.ids import RequestId, VariableId
 from parrotserve.models.prompt import PromptTokenizer
 from parrotserve.models.tokenizer import Tokenizer
-from parrotserve.runtime.render import Known, Late, Opening, ToGenerate, is_slow, text_tokens
+from parrotserve.runtime.render import Known, Late, Opening, ToGenerate, check_transforms, is_slow, text_tokens
 from parrotserve.segments import Text
 from parrotserve.transforms import WHOLE_VALUE, apply_transforms
 
@@ -66,11 +66,15 @@ class AheadSequence:
 
     def is_long(self, written: Callable[[VariableId], Written]) -> bool:
         """Whether it may take so long to tokenise that it is to be done in a thread."""
-        pieces = [piece for stretch in self.stretches for piece in stretch]
-        return is_slow(
-            Known(written(piece.variable).text, piece.transforms) if isinstance(piece, Late) else piece
-            for piece in pieces
-        )
+        return is_slow(self._as_known(written))
+
+    def _as_known(self, written: Callable[[VariableId], Written]) -> Iterator[Text | Known]:
+        for stretch in self.stretches:
+            for piece in stretch:
+                if isinstance(piece, Late):
+                    yield Known(written(piece.variable).text, piece.transforms)
+                else:
+                    yield piece
 
     def go_on(self, written: Callable[[VariableId], Written]) -> list[Extend]:
         """What can be sent now."""
@@ -86,6 +90,7 @@ class AheadSequence:
 
     def complete(self, written: Callable[[VariableId], Written]) -> list[Extend]:
         """All the rest; every input is known. Raises `TransformFailed`."""
+        check_transforms(self._as_known(written))
         commands: list[Extend] = []
         for number, pieces in enumerate(self.stretches):
             tokens: list[int] = []
@@ -154,15 +159,15 @@ class AheadSequences:
     def __len__(self) -> int:
         return len(self._sequences)
 
-    def begin(self, opening: Opening, tokenizer: Tokenizer) -> None:
-        """A sequence is opened that runs ahead."""
+    def begin(self, opening: Opening, tokenizer: Tokenizer, prompt: PromptTokenizer) -> None:
+        """A sequence is opened that runs ahead; `prompt` is to make its tokens."""
         self.end(opening.request)
         sequence = AheadSequence(
             opening.request,
             opening.epoch,
             list(_stretches(opening.pieces)),
             tokenizer,
-            PromptTokenizer(tokenizer),
+            prompt,
             sum(piece.sampling.max_tokens for piece in opening.pieces if isinstance(piece, ToGenerate)),
         )
         self._sequences[opening.request] = sequence

@@ -10,17 +10,30 @@ from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Request, Session
 from parrotserve.ids import VariableId, shown
 from parrotserve.models.chat import Flat
+from parrotserve.protocol import Submit
 from parrotserve.runtime.catalog import ServedModel
 from parrotserve.runtime.render import Renderer
 from parrotserve.segments import Input, Output, Text
 from parrotserve.tenancy.ledger import Claim
 from parrotserve.tenancy.limits import Limits
 
+_VARIABLES_EACH = 10
+"""Variables that a submit may have, for each request that it may have."""
 SEAM = 2
 """Tokens that a boundary between segments may add to the sum of the segments."""
 
 Find = Callable[[str], ServedModel | None]
 SizeOf = Callable[[VariableId], int]
+
+
+def check_variables(body: Submit, config: ServiceConfig) -> None:
+    """Raises `TooLarge` for more variables than a submit may have, before anything is made of them."""
+    most = _VARIABLES_EACH * config.max_batch_requests
+    if len(body.variables) > most:
+        raise TooLarge(
+            f"A submit may have {most} variables, and this one has {len(body.variables)}: send it in parts.",
+            limit="max_batch_requests",
+        )
 
 
 def check_size(batch: Submitted, session: Session | None, limits: Limits, config: ServiceConfig) -> None:

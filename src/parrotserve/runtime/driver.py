@@ -5,7 +5,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from parrotserve.errors import EngineFailed, ParrotError, RequestRefused
+from parrotserve.errors import EngineFailed, InternalError, RequestRefused
 from parrotserve.graph.decisions import (
     Decision,
     EngineDecision,
@@ -84,7 +84,7 @@ class Driver:
             log.exception("the machine could not handle %s", type(event).__name__)
             self._fail(event)
             if isinstance(event, FromClient):
-                raise ParrotError(_BUG) from error
+                raise InternalError(_BUG) from error
             return
         for decision in decisions:
             try:
@@ -219,7 +219,7 @@ class Driver:
     def _fail(self, event: Event) -> None:
         session = self._session_of(event)
         if session is not None:
-            self.board.fail_readers(session, ParrotError(_BUG))
+            self.board.fail_readers(session, InternalError(_BUG))
 
     def _session_of(self, event: Event) -> SessionId | None:
         if isinstance(event, (OutputProduced, RequestEnded)):

@@ -3,8 +3,10 @@
 from collections.abc import Set as AbstractSet
 
 from parrotserve.config import ServiceConfig
-from parrotserve.errors import ParrotError
+from parrotserve.engines.native.memory import usable_memory
+from parrotserve.errors import LimitExceeded, ParrotError, TooLarge
 from parrotserve.graph.events import Retried, Submitted, TenantWeighed
+from parrotserve.graph.memory import size_of_new
 from parrotserve.graph.objects import Variable
 from parrotserve.graph.validation import plan_submit
 from parrotserve.ids import SessionId, TenantId, VariableId
@@ -12,6 +14,9 @@ from parrotserve.runtime.claims import Find, check_size, claims_of, claims_of_ba
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.meter import Meter
 from parrotserve.tenancy.directory import Directory
+
+_PART_OF_MEMORY = 2
+"""Of so many bytes of the machine's memory, sessions may hold one: engines need the rest."""
 
 
 class Gate:
@@ -26,6 +31,7 @@ class Gate:
         self._driver = driver
         self._find = find
         self._weights: dict[TenantId, float] = {}
+        self._memory = usable_memory() // _PART_OF_MEMORY
 
     def take_in(self, batch: Submitted) -> None:
         """Claims what a batch may use, and has the machine take it in; gives it back if that refuses it."""
@@ -34,6 +40,7 @@ class Gate:
         limits = self._directory.limits(batch.tenant)
         self._weigh(batch.tenant, limits.weight)
         check_size(batch, known, limits, self._config)
+        self.check_memory(batch.tenant, size_of_new(batch, graph))
         claims = claims_of_batch(batch, graph, self._find, count=limits.counts_tokens)
         self._meter.accept(batch.tenant, batch.session, claims)
         try:
@@ -44,11 +51,37 @@ class Gate:
                 self._meter.end_session(batch.session)
             raise
 
+    def check_memory(self, tenant: TenantId, more: int) -> None:
+        """Raises `LimitExceeded` where a tenant's sessions would hold more than they may with so many bytes more.
+
+        Where nobody says, a tenant leaves as much to others as it has, of a part of the memory that there is: alone it
+        has half, two have a third each; and whoever is nobody's tenant has all of it.
+        """
+        graph = self._driver.machine.graph
+        own, every = graph.held[tenant], sum(graph.held.values())
+        free = self._memory - (every if self._directory.closed else 0)
+        limit = self._directory.limits(tenant).held_bytes
+        most = min(free, limit or free)
+        alone = self._memory // (2 if self._directory.closed else 1)
+        if more > min(alone, limit or alone):
+            raise TooLarge(
+                f"This would take about {more / 1e6:,.1f} MB of memory, more than all of a tenant's sessions may hold.",
+                limit="held_bytes",
+            )
+        if more and own + more > most:
+            raise LimitExceeded(
+                f"The sessions of this tenant hold about {own / 1e6:,.1f} MB, and with {more / 1e6:,.1f} MB more "
+                "they would hold more than they may. End those that are done with, or send less. Try again in 1 s.",
+                limit="held_bytes",
+                retry_after="1",
+            )
+
     def check(self, batch: Submitted, models: AbstractSet[str]) -> None:
         """Raises why a batch would be refused once these models were served, whatever its tokens; changes nothing."""
         graph = self._driver.machine.graph
         limits = self._directory.limits(batch.tenant)
         check_size(batch, graph.sessions.get(batch.session), limits, self._config)
+        self.check_memory(batch.tenant, size_of_new(batch, graph))
         claims = claims_of_batch(batch, graph, self._find, count=False)
         self._meter.ledger.check(batch.tenant, batch.session, len(claims), limits)
         plan_submit(graph, batch, models, self._driver.now())

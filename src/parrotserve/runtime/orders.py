@@ -46,13 +46,22 @@ class Orders:
             case ResumeSequence():
                 return (Resume(sequence=order.request, epoch=order.epoch),)
             case RetainPrefix():
-                return await self._retain(order)
+                return await self._retain(order, description)
             case ReleasePrefix():
                 return (Release(key=order.key),)
             case UpdateSequence():
                 return (self._update(order),) if Capability.UPDATE in description.capabilities else ()
 
-    async def _retain(self, order: RetainPrefix) -> Sequence[Command]:
+    async def _retain(self, order: RetainPrefix, description: EngineDescription) -> Sequence[Command]:
+        try:
+            return await self._retained(order, description)
+        except ParrotError:
+            return ()  # a transform does not fit its value, say: whoever begins so fails by it
+        except Exception:
+            log.exception("what request %s begins with could not be rendered", order.request)
+            return ()
+
+    async def _retained(self, order: RetainPrefix, description: EngineDescription) -> Sequence[Command]:
         request = self._driver.machine.graph.requests.get(order.request)
         if request is None:
             return ()
@@ -63,7 +72,7 @@ class Orders:
             delivered={},
         )
         renderer, published = self._driver.renderers[request.spec.model], self._directory.published_texts()
-        tokens = await renderer.beginning(pieces[: order.segments])
+        tokens = await renderer.beginning(pieces[: order.segments], description)
         # Of all its pieces: a text that goes on behind the boundary may be published whole.
         public = renderer.public_tokens(pieces, published) if published else 0
         return (Retain(key=order.key, salt=request.session.tenant, tokens=tokens, public=public),)
@@ -104,7 +113,7 @@ class Orders:
             self._driver.meter.sized(opening.request, min(most, description.context_length))
         if not opening.ahead:
             return (command,)
-        self._driver.aheads.begin(opening, renderer.tokenizer)
+        self._driver.aheads.begin(opening, renderer.tokenizer, renderer.prompt(description))
         return (command, *await self._go_on(Extending(opening.request, opening.epoch), description))
 
     async def _go_on(self, order: Extending | CompleteSequence, description: EngineDescription) -> Sequence[Command]:

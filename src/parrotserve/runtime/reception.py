@@ -10,6 +10,7 @@ from parrotserve.ids import TenantId
 from parrotserve.protocol import Submit
 from parrotserve.runtime.admission import admit, has_schema, is_big
 from parrotserve.runtime.catalog import Models, ServedModel, unfetched_model
+from parrotserve.runtime.claims import check_variables
 from parrotserve.runtime.fleet import Fleet
 from parrotserve.runtime.gate import Gate
 from parrotserve.tenancy.directory import Directory
@@ -28,6 +29,10 @@ class Reception:
     def models_at_once(self, body: Submit) -> Models | None:
         """The models of a batch; None where taking it in takes its time, in which others of its session may come."""
         return None if is_big(body) or has_schema(body) else self._fleet.all_serving(models_of(body))
+
+    def lacks(self, body: Submit) -> bool:
+        """Whether a batch names a model that is still to be fetched, if it may be."""
+        return self._config.on_demand and any(self._fleet.find(name) is None for name in models_of(body))
 
     def unfetched(self, name: str | None) -> ServedModel | None:
         """What stands for a model that is not served yet, until it is there; None for one that is.
@@ -57,6 +62,7 @@ class Reception:
 
     def admitted(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
         """The batch for the machine; see `admit`."""
+        check_variables(body, self._config)
         return admit(
             body,
             tenant=tenant,

@@ -6,12 +6,13 @@ For each output there are two engine segments: what leads to it, as one fill, an
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import Capability, EngineDescription, EngineSegment, Fill, Generate, Open, most_allowed
-from parrotserve.errors import ContextExceeded, EngineFailed
+from parrotserve.errors import ContextExceeded, EngineFailed, TransformFailed
 from parrotserve.ids import RequestId, TenantId, VariableId
 from parrotserve.models.chat import ChatTemplate, Flat, render
 from parrotserve.models.prompt import PromptTokenizer
@@ -22,8 +23,14 @@ from parrotserve.transforms import Transform, TruncatesTokens, apply_transforms
 
 LONG_TEXT = 20_000
 """Characters. A longer prompt is tokenised in a thread, so that the event loop goes on."""
+_EACH_PIECE = 10
+"""Characters that are tokenised while one more piece of a prompt is looked at."""
 _LONG_FOR_A_PATTERN = 500
 """Characters. The same for a value in which a pattern is looked for: it may take microseconds for each."""
+
+
+MOST_TRANSFORMED = 1 << 25
+"""Characters that the transforms of one request may look through: an engine's other orders wait meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,7 @@ def is_slow(pieces: Iterable[Piece]) -> bool:
     """Whether it may take so long to make tokens of what is known of these that it is to be done in a thread."""
     length = 0
     for piece in pieces:
+        length += _EACH_PIECE
         if isinstance(piece, Text):
             length += len(piece.text)
         elif isinstance(piece, Known):
@@ -156,9 +164,10 @@ class Renderer:
         """
         _check_capabilities(opening, engine)
         self._check_length(opening.pieces, engine)
+        check_transforms(opening.pieces)
         as_tokens = Capability.TOKENS in engine.capabilities
         known = self._token_segments if as_tokens else self._text_segments
-        build = _late_segments if opening.ahead else known
+        build = _late_segments if opening.ahead else partial(known, engine=engine)
         segments = await asyncio.to_thread(build, opening) if opening.slow else build(opening)
         shares = as_tokens and bool(published)
         return Open(
@@ -171,23 +180,26 @@ class Renderer:
             precedence=opening.precedence,
         )
 
+    def prompt(self, engine: EngineDescription) -> PromptTokenizer:
+        """A prompt for an engine, which raises `ContextExceeded` before a text that it cannot have room for.
+
+        Few words of a batch may name one value many times over: all of that in memory would be more than there is.
+        """
+        return PromptTokenizer(self.tokenizer, within=partial(_check_fits, engine))
+
     def _check_length(self, pieces: Iterable[Piece], engine: EngineDescription) -> None:
         """What can never fit, however long its tokens are, is not tokenised to find out by how much."""
         texts = (piece.text for piece in pieces if isinstance(piece, Text))
         values = (piece.value for piece in pieces if isinstance(piece, Known) and not piece.transforms)
-        least = -(-sum(map(len, chain(texts, values))) // self._tokenizer.longest_token)
-        if least > engine.context_length:
-            allowed = most_allowed(engine.context_length, cut_by_cache=engine.cut_by_cache)
-            raise ContextExceeded(
-                f"The prompt has at least {least} tokens, which exceeds the available context size: {allowed}"
-            )
+        _check_fits(engine, -(-sum(map(len, chain(texts, values))) // self._tokenizer.longest_token))
 
-    async def beginning(self, pieces: Sequence[Piece]) -> tuple[int, ...]:
-        """The tokens of what a prompt begins with."""
+    async def beginning(self, pieces: Sequence[Piece], engine: EngineDescription) -> tuple[int, ...]:
+        """The tokens of what a prompt begins with. Raises `TransformFailed` and `ContextExceeded`."""
         known = [piece for piece in pieces if isinstance(piece, Text | Known)]
+        check_transforms(known)
 
         def build() -> tuple[int, ...]:
-            prompt = PromptTokenizer(self.tokenizer)
+            prompt = self.prompt(engine)
             return tuple(token for piece in known for token in self._tokens(prompt, piece))
 
         return await asyncio.to_thread(build) if is_slow(known) else build()
@@ -195,8 +207,8 @@ class Renderer:
     def _tokens(self, prompt: PromptTokenizer, piece: Text | Known | Late) -> list[int]:
         return text_tokens(prompt, piece) if isinstance(piece, Text) else prompt.text(_text(piece, self.tokenizer))
 
-    def _token_segments(self, opening: Opening) -> tuple[EngineSegment, ...]:
-        prompt = PromptTokenizer(self.tokenizer)
+    def _token_segments(self, opening: Opening, engine: EngineDescription) -> tuple[EngineSegment, ...]:
+        prompt = self.prompt(engine)
         segments: list[EngineSegment] = []
         tokens: list[int] = []
         for piece in opening.pieces:
@@ -214,18 +226,41 @@ class Renderer:
         texts = (piece for piece in pieces[: published_pieces(pieces, published)] if isinstance(piece, Text))
         return sum(len(prompt.text(piece.text, template=piece.template)) for piece in texts)
 
-    def _text_segments(self, opening: Opening) -> tuple[EngineSegment, ...]:
+    def _text_segments(self, opening: Opening, engine: EngineDescription) -> tuple[EngineSegment, ...]:
         def build() -> Iterator[EngineSegment]:
-            text = ""
+            texts: list[str] = []
+            length = 0
             for piece in opening.pieces:
                 if isinstance(piece, ToGenerate):
-                    yield Fill(text=text)
+                    yield Fill(text="".join(texts))
                     yield _generate(piece)
-                    text = ""
+                    texts = []
                 else:
-                    text += _text(piece, self.tokenizer)
+                    texts.append(_text(piece, self.tokenizer))
+                    length += len(texts[-1])
+                    _check_fits(engine, length // self._tokenizer.longest_token)
 
         return tuple(build())
+
+
+def check_transforms(pieces: Iterable[Piece]) -> None:
+    """Raises `TransformFailed` where the transforms of what is known would take too long together."""
+    known = (piece for piece in pieces if isinstance(piece, Known))
+    length = sum(len(piece.value) * len(piece.transforms) for piece in known)
+    if length > MOST_TRANSFORMED:
+        raise TransformFailed(
+            f"The transforms of this request would look through {length:,} characters, and may look through "
+            f"{MOST_TRANSFORMED:,}: use fewer of them, or shorter values."
+        )
+
+
+def _check_fits(engine: EngineDescription, least: int) -> None:
+    """Raises `ContextExceeded` for a prompt of so many tokens at least."""
+    if least > engine.context_length:
+        allowed = most_allowed(engine.context_length, cut_by_cache=engine.cut_by_cache)
+        raise ContextExceeded(
+            f"The prompt has at least {least} tokens, which exceeds the available context size: {allowed}"
+        )
 
 
 def published_pieces(pieces: Sequence[object], published: Collection[str]) -> int:

@@ -1,7 +1,8 @@
 """The service: one façade for the HTTP server and for the embedded transport, in the words of the protocol."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, closing
 from weakref import WeakValueDictionary
 
@@ -18,7 +19,10 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
+from parrotserve.graph.memory import size_of_text
+from parrotserve.graph.snapshots import SessionSnapshot
 from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned, shown
+from parrotserve.listing import SessionList
 from parrotserve.machine import Machine
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import (
@@ -49,6 +53,9 @@ from parrotserve.runtime.reception import Reception, models_of
 from parrotserve.sampling import Usage
 from parrotserve.tenancy.directory import Directory
 from parrotserve.texts import check_text
+
+_MANY_OBJECTS = 500
+"""Of a session, that are told of at once."""
 
 WaitEvent = Delta | Value | Failure
 AnswerEvent = Accepted | WaitEvent
@@ -233,6 +240,7 @@ class Service:
         """Make an EMPTY variable READY; again to the same value is fine. Raises `AlreadyProduced`."""
         self.ending.check_there()
         check_text(value, f"The value of {variable}")
+        self._gate.check_memory(tenant, size_of_text(value))
         session, variable = owned(tenant, session), owned(tenant, variable)
         self._driver.apply(ValueSet(session=session, tenant=tenant, variable=variable, value=value))
 
@@ -259,6 +267,22 @@ class Service:
         self._attachments.touch(session, tenant)
         return views.session_view(self._driver.machine.session_view(session, tenant))
 
+    async def session_text(
+        self, session: SessionId, write: Callable[[SessionSnapshot], str], *, tenant: TenantId = LOCAL_TENANT
+    ) -> str:
+        """What `write` makes of a session's picture: of a big one in a thread, so that the event loop goes on."""
+        session = owned(tenant, session)
+        self._attachments.touch(session, tenant)
+        picture = self._driver.machine.session_view(session, tenant)
+        if len(picture.variables) + len(picture.requests) <= _MANY_OBJECTS:
+            return write(picture)
+        return await asyncio.to_thread(write, picture)
+
+    def sessions(self, tenant: TenantId | None, *, after: int = 0, most: int = 100) -> SessionList:
+        """A page of a tenant's sessions (None: of all). It is no contact with any of them."""
+        found = self._driver.machine.sessions(tenant, after=after)
+        return views.session_list(found, most=most, clock=self._driver.now(), wall=time.time())
+
     # --- Native calls ----------------------------------------------------------------------------------------
 
     def calls(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> AsyncGenerator[CallOffer, None]:
@@ -277,6 +301,7 @@ class Service:
             check_text(value or "", "The value")
         except DeclarationError as refused:
             value, error = None, refused.message
+        self._gate.check_memory(tenant, size_of_text(value))
         error = None if error is None else error.encode(errors="replace").decode()
         session = owned(tenant, session)
         returned = CallReturned(session=session, tenant=tenant, call=owned(tenant, call), value=value, error=error)

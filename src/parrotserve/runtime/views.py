@@ -1,11 +1,15 @@
 """The machine's pictures of its state, and engines, as the wire shows them."""
 
+import json
 from collections.abc import Iterable
+from dataclasses import asdict, replace
+from itertools import islice
 
 from parrotserve.errors import ParrotError
 from parrotserve.graph import snapshots
 from parrotserve.graph.placements import Considered, Placement
 from parrotserve.ids import shown
+from parrotserve.listing import SessionList, SessionSummary
 from parrotserve.protocol import (
     BecauseView,
     CallView,
@@ -32,6 +36,45 @@ def session_view(session: snapshots.SessionSnapshot) -> SessionView:
         requests=tuple(map(_request, session.requests)),
         calls=tuple(map(_call, session.calls)),
     )
+
+
+def session_json(session: snapshots.SessionSnapshot) -> str:
+    """The same as JSON, object by object: one call for all of a big graph would keep all other threads waiting."""
+    bare = session_view(replace(session, variables=(), requests=(), calls=()))
+    head = bare.model_dump(mode="json", exclude={"variables", "requests", "calls"})
+    head["usage"] = asdict(total_usage(request.usage for request in session.requests))
+    lists = (
+        ("variables", map(_variable, session.variables)),
+        ("requests", map(_request, session.requests)),
+        ("calls", map(_call, session.calls)),
+    )
+    told = (f'"{name}":[{",".join(one.model_dump_json() for one in items)}]' for name, items in lists)
+    return f"{json.dumps(head)[:-1]},{','.join(told)}}}"
+
+
+def session_list(sessions: Iterable[snapshots.SessionSummary], *, most: int, clock: float, wall: float) -> SessionList:
+    """The first ones of these, when the machine's clock is at `clock` and the world's at `wall`."""
+    found = list(islice(sessions, most + 1))
+    page = tuple(_summary(session, clock, wall) for session in found[:most])
+    return SessionList(data=page, next=found[most - 1].number if len(found) > most else None)
+
+
+def _summary(session: snapshots.SessionSummary, clock: float, wall: float) -> SessionSummary:
+    return SessionSummary(
+        id=shown(session.id),
+        tenant=session.tenant,
+        opened=_dated(session.began, clock, wall),
+        last_used=_dated(clock if session.attached else session.used, clock, wall),
+        lease_seconds=session.lease_seconds,
+        exchanges=session.attached,
+        variables=session.variables,
+        requests={str(state): count for state, count in session.requests.items()},
+        calls={str(state): count for state, count in session.calls.items()},
+    )
+
+
+def _dated(moment: float, clock: float, wall: float) -> float:
+    return round(wall - (clock - moment), 3)
 
 
 def total_usage(usages: Iterable[Usage]) -> Usage:

@@ -29,6 +29,8 @@ class _Refusals:
     """The session takes no call any more."""
     models: dict[str, ParrotError] = field(default_factory=dict[str, ParrotError])
     """Models that are not to be had, by the names that calls give them."""
+    blamed: bool = False
+    """A call was found at fault."""
 
     def learn(self, error: ParrotError, *, single: bool) -> None:
         """Take note of what holds for other calls, too: that of thousands nobody has to ask one by one."""
@@ -65,7 +67,7 @@ class Exchange:
             transport = await self.connection.opened()
         except Exception as error:
             # That there is no service says nothing about the batch: who asks again may have better luck.
-            self.outbox.resend()
+            self.outbox.resend(batch.declarations)
             self._interrupt(batch.wants, error)
             if not (isinstance(error, ParrotError) or batch.wants):
                 raise  # a defect of the transport, which the loop tells where nobody else is told
@@ -89,7 +91,7 @@ class Exchange:
                 raise ServiceUnavailable("The service ended its answer before every variable had one; get it again.")
         except ServiceUnavailable as error:
             if not entered:
-                self.outbox.resend()
+                self.outbox.resend(batch.declarations)
             self._interrupt(open_wants.values(), error)
         except SessionLost as error:
             self.lost(error)
@@ -133,7 +135,7 @@ class Exchange:
         try:
             await self._sift(batch, error, refusals)
         except ServiceUnavailable as gone:
-            self.outbox.resend()
+            self.outbox.resend(batch.declarations)
             self._interrupt(batch.wants, gone)
             return
         rest = tuple(want for want in batch.wants if want.variable.id not in refusals.failed)
@@ -141,16 +143,22 @@ class Exchange:
             await self.run(Batch((), rest))
 
     async def _sift(self, batch: Batch, error: ParrotError, refusals: _Refusals) -> None:
-        """Send the halves of a refused batch, one after the other, down to single calls; note those that failed."""
+        """Send a refused batch without the call that is at fault, where that is known, else its halves, one after the
+        other, down to single calls; note those that failed."""
         declarations = batch.declarations
         refusals.learn(error, single=len(declarations) == 1)
-        if len(declarations) == 1:
-            self._fail(declarations, error, refusals)
-            await self._introduce_inputs(batch, declarations)
-            return
-        middle = len(declarations) // 2
-        for half in (declarations[:middle], declarations[middle:]):
-            await self._send_part(batch, half, refusals)
+        blamed = declarations if len(declarations) == 1 else _blamed(error, declarations)
+        if blamed:
+            self._fail(blamed, error, refusals)
+            await self._introduce_inputs(batch, blamed)
+        names = {each.spec.id for each in blamed}
+        rest = tuple(each for each in declarations if each.spec.id not in names)
+        # One that is at fault is mostly the only one. Where there are others, halves make the rest of them short.
+        middle = 0 if blamed and not refusals.blamed else len(rest) // 2
+        refusals.blamed = refusals.blamed or bool(blamed)
+        for part in (rest[:middle], rest[middle:]):
+            if part:
+                await self._send_part(batch, part, refusals)
 
     async def _send_part(self, batch: Batch, declarations: tuple[Declaration, ...], refusals: _Refusals) -> None:
         """Send those of a batch's calls that may still be taken."""
@@ -208,3 +216,9 @@ class Exchange:
                 named.cell.refused = True
                 named.cell.fail(reason, cause=reason.__cause__)
         self.outbox.settle(declarations)
+
+
+def _blamed(error: ParrotError, declarations: Iterable[Declaration]) -> tuple[Declaration, ...]:
+    """The call that a refusal names, if it names one."""
+    name = error.details.get("request") or error.details.get("call")
+    return tuple(each for each in declarations if each.spec.id == name)

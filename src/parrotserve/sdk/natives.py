@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from parrotserve.errors import NativeCallFailed, ParrotError, RequestRefused, ServiceUnavailable
+from parrotserve.errors import NativeCallFailed, ParrotError, RequestRefused, ServiceUnavailable, UnknownObject
 from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.native_calls import fill
 from parrotserve.protocol import CallOffer, CallResult
@@ -20,6 +20,9 @@ from parrotserve.texts import check_text
 CONCURRENT_CALLS = 256
 """Threads of one session that may run native functions at the same time."""
 RETRY_SECONDS = 1.0
+MOST_LOOKS = 20
+"""Times that it is looked whether a session which is gone has come back: a service that was restarted has it again
+once the exchanges that were open have been made anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,21 +95,27 @@ class NativeCalls:
         return None if bound is None else bound.output.cell.cause
 
     async def _serve(self) -> None:
-        while self._pending:
+        looks = 0
+        while self._pending and looks < MOST_LOOKS:
             try:
                 transport = await self._connection.opened()
                 async for offer in transport.calls(self._session):
+                    looks = 0
                     if offer.id in self._running:
                         self._again.add(offer.id)
                     else:
                         self._take(offer)
-                return
+                looks += 1
             except ServiceUnavailable as error:
                 self._interrupt(error)
-                await asyncio.sleep(RETRY_SECONDS)
+            except UnknownObject as error:
+                looks += 1
+                if looks == MOST_LOOKS:
+                    self._interrupt(error)
             except ParrotError as error:
                 self._interrupt(error)
                 return
+            await asyncio.sleep(RETRY_SECONDS)
 
     def _take(self, offer: CallOffer) -> None:
         self._running.add(offer.id)
@@ -121,6 +130,8 @@ class NativeCalls:
             async with self._room:
                 result = await self._result(offer)
             await self._deliver(offer, result)
+        except UnknownObject:
+            pass  # its session is gone: who waits is told so by what they wait in, or it comes back and offers it anew
         except ParrotError as error:
             self._interrupt_waiters(offer.id, error)
         finally:

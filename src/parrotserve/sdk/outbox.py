@@ -1,7 +1,7 @@
 """What a session has declared and asked for and the service has not accepted yet. Thread-safe; no I/O.
 
-Every submit carries all declarations that are not accepted yet, those that are on their way in an earlier submit
-included: ids make that harmless, and a program never waits for one exchange before it starts the next.
+A submit carries what is new, and of what is on its way in an earlier one all that this needs: ids make that harmless,
+and a program never waits for one exchange before it starts the next.
 """
 
 import threading
@@ -113,7 +113,10 @@ class Outbox:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._declared: dict[str, Declaration] = {}
-        self._unsent = False
+        self._unsent: set[str] = set()
+        """Of these, those that no exchange carries."""
+        self._sources: dict[VariableId, Declaration] = {}
+        """Of these, which is the first to name a variable."""
         self._introduced: dict[VariableId, VariableSpec] = {}
         self._empty: set[VariableId] = set()
         self._wants: list[Want] = []
@@ -122,7 +125,8 @@ class Outbox:
         """A new call."""
         with self._lock:
             self._declared[declaration.spec.id] = declaration
-            self._unsent = True
+            self._unsent.add(declaration.spec.id)
+            self._sources |= {named.id: declaration for named in (*declaration.introduced, *declaration.outputs)}
 
     def want(self, want: Want) -> None:
         """A new wait."""
@@ -134,27 +138,52 @@ class Outbox:
         with self._lock:
             if not (self._unsent or self._wants):
                 return None
-            for declaration in self._declared.values():
-                for named in declaration.introduced:
-                    if named.id not in self._introduced:
-                        self._introduced[named.id] = named.spec()
-            batch = Batch(tuple(self._declared.values()), tuple(self._wants), dict(self._introduced))
-            self._unsent, self._wants = False, []
+            needed = self._needed()
+            declarations = tuple(one for name, one in self._declared.items() if name in needed)
+            introduced = [named for declaration in declarations for named in declaration.introduced]
+            for named in introduced:
+                if named.id not in self._introduced:
+                    self._introduced[named.id] = named.spec()
+            batch = Batch(
+                declarations, tuple(self._wants), {named.id: self._introduced[named.id] for named in introduced}
+            )
+            self._unsent, self._wants = set(), []
             return batch
 
     def settle(self, declarations: Iterable[Declaration]) -> None:
         """The service has accepted these, or refused them for good."""
         with self._lock:
             for declaration in declarations:
+                self._unsent.discard(declaration.spec.id)
                 if self._declared.pop(declaration.spec.id, None) is not None:
                     for named in declaration.introduced:
                         if self._introduced.pop(named.id, named.spec()).value is None:
                             self._empty.add(named.id)
+                    for named in (*declaration.introduced, *declaration.outputs):
+                        self._sources.pop(named.id, None)
 
-    def resend(self) -> None:
-        """An exchange failed before it was accepted: what it carried is new again."""
+    def resend(self, declarations: Iterable[Declaration]) -> None:
+        """An exchange failed before it was accepted: what it carried is new again, as far as no other one was."""
         with self._lock:
-            self._unsent = bool(self._declared)
+            self._unsent |= {each.spec.id for each in declarations} & self._declared.keys()
+
+    def _needed(self) -> set[str]:
+        """The ids of what is new or waited for, and of all upstream of it that is not accepted yet."""
+        needed = set(self._unsent)
+        pending = [self._declared[name] for name in needed]
+        pending += self._new_sources((want.variable.id for want in self._wants), needed)
+        while pending:
+            pending += self._new_sources(pending.pop().inputs, needed)
+        return needed
+
+    def _new_sources(self, variables: Iterable[VariableId], needed: set[str]) -> list[Declaration]:
+        found: list[Declaration] = []
+        for variable in variables:
+            source = self._sources.get(variable)
+            if source is not None and source.spec.id not in needed:
+                needed.add(source.spec.id)
+                found.append(source)
+        return found
 
     def sent_empty(self, variable: VariableId) -> bool:
         """Whether the service has been told of this input without a value."""

@@ -2,6 +2,7 @@
 
 import http
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from parrotserve.errors import TooLarge, UnknownObject
+from parrotserve.errors import InternalError, TooLarge, UnknownObject
 from parrotserve.protocol import ErrorAnswer, ErrorBody
 from parrotserve.server.problems import problems_in
 from parrotserve.settings import show_size
@@ -17,7 +18,6 @@ from parrotserve.settings import show_size
 log = logging.getLogger(__name__)
 
 INVALID_REQUEST = "invalid_request"
-INTERNAL_ERROR = "internal_error"
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorAnswer, "description": "What is wrong with the request."},
     "5XX": {"model": ErrorAnswer, "description": "What is wrong with the service."},
@@ -26,12 +26,14 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 MOST_PROBLEMS = 5
 """Of one body, that are told."""
 _LONGEST_PLACE = 200
+_OPENAI_PATH = re.compile(r"/(?:chat/completions|completions|models(?:/[^/]+)?)/?$")
+"""How paths end that OpenAI's clients ask for."""
 
 
 def internal_error(error: Exception) -> ErrorBody:
     """What a client is told of a bug; the log gets the whole of it."""
     log.error("unexpected error in an exchange", exc_info=error)
-    return ErrorBody(code=INTERNAL_ERROR, message="The service hit an unexpected error; its log has the details.")
+    return ErrorBody.of(InternalError("The service hit an unexpected error; its log has the details."))
 
 
 def too_large(max_bytes: int) -> ErrorBody:
@@ -44,13 +46,19 @@ def too_large(max_bytes: int) -> ErrorBody:
 def of_http(request: Request, error: HTTPException) -> ErrorBody:
     """What a client is told of an error that the framework raised."""
     if error.status_code == 404:
-        return ErrorBody.of(UnknownObject(f"There is nothing at {request.method} {request.url.path}; see /docs."))
+        hint = "the base URL of OpenAI's clients ends in /v1 here" if _misses_base(request.url.path) else "see /docs"
+        return ErrorBody.of(UnknownObject(f"There is nothing at {request.method} {request.url.path}; {hint}."))
     if error.status_code == 413:
         return ErrorBody(code=TooLarge.code, message=error.detail)
     if error.status_code == 400:
         return ErrorBody(code=INVALID_REQUEST, message=f"The body cannot be read as JSON: {error.detail}.")
     code = http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     return ErrorBody(code=code, message=f"{request.method} {request.url.path}: {error.detail}.")
+
+
+def _misses_base(path: str) -> bool:
+    """Whether an OpenAI client seems to have another base URL than this service's."""
+    return _OPENAI_PATH.search(path) is not None
 
 
 def invalid_request(error: RequestValidationError) -> ErrorBody:

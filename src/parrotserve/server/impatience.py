@@ -8,6 +8,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from parrotserve.protocol import ErrorAnswer, ErrorBody
 from parrotserve.server.corked import Corked
+from parrotserve.server.room import Room
 
 HEAD_SECONDS = 10.0
 """From the first byte (or the connection) to the end of a request's head."""
@@ -25,7 +26,10 @@ class ImpatientProtocol(H11Protocol):
     bounds, an offer of another protocol loses no body, and clients of HTTP/1.0 get no chunks.
     """
 
-    _deadline: asyncio.TimerHandle | None = None
+    def __init__(self, *args: Any, room: Room, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._room = room
+        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A client connects."""
@@ -33,6 +37,7 @@ class ImpatientProtocol(H11Protocol):
         super().connection_made(self._corked)
         self.logger = _log
         self._watch()
+        self._room.make_way(self)
 
     def data_received(self, data: bytes) -> None:
         """A client sends."""
@@ -51,6 +56,11 @@ class ImpatientProtocol(H11Protocol):
         self._stop()
         super().connection_lost(exc)
 
+    def end(self) -> None:
+        """Make way for others."""
+        self._stop()
+        self.transport.close()
+
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong, in the shape of all errors, and close."""
         body = ErrorBody(code="invalid_request", message="This is no request in HTTP/1.1, or its head is too long.")
@@ -65,8 +75,10 @@ class ImpatientProtocol(H11Protocol):
             self._stop()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+            self._room.silent[self] = None
 
     def _stop(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+            del self._room.silent[self]

@@ -28,7 +28,8 @@ def refusal(scope: Scope, status: int, body: ErrorBody, headers: dict[str, str] 
 
 def refusal_of(scope: Scope, error: ParrotError) -> JSONResponse:
     """The same for one of Parrot's own errors, with its status."""
-    return refusal(scope, error.status, ErrorBody.of(error), _headers(error))
+    headers = _headers(error) | (openai.headers(error) if openai.knows(scope["path"]) else {})
+    return refusal(scope, error.status, ErrorBody.of(error), headers)
 
 
 def _headers(error: ParrotError) -> dict[str, str]:

@@ -4,6 +4,7 @@ Every connection takes a file descriptor, of which there are only so many (`desc
 """
 
 from collections.abc import Callable, Collection
+from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +19,14 @@ no tenant."""
 _CLOSE = (b"connection", b"close")
 
 
+class Silent(Protocol):
+    """A connection on which nothing has been asked for yet."""
+
+    def end(self) -> None:
+        """Close it."""
+        ...
+
+
 class Room:
     """How many connections there are, and how many are answered; `most` is None for as many as come."""
 
@@ -25,6 +34,8 @@ class Room:
         self.most = most
         self.connections: Collection[object] = ()
         """What is connected now: the server's own collection, once there is a server."""
+        self.silent: dict[Silent, None] = {}
+        """Of these, those on which the head of a request is still to come, those first that let it wait longest."""
 
     @property
     def crowded(self) -> bool:
@@ -35,6 +46,14 @@ class Room:
     def full(self) -> bool:
         """Whether the last one that came is one too many."""
         return self.most is not None and len(self.connections) > self.most
+
+    def make_way(self, newest: Silent) -> None:
+        """Where the newest one is one too many, end another that asks for nothing: else whoever opens connections and
+        does no more with them keeps all others out."""
+        if self.full:
+            longest = next((one for one in self.silent if one is not newest), None)
+            if longest is not None:
+                longest.end()
 
 
 class Doorkeeper:

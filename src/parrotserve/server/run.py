@@ -9,8 +9,9 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Container, Coroutine, Generator
+from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from prometheus_client import disable_created_metrics
@@ -117,7 +118,7 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
     app = create_app(service, room)
     config = uvicorn.Config(
         app,
-        http=ImpatientProtocol,
+        http=cast("type[asyncio.Protocol]", partial(ImpatientProtocol, room=room)),
         ws="none",
         lifespan="off",
         log_level="warning",

@@ -84,6 +84,14 @@ class Limits:
         rules=_POSITIVE,
         unset=UNLIMITED,
     )
+    held_bytes: int | None = setting(
+        None,
+        "Memory that its sessions hold together: texts, requests and values.",
+        kind=_or_none(SIZE),
+        group=Group.LIMITS,
+        rules=(at_least(1024, "1KiB"),),
+        unset=UNLIMITED,
+    )
     exchanges: int | None = setting(
         None,
         "HTTP exchanges open at a time: streams, and answers that are waited for.",

@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from api_here import Begin, user
@@ -64,7 +65,7 @@ def schema_nest(depth: int) -> str:
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "what"}}}}, None),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "what"}}}}, "response_format"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"audio": {"voice": "alloy"}}, "audio"),
@@ -181,7 +182,23 @@ async def test_a_prompt_beyond_the_context(begin: Begin, stream: bool):
         await api.client.chat.completions.create(
             model="fake", messages=[{"role": "user", "content": "x" * 50}], stream=stream
         )
-    assert refused.value.code == "context_length_exceeded"
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
+    with pytest.raises(openai.BadRequestError) as refused:
+        await api.client.completions.create(model="fake", prompt="x" * 50, stream=stream)
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "prompt")
+
+
+async def test_whose_prompt_is_too_long(begin: Begin):
+    api = await begin(context_length=20)
+    named: dict[str, Any] = {"session": "s", "output": "first", "wait": False}
+    assert (await api.chat(user("x" * 50), parrot=named)).status_code == 200
+    asked: dict[str, Any] = {"session": "s", "get": "first"}
+    for other in (
+        await api.chat([], parrot=asked),
+        await api.chat(user("{{input:first}}"), parrot={"session": "s", "inputs": {"first": "first"}}),
+    ):
+        error = other.json()["error"]
+        assert (error["code"], error["param"]) == ("context_length_exceeded", None), "another request's is"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -202,6 +219,20 @@ async def test_an_engine_that_fails(begin: Begin, stream: bool):
             model="fake", messages=[{"role": "user", "content": "Hi"}], stream=stream
         )
     assert (failed.value.status_code, failed.value.code) == (502, "engine_failed")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_would_fail_again_is_not_asked_again(begin: Begin, stream: bool):
+    api = await begin(faults=Faults(fail_prompts=("Hi",)))
+    asked: list[httpx.Request] = []
+
+    async def count(request: httpx.Request) -> None:
+        asked.append(request)
+
+    api.http.event_hooks["request"].append(count)
+    with pytest.raises(openai.InternalServerError, match="told to fail"):
+        await api.client.with_options(max_retries=2).completions.create(model="fake", prompt="Hi", stream=stream)
+    assert len(asked) == 1
 
 
 async def test_a_stream_that_breaks_off_says_why(begin: Begin):
@@ -249,6 +280,19 @@ async def test_what_is_refused_before_a_route_sees_it(begin: Begin):
     assert answer.status_code == 403
     error = OpenAIError.model_validate_json(answer.content).error
     assert (error.type, error.code) == ("permission_error", "forbidden")
+
+
+@pytest.mark.parametrize("base", ["", "/v1/v1", "/openai"])
+async def test_a_wrong_base_url_is_told_the_right_one(begin: Begin, base: str):
+    api = await begin()
+    client = api.client.with_options(base_url=f"http://parrot.localhost{base}")
+    for asked in (
+        client.chat.completions.create(model="fake", messages=[{"role": "user", "content": "Hi"}]),
+        client.completions.create(model="fake", prompt="Hi"),
+        client.models.retrieve("fake"),
+    ):
+        with pytest.raises(openai.NotFoundError, match="the base URL of OpenAI's clients ends in /v1 here"):
+            await asked
 
 
 async def test_what_openai_has_and_we_do_not(begin: Begin):

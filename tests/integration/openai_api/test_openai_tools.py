@@ -63,6 +63,43 @@ async def test_what_is_no_call_is_text(begin: Begin, template: str, text: str):
     assert streamed == text
 
 
+@pytest.mark.parametrize("arguments", ["[1]", "5", '"Rome"', '"[1]"', '{"city": NaN}'])
+@pytest.mark.parametrize("template", CALLS)
+async def test_a_call_whose_arguments_are_no_object_is_text(begin: Begin, template: str, arguments: str):
+    text = CALLS[template].replace('{"city": "Rome"}', arguments)
+    api = await begin(template=template, script={"umbrella": text})
+    answer = await api.client.chat.completions.create(model="fake", messages=user("umbrella?"), tools=[WEATHER])
+    (choice,) = answer.choices
+    assert (choice.message.tool_calls, choice.message.content, choice.finish_reason) == (None, text, "stop")
+
+
+@pytest.mark.parametrize("arguments", ["null", '""', '"{}"', "{}"])
+@pytest.mark.parametrize("template", CALLS)
+async def test_a_conversation_goes_on_with_a_call_without_arguments(begin: Begin, template: str, arguments: str):
+    text = CALLS[template].replace("weather", "news").replace('{"city": "Rome"}', arguments)
+    api = await begin(template=template, script={"Sunny": "Fine.", "new?": text})
+    talk: list[Any] = user("What is new?")
+    answer = await api.client.chat.completions.create(model="fake", messages=talk, tools=[NEWS])
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert json.loads(call.function.arguments) == {}
+    talk += [answer.choices[0].message.model_dump(), {"role": "tool", "content": "Sunny", "tool_call_id": call.id}]
+    again = await api.client.chat.completions.create(model="fake", messages=talk, tools=[NEWS])
+    assert again.choices[0].message.content == "Fine."
+
+
+@pytest.mark.parametrize("template", CALLS)
+async def test_arguments_may_name_what_is_no_character(begin: Begin, template: str):
+    text = CALLS[template].replace("Rome", r"\ud83e and \ud83e\udd9c")
+    api = await begin(template=template, script={"umbrella": text})
+    for stream in (False, True):
+        answer = await api.chat(user("umbrella?"), tools=[WEATHER], stream=stream)
+        assert answer.status_code == 200, answer.text
+        assert "internal_error" not in answer.text
+        told = answer.text.partition('"arguments":')[2]
+        arguments, _ = json.JSONDecoder().raw_decode(told)
+        assert json.loads(arguments) == {"city": "\ud83e and 🦜"}
+
+
 async def test_text_before_calls_is_content(begin: Begin):
     api = await begin(template=TOOL_CALLS, script={"umbrella": "Let me see.\n" + 2 * CALLS[TOOL_CALLS]})
     answer = await api.client.chat.completions.create(model="fake", messages=user("umbrella?"), tools=[WEATHER])
@@ -292,6 +329,10 @@ async def test_both_schemas_have_to_be_such(begin: Begin, wrong: dict[str, Any])
     api = await begin(template=TOOL_CALLS)
     answer = await api.chat(user("Hello"), **FORMATTED | wrong)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_schema")
+    assert answer.json()["error"]["param"] is None, "either may be meant"
+    alone = {name: value for name, value in wrong.items() if name != "tools"} or wrong | {"tool_choice": "required"}
+    answer = await api.chat(user("Hello"), **alone)
+    assert answer.json()["error"]["param"] == next(iter(wrong))
 
 
 @pytest.mark.parametrize(

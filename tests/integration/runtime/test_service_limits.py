@@ -12,10 +12,10 @@ from parrotserve.engines.fake import FakeEngine
 from parrotserve.errors import (
     DeclarationError,
     EngineFailed,
+    InternalError,
     InvalidGraph,
     InvalidSampling,
     NativeCallFailed,
-    ParrotError,
 )
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import Decision
@@ -58,6 +58,20 @@ async def test_numbers_and_texts_that_cannot_be_sent_are_refused(stage: Stage, s
 async def test_what_is_no_unicode_text_is_refused(stage: Stage, program: Any):
     staged = await stage()
     with pytest.raises(DeclarationError, match="lone surrogate"):
+        await answer(staged.service.submit(program))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        batch(request("r", text("x"), made("a")).model_copy(update={"function": "f" * 1001})),
+        batch(call("f", [], "a").model_copy(update={"function": "f" * 1001})),
+        batch(VariableSpec(id="x", name="x" * 1001)),
+    ],
+)
+async def test_names_are_no_texts(stage: Stage, program: Any):
+    staged = await stage()
+    with pytest.raises(DeclarationError, match="has 1,001 characters, and may have 1,000"):
         await answer(staged.service.submit(program))
 
 
@@ -144,6 +158,7 @@ async def test_a_bug_in_the_machine_ends_the_waits_that_it_would_leave_open(
     program = batch(request("cursed", text("x"), made("a")), wait("a"))
     got, fine = await asyncio.gather(*(answer(staged.service.submit(one)) for one in (program, other)))
     assert "unexpected error" in got.failures["a"].error.message
+    assert got.failures["a"].error.code == "internal_error"
     assert set(fine.values) == {"b"}
     assert "no such transition" in caplog.text
 
@@ -160,7 +175,7 @@ async def test_a_bug_in_the_machine_is_told_to_whoever_brought_what_it_could_not
         raise RuntimeError("no such transition")
 
     monkeypatch.setattr(machine, "_submit", buggy)
-    with pytest.raises(ParrotError, match="unexpected error"):
+    with pytest.raises(InternalError, match="unexpected error"):
         await answer(staged.service.submit(batch(request("cursed", text("x"), made("a")), wait("a"))))
     assert "no such transition" in caplog.text
 

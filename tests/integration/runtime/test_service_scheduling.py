@@ -5,7 +5,7 @@ import asyncio
 from runtime_programs import Stage, Staged, answer, batch, made, request, taken, text, wait
 
 from parrotserve.criteria import Criteria
-from parrotserve.protocol import WireTransform
+from parrotserve.protocol import VariableSpec, WireTransform
 
 LONG = "You are a careful reader of very long texts. " * 8
 
@@ -138,3 +138,22 @@ async def test_an_engine_keeps_what_waiting_requests_begin_with(stage: Stage):
         retained.append(staged.engine.heartbeat.retained_pages)
     assert max(retained) == len(LONG.rstrip())
     assert retained[-1] == 0
+
+
+async def test_a_beginning_that_cannot_be_made_harms_no_engine(stage: Stage):
+    staged = await stage(script={"fine": "fine"})
+    begins = (text(LONG), taken("x", WireTransform(name="json", args=("a",))))
+    program = batch(
+        VariableSpec(id="x", value="no JSON"),
+        VariableSpec(id="later"),
+        request("One", *begins, text("one"), made("a")),
+        request("Two", *begins, taken("later"), made("b")),
+        wait("a"),
+    )
+    got = await answer(staged.service.submit(program))
+    assert got.failures["a"].error.code == "transform_failed"
+    fine = await answer(
+        staged.service.submit(batch(request("Fine", text("fine"), made("c")), wait("c"), session="s-2"))
+    )
+    assert fine.values == {"c": "fine"}
+    assert len(staged.engines) == 1

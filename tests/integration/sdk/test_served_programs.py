@@ -263,6 +263,29 @@ class TestInterruptions:
                 again.kill()
 
     @pytest.mark.parametrize("end", [ServedApart.stop, ServedApart.kill])
+    def test_native_functions_go_on_with_a_service_that_comes_back(
+        self, apart: ServedApart, end: Callable[[ServedApart], None]
+    ):
+        def runs() -> bool:
+            return any("running" in one["requests"] for one in httpx.get(f"{apart.url}/v1/sessions").json()["data"])
+
+        with use(HttpTransport(apart.url, patience=60)):
+            assert Echo("x").get() == "[x]"  # who was never answered takes the URL for wrong
+            loud = Upper(Upper(Echo(LONG)))
+            told: list[str] = []
+            waiting = threading.Thread(target=lambda: told.append(loud.get(timeout=60)))
+            waiting.start()
+            while not runs():
+                time.sleep(0.01)
+            end(apart)
+            again = ServedApart(apart.port, step_seconds=0)
+            try:
+                waiting.join()
+                assert told == [f"[{LONG}]".upper()]
+            finally:
+                again.kill()
+
+    @pytest.mark.parametrize("end", [ServedApart.stop, ServedApart.kill])
     def test_a_service_that_comes_back_with_other_texts_is_reported(
         self, apart: ServedApart, end: Callable[[ServedApart], None]
     ):

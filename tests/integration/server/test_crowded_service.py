@@ -100,6 +100,21 @@ async def test_operators_say_how_many_a_tenant_may_have(
         await ann.leave()
 
 
+async def test_connections_that_ask_for_nothing_make_way(tmp_path: Path):
+    async with serving(tmp_path) as url, contextlib.AsyncExitStack() as opened:
+        host, _, port = url.removeprefix("http://").rpartition(":")
+        silent: list[asyncio.StreamReader] = []
+        for number in range(CONNECTIONS):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            opened.callback(writer.close)
+            writer.write(b"GET /v1/mod" if number % 2 else b"")
+            silent.append(reader)
+        async with httpx.AsyncClient(base_url=url) as client:
+            assert (await client.get("/v1/models")).status_code == 200
+        assert await silent[0].read() == b""
+        assert not any(reader.at_eof() for reader in silent[1:]), "no more than one has to"
+
+
 async def test_without_keys_all_connections_are_everybodys_and_health_checks_have_some_left(tmp_path: Path):
     async with serving(tmp_path) as url:
         crowd = Crowd(url, {})

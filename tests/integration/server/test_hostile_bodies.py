@@ -143,6 +143,16 @@ async def test_a_batch_that_is_none_is_told_at_its_place(served, body: bytes, to
     assert told in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("times", [2, 50_000])
+async def test_a_variable_is_waited_for_once_in_a_submit(served, times: int):
+    client = await served()
+    wait = {"variable": "v0", "stream": True}
+    answer = await client.post("/v1/submit", json=graph(1) | {"wait": [wait] * times})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_graph")
+    assert answer.json()["error"]["details"] == {"variable": "v0"}
+    assert (await client.get("/v1/sessions/s")).status_code == 404
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent
 from prometheus_client.parser import text_string_to_metric_families
+
+from parrotserve.server.routes import sessions
 
 Client = Callable[..., Awaitable[httpx.AsyncClient]]
 DOCS = Path(__file__).parents[3] / "docs"
@@ -155,6 +158,40 @@ async def test_a_session_shows_its_graph_and_ends(served: Client):
     assert (await client.delete("/v1/sessions/s1")).status_code == 204
     answer = await client.get("/v1/sessions/s1")
     assert (answer.status_code, code_of(answer)) == (404, "unknown_object")
+
+
+@pytest.mark.parametrize("requests", [2, 300])
+async def test_a_view_of_any_size_is_the_same_and_a_big_one_holds_nobody_up(
+    served: Client, monkeypatch: pytest.MonkeyPatch, requests: int
+):
+    client = await served()
+    names = [f"n{number}" for number in range(requests)]
+    body = {
+        "session": "s1",
+        "variables": [*({"id": name, "name": "ä 🦘"} for name in names), {"id": "x", "value": '"1"'}, {"id": "y"}],
+        "requests": [
+            {"id": name, "segments": [{"kind": "text", "text": "tell"}, {"kind": "output", "variable": name}]}
+            for name in names
+        ],
+        "calls": [{"id": "c", "function": "f", "inputs": ["x"], "output": "y"}],
+        "wait": [{"variable": name} for name in names],
+    }
+    assert (await client.post("/v1/submit", json=body)).status_code == 200
+    places: list[bool] = []
+    write = sessions.session_json
+
+    def noted(picture: Any) -> str:
+        places.append(threading.current_thread() is threading.main_thread())
+        return write(picture)
+
+    monkeypatch.setattr(sessions, "session_json", noted)
+    answer = await client.get("/v1/sessions/s1")
+    assert answer.headers["content-type"] == "application/json"
+    service = client._transport.app.state.service  # pyright: ignore[reportAttributeAccessIssue]
+    assert answer.json() == service.session_view("s1").model_dump(mode="json")
+    assert len(answer.json()["requests"]) == requests
+    assert places == [requests == 2]
+    assert (await client.get("/v1/sessions/s1/explain")).text.count("request (n") == requests
 
 
 async def test_native_calls_are_answered_by_the_client(served: Client):

@@ -77,6 +77,15 @@ def test_what_is_short_is_not_worth_finding():
     assert chain("Hi ", "there").boundaries == []
 
 
+@pytest.mark.parametrize(("value", "times"), [("x" * (1 << 20), 1_000), ("x", 50_000)])
+def test_a_chain_ends_where_no_model_reads_on(value: str, times: int):
+    # A few words of a batch name a value once more, and its inner boundaries with it.
+    document = variable("d", value)
+    long = chain(LONG, *[document] * times, "one")
+    assert 100 < len(long.boundaries) <= 10_100
+    assert shared(long, chain(LONG, *[document] * times, "other")) > 5_000
+
+
 def test_readers_of_one_future_value_share_it_before_it_exists_and_after():
     document = variable("d")
     one, other = (chain("Read: ", document, f" Now {what}", [variable(what)]) for what in ("sum", "ask"))

@@ -1,5 +1,8 @@
 """Native calls are handed to the session's client when their inputs are known, and time out."""
 
+from dataclasses import replace
+
+import pytest
 from machine_world import World, call, only, returned
 
 from parrotserve.errors import InvalidGraph, NativeCallFailed
@@ -34,6 +37,32 @@ def test_an_error_fails_the_call_and_what_is_downstream():
         "'Fix' (fix) was not run: native call 'Check' (check) failed: ValueError: no code"
     )
     assert failures[1].error.details == {"request": "fix", "function": "Fix", "upstream": "check"}
+
+
+def test_an_error_of_any_length_is_told_briefly_wherever_it_is_told():
+    world = World("e")
+    world.submit(*(f"r{number}: report -> o{number}" for number in range(50)), calls=["check: -> report"])
+    failures = only(world.answer("check", error="bad " * 100_000), PublishFailure)
+    assert len(failures) == 51
+    assert {str(failure.error).count("bad") for failure in failures} == {1000}
+
+
+@pytest.mark.parametrize("where", ["client", "sandbox"])
+def test_what_a_call_is_given_has_a_bound(where: str):
+    world = World("e")
+    sandboxed = replace(SHOUT, arguments={"texts": [{"x": [Slot("long")]}, Slot("code")] * 40})
+    name = "check: " + "long code " * 40 + "-> ok"
+    made = call("check: long code -> ok", sandboxed=sandboxed) if where == "sandbox" else call(name)
+    other = call("see: long code -> seen")
+    world.submit("write: -> code", "use: ok -> end", calls=[made, other], values={"long": "x" * (1 << 20)})
+    decisions = world.run("write")
+    assert [one.call for one in only(decisions, OfferCall)] == ["see"]
+    assert only(decisions, RunCall) == []
+    for name in ("ok", "end"):
+        assert type(world.error(name)) is NativeCallFailed
+        assert "would be given 41,943,280 characters" in str(world.error(name))
+    world.retry("end")
+    assert "would be given" in str(world.error("end"))
 
 
 def test_a_second_answer_is_ignored():

@@ -10,6 +10,7 @@ from parrotserve.criteria import Objective
 from parrotserve.engines.base import Capability, EngineDescription, Extend, Fill
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.ids import VariableId
+from parrotserve.models.prompt import PromptTokenizer
 from parrotserve.models.tokenizer import Tokenizer
 from parrotserve.runtime.ahead import AheadSequences, Written
 from parrotserve.runtime.render import Known, Late, Opening, Piece, Renderer, ToGenerate
@@ -20,7 +21,7 @@ from parrotserve.transforms import Transform
 TOKENIZER = cast("Tokenizer", FakeTokenizer())
 OUTPUT = ToGenerate(Sampling(seed=0), stream=False, delivered=())
 ENGINE = EngineDescription(
-    model="m", context_length=1, cache_tokens=1, page_tokens=1, credits=1, capabilities=frozenset(Capability)
+    model="m", context_length=10_000, cache_tokens=1, page_tokens=1, credits=1, capabilities=frozenset(Capability)
 )
 
 
@@ -33,7 +34,7 @@ class Reading:
 
     def __init__(self, *pieces: Piece) -> None:
         self.all = AheadSequences()
-        self.all.begin(opening(*pieces), TOKENIZER)
+        self.all.begin(opening(*pieces), TOKENIZER, PromptTokenizer(TOKENIZER))
         found = self.all.find("r", 3)  # type: ignore[arg-type]
         assert found is not None
         self.sequence = found
@@ -155,7 +156,7 @@ def test_however_values_come_the_prompt_is_the_same(pieces: list[Any], values: d
     reading.texts = {name: whole(value) for name, value in values.items()}
     sent = reading.complete()
     known = [Known(values[one.variable], one.transforms) if isinstance(one, Late) else one for one in pieces]
-    fills = Renderer(TOKENIZER, None)._token_segments(opening(*known, ahead=False))[::2]
+    fills = Renderer(TOKENIZER, None)._token_segments(opening(*known, ahead=False), ENGINE)[::2]
     assert [tuple(sent[2 * number]) for number in range(len(fills))] == [
         one.tokens for one in fills if isinstance(one, Fill)
     ]

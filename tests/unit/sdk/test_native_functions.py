@@ -5,7 +5,7 @@ import inspect
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,9 +13,17 @@ import pytest
 from fake_service import FakeService
 
 import Parrot as P
-from parrotserve.errors import DeclarationError, EngineFailed, NativeCallFailed, ServiceUnavailable
+from parrotserve.errors import DeclarationError, EngineFailed, NativeCallFailed, ServiceUnavailable, UnknownObject
 from parrotserve.ids import CallId, SessionId
-from parrotserve.protocol import CallResult, ListArgument, ObjectArgument, SandboxSpec, ValueArgument, VariableArgument
+from parrotserve.protocol import (
+    CallOffer,
+    CallResult,
+    ListArgument,
+    ObjectArgument,
+    SandboxSpec,
+    ValueArgument,
+    VariableArgument,
+)
 from parrotserve.sdk.session import current_session
 
 
@@ -240,6 +248,47 @@ class TestFailures:
         else:
             assert result.get(timeout=10) == "y"
         assert runs == ["x"]
+
+    @pytest.mark.parametrize("how", ["unknown", "ended"])
+    def test_offers_are_listened_for_again_where_a_session_comes_back(
+        self, service: FakeService, monkeypatch: pytest.MonkeyPatch, how: str
+    ):
+        monkeypatch.setattr("parrotserve.sdk.natives.RETRY_SECONDS", 0.01)
+        offers = service.calls
+
+        async def gone(session: SessionId) -> AsyncGenerator[CallOffer, None]:
+            service.calls = offers  # pyright: ignore[reportAttributeAccessIssue]
+            if how == "unknown":
+                raise UnknownObject("There is no session.")
+            for nothing in ():
+                yield nothing
+
+        service.calls = gone  # pyright: ignore[reportAttributeAccessIssue]
+        assert Upper("x").get(timeout=10) == "X"
+
+    def test_a_result_for_a_session_that_comes_back_is_computed_anew(
+        self, service: FakeService, monkeypatch: pytest.MonkeyPatch
+    ):
+        runs: list[str] = []
+
+        @P.NativeFunction
+        def Twice() -> str:
+            runs.append("x")
+            return "y"
+
+        deliver, lost = service.put_result, 0
+
+        async def lose(session: SessionId, call: CallId, result: CallResult) -> None:
+            nonlocal lost
+            lost += 1
+            if lost == 2:  # its error is not taken either, and then the session is back
+                service.put_result = deliver  # pyright: ignore[reportAttributeAccessIssue]
+                await offer_again(service, call)
+            raise UnknownObject("There is no session.")
+
+        service.put_result = lose  # pyright: ignore[reportAttributeAccessIssue]
+        assert Twice().get(timeout=10) == "y"
+        assert runs == ["x", "x"]
 
     def test_one_that_is_retried_before_its_failure_is_known_to_be_told_runs_again(self, service: FakeService):
         runs: list[str] = []

@@ -7,10 +7,12 @@ from test_semantic_functions import WritePythonCode, WriteTestCode
 import Parrot as P
 from parrotserve.errors import (
     ForeignVariable,
+    InvalidSchema,
     ServiceUnavailable,
     TooLarge,
     UnknownModel,
 )
+from parrotserve.protocol import Submit
 
 
 class TestRefusals:
@@ -108,3 +110,31 @@ class TestRefusals:
             with pytest.raises(UnknownModel):
                 variable.get()
         assert len(service.submits) < 50
+
+    @pytest.mark.parametrize(("bad", "most"), [(1, 2), (5, 11), (64, 65)])
+    def test_of_many_that_are_each_refused_for_a_reason_of_its_own_few_are_sent_again(
+        self, service: FakeService, monkeypatch: pytest.MonkeyPatch, bad: int, most: int
+    ):
+        @P.SemanticFunction
+        def Bad(x: str):
+            """{{input:x}}{{output:bad}}"""
+
+        check = service._check
+
+        def name_the_first(body: Submit) -> None:
+            for request in body.requests:
+                if request.function == "Bad":
+                    raise InvalidSchema(f"'Bad' ({request.id}): no such schema.", request=request.id)
+            check(body)
+
+        monkeypatch.setattr(service, "_check", name_the_first)
+        step = 64 // bad
+        made = [Bad(str(number)) if number % step == 0 and number < bad * step else WritePythonCode(str(number))
+                for number in range(64)]  # fmt: skip
+        got = P.gather(*made, return_exceptions=True)
+        failed = [one for one in got if isinstance(one, InvalidSchema)]
+        assert [one for one in got if isinstance(one, str)] == ["<code>"] * (64 - bad)
+        assert len({str(one) for one in failed}) == len(failed) == bad
+        # The first submit, one for each refusal and those that were taken; the inputs of what was refused; the waits.
+        sent = [body for body in service.submits if body.requests]
+        assert len(sent) - 1 <= most

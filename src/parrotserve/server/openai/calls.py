@@ -87,6 +87,10 @@ class Call:
     tools: Tools | None = None
     prompts: tuple[str, ...] = ()
     """What precedes each choice's text, where that is to be repeated."""
+    prompt_field: str | None = None
+    """What of the body its prompt is made of; None for an output that was declared before."""
+    schema_field: str | None = None
+    """What of the body has its JSON schema, if one field alone has."""
 
 
 def chat_call(body: ChatRequest, *, asked: Asked, origin: Origin) -> Call:
@@ -182,6 +186,8 @@ def _declaring(
         output=name,
         tools=tools,
         prompts=echoed,
+        prompt_field="messages" if chat else "prompt",
+        schema_field=None if calls is not None else "tools" if tools is not None else "response_format",
     )
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from parrotserve.errors import AlreadyProduced, Cancelled, ParrotError, RequestFailed
 from parrotserve.protocol import ErrorBody
 from parrotserve.server.openai.answers import OpenAIError, OpenAIErrorBody
 
@@ -34,6 +35,13 @@ def in_openais_words(body: ErrorBody, *, status: int) -> OpenAIError:
         details={name: fact for name, fact in body.details.items() if name != "param"},
     )
     return OpenAIError(error=told)
+
+
+def headers(error: ParrotError) -> dict[str, str]:
+    """What tells OpenAI's clients not to ask again of themselves, as they do after a 409 and whatever is above 499: a
+    request that has failed here would fail again, and what ended an engine would end the next one."""
+    lasting = isinstance(error, RequestFailed | Cancelled | AlreadyProduced)
+    return {"x-should-retry": "false"} if lasting else {}
 
 
 def knows(path: str) -> bool:

@@ -3,13 +3,21 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from fastapi import Request
 
-from parrotserve.errors import Cancelled, InvalidGraph, ParrotError, RequestFailed, RequestRefused
+from parrotserve.errors import (
+    Cancelled,
+    ContextExceeded,
+    InvalidGraph,
+    InvalidSchema,
+    ParrotError,
+    RequestFailed,
+    RequestRefused,
+)
 from parrotserve.ids import TenantId
 from parrotserve.protocol import Delta, ErrorBody, Failure, Value
 from parrotserve.runtime.service import Service
@@ -28,18 +36,22 @@ _END = object()
 Events = AsyncGenerator[Delta | Value | Failure, None]
 
 
-async def answer_whole(request: Request, service: Service, writer: Writer, tenant: TenantId) -> Answer:
+Writing = Callable[[], Awaitable[Writer]]
+"""Makes of a body who writes its answer; takes as long as its model takes to be fetched."""
+
+
+async def answer_whole(request: Request, service: Service, writing: Writing, tenant: TenantId) -> Answer:
     """The answer in one piece. If the client leaves, the call ends with its session."""
-    return await while_connected(request, _whole(service, writer, tenant))
+    return await while_connected(request, _whole(service, writing, tenant))
 
 
-async def answer_stream(request: Request, service: Service, writer: Writer, tenant: TenantId) -> EventStream:
+async def answer_stream(request: Request, service: Service, writing: Writing, tenant: TenantId) -> EventStream:
     """The answer as a stream of chunks.
 
     What fails before the first of them is raised, so that it has a status of its own; but a client that waits for long
     gets its headers, and then comments that show that the service is there.
     """
-    chunks = _streamed(service, writer, tenant)
+    chunks = _streamed(service, writing, tenant)
     first = asyncio.ensure_future(_next(chunks))
     try:
         await while_connected(request, _settled(first))
@@ -49,7 +61,8 @@ async def answer_stream(request: Request, service: Service, writer: Writer, tena
     return EventStream(_sent(first, chunks))
 
 
-async def _whole(service: Service, writer: Writer, tenant: TenantId) -> Answer:
+async def _whole(service: Service, writing: Writing, tenant: TenantId) -> Answer:
+    writer = await writing()
     call = writer.call
     if not call.wait:
         await _declare(service, call, tenant)
@@ -58,21 +71,22 @@ async def _whole(service: Service, writer: Writer, tenant: TenantId) -> Answer:
     async with _running(service, call, tenant) as events:
         async for event in events:
             if isinstance(event, Failure):
-                raise event.error.to_error()
+                raise _error_of(event, call)
             if isinstance(event, Value):
                 values[event.variable] = event
         used = await _used(service, call, tenant)
     return writer.whole([values[variable] for variable in call.variables], used)
 
 
-async def _streamed(service: Service, writer: Writer, tenant: TenantId) -> AsyncGenerator[Answer, None]:
+async def _streamed(service: Service, writing: Writing, tenant: TenantId) -> AsyncGenerator[Answer, None]:
+    writer = await writing()
     call = writer.call
     choices = {variable: index for index, variable in enumerate(call.variables)}
     begun: set[int] = set()
     async with _running(service, call, tenant) as events:
         async for event in events:
             if isinstance(event, Failure):
-                raise event.error.to_error()
+                raise _error_of(event, call)
             choice = choices[event.variable]
             pieces = [] if choice in begun else writer.begin(choice)
             begun.add(choice)
@@ -105,6 +119,10 @@ async def _running(service: Service, call: Call, tenant: TenantId) -> AsyncGener
 async def _declare(service: Service, call: Call, tenant: TenantId) -> Events:
     try:
         _, events = await service.declare(call.submit, tenant=tenant)
+    except InvalidSchema as refused:
+        if call.schema_field is not None:
+            refused.details.setdefault("param", call.schema_field)
+        raise
     except InvalidGraph as refused:
         if call.origin.repeatable and refused.details.get("id", "").startswith(call.origin.base):
             raise InvalidGraph(
@@ -113,6 +131,14 @@ async def _declare(service: Service, call: Call, tenant: TenantId) -> Events:
             ) from refused
         raise
     return events
+
+
+def _error_of(failure: Failure, call: Call) -> ParrotError:
+    """Why a choice failed; of a prompt that is too long, with the field that it came from."""
+    error = failure.error.to_error()
+    if isinstance(error, ContextExceeded) and call.prompt_field is not None and "upstream" not in error.details:
+        error.details.setdefault("param", call.prompt_field)
+    return error
 
 
 async def _used(service: Service, call: Call, tenant: TenantId) -> list[Usage]:

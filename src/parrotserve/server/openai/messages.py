@@ -77,6 +77,8 @@ def _call(call: CalledTool, place: str) -> dict[str, Any]:
         raise DeclarationError(
             f"The arguments of a call to {call.function.name!r} are no JSON.", param=place
         ) from error
+    if arguments is None:
+        arguments = {}
     if not isinstance(arguments, dict):
         raise DeclarationError(f"The arguments of a call to {call.function.name!r} are no JSON object.", param=place)
     return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}

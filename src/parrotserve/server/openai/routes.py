@@ -17,9 +17,9 @@ from parrotserve.server.bodies import BodyRoute
 from parrotserve.server.openai.answers import ChatCompletion, Completion, as_json
 from parrotserve.server.openai.calls import Asked, Call, Origin, chat_call, completion_call
 from parrotserve.server.openai.errors import RESPONSES
-from parrotserve.server.openai.exchange import answer_stream, answer_whole
+from parrotserve.server.openai.exchange import Writing, answer_stream, answer_whole
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest, Generation
-from parrotserve.server.openai.writing import ChatWriter, CompletionWriter, Writer
+from parrotserve.server.openai.writing import ChatWriter, CompletionWriter
 from parrotserve.server.sse import EventStream
 
 IdempotencyKey = Annotated[
@@ -46,9 +46,11 @@ async def chat(
 ) -> Response:
     """Answer a conversation, as OpenAI's API does; with a `parrot` object, as a part of a program."""
     origin = Origin.of(body, tenant=tenant, key=idempotency_key)
-    call = await _called(request, service, body, tenant, partial(chat_call, body, origin=origin))
-    writer = ChatWriter(call, body)
-    return await _answer(request, service, body, writer, tenant)
+
+    async def writing() -> ChatWriter:
+        return ChatWriter(await _called(request, service, body, tenant, partial(chat_call, body, origin=origin)), body)
+
+    return await _answer(request, service, body, writing, tenant)
 
 
 @router.post("/completions", response_model=Completion, responses=_RESPONSES)
@@ -61,9 +63,12 @@ async def complete(
 ) -> Response:
     """Write on from a prompt, as OpenAI's API does; with a `parrot` object, as a part of a program."""
     origin = Origin.of(body, tenant=tenant, key=idempotency_key)
-    call = await _called(request, service, body, tenant, partial(completion_call, body, origin=origin))
-    writer = CompletionWriter(call, body)
-    return await _answer(request, service, body, writer, tenant)
+
+    async def writing() -> CompletionWriter:
+        call = await _called(request, service, body, tenant, partial(completion_call, body, origin=origin))
+        return CompletionWriter(call, body)
+
+    return await _answer(request, service, body, writing, tenant)
 
 
 async def _called(
@@ -77,9 +82,16 @@ async def _called(
         if not call.submit.requests:
             return call  # for an output that was declared before, which takes no model
         await service.reception.rehearse(call.submit, tenant)
-    model = await service.model(body.model)
+    model = await (service.model(body.model) if unfetched is None else _model(service, body))
     asked = _asked(service, body, tenant, model, service.model_view(model.name).context_length)
     return await _converted(request, partial(convert, asked=asked))
+
+
+async def _model(service: Service, body: Generation) -> ServedModel:
+    """The body's model. Who leaves while it is fetched does not stop that: others wait for it, or ask again."""
+    fetching = asyncio.ensure_future(service.model(body.model))
+    fetching.add_done_callback(lambda one: one.cancelled() or one.exception())
+    return await asyncio.shield(fetching)
 
 
 def _asked(service: Service, body: Generation, tenant: TenantId, model: ServedModel, context_length: int) -> Asked:
@@ -95,8 +107,8 @@ async def _converted(request: Request, convert: Callable[[], Call]) -> Call:
 
 
 async def _answer(
-    request: Request, service: Service, body: Generation, writer: Writer, tenant: TenantId
+    request: Request, service: Service, body: Generation, writing: Writing, tenant: TenantId
 ) -> JSONResponse | EventStream:
     if body.stream:
-        return await answer_stream(request, service, writer, tenant)
-    return JSONResponse(as_json(await answer_whole(request, service, writer, tenant)))
+        return await answer_stream(request, service, writing, tenant)
+    return JSONResponse(as_json(await answer_whole(request, service, writing, tenant)))

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from parrotserve.errors import DeclarationError, InvalidSchema
 from parrotserve.models.chat_template import ChatTemplate
@@ -112,7 +112,7 @@ class Tools:
 
     def _calls(self, written: str) -> list[ToolCall]:
         try:
-            found = json.loads(written)
+            found = _parsed(written)
         except (ValueError, RecursionError):
             return []
         calls = [self._call(item) for item in (found if isinstance(found, list) else [found])]
@@ -123,9 +123,11 @@ class Tools:
         if not any(each.name == name for each in self.functions):
             return None
         arguments = found.get("arguments", found.get("parameters", {}))
-        if isinstance(arguments, str):
-            return ToolCall(found["name"], arguments)
-        return ToolCall(found["name"], json.dumps(arguments, ensure_ascii=False))
+        if not (self.must_call or self.formatted):  # then a grammar saw to it
+            arguments = _object(arguments)
+            if arguments is None:
+                return None
+        return ToolCall(found["name"], arguments if isinstance(arguments, str) else _written(arguments))
 
     def _schema_of(self, function: FunctionSpec, definitions: dict[str, Any]) -> dict[str, Any]:
         parameters = dict(function.parameters or {"type": "object"})
@@ -171,6 +173,37 @@ def described(body: ChatRequest) -> tuple[dict[str, Any], ...]:
         {"type": tool.type, "function": {name: value for name, value in tool.function if value is not None}}
         for tool in body.tools or ()
     )
+
+
+def _object(arguments: Any) -> Mapping[str, Any] | None:
+    """The arguments that a model wrote of its own will, where they are an object: clients look for nothing else, and
+    send what they got back with the rest of the conversation. One without any may say so as it likes."""
+    if isinstance(arguments, str):
+        try:
+            arguments = _parsed(arguments) if arguments.strip() else None
+        except (ValueError, RecursionError):
+            return None
+    if arguments is None:
+        return {}
+    return cast("Mapping[str, Any]", arguments) if isinstance(arguments, Mapping) else None
+
+
+def _parsed(text: str) -> Any:
+    """Raises `ValueError` for what is no JSON, of which Python reads some."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _written(arguments: Any) -> str:
+    text = json.dumps(arguments, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, which JSON can name and UTF-8 cannot write
+        return json.dumps(arguments)
+    return text
 
 
 def _chosen(functions: Sequence[FunctionSpec], name: str) -> Iterator[FunctionSpec]:

@@ -1,27 +1,58 @@
-"""Sessions: looking at one, ending one."""
+"""Sessions: which there are, looking at one, ending one."""
 
-from fastapi import APIRouter
-from fastapi.responses import PlainTextResponse
+from typing import Annotated
 
+from fastapi import APIRouter, Query
+from fastapi.responses import PlainTextResponse, Response
+
+from parrotserve.errors import Forbidden
 from parrotserve.explain import explain_view
-from parrotserve.ids import SessionId
+from parrotserve.ids import SessionId, TenantId
+from parrotserve.listing import SessionList
 from parrotserve.protocol import SessionView
-from parrotserve.server.access import PathId, TheService, TheTenant
+from parrotserve.runtime.views import session_json, session_view
+from parrotserve.server.access import PathId, TheCaller, TheService, TheTenant
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
+MOST_LISTED = 1000
+"""Sessions of one page."""
 
-@router.get("/{session}")
-async def look(session: PathId, service: TheService, tenant: TheTenant) -> SessionView:
+
+@router.get("")
+async def sessions(
+    service: TheService,
+    caller: TheCaller,
+    tenant: Annotated[TenantId | None, Query(description="Of this tenant alone; others' for operators.")] = None,
+    after: Annotated[int, Query(ge=0, description="`next` of the page before.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_LISTED, description="Of one page.")] = 100,
+) -> SessionList:
+    """Sessions that live, in the order in which they were opened: the key's tenant's, with an operator's key all.
+
+    Asking is no contact with any of them.
+    """
+    if not caller.operator:
+        if tenant not in (None, caller.tenant):
+            raise Forbidden("These are another tenant's: use a key made with `parrot key create --operator`.")
+        tenant = caller.tenant
+    return service.sessions(tenant, after=after, most=limit)
+
+
+@router.get("/{session}", response_model=SessionView)
+async def look(session: PathId, service: TheService, tenant: TheTenant) -> Response:
     """The session's graph, with states, timings, and why requests run where and when they do."""
-    return service.session_view(SessionId(session), tenant=tenant)
+    view = await service.session_text(SessionId(session), session_json, tenant=tenant)
+    return Response(view, media_type="application/json")
 
 
 @router.get("/{session}/explain")
 async def explain(session: PathId, service: TheService, tenant: TheTenant) -> PlainTextResponse:
     """The same for people: for each request its objective and why, what was found of its prompt, its engine and why not
     the others, and its times."""
-    return PlainTextResponse(explain_view(service.session_view(SessionId(session), tenant=tenant)))
+    view = await service.session_text(
+        SessionId(session), lambda picture: explain_view(session_view(picture)), tenant=tenant
+    )
+    return PlainTextResponse(view)
 
 
 @router.delete("/{session}", status_code=204)

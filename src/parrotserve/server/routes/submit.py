@@ -1,15 +1,23 @@
 """Declaring a batch."""
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import cast
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
+from parrotserve.ids import TenantId
 from parrotserve.protocol import Accepted, Submit
+from parrotserve.runtime.service import Service, WaitEvent
 from parrotserve.server.access import TheService, TheTenant
 from parrotserve.server.bodies import SubmitRoute
+from parrotserve.server.sse import PING_SECONDS, EventStream
 from parrotserve.server.streams import event_stream
+
+Declared = tuple[Accepted, AsyncGenerator[WaitEvent, None]]
 
 router = APIRouter(tags=["submit"], route_class=SubmitRoute)
 
@@ -30,10 +38,33 @@ async def submit(body: Submit, service: TheService, tenant: TheTenant) -> Respon
     With `wait` the answer is an event stream: `accepted`, then `delta`, `value` and `failure` events of what is
     waited for, as they come, until all of it is answered. A client that leaves cancels nothing.
     """
+    if body.wait and service.reception.lacks(body):
+        return await _patiently(service, body, tenant)
     accepted, events = await service.declare(body, tenant=tenant)
     if body.wait:
         return event_stream(events, first=accepted)
     return Response(accepted.model_dump_json(), media_type="application/json")
+
+
+async def _patiently(service: Service, body: Submit, tenant: TenantId) -> EventStream:
+    """The answer to a batch that names a model which is still to be fetched: a client that hears nothing for minutes
+    takes the service for dead. What is refused by then is an event, for the stream has begun."""
+    declaring = asyncio.ensure_future(service.declare(body, tenant=tenant))
+    await asyncio.wait({declaring}, timeout=PING_SECONDS)
+    if declaring.done():
+        accepted, events = declaring.result()
+        return event_stream(events, first=accepted)
+    return event_stream(_declared(declaring))
+
+
+async def _declared(declaring: "asyncio.Future[Declared]") -> AsyncGenerator[Accepted | WaitEvent, None]:
+    # A client that leaves meanwhile cancels nothing, and its batch is taken in as any other.
+    declaring.add_done_callback(lambda one: one.cancelled() or one.exception())
+    accepted, events = await asyncio.shield(declaring)
+    async with aclosing(events):
+        yield accepted
+        async for event in events:
+            yield event
 
 
 route = cast("APIRoute", router.routes[0])

@@ -1,0 +1,64 @@
+"""About how much memory the graph takes: texts as they are, and everything else at a rate for each object."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from parrotserve.graph.events import NewCall, NewRequest, Submitted
+from parrotserve.graph.graph import Graph
+from parrotserve.graph.objects import Producer, Variable
+from parrotserve.segments import Text
+
+SESSION = 4_000
+_VARIABLE = 1_500
+_PRODUCER = 5_000
+_PART = 200
+"""Bytes of what there is of each besides texts: of a session, a variable, a request or native call, a piece of one."""
+
+
+def size_of_text(text: str | None) -> int:
+    """In bytes. Texts of characters beyond Latin-1 take two or four for each."""
+    return 0 if text is None else sys.getsizeof(text)
+
+
+def size_of_variable(variable: Variable) -> int:
+    """In bytes, with its value."""
+    return _VARIABLE + size_of_text(variable.value)
+
+
+def size_of_producer(spec: NewRequest | NewCall) -> int:
+    """In bytes."""
+    if isinstance(spec, NewRequest):
+        texts = sum(size_of_text(part.text) for part in spec.segments if isinstance(part, Text))
+        return _PRODUCER + _PART * len(spec.segments) + texts
+    sandboxed = spec.sandboxed
+    own = 0 if sandboxed is None else size_of_text(sandboxed.source) + _size_of(sandboxed.arguments)
+    return _PRODUCER + _PART * len(spec.inputs) + own
+
+
+def size_of_new(batch: Submitted, graph: Graph) -> int:
+    """In bytes, of what a batch would add."""
+    variables = {one.id: one for one in batch.variables if one.id not in graph.variables}
+    producers = [one for one in batch.requests if one.id not in graph.requests]
+    calls = [one for one in batch.calls if one.id not in graph.calls]
+    size = 0 if batch.session in graph.sessions else SESSION
+    size += sum(_VARIABLE + size_of_text(one.value) for one in variables.values())
+    return size + sum(map(size_of_producer, (*producers, *calls)))
+
+
+def hold(graph: Graph, producer: Producer) -> None:
+    """A session has one more request or native call."""
+    session, size = producer.session, size_of_producer(producer.spec)
+    session.held += size
+    graph.held[session.tenant] += size
+
+
+def _size_of(argument: Any) -> int:
+    if isinstance(argument, str):
+        return size_of_text(argument)
+    if isinstance(argument, Mapping):
+        named = cast("Mapping[str, Any]", argument)
+        return _PART + sum(size_of_text(name) + _size_of(item) for name, item in named.items())
+    if isinstance(argument, list | tuple):
+        return _PART + sum(map(_size_of, cast("Sequence[Any]", argument)))
+    return _PART

@@ -1,0 +1,32 @@
+"""The list of sessions on the wire: what those who run a service see of whom it works for. Programs have no use for it.
+
+It stands beside `protocol`, of which it is no part: neither side has to know it to speak with the other.
+"""
+
+from parrotserve.ids import SessionId, TenantId
+from parrotserve.protocol import Wire
+
+
+class SessionSummary(Wire):
+    """A session in the list of them. Times are in seconds since 1970."""
+
+    id: SessionId
+    tenant: TenantId
+    opened: float
+    last_used: float
+    """When its client was last in touch; now, while exchanges of it are open."""
+    lease_seconds: float
+    exchanges: int
+    """Of it that are open now."""
+    variables: int
+    requests: dict[str, int]
+    """How many are in each state that any is in."""
+    calls: dict[str, int]
+
+
+class SessionList(Wire):
+    """Sessions that live, in the order in which they were opened."""
+
+    data: tuple[SessionSummary, ...]
+    next: int | None
+    """`after` of the page that follows; None: this is the last one."""
