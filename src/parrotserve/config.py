@@ -144,7 +144,7 @@ class ServiceConfig:
     tpot: float | None = setting(
         None,
         "Longest time between two tokens of a latency-sensitive request that an engine's other work may cause, but for "
-        "its tenant's earlier prompts where nobody streams it.",
+        "prompts of its tenant where nobody streams it.",
         kind=SECONDS,
         group=Group.SCHEDULING,
         rules=(above(0),),
