@@ -7,8 +7,8 @@ import numpy as np
 
 from parrotserve.engines.base import Command, EndStatus, Event, Extend, Fill, Heartbeat, Open, Release, Retain
 from parrotserve.engines.fake_tokenizer import END, FakeTokenizer
-from parrotserve.engines.native.generating import Output
 from parrotserve.engines.native.open_sequences import OpenSequences
+from parrotserve.engines.native.output import Output
 from parrotserve.engines.native.progress import Progress
 from parrotserve.engines.native.sequence import Content, SequenceState
 from parrotserve.engines.native.settings import CoreSettings

@@ -4,7 +4,7 @@ from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.cache import KvCache, PageCache
-from parrotserve.engines.native.generating import Output
+from parrotserve.engines.native.output import Output
 from parrotserve.engines.native.plan import Planned
 from parrotserve.engines.native.planner import Planner
 from parrotserve.engines.native.sequence import Content, SequenceState

@@ -5,7 +5,7 @@ import pytest
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
-from parrotserve.engines.native.generating import Output
+from parrotserve.engines.native.output import Output
 from parrotserve.engines.native.radix import Salt
 from parrotserve.engines.native.sequence import Content, SequenceState
 from parrotserve.ids import RequestId

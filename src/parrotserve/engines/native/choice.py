@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parrotserve.engines.native.generating import Output
 from parrotserve.engines.native.logits import DrawSettings, Logits
+from parrotserve.engines.native.output import Output
 
 
 class Choice:

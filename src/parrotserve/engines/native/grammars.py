@@ -11,7 +11,7 @@ from llguidance import LLTokenizer
 from parrotserve.aside import Doing
 from parrotserve.engines.base import Generate
 from parrotserve.engines.native.grammar import Grammar
-from parrotserve.engines.native.output import EngineTokenizer
+from parrotserve.engines.native.output_text import EngineTokenizer
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.sampling import CALL_TAGS

@@ -21,7 +21,7 @@ from parrotserve.engines.native.choice import Choice
 from parrotserve.engines.native.draw import Draw
 from parrotserve.engines.native.logits import Logits
 from parrotserve.engines.native.open_sequences import OpenSequences
-from parrotserve.engines.native.output import EngineTokenizer
+from parrotserve.engines.native.output_text import EngineTokenizer
 from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.plan import Planned
 from parrotserve.engines.native.planner import Planner

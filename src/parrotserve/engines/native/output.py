@@ -1,136 +1,144 @@
-"""The text of an output while its tokens come: decoded, cut at a stop string, given out once it is certain."""
+"""One output under way: its tokens so far, and all that decides the next one and the end."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
-from parrotserve.engines.native.stops import StopSearch
-from parrotserve.sampling import Sampling
-
-
-class TokenStream(Protocol):
-    """Decodes tokens one after the other, holding back bytes of an unfinished character."""
-
-    def push(self, ids: Sequence[int], /) -> str:
-        """The text that is complete with these tokens; control tokens add none."""
-        ...
-
-    def flush(self) -> str:
-        """What was held back, as replacement characters."""
-        ...
+from parrotserve.engines.base import Generate
+from parrotserve.engines.native.drafts import Drafter
+from parrotserve.engines.native.draw import Draw, Seen, has_penalties
+from parrotserve.engines.native.grammar import Grammar
+from parrotserve.engines.native.output_text import EngineTokenizer, OutputText
+from parrotserve.sampling import FinishReason, TokenLogprob
 
 
-class EngineTokenizer(Protocol):
-    """What an engine needs of its model's tokenizer (`parrotserve.models.tokenizer.Tokenizer` is one)."""
+class Output:
+    """A generated segment under way: the tokens so far and all that decides the next one."""
 
-    eos: frozenset[int]
-    bos: int | None
-
-    def encode(self, text: str, /) -> list[int]: ...
-
-    def stream(self) -> TokenStream: ...
-
-    def to_json(self) -> str:
-        """As a Hugging Face `tokenizer.json`, for grammars."""
-        ...
-
-
-class OutputText:
-    """Incremental text of one output: without one leading space, unless it is to be kept, up to the first stop string.
-
-    What `push` and `finish` return joins to `text`. How tokens are grouped in calls makes no difference, so a rerun
-    that pushes delivered tokens first stands exactly where the earlier run stood.
-    """
-
-    __slots__ = (
-        "_decoded",
-        "_given",
-        "_keep_space",
-        "_min_tokens",
-        "_stops",
-        "_stream",
-        "_tokens",
-        "_waiting",
-        "cut",
-        "space_dropped",
-    )
-
-    def __init__(self, stream: TokenStream, sampling: Sampling) -> None:
-        self._stream = stream
-        self._stops = StopSearch(sampling.stop) if sampling.stop else None
-        self._min_tokens = sampling.min_tokens
-        self._keep_space = sampling.keep_space
-        self._tokens = 0
-        self._waiting: list[int] = []
-        """Tokens that nobody has asked for as text yet."""
-        self._decoded = ""
-        self._given = 0
-        self.cut: int | None = None
-        """Where in the text a stop string began, once one has appeared."""
-        self.space_dropped = False
+    def __init__(
+        self,
+        generate: Generate,
+        *,
+        segment: int,
+        prompt: Sequence[int],
+        room: int,
+        tokenizer: EngineTokenizer,
+        grammar: Grammar | None,
+    ) -> None:
+        """`room`: how many tokens the context and the cache have left after the prompt."""
+        sampling = generate.sampling
+        self.segment = segment
+        self.start = len(prompt)
+        """Position of its first token in the sequence."""
+        self.sampling = sampling
+        self.scale = 1 / sampling.temperature if sampling.temperature > 0.0 else 0.0
+        """What logits are multiplied with before a token is drawn; 0 where none is."""
+        self.limit = min(sampling.max_tokens, room)
+        self.tokens: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.text = OutputText(tokenizer.stream(), sampling)
+        self.grammar = grammar
+        self.reason: FinishReason | None = None
+        self.drafter = Drafter()
+        self._penalised = has_penalties(sampling)
+        self._unbiased = sampling.logprobs is None and not sampling.logit_bias and not self._penalised
+        self._plain = grammar is None and self._unbiased
+        self._tokenizer = tokenizer
+        self._eos = tuple(sorted(tokenizer.eos))
+        self._seen = Seen(prompt if sampling.repetition_penalty != 1.0 else ())
+        for token in generate.delivered:
+            if self.reason is None:
+                self.push(token)
+        self.delivered = len(self.tokens)
+        self.told_tokens = len(self.tokens)
+        """How many tokens, and characters below, the reader of a stream has been told."""
+        self.told_text = self.text.given
 
     @property
-    def text(self) -> str:
-        """All text so far, what is held back included."""
-        self._catch_up()
-        return self._decoded[: self.cut]
+    def takes_likeliest(self) -> bool:
+        """Whether the likeliest raw token is the next one, and nothing else is asked."""
+        return self.scale == 0.0 and self._plain and not self._bans_end
 
     @property
-    def given(self) -> int:
-        """How many characters have been given out: they are certain."""
-        self._catch_up()
-        return self._given
-
-    def given_since(self, start: int) -> str:
-        """The certain text from character `start` on."""
-        self._catch_up()
-        return self._decoded[start : self._given]
+    def draws_plainly(self) -> bool:
+        """Whether the next token is drawn at random from the raw logits, and nothing else is asked."""
+        return self.scale > 0.0 and self._plain and not self._bans_end
 
     @property
-    def stopped(self) -> bool:
-        return self.cut is not None
+    def is_plain(self) -> bool:
+        """Whether its next token depends on nothing but the model's own logits, and its position."""
+        return self.takes_likeliest or self.draws_plainly
 
-    def put(self, token: int) -> None:
-        """`push` for those who ask later what came of it: text in which nothing can stop is decoded only then."""
-        if self._stops:
-            self.push(token)
-        else:
-            self._waiting.append(token)
+    @property
+    def may_draft(self) -> bool:
+        """Whether tokens can be tried ahead of their turn: what is asked about each of them is known before."""
+        return self._unbiased and not self._bans_end
 
-    def push(self, token: int) -> str:
-        """The text that became certain with this token. Must not be called once stopped."""
-        self._catch_up()
-        self._tokens += 1
-        new = self._append(self._stream.push((token,)))
-        if not self._stops:
-            return self._give(len(self._decoded))
-        found = self._stops.push(new)
-        if self._tokens >= self._min_tokens:
-            self.cut = found
-        return self._give(len(self._decoded) - self._stops.held if self.cut is None else self.cut)
+    @property
+    def left(self) -> int:
+        """Tokens that it may have yet."""
+        return self.limit - len(self.tokens)
 
-    def finish(self) -> str:
-        """The rest of the text: nothing can take it back any more."""
-        self._catch_up()
-        if not self.stopped:
-            self._append(self._stream.flush())
-        return self._give(len(self.text))
+    @property
+    def _bans_end(self) -> bool:
+        """Whether the model may not end its turn yet. Once it may, it always may."""
+        return len(self.tokens) < self.sampling.min_tokens and not self.sampling.ignore_eos
 
-    def _catch_up(self) -> None:
-        if self._waiting:
-            self._append(self._stream.push(self._waiting))
-            self._tokens += len(self._waiting)
-            self._waiting = []
-            self._given = len(self._decoded)
+    def draft(self, known: Sequence[int], *, most: int, least: float) -> tuple[int, ...]:
+        """What it may go on with; see `Drafter.draft`."""
+        found = self.drafter.draft(known, most=most, least=least)
+        return found if self.grammar is None else found[: self.grammar.fitting(found)]
 
-    def _append(self, text: str) -> str:
-        """Returns what is new in the text, which is less where a leading space is dropped."""
-        if not (self._keep_space or self._decoded or self.space_dropped) and text.startswith(" "):
-            self.space_dropped = True
-            text = text[1:]
-        self._decoded += text
-        return text
+    def draws(self, vocabulary: int, draft: Sequence[int] = ()) -> list[Draw]:
+        """The questions to the sampler: which of `vocabulary` tokens is next, and which would be after each token of
+        its draft. Raises `InvalidSchema` if its grammar cannot say."""
+        allowed = [None] if self.grammar is None else self.grammar.allowed_along(draft, vocabulary)
+        return [
+            Draw(
+                self.sampling,
+                position=len(self.tokens) + place,
+                banned=self._eos if self._bans_end else (),
+                seen=self._seen,
+                allowed=mask,
+            )
+            for place, mask in enumerate(allowed)
+        ]
 
-    def _give(self, end: int) -> str:
-        new = self._decoded[self._given : end]
-        self._given = end
-        return new
+    def push(self, token: int, logprob: TokenLogprob | None = None) -> None:
+        """The output goes on with this token; `reason` says whether it is complete with it."""
+        self.tokens.append(token)
+        if logprob is not None:
+            self.logprobs.append(logprob)
+        if self._penalised:
+            self._seen.add(token)
+        self.reason = self._reason_to_end(token)
+        if self.reason is not None:
+            self.text.finish()
+
+    def kept(self) -> list[int]:
+        """What of a complete output stays in the sequence: no end of turn, and nothing from a stop string on."""
+        if self.text.cut is not None:
+            return self._tokens_before_cut(self.text.cut + self.text.space_dropped)
+        ended_by_model = self.tokens and self.tokens[-1] in self._eos and not self.sampling.ignore_eos
+        return self.tokens[:-1] if ended_by_model else self.tokens
+
+    def _reason_to_end(self, token: int) -> FinishReason | None:
+        if token in self._eos and not self.sampling.ignore_eos:
+            return FinishReason.STOP
+        self.text.put(token)
+        if self.grammar is not None:
+            self.grammar.push(token)
+        if self.text.stopped or (self.grammar is not None and self.grammar.complete):
+            return FinishReason.STOP
+        return FinishReason.LENGTH if len(self.tokens) >= self.limit else None
+
+    def _tokens_before_cut(self, cut: int) -> list[int]:
+        """The tokens of the first `cut` decoded characters; a token that the cut goes through is spelled anew."""
+        stream = self._tokenizer.stream()
+        texts = [stream.push((token,)) for token in self.tokens]
+        length, kept = 0, 0
+        for count, text in enumerate(texts, start=1):
+            if length + len(text) > cut:
+                break
+            if text:
+                length, kept = length + len(text), count
+        rest = "".join(texts)[length:cut]
+        return self.tokens[:kept] + (self._tokenizer.encode(rest) if rest else [])

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from parrotserve.aside import Doing, at_once
 from parrotserve.engines.base import FOLLOWED_TOKENS, Event, Generate, SegmentFinished, TokensGenerated, most_allowed
-from parrotserve.engines.native.generating import Output
 from parrotserve.engines.native.grammars import Grammars
-from parrotserve.engines.native.output import EngineTokenizer
+from parrotserve.engines.native.output import Output
+from parrotserve.engines.native.output_text import EngineTokenizer
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
 from parrotserve.errors import ContextExceeded

@@ -8,7 +8,7 @@ from typing import Any
 
 from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import Generate
-from parrotserve.engines.native.generating import Output
+from parrotserve.engines.native.output import Output
 from parrotserve.engines.native.radix import public_tokens
 from parrotserve.ids import RequestId
 from parrotserve.sampling import Usage

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parrotserve.engines.fake_tokenizer import END, FakeTokenizer
-from parrotserve.engines.native.output import OutputText
+from parrotserve.engines.native.output_text import OutputText
 from parrotserve.sampling import Sampling
 
 TOKENIZER = FakeTokenizer()
