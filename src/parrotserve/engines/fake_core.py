@@ -12,7 +12,7 @@ from parrotserve.engines.native.output import Output
 from parrotserve.engines.native.progress import Progress
 from parrotserve.engines.native.sequence import Content, SequenceState
 from parrotserve.engines.native.settings import CoreSettings
-from parrotserve.engines.native.timing import StepHeld, StepTimes
+from parrotserve.engines.native.timing import StepShape, StepTimes
 from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.sampling import TokenLogprob
 
@@ -105,12 +105,12 @@ class FakeCore:
 
     def _note_time(self, running: Sequence[SequenceState]) -> None:
         decode_rows = sum(len(state.known) - state.computed == 1 for state in running)
-        held = StepHeld(
+        shape = StepShape(
             prefill_tokens=sum(len(state.known) - state.computed for state in running) - decode_rows,
             decode_rows=decode_rows,
             attended=sum(sum(range(state.computed + 1, len(state.known) + 1)) for state in running),
         )
-        self._times.note(held, kv_tokens=sum(len(state.known) for state in running), seconds=self._step_seconds)
+        self._times.note(shape, kv_tokens=sum(len(state.known) for state in running), seconds=self._step_seconds)
 
     def _generate(self, state: SequenceState, output: Output) -> None:
         try:

@@ -13,7 +13,7 @@ from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.drafts import Drafter
 from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.speculation import Speculation
-from parrotserve.engines.native.timing import StepHeld
+from parrotserve.engines.native.timing import StepShape
 from parrotserve.sampling import FinishReason
 
 VERSE = "tick tock, " * 8
@@ -180,12 +180,12 @@ def drafted(*, chats: int, jobs: int = 0, prompts: int = 0, ahead: int = 0, stre
     bound is 7 ms."""
     pace = Pace(tpot=0.007)
     for rows in [1, 8, 16, 32] * 100:
-        pace.learn(StepHeld(decode_rows=rows), math.hypot(0.005, 0.0005 * rows))
+        pace.learn(StepShape(decode_rows=rows), math.hypot(0.005, 0.0005 * rows))
 
     def some(count: int, *, decodes: bool = False, urgent: bool = False, runs_ahead: bool = False) -> list[Any]:
         output = Fake(may_draft=True, left=100)
-        is_read_along = urgent and streamed
-        one = {"decodes": decodes, "urgent": urgent, "runs_ahead": runs_ahead, "is_read_along": is_read_along}
+        is_streamed = urgent and streamed
+        one = {"decodes": decodes, "urgent": urgent, "runs_ahead": runs_ahead, "is_streamed": is_streamed}
         return [Fake(known=[0], output=output, **one) for _ in range(count)]
 
     states = some(chats, decodes=True, urgent=True) + some(jobs, decodes=True)

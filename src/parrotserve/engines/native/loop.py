@@ -17,12 +17,14 @@ from parrotserve.criteria import Objective
 from parrotserve.engines.base import Command, EndStatus, Event, Heartbeat, Release, Retain
 from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.cache import PageCache
-from parrotserve.engines.native.choice import Choice
 from parrotserve.engines.native.draw import Draw
 from parrotserve.engines.native.logits import Logits
+from parrotserve.engines.native.minimum_share import MinimumShare
 from parrotserve.engines.native.open_sequences import OpenSequences
 from parrotserve.engines.native.output_text import EngineTokenizer
 from parrotserve.engines.native.pace import Pace
+from parrotserve.engines.native.persistent_batch import BatchBuilder, BuiltBatch
+from parrotserve.engines.native.plain_sampler import PlainSampler
 from parrotserve.engines.native.plan import Planned
 from parrotserve.engines.native.planner import Planner
 from parrotserve.engines.native.progress import Progress
@@ -30,10 +32,8 @@ from parrotserve.engines.native.radix import Salt
 from parrotserve.engines.native.sampler import sample
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
-from parrotserve.engines.native.share import MinimumShare
 from parrotserve.engines.native.speculation import Drafts
-from parrotserve.engines.native.steady import BatchBuilder, BuiltBatch
-from parrotserve.engines.native.timing import StepHeld, StepTimes
+from parrotserve.engines.native.timing import StepShape, StepTimes
 from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.sampling import TokenLogprob
 
@@ -127,7 +127,7 @@ class NativeCore:
     def step(self) -> list[Event]:
         """Runs one batch, if anything can run, and returns what there is to tell since the last step."""
         started = self._clock()
-        if self._sequences.go_on():
+        if self._sequences.resume_ready():
             self._planner.unsettle()
         plan = self._planner.plan(self._sequences, started)
         self._stalled = not plan
@@ -177,15 +177,15 @@ class NativeCore:
             table = self._cache.publish(state.salt, state.known, state.pages[:full])
             if table != state.pages[:full]:
                 state.pages[:full] = table
-                state.moves += 1
+                state.table_version += 1
 
     def _sample(self, built: BuiltBatch, logits: Logits, drafts: Drafts) -> list[Sampled]:
         """The next tokens of each of the batch's sequences."""
-        choice = built.choice or Choice([state.output for state in built.rows if state.output is not None])
-        built.choice = choice if choice.lasts else None
+        sampler = built.sampler or PlainSampler([state.output for state in built.rows if state.output is not None])
+        built.sampler = sampler if sampler.is_reusable else None
         sampled: list[Sampled] = []
         asking: dict[int, Draw] = {}
-        chosen, highest = choice.tokens(logits), logits.highest.tolist()
+        chosen, highest = sampler.tokens(logits), logits.highest.tolist()
         for state, rows in built.runs:
             row = rows[0]
             try:
@@ -229,9 +229,9 @@ class NativeCore:
             decode_rows += count if planned.decodes else 0
         decoded = [planned.state.objective for planned in plan if planned.decodes and planned.state.output is not None]
         latency = decoded.count(Objective.LATENCY)
-        held = StepHeld(prefill_tokens=rows - decode_rows, decode_rows=decode_rows, attended=built.attended)
-        self._times.note(held, kv_tokens=built.kv_tokens, seconds=seconds)
-        self._planner.learn(held, latency=latency, other=len(decoded) - latency, seconds=seconds, now=now)
+        shape = StepShape(prefill_tokens=rows - decode_rows, decode_rows=decode_rows, attended=built.attended)
+        self._times.note(shape, kv_tokens=built.kv_tokens, seconds=seconds)
+        self._planner.learn(shape, latency=latency, other=len(decoded) - latency, seconds=seconds, now=now)
 
 
 def _answered(

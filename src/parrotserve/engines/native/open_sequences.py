@@ -64,14 +64,14 @@ class OpenSequences:
         return bool(self._progress.events or self._catching_up or self._progress.grammars.any_ready)
 
     def call_when_ready(self, wake: Callable[[], None]) -> None:
-        """`wake` is called, on any thread, when a sequence can `go_on`."""
+        """`wake` is called, on any thread, when `resume_ready` has something to do."""
         self._progress.grammars.wake = wake
 
-    def go_on(self) -> bool:
+    def resume_ready(self) -> bool:
         """Goes on with those that waited for a grammar that is there now; whether there were any."""
         ready = [state for state in self._progress.grammars.take_ready() if self._open.get(state.sequence) is state]
         for state in ready:
-            self._attempt(state, partial(self._progress.go_on, state))
+            self._attempt(state, partial(self._progress.advance, state))
         return bool(ready)
 
     def take_events(self) -> list[Event]:
@@ -153,8 +153,8 @@ class OpenSequences:
             case Update():
                 state.objective = command.objective or state.objective
                 state.precedence = command.precedence or state.precedence
-                state.streamed.update(command.stream)
-                state.followed.update(command.follow)
+                state.streamed_segments.update(command.stream)
+                state.followed_segments.update(command.follow)
                 self._catching_up.add(state.sequence)
             case Extend():
                 self._attempt(state, lambda: self._extend(state, command))
@@ -170,7 +170,7 @@ class OpenSequences:
             if isinstance(segment, Fill):
                 self._check_tokens(segment.tokens)
         self._progress.check_length(state)
-        return self._progress.go_on(state)
+        return self._progress.advance(state)
 
     def _extend(self, state: SequenceState, command: Extend) -> bool:
         segment = state.segments[command.segment] if 0 <= command.segment < len(state.segments) else None
@@ -182,7 +182,7 @@ class OpenSequences:
         except ValueError as error:
             raise EngineFailed(f"Segment {command.segment} cannot be extended: {error}.") from error
         self._progress.check_length(state)
-        return self._progress.go_on(state)
+        return self._progress.advance(state)
 
     def _check_tokens(self, tokens: Sequence[int] | None) -> None:
         """In a step, a token that is none would end the engine, and with it everybody else's work."""
@@ -212,5 +212,5 @@ def _new_state(command: Open, arrival: int) -> SequenceState:
             part if isinstance(part, Generate) else Content(list(part.tokens or ()), complete=not part.late)
             for part in command.segments
         ],
-        streamed={index for index, part in outputs if part.stream},
+        streamed_segments={index for index, part in outputs if part.stream},
     )

@@ -53,19 +53,19 @@ class Output:
         self.told_text = self.text.given
 
     @property
-    def takes_likeliest(self) -> bool:
+    def is_plain_greedy(self) -> bool:
         """Whether the likeliest raw token is the next one, and nothing else is asked."""
         return self.scale == 0.0 and self._plain and not self._bans_end
 
     @property
-    def draws_plainly(self) -> bool:
+    def is_plain_random(self) -> bool:
         """Whether the next token is drawn at random from the raw logits, and nothing else is asked."""
         return self.scale > 0.0 and self._plain and not self._bans_end
 
     @property
     def is_plain(self) -> bool:
         """Whether its next token depends on nothing but the model's own logits, and its position."""
-        return self.takes_likeliest or self.draws_plainly
+        return self.is_plain_greedy or self.is_plain_random
 
     @property
     def may_draft(self) -> bool:

@@ -3,7 +3,7 @@
 import math
 
 from parrotserve.bounds import LATER_PROMPTS, Bounds
-from parrotserve.engines.native.timing import StepHeld
+from parrotserve.engines.native.timing import StepShape
 from parrotserve.step_cost import FEW_ROWS, Rates, StepCost, Work
 
 _FIRST_STEPS = 8
@@ -35,7 +35,7 @@ class StepModel:
         self._off = 1.0
         """What steps of one or two rows took lately, as a part of what is expected of them."""
 
-    def learn(self, step: StepHeld, seconds: float) -> None:
+    def learn(self, step: StepShape, seconds: float) -> None:
         """A step with this took so long."""
         self.steps += 1
         rows = step.prefill_tokens, step.decode_rows
@@ -47,18 +47,18 @@ class StepModel:
         self._alike = Work(*(so_far + more for so_far, more in zip(self._alike, _work(step), strict=True)))
         self._seconds += seconds
 
-    def _compare(self, step: StepHeld, seconds: float) -> None:
+    def _compare(self, step: StepShape, seconds: float) -> None:
         if not step.prefill_tokens and step.decode_rows <= _NEARLY_ALONE and (expected := self.seconds(step)) > 0.0:
             self._off += _OFF_GAIN * (seconds / expected - self._off)
 
-    def seconds(self, step: StepHeld) -> float:
+    def seconds(self, step: StepShape) -> float:
         """How long a step with this is expected to take."""
         return self.rates().seconds(_work(step))
 
     @property
     def alone(self) -> float:
         """Seconds that one sequence alone takes for a token, as measured: full steps tell that only roughly."""
-        return self._off * self.seconds(StepHeld(decode_rows=1))
+        return self._off * self.seconds(StepShape(decode_rows=1))
 
     def rates(self) -> Rates:
         """What a step costs, and what it holds."""
@@ -111,16 +111,16 @@ class Pace:
         known yet."""
         return _HARDLY_NOTICED * self.model.rates().step if self.knows else math.inf
 
-    def left(self, step: StepHeld) -> float:
+    def left(self, step: StepShape) -> float:
         """Seconds of computing that the bound leaves to others beside this; below zero if it takes longer alone."""
         rates = self.model.rates()
         return rates.room(self.bound) - rates.computing(_work(step))
 
-    def learn(self, step: StepHeld, seconds: float) -> None:
+    def learn(self, step: StepShape, seconds: float) -> None:
         """A step with this took so long. Without a bound, too: drafts go by what rows cost."""
         self.model.learn(step, seconds)
 
 
-def _work(step: StepHeld) -> Work:
+def _work(step: StepShape) -> Work:
     """What is read of the KV is not told apart from what is attended to: the next step shares as much."""
     return Work(1, step.prefill_tokens, step.decode_rows, 0, step.attended)

@@ -37,7 +37,7 @@ class Urgent:
         return cls(
             salts=frozenset(state.salt for state in states),
             first=min(state.turn for state in states),
-            streamed=any(state.is_read_along for state in states),
+            streamed=any(state.is_streamed for state in states),
             seconds=step * max(state.output.left if state.output else 0 for state in states),
         )
 

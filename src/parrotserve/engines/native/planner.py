@@ -13,7 +13,7 @@ Whoever comes while a step runs waits for its end. So where some come who are wa
 steps that are just long enough to pay.
 While earlier work decodes, later work's prompts are read in parts that make its steps not much longer: of two jobs, the
 first ends long before the second, and not both when all is done.
-Where more of those that are waited for decode than pays, some leave the step to shorter ones (`width`).
+Where more of those that are waited for decode than pays, some leave the step to shorter ones (`shortest_first`).
 Sequences that decode get the drafts that `speculation` finds worth it, as far as there are free pages.
 """
 
@@ -24,14 +24,14 @@ from itertools import islice
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.native.cache import PageCache
+from parrotserve.engines.native.minimum_share import MinimumShare
 from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.plan import Planned, Step, Urgent, fitting_in
 from parrotserve.engines.native.sequence import SequenceState
-from parrotserve.engines.native.share import MinimumShare
 from parrotserve.engines.native.shared_prefixes import SharedPrefixes
+from parrotserve.engines.native.shortest_first import held_back
 from parrotserve.engines.native.speculation import Drafts, Speculation
-from parrotserve.engines.native.timing import StepHeld
-from parrotserve.engines.native.width import held_back
+from parrotserve.engines.native.timing import StepShape
 
 _SPARE_SECONDS = 1.0
 """How often the cache is reminded of what waits: too few pages are evicted meanwhile to reach those."""
@@ -77,7 +77,7 @@ class Planner:
 
     def plan(self, sequences: Iterable[SequenceState], now: float = 0.0) -> list[Planned]:
         """The next step, at the time `now` in seconds. Empty: nothing can run until a command changes something."""
-        if self._settled and self._go_on():
+        if self._settled and self._extend_last():
             return self._with_drafts(self._last, self._speculation.drafts([planned.state for planned in self._last]))
         step = self._begin(sequences, now)
         runnable = [state for state in step.ranked if state.runnable]
@@ -157,7 +157,7 @@ class Planner:
         if urgent:
             rows = [1 + len(step.drafts.get(state, ())) for state in urgent]
             attended = sum(len(state.known) * count for state, count in zip(urgent, rows, strict=True))
-            reserved = StepHeld(decode_rows=sum(rows), attended=attended)
+            reserved = StepShape(decode_rows=sum(rows), attended=attended)
             step.seconds = self._pace.left(reserved)
             if not (step.prompts or step.owed) and self._pace.is_to_try(len(urgent)):
                 step.seconds, step.drafts = 0.0, {}
@@ -171,7 +171,7 @@ class Planner:
         pays = fitting_in(self._pace.least_prompt, step.budget, cost=self._rates.prefilling(step.budget, 0))
         return max(pays, self.page_tokens)
 
-    def learn(self, step: StepHeld, *, latency: int, other: int, seconds: float, now: float) -> None:
+    def learn(self, step: StepShape, *, latency: int, other: int, seconds: float, now: float) -> None:
         """A step that held this, in which so many latency-sensitive sequences, and others, decoded, took so long."""
         self._minimum.note(now, latency=latency, other=other, seconds=seconds)
         self._pace.learn(step, seconds)
@@ -182,7 +182,7 @@ class Planner:
         """Something has changed that may concern the next plan."""
         self._settled = False
 
-    def _go_on(self) -> bool:
+    def _extend_last(self) -> bool:
         """Gets the last plan's sequences pages for one token more; False if there are not enough free ones."""
         for planned in self._last:
             state = planned.state
@@ -215,7 +215,7 @@ class Planner:
     def rewind(self, state: SequenceState, position: int) -> None:
         """Forgets the KV from `position` on; somewhat more, if that lies in a page that others may share."""
         self.unsettle()
-        state.moves += 1
+        state.table_version += 1
         full, inside = divmod(position, self.page_tokens)
         if inside and full < state.computed // self.page_tokens:
             position, inside = position - inside, 0

@@ -47,7 +47,7 @@ class Progress:
                 f"size: {most_allowed(limit, cut_by_cache=self._settings.cut_by_cache)}"
             )
 
-    def go_on(self, state: SequenceState) -> bool:
+    def advance(self, state: SequenceState) -> bool:
         """Takes in what became known and starts the next output, once its grammar is there. True when the whole
         sequence is complete."""
         state.dormant = False
@@ -77,7 +77,7 @@ class Progress:
                 self.tell_tokens(state)
             return False
         self._finish(state, output)
-        return self.go_on(state)
+        return self.advance(state)
 
     def tell_tokens(self, state: SequenceState) -> None:
         """One event for what the output under way has and has not told yet, if somebody streams it; if somebody only
@@ -85,9 +85,9 @@ class Progress:
         output = state.output
         if output is None:
             return
-        if output.segment not in state.streamed:
+        if output.segment not in state.streamed_segments:
             enough = output.reason is None and len(output.tokens) - output.told_tokens >= FOLLOWED_TOKENS
-            if output.segment not in state.followed or not enough:
+            if output.segment not in state.followed_segments or not enough:
                 return
         if len(output.tokens) == output.told_tokens and output.text.given == output.told_text:
             return

@@ -46,9 +46,9 @@ class SequenceState:
     arrival: int
     segments: list[Content | Generate]
     precedence: Precedence = NO_PRECEDENCE
-    streamed: set[int] = field(default_factory=set[int])
+    streamed_segments: set[int] = field(default_factory=set[int])
     """Outputs that somebody streams, by segment."""
-    followed: set[int] = field(default_factory=set[int])
+    followed_segments: set[int] = field(default_factory=set[int])
     """Outputs that somebody reads ahead of their end, by segment."""
     paused: bool = False
     dormant: bool = False
@@ -68,7 +68,7 @@ class SequenceState:
     """Where in `known` finished outputs are."""
 
     pages: list[int] = field(default_factory=list[int])
-    moves: int = 0
+    table_version: int = 0
     """Grows when `pages` change otherwise than at their end, or fewer tokens are computed."""
     computed: int = 0
     """How many of the known tokens have their KV in `pages`."""
@@ -133,9 +133,9 @@ class SequenceState:
         return (self.precedence, self.arrival if self.precedence == NO_PRECEDENCE else 0)
 
     @property
-    def is_read_along(self) -> bool:
+    def is_streamed(self) -> bool:
         """Somebody streams the output under way."""
-        return self.output is not None and self.output.segment in self.streamed
+        return self.output is not None and self.output.segment in self.streamed_segments
 
     @property
     def rank(self) -> tuple[bool, int, Precedence, int]:

@@ -49,7 +49,7 @@ class SharedPrefixes:
             return
         self._cache.free(state.pages[full:])
         state.pages[full:] = found
-        state.moves += 1
+        state.table_version += 1
         state.computed = len(state.pages) * self._page_tokens
 
     def waits(self, state: SequenceState) -> bool:

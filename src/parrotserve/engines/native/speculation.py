@@ -68,4 +68,4 @@ class Speculation:
 
 def _minds(state: SequenceState) -> bool:
     """Whether it loses where a step is long, however much that writes."""
-    return state.is_read_along or not (state.urgent or state.runs_ahead)
+    return state.is_streamed or not (state.urgent or state.runs_ahead)

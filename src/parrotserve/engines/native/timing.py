@@ -12,7 +12,7 @@ _Kind = tuple[bool, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepHeld:
+class StepShape:
     """What a step holds, as far as its time depends on it; see `StepsTimed`."""
 
     prefill_tokens: int = 0
@@ -29,17 +29,17 @@ class StepTimes:
         self._sums: dict[_Kind, StepsTimed] = {}
         self._seconds = 0.0
 
-    def note(self, held: StepHeld, *, kv_tokens: int, seconds: float) -> None:
+    def note(self, shape: StepShape, *, kv_tokens: int, seconds: float) -> None:
         """One more step."""
         self._seconds += seconds
-        kind = held.prefill_tokens > 0, held.decode_rows.bit_length()
+        kind = shape.prefill_tokens > 0, shape.decode_rows.bit_length()
         so_far = self._sums.get(kind, _NONE)
         self._sums[kind] = StepsTimed(
             steps=so_far.steps + 1,
-            prefill_tokens=so_far.prefill_tokens + held.prefill_tokens,
-            decode_rows=so_far.decode_rows + held.decode_rows,
+            prefill_tokens=so_far.prefill_tokens + shape.prefill_tokens,
+            decode_rows=so_far.decode_rows + shape.decode_rows,
             kv_tokens=so_far.kv_tokens + kv_tokens,
-            attended=so_far.attended + held.attended,
+            attended=so_far.attended + shape.attended,
             seconds=so_far.seconds + seconds,
         )
 

@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from parrotserve.engines.native.share import MinimumShare
+from parrotserve.engines.native.minimum_share import MinimumShare
 
 
 def test_throughput_work_is_owed_what_it_lacks_of_its_share():

@@ -8,7 +8,7 @@ import pytest
 from test_pace import Timed
 
 from parrotserve.criteria import Objective
-from parrotserve.engines.native.width import held_back
+from parrotserve.engines.native.shortest_first import held_back
 from parrotserve.step_cost import Rates
 
 RATES = Rates(step=0.006, prefill=0.0, decode=0.0006, read=0.0, attend=0.0)
@@ -23,7 +23,7 @@ class Fake(SimpleNamespace):
 
 def waiting(left: int, limit: int = 0, *, salt: str = "", streamed: bool = False, held: int = 0) -> Any:
     output = SimpleNamespace(left=left, limit=limit or left)
-    return Fake(urgent=True, is_read_along=streamed, known=[0] * 100, salt=salt, output=output, held_steps=held)
+    return Fake(urgent=True, is_streamed=streamed, known=[0] * 100, salt=salt, output=output, held_steps=held)
 
 
 # --- Who is held back ---------------------------------------------------------------------------------------

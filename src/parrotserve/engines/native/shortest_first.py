@@ -24,7 +24,7 @@ def held_back(sequences: Iterable[SequenceState], rates: Rates) -> set[SequenceS
     Those that may become equally long all go on: nothing is known of which of them ends first.
     """
     urgent = [state for state in sequences if state.urgent]
-    waiting = [state for state in urgent if not state.is_read_along]
+    waiting = [state for state in urgent if not state.is_streamed]
     if not waiting:
         return set()
     row = rates.row(sum(len(state.known) for state in waiting) / len(waiting))

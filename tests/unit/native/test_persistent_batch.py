@@ -5,7 +5,7 @@ from token_backend import Bench, fill, generate
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Cancel
-from parrotserve.engines.native import steady
+from parrotserve.engines.native import persistent_batch
 from parrotserve.ids import RequestId
 
 
@@ -13,13 +13,13 @@ from parrotserve.ids import RequestId
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many sequences each batch had that was built from nothing."""
     counts: list[int] = []
-    build = steady.build_batch
+    build = persistent_batch.build_batch
 
     def counting(rows, page_tokens, **options):  # type: ignore[no-untyped-def]
         counts.append(len(rows))
         return build(rows, page_tokens, **options)
 
-    monkeypatch.setattr(steady, "build_batch", counting)
+    monkeypatch.setattr(persistent_batch, "build_batch", counting)
     return counts
 
 

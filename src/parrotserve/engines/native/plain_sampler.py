@@ -12,13 +12,13 @@ from parrotserve.engines.native.logits import DrawSettings, Logits
 from parrotserve.engines.native.output import Output
 
 
-class Choice:
+class PlainSampler:
     """Chooses for the same outputs, step after step."""
 
     def __init__(self, outputs: Sequence[Output]) -> None:
         """An output that is there several times, one after the other, has a draft: its next tokens are chosen as if
         that were right."""
-        self._drawn = [row for row, output in enumerate(outputs) if output.draws_plainly]
+        self._drawn = [row for row, output in enumerate(outputs) if output.is_plain_random]
         self._special = [row for row, output in enumerate(outputs) if not output.is_plain]
         self._outputs = [outputs[row] for row in self._drawn]
         self._ahead = [_before(outputs, row) for row in self._drawn]
@@ -27,7 +27,7 @@ class Choice:
         self._places = self._positions.data
 
     @property
-    def lasts(self) -> bool:
+    def is_reusable(self) -> bool:
         """Whether these outputs are going to be chosen for in the same way."""
         return not self._special
 

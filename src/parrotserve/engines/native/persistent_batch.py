@@ -11,7 +11,7 @@ from itertools import groupby
 
 from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.batch import SequenceRows, build_batch
-from parrotserve.engines.native.choice import Choice
+from parrotserve.engines.native.plain_sampler import PlainSampler
 from parrotserve.engines.native.plan import Planned
 from parrotserve.engines.native.sequence import SequenceState
 
@@ -32,17 +32,17 @@ class BuiltBatch:
     """Pairs of a row and a token that it attends to."""
     kv_tokens: int
     """Tokens whose KV is read; what sequences share counts once."""
-    choice: Choice | None = None
+    sampler: PlainSampler | None = None
     """How the next tokens are chosen, as long as that does not change."""
 
 
-class _Moving:
+class _PersistentBatch:
     """A batch of decode rows only, which goes on."""
 
-    def __init__(self, built: BuiltBatch, plan: list[tuple[SequenceState, int]], page_tokens: int) -> None:
+    def __init__(self, built: BuiltBatch, decodes: list[tuple[SequenceState, int]], page_tokens: int) -> None:
         batch, spans = built.batch, built.batch.spans
         self.built = built
-        self.plan = plan
+        self.decodes = decodes
         self._page_tokens = page_tokens
         self._own = len(spans.rows) - len(built.rows)
         """The first of the sequences' own spans."""
@@ -52,7 +52,7 @@ class _Moving:
         self._keys, self._pages = spans.keys.data, spans.pages.data
         self._page_starts: list[int] = spans.page_starts.tolist()
 
-    def go_on(self) -> bool:
+    def advance(self) -> bool:
         """Moves the batch on by a token of each sequence; False if there is no room for a new page."""
         for row, state in enumerate(self.built.rows):
             index, inside = divmod(state.computed, self._page_tokens)
@@ -82,13 +82,13 @@ class BatchBuilder:
         self._page_tokens = page_tokens
         self._group = group
         self._align_tokens = align_tokens
-        self._last: _Moving | None = None
+        self._last: _PersistentBatch | None = None
 
     def build(self, plan: Sequence[Planned]) -> BuiltBatch:
         """The step's batch. It may be the last one, changed."""
-        moves = [(planned.state, planned.state.moves) for planned in plan if planned.decodes]
+        decodes = [(planned.state, planned.state.table_version) for planned in plan if planned.decodes]
         last, drafts = self._last, any(planned.draft for planned in plan)
-        if last and not drafts and len(moves) == len(plan) and moves == last.plan and last.go_on():
+        if last and not drafts and len(decodes) == len(plan) and decodes == last.decodes and last.advance():
             return last.built
         batch, order = build_batch(
             [_rows(planned) for planned in plan],
@@ -105,8 +105,8 @@ class BatchBuilder:
             attended=int(batch.positions.sum()) + len(batch.positions),
             kv_tokens=int(batch.spans.keys[:, 1].sum()),
         )
-        all_decode = len(moves) == len(plan) == len(order) and not drafts
-        self._last = _Moving(built, moves, self._page_tokens) if all_decode else None
+        all_decode = len(decodes) == len(plan) == len(order) and not drafts
+        self._last = _PersistentBatch(built, decodes, self._page_tokens) if all_decode else None
         return built
 
 
@@ -120,5 +120,5 @@ def _rows(planned: Planned) -> SequenceRows:
         want_logits=state.output is not None and stop == len(state.known),
         drafted=len(planned.draft),
         scale=0.0 if state.output is None else state.output.scale,
-        likeliest_only=state.output is not None and state.output.takes_likeliest,
+        likeliest_only=state.output is not None and state.output.is_plain_greedy,
     )
