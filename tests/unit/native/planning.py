@@ -5,11 +5,14 @@ from parrotserve.engines.base import Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.cache import KvCache, PageCache
 from parrotserve.engines.native.output import Output
+from parrotserve.engines.native.pace import Pace, StepModel
 from parrotserve.engines.native.plan import Planned
 from parrotserve.engines.native.planner import Planner
 from parrotserve.engines.native.sequence import Content, SequenceState
+from parrotserve.engines.native.timing import StepShape
 from parrotserve.ids import RequestId
 from parrotserve.sampling import Sampling
+from parrotserve.step_cost import Rates
 
 PAGE = 4
 
@@ -60,12 +63,43 @@ def fill(state: SequenceState, tokens: str, *, complete: bool = True) -> None:
     go_on(state)
 
 
+class FixedModel(StepModel):
+    """Thinks that every row takes `row` seconds, whatever it learns."""
+
+    def __init__(self, row: float) -> None:
+        super().__init__()
+        self._fixed = Rates(step=0.0, prefill=row, decode=row, read=0.0, attend=0.0)
+
+    def rates(self) -> Rates:
+        return self._fixed
+
+
+class FixedPace(Pace):
+    """Leaves `left` seconds of a step beside what decodes under the bound."""
+
+    def __init__(self, *, row: float, left: float) -> None:
+        super().__init__(adapt=False)
+        self.model = FixedModel(row)
+        self._left = left
+
+    def left(self, step: StepShape) -> float:
+        return self._left
+
+
 class Bench:
     """A planner, and the cache that it plans for."""
 
-    def __init__(self, cache: PageCache | None = None, *, chunk: int = 64, max_running: int = 8, share: bool = True):
+    def __init__(
+        self,
+        cache: PageCache | None = None,
+        *,
+        chunk: int = 64,
+        max_running: int = 8,
+        share: bool = True,
+        pace: Pace | None = None,
+    ):
         self.cache = cache or KvCache(64, PAGE)
-        self.planner = Planner(self.cache, prefill_chunk=chunk, max_running=max_running, share=share)
+        self.planner = Planner(self.cache, prefill_chunk=chunk, max_running=max_running, share=share, pace=pace)
 
     def step(self, *states: SequenceState) -> dict[str, int]:
         """Plans one step and carries it out, but for the model; how many tokens of each sequence ran."""

@@ -1,17 +1,14 @@
 """What a step holds: order, budget, and who waits for whom."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
-from planning import PAGE, Bench, ahead, fill, sequence
+from planning import PAGE, Bench, FixedPace, ahead, fill, sequence
 
 from parrotserve.criteria import Objective, Precedence
 from parrotserve.engines.native.cache import NaiveCache
-from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.plan import fitting_in
-from parrotserve.engines.native.planner import Planner
 from parrotserve.engines.native.radix import Salt
-from parrotserve.engines.native.sequence import SequenceState
 
 
 def test_a_step_holds_prompts_up_to_the_budget_in_whole_pages():
@@ -138,35 +135,16 @@ def test_as_many_tokens_fit_as_there_is_time_for(seconds: float, count: int, cos
     assert fitting_in(seconds, count, cost=cost) == fitting
 
 
-def test_tokens_that_cost_nothing_as_far_as_is_known_are_planned_when_no_time_is_left(monkeypatch: pytest.MonkeyPatch):
-    bench = Bench()
-    monkeypatch.setattr(Pace, "bound", -1.0)
-    monkeypatch.setattr(Planner, "_cost", lambda *_: 0.0)
-    first, second = sequence("abcdef"), sequence("ghijkl", arrival=1)
-    assert bench.step(first) == {"abcdef": 6}
-    assert bench.step(first, second) == {"abcdef": 1, "ghijkl": 6}
-
-
-def _always(seconds: float) -> Callable[..., float]:
-    def answer(*_: object) -> float:
-        return seconds
-
-    return answer
-
-
-def _a_second_each(planner: Planner, state: SequenceState, count: int) -> float:
-    del planner, state
-    return float(count)
+def test_tokens_that_cost_nothing_as_far_as_is_known_are_planned_when_no_time_is_left():
+    bench, chat = Bench(pace=FixedPace(row=0.0, left=-1.0)), sequence("chat")
+    bench.step(chat)
+    assert bench.step(chat, sequence("prompt", objective=Objective.THROUGHPUT)) == {"chat": 1, "prompt": 6}
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(18.0, 18), (17.0, 12), (15.0, 12), (14.0, 14), (3.0, 3), (0.0, 0)])
-def test_a_prompt_that_lacks_the_time_to_end_keeps_to_the_budget(
-    seconds: float, count: int, monkeypatch: pytest.MonkeyPatch
-):
-    bench, chat = Bench(chunk=16), sequence("chat")
+def test_a_prompt_that_lacks_the_time_to_end_keeps_to_the_budget(seconds: float, count: int):
+    bench, chat = Bench(chunk=16, pace=FixedPace(row=1.0, left=seconds)), sequence("chat")
     bench.step(chat)
-    monkeypatch.setattr(Pace, "left", _always(seconds))
-    monkeypatch.setattr(Planner, "_cost", _a_second_each)
     prompt = sequence("a" * 18, arrival=1, objective=Objective.THROUGHPUT)
     assert bench.step(chat, prompt).get("a" * 18, 0) == count
 

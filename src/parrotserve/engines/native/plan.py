@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from parrotserve.criteria import Objective, Precedence
 from parrotserve.engines.native.sequence import SequenceState, Turn
 from parrotserve.engines.native.speculation import Drafts
+from parrotserve.step_cost import Rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,78 +24,117 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Urgent:
-    """Those whose TPOT bound holds in a step."""
+    """The sequences that decode under the TPOT bound in a step, taken together."""
 
     salts: frozenset[str]
+    """Their tenants."""
     first: Turn
+    """Whose turn comes first among them."""
     streamed: bool
+    """Whether somebody streams one of them."""
     seconds: float
-    """How long the last of them may write yet."""
+    """For how long the last of them may go on writing."""
 
     @classmethod
-    def of(cls, states: Sequence[SequenceState], step: float) -> "Urgent":
-        """All of these, of which there is one at least, where a step of theirs takes so many seconds."""
+    def of(cls, states: Sequence[SequenceState], step_seconds: float) -> "Urgent":
+        """These sequences, of which there is one at least, if each of their steps takes `step_seconds`."""
         return cls(
             salts=frozenset(state.salt for state in states),
             first=min(state.turn for state in states),
             streamed=any(state.is_streamed for state in states),
-            seconds=step * max(state.output.left if state.output else 0 for state in states),
+            seconds=step_seconds * max(state.output.left if state.output else 0 for state in states),
         )
 
     def wait_for(self, state: SequenceState, seconds: float) -> bool:
-        """Whether they let this sequence's prompt be read, which takes so many seconds, however long the step becomes.
+        """Whether they let this sequence's prompt, which takes `seconds`, be read whole, however long that makes the
+        step.
 
-        Those who would be done in less time go first, if they were there first: read in parts beside them the prompt
-        takes as long, and both wait for both."""
-        waited_for = state.objective is Objective.LATENCY and not self.streamed
+        They do not if they were there first and are done sooner than it. Else reading the prompt in parts beside them
+        gains nothing: it takes as long, and both wait for both.
+        """
+        is_waited_for = state.objective is Objective.LATENCY and not self.streamed
         comes_first = state.turn <= self.first or seconds <= self.seconds
-        return waited_for and self.salts == frozenset({state.salt}) and comes_first
+        return is_waited_for and self.salts == frozenset({state.salt}) and comes_first
 
 
 @dataclass(slots=True)
 class Step:
-    """The plan under construction."""
+    """The plan under construction. All seconds are predictions, of computing unless something else is said."""
 
     now: float
+    rates: Rates
+    """What a step and what it holds cost, as measured so far."""
     ranked: Sequence[SequenceState]
     """All sequences, the most important first."""
     owed: Sequence[SequenceState]
-    """Those of them that have their place by the minimum share; there is always time for them."""
-    budget: int = 0
-    """Prefill tokens that are left."""
-    patient: int = 0
-    """How many of them prompts that nobody waits for may have."""
-    prompts: Sequence[SequenceState] = ()
-    """Latency-sensitive ones that are to be read."""
-    seconds: float = math.inf
-    """Of computing, that are left of the time that the step may take."""
+    """Those of them that are put first by the minimum share; there is always time for them."""
+    waiting_prompts: Sequence[SequenceState] = ()
+    """Latency-sensitive sequences whose prompts are to be read."""
     urgent: Urgent | None = None
-    """For whose sake."""
-    first_decodes: tuple[int, Precedence] | None = None
-    """The most important work that decodes, though not so that a TPOT bound holds."""
-    decoding: float = 0.0
-    """Seconds that the step computes without prompts."""
-    room: float | None = None
-    """Seconds that later work's prompts may still compute in the step."""
+    """Those under the TPOT bound, if any are."""
+    held_back: Set[SequenceState] = frozenset()
+    """Sequences that decode, but leave this step to shorter ones."""
     drafts: Drafts = field(default_factory=Drafts)
-    """Of sequences that decode, if they are planned."""
-    reads: bool = False
-    """It holds a part of a prompt."""
-    hurried: bool = False
-    """Something had to wait for want of time."""
-    held: Set[SequenceState] = frozenset()
-    """Those that decode, but not in this step, for the sake of shorter ones."""
+    """For sequences that decode, if they are planned."""
+
+    prefill_left: int = 0
+    """How many more prompt tokens the step may hold."""
+    background_left: int = 0
+    """How many of these may be of prompts that nobody waits for."""
+    seconds_left: float = math.inf
+    """What the TPOT bound leaves to sequences that are not under it."""
+    later_prompt_seconds: float | None = None
+    """What is left to prompts of later work beside earlier work that decodes; None until somebody asks."""
+
     planned: list[Planned] = field(default_factory=list[Planned])
+    decode_seconds: float = 0.0
+    """What the planned sequences that decode take."""
+    first_decoding: tuple[int, Precedence] | None = None
+    """The most important work that decodes, but not under the TPOT bound."""
+    has_prefill: bool = False
+    """Whether it holds a part of a prompt."""
+    short_of_time: bool = False
+    """Whether something had to wait for want of time."""
     promised: int = 0
     """Pages that planned sequences are still going to need."""
     full: bool = False
-    """No sequence that holds nothing yet may join any more: one before it did not fit."""
+    """Whether no sequence without pages may join any more, because one before it did not fit."""
+
+    def cost(self, state: SequenceState, count: int) -> float:
+        """Seconds that the next `count` tokens of a sequence add to the step."""
+        if count == len(state.known) - state.computed == 1:
+            return self.rates.row(len(state.known))
+        return self.rates.prefilling(count, state.computed)
+
+    def reads_whole(self, state: SequenceState) -> bool:
+        """Whether those under the TPOT bound let this sequence's prompt be read whole."""
+        if self.urgent is None:
+            return False
+        return self.urgent.wait_for(state, self.cost(state, len(state.known) - state.computed))
+
+    def add(self, state: SequenceState, count: int) -> None:
+        """Plans the next `count` tokens of a sequence, and takes them off what is left."""
+        decodes = len(state.known) - state.computed == 1
+        self.planned.append(Planned(state, count, decodes))
+        cost = self.cost(state, count)
+        if not state.urgent:  # what those take has been reserved
+            self.seconds_left -= cost
+        if decodes:
+            self.decode_seconds += cost
+            if not state.urgent and self.first_decoding is None:
+                self.first_decoding = state.work
+        else:
+            self.has_prefill = True
+            self.prefill_left = max(0, self.prefill_left - count)
+            self.background_left = max(0, self.background_left - count)
+            if self.later_prompt_seconds is not None:
+                self.later_prompt_seconds -= cost
 
 
 def fitting_in(seconds: float, count: int, *, cost: float) -> int:
-    """How many of `count` tokens, which together take `cost` seconds, fit into so many; below zero, none are left.
+    """How many of `count` tokens, which together cost `cost` seconds, fit into `seconds`; below zero, none do.
 
-    What costs nothing, as far as is known yet, fits always.
+    Tokens that cost nothing, as far as is known yet, always fit.
     """
     left = max(seconds, 0.0)
     return count if cost <= left else int(count * left / cost)

@@ -1,20 +1,28 @@
 """What the next step holds: which sequences run, how many tokens of each, and where their KV goes.
 
-The order is that of importance: sequences that can finish before those that run ahead, then by objective, precedence
-and arrival. Whoever comes first takes pages from whoever comes later, so the first one always makes progress, and a
-cache with room for one sequence finishes all of them. What is taken is recomputed later, from the cache where it still
-is.
+This is continuous batching with chunked prefill: a step takes decode rows and parts of prompts, up to a budget of
+tokens (`prefill_chunk`) and a number of sequences (`max_running`).
 
-While latency-sensitive sequences decode, a step is as long as their TPOT bound lets it be: they come first, and other
-rows and prompts fill what is left of the time. A latency-sensitive prompt is not read in small parts for work of its
-tenant that nobody reads along, if that is later or takes longer yet: in parts, both would wait for both. Throughput
-work that is owed a minimum share comes before everybody.
-Whoever comes while a step runs waits for its end. So where some come who are waited for, prompts of others are read in
-steps that are just long enough to pay.
-While earlier work decodes, later work's prompts are read in parts that make its steps not much longer: of two jobs, the
-first ends long before the second, and not both when all is done.
-Where more of those that are waited for decode than pays, some leave the step to shorter ones (`shortest_first`).
-Sequences that decode get the drafts that `speculation` finds worth it, as far as there are free pages.
+**Order.** Sequences that can finish come before those that run ahead of their inputs; then objective, precedence
+(ADR 013) and arrival decide. Throughput work that is owed its minimum share goes before everybody (`minimum_share`).
+
+**Pages.** A sequence may take pages from those that rank below it, which compute them again later, or find them in the
+cache where they still are (preemption by recomputation). So the first sequence always makes progress, and a cache with
+room for one sequence finishes all of them.
+
+**Time** (ADR 009). While latency-sensitive sequences decode, a step may last as long as their TPOT bound. Their rows
+are reserved; other rows and prompts fill what is left of the time. Beyond that:
+
+- A latency-sensitive prompt is read whole, however long the step becomes, if what decodes under the bound is its own
+  tenant's, nobody streams it, and it is later work or has longer to go than the prompt takes: read in parts, the prompt
+  would take as long, and both would wait for both (`Urgent.wait_for`).
+- Whoever arrives while a step runs waits for its end. So where latency-sensitive sequences are about, prompts that
+  nobody waits for are read in steps just long enough to pay (`_background_tokens`).
+- While earlier work decodes, prompts of later work are read in parts that make its steps not much longer. Of two jobs
+  the first ends long before the second then, instead of both when all is done (`_beside_earlier_work`).
+- Where more latency-sensitive sequences decode than pays, the longest leave the step to the shorter (`shortest_first`).
+
+**Drafts.** Sequences that decode get the drafts that `speculation` finds worth it, as far as there are free pages.
 """
 
 import math
@@ -34,13 +42,14 @@ from parrotserve.engines.native.speculation import Drafts, Speculation
 from parrotserve.engines.native.timing import StepShape
 
 _SPARE_SECONDS = 1.0
-"""How often the cache is reminded of what waits: too few pages are evicted meanwhile to reach those."""
+"""Seconds between two reminders to the cache of what waiting sequences begin with. In that time too few pages are
+evicted to reach those."""
 
 _MOST_SPARED = 64
-"""Of how many waiting sequences: the first ones; looking at more would take longer than a step."""
+"""The cache is reminded of so many waiting sequences, the first ones. Looking at more would take longer than a step."""
 
 _REST_PART = 4
-"""By one part in so many of the prefill chunk a step may be longer where a prompt ends with it: a step for the rest
+"""Where a prompt ends with it, a step may exceed the prefill chunk by a quarter (one part in four): a step for the rest
 alone would read all weights for a few rows."""
 
 
@@ -58,42 +67,47 @@ class Planner:
         minimum: MinimumShare | None = None,
         speculate: bool = True,
     ) -> None:
-        """`share`: whether the cache shares prefixes, so that waiting for another's prefill pays. Without `pace`
-        steps may take as long as they like; `minimum` is the least share of throughput work, by default a tenth.
-        `speculate`: whether sequences get drafts."""
+        """`prefill_chunk`: tokens in a step. `max_running`: sequences in a step. `share`: whether the cache shares
+        prefixes, so that waiting for another's prefill pays. Without `pace`, steps may take as long as they like.
+        `minimum`: the least share of throughput work, a tenth by default. `speculate`: whether sequences get drafts."""
         self._cache = cache
         self._pace = pace or Pace(adapt=False)
         self._minimum = minimum or MinimumShare()
-        self.page_tokens = cache.page_tokens
+        self._page_tokens = cache.page_tokens
         self._prefill_chunk = prefill_chunk
         self._max_running = max_running
         self._prefixes = SharedPrefixes(cache, on=share)
         self._speculation = Speculation(self._pace, on=speculate)
-        self._rates = self._pace.model.rates()
         self._spared = -math.inf
+        """When the cache was last reminded of what waits, in seconds of `now`."""
         self._last: list[Planned] = []
         self._settled = False
         """Whether the last plan holds all that can run, each with one token to decode, and nothing has changed."""
 
     def plan(self, sequences: Iterable[SequenceState], now: float = 0.0) -> list[Planned]:
-        """The next step, at the time `now` in seconds. Empty: nothing can run until a command changes something."""
+        """The next step, at the time `now` in seconds. Empty: nothing can run until a command changes something.
+
+        Most steps only decode what the one before decoded; their plan is the last one, with a token more for each.
+        """
         if self._settled and self._extend_last():
             return self._with_drafts(self._last, self._speculation.drafts([planned.state for planned in self._last]))
         step = self._begin(sequences, now)
         runnable = [state for state in step.ranked if state.runnable]
         self._hold_back(step, runnable)
-        self._limit_time(step, [state for state in runnable[: self._max_running] if state not in step.held])
+        self._limit_time(step, [state for state in runnable[: self._max_running] if state not in step.held_back])
         places = self._max_running
         for state in runnable:
             if not places:
                 break
-            if state in step.held:
+            if state in step.held_back:
                 step.promised += 1 + self._missing(state)
-            elif count := 0 if state.dormant else self._count(state, step):  # in this very step its KV may be reclaimed
+            elif not state.dormant and (count := self._count(state, step)):  # dormant: its KV was reclaimed just now
                 self._note(state, count, step)
-            places -= not state.dormant  # who has nothing to do after all leaves its place to the next
+            if not state.dormant:  # who has nothing to do after all leaves its place to the next
+                places -= 1
         self._last = step.planned
-        self._settled = not step.hurried and len(self._last) == len(runnable) and all(map(_only_decodes, self._last))
+        all_run = len(self._last) == len(runnable)
+        self._settled = all_run and not step.short_of_time and all(map(_only_decodes, self._last))
         return self._with_drafts(step.planned, step.drafts)
 
     def _begin(self, sequences: Iterable[SequenceState], now: float) -> Step:
@@ -108,16 +122,17 @@ class Planner:
             ranked = owed + [state for state in ranked if state not in owed]
         self._prefixes.begin(ranked)
         prompts = [state for state in can_finish if state.objective is Objective.LATENCY and not state.decodes]
-        return Step(now, ranked, owed, prompts=prompts)
+        return Step(now, self._pace.model.rates(), ranked, owed, waiting_prompts=prompts)
 
     def _owed(
         self, others: Sequence[SequenceState], rows: int, ranked: Sequence[SequenceState], now: float
     ) -> list[SequenceState]:
-        """The first of `others`, at most so many, that go before everybody for the minimum share.
+        """The first of `others`, at most `rows`, that go before everybody for the minimum share.
 
-        Who holds nothing does so where there is room. It would take pages from who is waited for, who takes them back
-        a few tokens later: both would be computed again and again. So that is for when its kind has long had nothing.
-        Later ones that need less go in its stead, but not for ever.
+        One that holds no pages yet goes first only where there are free ones. Else it would take them from sequences
+        that somebody waits for, which take them back a few tokens later: both would be computed again and again. It
+        does so only when throughput work has had nothing for long (`starves`). Meanwhile later ones that need less go
+        in its stead, but not for ever (`keep_out`).
         """
         idle = (state.pages for state in ranked if not state.can_finish)
         room = self._cache.available() + len(self._cache.only_in(idle))
@@ -142,37 +157,37 @@ class Planner:
         """Leaves the step to those that end soon. The first one always goes on, and all do where pages are few: the
         shortest ones may not be those that get some."""
         if self._pace.knows and len(runnable) <= self._cache.available():
-            step.held = held_back(runnable[: self._max_running], self._pace.model.rates()) - set(runnable[:1])
-            for state in step.held:
+            step.held_back = held_back(runnable[: self._max_running], step.rates) - set(runnable[:1])
+            for state in step.held_back:
                 state.held_steps += 1
 
     def _limit_time(self, step: Step, candidates: Sequence[SequenceState]) -> None:
         """Reserves the time that latency-sensitive decoding is going to take; what is left is for all others."""
         decoding = [state for state in candidates if state.decodes]
         urgent = [state for state in decoding if state.urgent]
-        step.budget = max(self._prefill_chunk - len(decoding), self.page_tokens)
-        self._rates = self._pace.model.rates()
-        step.patient = self._patient(step)
+        step.prefill_left = max(self._prefill_chunk - len(decoding), self._page_tokens)
+        step.background_left = self._background_tokens(step)
         step.drafts = self._speculation.drafts(candidates)
         if urgent:
             rows = [1 + len(step.drafts.get(state, ())) for state in urgent]
             attended = sum(len(state.known) * count for state, count in zip(urgent, rows, strict=True))
             reserved = StepShape(decode_rows=sum(rows), attended=attended)
-            step.seconds = self._pace.left(reserved)
-            if not (step.prompts or step.owed) and self._pace.is_to_try(len(urgent)):
-                step.seconds, step.drafts = 0.0, {}
+            step.seconds_left = self._pace.left(reserved)
+            if not (step.waiting_prompts or step.owed) and self._pace.is_to_try(len(urgent)):
+                step.seconds_left, step.drafts = 0.0, {}
             step.urgent = Urgent.of(urgent, self._pace.model.seconds(reserved))
 
-    def _patient(self, step: Step) -> int:
-        """How many tokens of prompts that nobody waits for the step may read: as many as pay, where somebody may come
-        meanwhile who is waited for, and would wait for its end."""
-        if not step.prompts and not self._minimum.is_mixed(step.now):
-            return step.budget
-        pays = fitting_in(self._pace.least_prompt, step.budget, cost=self._rates.prefilling(step.budget, 0))
-        return max(pays, self.page_tokens)
+    def _background_tokens(self, step: Step) -> int:
+        """How many tokens of prompts that nobody waits for the step may read. Where a latency-sensitive sequence may
+        come meanwhile, and would wait for the step's end: just as many as pay."""
+        if not step.waiting_prompts and not self._minimum.is_mixed(step.now):
+            return step.prefill_left
+        pays = fitting_in(self._pace.least_prompt, step.prefill_left, cost=step.rates.prefilling(step.prefill_left, 0))
+        return max(pays, self._page_tokens)
 
     def learn(self, step: StepShape, *, latency: int, other: int, seconds: float, now: float) -> None:
-        """A step that held this, in which so many latency-sensitive sequences, and others, decoded, took so long."""
+        """A step of this shape ended at `now` and took `seconds`; so many `latency`-sensitive sequences decoded in it,
+        and so many `other` ones."""
         self._minimum.note(now, latency=latency, other=other, seconds=seconds)
         self._pace.learn(step, seconds)
         if latency and other and seconds > self._pace.bound:
@@ -183,10 +198,11 @@ class Planner:
         self._settled = False
 
     def _extend_last(self) -> bool:
-        """Gets the last plan's sequences pages for one token more; False if there are not enough free ones."""
+        """Gets each sequence of the last plan a page for one token more, where it needs one. False if there are not
+        enough free ones."""
         for planned in self._last:
             state = planned.state
-            if state.computed == len(state.pages) * self.page_tokens:
+            if state.computed == len(state.pages) * self._page_tokens:
                 pages = self._cache.allocate(1)
                 if pages is None:
                     return False
@@ -205,19 +221,19 @@ class Planner:
         ]
 
     def _fitting(self, state: SequenceState, draft: tuple[int, ...]) -> tuple[int, ...]:
-        """What there is room for of a draft, without evicting anything."""
-        room = len(state.pages) * self.page_tokens - state.computed - 1
+        """As much of a draft as there is room for without evicting anything."""
+        room = len(state.pages) * self._page_tokens - state.computed - 1
         if len(draft) > room and self._cache.stats().free:
             state.pages += self._cache.allocate(1) or []
-            room += self.page_tokens
+            room += self._page_tokens
         return draft[:room]
 
     def rewind(self, state: SequenceState, position: int) -> None:
         """Forgets the KV from `position` on; somewhat more, if that lies in a page that others may share."""
         self.unsettle()
         state.table_version += 1
-        full, inside = divmod(position, self.page_tokens)
-        if inside and full < state.computed // self.page_tokens:
+        full, inside = divmod(position, self._page_tokens)
+        if inside and full < state.computed // self._page_tokens:
             position, inside = position - inside, 0
         keep = full + bool(inside)
         self._cache.free(state.pages[keep:])
@@ -225,7 +241,7 @@ class Planner:
         state.computed = min(state.computed, position)
 
     def _count(self, state: SequenceState, step: Step) -> int:
-        """How many tokens of this sequence the step runs, with pages for them."""
+        """How many tokens of this sequence the step runs; it has got pages for them."""
         joins = not state.pages
         if joins and (step.full or self._prefixes.waits_for_any(state)):
             return 0
@@ -241,19 +257,7 @@ class Planner:
         return count
 
     def _note(self, state: SequenceState, count: int, step: Step) -> None:
-        decodes = len(state.known) - state.computed == 1
-        step.planned.append(Planned(state, count, decodes))
-        cost = self._cost(state, count)
-        if not state.urgent:
-            step.seconds -= cost
-        if not decodes:
-            step.reads = True
-            step.budget = max(0, step.budget - count)
-            step.patient = max(0, step.patient - count)
-            step.room = step.room - cost if step.room is not None else None
-        elif not state.urgent and step.first_decodes is None:
-            step.first_decodes = state.work
-        step.decoding += cost * decodes
+        step.add(state, count)
         step.promised += 1 + self._missing(state)
         self._prefixes.claim(state)
 
@@ -265,88 +269,79 @@ class Planner:
 
     def _missing(self, state: SequenceState) -> int:
         """Pages that the sequence lacks for what it knows and one token more."""
-        return max(0, -(-(len(state.known) + 1) // self.page_tokens) - len(state.pages))
+        return max(0, -(-(len(state.known) + 1) // self._page_tokens) - len(state.pages))
 
     def _wanted(self, state: SequenceState, step: Step) -> int:
-        """How many tokens its sequence would run, for the budget and the time that are left."""
+        """How many tokens the sequence would run, for the budget and the time that are left, if it gets pages.
+
+        A part of a prompt that the budget cuts ends with a page; one that time cuts is read to the token.
+        """
         remaining = len(state.known) - state.computed - self._prefixes.left_to_others(state)
         if remaining == 0:
             state.dormant = True
             return 0
         if remaining == 1:
             return self._in_time(state, 1, step)
-        owed = state in step.owed
-        budget, chunk = step.budget, self._prefill_chunk
-        if owed:
+        budget, chunk = step.prefill_left, self._prefill_chunk
+        if state in step.owed:
             budget = chunk = self._owed_budget(state, step)
-        elif state.objective is not Objective.LATENCY and step.patient < budget:
-            budget = chunk = step.patient
+        elif state.objective is not Objective.LATENCY and step.background_left < budget:
+            budget = chunk = step.background_left
         ends = budget > 0 and remaining <= budget + chunk // _REST_PART
         count = remaining if ends else min(remaining, budget)
-        fitting = self._in_room(state, self._in_time(state, count, step), step)
+        fitting = self._beside_earlier_work(state, self._in_time(state, count, step), step)
         count = min(count, budget)
         if fitting == remaining or fitting < count:
             return fitting
-        return max(0, count - (state.computed + count) % self.page_tokens)
+        return max(0, count - (state.computed + count) % self._page_tokens)
 
     def _owed_budget(self, state: SequenceState, step: Step) -> int:
-        """What it is owed is tokens, for which its prompt does not go before those that are waited for, but for what
-        it has in common with one of them."""
-        left = step.budget - sum(len(prompt.known) - prompt.computed for prompt in step.prompts)
-        common = self._prefixes.common(state, step.prompts) - state.computed
-        least = max(common, self._minimum.of(step.budget), self.page_tokens)
-        return min(step.budget, max(min(left, step.patient), least))
+        """Prefill tokens for a sequence that the minimum share puts first. It is owed decode tokens, so its prompt gets
+        what latency-sensitive prompts leave; but at least its share, and what it has in common with one of them."""
+        left = step.prefill_left - sum(len(prompt.known) - prompt.computed for prompt in step.waiting_prompts)
+        common = self._prefixes.common(state, step.waiting_prompts) - state.computed
+        least = max(common, self._minimum.of(step.prefill_left), self._page_tokens)
+        return min(step.prefill_left, max(min(left, step.background_left), least))
 
     def _in_time(self, state: SequenceState, count: int, step: Step) -> int:
-        """How many of `count` tokens there is time for; a page of a prompt at least, or a token, for whoever comes
-        first or is owed it, and for the first latency-sensitive prompt."""
-        takes_its_time = state.urgent or self._is_waited_for(state, step)
-        fitting = count if takes_its_time else fitting_in(step.seconds, count, cost=self._cost(state, count))
+        """How many of `count` tokens there is time for under the bound. The first sequence of a step, those that are
+        owed it and the first latency-sensitive prompt get on anyhow: by a token, or by a page of a prompt."""
+        unbound = state.urgent or step.reads_whole(state)
+        fitting = count if unbound else fitting_in(step.seconds_left, count, cost=step.cost(state, count))
         if fitting == count:
             return count
-        step.hurried = True
-        least = self.page_tokens - state.computed % self.page_tokens
-        waited_for = state.objective is Objective.LATENCY and not step.reads
-        goes_on = not step.planned or waited_for or state in step.owed
-        return min(count, max(fitting, least)) if goes_on else fitting
+        step.short_of_time = True
+        first_prompt = state.objective is Objective.LATENCY and not step.has_prefill
+        if step.planned and not first_prompt and state not in step.owed:
+            return fitting
+        least = self._page_tokens - state.computed % self._page_tokens
+        return min(count, max(fitting, least))
 
-    def _is_waited_for(self, state: SequenceState, step: Step) -> bool:
-        """Whether those that decode let its prompt be read whole."""
-        if step.urgent is None:
-            return False
-        return step.urgent.wait_for(state, self._cost(state, len(state.known) - state.computed))
-
-    def _in_room(self, state: SequenceState, count: int, step: Step) -> int:
-        """How many of a prompt's next `count` tokens there is room for beside the decoding of earlier work."""
-        if count == 0 or step.first_decodes in (None, state.work):
+    def _beside_earlier_work(self, state: SequenceState, count: int, step: Step) -> int:
+        """How many of a prompt's next `count` tokens fit beside the decoding of earlier work."""
+        if count == 0 or step.first_decoding in (None, state.work):
             return count
-        if step.room is None:
-            step.room = self._pace.room(step.decoding)
-        return fitting_in(step.room, count, cost=self._cost(state, count))
-
-    def _cost(self, state: SequenceState, count: int) -> float:
-        """Seconds of computing that the next `count` tokens of a sequence are going to add to the step."""
-        rates = self._rates
-        if count == len(state.known) - state.computed == 1:
-            return rates.row(len(state.known))
-        return rates.prefilling(count, state.computed)
+        if step.later_prompt_seconds is None:
+            step.later_prompt_seconds = self._pace.room(step.decode_seconds)
+        return fitting_in(step.later_prompt_seconds, count, cost=step.cost(state, count))
 
     def _secure(self, state: SequenceState, count: int, step: Step) -> int:
-        """Gets pages for the next `count` tokens, from others if need be; for fewer, if there are not as many."""
+        """Gets pages for the next `count` tokens, from others if need be; how many of them there are pages for."""
         if count == 0:
             return 0
         held = len(state.pages)
-        needed = -(-(state.computed + count) // self.page_tokens) - held
+        needed = -(-(state.computed + count) // self._page_tokens) - held
         if needed > self._cache.stats().free:
             self._spare(step)
         if needed > self._cache.available():
             self._make_room(needed, list(_victims(state, step.ranked)))
         needed = min(needed, self._cache.available())
         state.pages += self._cache.allocate(max(needed, 0)) or []
-        return min(count, len(state.pages) * self.page_tokens - state.computed)
+        return min(count, len(state.pages) * self._page_tokens - state.computed)
 
     def _make_room(self, needed: int, victims: Sequence[SequenceState]) -> None:
-        """Takes the pages of as many of `victims` as it takes, but of none who has only what stays in use anyway."""
+        """Takes all pages of one victim after the other until `needed` are there, but of none whose pages others keep
+        in use anyway."""
         gained = self._cache.only_in(victim.pages for victim in victims)
         for victim in victims:
             if needed <= self._cache.available():
@@ -363,7 +358,8 @@ class Planner:
         self._prefixes.spare(islice(waiting, _MOST_SPARED))
 
     def reclaim(self, victim: SequenceState) -> None:
-        """Takes all pages of a sequence. One that runs ahead is not computed again before there is more to do."""
+        """Takes all pages of a sequence, which computes them again. One that runs ahead does so only once it has more
+        to do."""
         self.rewind(victim, 0)
         victim.dormant = victim.runs_ahead
 
@@ -373,7 +369,8 @@ def _only_decodes(planned: Planned) -> bool:
 
 
 def _victims(state: SequenceState, ranked: Sequence[SequenceState]) -> Iterator[SequenceState]:
-    """From whom `state` may take pages: first who cannot go on anyhow, then who is less important, least first."""
+    """From whom `state` may take pages: first from those that cannot go on anyhow, then from those that rank below it,
+    the last one first."""
     if state.runs_ahead:
         return
     behind = ranked[ranked.index(state) + 1 :]
