@@ -6,7 +6,7 @@ import pytest
 from token_backend import PAGE, TOKENIZER, Bench, alone, fill, generate, hashed, late, reciting, streamed
 
 from parrotserve.engines.base import Cancel, EndStatus, Heartbeat, SegmentFinished, SequenceEnded
-from parrotserve.engines.native import loop
+from parrotserve.engines.native import step_sampling
 from parrotserve.engines.native.draw import Draw
 from parrotserve.engines.native.logits import Logits
 from parrotserve.engines.native.sampler import sample
@@ -150,7 +150,7 @@ def test_a_question_that_cannot_be_answered_ends_the_sequence_that_asks_it_alone
             raise IndexError("of a rule that has a fault")
         return sample(logits, draws)
 
-    monkeypatch.setattr(loop, "sample", sampling)
+    monkeypatch.setattr(step_sampling, "sample", sampling)
     bench = Bench()
     for name, seed in (("good", 1), ("bad", 13), ("fine", 2)):
         bench.open(name, fill("12345"), generate(4, temperature=1.0, seed=seed, ignore_eos=True))

@@ -3,13 +3,12 @@
     core.handle(command)      changes what is to be done
     core.step()               plan -> batch -> backend -> sample -> events
 
-Everything about processes and pipes is outside.
+Each stage is a module: `planner`, `persistent_batch`, a `backend`, `step_sampling`, and `open_sequences`, which knows
+the sequences and tells what they wrote. Processes and pipes are outside (`engines.worker`).
 """
 
-import logging
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 
 from parrotserve.aside import Doing, at_once
@@ -17,32 +16,19 @@ from parrotserve.criteria import Objective
 from parrotserve.engines.base import Command, EndStatus, Event, Heartbeat, Release, Retain
 from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.cache import PageCache
-from parrotserve.engines.native.draw import Draw
-from parrotserve.engines.native.logits import Logits
 from parrotserve.engines.native.minimum_share import MinimumShare
 from parrotserve.engines.native.open_sequences import OpenSequences
 from parrotserve.engines.native.output_text import EngineTokenizer
 from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.persistent_batch import BatchBuilder, BuiltBatch
-from parrotserve.engines.native.plain_sampler import PlainSampler
 from parrotserve.engines.native.plan import Planned
 from parrotserve.engines.native.planner import Planner
 from parrotserve.engines.native.progress import Progress
 from parrotserve.engines.native.radix import Salt
-from parrotserve.engines.native.sampler import sample
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
-from parrotserve.engines.native.speculation import Drafts
+from parrotserve.engines.native.step_sampling import next_tokens
 from parrotserve.engines.native.timing import StepShape, StepTimes
-from parrotserve.errors import EngineFailed, ParrotError
-from parrotserve.sampling import TokenLogprob
-
-log = logging.getLogger(__name__)
-
-Answers = dict[int, tuple[int, TokenLogprob | None]]
-"""The token of each row that was asked about, and its log-probability where that is told."""
-Sampled = tuple[SequenceState, list[int], TokenLogprob | None]
-"""The next token of a sequence, and those after it if its draft is right; the log-probability, where that is told."""
 
 
 class NativeCore:
@@ -58,7 +44,8 @@ class NativeCore:
         clock: Callable[[], float] = time.perf_counter,
         doing: Doing = at_once,
     ) -> None:
-        """`doing` does, on another thread or at once, what would keep steps waiting."""
+        """`clock`: seconds, for how long steps take. `doing` does what would keep steps waiting (making grammars), on
+        another thread or at once."""
         self._backend = backend
         self._cache = cache
         self._settings = settings
@@ -140,25 +127,27 @@ class NativeCore:
         return events
 
     def _run(self, plan: Sequence[Planned], started: float) -> None:
+        """Computes the planned tokens, and gives every output that is up to date its next one."""
         built = self._batches.build(plan)
         logits = self._backend.step(built.batch)
         for planned in plan:
             self._note_computed(planned.state, planned.count)
         drafts = {planned.state: planned.draft for planned in plan if planned.draft}
-        sampled = self._sample(built, logits, drafts)
+        sampled = next_tokens(built, logits, drafts, self._sequences.fail)
         self._steps += 1
         self._note_time(plan, built, started)
         for state, tokens, logprob in sampled:
             if state in drafts:
-                self._push(state, tokens, drafts[state])
+                self._push_accepted(state, tokens, drafts[state])
             else:
                 self._sequences.push(state, tokens[0], logprob)
         for planned in plan:
             if planned.state.runs_out:
                 self._sequences.end(planned.state, EndStatus.DONE)
 
-    def _push(self, state: SequenceState, tokens: Sequence[int], draft: Sequence[int]) -> None:
-        """The output goes on with the first token, and with as many more as its draft is right: their KV is there."""
+    def _push_accepted(self, state: SequenceState, tokens: Sequence[int], draft: Sequence[int]) -> None:
+        """The output goes on with the first token and, as far as the draft foretold what the model chose, with those
+        after it: the KV of the draft's tokens is there."""
         hits = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(draft, tokens[:-1], strict=False)))
         for place, token in enumerate(tokens[: hits + 1]):
             if place:
@@ -167,7 +156,8 @@ class NativeCore:
                 break
 
     def _note_computed(self, state: SequenceState, count: int) -> None:
-        """Full pages are published, with generated tokens too: whoever comes later extends this sequence."""
+        """The KV of the next `count` tokens is there. Pages that are full now are published, generated tokens too, for
+        whoever comes later and extends this sequence."""
         page_tokens = self._cache.page_tokens
         before = state.computed // page_tokens
         state.computed += count
@@ -179,47 +169,9 @@ class NativeCore:
                 state.pages[:full] = table
                 state.table_version += 1
 
-    def _sample(self, built: BuiltBatch, logits: Logits, drafts: Drafts) -> list[Sampled]:
-        """The next tokens of each of the batch's sequences."""
-        sampler = built.sampler or PlainSampler([state.output for state in built.rows if state.output is not None])
-        built.sampler = sampler if sampler.is_reusable else None
-        sampled: list[Sampled] = []
-        asking: dict[int, Draw] = {}
-        chosen, highest = sampler.tokens(logits), logits.highest.tolist()
-        for state, rows in built.runs:
-            row = rows[0]
-            try:
-                if math.isnan(highest[row]):
-                    raise EngineFailed("The model's logits are not numbers: its weights are damaged, or overflow.")
-                token = chosen[row]
-                if token is not None:
-                    sampled.append((state, [token, *_known(chosen, highest, rows[1:])], None))
-                elif state.output is not None:
-                    draws = state.output.draws(logits.rows.shape[1], drafts.get(state, ()))
-                    asking.update(zip(_numbers(highest, rows), draws, strict=False))
-            except ParrotError as error:
-                self._sequences.end(state, EndStatus.FAILED, error)
-        return sampled + _answered(built.runs, self._asked(built, logits, asking)) if asking else sampled
-
-    def _asked(self, built: BuiltBatch, logits: Logits, asking: Mapping[int, Draw]) -> Answers:
-        """What the sampler says to these draws. A question that it cannot answer ends the sequence that asks it, and
-        nobody else's."""
-        try:
-            return sample(logits, asking)
-        except Exception:
-            log.exception("sampling failed; trying each sequence by itself")
-        answers: Answers = {}
-        for state, rows in built.runs:
-            asked = {row: asking[row] for row in rows if row in asking}
-            try:
-                answers |= sample(logits, asked)
-            except Exception as error:
-                failure = EngineFailed(f"The next token could not be drawn: {type(error).__name__}.")
-                self._sequences.end(state, EndStatus.FAILED, failure)
-        return answers
-
     def _note_time(self, plan: Sequence[Planned], built: BuiltBatch, started: float) -> None:
-        """Its sequences share the step's time by their rows; the planner's model learns from it, and the service's."""
+        """The step's time is shared out to its sequences by their rows, and told to the models of step times: the
+        planner's own, and the service's (`StepsTimed`)."""
         now, rows = self._clock(), len(built.batch.tokens)
         seconds = now - started
         decode_rows = 0
@@ -232,27 +184,3 @@ class NativeCore:
         shape = StepShape(prefill_tokens=rows - decode_rows, decode_rows=decode_rows, attended=built.attended)
         self._times.note(shape, kv_tokens=built.kv_tokens, seconds=seconds)
         self._planner.learn(shape, latency=latency, other=len(decoded) - latency, seconds=seconds, now=now)
-
-
-def _answered(
-    runs: Sequence[tuple[SequenceState, Sequence[int]]], answers: Mapping[int, tuple[int, TokenLogprob | None]]
-) -> list[Sampled]:
-    """What the sampler said, by sequence."""
-    found = ((state, [answers[row] for row in rows if row in answers]) for state, rows in runs)
-    return [(state, [token for token, _ in told], told[0][1]) for state, told in found if told]
-
-
-def _numbers(highest: Sequence[float], rows: Sequence[int]) -> Iterator[int]:
-    """These rows, up to the first whose logits are no numbers."""
-    return takewhile(lambda row: not math.isnan(highest[row]), rows)
-
-
-def _known(tokens: Sequence[int | None], highest: Sequence[float], rows: Sequence[int]) -> Sequence[int]:
-    """The tokens of these rows, up to the first that is not known, or whose logits are no numbers."""
-    known: list[int] = []
-    for row in _numbers(highest, rows):
-        token = tokens[row]
-        if token is None:
-            break
-        known.append(token)
-    return known

@@ -91,9 +91,13 @@ class OpenSequences:
                 self.end(state, EndStatus.DONE)
                 return False
         except ParrotError as error:
-            self.end(state, EndStatus.FAILED, error)
+            self.fail(state, error)
             return False
         return state.output is output
+
+    def fail(self, state: SequenceState, error: ParrotError) -> None:
+        """Ends a sequence with which something went wrong."""
+        self.end(state, EndStatus.FAILED, error)
 
     def end(self, state: SequenceState, status: EndStatus, error: ParrotError | None = None) -> None:
         """Ends a sequence: its one terminal event."""
@@ -196,7 +200,7 @@ class OpenSequences:
             if act():
                 self.end(state, EndStatus.DONE)
         except ParrotError as error:
-            self.end(state, EndStatus.FAILED, error)
+            self.fail(state, error)
 
 
 def _new_state(command: Open, arrival: int) -> SequenceState:
