@@ -25,11 +25,11 @@ class MinimumShare:
         """How long the window has stood still: times here are seconds of `now` less these."""
         self._kept_out = -1
         self._kept_out_since = math.inf
-        """Arrival of the first of throughput work for which there was no room, and since when that is so."""
+        """Arrival number of the first of throughput work for which there was no room, and since when that is so."""
 
     def note(self, now: float, *, latency: int, other: int, seconds: float = 0.0) -> None:
-        """A step that took so many seconds and ended now decoded so many tokens of latency-sensitive sequences, and of
-        others."""
+        """A step that ended `now` and took so many `seconds` decoded tokens of `latency`-sensitive sequences, and of
+        `other` ones: so many of each."""
         if not latency and not other:
             self._still += seconds
         self._forget(now)  # here, too: nobody asks while all work is of one kind
@@ -41,34 +41,35 @@ class MinimumShare:
             self._alone_since = math.inf if other else min(self._alone_since, time)
 
     def owed(self, now: float, rows: int) -> int:
-        """How many of the next step's `rows` go to throughput work first, whatever else waits."""
+        """How many of the next step's `rows` are throughput work's before anybody else's."""
         self._forget(now)
         behind = self._other < self._share * (self._latency + self._other)
-        return self.of(rows) if behind else 0
+        return self.part_of(rows) if behind else 0
 
-    def of(self, count: int) -> int:
-        """The share of so many."""
+    def part_of(self, count: int) -> int:
+        """Throughput work's share of `count`, rounded up."""
         return math.ceil(self._share * count)
 
     def starves(self, now: float) -> bool:
-        """Whether throughput work has had nothing for so long that its share is all that is left of a window."""
+        """Whether throughput work has decoded nothing for all of a window but its share of it (nine of ten seconds)."""
         self._forget(now)
         return self._is_long_ago(self._alone_since, now)
 
     def keep_out(self, arrival: int, now: float) -> bool:
-        """There is no room for the one that arrived then, the first of which that is so. True: nor was there for so
-        long that later ones, which need less, are not to go in its stead any more."""
+        """There is no room for the sequence with this arrival number, the first of throughput work for which there is
+        none. True once that has been so for all of a window but its share: then later ones, which need less, are not to
+        go in its stead any more."""
         if arrival != self._kept_out:
             self._kept_out, self._kept_out_since = arrival, now - self._still
         return self._is_long_ago(self._kept_out_since, now)
 
     def let_in(self, arrival: int) -> None:
-        """The one that arrived then has its turn."""
+        """The sequence with this arrival number has its turn."""
         if arrival == self._kept_out:
             self._kept_out = -1
 
     def _is_long_ago(self, time: float, now: float) -> bool:
-        """Whether the share is all that is left of a window that began then."""
+        """Whether of a window that began then only the share is left."""
         return now - self._still - time >= (1 - self._share) * self._window
 
     def is_mixed(self, now: float) -> bool:

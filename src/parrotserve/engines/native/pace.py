@@ -1,4 +1,4 @@
-"""How long steps may take: a model of their time, fitted as they run, and the bound that it is held against."""
+"""How long a step takes, learned as steps run, and how long it may take: the TPOT bound of latency-sensitive work."""
 
 import math
 
@@ -7,58 +7,62 @@ from parrotserve.engines.native.timing import StepShape
 from parrotserve.step_cost import FEW_ROWS, Rates, StepCost, Work
 
 _FIRST_STEPS = 8
-"""Before these, no bound is derived."""
+"""No bound is derived from fewer steps than these."""
 _NEARLY_ALONE = 2
-"""Rows: what a step of so many takes is told by one of one row."""
-_OFF_GAIN = 0.2
-"""How far the latest of such steps moves what is thought of them."""
+"""Rows. Steps of at most so many tell how long a step of one row takes."""
+_ALONE_GAIN = 0.2
+"""Weight of the latest such step in the running mean of how far the model is off for them."""
 _TRIED_EVERY = 16
-"""Steps after which, if none had few rows, what such a step takes is guessed rather than known."""
+"""After so many steps without one of few rows, what such a step takes is guessed rather than known."""
 _HARDLY_NOTICED = 10.0
-"""Times as long as a step reads: so long it computes, and takes half a percent longer than that."""
+"""A step that computes so many times as long as it reads the weights takes half a percent longer for reading them."""
 _MOST_ALIKE = 32
-"""Steps that are learned from as one, where they held as many rows of each kind and nobody asks what they teach."""
+"""Steps of one shape are learned from as one sum: at most so many, and while nobody asks what they teach."""
 
 
 class StepModel:
-    """The engine's own `StepCost`, which costs a step that is like the one before it next to nothing."""
+    """The engine's own `StepCost`. Learning from a step that is like the one before it takes next to no time."""
 
     def __init__(self) -> None:
         self.steps = 0
         self._cost = StepCost()
         self._alike = Work()
-        """Steps that the rest does not know of yet, summed; the last one had so many rows of each kind."""
-        self._rows = (0, 0)
+        """Sum of the latest steps, all of one shape, from which `_cost` has not learned yet."""
         self._seconds = 0.0
+        """What they took."""
+        self._rows = (0, 0)
+        """Prefill and decode rows of each of them."""
         self.since_few = 0
         """Steps since the last one of few rows."""
-        self._off = 1.0
-        """What steps of one or two rows took lately, as a part of what is expected of them."""
+        self._alone_factor = 1.0
+        """What steps of one or two rows took lately, over what the model expects of them."""
 
     def learn(self, step: StepShape, seconds: float) -> None:
-        """A step with this took so long."""
+        """A step of this shape took so long."""
         self.steps += 1
         rows = step.prefill_tokens, step.decode_rows
         if rows != self._rows or self._alike.steps >= _MOST_ALIKE:
-            self._compare(step, seconds)
+            self._note_alone(step, seconds)
             self._fit()
         self._rows = rows
         self.since_few = self.since_few + 1 if sum(rows) > FEW_ROWS else 0
         self._alike = Work(*(so_far + more for so_far, more in zip(self._alike, _work(step), strict=True)))
         self._seconds += seconds
 
-    def _compare(self, step: StepShape, seconds: float) -> None:
-        if not step.prefill_tokens and step.decode_rows <= _NEARLY_ALONE and (expected := self.seconds(step)) > 0.0:
-            self._off += _OFF_GAIN * (seconds / expected - self._off)
+    def _note_alone(self, step: StepShape, seconds: float) -> None:
+        is_alone = not step.prefill_tokens and step.decode_rows <= _NEARLY_ALONE
+        if is_alone and (expected := self.seconds(step)) > 0.0:
+            self._alone_factor += _ALONE_GAIN * (seconds / expected - self._alone_factor)
 
     def seconds(self, step: StepShape) -> float:
-        """How long a step with this is expected to take."""
+        """How long a step of this shape is expected to take."""
         return self.rates().seconds(_work(step))
 
     @property
     def alone(self) -> float:
-        """Seconds that one sequence alone takes for a token, as measured: full steps tell that only roughly."""
-        return self._off * self.seconds(StepShape(decode_rows=1))
+        """Seconds that one sequence alone takes for a token: what the model expects, which full steps tell only
+        roughly, corrected by what such steps took lately."""
+        return self._alone_factor * self.seconds(StepShape(decode_rows=1))
 
     def rates(self) -> Rates:
         """What a step costs, and what it holds."""
@@ -82,7 +86,7 @@ class Pace:
 
     @property
     def bound(self) -> float:
-        """Seconds; infinite where there is none, or nothing is known yet."""
+        """Seconds that a step may take; infinite where there is no bound, or nothing is known yet."""
         if not self._adapt:
             return math.inf
         alone = self.model.alone
@@ -91,36 +95,37 @@ class Pace:
 
     @property
     def knows(self) -> bool:
-        """Whether it is to decide anything, and has seen enough steps for that."""
+        """Whether steps are to be kept short, and enough of them were seen to know how."""
         return self._adapt and self.model.steps >= _FIRST_STEPS
 
     def room(self, decoding: float) -> float:
-        """Seconds of computing for prompts of later work in a step that has so many for what decodes; infinite where
-        nothing is known yet."""
+        """Seconds that prompts of later work may compute in a step whose decode rows compute for `decoding` seconds;
+        infinite where nothing is known yet."""
         rates = self.model.rates()
         return rates.room(LATER_PROMPTS * math.hypot(rates.step, decoding)) - decoding if self.knows else math.inf
 
     def is_to_try(self, rows: int) -> bool:
-        """Whether a step of these rows alone is to show again how fast the engine is without others' rows: the bound
-        goes by that, and full steps do not tell."""
+        """Whether a step of these `rows` alone is due, to measure again how fast the engine is without others' rows:
+        the bound is a multiple of that, and full steps do not tell it."""
         return self._adapt and rows <= FEW_ROWS and self.model.since_few >= _TRIED_EVERY
 
     @property
-    def least_prompt(self) -> float:
-        """Seconds of computing beside which reading the weights for a step is hardly noticed; infinite where nothing is
-        known yet."""
+    def efficient_prefill(self) -> float:
+        """Seconds of computing in a step beside which reading the weights for it is hardly noticed; infinite where
+        nothing is known yet."""
         return _HARDLY_NOTICED * self.model.rates().step if self.knows else math.inf
 
     def left(self, step: StepShape) -> float:
-        """Seconds of computing that the bound leaves to others beside this; below zero if it takes longer alone."""
+        """Seconds of computing that the bound leaves beside a step of this shape; below zero if that alone takes longer
+        than the bound."""
         rates = self.model.rates()
         return rates.room(self.bound) - rates.computing(_work(step))
 
     def learn(self, step: StepShape, seconds: float) -> None:
-        """A step with this took so long. Without a bound, too: drafts go by what rows cost."""
+        """A step of this shape took so long. It is learned without a bound, too: drafts go by what rows cost."""
         self.model.learn(step, seconds)
 
 
 def _work(step: StepShape) -> Work:
-    """What is read of the KV is not told apart from what is attended to: the next step shares as much."""
+    """KV that is read is not told apart from KV that is attended to: the next step shares as much of it."""
     return Work(1, step.prefill_tokens, step.decode_rows, 0, step.attended)

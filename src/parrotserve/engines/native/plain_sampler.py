@@ -1,7 +1,8 @@
 """The next tokens of outputs that ask for nothing special: with few operations, however many they are.
 
-Such outputs take the likeliest token, or draw one from the model's own logits. Which of them do does not change while
-they go on, so what the backend needs to know is gathered once for many steps. All others are up to `sampler`.
+Such an output is greedy, or draws from the model's own logits; it has no penalty, bias, ban, grammar or
+log-probabilities. Which outputs do which does not change while they go on, so what the backend needs to know is
+gathered once for many steps. All others are up to `sampler`.
 """
 
 from collections.abc import Sequence
@@ -13,11 +14,11 @@ from parrotserve.engines.native.output import Output
 
 
 class PlainSampler:
-    """Chooses for the same outputs, step after step."""
+    """Chooses tokens for the same outputs, step after step."""
 
     def __init__(self, outputs: Sequence[Output]) -> None:
-        """An output that is there several times, one after the other, has a draft: its next tokens are chosen as if
-        that were right."""
+        """`outputs`: that of each row. One that is there several times, in neighbouring rows, has a draft: its next
+        tokens are chosen as if that were right."""
         self._drawn = [row for row, output in enumerate(outputs) if output.is_plain_random]
         self._special = [row for row, output in enumerate(outputs) if not output.is_plain]
         self._outputs = [outputs[row] for row in self._drawn]
@@ -28,11 +29,11 @@ class PlainSampler:
 
     @property
     def is_reusable(self) -> bool:
-        """Whether these outputs are going to be chosen for in the same way."""
+        """Whether the next step can use it again: whether all of these outputs are plain, which they stay."""
         return not self._special
 
     def tokens(self, logits: Logits) -> list[int | None]:
-        """The next token of every output; None where that takes more than this, or the logits are no numbers."""
+        """The next token of every row; None where its output is not plain, or the backend cannot tell it for sure."""
         tokens: list[int | None] = logits.likeliest.tolist()
         for row in self._special:
             tokens[row] = None

@@ -182,7 +182,9 @@ class Planner:
         come meanwhile, and would wait for the step's end: just as many as pay."""
         if not step.waiting_prompts and not self._minimum.is_mixed(step.now):
             return step.prefill_left
-        pays = fitting_in(self._pace.least_prompt, step.prefill_left, cost=step.rates.prefilling(step.prefill_left, 0))
+        pays = fitting_in(
+            self._pace.efficient_prefill, step.prefill_left, cost=step.rates.prefilling(step.prefill_left, 0)
+        )
         return max(pays, self._page_tokens)
 
     def learn(self, step: StepShape, *, latency: int, other: int, seconds: float, now: float) -> None:
@@ -300,7 +302,7 @@ class Planner:
         what latency-sensitive prompts leave; but at least its share, and what it has in common with one of them."""
         left = step.prefill_left - sum(len(prompt.known) - prompt.computed for prompt in step.waiting_prompts)
         common = self._prefixes.common(state, step.waiting_prompts) - state.computed
-        least = max(common, self._minimum.of(step.prefill_left), self._page_tokens)
+        least = max(common, self._minimum.part_of(step.prefill_left), self._page_tokens)
         return min(step.prefill_left, max(min(left, step.background_left), least))
 
     def _in_time(self, state: SequenceState, count: int, step: Step) -> int:

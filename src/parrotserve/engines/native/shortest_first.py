@@ -1,13 +1,14 @@
-"""How many sequences write in a step, where all who are waited for make it long: the shortest ones go first.
+"""Which outputs leave a step to shorter ones: shortest remaining processing time first, where a step is too wide.
 
-Beyond some number of rows a step takes about as much longer as it writes more. Then who has little left ends much
-sooner where it need not share its steps with who has much left, who ends about when it would anyhow: the shortest
-remaining processing time first (L. Schrage, 1968), as far as it is known: by how many tokens an output may have yet.
+From some number of rows on, a step takes about as much longer as it writes more tokens. Then outputs with little left
+had better go first: they end much sooner, and those with much left end about when they would anyhow (shortest remaining
+processing time first, L. Schrage, 1968). How much an output has left is known only as a limit: the tokens that it may
+still have.
 
 If a step takes t(w) with w rows, then n outputs of equal length L that are written w at a time end after
-L t(w) (n / w + 1) / 2 on average. With t = sqrt(s^2 + (b + c w)^2), where b is others' computing (`step_cost`), that is
-least where (b + c w) (c w^2 - b n) = n s^2. Without others that is w = (n (s / c)^2)^(1/3): up to n = s / c, all at
-once is best.
+L t(w) (n / w + 1) / 2 on average. With t = sqrt(s^2 + (b + c w)^2), where s is for reading the weights, c for computing
+a row and b for what others compute in the step (`step_cost`), that is least where (b + c w) (c w^2 - b n) = n s^2.
+Without others that is w = (n (s / c)^2)^(1/3): up to n = s / c, all at once is best.
 """
 
 from collections import defaultdict
@@ -18,10 +19,10 @@ from parrotserve.step_cost import Rates
 
 
 def held_back(sequences: Iterable[SequenceState], rates: Rates) -> set[SequenceState]:
-    """Which of the sequences that could decode now had better leave the step to others of their tenant.
+    """Those of the sequences that could decode now that had better leave the step to others of their tenant.
 
-    It is only for outputs that nobody reads along, and for none longer than for as many steps as it has tokens left.
-    Those that may become equally long all go on: nothing is known of which of them ends first.
+    Only outputs that nobody streams are held back, and none for more steps than it has tokens left. Outputs that may
+    become equally long all go on: which of them ends first is not known.
     """
     urgent = [state for state in sequences if state.urgent]
     waiting = [state for state in urgent if not state.is_streamed]
@@ -43,8 +44,8 @@ def held_back(sequences: Iterable[SequenceState], rates: Rates) -> set[SequenceS
 
 
 def _best_width(count: int, step: float, others: float, row: float) -> float:
-    """Of so many, how many are best written at a time; at most all. Seconds: of reading in a step, of others' computing
-    in it, of computing for a row."""
+    """How many of `count` outputs are best written at a time. In seconds: `step` is what reading takes in a step,
+    `others` what others compute in it, and `row` what a row computes."""
 
     def is_too_wide(width: float) -> bool:
         return (others + row * width) * (row * width * width - others * count) > count * step * step
@@ -59,7 +60,7 @@ def _best_width(count: int, step: float, others: float, row: float) -> float:
 
 
 def _longest(states: Sequence[SequenceState], width: int) -> Iterable[SequenceState]:
-    """All but so many, and those that may become as long as the last of these."""
+    """All but the `width` shortest, and but those that may end no later than the last of these."""
     left, limit = sorted((_left(state), _limit(state)) for state in states)[width - 1]
     return (state for state in states if _left(state) > left and _limit(state) > limit)
 

@@ -1,9 +1,10 @@
-"""Which sequences get a draft in a step, and how long one may be: as long as it is expected to save more than it costs.
+"""Which sequences get a draft in a step, and how long it may be: as long as it is expected to save more than it costs.
 
-A row more takes all who decode some time, and spares its sequence a step if it is right. So a token is worth trying
-that is right, with those before it, with a probability above rows x (time of a row) / (time of the step): for one
-sequence alone nearly any, among many only what is nearly certain. The time of a row is what it computes (`step_cost`).
-The first rows more are cheaper, since a step reads the weights meanwhile; all drafts together are not.
+One more row makes the step longer for all who decode, and spares its sequence a step if it is right. So a token is
+worth trying if it and those before it are right with a probability above (rows x time of a row) / (time of the step):
+for one sequence alone nearly any token is, among many only nearly certain ones. The time of a row is what it computes
+(`step_cost`). The first rows more cost less than that, for they compute while the step reads the weights, but all
+drafts of a step together do not.
 """
 
 import math
@@ -13,12 +14,11 @@ from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.sequence import SequenceState
 
 _STRETCH = 1.5
-"""How much longer drafts may make a step that is longer than the TPOT bound without them."""
+"""A step that is longer than the TPOT bound even without drafts may become so many times as long with them."""
 
 _CROWDED = 0.95
-"""Where computing is so much of a step's time, the rest of it is hardly worth looking for drafts.
-
-Nine rows instead of one for each sequence, all of them right, would be 1.05 times as fast."""
+"""Where computing is more than this part of a step's time, nobody looks for drafts: nine rows instead of one for each
+sequence, all of them right, would make it 1.05 times as fast."""
 
 Drafts = dict[SequenceState, tuple[int, ...]]
 
@@ -31,12 +31,12 @@ class Speculation:
         self._on = on
 
     def drafts(self, runnable: Sequence[SequenceState]) -> Drafts:
-        """What those that decode may go on with, of the sequences that could run in a step.
+        """The drafts of those that decode, among the sequences that could run in a step.
 
-        Where there are latency-sensitive ones it is theirs, as far as their TPOT bound leaves time for it; or, where so
-        many cannot have it anyway, as far as the step becomes by half longer. The bound is for whoever reads along, and
-        for other work and prompts: where there is neither, all that is worth it is tried. A row is taken to cost the
-        same for all.
+        Where latency-sensitive sequences decode, nobody else gets drafts. Theirs may take the time that the TPOT bound
+        leaves; or, where so many decode that it is lost without drafts, make the step longer by half. The bound is for
+        whoever streams, and for other work and prompts: where there are none of these, all that pays is tried. A row is
+        taken to cost the same for all.
         """
         decoding = [state for state in runnable if state.decodes] if self._on else []
         if not decoding:
@@ -44,15 +44,15 @@ class Speculation:
         urgent = [state for state in decoding if state.urgent]
         rates, bound = self._pace.model.rates(), self._pace.bound
         cost = rates.row(sum(len(state.known) for state in decoding) / len(decoding))
-        lost = math.hypot(rates.reading(len(urgent)), cost * len(urgent)) > bound if urgent else False
-        rows = len(urgent) if lost else len(decoding)  # where it is lost, nobody else decodes
+        is_lost = bool(urgent) and math.hypot(rates.reading(len(urgent)), cost * len(urgent)) > bound
+        rows = len(urgent) if is_lost else len(decoding)  # where the bound is lost, nobody else decodes
         computing = cost * rows
         seconds = math.hypot(rates.reading(rows), computing)
         least = computing / seconds if computing else 0.0
         if least > _CROWDED:
             return {}
-        bounded = bool(urgent) and any(_minds(state) for state in runnable)
-        longest = (_STRETCH * seconds if lost else bound) if bounded else math.inf
+        is_bounded = bool(urgent) and any(_suffers_from_long_steps(state) for state in runnable)
+        longest = (_STRETCH * seconds if is_lost else bound) if is_bounded else math.inf
         left = (rates.room(longest, row=cost) - computing) / cost if cost else math.inf
         found: Drafts = {}
         for state in urgent or decoding:
@@ -66,6 +66,6 @@ class Speculation:
         return found
 
 
-def _minds(state: SequenceState) -> bool:
-    """Whether it loses where a step is long, however much that writes."""
+def _suffers_from_long_steps(state: SequenceState) -> bool:
+    """However many tokens they write: it is streamed, or waits for what a step leaves to it."""
     return state.is_streamed or not (state.urgent or state.runs_ahead)
