@@ -10,12 +10,12 @@ from parrotserve.engines.native.backend import Spans, StepBatch
 from parrotserve.engines.native.forest import Forest, find_forest
 
 MIN_SHARED_TOKENS = 160
-"""Key reads that a shared span must save each sequence below it: its cost over its gain, both measured.
+"""A span is shared if it saves each of its sequences at least so many key reads: its cost over its gain, both measured.
 
-With the kernels on AVX-512, a span more costs a sequence some 700 cycles a KV head (a unit of work, a partial more to
-merge for each query head), and a key read once for all saves it 4.5 cycles a KV head. So two sequences are grouped from
-320 shared tokens on, three from 240, many from 160; spans of kernels are whole blocks of 256, so only pairs that share
-no more than one block stay apart.
+With the kernels on AVX-512, one more span costs a sequence some 700 cycles a KV head (a unit of work, and a partial to
+merge for each query head); a key that is read once for all saves 4.5 cycles a KV head. So two sequences are grouped
+from 320 shared tokens on, three from 240, many from 160. Spans of kernels are whole blocks of 256, so only pairs that
+share no more than one block stay apart.
 """
 
 
@@ -32,7 +32,7 @@ class SequenceRows:
     want_logits: bool
     """The logits after the last row are wanted."""
     drafted: int = 0
-    """So many of the last tokens are a draft: the logits before each of them are wanted, too."""
+    """How many of the last tokens are a draft. The logits before each of them are wanted, too."""
     scale: float = 0.0
     """One over the temperature that the next token is going to be drawn at; 0 where it is not."""
     likeliest_only: bool = False
@@ -50,10 +50,10 @@ def build_batch(
 ) -> tuple[StepBatch, list[int]]:
     """One step over all `rows`, and for each of its logits the index in `rows` that they belong to.
 
-    Pages that several sequences share, wholly before the rows of each, become spans of their own if that saves each
-    at least `min_shared_tokens` key reads; they start and stop at multiples of `align_tokens`. Without `group` every
-    sequence is one span. None of it changes results but by rounding. Behind the pages of every sequence's own
-    span there is room for `spare_pages` more.
+    Pages that several sequences share, wholly before the rows of each, become spans of their own if that saves each of
+    them at least `min_shared_tokens` key reads; such spans start and stop at multiples of `align_tokens`. Without
+    `group` every sequence is one span. All this changes results by rounding at most. Behind the pages of every
+    sequence's own span there is room for `spare_pages` more.
     """
     tables = [one.pages for one in rows]
     limits = [one.start // page_tokens for one in rows] if group else [0] * len(rows)

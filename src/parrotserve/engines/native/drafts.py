@@ -1,33 +1,36 @@
-"""What an output is likely to go on with, because its text repeats what came before: speculative decoding by lookup.
+"""Drafts by prompt lookup: what an output is likely to go on with, because its text repeats what came before.
 
-A step that reads all weights for one row takes hardly longer for a few. So tokens that probably come next are run
-along, and those that the model then chooses itself, at their own positions and with their own random numbers, are kept:
-each saves a step. As a row's logits do not depend on what else is in the batch, results are the same to the byte.
+This is speculative decoding without a second model. A step that reads all weights for one row takes hardly longer for a
+few. So tokens that probably come next are run along, and those that the model then chooses itself, at their own
+positions and with their own random numbers, are kept: each saves a step. As a row's logits do not depend on what else
+is in the batch, results are the same to the byte.
 
-The draft is what followed the last place where the text had the same few tokens (A. Saxena, Prompt Lookup Decoding,
-2023), again and again if that place is the end of the text itself. Texts that quote, revise or continue what they were
-given have such places, and so have models that repeat themselves. How likely a draft is right is told by how many
-tokens the two places have in common: one in six goes on alike where it is a single token, nearly all do where it is a
-dozen. Each output corrects that by what came of its own.
+The draft is what followed the last place where the text had the same few tokens as at its end (A. Saxena, Prompt Lookup
+Decoding, 2023). If what followed is short, because that place is near the end, it is repeated. Texts that quote, revise
+or continue what they were given have such places, and so have models that repeat themselves.
+
+How likely a draft is right is told by how many tokens the two places have in common: after a single token one text in
+six goes on alike, after a dozen nearly all do. Each output corrects these figures by what came of its own drafts.
 """
 
 from collections.abc import Sequence
 
 _LENGTHS = (1, 2, 3, 4, 6, 9, 14)
-"""Tokens in common from which on matches count as of a kind."""
+"""Kinds of matches: each has at least so many tokens in common, and fewer than the next kind."""
 _PRIORS = ((0.3, 1.7), (1.5, 2.0), (2.5, 2.0), (4.0, 1.0), (6.0, 0.7), (8.0, 0.4), (10.0, 0.2))
-"""Hits and misses that an output is thought to have had with each kind, before it had any: what SmolLM2 has in the
-benchmarks' workloads, roughly."""
+"""Hits and misses that an output is credited with for each kind before it has had any: roughly what SmolLM2 has in the
+benchmarks' workloads."""
 _KIND = tuple(sum(length >= least for least in _LENGTHS) - 1 for length in range(_LENGTHS[-1] + 1))
-"""By tokens in common, counted up to the last of `_LENGTHS`: the place of their kind there."""
+"""The kind of a match, as an index into `_LENGTHS`, by its tokens in common, which are counted up to the last of
+these."""
 _LOOKED_FOR = 6
-"""A match of so many tokens is as good as a longer one: it is found, and its length is counted then."""
+"""No longer matches than this are searched for: the length of one that is found is counted afterwards."""
 _MOST = 8
 """Tokens in a draft at most."""
 _KEPT = 0.9
-"""What of a kind's hits and misses counts on at its next one."""
+"""How much of a kind's hits and misses still counts at its next one."""
 _LEAST_LIKELY, _MOST_LIKELY = 0.01, 0.99
-"""However long a record is, the next token may be another."""
+"""Bounds of likelihoods: however good a record is, the next token may be another."""
 
 
 class Drafter:
@@ -39,20 +42,20 @@ class Drafter:
         self._text = ""
         """A character for each token: nothing finds what was there before as fast as a string does."""
         self._start = 0
-        """Where the earlier place goes on."""
+        """Where the draft begins: behind the earlier place."""
         self._matched = 0
-        """How many tokens before `_start` are those at the end of the text, at most as many as are told apart."""
+        """How many tokens before `_start` are those at the end of the text, counted up to the last of `_LENGTHS`; 0: no
+        place is known."""
         self._next_look = 0
-        """The length of text from which on it is looked through again."""
+        """The text is not searched again before it has this length."""
         self._records = [list(prior) for prior in _PRIORS]
         """Hits and misses, by kind."""
         self._likelihoods = [hits / (hits + misses) for hits, misses in _PRIORS]
-        """That the next token of a draft is right if those before it are, by kind."""
+        """How likely the next token of a draft is right if those before it are, by kind."""
 
     def draft(self, known: Sequence[int], *, most: int, least: float) -> tuple[int, ...]:
-        """At most `most` tokens that `known` may go on with, all right with a probability of `least` at least.
-
-        `known` is what it was the last time, or longer.
+        """At most `most` tokens that `known` may go on with; the probability that all of them are right is `least` or
+        more. `known` is what it was the last time, or longer.
         """
         if not self._matched and len(known) < self._next_look:
             return ()
@@ -65,7 +68,8 @@ class Drafter:
         return tuple(known[self._start + place % period] for place in range(count))
 
     def _read(self, known: Sequence[int]) -> None:
-        """Learns from how the text went on, and goes along as far as it did so as in the earlier place."""
+        """Takes in how the text went on. As long as it does so like the earlier place, the match moves along with it;
+        both hits and misses are learned from."""
         before = len(self._text)
         self._text = text = self._text + "".join(map(chr, known[before:]))
         place = before
@@ -82,8 +86,8 @@ class Drafter:
         self._likelihoods[kind] = min(max(record[0] / (record[0] + record[1]), _LEAST_LIKELY), _MOST_LIKELY)
 
     def _look(self, least: float) -> None:
-        """Looks for the last earlier place that has the most tokens in common with the end of the text, of those that
-        have as many as a draft of `least` needs."""
+        """Searches for the last earlier place with as many tokens in common with the end of the text as a draft of
+        likelihood `least` needs; where there are several, for one with more of them."""
         text, self._matched = self._text, 0
         needed = self._needed(least)
         # A place with so many tokens in common has mostly some more: it is still found a token or a few later.
@@ -97,15 +101,15 @@ class Drafter:
                 return
 
     def _needed(self, least: float) -> int:
-        """Tokens in common from which on a draft may be worth it; and one kind less, to see whether it is better than
-        thought."""
+        """How many tokens in common a draft of likelihood `least` needs; by one kind fewer, to learn whether that is
+        better than thought."""
         for kind, likelihood in enumerate(self._likelihoods):
             if likelihood >= least:
                 return _LENGTHS[max(kind - 1, 0)]
         return _LENGTHS[-1]
 
     def _worthwhile(self, most: int, least: float) -> int:
-        """Tokens up to which all are right with a probability of `least` at least."""
+        """How many tokens, at most `most`, are all right with a probability of `least` or more."""
         together = 1.0
         for place in range(most):
             together *= self._likelihoods[_KIND[min(self._matched + place, _LENGTHS[-1])]]
@@ -115,7 +119,7 @@ class Drafter:
 
 
 def _in_common(text: str, at: int, length: int) -> int:
-    """How many tokens before the end of `text` are the same as before `at + length`, where `length` are known to be."""
+    """How many tokens before the end of `text` are the same as those before `at + length`; `length` are known to be."""
     while length < _LENGTHS[-1] and at > 0 and text[at - 1] == text[-length - 1]:
         at, length = at - 1, length + 1
     return length

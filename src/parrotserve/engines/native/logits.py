@@ -37,7 +37,8 @@ _MOST_TOP_K = 2**31 - 1
 
 
 class DrawSettings:
-    """Which outputs are drawn for, all at temperatures above 0, and how: what no sampling changes from step to step."""
+    """For which outputs tokens are drawn, all at temperatures above 0, and how. None of it changes from step to
+    step."""
 
     def __init__(self, outputs: Sequence[int], samplings: Sequence[Sampling]) -> None:
         self.outputs: IntArray = np.array(outputs, dtype=np.int32)
@@ -53,9 +54,9 @@ class Logits(Protocol):
 
     @property
     def rows(self) -> FloatArray:
-        """[outputs, vocabulary]: all of them, where the backend left them; for rules that need more than the rest. Of
-        outputs that were `likeliest_only` they mean nothing, and nothing below is asked about these but the likeliest
-        and the highest."""
+        """[outputs, vocabulary]: all logits, where the backend left them; for rules that need more than what is below.
+        Rows of outputs that were `likeliest_only` mean nothing, and of these outputs only `likeliest` and `highest` may
+        be asked."""
         ...
 
     @property
@@ -69,12 +70,14 @@ class Logits(Protocol):
         ...
 
     def candidates(self, outputs: Sequence[int], scales: Sequence[float]) -> Candidates:
-        """The highest logits of these outputs, none of which has a NaN, and masses at these scales."""
+        """The highest logits of these outputs, none of which has a NaN, and their masses at these scales (see
+        `Candidates`)."""
         ...
 
     def draw(self, settings: DrawSettings, positions: IntArray) -> list[int | None]:
-        """The tokens at these positions of their outputs: those of `sampler.draw_from_row`, or None where the backend
-        cannot say. What changes logits is not looked at."""
+        """A token for each of the settings' outputs, at its position in that output: the one that
+        `sampler.draw_from_row` draws, or None where the backend cannot tell for sure. Penalties, biases, bans and
+        grammars are not looked at: they are for outputs that have none."""
         ...
 
 

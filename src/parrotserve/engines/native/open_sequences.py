@@ -31,7 +31,7 @@ SequenceCommand = Open | Extend | Update | Pause | Resume | Cancel
 
 
 class OpenSequences:
-    """Knows every open sequence; whoever steps them asks here for them, and tells here what they generated."""
+    """Every open sequence. Commands come in here, and so does what steps generated; events go out."""
 
     def __init__(
         self,
@@ -41,7 +41,8 @@ class OpenSequences:
         forget: Callable[[SequenceState], None],
         vocabulary: int | None = None,
     ) -> None:
-        """`forget` frees all that a sequence holds, when it ends. Tokens are numbered below `vocabulary`."""
+        """`credits`: how many may be open at once. `forget` frees all that a sequence holds, when it ends. Tokens are
+        numbered below `vocabulary`; None: anything goes."""
         self._progress = progress
         self._credits = credits
         self._vocabulary = vocabulary
@@ -60,7 +61,7 @@ class OpenSequences:
 
     @property
     def news(self) -> bool:
-        """Whether there is something to tell without another step."""
+        """Whether there is something to tell, or to go on with, without another command."""
         return bool(self._progress.events or self._catching_up or self._progress.grammars.any_ready)
 
     def call_when_ready(self, wake: Callable[[], None]) -> None:
@@ -68,7 +69,7 @@ class OpenSequences:
         self._progress.grammars.wake = wake
 
     def resume_ready(self) -> bool:
-        """Goes on with those that waited for a grammar that is there now; whether there were any."""
+        """Goes on with the sequences whose grammar is there now. Whether there were any."""
         ready = [state for state in self._progress.grammars.take_ready() if self._open.get(state.sequence) is state]
         for state in ready:
             self._attempt(state, partial(self._progress.advance, state))
@@ -84,7 +85,8 @@ class OpenSequences:
     def push(
         self, state: SequenceState, token: int, logprob: TokenLogprob | None = None, *, more: bool = False
     ) -> bool:
-        """The output under way goes on with this token; there are `more`, with which it is told. False: it ended."""
+        """Adds a token to the output under way. With `more` to come in the same step, nothing is told of it before the
+        last of them. False: the output has ended."""
         output = state.output
         try:
             if self._progress.push(state, token, logprob, more=more):

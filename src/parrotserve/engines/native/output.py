@@ -30,7 +30,8 @@ class Output:
         """Position of its first token in the sequence."""
         self.sampling = sampling
         self.scale = 1 / sampling.temperature if sampling.temperature > 0.0 else 0.0
-        """What logits are multiplied with before a token is drawn; 0 where none is."""
+        """What logits are multiplied with before a token is drawn: one over the temperature; 0 where output is
+        greedy."""
         self.limit = min(sampling.max_tokens, room)
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
@@ -49,7 +50,7 @@ class Output:
                 self.push(token)
         self.delivered = len(self.tokens)
         self.told_tokens = len(self.tokens)
-        """How many tokens, and characters below, the reader of a stream has been told."""
+        """How many tokens the reader of a stream has been told; `told_text`: how many characters."""
         self.told_text = self.text.given
 
     @property
@@ -69,17 +70,17 @@ class Output:
 
     @property
     def may_draft(self) -> bool:
-        """Whether tokens can be tried ahead of their turn: what is asked about each of them is known before."""
+        """Whether it can have a draft: whether the question about each token is known before the tokens ahead of it."""
         return self._unbiased and not self._bans_end
 
     @property
     def left(self) -> int:
-        """Tokens that it may have yet."""
+        """How many more tokens it may have."""
         return self.limit - len(self.tokens)
 
     @property
     def _bans_end(self) -> bool:
-        """Whether the model may not end its turn yet. Once it may, it always may."""
+        """Whether the model may not end its turn yet, because of `min_tokens`. Once it may, it always may."""
         return len(self.tokens) < self.sampling.min_tokens and not self.sampling.ignore_eos
 
     def draft(self, known: Sequence[int], *, most: int, least: float) -> tuple[int, ...]:
@@ -114,7 +115,7 @@ class Output:
             self.text.finish()
 
     def kept(self) -> list[int]:
-        """What of a complete output stays in the sequence: no end of turn, and nothing from a stop string on."""
+        """The tokens of a complete output that stay in the sequence: no end of turn, nothing from a stop string on."""
         if self.text.cut is not None:
             return self._tokens_before_cut(self.text.cut + self.text.space_dropped)
         ended_by_model = self.tokens and self.tokens[-1] in self._eos and not self.sampling.ignore_eos

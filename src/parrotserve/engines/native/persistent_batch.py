@@ -1,8 +1,9 @@
-"""The batches of consecutive steps: while the same sequences decode, the last batch is moved on by one token.
+"""The batches of consecutive steps: while the same sequences decode, the last batch is kept and moved on by a token.
 
-That is what most steps are, however many sequences there are and however deep their forest is. It is done number by
-number, in the batch's own arrays: a step leaves nothing of NumPy in the caches, whose operations then cost tens of
-microseconds each. Everything else is built anew.
+This is what others call a persistent batch. Most steps only decode what the one before decoded, however many sequences
+there are and however deep their forest of shared prefixes is. Then nothing is built: the batch's own arrays are changed
+number by number, because a model's step leaves nothing of NumPy in the processor's caches, and each of its operations
+would take tens of microseconds. Where anything else has changed, the batch is built anew (`batch`).
 """
 
 from collections.abc import Sequence
@@ -16,36 +17,36 @@ from parrotserve.engines.native.plan import Planned
 from parrotserve.engines.native.sequence import SequenceState
 
 _SPARE_PAGES = 16
-"""Room for new pages behind every sequence's own: with it used up, and every so often so, all is built anew."""
+"""Room for new pages behind every sequence's own. Once one has used it up, the batch is built anew."""
 
 
 @dataclass(slots=True)
 class BuiltBatch:
-    """The batch of a step, good until the next one, and what there is to know of it."""
+    """The batch of a step and what belongs to its rows; good until the next step."""
 
     batch: StepBatch
     rows: list[SequenceState]
-    """The sequence of each of the logits."""
+    """The sequence of each row of logits."""
     runs: list[tuple[SequenceState, Sequence[int]]]
-    """Each of these sequences once, with its logits: several, if it has a draft."""
+    """Each of these sequences once, with its rows of logits: several, if it has a draft."""
     attended: int
     """Pairs of a row and a token that it attends to."""
     kv_tokens: int
     """Tokens whose KV is read; what sequences share counts once."""
     sampler: PlainSampler | None = None
-    """How the next tokens are chosen, as long as that does not change."""
+    """Kept from step to step, where all outputs are plain."""
 
 
 class _PersistentBatch:
-    """A batch of decode rows only, which goes on."""
+    """A batch of one decode row a sequence, which the next step can use again."""
 
     def __init__(self, built: BuiltBatch, decodes: list[tuple[SequenceState, int]], page_tokens: int) -> None:
         batch, spans = built.batch, built.batch.spans
         self.built = built
         self.decodes = decodes
         self._page_tokens = page_tokens
-        self._own = len(spans.rows) - len(built.rows)
-        """The first of the sequences' own spans."""
+        self._first_own = len(spans.rows) - len(built.rows)
+        """The first of the sequences' own spans; those before it are shared."""
         self._tokens, self._positions, self._slots = (
             array.data for array in (batch.tokens, batch.positions, batch.slots)
         )
@@ -53,7 +54,8 @@ class _PersistentBatch:
         self._page_starts: list[int] = spans.page_starts.tolist()
 
     def advance(self) -> bool:
-        """Moves the batch on by a token of each sequence; False if there is no room for a new page."""
+        """Moves the batch on by a token of each sequence. False if there is no room for a new page: then the batch is
+        spoiled."""
         for row, state in enumerate(self.built.rows):
             index, inside = divmod(state.computed, self._page_tokens)
             if not inside and not self._add_page(row, state.pages[index], index):
@@ -61,13 +63,13 @@ class _PersistentBatch:
             self._tokens[row] = state.known[-1]
             self._positions[row] = state.computed
             self._slots[row] = state.pages[index] * self._page_tokens + inside
-            self._keys[self._own + row, 1] += 1
+            self._keys[self._first_own + row, 1] += 1
         self.built.attended += len(self.built.rows)
         self.built.kv_tokens += len(self.built.rows)
         return True
 
     def _add_page(self, row: int, page: int, index: int) -> bool:
-        span = self._own + row
+        span = self._first_own + row
         place = self._page_starts[span] + index - self._keys[span, 0] // self._page_tokens
         if place == self._page_starts[span + 1]:
             return False
@@ -85,7 +87,7 @@ class BatchBuilder:
         self._last: _PersistentBatch | None = None
 
     def build(self, plan: Sequence[Planned]) -> BuiltBatch:
-        """The step's batch. It may be the last one, changed."""
+        """The step's batch. It may be that of the last step, changed in place."""
         decodes = [(planned.state, planned.state.table_version) for planned in plan if planned.decodes]
         last, drafts = self._last, any(planned.draft for planned in plan)
         if last and not drafts and len(decodes) == len(plan) and decodes == last.decodes and last.advance():

@@ -24,8 +24,8 @@ class Progress:
         rewind: Callable[[SequenceState, int], None],
         doing: Doing = at_once,
     ) -> None:
-        """`rewind(state, position)` forgets what was computed of a sequence from a position on; `doing` has grammars
-        made."""
+        """`rewind(state, position)` forgets what was computed of a sequence from a position on. `doing` makes grammars,
+        on another thread or at once."""
         self.events: list[Event] = []
         """What there is to tell."""
         self._tokenizer = tokenizer
@@ -48,8 +48,8 @@ class Progress:
             )
 
     def advance(self, state: SequenceState) -> bool:
-        """Takes in what became known and starts the next output, once its grammar is there. True when the whole
-        sequence is complete."""
+        """Takes in content that has become known, and starts the next output once its grammar is there. True when the
+        whole sequence is complete."""
         state.dormant = False
         for generate in state.take_content():
             state.output = self._start(state, generate)
@@ -65,8 +65,8 @@ class Progress:
         return not state.outputs_left if state.wants_output else state.runs_out
 
     def push(self, state: SequenceState, token: int, logprob: TokenLogprob | None, *, more: bool) -> bool:
-        """The output under way goes on with this token, and is told unless there are `more`. True when the whole
-        sequence is complete."""
+        """Adds a token to the output under way, and tells of it unless there are `more` in this step. True when the
+        whole sequence is complete."""
         output = state.output
         assert output is not None
         state.output_tokens += 1
@@ -80,8 +80,8 @@ class Progress:
         return self.advance(state)
 
     def tell_tokens(self, state: SequenceState) -> None:
-        """One event for what the output under way has and has not told yet, if somebody streams it; if somebody only
-        follows it, once that is enough."""
+        """One event for what has not been told yet of the output under way, if somebody streams it. If somebody only
+        reads ahead of its end, once that is `FOLLOWED_TOKENS`."""
         output = state.output
         if output is None:
             return
@@ -106,7 +106,7 @@ class Progress:
         output.told_text += len(text)
 
     def _start(self, state: SequenceState, generate: Generate) -> Output | None:
-        """The output that the sequence is at; None while its grammar is made."""
+        """Starts the output that the sequence is at; None while its grammar is being made."""
         if not state.known:
             state.known.append(self._first_token())
         room = self._room(state)

@@ -52,7 +52,7 @@ class SequenceState:
     """Outputs that somebody reads ahead of their end, by segment."""
     paused: bool = False
     dormant: bool = False
-    """It runs ahead, and nothing is to be computed of it before there is more to do."""
+    """It runs ahead, and nothing of it is to be computed before more content comes."""
 
     known: list[int] = field(default_factory=list[int])
     """All tokens up to the first one that is not known yet."""
@@ -69,16 +69,16 @@ class SequenceState:
 
     pages: list[int] = field(default_factory=list[int])
     table_version: int = 0
-    """Grows when `pages` change otherwise than at their end, or fewer tokens are computed."""
+    """Grows with every change of `pages` but at their end, and when computed tokens are given up."""
     computed: int = 0
     """How many of the known tokens have their KV in `pages`."""
     page_keys: list[int] = field(default_factory=list[int])
-    """For each full page of known tokens a number that stands for everything up to its end."""
+    """For each full page of known tokens a hash of everything up to its end."""
 
     held_steps: int = 0
-    """In how many steps it let shorter ones write."""
+    """How many steps it has left to shorter outputs."""
     seen_through: int = 0
-    """Up to here positions have been computed or found in the cache, once."""
+    """Positions below this have been computed or found in the cache at least once, which is when they are counted."""
     cached_tokens: int = 0
     output_tokens: int = 0
     engine_seconds: float = 0.0
@@ -95,12 +95,13 @@ class SequenceState:
 
     @property
     def runs_out(self) -> bool:
-        """A sequence without outputs, all computed."""
+        """It has no outputs, and all of it is computed: it is done."""
         return not self.wants_output and self.cursor == len(self.segments) and self.computed == len(self.known)
 
     @property
     def runs_ahead(self) -> bool:
-        """It waits for content: what it computes meanwhile is worth less than what others can finish."""
+        """It waits for content, or for a grammar. What it computes meanwhile is worth less than what others can
+        finish."""
         return self.output is None and self.cursor < len(self.segments)
 
     @property
@@ -119,17 +120,18 @@ class SequenceState:
 
     @property
     def can_finish(self) -> bool:
-        """It can go on, and to its end."""
+        """It can go on, and waits for nothing."""
         return self.runnable and not self.runs_ahead
 
     @property
     def work(self) -> tuple[int, Precedence]:
-        """The piece of work that it belongs to; lower is more important."""
+        """The piece of work that it belongs to: its objective and precedence. Lower is more important."""
         return (_RANKS[self.objective], self.precedence)
 
     @property
     def turn(self) -> Turn:
-        """Among sequences of one objective, the lower goes first; of one piece of work, all are equal."""
+        """Whose turn it is among sequences of one objective: the lower goes first. Those of one piece of work are
+        equal; without a precedence, arrival decides."""
         return (self.precedence, self.arrival if self.precedence == NO_PRECEDENCE else 0)
 
     @property
@@ -144,14 +146,14 @@ class SequenceState:
 
     @property
     def known_length(self) -> int:
-        """The least that the whole sequence can come to, as far as its content is known."""
+        """How many tokens the whole sequence has at least, as far as its content is known."""
         content = sum(len(segment.tokens) for segment in self.segments if isinstance(segment, Content))
         return content + self.wants_output
 
     @property
     def matchable(self) -> int:
-        """How many tokens may come from the cache. At the end of what there is to read the last one is computed, for
-        the logits after it; of a sequence that waits for content nobody wants any yet."""
+        """How many of the known tokens may come from the cache: all but the last one, which is computed for the logits
+        after it; all of them while it waits for content, for then nobody wants logits."""
         return len(self.known) - (not self.runs_ahead)
 
     def take_content(self) -> Iterator[Generate]:
@@ -171,7 +173,8 @@ class SequenceState:
             self._next_segment()
 
     def end_output(self) -> int:
-        """Puts what stays of the finished output into `known` and moves on; how many computed tokens remain valid."""
+        """Puts what stays of the finished output into `known` and moves on. Returns how many computed tokens are still
+        valid."""
         assert self.output is not None
         kept = self.output.kept()
         had = self.known[self.output.start :]
@@ -186,7 +189,7 @@ class SequenceState:
         return valid
 
     def page_key(self, index: int, page_tokens: int) -> int:
-        """The number of full page `index`; equal for equal prefixes under equal salts."""
+        """The key of full page `index`: equal for equal prefixes under equal salts."""
         while len(self.page_keys) <= index:
             count = len(self.page_keys)
             tokens = tuple(self.known[count * page_tokens : (count + 1) * page_tokens])
@@ -194,25 +197,26 @@ class SequenceState:
         return self.page_keys[index]
 
     def keys(self, page_tokens: int) -> Sequence[int]:
-        """The numbers of all full pages of what is known."""
+        """The keys of all full pages of what is known."""
         full = len(self.known) // page_tokens
         if full:
             self.page_key(full - 1, page_tokens)
         return self.page_keys
 
     def end_key(self, page_tokens: int) -> int:
-        """A number for all that is known, full pages or not; equal for what is equal and may be shared."""
+        """A hash of all that is known, the end that fills no page included; equal for what is equal and may be
+        shared."""
         full = len(self.keys(page_tokens))
         return hash((self._key_before(full, page_tokens), tuple(self.known[full * page_tokens :])))
 
     def _key_before(self, index: int, page_tokens: int) -> int:
-        """What the number of page `index` has of the pages before it, whose own are known, and of the salt."""
+        """What goes into the key of page `index` for the pages before it, whose keys are there, and for the salt."""
         public = public_tokens(self.salt) // page_tokens
         before = self.page_keys[index - 1] if index else hash("" if public else self.salt)
         return hash((before, self.salt)) if public and index == public else before
 
     def count_cached(self) -> None:
-        """It keeps what is computed: what of that has not been counted yet was found in the cache."""
+        """Counts the computed tokens that have not been counted yet: they were found in the cache, and are kept."""
         self.cached_tokens += max(0, self.computed - self.seen_through)
         self.seen_through = max(self.seen_through, self.computed)
 

@@ -8,7 +8,7 @@ from parrotserve.engines.native.sequence import SequenceState
 
 
 class SharedPrefixes:
-    """Between the sequences of one step, and with those of all steps before."""
+    """What the sequences of one step share with each other, and with those of all steps before."""
 
     def __init__(self, cache: PageCache, *, on: bool) -> None:
         """`on`: whether the cache shares prefixes, so that waiting for another's prefill pays."""
@@ -19,19 +19,19 @@ class SharedPrefixes:
         """Keys of the pages that planned sequences compute, now or in steps to come."""
         self._sequences: Sequence[SequenceState] = ()
         self._ends: set[int] = set()
-        """Keys of all that sequences that run ahead know and compute: now, in steps to come and, once that has been
-        looked up, before."""
+        """`end_key`s of sequences that run ahead: of those planned so far and, once `_looked_up`, of those that have
+        computed all they know."""
         self._looked_up = False
 
     def begin(self, sequences: Sequence[SequenceState]) -> None:
-        """A step for these, with nothing in it yet."""
+        """Begins a step for these sequences, with nothing in it yet."""
         self._claimed.clear()
         self._ends.clear()
         self._looked_up = False
         self._sequences = sequences
 
     def claim(self, state: SequenceState) -> None:
-        """A sequence has its place in the step: it computes what it knows."""
+        """The sequence is in the step: it computes what it knows, now or in steps to come."""
         if not self._on:
             return
         pages = range(state.computed // self._page_tokens, len(state.known) // self._page_tokens)
@@ -40,7 +40,7 @@ class SharedPrefixes:
             self._ends.add(state.end_key(self._page_tokens))
 
     def match(self, state: SequenceState) -> None:
-        """Takes over the pages that the cache has of what comes next, and of the page that is under way."""
+        """Takes over what the cache has of the sequence's next pages, a page that it has begun included."""
         full, inside = divmod(state.computed, self._page_tokens)
         if len(state.pages) != full + bool(inside) or state.matchable < (full + 1) * self._page_tokens:
             return
@@ -53,17 +53,19 @@ class SharedPrefixes:
         state.computed = len(state.pages) * self._page_tokens
 
     def waits(self, state: SequenceState) -> bool:
-        """Whether a more important sequence computes the same page in this step or a later one: then it is shared."""
+        """Whether a more important sequence computes this one's next page, in this step or a later one. Waiting for it
+        pays, for the page is shared then."""
         index = state.computed // self._page_tokens
         if (index + 1) * self._page_tokens > state.matchable or not self._claimed:
             return False
         return state.page_key(index, self._page_tokens) in self._claimed
 
     def waits_for_any(self, state: SequenceState) -> bool:
-        """The same of one that holds nothing, and would first have to take over the pages before that one.
+        """`waits`, for a sequence that holds nothing: whether any page of what it knows is being computed.
 
-        Whoever computes it holds those, so they need not be looked up: for many who wait for a long prompt, that is
-        most of the work of planning.
+        It would first have to take over the pages before that one. They are in the cache, since whoever computes the
+        page holds them, so nothing need be looked up: for many who wait for one long prompt that would be most of the
+        work of planning.
         """
         pages = state.matchable // self._page_tokens
         if not self._claimed or not pages:
@@ -71,12 +73,13 @@ class SharedPrefixes:
         return not self._claimed.isdisjoint(state.keys(self._page_tokens)[:pages])
 
     def spare(self, sequences: Iterable[SequenceState]) -> None:
-        """What the cache has of these sequences, the most important first, counts as used just now, theirs last.
+        """Marks what the cache has of these sequences as just used, so that it is evicted last. They come most
+        important first, and are marked in the opposite order.
 
-        What several begin with is looked up once: for many who wait for one long prompt, that is nearly all there is.
+        What several begin with is looked up once: for many who wait for one long prompt, that is nearly all of it.
         """
         resident: dict[int, int] = {}
-        """Pages by their keys, those of more important sequences."""
+        """Pages of more important sequences, by their keys."""
         found: list[list[int]] = []
         for state in sequences:
             keys = state.keys(self._page_tokens)
@@ -89,7 +92,7 @@ class SharedPrefixes:
             self._cache.free(pages)
 
     def common(self, state: SequenceState, others: Sequence[SequenceState]) -> int:
-        """How many tokens, in full pages, a sequence may share with one of these at most."""
+        """How many tokens, in full pages, a sequence has in common with that of the others with which it has most."""
         return max((self._common(state, other) for other in others), default=0) if self._on else 0
 
     def _common(self, one: SequenceState, other: SequenceState) -> int:
@@ -98,10 +101,10 @@ class SharedPrefixes:
         return sum(takewhile(bool, same)) * self._page_tokens
 
     def left_to_others(self, state: SequenceState) -> int:
-        """How many tokens at the end of what is known need not be computed yet, for another sequence has: they fill no
-        page, and both run ahead.
+        """How many tokens at the end of what is known are left to another sequence for now.
 
-        Once they do, with what comes then, the page is shared; where the two go on differently, each computes its own.
+        They fill no page, so they cannot be shared yet; both sequences run ahead and know the same. If both go on with
+        the same content, one of them fills the page and the other shares it; else each computes its own.
         """
         tokens = len(state.known) % self._page_tokens
         if not (self._on and state.runs_ahead and tokens) or len(state.known) - state.computed < tokens:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from parrotserve.engines.base import Event, StepsTimed
 
 _TOLD_SECONDS = 0.1
-"""Steps that tell nothing are told of after so many: the scheduler's first decisions on an engine rest on them."""
+"""Steps in which nothing else happens are told of after so long: the scheduler's first decisions rest on them."""
 _NONE = StepsTimed(steps=0, prefill_tokens=0, decode_rows=0, kv_tokens=0, attended=0, seconds=0.0)
 _Kind = tuple[bool, int]
 """Whether prompts are read, and how many binary digits the decode rows have."""
@@ -13,7 +13,8 @@ _Kind = tuple[bool, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepShape:
-    """What a step holds, as far as its time depends on it; see `StepsTimed`."""
+    """What a step holds, as far as its time depends on it. `attended`: pairs of a row and a token that it attends
+    to."""
 
     prefill_tokens: int = 0
     decode_rows: int = 0
@@ -21,7 +22,7 @@ class StepShape:
 
 
 class StepTimes:
-    """The steps that nobody has been told of yet: a sum of each kind of them."""
+    """The steps that the service has not been told of yet, as one sum of each kind: only like steps may be summed."""
 
     __slots__ = ("_seconds", "_sums")
 
@@ -44,7 +45,7 @@ class StepTimes:
         )
 
     def add_to(self, events: list[Event]) -> None:
-        """Tells of them with these events. Alone they wait, for a reader is not to be woken in every step."""
+        """Adds them to these events. Without other events they wait, for no reader is to be woken in every step."""
         if self._sums and (events or self._seconds >= _TOLD_SECONDS):
             events.extend(self._sums.values())
             self._sums.clear()
