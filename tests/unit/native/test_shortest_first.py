@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_pace import Timed
+from timed_bench import Timed
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.native.shortest_first import held_back
