@@ -31,8 +31,8 @@ struct Geometry {
   }
 };
 
-// One token's key and value of one head, in bf16; threads write the two halves of a pair of values at the same time.
-// What will be written to slot `later` soon is fetched: a key lies in as many cache lines as it has pairs.
+// Writes one token's key of one head, in bf16. Slot `later`, which will be written soon, is prefetched: a key lies in as
+// many cache lines as it has pairs.
 static inline void write_key(const Geometry& g, std::uint16_t* kv, int slot, int later, int head,
                              const std::uint16_t* key) {
   std::uint16_t* page = kv + g.page_of(slot / kPage, head) + slot % kPage * 2;
@@ -43,8 +43,9 @@ static inline void write_key(const Geometry& g, std::uint16_t* kv, int slot, int
   }
 }
 
-// `alone`: the other half of the pair is not written in this step. It is read with it, at weight 0, and whatever
-// an earlier sequence left there must not count, not even if it is no number.
+// Writes one token's value of one head: half of a pair, while another thread may write the other half. `alone`: nobody
+// writes that in this step. It is read with this one, at weight 0, and whatever an earlier sequence left there must not
+// count, not even if it is no number.
 static inline void write_value(const Geometry& g, std::uint16_t* kv, int slot, int later, int head,
                                const std::uint16_t* value, bool alone) {
   const auto pair_of = [&](int at) {
@@ -82,7 +83,7 @@ class Attention {
  public:
   explicit Attention(const Geometry& geometry) : g_(geometry) {}
 
-  // Plans the units of a step; the same for every layer but the last, which is computed for `wanted` rows.
+  // Plans the units of a step. They are the same for every layer but the last, of which only `wanted` rows are needed.
   void plan(const Batch& batch, int threads, const std::vector<char>& wanted) {
     batch_ = batch;
     units_.clear();
@@ -106,8 +107,8 @@ class Attention {
     std::fill(totals_.get() + count * t / n, totals_.get() + count * (t + 1) / n, 0.0f);
   }
 
-  // `queries` are [rows][heads][head_dim], scaled so that scores are logarithms to base 2. `next` is the unit that this
-  // thread computes then, or -1.
+  // Computes one unit. `queries` are [rows][heads][head_dim], scaled so that scores are logarithms to base 2. `next` is the
+  // unit that this thread computes after it, or -1.
   void run(int index, int next, bool wanted, const Activation* queries, const std::uint16_t* kv) {
     const std::vector<Unit>& units = wanted ? wanted_units_ : units_;
     const Unit& unit = units[index];
@@ -243,7 +244,7 @@ class Attention {
       keep(first + i / group, 0, unit.kv_head * group + i % group, peaks[i], totals[i], carried + i * columns);
   }
 
-  // Short spans are over before what they fetch for themselves has come.
+  // Prefetches a unit's first page, before the unit: a short span would end before its own prefetches arrive.
   void fetch_first_page(const Unit& unit, const std::uint16_t* kv) const {
     const std::uint16_t* page = kv + g_.page_of(keys_of(unit.span, unit.first_block).pages[0], unit.kv_head);
     for (std::size_t i = 0; i < g_.key_page() + g_.value_page(); i += kPanel) prefetch_l2(page + i);
@@ -260,7 +261,7 @@ class Attention {
       score_pages<1>(q, q_stride, count, pages + first, 1, kv_head, kv, scores + first * kPage);
   }
 
-  // P pages side by side; beyond the last of `there` it is repeated, and nobody looks.
+  // Scores P pages side by side. Where there are only `there`, the last one is repeated, and its scores are not read.
   template <int P>
   void score_pages(const Activation* q, int q_stride, int count, const std::int32_t* pages, int there, int kv_head,
                    const std::uint16_t* kv, float* scores) const {
@@ -329,7 +330,7 @@ class Attention {
   const Geometry g_;
   Batch batch_;
   std::vector<Unit> units_, wanted_units_;
-  std::vector<int> slots_;  // [rows + 1]: a row's partials, one an absolute key block up to its own
+  std::vector<int> slots_;  // [rows + 1]: where a row's partials begin; one for each absolute key block up to its own
   Aligned<float> peaks_;    // [partials]
   Aligned<float> totals_;   // [partials]; 0 where nothing was seen
   Aligned<float> values_;   // [partials][head_columns]

@@ -23,8 +23,8 @@ struct DecoderConfig {
   bool quantised = false;  // matrices in int4 where their source has blocks, else in int8; not in bf16
 };
 
-// A matrix [out, in], row-major: in float32, or in the blocks of GGUF's Q4_1; in bf16 with both, from which few rows take
-// those that are less to read.
+// A matrix [out, in], row-major: its weights in float32 and, where the file has them so, in 4-bit blocks (GGUF's Q4_1),
+// else null. Blocks are packed into int4; into bf16 both are, for steps of few rows read the blocks, which are fewer bytes.
 struct MatrixSource {
   const float* floats;
   const std::uint8_t* blocks;
@@ -57,15 +57,15 @@ struct Batch {
   const bool* likeliest_only = nullptr;  // [outputs]
 };
 
-// What a step says of its outputs; `rows` of those alone of which more than the likeliest token may be wanted.
+// What a step writes for its outputs. `rows` is filled only for those that are not `likeliest_only`.
 struct StepLogits {
   float* rows = nullptr;               // [outputs, vocabulary]
   std::int32_t* likeliest = nullptr;   // [outputs]: the lowest id of a highest logit
   float* highest = nullptr;            // [outputs]: NaN where any logit is
 };
 
-// The `width` highest logits of some outputs of the last step, highest first and lower ids first among equals. No output
-// is named twice, here and below.
+// Asks for the `width` highest logits of some outputs of the last step, highest first and lower ids first among equals.
+// No output is named twice, here and below.
 struct CandidateSearch {
   int count = 0, width = 0;
   const std::int32_t* outputs = nullptr;  // [count]
@@ -75,7 +75,7 @@ struct CandidateSearch {
   double* masses = nullptr;               // [count]: sum of exp((logit - highest) * scale) over the vocabulary
 };
 
-// The next tokens of some outputs of the last step, each drawn from its logits; all arrays are [count].
+// Asks for the next tokens of some outputs of the last step, each drawn from its logits. All arrays are [count].
 struct DrawSearch {
   int count = 0;
   const std::int32_t* outputs = nullptr;
@@ -85,7 +85,7 @@ struct DrawSearch {
   const double* min_p = nullptr;    // 0: no filter
   const std::uint64_t* starts = nullptr;    // of the generators of random numbers
   const std::int32_t* positions = nullptr;  // of the tokens in their outputs
-  std::int32_t* tokens = nullptr;   // -1 where it hangs on rounding
+  std::int32_t* tokens = nullptr;   // -1 where rounding might decide
 };
 
 class Decoder {
@@ -100,9 +100,9 @@ class Decoder {
   virtual void load_embedding(const float* embedding, const float* head_or_null, const float* final_norm,
                               const float* rope_frequencies) = 0;
   virtual void load_layer(int index, const LayerSource& source) = 0;
-  // For tests: every page becomes what no key or value ever is, so that reading what was not written shows.
+  // For tests: fills every page with NaN, so that reading what was not written shows.
   virtual void spoil_pages() = 0;
-  // For measurements: the KV of page from[i] to page to[i], in their order.
+  // For measurements: copies the KV of page from[i] to page to[i], one after the other.
   virtual void copy_pages(const std::int32_t* from, const std::int32_t* to, int count) = 0;
   // Writes the KV of all rows, then runs them.
   virtual void step(const Batch& batch, const StepLogits& logits) = 0;
@@ -114,8 +114,8 @@ class Decoder {
 // The variants that this build holds and this CPU runs, newest first.
 std::vector<std::string> decoder_variants();
 
-// What the variant's register tile reaches on one core, in GFLOP/s; takes a few milliseconds. The newest
-// instructions are not the fastest on every CPU that has them, so the choice is measured.
+// The speed of the variant's register tile on one core, in GFLOP/s; takes a few milliseconds. The newest instructions
+// are not the fastest on every CPU that has them, so the choice is measured.
 double measure_variant(const std::string& variant);
 
 // Throws std::invalid_argument for a variant that is not among them; so does the above.

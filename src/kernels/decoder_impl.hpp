@@ -143,7 +143,7 @@ class VariantDecoder final : public Decoder {
     phases_.begin();
   }
 
-  // work(i, draw) for every i below `count`, each with its thread's memory.
+  // Calls work(i, draw) for every i below `count`, on all threads, with the thread's own RowDraw.
   template <class Work>
   void each_output(int count, const Work& work) {
     std::atomic<int> next{0};
@@ -154,7 +154,7 @@ class VariantDecoder final : public Decoder {
     pool_.run(task);
   }
 
-  // The last layer is wanted of the outputs alone; of all other rows it only writes KV.
+  // The last layer is computed for the rows of outputs only; for all others it just writes KV.
   void plan_last_layer() {
     wanted_.assign(batch_.rows, false);
     for (int i = 0; i < batch_.outputs; ++i) wanted_[batch_.logit_rows[i]] = true;
@@ -165,7 +165,8 @@ class VariantDecoder final : public Decoder {
 
   bool screens() const { return Screen::kPays && !c_.quantised; }
 
-  // Outputs of which only the likeliest token is wanted come last: all logits are computed of the others alone.
+  // Orders the outputs: first the `whole_` ones that get all their logits, then those that are screened for their
+  // likeliest token.
   void plan_head() {
     const auto whole = [this](int output) { return !screens() || !batch_.likeliest_only[output]; };
     outputs_.resize(batch_.outputs);
@@ -229,7 +230,7 @@ class VariantDecoder final : public Decoder {
     });
   }
 
-  // What a thread is likely to read first of a matrix whose tiles are read so many at a time.
+  // The tile of a matrix that a thread is likely to read first, where units take so many tiles together.
   template <class M>
   const void* first_tile(const M& matrix, int thread, int together = 1) const {
     return matrix.tile(matrix.tiles() / together * thread / pool_.size() * together, batch_.rows);
@@ -299,7 +300,7 @@ class VariantDecoder final : public Decoder {
     }
   }
 
-  // To row `row` of what the next matrix takes in.
+  // RMS norm, into row `row` of the next matrix's input.
   void norm(const float* from, const float* weight, int row) {
     Activation* to = normed_.row(row);
     F32x16 squares{};

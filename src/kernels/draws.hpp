@@ -1,9 +1,9 @@
 // Drawing a token: from an output's highest logits, and where those do not decide from more of them, and from all.
 // Included per variant, after logits.hpp.
 //
-// The answer is that of `parrotserve.engines.native.sampler.draw_from_row`, or none. Weights and sums are doubles, here
-// in another order than there; masses are known within bounds, and so is what the filters keep. An answer is given
-// where it is the same whatever they are within those.
+// The answer is that of `parrotserve.engines.native.sampler.draw_from_row`, or kUnsure. Weights and sums are doubles, here
+// added in another order than there, and masses are known only within bounds; so what the filters keep is known within
+// bounds, too (`Range`). A token is the answer if it is the same for all values within these bounds.
 
 typedef double TileDoubles __attribute__((vector_size(4 * kTileLanes)));
 typedef std::int64_t TileLongs __attribute__((vector_size(4 * kTileLanes)));
@@ -33,7 +33,7 @@ static inline double uniform(std::uint64_t start, std::int32_t position) {
   return static_cast<double>((word ^ (word >> 31)) >> 11) * 0x1p-53;
 }
 
-// One thread's; kept, for its memory.
+// Draws for one output at a time. Each thread keeps one, to reuse its memory.
 class RowDraw {
  public:
   static constexpr int kUnsure = -1;
@@ -71,9 +71,9 @@ class RowDraw {
  private:
   static constexpr int kMostBins = 4096, kStretch = 32;
   static constexpr double kDoubt = 1e-11, kMassError = 2e-5, kMostScale = 1e30;
-  static constexpr float kNats = 45.0f;  // what is less likely by more than that is one bin
+  static constexpr float kNats = 45.0f;  // all tokens that are less likely than the first by more are one bin
 
-  // A sum of weights, with all doubt about it.
+  // Bounds of a sum of weights.
   struct Range {
     double low, high;
   };
@@ -84,7 +84,7 @@ class RowDraw {
     double through;  // the sum of weights up to and with it
   };
 
-  // Whether the pool's tiles have the mass that is going to be asked for, as far as can be told without looking.
+  // Whether the pool's tiles hold enough mass to answer the question, as far as their masses tell.
   bool promising(double mass, const Question& question) const {
     if (question.top_k || question.min_p > 0.0) return true;
     double held = 0.0;
@@ -92,8 +92,8 @@ class RowDraw {
     return held > question.number * question.top_p * mass;
   }
 
-  // From the pool alone, given the sum of all weights. What filters keep is told by its sum: of the likeliest tokens up
-  // to some place.
+  // Decides from the pool alone, given the sum of all weights. Filters keep the likeliest tokens up to some place, so what
+  // they keep is told by its sum.
   int decide(Range kept, const Question& question) {
     const bool complete = pool.ids == nullptr;
     if (question.top_k && question.top_k < (complete ? pool.count : INT32_MAX)) {

@@ -1,7 +1,7 @@
 // The logits of a step's outputs: kept where they were computed, and asked for what sampling needs.
 // Included per variant, after matrix.hpp.
 
-// Some tokens of an output, and their logits: all that reach `least`. One thread's; kept, for its memory.
+// The tokens of an output whose logits are at least `least`. Each thread keeps one, to reuse its memory.
 struct TokenPool {
   int count = 0;
   const std::int32_t* ids = nullptr;  // ascending; null where they are all
@@ -16,8 +16,8 @@ struct TokenPool {
 
 class LogitRows {
  public:
-  // `logits` is [outputs, vocabulary], to be filled tile by tile; `scales`, [outputs], is what the outputs are going to be
-  // drawn with, 0 where they are not. May be null.
+  // Begins a step. `logits` is [outputs, vocabulary], filled tile by tile. `scales` is [outputs], or null: one over the
+  // temperature at which a token is going to be drawn, 0 where none is.
   void begin(float* logits, int outputs, int vocabulary, int tile_outputs, const double* scales) {
     logits_ = logits;
     vocabulary_ = vocabulary;
@@ -73,7 +73,7 @@ class LogitRows {
     return sum_lanes(sum);
   }
 
-  // The tiles with the tokens of a pool: whose highest logits reach a number that at least `tiles` of them do.
+  // Chooses `pool.least` so that at least `tiles` tiles have a logit that reaches it, and lists these tiles.
   void choose(int output, int tiles, TokenPool& pool) const {
     const float *row = this->row(output), *highest = this->highest(output);
     pool.least = reached_by(output, tiles);
@@ -85,7 +85,7 @@ class LogitRows {
     }
   }
 
-  // Their tokens.
+  // Fills the pool with the tokens of the chosen tiles.
   void gather(int output, TokenPool& pool) const {
     const std::size_t room = pool.tiles.size() * tile_outputs_ + kLanes;
     if (pool.value_room.size() < room) pool.value_room.resize(room), pool.id_room.resize(room);
@@ -129,7 +129,7 @@ class LogitRows {
   float* highest(int output) { return highest_.get() + static_cast<std::size_t>(output) * stride_; }
   float* masses(int output) { return masses_.get() + static_cast<std::size_t>(output) * stride_; }
 
-  // Unsigned integers in the opposite order of floats.
+  // A float as an unsigned integer: larger floats become smaller integers.
   static std::uint64_t falling(float value) {
     const float number = value + 0.0f;  // of two zeros none is the higher one
     std::uint32_t bits;
@@ -154,7 +154,7 @@ class LogitRows {
     return rest == 0.0f ? highest : NAN;
   }
 
-  // Of what is multiplied with it, powers of two are taken.
+  // exp(x * scale) is 2^(x * exponent(scale)).
   static float exponent(double scale) { return static_cast<float>(std::min(scale, 1e30) * static_cast<double>(kLog2E)); }
 
   static float mass_of(const float* values, int count, float highest, float exponent) {
@@ -177,7 +177,7 @@ class LogitRows {
     scales_[output] = scale;
   }
 
-  // A number that at least `count` of the highest logits of tiles reach, but few more if it can be had soon.
+  // A number that the highest logits of at least `count` tiles reach, and of few more if such a one is found soon.
   float reached_by(int output, int count) const {
     const float* tiles = highest(output);
     float low = lowest_of(tiles, tiles_), high = tops_[output];

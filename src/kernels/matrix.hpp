@@ -6,7 +6,7 @@
 
 constexpr int kPanel = 2 * kLanes;  // elements of one pair of k over sixteen columns
 
-// The register tile: as many rows by panels as leave room for the panels and one row's pair.
+// The register tile: as many rows by panels as leave registers for the panels of one step and one row's pair.
 #if defined(PARROT_HAS_BF16)
 constexpr int kPageGroup = 4;  // panels side by side where any number would do
 constexpr int rows_of_group(int panels) { return panels == 4 ? 6 : panels == 3 ? 8 : 12; }
@@ -144,7 +144,7 @@ static inline void micro_group(int rows, const Activation* a, std::size_t a_stri
                 fetch);
 }
 
-// Calls work(P), P being the panels that are multiplied side by side in tiles of so many, as a constant.
+// Calls work(P), where P is how many panels are multiplied side by side in a tile of `panels`, as a compile-time constant.
 template <class Work>
 static inline void by_groups_of(int panels, const Work& work) {
   switch (group_of(panels)) {
@@ -156,11 +156,11 @@ static inline void by_groups_of(int panels, const Work& work) {
   }
 }
 
-// What one of several passes over a tile fetches of the tile that is read next: a share of its lines, evenly over the turns
-// of a loop, so that memory is as busy the whole time.
+// Prefetching that keeps memory evenly busy: each of several passes over a tile fetches its share of the next tile's cache
+// lines, spread over the turns of its loop.
 class Share {
  public:
-  // Share `index` of `count` of the `bytes` at `start`, in so many turns; of nothing, where that is null.
+  // Share number `index` of `count` of the `bytes` at `start`, over so many turns; nothing where `start` is null.
   Share(const void* start, std::size_t bytes, int index, int count, int turns) {
     if (!start) return;
     const std::size_t lines = (bytes + kLine - 1) / kLine, first = lines * index / count;
@@ -219,8 +219,8 @@ class PackedMatrix {
       to[k] = from_bf16(from[static_cast<std::size_t>(k / 2) * tile_outputs_ * 2 + k % 2]);
   }
 
-  // out[r][0 .. tile_outputs) for up to rows_of_group(P) rows of `a`. `fetching(first)` is what is called with every k of
-  // the panels from `first` on.
+  // out[r][0 .. tile_outputs) for up to rows_of_group(P) rows of `a`. fetching(first) makes the function that is called
+  // with every k while the panels from `first` on are multiplied.
   template <int P, class Fetching>
   void multiply(int index, const Activation* a, int rows, float* out, const Fetching& fetching) const {
     const std::uint16_t* base = tile(index);
@@ -233,7 +233,7 @@ class PackedMatrix {
     }
   }
 
-  // Sixteen outputs of one row, those of a panel of a tile: to the bit what they are with others.
+  // The sixteen outputs of one panel, for one row: to the bit what they are when the whole tile is multiplied.
   void panel(int index, int panel, const Activation* row, float* out) const {
     const std::uint16_t* from = tile(index) + static_cast<std::size_t>(panel) * kPanel;
     const std::size_t step = static_cast<std::size_t>(tile_outputs_) * 2;
@@ -253,8 +253,8 @@ class PackedMatrix {
   void rows_by(int index, const Activation* a, int first, int last, const std::uint16_t* ahead,
                const Done& done) const {
     alignas(64) float out[kMostRows * kMostTileOutputs];
-    // Rows are dealt evenly to the passes, and so is what is fetched ahead: a pair in each turn until the share is had, or
-    // evenly over the turns. Two loops, for one with both would want more registers than there are.
+    // Rows are dealt evenly to passes, and so are the lines to prefetch. With few passes these are spread over all turns;
+    // else a pair is fetched in each turn until the share is done. One loop for both would want too many registers.
     const int rows = last - first, passes = (rows + rows_of_group(P) - 1) / rows_of_group(P);
     const int share = ahead ? (pairs_ + passes - 1) / passes : 0, groups = tile_outputs_ / kLanes / P;
     for (int pass = 0; pass < passes; ++pass) {

@@ -1,20 +1,21 @@
-// The phases of a step, whose units of work threads share. Included per variant.
+// A step is a sequence of phases. In each, threads share out units of work, then wait for one another. Included per
+// variant.
 
 class Phases {
  public:
-  // Where a thread is in a step.
+  // How far a thread has come in a step.
   struct Place {
     const int thread;
     int phase = 0;
   };
 
-  // At most so many phases a step.
+  // A step has `most` phases at most.
   Phases(ThreadPool& pool, int most) : pool_(pool), stride_((static_cast<std::size_t>(most) + 31) / 16 * 16) {}
 
   void begin() { taken_ = std::vector<std::atomic<int>>(pool_.size() * stride_); }
 
-  // work(unit, next) until there are no units left of so many, then waits for all threads; `next` is what this thread takes
-  // after that one, or -1, for its memory to be fetched early.
+  // Calls work(unit, next) until none of the phase's `units` is left, then waits for all threads. `next` is the unit that
+  // this thread takes after this one, or -1, so that what it reads can be prefetched.
   template <class Work>
   void each(Place& at, int units, const Work& work) {
     int unit = take(at, units);
@@ -28,8 +29,8 @@ class Phases {
   }
 
  private:
-  // The next unit of a thread's own range, then of others', or -1: neighbours write to the same cache lines, which must not
-  // go to and fro between cores.
+  // The next unit of a thread's own range or, once that is used up, of another's; -1: there are none. Threads have ranges
+  // because neighbouring units write to the same cache lines, which must not go to and fro between cores.
   int take(const Place& at, int units) {
     const int threads = pool_.size();
     for (int i = 0; i < threads; ++i) {
@@ -50,8 +51,8 @@ class Phases {
 
 constexpr int kRowsAUnit = 96;
 
-// done(row, tile, out) for every row of `a` and tile of `matrix`, but for units that are to be left out; then `following`
-// is fetched, to be read in a later phase.
+// A phase that multiplies all rows of `a` with `matrix`: calls done(row, tile, out) for every row and tile, except in units
+// for which skip(tile, first row) is true. In its last unit a thread prefetches `following`, which a later phase reads.
 template <class M, class A, class Done, class Skip>
 static inline void multiply(Phases& phases, Phases::Place& at, const M& matrix, const A& a, int rows, const void* following,
                             const Done& done, const Skip& skip) {

@@ -10,7 +10,7 @@ class Inputs {
     if (quantised) quantised_.reserve(rows, inputs);
   }
 
-  // To be written, and then finished.
+  // A row is written here, and then finished: quantised, where weights are.
   Activation* row(int row) { return values_.get() + static_cast<std::size_t>(row) * inputs_; }
   void finish(int row) {
     if (is_quantised_) quantised_.quantise(row, values_.get() + static_cast<std::size_t>(row) * inputs_);
@@ -30,7 +30,7 @@ enum class Form { kBf16, kInt8, kInt4 };
 
 class Matrix {
  public:
-  // With `restored`, which is for bf16 alone, few rows are multiplied with what is restored from blocks.
+  // With `restored` (bf16 only), steps of few rows multiply with weights restored from 4-bit blocks.
   void reset(Form form, bool restored, int outputs, int inputs, int tile_outputs) {
     form_ = form;
     if (restored) restored_.reset(outputs, inputs, tile_outputs);
@@ -70,7 +70,7 @@ class Matrix {
                                   : int4_.tile_outputs();
   }
 
-  // What is read first for so many rows, to be fetched ahead.
+  // What is read first of a tile in a step of so many rows, to be prefetched.
   const void* tile(int index, int rows) const {
     switch (form_) {
       case Form::kBf16: return restores(rows) ? static_cast<const void*>(restored_.tile(index)) : bf16_.tile(index);
@@ -80,7 +80,8 @@ class Matrix {
   }
 
   // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row; `ahead` is the tile to
-  // be read next, of this matrix or another, or null. Rows are dealt out in pieces of many: a few from the first on are all.
+  // be read next, of this matrix or another, or null. A step's rows come in pieces of kRowsAUnit, so a piece that begins
+  // at row 0 and has few rows is all of them.
   template <class Done>
   void rows(int index, const Inputs& a, int first, int last, const void* ahead, const Done& done) const {
     switch (form_) {
