@@ -1,11 +1,13 @@
 """What `benchmarks/engine.py` measured, for people: lines, a table, a picture."""
 
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from marked import write_marked
 from points import OURS, TARGETS, Point, in_order, wanted
+from records import sources
 
 from parrotserve.engines.native.settings import WeightFormat
 
@@ -30,14 +32,15 @@ def median(measured: Measured, name: str) -> float:
 
 
 def ratio(measured: Measured, family: str) -> float | None:
-    """How many times as long the fastest of a family takes as our fastest; private KV against shared, same weights."""
+    """How many times as long the fastest side of a family takes as our fastest. Private KV is compared with shared KV
+    of the same weights. None where one of the two was not measured."""
     other = fastest(measured, family)
     ours = "bf16" if family == "private" else fastest(measured, OURS)
     return None if other is None or ours is None else median(measured, other) / median(measured, ours)
 
 
 def fraction(measured: Measured, weights: str) -> float | None:
-    """Of the least possible time, how much is in ours."""
+    """How near our time comes to the least possible one: 1 is there. None where either was not measured."""
     if weights not in (measured["roofline"] or {}) or weights not in measured["milliseconds"]:
         return None
     return measured["roofline"][weights]["milliseconds"] / median(measured, weights)
@@ -64,15 +67,19 @@ def write_tables(points: dict[str, Measured], page: Path) -> None:
 
 def markdown(points: dict[str, Measured]) -> str:
     """The targets first, then every point."""
-    lines = [
-        "| work | against | ours, ms | theirs, ms | ratio | wanted | |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    ordered = {str(point): points[str(point)] for point in in_order(map(_point, points.values()))}
+    return "\n".join([*_target_table(points), "", *_point_table(ordered), "", *sources(ordered)]) + "\n"
+
+
+def _target_table(points: dict[str, Measured]) -> Iterator[str]:
+    """What is wanted of each point with a target, and what was measured there."""
+    yield "| work | against | ours, ms | theirs, ms | ratio | wanted | |"
+    yield "|---|---|---|---|---|---|---|"
     for target in TARGETS:
         measured = points.get(str(target.point))
         found = None if measured is None else ratio(measured, target.family)
         if measured is None or found is None:
-            lines.append(f"| {target.point} | {target.family} | | | | {target.ratio:g}x | not measured |")
+            yield f"| {target.point} | {target.family} | | | | {target.ratio:g}x | not measured |"
             continue
         ours = "bf16" if target.family == "private" else fastest(measured, OURS)
         theirs = fastest(measured, target.family)
@@ -80,16 +87,18 @@ def markdown(points: dict[str, Measured]) -> str:
         assert theirs is not None
         verdict = "met" if found >= target.ratio else "**missed**"
         sides = f"{ours} {_spread(measured, ours)} | {_spread(measured, theirs)}"
-        lines.append(f"| {target.point} | {theirs} | {sides} | {found:.2f}x | {target.ratio:g}x | {verdict} |")
-    lines += [
-        "",
+        yield f"| {target.point} | {theirs} | {sides} | {found:.2f}x | {target.ratio:g}x | {verdict} |"
+
+
+def _point_table(points: dict[str, Measured]) -> Iterator[str]:
+    """All sides of ours at every point, beside what the machine could do and what private KV costs."""
+    yield (
         "| work | bf16, ms | of bound | int8, ms | of bound | int4, ms | of bound "
-        "| bounds, ms | private KV, ms | over shared |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for point in in_order(map(_point, points.values())):
-        measured = points[str(point)]
-        cells = [str(point)]
+        "| bounds, ms | private KV, ms | over shared |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for name, measured in points.items():
+        cells = [name]
         for weights in WEIGHTS:
             part = fraction(measured, weights)
             cells += [_spread(measured, weights), "" if part is None else f"{part:.0%}"]
@@ -98,17 +107,7 @@ def markdown(points: dict[str, Measured]) -> str:
         cells.append(" / ".join(told))
         against = ratio(measured, "private")
         cells += [_spread(measured, "bf16 private"), "" if against is None else f"{against:.2f}x"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_sources(points)]) + "\n"
-
-
-def _sources(points: dict[str, Measured]) -> list[str]:
-    """What of Parrot was measured, and when."""
-    by_source: dict[str, list[str]] = {}
-    for point in in_order(map(_point, points.values())):
-        measured = points[str(point)]
-        by_source.setdefault(measured["on"]["source"], []).append(f"{point} ({measured['date'][:16]})")
-    return [f"- `src` at tree `{source}`: {', '.join(names)}." for source, names in by_source.items()]
+        yield f"| {' | '.join(cells)} |"
 
 
 def plot(points: dict[str, Measured], target: Path) -> bool:

@@ -47,29 +47,33 @@ def _section(workload: Workload, record: dict[str, Any]) -> Iterator[str]:
             for rate in record["sustained_rates"]
         ]
         yield from _table(("round trip", "side", "requests/s"), rates)
-    if (picture := f"{workload.name}.png") and record["results"]:
-        yield f"![{workload.name}]({picture})\n"
+    if record["results"]:
+        yield f"![{workload.name}]({workload.name}.png)\n"
     yield from _circumstances(record)
 
 
 def _row(workload: Workload, result: dict[str, Any], results: Sequence[dict[str, Any]]) -> list[str]:
     cells = [result["case"], f"{result['delay_seconds'] * 1000:.0f} ms", result["side"]]
-    (reference,) = [
-        other
-        for other in results
-        if (other["case"], other["delay_seconds"], other["side"])
-        == (result["case"], result["delay_seconds"], REFERENCE)
-    ] or [result]
+    reference = _reference_of(result, results)
     for name in workload.headline:
-        mine, its = _values(result, name), _values(reference, name)
+        mine, its = _values(result, name), _values(reference, name) if reference else []
         if not mine:
-            failures = list(dict.fromkeys(result["errors"].values()))
+            failures = dict.fromkeys(result["errors"].values())
             cells += ["; ".join(failures) or "-", ""]
             continue
         spread = f" ({min(mine):.2f}-{max(mine):.2f})" if len(mine) > 1 else ""
         cells.append(f"{median(mine):.2f}{spread}, {len(mine)}")
-        cells.append(f"{median(mine) / median(its):.2f}x" if its and result is not reference else "")
+        cells.append(f"{median(mine) / median(its):.2f}x" if its else "")
     return cells
+
+
+def _reference_of(result: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The reference side's result on the same case; None where there is none, or this is it."""
+    case, delay = result["case"], result["delay_seconds"]
+    for other in results:
+        if other is not result and (other["case"], other["delay_seconds"], other["side"]) == (case, delay, REFERENCE):
+            return other
+    return None
 
 
 def _values(result: dict[str, Any], figure: str) -> list[float]:

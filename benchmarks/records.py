@@ -1,10 +1,19 @@
 """The file that a benchmark fills point by point: written after every one, so that nothing measured is lost."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from parrotserve.bench.circumstances import circumstances, source_version
+
+
+def sources(points: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Of which source points were measured, and when: a line for each tree of `src`, for a page."""
+    by_source: dict[str, list[str]] = {}
+    for name, measured in points.items():
+        by_source.setdefault(measured["on"]["source"], []).append(f"{name} ({measured['date'][:16]})")
+    return [f"- `src` at tree `{source}`: {', '.join(names)}." for source, names in by_source.items()]
 
 
 class Records:

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from records import sources
+
 Measured = dict[str, Any]
 
 ADDED = {"p50": 1.0, "p99": 3.0}
@@ -11,7 +13,7 @@ ADDED = {"p50": 1.0, "p99": 3.0}
 HANDLE = 1000.0
 """Microseconds that `handle` may take for a request that is placed, however many wait."""
 FLAT = 2.0
-"""So many times what it takes with a hundred waiting."""
+"""`handle` may take so many times what it takes with `FLAT_FROM` requests waiting."""
 FLAT_FROM = 100
 LOOKUP = 20.0
 """Microseconds that looking a prefix up may take, however many engines there are."""
@@ -68,11 +70,7 @@ def markdown(points: dict[str, Measured]) -> str:
             rows.append(
                 f"| {engines} | {_spread(times, 2)} | at most {LOOKUP:g} | {_verdict(_median(times), LOOKUP)} |"
             )
-    sources: dict[str, list[str]] = {}
-    for name, measured in points.items():
-        sources.setdefault(measured["on"]["source"], []).append(f"{name} ({measured['date'][:16]})")
-    told = [f"- `src` at tree `{source}`: {', '.join(measured)}." for source, measured in sources.items()]
-    return "\n".join([*rows, "", *told]) + "\n"
+    return "\n".join([*rows, "", *sources(points)]) + "\n"
 
 
 def _latencies(measured: Measured) -> Iterator[str]:
