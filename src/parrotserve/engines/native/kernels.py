@@ -12,7 +12,7 @@ import numpy as np
 
 from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.logits import CANDIDATES, Candidates, DrawSettings, FloatArray, IntArray, Logits
-from parrotserve.engines.native.settings import WeightFormat
+from parrotserve.engines.native.settings import PAGE_TOKENS, WeightFormat
 from parrotserve.models.architecture import ModelConfig
 from parrotserve.models.weights import Blocks, LayerWeights, ModelWeights
 
@@ -21,16 +21,16 @@ try:
 except ImportError:  # built without a compiler
     _kernels = None
 
-PAGE_TOKENS = 16
 BLOCK_TOKENS = 256
-"""Shared spans begin and end at multiples of this."""
+"""Shared spans begin and end at multiples of this; compiled in, as `PAGE_TOKENS` is."""
 
 CLEARLY_FASTER = 1.25
+"""Times as fast as a newer variant: so fast an older one is used instead."""
 
 _LANES = 16
 _MOST_HEAD_DIM = 256
 _MOST_QUERIES = 24
-"""Of a head of keys and values: one tile of attention has no more rows."""
+"""Query heads for one head of keys and values: one tile of attention has no more rows."""
 
 
 def variants() -> tuple[str, ...]:

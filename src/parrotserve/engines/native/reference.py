@@ -16,8 +16,8 @@ from parrotserve.engines.native.logits import FloatArray, IntArray, Logits, Whol
 from parrotserve.models.architecture import ModelConfig
 from parrotserve.models.weights import LayerWeights, ModelWeights
 
-FEW_ROWS = 64
-"""Up to here BLAS is faster with the weight as its left operand."""
+_LEFT_OPERAND_ROWS = 64
+"""Up to so many rows BLAS is faster with the weight as its left operand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class ReferenceBackend:
 
 def linear(x: FloatArray, weight: FloatArray) -> FloatArray:
     """x Wᵀ for x [rows, in] and W [out, in]."""
-    if len(x) > FEW_ROWS:
+    if len(x) > _LEFT_OPERAND_ROWS:
         return x @ weight.T
     return np.ascontiguousarray((weight @ x.T).T)
 

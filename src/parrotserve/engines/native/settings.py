@@ -13,6 +13,7 @@ DEFAULT_PREFILL_CHUNK = 512
 DEFAULT_MAX_RUNNING = 64
 DEFAULT_CREDITS = 1024
 PAGE_TOKENS = 16
+"""Tokens in a page of KV, on every backend."""
 
 
 class BackendName(StrEnum):
