@@ -1,4 +1,7 @@
-"""Measuring: every side runs every case of a workload, round after round, so that the machine's moods hit all alike."""
+"""Measuring: every side runs every case of a workload, round after round, so that the machine's moods hit all alike.
+
+A trial is one side once on one case. A series is all trials of a side on a case, with one delay.
+"""
 
 import asyncio
 import math
@@ -26,11 +29,13 @@ from parrotserve.bench.workload import (
 from parrotserve.errors import ParrotError
 
 _HOPELESS = 3.0
-"""Times the bound of a workload: higher rates are not tried on a side that is over it."""
+"""A side whose latency is so many times the workload's bound is not tried at higher rates."""
 _FIRST_SECONDS = 60.0
 """What a trial is expected to take before one was made."""
 _MARGIN = 1.25
+"""A trial is expected to take so many times what the last one took."""
 _OVERDUE = "not done within"
+"""How the errors of trials begin that took too long."""
 _WARM_CALLS, _WARM_PROMPT, _WARM_OUTPUT = 8, 192, 16
 """The warm-up: calls side by side, tokens of their prompts and outputs."""
 
@@ -47,7 +52,7 @@ class Plan:
     rounds: int
     seed: int
     sitting: str = ""
-    """So that text of an earlier time, which a peer that is still up may have cached, is not drawn again."""
+    """Names this run, so that it draws other text than earlier ones, which a peer that is still up may have cached."""
     trial_seconds: float = 900.0
     """A trial that takes longer has failed."""
 
@@ -61,11 +66,11 @@ class Series:
     delay: float
     rounds: dict[int, Figures] = field(default_factory=dict[int, Figures])
     errors: dict[int, str] = field(default_factory=dict[int, str])
-    """Why trials failed, of those that have not been made again since."""
+    """Why trials failed, by round; a trial that is made again and goes well is taken off."""
     made: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
-    """Of what and when trials were made: the source, and what the side tells of its server."""
+    """When each trial was made and of which source, and what its side tells of the server, by round."""
     took: float | None = None
-    """Seconds of the last trial, with all that was around it."""
+    """Seconds of the last trial, starting and ending its service included."""
 
     def of(self, figure: str) -> list[float]:
         """One figure in every round that has it."""
@@ -77,6 +82,7 @@ class Series:
 
 
 Told = Callable[[str], None]
+"""Is given lines about trials, for whoever watches."""
 
 
 def series_of(plan: Plan) -> list[Series]:
@@ -93,8 +99,8 @@ async def measure(
     keep: Callable[[], None] = lambda: None,
     until: float = math.inf,
 ) -> bool:
-    """Measures what is not measured yet of `found`, round after round; `told` and `keep` hear of every trial. False:
-    trials are left that would not have ended by `until`, on the performance counter."""
+    """Measures what is not measured yet of `found`, round after round. After every trial `told` is given a line, and
+    `keep` is called. False: trials are left that would not have ended by `until`, a moment of `time.perf_counter`."""
     begun = False
     for number in range(plan.rounds):
         for series in _in_turn(found, number):
@@ -109,7 +115,7 @@ async def measure(
 
 
 def _in_turn(found: Sequence[Series], number: int) -> Iterator[Series]:
-    """Case by case, and each time another side is the first, for what ran before weighs on whoever comes after it."""
+    """Case by case, and every round begins with another side: what ran before weighs on whoever comes after it."""
     for _, alike in groupby(found, key=lambda series: (series.case.name, series.delay)):
         sides = list(alike)
         first = number % len(sides)
@@ -133,7 +139,8 @@ async def _measure_one(plan: Plan, series: Series, number: int, tokenizer: Count
 
 
 def _expected(series: Series, found: Sequence[Series]) -> float:
-    """Seconds that a trial may take: somewhat more than the last one, of its own or of others on this case."""
+    """Seconds that a trial is expected to take: somewhat more than the side's last one on this case or, before its
+    first, than the others'."""
     others = [other.took for other in found if other.case is series.case and other.took is not None]
     return _MARGIN * (series.took or max(others, default=_FIRST_SECONDS))
 
@@ -171,8 +178,8 @@ async def _run(
     series: Series,
     made: dict[str, str],
 ) -> list[Outcome]:
-    """What became of every application; `made` is told by what. Background is cut off as soon as those that count are
-    done."""
+    """What became of every application. Those that do not count are cut off as soon as those that do are done. `made`
+    is added what the side tells of its server."""
     taken = [application for each in applications if (application := series.side.takes(each)) is not None]
     async with series.side.serving(series.delay, series.case.service) as run:
         made |= await series.side.served_by(series.case.service)
@@ -213,7 +220,7 @@ def _leaves(error: object) -> Iterator[object]:
 
 
 def _hopeless(series: Series, found: Sequence[Series], workload: Workload) -> bool:
-    """Whether the side cannot keep up with a lower rate already."""
+    """Whether the side failed at a lower rate already, or was far beyond the bound there."""
     if workload.bound is None or series.case.rate is None:
         return False
     slower = [
@@ -227,7 +234,7 @@ def _hopeless(series: Series, found: Sequence[Series], workload: Workload) -> bo
 
 
 def failed(found: Sequence[Series]) -> list[str]:
-    """The sides of which there are trials, and none that went well."""
+    """The names of sides all of whose trials failed."""
     names = dict.fromkeys(series.side.name for series in found if series.errors)
     return [name for name in names if not any(series.rounds for series in found if series.side.name == name)]
 

@@ -1,5 +1,5 @@
-"""The record of a workload: a JSON file, written after every trial, so that nothing measured is lost and it can be
-gone on with another time."""
+"""The record of a workload: a JSON file, written after every trial, so that nothing measured is lost and a later run
+can go on with it."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from parrotserve.errors import DeclarationError
 
 
 class Absent(Side):
-    """A side that was measured another time."""
+    """A side that an earlier run measured, and this one does not."""
 
     def __init__(self, name: str, about: str) -> None:
         self.name, self.about = name, about
@@ -33,8 +33,8 @@ class Record:
     """What was measured of one workload, now and before."""
 
     def __init__(self, plan: Plan, target: Path | None, *, about: dict[str, Any], resume: bool) -> None:
-        """`about` is what has to be the same in all sittings. With `resume`, what the file has is taken up; raises
-        `DeclarationError` if that is of something else."""
+        """`about` is what has to be the same in all runs of one record. With `resume`, what the file has is taken up;
+        raises `DeclarationError` if it is a record of something else."""
         self._target = target
         edition = plan.workload.edition
         self._about = {**about, **({"edition": edition} if edition > 1 else {})}

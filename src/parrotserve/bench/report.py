@@ -12,13 +12,14 @@ from parrotserve.bench.sides import REFERENCE
 from parrotserve.bench.workload import OPEN_FIRST, OPEN_SECOND, Case, Workload
 
 _GROWTH, _CHANCE = 1.25, 2.0
-"""What is open in the second half of the arrivals may be so many times that of the first, and so many more: a service
-that has not seen its longest requests end yet fills up a little, and arrivals at random are uneven. By more, it grows.
+"""A queue grows if more is open in the second half of the arrivals than `_GROWTH` times what was open in the first,
+plus `_CHANCE`. Some growth is none: a service that has not seen its longest requests end yet fills up, and arrivals at
+random are uneven.
 """
 
 
 def tables(plan: Plan, found: Sequence[Series]) -> Iterator[Table]:
-    """Medians with ranges, and how many times as long as with everything on."""
+    """Medians with ranges, and how many times as long each took as the reference side; then the sustained rates."""
     table = Table(title=f"{plan.workload.name}: {plan.workload.about}", title_justify="left")
     for column in ("case", "round trip", "side"):
         table.add_column(column)
@@ -45,7 +46,8 @@ def tables(plan: Plan, found: Sequence[Series]) -> Iterator[Table]:
 
 
 def ratio(series: Series, found: Sequence[Series], figure: str) -> str:
-    """How many times as long as the reference side takes on the same case."""
+    """How many times as long it takes as the reference side on the same case; empty where there is nothing to
+    compare."""
     for other in found:
         if (other.case, other.delay, other.side.name) == (series.case, series.delay, REFERENCE):
             mine, reference = series.of(figure), other.of(figure)
@@ -55,10 +57,11 @@ def ratio(series: Series, found: Sequence[Series], figure: str) -> str:
 
 
 def sustained(workload: Workload, found: Sequence[Series]) -> dict[tuple[str, float], float]:
-    """By side and delay: the rate up to which the mean latency an output token is within the bound and what is open
-    does not grow, between measured rates the place where the first of the two would end.
+    """By side and delay: the highest rate, in requests a second, that the side sustains.
 
-    The highest measured rate where both hold even there; 0 where one does not at the lowest.
+    It sustains a rate if the mean latency an output token is within the workload's bound, and what is open at once does
+    not grow. Between measured rates, both are joined by straight lines; the rate is where the first of them leaves its
+    bound. It is the highest measured rate if neither does, and 0 if one is beyond its bound at the lowest.
     """
     rates: dict[tuple[str, float], float] = {}
     if workload.bound is None:
@@ -76,13 +79,13 @@ def sustained(workload: Workload, found: Sequence[Series]) -> dict[tuple[str, fl
 
 
 def _growth(series: Series) -> float:
-    """By how many what is open grew beyond what is no growth, in the middle round; at most 0: it did not."""
+    """How many more are open than `_GROWTH` and `_CHANCE` allow, in the median round; above 0, the queue grows."""
     rounds = [found for found in series.rounds.values() if OPEN_FIRST in found and OPEN_SECOND in found]
     return median([found[OPEN_SECOND] - _GROWTH * found[OPEN_FIRST] - _CHANCE for found in rounds] or [-_CHANCE])
 
 
 def _crossing(curve: Sequence[tuple[float, float]], bound: float) -> float:
-    """Where a curve over rates, joined by straight lines, leaves a bound; its end where it does not."""
+    """Where a curve of (rate, value), joined by straight lines, leaves a bound; its end where it does not."""
     before: tuple[float, float] | None = None
     for rate, value in curve:
         if value > bound:

@@ -25,8 +25,7 @@ from parrotserve.switches import EVERYTHING, Switches
 REFERENCE = "on"
 """The side that all others are compared with."""
 PEERS = ("vllm", "vllm-ngram", "llamacpp", "llamacpp-ngram")
-"""Sides that are servers of others, known by their addresses; `ngram`: with drafts that they look up in the text."""
-
+"""Sides that are other projects' servers, known by their addresses; `ngram`: with drafts looked up in the text."""
 
 _VERSIONS = (("/version", "version", "vLLM"), ("/props", "build_info", "llama.cpp"))
 """Where servers tell their versions, in which field, and which they are."""
@@ -41,15 +40,15 @@ class Side(ABC):
 
     @abstractmethod
     def serving(self, delay: float, service: Sequence[str] = ()) -> AbstractAsyncContextManager[Runner]:
-        """A service that is up and has nothing cached, for one trial; `delay` seconds are added to every exchange.
-        `service` are options of Parrot's for this trial."""
+        """For one trial: a service that is up, with nothing of the trial in its cache. `delay` seconds are added to
+        every exchange. `service` are options of `parrot serve` for this trial; other servers ignore them."""
 
     def takes(self, application: Application) -> Application | None:
         """The application as this side runs it; None: not at all."""
         return application
 
     async def served_by(self, service: Sequence[str] = ()) -> Mapping[str, str]:
-        """For a trial's record, asked while `serving`: the server and its version, as far as it tells, and options."""
+        """For a trial's record, asked while `serving`: the server with its version and options, as far as it tells."""
         return {}
 
 
@@ -99,7 +98,7 @@ class OpenAiSide(Side):
     model: str
     tokenizer: Tokenizer
     group: int | None = None
-    """The server's process group, which rests (SIGSTOP) but for this side's trials."""
+    """The server's process group, which is stopped (SIGSTOP) between this side's trials."""
 
     @contextlib.asynccontextmanager
     async def serving(self, delay: float, service: Sequence[str] = ()) -> AsyncGenerator[Runner]:
@@ -127,7 +126,8 @@ async def version_told(client: httpx.AsyncClient) -> Mapping[str, str]:
 
 @contextlib.contextmanager
 def awake(group: int | None) -> Generator[None]:
-    """A process group goes on for as long, and rests afterwards. Raises `ServiceUnavailable` if it is gone."""
+    """Lets a process group run (SIGCONT) for as long as this lasts, and stops it afterwards. Raises
+    `ServiceUnavailable` if it is gone."""
     if group is None:
         yield
         return

@@ -104,7 +104,7 @@ class Case:
     rate: float | None = None
     """Arrivals a second, where cases of one workload differ by it."""
     service: tuple[str, ...] = ()
-    """Options that Parrot's sides are served with, behind those of the command."""
+    """Options of `parrot serve` for this case, after those of the command."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +121,9 @@ class Workload:
     measured: tuple[str, ...] = ()
     """The kinds of applications that count; none named: all. Others are background."""
     bound: float | None = None
-    """Where cases differ by rate: the seconds an output token up to which a rate counts as sustained."""
+    """Where cases differ by rate: a rate is sustained up to this mean latency, in seconds an output token."""
     edition: int = 1
-    """Raised where trials of a case become other ones, so that no record has both."""
+    """Raised when what a case measures changes, so that no record mixes trials of both."""
 
     def counts(self, application: Application) -> bool:
         """Whether an application is measured, and not only beside those that are."""
@@ -146,10 +146,10 @@ def figures(outcomes: Sequence[Outcome]) -> Figures:
 
 
 def open_at_once(outcomes: Sequence[Outcome], counted: Sequence[Outcome]) -> Figures:
-    """How many of `outcomes` were open, on average over the first half of the time in which those of `counted` arrived,
-    and over its second half. None of it where they arrived all at once.
+    """How many of `outcomes` were open at once, on average over each half of the time in which `counted` ones arrived;
+    nothing where these arrived all at once.
 
-    It says whether a queue grows. Latency does not: who comes last is served while nobody comes any more.
+    It tells whether a queue grows. Latency does not, for whoever comes last is served while nobody comes any more.
     """
     arrivals = [outcome.application.arrival for outcome in counted]
     first, last = min(arrivals), max(arrivals)

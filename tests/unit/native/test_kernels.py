@@ -62,11 +62,6 @@ def table(seed: int, tokens: int) -> list[int]:
     return pages[seed * 40 : seed * 40 + -(-tokens // PAGE_TOKENS)]
 
 
-def test_pages_and_blocks_have_the_sizes_that_are_compiled_in():
-    compiled = pytest.importorskip("parrotserve._kernels")
-    assert (PAGE_TOKENS, BLOCK_TOKENS) == (compiled.PAGE_TOKENS, compiled.BLOCK_TOKENS)
-
-
 def step(backend: Backend, rows: list[SequenceRows], *, group: bool = True) -> FloatArray:
     batch, order = build_batch(rows, PAGE_TOKENS, group=group, min_shared_tokens=1, align_tokens=BLOCK_TOKENS)
     logits = backend.step(batch).rows.copy()
@@ -86,6 +81,11 @@ def kernels(
 ) -> KernelsBackend:
     weights = with_blocks(random_weights(config))
     return KernelsBackend(weights, config, pages=PAGES, threads=threads, variant=variant, form=form)
+
+
+def test_pages_and_blocks_have_the_sizes_that_are_compiled_in():
+    compiled = pytest.importorskip("parrotserve._kernels")
+    assert (PAGE_TOKENS, BLOCK_TOKENS) == (compiled.PAGE_TOKENS, compiled.BLOCK_TOKENS)
 
 
 @every_variant

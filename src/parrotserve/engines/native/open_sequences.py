@@ -37,7 +37,7 @@ class OpenSequences:
         self,
         progress: Progress,
         *,
-        credits: int,  # noqa: A002
+        credits: int,  # noqa: A002 - the contract's word
         forget: Callable[[SequenceState], None],
         vocabulary: int | None = None,
     ) -> None:
