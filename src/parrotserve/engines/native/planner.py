@@ -7,8 +7,8 @@ tokens (`prefill_chunk`) and a number of sequences (`max_running`).
 (ADR 013) and arrival decide. Throughput work that is owed its minimum share goes before everybody (`minimum_share`).
 
 **Pages.** A sequence may take pages from those that rank below it, which compute them again later, or find them in the
-cache where they still are (preemption by recomputation). So the first sequence always makes progress, and a cache with
-room for one sequence finishes all of them.
+cache where they still are (`page_tables`). So the first sequence always makes progress, and a cache with room for one
+sequence finishes all of them.
 
 **Time** (ADR 009). While latency-sensitive sequences decode, a step may last as long as their TPOT bound. Their rows
 are reserved; other rows and prompts fill what is left of the time. Beyond that:
@@ -25,28 +25,20 @@ are reserved; other rows and prompts fill what is left of the time. Beyond that:
 **Drafts.** Sequences that decode get the drafts that `speculation` finds worth it, as far as there are free pages.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.native.cache import PageCache
 from parrotserve.engines.native.minimum_share import MinimumShare
 from parrotserve.engines.native.pace import Pace
+from parrotserve.engines.native.page_tables import PageTables
 from parrotserve.engines.native.plan import Planned, Step, Urgent, fitting_in
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.shared_prefixes import SharedPrefixes
 from parrotserve.engines.native.shortest_first import held_back
 from parrotserve.engines.native.speculation import Drafts, Speculation
 from parrotserve.engines.native.timing import StepShape
-
-_SPARE_SECONDS = 1.0
-"""Seconds between two reminders to the cache of what waiting sequences begin with. In that time too few pages are
-evicted to reach those."""
-
-_MOST_SPARED = 64
-"""The cache is reminded of so many waiting sequences, the first ones. Looking at more would take longer than a step."""
 
 _REST_PART = 4
 """Where a prompt ends with it, a step may exceed the prefill chunk by a quarter (one part in four): a step for the rest
@@ -77,9 +69,8 @@ class Planner:
         self._prefill_chunk = prefill_chunk
         self._max_running = max_running
         self._prefixes = SharedPrefixes(cache, on=share)
+        self._tables = PageTables(cache, self._prefixes)
         self._speculation = Speculation(self._pace, on=speculate)
-        self._spared = -math.inf
-        """When the cache was last reminded of what waits, in seconds of `now`."""
         self._last: list[Planned] = []
         self._settled = False
         """Whether the last plan holds all that can run, each with one token to decode, and nothing has changed."""
@@ -89,7 +80,7 @@ class Planner:
 
         Most steps only decode what the one before decoded; their plan is the last one, with a token more for each.
         """
-        if self._settled and self._extend_last():
+        if self._settled and self._tables.extend(self._last):
             return self._with_drafts(self._last, self._speculation.drafts([planned.state for planned in self._last]))
         step = self._begin(sequences, now)
         runnable = [state for state in step.ranked if state.runnable]
@@ -100,7 +91,7 @@ class Planner:
             if not places:
                 break
             if state in step.held_back:
-                step.promised += 1 + self._missing(state)
+                step.promised += 1 + self._tables.missing(state)
             elif not state.dormant and (count := self._count(state, step)):  # dormant: its KV was reclaimed just now
                 self._note(state, count, step)
             if not state.dormant:  # who has nothing to do after all leaves its place to the next
@@ -140,7 +131,7 @@ class Planner:
         owed: list[SequenceState] = []
         keeps_out = False
         for state in others:
-            missing = self._missing(state)
+            missing = self._tables.missing(state)
             if state.pages or missing <= room or starves:
                 owed.append(state)
                 room -= missing
@@ -199,48 +190,21 @@ class Planner:
         """Something has changed that may concern the next plan."""
         self._settled = False
 
-    def _extend_last(self) -> bool:
-        """Gets each sequence of the last plan a page for one token more, where it needs one. False if there are not
-        enough free ones."""
-        for planned in self._last:
-            state = planned.state
-            if state.computed == len(state.pages) * self._page_tokens:
-                pages = self._cache.allocate(1)
-                if pages is None:
-                    return False
-                state.pages += pages
-        return True
+    def rewind(self, state: SequenceState, position: int) -> None:
+        """Forgets what was computed of a sequence from `position` on; see `PageTables.rewind`."""
+        self.unsettle()
+        self._tables.rewind(state, position)
 
     def _with_drafts(self, plan: list[Planned], drafts: Drafts) -> list[Planned]:
         """The plan with these drafts, as far as there are pages for them."""
         if not drafts:
             return plan
         return [
-            replace(planned, draft=self._fitting(planned.state, drafts[planned.state]))
+            replace(planned, draft=self._tables.fit_draft(planned.state, drafts[planned.state]))
             if planned.decodes and planned.state in drafts
             else planned
             for planned in plan
         ]
-
-    def _fitting(self, state: SequenceState, draft: tuple[int, ...]) -> tuple[int, ...]:
-        """As much of a draft as there is room for without evicting anything."""
-        room = len(state.pages) * self._page_tokens - state.computed - 1
-        if len(draft) > room and self._cache.stats().free:
-            state.pages += self._cache.allocate(1) or []
-            room += self._page_tokens
-        return draft[:room]
-
-    def rewind(self, state: SequenceState, position: int) -> None:
-        """Forgets the KV from `position` on; somewhat more, if that lies in a page that others may share."""
-        self.unsettle()
-        state.table_version += 1
-        full, inside = divmod(position, self._page_tokens)
-        if inside and full < state.computed // self._page_tokens:
-            position, inside = position - inside, 0
-        keep = full + bool(inside)
-        self._cache.free(state.pages[keep:])
-        del state.pages[keep:]
-        state.computed = min(state.computed, position)
 
     def _count(self, state: SequenceState, step: Step) -> int:
         """How many tokens of this sequence the step runs; it has got pages for them."""
@@ -249,29 +213,19 @@ class Planner:
             return 0
         self._prefixes.match(state)
         waits = self._prefixes.waits(state)
-        if joins and step.planned and not waits and not self._fits(state, step):
+        if joins and step.planned and not waits and not self._tables.fits(state, step):
             step.full = waits = True
-        count = 0 if waits else self._secure(state, self._wanted(state, step), step)
+        count = 0 if waits else self._tables.secure(state, self._wanted(state, step), step)
         if joins and not count and not state.dormant:
-            self.rewind(state, 0)  # what the cache had does not count: it may be gone when there is room
+            self._tables.rewind(state, 0)  # what the cache had does not count: it may be gone when there is room
         else:
             state.count_cached()
         return count
 
     def _note(self, state: SequenceState, count: int, step: Step) -> None:
         step.add(state, count)
-        step.promised += 1 + self._missing(state)
+        step.promised += 1 + self._tables.missing(state)
         self._prefixes.claim(state)
-
-    def _fits(self, state: SequenceState, step: Step) -> bool:
-        """Whether one more sequence has room for its prompt beside what the others are still going to need."""
-        lacks = self._missing(state) + step.promised - self._cache.available()
-        victims = _victims(state, step.ranked)
-        return lacks <= 0 or lacks <= len(self._cache.only_in(victim.pages for victim in victims))
-
-    def _missing(self, state: SequenceState) -> int:
-        """Pages that the sequence lacks for what it knows and one token more."""
-        return max(0, -(-(len(state.known) + 1) // self._page_tokens) - len(state.pages))
 
     def _wanted(self, state: SequenceState, step: Step) -> int:
         """How many tokens the sequence would run, for the budget and the time that are left, if it gets pages.
@@ -327,54 +281,6 @@ class Planner:
             step.later_prompt_seconds = self._pace.room(step.decode_seconds)
         return fitting_in(step.later_prompt_seconds, count, cost=step.cost(state, count))
 
-    def _secure(self, state: SequenceState, count: int, step: Step) -> int:
-        """Gets pages for the next `count` tokens, from others if need be; how many of them there are pages for."""
-        if count == 0:
-            return 0
-        held = len(state.pages)
-        needed = -(-(state.computed + count) // self._page_tokens) - held
-        if needed > self._cache.stats().free:
-            self._spare(step)
-        if needed > self._cache.available():
-            self._make_room(needed, list(_victims(state, step.ranked)))
-        needed = min(needed, self._cache.available())
-        state.pages += self._cache.allocate(max(needed, 0)) or []
-        return min(count, len(state.pages) * self._page_tokens - state.computed)
-
-    def _make_room(self, needed: int, victims: Sequence[SequenceState]) -> None:
-        """Takes all pages of one victim after the other until `needed` are there, but of none whose pages others keep
-        in use anyway."""
-        gained = self._cache.only_in(victim.pages for victim in victims)
-        for victim in victims:
-            if needed <= self._cache.available():
-                return
-            if not gained.isdisjoint(victim.pages):
-                self.reclaim(victim)
-
-    def _spare(self, step: Step) -> None:
-        """Pages are about to be evicted: those that waiting sequences begin with are to go last."""
-        if step.now < self._spared + _SPARE_SECONDS:
-            return
-        self._spared = step.now
-        waiting = (state for state in step.ranked if not state.pages and not state.paused)
-        self._prefixes.spare(islice(waiting, _MOST_SPARED))
-
-    def reclaim(self, victim: SequenceState) -> None:
-        """Takes all pages of a sequence, which computes them again. One that runs ahead does so only once it has more
-        to do."""
-        self.rewind(victim, 0)
-        victim.dormant = victim.runs_ahead
-
 
 def _only_decodes(planned: Planned) -> bool:
     return planned.decodes and planned.state.output is not None
-
-
-def _victims(state: SequenceState, ranked: Sequence[SequenceState]) -> Iterator[SequenceState]:
-    """From whom `state` may take pages: first from those that cannot go on anyhow, then from those that rank below it,
-    the last one first."""
-    if state.runs_ahead:
-        return
-    behind = ranked[ranked.index(state) + 1 :]
-    yield from (other for other in reversed(ranked) if other.pages and not other.runnable and other is not state)
-    yield from (other for other in reversed(behind) if other.pages and other.runnable)

@@ -1,0 +1,123 @@
+"""The page tables of sequences: who gets pages for what it is going to compute, and from whom they are taken.
+
+Pages come from the free ones, then from cached prefixes that nobody holds, then from sequences that rank lower. Such a
+victim loses all its pages, and computes its tokens again when it gets its turn, or finds them in the cache where they
+still are: preemption by recomputation, as vLLM calls it (Kwon et al., "Efficient Memory Management for Large Language
+Model Serving with PagedAttention", 2023).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from parrotserve.engines.native.cache import PageCache
+from parrotserve.engines.native.plan import Planned, Step
+from parrotserve.engines.native.sequence import SequenceState
+from parrotserve.engines.native.shared_prefixes import SharedPrefixes
+
+_SPARE_SECONDS = 1.0
+"""Seconds between two reminders to the cache of what waiting sequences begin with. In that time too few pages are
+evicted to reach those."""
+
+_MOST_SPARED = 64
+"""The cache is reminded of so many waiting sequences, the first ones. Looking at more would take longer than a step."""
+
+
+class PageTables:
+    """Extends and cuts the page tables of sequences over one cache."""
+
+    def __init__(self, cache: PageCache, prefixes: SharedPrefixes) -> None:
+        self._cache = cache
+        self._prefixes = prefixes
+        self._page_tokens = cache.page_tokens
+        self._spared = -math.inf
+        """When the cache was last reminded of what waits, in seconds of `now`."""
+
+    def missing(self, state: SequenceState) -> int:
+        """Pages that the sequence lacks for what it knows and one token more."""
+        return max(0, -(-(len(state.known) + 1) // self._page_tokens) - len(state.pages))
+
+    def fits(self, state: SequenceState, step: Step) -> bool:
+        """Whether one more sequence has room for its prompt beside what the others are still going to need."""
+        lacks = self.missing(state) + step.promised - self._cache.available()
+        victims = _victims(state, step.ranked)
+        return lacks <= 0 or lacks <= len(self._cache.only_in(victim.pages for victim in victims))
+
+    def secure(self, state: SequenceState, count: int, step: Step) -> int:
+        """Gets pages for the next `count` tokens, from others if need be; how many of them there are pages for."""
+        if count == 0:
+            return 0
+        held = len(state.pages)
+        needed = -(-(state.computed + count) // self._page_tokens) - held
+        if needed > self._cache.stats().free:
+            self._spare(step)
+        if needed > self._cache.available():
+            self._make_room(needed, list(_victims(state, step.ranked)))
+        needed = min(needed, self._cache.available())
+        state.pages += self._cache.allocate(max(needed, 0)) or []
+        return min(count, len(state.pages) * self._page_tokens - state.computed)
+
+    def extend(self, plan: Sequence[Planned]) -> bool:
+        """Gets each planned sequence a page for one token more, where it needs one, but takes none from others. False
+        if there are not enough."""
+        for planned in plan:
+            state = planned.state
+            if state.computed == len(state.pages) * self._page_tokens:
+                pages = self._cache.allocate(1)
+                if pages is None:
+                    return False
+                state.pages += pages
+        return True
+
+    def fit_draft(self, state: SequenceState, draft: tuple[int, ...]) -> tuple[int, ...]:
+        """As much of a draft as there is room for without evicting anything."""
+        room = len(state.pages) * self._page_tokens - state.computed - 1
+        if len(draft) > room and self._cache.stats().free:
+            state.pages += self._cache.allocate(1) or []
+            room += self._page_tokens
+        return draft[:room]
+
+    def rewind(self, state: SequenceState, position: int) -> None:
+        """Forgets the KV from `position` on; somewhat more, if that lies in a page that others may share."""
+        state.table_version += 1
+        full, inside = divmod(position, self._page_tokens)
+        if inside and full < state.computed // self._page_tokens:
+            position, inside = position - inside, 0
+        keep = full + bool(inside)
+        self._cache.free(state.pages[keep:])
+        del state.pages[keep:]
+        state.computed = min(state.computed, position)
+
+    def _make_room(self, needed: int, victims: Sequence[SequenceState]) -> None:
+        """Takes all pages of one victim after the other until `needed` are there, but of none whose pages others keep
+        in use anyway."""
+        gained = self._cache.only_in(victim.pages for victim in victims)
+        for victim in victims:
+            if needed <= self._cache.available():
+                return
+            if not gained.isdisjoint(victim.pages):
+                self._reclaim(victim)
+
+    def _spare(self, step: Step) -> None:
+        """Pages are about to be evicted: those that waiting sequences begin with are to go last."""
+        if step.now < self._spared + _SPARE_SECONDS:
+            return
+        self._spared = step.now
+        waiting = (state for state in step.ranked if not state.pages and not state.paused)
+        self._prefixes.spare(islice(waiting, _MOST_SPARED))
+
+    def _reclaim(self, victim: SequenceState) -> None:
+        """Takes all pages of a sequence, which computes them again. One that runs ahead does so only once it has more
+        to do."""
+        self.rewind(victim, 0)
+        victim.dormant = victim.runs_ahead
+
+
+def _victims(state: SequenceState, ranked: Sequence[SequenceState]) -> Iterator[SequenceState]:
+    """From whom `state` may take pages: first from those that cannot go on anyhow, then from those that rank below it,
+    the last one first."""
+    if state.runs_ahead:
+        return
+    behind = ranked[ranked.index(state) + 1 :]
+    yield from (other for other in reversed(ranked) if other.pages and not other.runnable and other is not state)
+    yield from (other for other in reversed(behind) if other.pages and other.runnable)
