@@ -9,7 +9,9 @@ of the time that this takes is a coefficient of its own.
 
 The coefficients follow measured steps by an extended Kalman filter (R. E. Kalman, 1960): recursive least squares,
 about what is thought so far, whose memory fades by a little noise on the coefficients, so that it neither forgets what
-it does not see nor blows up. Errors count relative to a step's time, so that long steps do not drown the short ones.
+it does not see nor blows up. It is their logarithms that it follows: all of them are above zero, and nothing is known
+at first but their orders of magnitude. Errors count relative to a step's time, so that long steps do not drown the
+short ones.
 """
 
 import math
@@ -19,21 +21,39 @@ from typing import NamedTuple
 
 FEW_ROWS = 7
 """Rows of a step, at most, that are few; sums of alike steps are told of by binary digits of their rows."""
-_SCALES = (1.0, 100.0, 10.0, 10_000.0, 100_000.0)
-"""What of each a step typically holds: coefficients are fitted in these units, so that they are of one size."""
-_PRIOR = (0.002, 0.03, 0.005, 0.001, 0.001, 1.0)
-"""Seconds for each of these until steps were measured: a small model on a laptop. Last, what part of the time that
-reading takes it takes where rows are few."""
-_PRIOR_VARIANCES = (0.01, 0.01, 0.01, 0.01, 0.01, 0.005)
-_DRIFT = 0.01
-"""How far a coefficient is thought to wander from one observation to the next, as a part of itself."""
+_PRIOR = (0.006, 0.0005, 0.0006, 1e-7, 1.5e-7, 1.0)
+"""Seconds for each until steps were measured: a small model on a laptop. Last, what part of the time that reading takes
+it takes where rows are few."""
+_COMMON_VARIANCE = 2.0
+"""Of the logarithm of how much slower or faster all is than that: a factor of four is nothing unusual."""
+_OWN_VARIANCES = (0.6, 0.6, 0.6, 0.3, 0.6, 0.2)
+"""Of what each coefficient differs by, beside that; the last one has nothing in common with the others."""
+_DRIFTS = (0.0004, 0.0004, 0.0004, 0.0004, 0.0004, 0.0)
+"""By how much variances grow from one observation to the next: coefficients wander by two percent."""
 _NOISE = 0.01
 """Variance of a step's relative error."""
 _SHORTEST = 1e-6
 """Seconds. What took less was not measured."""
-_LEAST_PART = 0.05
+_LEAST_PART = 0.03
 """Of an error at least so much is laid to memory and to computing each, though one of them seems to take no time: what
 is thought of it may be wrong."""
+_LEAST, _MOST = math.log(1e-18), math.log(1e3)
+"""Between these the logarithms stay, whatever is observed."""
+_FARTHEST = 3.0
+"""Standard deviations by which an observation is off at most, as far as it is believed: a step that was held up tells
+nothing of what it held."""
+
+
+def _prior_variance() -> list[list[float]]:
+    last = len(_PRIOR) - 1
+    return [
+        [_COMMON_VARIANCE * (last not in (row, column)) + own * (row == column) for column in range(len(_PRIOR))]
+        for row, own in enumerate(_OWN_VARIANCES)
+    ]
+
+
+_PRIOR_VARIANCE = _prior_variance()
+"""No coefficient ever is less certain."""
 
 
 class Work(NamedTuple):
@@ -54,13 +74,12 @@ class Work(NamedTuple):
 class StepCost:
     """The fitted costs of one engine."""
 
-    __slots__ = ("_coefficients", "_variance", "observed", "rates")
+    __slots__ = ("_logs", "_variance", "observed", "rates")
 
     def __init__(self, prior: "StepCost | None" = None) -> None:
         """`prior`: an engine of the same kind, as a first guess."""
-        self._coefficients = list(_PRIOR if prior is None else prior._coefficients)
-        size = range(len(_PRIOR))
-        self._variance = [[_PRIOR_VARIANCES[row] * (row == column) for column in size] for row in size]
+        self._logs = [math.log(cost) for cost in _PRIOR] if prior is None else list(prior._logs)
+        self._variance = [list(row) for row in _PRIOR_VARIANCE]
         self.observed = 0
         """How many observations it has seen."""
         self.rates = self._rates()
@@ -71,46 +90,40 @@ class StepCost:
         if seconds < _SHORTEST or work.steps <= 0.0:
             return
         self.observed += 1
-        amounts = [amount / scale for amount, scale in zip(work, _SCALES, strict=True)]
-        expected, slopes = self._expected(amounts, few=work.rows <= FEW_ROWS)
-        features = [slope / seconds for slope in slopes]
-        spread = [_dot(row, features) for row in self._variance]
-        error = 1.0 - expected / seconds
-        uncertainty = _dot(features, spread) + _NOISE
+        expected, slopes = self._expected(work)
+        spread = [_dot(row, slopes) for row in self._variance]
+        uncertainty = _dot(slopes, spread) + _NOISE
         gain = [value / uncertainty for value in spread]
-        self._coefficients = [
-            coefficient + step * error for coefficient, step in zip(self._coefficients, gain, strict=True)
-        ]
+        most = _FARTHEST * math.sqrt(uncertainty)
+        error = min(max(math.log(seconds / expected), -most), most)
+        self._logs = [min(max(log + step * error, _LEAST), _MOST) for log, step in zip(self._logs, gain, strict=True)]
         for row, step in enumerate(gain):
             self._variance[row] = [
                 value - step * other for value, other in zip(self._variance[row], spread, strict=True)
             ]
-            drift = (_DRIFT * self._coefficients[row]) ** 2 if row < len(_SCALES) else 0.0
-            self._variance[row][row] = min(self._variance[row][row] + drift, _PRIOR_VARIANCES[row])
+            self._variance[row][row] = min(self._variance[row][row] + _DRIFTS[row], _PRIOR_VARIANCE[row][row])
         self.rates = self._rates()
 
-    def _expected(self, amounts: Sequence[float], *, few: bool) -> tuple[float, list[float]]:
-        """Seconds for such amounts, and how they grow with each coefficient."""
-        *costs, part = self._coefficients
-        step, prefill, decode, read, attend = (cost * amount for cost, amount in zip(costs, amounts, strict=True))
-        part = part if few else 1.0
-        memory, computing = max(step * part, 0.0), max(prefill + decode + read + attend, 0.0)
+    def _expected(self, work: Work) -> tuple[float, list[float]]:
+        """Seconds for such work, and how their logarithm grows with that of each coefficient."""
+        *costs, part = map(math.exp, self._logs)
+        few = work.rows <= FEW_ROWS
+        memory, *parts = (cost * amount for cost, amount in zip(costs, work, strict=True))
+        memory *= part if few else 1.0
+        computing = sum(parts)
         seconds = math.hypot(memory, computing)
-        of_memory, of_computing = (max(one / seconds, _LEAST_PART) if seconds else 1.0 for one in (memory, computing))
-        shares = (of_memory * part, *[of_computing] * (len(amounts) - 1))
-        slopes = [share * amount for share, amount in zip(shares, amounts, strict=True)]
-        return seconds, [*slopes, of_memory * step if few else 0.0]
+        of_memory, of_computing = (max((one / seconds) ** 2, _LEAST_PART) for one in (memory, computing))
+        slopes = [of_computing * part / computing if computing else 0.0 for part in parts]
+        return seconds, [of_memory, *slopes, of_memory * few]
 
     def _rates(self) -> "Rates":
-        *costs, part = self._coefficients
-        rates = (max(one, 0.0) / scale for one, scale in zip(costs, _SCALES, strict=True))
-        return Rates(*rates, few=max(costs[0] * part, 0.0))
+        *costs, part = map(math.exp, self._logs)
+        return Rates(*costs, few=costs[0] * part)
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds of reading the weights for one step, and of computing for one more of what it holds. What a fit gives
-    below zero costs nothing."""
+    """Seconds of reading the weights for one step, and of computing for one more of what it holds."""
 
     step: float
     prefill: float

@@ -43,6 +43,28 @@ def test_a_few_steps_are_enough_to_predict_the_next():
     assert worst_error(fitted(TRUE, 60), TRUE) < 0.1
 
 
+START = [Work(1, 585, 0, 585, 57_330), Work(1, 390, 38, 1600, 45_831), Work(1, 0, 56, 1625, 11_241)]
+START += [Work(1, 0, 40, 1665, 8057), *[Work(1, 0, 8, 1600, 1600)] * 10, Work(1, 0, 2, 420, 420)]
+START += [
+    *(Work(1, 512, 0, 512 * part, 131_000 * (2 * part - 1)) for part in (1, 2, 3, 4)),
+    Work(1, 550, 2, 2700, 10**6),
+]
+"""What an engine's first steps may hold: a few short prompts and their outputs, then a long one."""
+
+
+@pytest.mark.parametrize("speed", [0.2, 1.0, 5.0])
+def test_the_first_steps_mislead_nobody(speed: float):
+    costs = {name: cost / speed for name, cost in TRUE.items() if name != "attended"} | {"attended": 2e-7 / speed}
+    cost, dice = StepCost(), random.Random(4)
+    for number, work in enumerate(START):
+        if number >= 3:
+            assert 0.5 < cost.rates.seconds(work) / took(work, costs) < 2.0
+        cost.observe(work, took(work, costs) * dice.choice([1.0, 1.1, 1.3]))
+    for rows in (1, 2, 5, 12, 32):
+        work = Work(1, 0, rows, 2100, rows * 2100)
+        assert 0.5 < cost.rates.seconds(work) / took(work, costs) < 2.0
+
+
 def test_noise_is_averaged_out():
     assert worst_error(fitted(TRUE, 400, noise=0.3), TRUE) < 0.15
 
