@@ -1,14 +1,16 @@
-"""How much slower requests may get because of others, and how little throughput work: for scheduler and engines."""
+"""How much slower requests may get because of others, and how little throughput work may get: for scheduler and
+engines."""
 
 from dataclasses import dataclass
 
 SLOWDOWN = 1.5
-"""How many times longer than alone a latency-sensitive request may wait for its next token, where nothing is set."""
+"""A latency-sensitive request may wait for its next token so many times as long as it would alone, where no `tpot` is
+set."""
 LATER_PROMPTS = 2.0
-"""How many times longer throughput work that decodes may wait for its next token because of prompts of later work."""
+"""Throughput work that decodes may wait for its next token so many times as long because of prompts of later work."""
 CROWDING = 1.1
-"""How many times longer than fair a step may be, where nothing is set: some way between engines that are left half
-empty for tenants with few requests, and tenants with few requests that wait for full ones."""
+"""A step may take so many times what a fair one takes (ADR 008), where nothing is set. With less, engines are left half
+empty for tenants with few requests; with more, these wait for the steps of full engines."""
 
 THROUGHPUT_SHARE = 0.1
 """Of the tokens decoded in any ten seconds, the least that throughput work gets where there is any."""
@@ -16,13 +18,13 @@ THROUGHPUT_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """The longest steps."""
+    """How long steps may be."""
 
     tpot: float | None = None
-    """Seconds between two tokens of a latency-sensitive request; None: some times what it takes alone."""
+    """Seconds between two tokens of a latency-sensitive request; None: `SLOWDOWN` times what one takes alone."""
     crowding: float = CROWDING
-    """Beside requests of a tenant that somebody waits for, a step may be so many times longer than if other tenants
-    added no more to it, by weight, than this one does."""
+    """Beside requests of a tenant that somebody waits for, a step may take so many times what it would if no other
+    tenant added more to it, by weight, than this one does."""
 
     def step(self, alone: float) -> float:
         """Seconds that a step may take for a latency-sensitive request whose steps take so long `alone`."""

@@ -1,17 +1,16 @@
 """What a step of an engine costs, learned from the steps that it has made: engines and the scheduler go by it.
 
-A step reads the weights, and computes: prefill * prompt tokens + decode * decode rows + read * KV tokens (what
-sequences share once) + attend * pairs of a row and a token that it attends to seconds. The two overlap, though not
-wholly: it takes the square root of the sum of their squares. That is between the roofline, which takes the longer one
-(S. Williams et al., 2009), and their sum, by which SmolLM2 on two cores of a Zen 4 would decode a row alone 17 %
-faster than it does (ADR 011). Steps of few rows may read the weights in a shorter form (ADR 019): the part
-of the time that this takes is a coefficient of its own.
+A step reads the weights, and it computes: some seconds for each prompt token (`prefill`), decode row (`decode`), token
+of KV that is read (`read`; what sequences share counts once) and pair of a row and a token that it attends to
+(`attend`). The two overlap, though not wholly: a step takes the square root of the sum of their squares. That is
+between the roofline, which takes the longer one (S. Williams et al., 2009), and their sum, by which SmolLM2 on two
+cores of a Zen 4 would decode a row alone 17 % faster than it does (ADR 011). Steps of few rows may read the weights in
+a shorter form (ADR 019): what part of the reading time that takes is a coefficient of its own.
 
-The coefficients follow measured steps by an extended Kalman filter (R. E. Kalman, 1960): recursive least squares,
-about what is thought so far, whose memory fades by a little noise on the coefficients, so that it neither forgets what
-it does not see nor blows up. It is their logarithms that it follows: all of them are above zero, and nothing is known
-at first but their orders of magnitude. Errors count relative to a step's time, so that long steps do not drown the
-short ones.
+The coefficients are fitted by an extended Kalman filter (R. E. Kalman, 1960): recursive least squares around what is
+believed so far, whose memory fades because every observation adds a little noise to the coefficients. So it neither
+forgets what it does not see nor blows up. It works on their logarithms: all of them are above zero, and at first only
+their orders of magnitude are known. Errors count relative to a step's time, so that long steps do not drown short ones.
 """
 
 import math
@@ -20,14 +19,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 FEW_ROWS = 7
-"""Rows of a step, at most, that are few; sums of alike steps are told of by binary digits of their rows."""
+"""A step of at most so many rows has few. Sums of steps are told apart by the binary digits of their rows, so that none
+mixes steps of few rows with others."""
 _PRIOR = (0.006, 0.0005, 0.0006, 1e-7, 1.5e-7, 1.0)
-"""Seconds for each until steps were measured: a small model on a laptop. Last, what part of the time that reading takes
-it takes where rows are few."""
+"""The coefficients, in seconds, until steps were measured: a small model on a laptop. The last one is no time, but what
+part of the reading time steps of few rows take."""
 _COMMON_VARIANCE = 2.0
-"""Of the logarithm of how much slower or faster all is than that: a factor of four is nothing unusual."""
+"""Variance of the logarithm of how much slower or faster everything is than the prior: a factor of four is nothing
+unusual."""
 _OWN_VARIANCES = (0.6, 0.6, 0.6, 0.3, 0.6, 0.2)
-"""Of what each coefficient differs by, beside that; the last one has nothing in common with the others."""
+"""Variances of the logarithms of how much each coefficient differs beside that. The last one has nothing in common with
+the others."""
 _DRIFTS = (0.0004, 0.0004, 0.0004, 0.0004, 0.0004, 0.0)
 """By how much variances grow from one observation to the next: coefficients wander by two percent."""
 _NOISE = 0.01
@@ -35,12 +37,12 @@ _NOISE = 0.01
 _SHORTEST = 1e-6
 """Seconds. What took less was not measured."""
 _LEAST_PART = 0.03
-"""Of an error at least so much is laid to memory and to computing each, though one of them seems to take no time: what
-is thought of it may be wrong."""
+"""Memory and computing are each given at least this part of an error, though one of them seems to take no time: what is
+believed of it may be wrong."""
 _LEAST, _MOST = math.log(1e-18), math.log(1e3)
 """Between these the logarithms stay, whatever is observed."""
 _FARTHEST = 3.0
-"""Standard deviations by which an observation is off at most, as far as it is believed: a step that was held up tells
+"""Standard deviations: an observation that is farther off is taken to be off by so much. A step that was held up tells
 nothing of what it held."""
 
 
@@ -53,11 +55,12 @@ def _prior_variance() -> list[list[float]]:
 
 
 _PRIOR_VARIANCE = _prior_variance()
-"""No coefficient ever is less certain."""
+"""The filter is never less certain of a coefficient than at first."""
 
 
 class Work(NamedTuple):
-    """What steps held, summed; like ones, for a sum tells least of what unlike ones take."""
+    """What steps held, summed. Only like steps should be: a sum of unlike ones tells little of what each of them
+    takes."""
 
     steps: float = 0.0
     prefill_tokens: float = 0.0
@@ -67,7 +70,7 @@ class Work(NamedTuple):
 
     @property
     def rows(self) -> float:
-        """A step."""
+        """Rows of one step, on average."""
         return (self.prefill_tokens + self.decode_rows) / self.steps if self.steps else 0.0
 
 
@@ -86,7 +89,7 @@ class StepCost:
         """The costs, each by itself."""
 
     def observe(self, work: Work, seconds: float) -> None:
-        """Steps that held so much took so long."""
+        """Steps that held `work` together took so many seconds."""
         if seconds < _SHORTEST or work.steps <= 0.0:
             return
         self.observed += 1
@@ -105,7 +108,7 @@ class StepCost:
         self.rates = self._rates()
 
     def _expected(self, work: Work) -> tuple[float, list[float]]:
-        """Seconds for such work, and how their logarithm grows with that of each coefficient."""
+        """Seconds for such work, and the derivative of their logarithm by that of each coefficient."""
         *costs, part = map(math.exp, self._logs)
         few = work.rows <= FEW_ROWS
         memory, *parts = (cost * amount for cost, amount in zip(costs, work, strict=True))
@@ -131,18 +134,19 @@ class Rates:
     read: float
     attend: float
     few: float | None = None
-    """`step`, where rows are few; None: the same."""
+    """Instead of `step`, for steps of few rows; None: the same."""
 
     def reading(self, rows: float) -> float:
         """Seconds of reading the weights for a step of so many rows."""
         return self.few if rows <= FEW_ROWS and self.few is not None else self.step
 
     def seconds(self, work: Work) -> float:
-        """How long steps take that hold so much together, and each as much as any other; unlike ones take longer."""
+        """How long steps take that hold `work` together, each of them as much as any other; unlike steps take
+        longer."""
         return math.hypot(self.reading(work.rows) * work.steps, self.computing(work))
 
     def computing(self, work: Work) -> float:
-        """Seconds of computing in steps that hold so much."""
+        """Seconds of computing in steps that hold `work` together."""
         return (
             self.prefill * work.prefill_tokens
             + self.decode * work.decode_rows
@@ -151,23 +155,23 @@ class Rates:
         )
 
     def room(self, seconds: float, *, row: float | None = None) -> float:
-        """Seconds of computing in a step that is to take so many, for rows of which each takes `row` at least; none
-        where reading the weights alone takes longer."""
+        """How many seconds a step can compute and still take no more than `seconds`; 0 where reading the weights alone
+        takes longer. Each of its rows computes for `row` seconds at least, which bounds how much few rows can use."""
         least = min(self.prefill, self.decode) if row is None else row
         few = min(_leg(seconds, self.reading(1)), FEW_ROWS * least)
         return max(_leg(seconds, self.step), few)
 
     def prefilling(self, tokens: float, before: float) -> float:
-        """Seconds of computing to prefill tokens after `before` others: they attend to these and to one another."""
+        """Seconds of computing to prefill `tokens` after `before` others: they attend to those and to one another."""
         return tokens * (self.prefill + self.attend * (before + tokens / 2))
 
     def row(self, length: float) -> float:
-        """What one more decode row of so many tokens adds to a step's computing."""
+        """Seconds of computing that one more decode row, of a sequence of `length` tokens, adds to a step."""
         return self.decode + self.attend * length
 
 
 def _leg(longest: float, other: float) -> float:
-    """Of a right-angled triangle; 0 where there is none."""
+    """The other leg of a right-angled triangle with this longest side; 0 where there is none."""
     return math.sqrt(max(longest * longest - other * other, 0.0))
 
 
