@@ -1,5 +1,4 @@
-"""How much slower requests may get because of others, and how little throughput work may get: for scheduler and
-engines."""
+"""How much slower requests may get because of others, and throughput work's least share: for scheduler and engines."""
 
 from dataclasses import dataclass
 

@@ -67,6 +67,7 @@ class NativeCore:
             forget=lambda state: self._planner.rewind(state, 0),
         )
         self._stalled = False
+        """Whether the last plan was empty: nothing can run before a command changes something."""
         self._steps = 0
         self._times = StepTimes()
 

@@ -44,10 +44,10 @@ class CoreSettings:
     cut_by_cache: bool = False
     """Whether the model could take more, for which the cache has no room."""
     prefill_chunk: int = DEFAULT_PREFILL_CHUNK
-    """Tokens a step, decode rows included; a page at least is prefilled in each step, and up to a quarter more where a
-    prompt ends with it."""
+    """Tokens in a step, decode rows included (vLLM's `max_num_batched_tokens`). At least a page is prefilled in each
+    step, and up to a quarter more where a prompt ends with it."""
     max_running: int = DEFAULT_MAX_RUNNING
-    """Sequences in one step at most."""
+    """Sequences in a step at most (vLLM's `max_num_seqs`)."""
     credits: int = DEFAULT_CREDITS
     """Sequences open at once at most."""
     group: bool = True

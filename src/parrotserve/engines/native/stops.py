@@ -1,12 +1,12 @@
-"""Stop strings looked for in a text as it grows: where one ended, and with how much of the end one may begin."""
+"""Stop strings in a text that grows: where one ends, and how much of the text's end may be the beginning of one."""
 
 
 class StopSearch:
-    """How far each stop string is matched by the end of the text so far.
+    """Searches for several stop strings, character by character.
 
-    Knuth, Morris and Pratt's search (1977) for each of them, carried on from character to character: what comes anew is
-    looked at once, and in a time that grows with the logarithm of the longest stop string. Their tables are made as far
-    as something matched.
+    It is Knuth, Morris and Pratt's search (1977) for each of them: every new character is looked at once, in a time
+    that grows with the logarithm of the longest stop string. A stop string's tables are made only as far as it has
+    matched.
     """
 
     __slots__ = ("_borders", "_falls", "_first", "_length", "_matched", "_stops")
@@ -14,24 +14,27 @@ class StopSearch:
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
         self._first: dict[str, list[int]] = {}
-        """Which stop strings begin with a character."""
+        """The stop strings, by index, that begin with a character."""
         for index, stop in enumerate(stops):
             self._first.setdefault(stop[0], []).append(index)
         self._matched: dict[int, int] = {}
-        """The length of the longest beginning, less than all, with which the text ends; of those that have any."""
+        """By stop string: how many of its first characters the text ends with; at least one, and not all of them."""
         self._borders = [[0, 0] for _ in stops]
-        """For beginnings of each length: that of the longest shorter one with which they end."""
+        """By stop string, for its first n characters: the length of the longest shorter beginning that they end
+        with."""
         self._falls = [[0, 0] for _ in stops]
-        """The same, of those after which another character comes: to which to fall back from one that does not."""
+        """The same, but of a beginning that goes on with another character than these n do: after a mismatch there is
+        no use in trying the same character again."""
         self._length = 0
 
     @property
     def held(self) -> int:
-        """Length of the longest end of the text with which a stop string may begin."""
+        """How many characters at the end of the text may be the beginning of a stop string."""
         return max(self._matched.values(), default=0)
 
     def push(self, text: str) -> int | None:
-        """The text goes on. Where in all of it the earliest stop string begins that ends in this part, if one does."""
+        """Takes in more of the text. If stop strings end in it: where, in the whole text, the earliest of them
+        begins."""
         starts: list[int] = []
         for character in text:
             self._length += 1
