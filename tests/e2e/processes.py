@@ -57,11 +57,13 @@ def served(*arguments: str) -> Iterator[str]:
     """`parrot serve` on a free port of this machine; its URL."""
     with started("serve", "--port", "0", *arguments) as process:
         assert process.stderr is not None
+        said: list[str] = []
         for line in process.stderr:
+            said.append(line)
             if match := re.search(r"http://\S+", line):
                 yield match[0]
                 return
-        raise AssertionError("the service did not come up")
+        raise AssertionError(f"the service did not come up; it said: {''.join(said)}")
 
 
 class Screen:
