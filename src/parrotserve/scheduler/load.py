@@ -138,13 +138,15 @@ class EngineLoad:
 
     def has_room(self, ticket: Ticket, *, kept_for_bulk: bool = False) -> bool:
         """Whether a request can be admitted now; `kept_for_bulk`: beside the minimum share of throughput work."""
-        if self.reserved or self.active >= self.width or not self.has_credit_for(ticket):
+        if not self.has_credit_for(ticket) or not self.has_row(kept_for_bulk=kept_for_bulk):
             return False
-        if not self.active:
-            return True
-        if kept_for_bulk and self.active - self.bulk >= self.width - _kept(self.width):
+        return not self.active or self.kv_tokens + self.need(ticket) <= self.description.cache_tokens
+
+    def has_row(self, *, kept_for_bulk: bool = False) -> bool:
+        """Whether a step has a row for one more, however few tokens it needs; see `has_room`."""
+        if self.reserved or self.active >= self.width:
             return False
-        return self.kv_tokens + self.need(ticket) <= self.description.cache_tokens
+        return not (self.active and kept_for_bulk) or self.active - self.bulk < self.width - _kept(self.width)
 
     def has_room_again(self, aboard: Aboard) -> bool:
         """Whether a paused request can go on: to its end, too, where that empties the engine for a suspect."""
