@@ -9,8 +9,9 @@ waiting + engines looked at)).
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from math import inf
 
 from parrotserve.criteria import Objective
 from parrotserve.graph.objects import Request, TaskGroup
@@ -38,8 +39,9 @@ class Pass:
         self._pool = pool
         self._now = now
         self._outcomes: list[Outcome] = []
-        self._bulk_stays = False
-        """Paused throughput work would add more to steps than its tenant may."""
+        self._paused_bulk = self._find_paused_bulk()
+        self._crowded = self._bulk_stays = False
+        """Paused throughput work would add more to steps than its tenant may: some of it, and all that has room."""
         self._kept: set[EngineLoad] = set()
         """Where what ends next makes room for throughput work, and for nobody else."""
         self._draining, pool.draining = pool.draining, None
@@ -101,20 +103,21 @@ class Pass:
 
     def _fill(self) -> bool:
         """Throughput work goes on, or begins."""
-        if self._bulk_stays:
-            return self._serve_next(pressing=False)
-        crowded = False
-        for load in self._pool.paused:
-            bulk = (one for one in load.paused.values() if not one.pressing) if load.paused_bulk else ()
-            for aboard in sorted(bulk, key=lambda one: one.request.arrival):
-                if not load.has_room_again(aboard):
-                    continue
-                if load.welcomes_again(aboard, self._now):
-                    self._resume(load, aboard)
-                    return True
-                crowded = True
-        self._bulk_stays = crowded
-        return self._serve_next(pressing=False) or crowded
+        for load, aboard in self._paused_bulk:  # on from where it was: there is no more room than then
+            if not load.has_room_again(aboard):
+                continue
+            if load.welcomes_again(aboard, self._now):
+                self._resume(load, aboard)
+                return True
+            self._crowded = True
+        self._bulk_stays = self._crowded
+        return self._serve_next(pressing=False)
+
+    def _find_paused_bulk(self) -> Iterator[tuple[EngineLoad, Aboard]]:
+        """Throughput work that is paused, on each engine the first ones first."""
+        for load in [one for one in self._pool.paused if one.paused_bulk]:
+            bulk = [one for one in load.paused.values() if not one.pressing]
+            yield from ((load, one) for one in sorted(bulk, key=lambda one: one.request.arrival) if one.paused)
 
     def _serve_next(self, *, pressing: bool) -> bool:
         """Place the next request, or pass it over, if others may have room; or its line, if its tenant adds as much to
@@ -335,6 +338,7 @@ class Pass:
         can be made; the first ones first."""
         for load in list(self._pool.paused):
             crowded: set[TenantId] = set()
+            lacked: dict[TenantId, float] = {}
             pressing = [one for one in load.paused.values() if one.pressing]
             for aboard in sorted(pressing, key=lambda one: one.request.arrival):
                 if aboard.tenant in crowded:
@@ -342,8 +346,10 @@ class Pass:
                 if not load.welcomes_again(aboard, self._now):
                     crowded.add(aboard.tenant)
                     continue
-                if not load.has_room_again(aboard):
+                _, lacks = load.lacking(aboard.ticket)
+                if not load.has_room_again(aboard) and lacks < lacked.get(aboard.tenant, inf):
                     self._pause(load, victims(self._pool, load, aboard.ticket, self._now))
+                    lacked[aboard.tenant] = lacks  # whoever lacks as much need not be looked at
                 if load.has_room_again(aboard):
                     self._resume(load, aboard)
 

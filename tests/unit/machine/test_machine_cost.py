@@ -207,3 +207,28 @@ def test_retrying_costs_what_comes_back_however_much_has_fallen():
         return lines_of(lambda one: (one.machine.revival("s", "t", "x7"), one.retry("x7")), world)
 
     assert retrying(400) == retrying(100)
+
+
+def paused(size: int) -> World:
+    """As many requests are paused as run, for which somebody waits."""
+    world = World(check=False)
+    world.join("e", batch=size, places=4 * size, pauses=True)
+    world.submit(*(f"bulk{number}: -> b{number}" for number in range(size)))
+    chats = [f"chat{number}: -> c{number}" for number in range(size)]
+    world.submit(*chats, waits=[f"c{number}" for number in range(size)], session="chats")
+    return world
+
+
+def test_asking_for_many_that_are_paused_costs_little_for_each():
+    def asking(size: int) -> int:
+        waits = tuple(asked(f"b{number}") for number in range(size))
+        return lines_of(lambda one: one.handle(Waited(session="s", tenant="t", waits=waits)), paused(size))
+
+    assert asking(150) - asking(100) < (asking(100) - asking(50)) * 1.1
+
+
+def test_many_that_are_paused_go_on_at_little_cost_for_each():
+    def going_on(size: int) -> int:
+        return lines_of(lambda one: one.end_session("chats"), paused(size))
+
+    assert going_on(150) - going_on(100) < (going_on(100) - going_on(50)) * 1.1
