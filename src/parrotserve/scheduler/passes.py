@@ -15,7 +15,7 @@ from math import inf
 
 from parrotserve.criteria import Objective
 from parrotserve.graph.objects import Request, TaskGroup
-from parrotserve.graph.placements import Considered, PlacedBy, Placement
+from parrotserve.graph.placements import Considered, Lack, PlacedBy, Placement
 from parrotserve.ids import TenantId
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Paused, Placed, ReadNoMore, Resumed
@@ -220,7 +220,8 @@ class Pass:
 
     def _look(self, load: EngineLoad, ticket: Ticket, *, own: int = 0) -> Considered:
         seen = load.consider(ticket, self._now, own=own)
-        return seen if self._admits(load, ticket) else replace(seen, seconds=None)
+        lacks = self._lacks(load, ticket)
+        return seen if lacks is None else replace(seen, seconds=None, lacks=lacks)
 
     def _place_group(self, line: Line, group: TaskGroup, turn_ends: float) -> bool:
         """As many members as have room and fit into the turn, each where the group's end is pushed out least.
@@ -257,8 +258,11 @@ class Pass:
         """The member that has waited longest, of those that are not set aside."""
         return next((one for one in self._pool.groups.get(group, ()) if one not in self._pool.lines.aside), None)
 
-    def _admits(self, load: EngineLoad, ticket: Ticket) -> bool:
-        return self._has_room(load, ticket) and load.welcomes(ticket, self._now)
+    def _lacks(self, load: EngineLoad, ticket: Ticket) -> Lack | None:
+        """Why a request cannot begin on an engine; None: it can."""
+        if self._has_room(load, ticket):
+            return None if load.welcomes(ticket, self._now) else Lack.TENANT
+        return Lack.KEPT if load.reserved or load.has_room(ticket) else Lack.ROOM
 
     def _has_room(self, load: EngineLoad, ticket: Ticket) -> bool:
         kept = ticket.request.objective.pressing and self._pool.bulk_waits

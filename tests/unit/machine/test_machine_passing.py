@@ -7,6 +7,7 @@ from placing import POEM, asking, places, steps, waits
 from parrotserve.criteria import Criteria
 from parrotserve.graph.decisions import Decision
 from parrotserve.graph.events import TenantWeighed
+from parrotserve.graph.placements import Lack
 from parrotserve.ids import RequestId, TenantId
 from parrotserve.switches import Switches
 
@@ -109,3 +110,28 @@ def test_members_of_a_group_go_past_one_that_is_big():
     reduce = asking("reduce", "sum up", reads=["o-m0", "o-m1"])
     assert places(here.submit(*parts, reduce, session="t", waits=waits("reduce"))) == {"m1": "e"}
     assert places(here.run("on-f")) == {"m0": "f"}
+
+
+def lacks(made: World, name: str) -> dict[str, Lack | None]:
+    """Why a request could not begin on the engines that were not chosen."""
+    placement = made.machine.request(RequestId(name)).placement
+    assert placement is not None
+    return {one.engine: one.lacks for one in placement.others}
+
+
+def test_why_an_engine_was_not_taken_is_told():
+    here = world("e", "f")
+    urgent(here, "big", POEM, **BIG)
+    urgent(here, "small")
+    assert lacks(here, "small") == {"f": Lack.KEPT}
+    here.run("on-f")
+    assert lacks(here, "big") == {"e": Lack.ROOM}
+
+
+def test_and_so_it_is_where_its_tenant_may_add_no_more():
+    here = World("e")
+    urgent(here, "ann", tenant="ann")
+    here.join("f")
+    for number in range(40):
+        urgent(here, f"bob{number}", tenant="bob")
+    assert lacks(here, "bob39") == {"e": Lack.TENANT}
