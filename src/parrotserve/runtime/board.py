@@ -6,6 +6,7 @@ or gone, costs nothing but its place in a set.
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from parrotserve.errors import Cancelled, GetTimeout, ParrotError
 from parrotserve.ids import SessionId, VariableId, shown
@@ -13,6 +14,9 @@ from parrotserve.protocol import Delta, ErrorBody, Failure, Value
 from parrotserve.sampling import TokenLogprob
 
 Outcome = Value | Failure
+
+AT_ONCE = 200
+"""Variables of one exchange that are seen to in one turn of the event loop: some milliseconds, with what is sent."""
 
 
 class Board:
@@ -195,6 +199,8 @@ class Watch:
         self._cursors: set[Cursor] = set()
         self._changed: dict[Cursor, None] = {}
         self._wake = asyncio.Event()
+        self._goes_on = False
+        """Only a part of what was new has been read."""
 
     def read(
         self,
@@ -226,10 +232,16 @@ class Watch:
         return bool(self._cursors)
 
     async def news(self) -> list[Delta | Value | Failure]:
-        """What is new, once something is."""
+        """What is new, once something is. Of much a part, and the rest the next times, between which others go on."""
         await self._wake.wait()
-        self._wake.clear()
-        changed, self._changed = self._changed, {}
+        if self._goes_on:
+            await asyncio.sleep(0)
+        changed = list(islice(self._changed, AT_ONCE))
+        for cursor in changed:
+            del self._changed[cursor]
+        self._goes_on = bool(self._changed)
+        if not self._goes_on:
+            self._wake.clear()
         news: list[Delta | Value | Failure] = []
         for cursor in changed:
             delta, outcome = cursor.read()
