@@ -9,11 +9,11 @@ Everything about processes and pipes is outside.
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 
 from parrotserve.aside import Doing, at_once
-from parrotserve.criteria import Objective
 from parrotserve.engines.base import Command, EndStatus, Event, Heartbeat, Release, Retain
 from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.cache import PageCache
@@ -30,7 +30,7 @@ from parrotserve.engines.native.radix import Salt
 from parrotserve.engines.native.sampler import sample
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
-from parrotserve.engines.native.share import MinimumShare
+from parrotserve.engines.native.share import MinimumShares
 from parrotserve.engines.native.speculation import Drafts
 from parrotserve.engines.native.steady import BatchBuilder, BuiltBatch
 from parrotserve.engines.native.timing import StepHeld, StepTimes
@@ -69,7 +69,7 @@ class NativeCore:
             max_running=settings.max_running,
             share=settings.share,
             pace=Pace(tpot=settings.tpot, adapt=settings.adapt),
-            minimum=MinimumShare(settings.throughput_share),
+            minimum=MinimumShares(settings.throughput_share),
             speculate=settings.speculate,
         )
         self._batches = BatchBuilder(cache.page_tokens, group=settings.group, align_tokens=settings.align_tokens)
@@ -227,11 +227,11 @@ class NativeCore:
             count = planned.count + len(planned.draft)
             planned.state.engine_seconds += seconds * count / rows
             decode_rows += count if planned.decodes else 0
-        decoded = [planned.state.objective for planned in plan if planned.decodes and planned.state.output is not None]
-        latency = decoded.count(Objective.LATENCY)
+        writing = (one.state for one in plan if one.decodes and one.state.output is not None)
+        decoded = Counter(state.objective for state in writing)
         held = StepHeld(prefill_tokens=rows - decode_rows, decode_rows=decode_rows, attended=built.attended)
         self._times.note(held, kv_tokens=built.kv_tokens, seconds=seconds)
-        self._planner.learn(held, latency=latency, other=len(decoded) - latency, seconds=seconds, now=now)
+        self._planner.learn(held, decoded=decoded, seconds=seconds, now=now)
 
 
 def _answered(

@@ -18,6 +18,7 @@ Sequences that decode get the drafts that `speculation` finds worth it, as far a
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -27,7 +28,7 @@ from parrotserve.engines.native.cache import PageCache
 from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.plan import Planned, Step, Urgent, fitting_in
 from parrotserve.engines.native.sequence import SequenceState
-from parrotserve.engines.native.share import MinimumShare
+from parrotserve.engines.native.share import MinimumShare, MinimumShares
 from parrotserve.engines.native.shared_prefixes import SharedPrefixes
 from parrotserve.engines.native.speculation import Drafts, Speculation
 from parrotserve.engines.native.timing import StepHeld
@@ -55,15 +56,15 @@ class Planner:
         max_running: int,
         share: bool = True,
         pace: Pace | None = None,
-        minimum: MinimumShare | None = None,
+        minimum: MinimumShares | None = None,
         speculate: bool = True,
     ) -> None:
         """`share`: whether the cache shares prefixes, so that waiting for another's prefill pays. Without `pace`
-        steps may take as long as they like; `minimum` is the least share of throughput work, by default a tenth.
+        steps may take as long as they like; `minimum` is what throughput work gets at least, by default a tenth.
         `speculate`: whether sequences get drafts."""
         self._cache = cache
         self._pace = pace or Pace(adapt=False)
-        self._minimum = minimum or MinimumShare()
+        self._minimum = minimum or MinimumShares()
         self.page_tokens = cache.page_tokens
         self._prefill_chunk = prefill_chunk
         self._max_running = max_running
@@ -97,31 +98,41 @@ class Planner:
         return self._with_drafts(step.planned, step.drafts)
 
     def _begin(self, sequences: Iterable[SequenceState], now: float) -> Step:
-        """An empty step. Throughput work that is owed its minimum share ranks before everything else."""
+        """An empty step. Work that is owed its minimum share ranks before everything else."""
         ranked = sorted(sequences, key=lambda state: state.rank)
         can_finish = [state for state in ranked if state.can_finish]
         others = [state for state in can_finish if state.objective is not Objective.LATENCY]
         owed: list[SequenceState] = []
         if 0 < len(others) < len(can_finish):
-            rows = self._minimum.owed(now, min(len(can_finish), self._max_running))
-            owed = self._owed(others, rows, ranked, now) if rows else []
+            for objective, share in self._minimum.kinds.items():
+                kind = [state for state in others if state.objective is objective]
+                if kind and (rows := share.owed(now, min(len(can_finish), self._max_running))):
+                    owed += self._owed(kind, rows, ranked, share, now, besides=owed)
             ranked = owed + [state for state in ranked if state not in owed]
         self._prefixes.begin(ranked)
         prompts = [state for state in can_finish if state.objective is Objective.LATENCY and not state.decodes]
         return Step(now, ranked, owed, prompts=prompts)
 
     def _owed(
-        self, others: Sequence[SequenceState], rows: int, ranked: Sequence[SequenceState], now: float
+        self,
+        others: Sequence[SequenceState],
+        rows: int,
+        ranked: Sequence[SequenceState],
+        share: MinimumShare,
+        now: float,
+        *,
+        besides: Sequence[SequenceState],
     ) -> list[SequenceState]:
-        """The first of `others`, at most so many, that go before everybody for the minimum share.
+        """The first of `others`, at most so many, that go before everybody for their minimum share, as do those
+        `besides` them.
 
         Who holds nothing does so where there is room. It would take pages from who is waited for, who takes them back
         a few tokens later: both would be computed again and again. So that is for when its kind has long had nothing.
         Later ones that need less go in its stead, but not for ever.
         """
         idle = (state.pages for state in ranked if not state.can_finish)
-        room = self._cache.available() + len(self._cache.only_in(idle))
-        starves = self._minimum.starves(now)
+        room = self._cache.available() + len(self._cache.only_in(idle)) - sum(map(self._missing, besides))
+        starves = share.starves(now)
         owed: list[SequenceState] = []
         keeps_out = False
         for state in others:
@@ -129,10 +140,10 @@ class Planner:
             if state.pages or missing <= room or starves:
                 owed.append(state)
                 room -= missing
-                self._minimum.let_in(state.arrival)
+                share.let_in(state.arrival)
             elif not keeps_out:
                 keeps_out = True
-                if self._minimum.keep_out(state.arrival, now):
+                if share.keep_out(state.arrival, now):
                     break
             if len(owed) == rows:
                 break
@@ -171,11 +182,11 @@ class Planner:
         pays = fitting_in(self._pace.least_prompt, step.budget, cost=self._rates.prefilling(step.budget, 0))
         return max(pays, self.page_tokens)
 
-    def learn(self, step: StepHeld, *, latency: int, other: int, seconds: float, now: float) -> None:
-        """A step that held this, in which so many latency-sensitive sequences, and others, decoded, took so long."""
-        self._minimum.note(now, latency=latency, other=other, seconds=seconds)
+    def learn(self, step: StepHeld, *, decoded: Counter[Objective], seconds: float, now: float) -> None:
+        """A step that held this, in which so many sequences of each objective decoded, took so long."""
+        self._minimum.note(now, decoded, seconds=seconds)
         self._pace.learn(step, seconds)
-        if latency and other and seconds > self._pace.bound:
+        if 0 < decoded[Objective.LATENCY] < decoded.total() and seconds > self._pace.bound:
             self.unsettle()
 
     def unsettle(self) -> None:
