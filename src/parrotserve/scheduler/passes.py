@@ -39,7 +39,7 @@ class Pass:
         self._pool = pool
         self._now = now
         self._outcomes: list[Outcome] = []
-        self._paused_bulk = self._find_paused_bulk()
+        self._paused_bulk = _paused_bulk(pool)
         self._crowded = self._bulk_stays = False
         """Paused throughput work would add more to steps than its tenant may: some of it, and all that has room."""
         self._kept: set[EngineLoad] = set()
@@ -112,12 +112,6 @@ class Pass:
             self._crowded = True
         self._bulk_stays = self._crowded
         return self._serve_next(pressing=False)
-
-    def _find_paused_bulk(self) -> Iterator[tuple[EngineLoad, Aboard]]:
-        """Throughput work that is paused, on each engine the first ones first."""
-        for load in [one for one in self._pool.paused if one.paused_bulk]:
-            bulk = [one for one in load.paused.values() if not one.pressing]
-            yield from ((load, one) for one in sorted(bulk, key=lambda one: one.request.arrival) if one.paused)
 
     def _serve_next(self, *, pressing: bool) -> bool:
         """Place the next request, or pass it over, if others may have room; or its line, if its tenant adds as much to
@@ -396,3 +390,10 @@ class Pass:
                 self._outcomes.append(ReadNoMore(other))
             self._run(empty, ticket, PlacedBy.ALONE, empty.consider(ticket, self._now))
             empty.reserved = True
+
+
+def _paused_bulk(pool: Pool) -> Iterator[tuple[EngineLoad, Aboard]]:
+    """Throughput work that is paused, on each engine the first ones first."""
+    for load in [one for one in pool.paused if one.paused_bulk]:
+        bulk = [one for one in load.paused.values() if not one.pressing]
+        yield from ((load, one) for one in sorted(bulk, key=lambda one: one.request.arrival) if one.paused)
