@@ -92,6 +92,8 @@ def _untie(session: Session, gone: list[Variable]) -> None:
     through for garbage, which stops everything."""
     for variable in gone:
         variable.producer = None
+        for group in variable.stages.values():
+            group.members.clear()
         variable.stages.clear()
         variable.consumers.clear()
         variable.fallen_consumers.clear()

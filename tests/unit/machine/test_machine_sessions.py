@@ -137,6 +137,20 @@ class TestTheEnd:
         finally:
             gc.enable()
 
+    @pytest.mark.parametrize("runs", [False, True])
+    def test_so_do_task_groups(self, runs: bool):
+        world = World("e", places=2)
+        before = self.objects()
+        gc.disable()
+        try:
+            world.submit(*(f"map{number}: -> x{number}" for number in range(3)), "sum: x0 x1 x2 -> y", waits=["y"])
+            for name in ("map0", "map1", "map2", "sum") if runs else ():
+                world.run(name)
+            world.end_session()
+            assert self.held() == before
+        finally:
+            gc.enable()
+
     @staticmethod
     def held() -> int:
         return sum(isinstance(one, (Session, Variable, Request, Call)) for one in gc.get_objects())
