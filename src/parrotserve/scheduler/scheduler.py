@@ -106,7 +106,7 @@ class AppScheduler(Scheduler):
         pool = self._pool(request.spec.model)
         if pool.is_queued(request):
             pool.unqueue(request)
-            pool.queue(request)
+            self.queue(request)
         elif (found := pool.aboard(request)) is not None:
             pool.reclassify(*found)
 
