@@ -22,6 +22,9 @@ from parrotserve.segments import Input, Output, Text
 
 SHORTEST = 128
 """Characters. Shorter beginnings (what a chat template writes first) are not worth being found."""
+APART = 4
+"""Characters from one boundary to the next, at least: about a token. Boundaries are remembered for as long as tokens
+before them are in a cache, and there would be more of them than memory for them: of a value that is empty, say."""
 _FIRST_CUT = 512
 """Characters of a text up to its first inner boundary; the next ones are at twice that, and so on."""
 _MOST_UNKNOWN = 4
@@ -141,7 +144,8 @@ def _walk(
 
 
 def _note(prefix: Prefix, hash_now: bytes, chars: float, segments: int = 0) -> None:
-    if chars >= SHORTEST:
+    least = prefix.boundaries[-1].chars + APART if prefix.boundaries else SHORTEST
+    if chars >= least:
         prefix.boundaries.append(Boundary(hash_now, chars, segments))
 
 
@@ -165,7 +169,7 @@ def _digests(text: str) -> Digests:
 
 def _cuts(length: int) -> Iterator[int]:
     cut = _FIRST_CUT
-    while cut < length:
+    while cut + APART <= length:
         yield cut
         cut *= 2
 

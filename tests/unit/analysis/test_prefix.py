@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrotserve.analysis.prefix import SHORTEST, Prefix, prefix_of, prompt_chars, rekey
+from parrotserve.analysis.prefix import APART, SHORTEST, Prefix, prefix_of, prompt_chars, rekey
 from parrotserve.graph.events import NewRequest, NewVariable
 from parrotserve.graph.objects import Request, Session, Times, Variable
 from parrotserve.graph.states import VariableState
@@ -71,6 +71,14 @@ def test_calls_of_one_function_share_its_constant_beginning():
 def test_different_functions_with_a_common_beginning_share_it_though_it_ends_inside_a_text():
     one, other = LONG * 8 + "Write a poem of ", LONG * 8 + "Write tests for "
     assert len(LONG) * 4 <= shared(chain(one, "x"), chain(other, "x")) < len(LONG) * 8
+
+
+def test_there_are_no_more_boundaries_than_about_one_for_a_token():
+    values = [variable("empty", ""), variable("letter", "x")]
+    found = chain(LONG, *values * 1000).boundaries
+    assert len(found) <= 1 + 1000 / APART
+    assert found[-1].chars > len(LONG) + 1000 - APART
+    assert [one.segments for one in chain(LONG * 2, "").boundaries] == [0, 1]
 
 
 def test_what_is_short_is_not_worth_finding():
@@ -181,14 +189,14 @@ TEXTS = st.sampled_from(["", "a", "b", "x" * SHORTEST, LONG, LONG * 3, LONG * 3 
 
 @given(st.lists(TEXTS, max_size=5), st.lists(TEXTS, max_size=5))
 def test_boundaries_are_equal_exactly_where_segments_are(one: list[str], other: list[str]):
-    """Whole segments that are equal from the start are found, and nothing is found that is not equal text."""
+    """Whole segments that are equal from the start are found, but for a token, and nothing that is not equal text."""
     common = 0
     for mine, its in zip(one, other, strict=False):
         if mine != its:
             break
         common += len(mine)
     found = int(shared(chain(*one), chain(*other)))
-    assert found >= (common if common >= SHORTEST else 0)
+    assert found > common - APART or common < SHORTEST + APART
     assert "".join(one)[:found] == "".join(other)[:found]
 
 
