@@ -32,8 +32,8 @@ _MOST_UNKNOWN = 4
 one by one cost O(n) links."""
 
 _MOST_CHARS = 1 << 24
-_MOST_BOUNDARIES = 10_000
-"""A chain ends behind so many characters or boundaries: no model reads on, and whoever names one long value a thousand
+_MOST_SEGMENTS = 10_000
+"""A chain ends behind so many characters or segments: no model reads on, and whoever names one long value a thousand
 times in a request would have everybody wait for the hashes."""
 
 _SIZE = 16
@@ -112,7 +112,7 @@ def _walk(
 ) -> None:
     spec, tenant = prefix.request.spec, prefix.request.session.tenant
     for index in range(segment, len(spec.segments)):
-        if chars > _MOST_CHARS or len(prefix.boundaries) > _MOST_BOUNDARIES:
+        if chars > _MOST_CHARS or index >= _MOST_SEGMENTS:
             return
         unsalted = hash_before
         if index == spec.published:

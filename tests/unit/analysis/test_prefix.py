@@ -94,6 +94,11 @@ def test_a_chain_ends_where_no_model_reads_on(value: str, times: int):
     assert shared(long, chain(LONG, *[document] * times, "other")) > 5_000
 
 
+def test_so_it_does_behind_values_that_are_empty():
+    empty = variable("empty", "")
+    assert chain(LONG, *[empty] * 20_000, LONG).boundaries[-1].chars == len(LONG)
+
+
 def test_readers_of_one_future_value_share_it_before_it_exists_and_after():
     document = variable("d")
     one, other = (chain("Read: ", document, f" Now {what}", [variable(what)]) for what in ("sum", "ask"))
