@@ -10,7 +10,8 @@ import pytest
 from machine_world import World, asked, request
 
 from parrotserve.errors import EngineFailed
-from parrotserve.graph.events import StepsRun, TenantWeighed, Ticked, Waited
+from parrotserve.graph.events import NewVariable, StepsRun, TenantWeighed, Ticked, Waited
+from parrotserve.ids import VariableId
 from parrotserve.sampling import Sampling
 from parrotserve.segments import Text
 
@@ -134,6 +135,18 @@ def test_ending_a_session_costs_little_for_each_request_that_waits():
         return lines_of(lambda one: one.end_session(), world)
 
     assert (ending(400) - ending(200)) / 200 < 150
+
+
+def test_ending_a_session_costs_next_to_nothing_for_each_variable_that_nobody_has_set():
+    """Sessions have up to 100,000 of them, whether somebody waits for them or not."""
+
+    def ending(size: int) -> int:
+        world = World(check=False)
+        names = [f"v{number}" for number in range(size)]
+        world.submit(variables=[NewVariable(VariableId(name)) for name in names], waits=names)
+        return lines_of(lambda one: one.end_session(), world)
+
+    assert (ending(400) - ending(200)) / 200 < 20
 
 
 def reduced(size: int) -> World:

@@ -79,7 +79,7 @@ class TestTheEnd:
         assert [one.request for one in only(decisions, CancelSequence)] == ["b", "c"]
         assert [one.call for one in only(decisions, RevokeCall)] == ["check"]
         failures = {one.variable: one.error for one in only(decisions, PublishFailure)}
-        assert failures.keys() == {"y", "z", "w", "ok", "empty"}
+        assert failures.keys() == {"y", "z", "w", "ok"}
         assert {type(error) for error in failures.values()} == {Cancelled}
         assert [one.request for one in only(decisions, ForgetRequest)] == ["b", "c", "d"]
         assert isinstance(decisions[-1], ForgetSession)
