@@ -23,6 +23,11 @@ _BY = {
     "ahead": "it was read there while its inputs were still being written",
     "alone": "alone, for engines died under it",
 }
+_LACKS = {
+    "room": "no room",
+    "kept": "what room there was is kept for other work",
+    "tenant": "its tenant may add no more there beside others",
+}
 
 
 def explain_view(view: SessionView) -> str:
@@ -104,7 +109,7 @@ def _engine(placement: PlacementView) -> str:
 
 def _other(seen: ConsideredView, placement: PlacementView) -> str:
     if seen.seconds is None:
-        return f"{seen.engine}: no room"
+        return f"{seen.engine}: {_LACKS.get(seen.lacks or 'room', seen.lacks)}"
     chosen = placement.chosen
     less = f", {seen.cached_tokens:,} tokens found" if seen.cached_tokens != chosen.cached_tokens else ""
     return f"{seen.engine}: predicted {_predicted(seen)}{less}"

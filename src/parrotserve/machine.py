@@ -35,7 +35,7 @@ from parrotserve.graph.events import (
     Waited,
     Withdrawn,
 )
-from parrotserve.graph.flow import ahead_stopped, cancel, end_call, fill, first_readers, time_out
+from parrotserve.graph.flow import ahead_stopped, cancel, end_call, fill, first_readers, recall, time_out
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.growth import ask, end_session, grow
 from parrotserve.graph.integrity import check_graph
@@ -304,10 +304,13 @@ class Machine:
         if writer is None or not writer.aboard:
             return
         if request.ahead is None:
-            request.ahead = self._scheduler.run_ahead(request, _near(writer))
-            if request.ahead is None:
+            place = self._scheduler.run_ahead(request, _near(writer))
+            if place is None:
                 return
-            changes.decisions.append(reading_ahead(request, request.ahead))
+            if place.instead_of is not None:
+                changes.decisions.append(recall(place.instead_of))
+            request.ahead = place.engine
+            changes.decisions.append(reading_ahead(request, place.engine))
         if not isinstance(writer, Request) or writer.engine is None:
             return
         if not awaited.streamed and not awaited.followed and _may_flow(request, awaited, writer):

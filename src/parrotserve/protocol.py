@@ -298,11 +298,11 @@ class ConsideredView(Wire):
 
     engine: EngineId
     seconds: float | None
-    """Until the request ends there; None: no room."""
+    lacks: str | None = None
+    """Until the request ends there; None where it could not begin, for what it lacks: room, kept, tenant."""
     cached_tokens: int
-    """Of its prompt, thought to be resident there."""
     harm: float
-    """Seconds that others there lose."""
+    """Tokens of its prompt, thought to be resident there; seconds that others there lose."""
 
 
 class PlacementView(Wire):

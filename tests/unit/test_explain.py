@@ -22,8 +22,10 @@ from parrotserve.sdk.explain import Explanation
 CODE = VariableView(id=VariableId("v-1"), name="code", state="ready", producer="r-1", value="x", error=None)
 
 
-def seen(engine: str, seconds: float | None = 1.25, cached: int = 0, harm: float = 0.0) -> ConsideredView:
-    return ConsideredView(engine=EngineId(engine), seconds=seconds, cached_tokens=cached, harm=harm)
+def seen(
+    engine: str, seconds: float | None = 1.25, cached: int = 0, harm: float = 0.0, lacks: str | None = None
+) -> ConsideredView:
+    return ConsideredView(engine=EngineId(engine), seconds=seconds, lacks=lacks, cached_tokens=cached, harm=harm)
 
 
 def request(**fields: object) -> RequestView:
@@ -102,12 +104,15 @@ def test_what_was_saved_is_told_as_found_and_then_as_it_was():
 
 
 def test_the_engine_is_told_and_why_not_the_others():
-    others = (seen("m-1", 2.5, cached=9, harm=0.25), seen("m-2", None))
+    full = (seen("m-2", None, lacks="room"), seen("m-3", None, lacks="tenant"), seen("m-4", None, lacks="kept"))
+    others = (seen("m-1", 2.5, cached=9, harm=0.25), *full)
     placement = PlacementView(by="resident", prompt_tokens=1, chosen=seen("m-0", harm=0.1), others=others)
     assert lines("engine", placement=placement) == [
         "m-0: its beginning is resident there; predicted 1.250 s, others lose 0.100 s",
         "not m-1: predicted 2.500 s, others lose 0.250 s, 9 tokens found",
         "not m-2: no room",
+        "not m-3: its tenant may add no more there beside others",
+        "not m-4: what room there was is kept for other work",
     ]
 
 

@@ -22,6 +22,9 @@ from parrotserve.segments import Input, Output, Text
 
 SHORTEST = 128
 """Characters. Shorter beginnings (what a chat template writes first) are not worth being found."""
+APART = 4
+"""Characters from one boundary to the next, at least: about a token. Boundaries are remembered for as long as tokens
+before them are in a cache, and there would be more of them than memory for them: of a value that is empty, say."""
 _FIRST_CUT = 512
 """Characters of a text up to its first inner boundary; the next ones are at twice that, and so on."""
 _MOST_UNKNOWN = 4
@@ -29,8 +32,8 @@ _MOST_UNKNOWN = 4
 one by one cost O(n) links."""
 
 _MOST_CHARS = 1 << 24
-_MOST_BOUNDARIES = 10_000
-"""A chain ends behind so many characters or boundaries: no model reads on, and whoever names one long value a thousand
+_MOST_SEGMENTS = 10_000
+"""A chain ends behind so many characters or segments: no model reads on, and whoever names one long value a thousand
 times in a request would have everybody wait for the hashes."""
 
 _SIZE = 16
@@ -109,7 +112,7 @@ def _walk(
 ) -> None:
     spec, tenant = prefix.request.spec, prefix.request.session.tenant
     for index in range(segment, len(spec.segments)):
-        if chars > _MOST_CHARS or len(prefix.boundaries) > _MOST_BOUNDARIES:
+        if chars > _MOST_CHARS or index >= _MOST_SEGMENTS:
             return
         unsalted = hash_before
         if index == spec.published:
@@ -141,7 +144,8 @@ def _walk(
 
 
 def _note(prefix: Prefix, hash_now: bytes, chars: float, segments: int = 0) -> None:
-    if chars >= SHORTEST:
+    least = prefix.boundaries[-1].chars + APART if prefix.boundaries else SHORTEST
+    if chars >= least:
         prefix.boundaries.append(Boundary(hash_now, chars, segments))
 
 
@@ -165,7 +169,7 @@ def _digests(text: str) -> Digests:
 
 def _cuts(length: int) -> Iterator[int]:
     cut = _FIRST_CUT
-    while cut < length:
+    while cut + APART <= length:
         yield cut
         cut *= 2
 

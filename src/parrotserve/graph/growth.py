@@ -6,7 +6,7 @@ from parrotserve.criteria import Criteria
 from parrotserve.errors import Cancelled
 from parrotserve.graph.causes import Cause
 from parrotserve.graph.changes import Changes
-from parrotserve.graph.decisions import ForgetRequest, ForgetSession, PublishFailure
+from parrotserve.graph.decisions import ForgetRequest, ForgetSession
 from parrotserve.graph.events import Wait
 from parrotserve.graph.flow import begin, fall, fill
 from parrotserve.graph.graph import Graph
@@ -59,15 +59,11 @@ def ask(variable: Variable, wait: Wait, changes: Changes) -> None:
 
 
 def end_session(graph: Graph, session: Session, reason: str, changes: Changes) -> None:
-    """Cancel what is unfinished in a session, and forget all of it."""
+    """Cancel what is unfinished in a session, and forget all of it. Of variables that nobody has set, `ForgetSession`
+    alone says that they are gone: there may be many more of them than of all else."""
     why = f"its session ended ({reason})"
     cause = Cause(error=Cancelled(why), sentence=why, became="was cancelled")
     fall(graph, list(session.producers), cause, ProducerState.CANCELLED, changes)
-    for variable in session.variables.values():
-        if variable.state is VariableState.EMPTY:
-            variable.move(VariableState.CANCELLED, changes.now, why)
-            error = Cancelled(f"The {variable} was cancelled: {why}.")
-            changes.decisions.append(PublishFailure(variable=variable.id, error=error))
     graph.deadlines.discard(session)
     for request in session.requests.values():
         del graph.requests[request.id]
@@ -92,6 +88,8 @@ def _untie(session: Session, gone: list[Variable]) -> None:
     through for garbage, which stops everything."""
     for variable in gone:
         variable.producer = None
+        for group in variable.stages.values():
+            group.members.clear()
         variable.stages.clear()
         variable.consumers.clear()
         variable.fallen_consumers.clear()

@@ -187,6 +187,14 @@ class Request(_Node):
         return self.inputs[self._awaited]
 
     @property
+    def idle(self) -> bool:
+        """It waits for inputs, and no engine writes the first that is not READY."""
+        if self.state is not ProducerState.WAITING:
+            return False
+        writer = self.awaited.producer
+        return not (isinstance(writer, Request) and writer.aboard)
+
+    @property
     def reads(self) -> Input:
         """Where its prompt reads `awaited` first. Looks at each segment once, for inputs come in order of first use."""
         awaited, parts = self.awaited.id, self.spec.segments

@@ -160,7 +160,11 @@ class AheadSequences:
         return len(self._sequences)
 
     def begin(self, opening: Opening, tokenizer: Tokenizer, prompt: PromptTokenizer) -> None:
-        """A sequence is opened that runs ahead; `prompt` is to make its tokens."""
+        """A sequence is opened that runs ahead; `prompt` is to make its tokens. If it has been opened anew since, on an
+        engine whose orders were carried out sooner, nothing changes."""
+        found = self._sequences.get(opening.request)
+        if found is not None and found.epoch > opening.epoch:
+            return
         self.end(opening.request)
         sequence = AheadSequence(
             opening.request,

@@ -6,6 +6,7 @@ or gone, costs nothing but its place in a set.
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from parrotserve.errors import Cancelled, GetTimeout, ParrotError
 from parrotserve.ids import SessionId, VariableId, shown
@@ -13,6 +14,9 @@ from parrotserve.protocol import Delta, ErrorBody, Failure, Value
 from parrotserve.sampling import TokenLogprob
 
 Outcome = Value | Failure
+
+AT_ONCE = 200
+"""Variables of one exchange that are seen to in one turn of the event loop: some milliseconds, with what is sent."""
 
 
 class Board:
@@ -61,7 +65,8 @@ class Board:
         for variable in variables:
             topic = self._topics.pop(variable, None)
             if topic is not None:
-                topic.abandon(Cancelled("The session has ended.", variable=topic.shown))
+                why = f"The variable {topic.shown} was cancelled: its session ended."
+                topic.abandon(Cancelled(why, variable=topic.shown))
 
     def fail_readers(self, session: SessionId, error: ParrotError) -> None:
         """End every exchange of a session that would otherwise wait for something that cannot come."""
@@ -129,11 +134,13 @@ class _Topic:
 class Cursor:
     """One reader's place in one variable."""
 
-    __slots__ = ("_timer", "_told", "_watch", "error", "offset", "session", "stream", "topic")
+    __slots__ = ("_late", "_timer", "_told", "_watch", "error", "offset", "session", "stream", "topic")
 
     def __init__(self, watch: "Watch", board: Board, variable: VariableId, *, stream: bool, offset: int) -> None:
         self._watch = watch
         self._timer: asyncio.TimerHandle | None = None
+        self._late: float | None = None
+        """How many seconds it has waited in vain."""
         self.session = watch.session
         self.stream = stream
         self.offset = offset
@@ -149,11 +156,7 @@ class Cursor:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, seconds)
 
     def _expire(self, seconds: float) -> None:
-        variable = self.topic.shown
-        self.error = GetTimeout(
-            f"Variable {variable} was not ready within {seconds:g} s. Nothing was cancelled: ask again.",
-            variable=variable,
-        )
+        self._late = seconds  # more is made of it when it is read: thousands may expire at once
         self.wake()
 
     def stop(self) -> None:
@@ -163,7 +166,8 @@ class Cursor:
     @property
     def behind(self) -> bool:
         """Whether there is something to be read."""
-        return self._text_behind or self.topic.outcome is not None or self.error is not None
+        ended = self.topic.outcome is not None or self.error is not None or self._late is not None
+        return ended or self._text_behind
 
     @property
     def _text_behind(self) -> bool:
@@ -181,9 +185,17 @@ class Cursor:
             )
             self.offset = max(self.offset, len(topic.text))
             self._told = len(topic.logprobs)
-        if topic.outcome is None and self.error is not None:
-            return delta, Failure(variable=topic.shown, error=ErrorBody.of(self.error))
+        error = self.error or (None if self._late is None else self._timeout(self._late))
+        if topic.outcome is None and error is not None:
+            return delta, Failure(variable=topic.shown, error=ErrorBody.of(error))
         return delta, topic.outcome
+
+    def _timeout(self, seconds: float) -> GetTimeout:
+        variable = self.topic.shown
+        return GetTimeout(
+            f"Variable {variable} was not ready within {seconds:g} s. Nothing was cancelled: ask again.",
+            variable=variable,
+        )
 
 
 class Watch:
@@ -195,6 +207,8 @@ class Watch:
         self._cursors: set[Cursor] = set()
         self._changed: dict[Cursor, None] = {}
         self._wake = asyncio.Event()
+        self._goes_on = False
+        """Only a part of what was new has been read."""
 
     def read(
         self,
@@ -226,10 +240,16 @@ class Watch:
         return bool(self._cursors)
 
     async def news(self) -> list[Delta | Value | Failure]:
-        """What is new, once something is."""
+        """What is new, once something is. Of much a part, and the rest the next times, between which others go on."""
         await self._wake.wait()
-        self._wake.clear()
-        changed, self._changed = self._changed, {}
+        if self._goes_on:
+            await asyncio.sleep(0)
+        changed = list(islice(self._changed, AT_ONCE))
+        for cursor in changed:
+            del self._changed[cursor]
+        self._goes_on = bool(self._changed)
+        if not self._goes_on:
+            self._wake.clear()
         news: list[Delta | Value | Failure] = []
         for cursor in changed:
             delta, outcome = cursor.read()

@@ -18,7 +18,7 @@ from parrotserve.tenancy.ledger import Claim
 from parrotserve.tenancy.limits import Limits
 
 _VARIABLES_EACH = 10
-"""Variables that a submit may have, for each request that it may have."""
+"""Variables that a submit, or a session, may have for each request that it may have."""
 SEAM = 2
 """Tokens that a boundary between segments may add to the sum of the segments."""
 
@@ -48,6 +48,15 @@ def check_size(batch: Submitted, session: Session | None, limits: Limits, config
             f"A submit may have {config.max_batch_requests} requests and native calls, and this one has {size}: send "
             "it in parts.",
             limit="max_batch_requests",
+        )
+    variables = session.variables if session is not None else {}
+    more = sum(spec.id not in variables for spec in batch.variables)
+    most = _VARIABLES_EACH * config.max_session_requests
+    if more and more + len(variables) > most:
+        raise TooLarge(
+            f"A session may have {most} variables; this one has {len(variables)}, and {more} more are asked for. Use "
+            "several sessions.",
+            limit="max_session_requests",
         )
     requests = {spec.id: spec for spec in batch.requests if session is None or spec.id not in session.requests}
     calls = {spec.id for spec in batch.calls if session is None or spec.id not in session.calls}

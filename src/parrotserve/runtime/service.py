@@ -41,6 +41,7 @@ from parrotserve.protocol import (
 )
 from parrotserve.runtime import views
 from parrotserve.runtime.attachments import Attachments
+from parrotserve.runtime.board import AT_ONCE
 from parrotserve.runtime.catalog import Loader, ServedModel, load_model
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.ending import Ending
@@ -381,7 +382,9 @@ class Service:
             self._attachments.attached(owner, tenant) as gone,
             closing(self._driver.board.watch(owner)) as watch,
         ):
-            for wait in waits:
+            for number, wait in enumerate(waits, 1):
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)  # others go on
                 variable = owned(tenant, VariableId(wait.variable))
                 watch.read(variable, stream=wait.stream, offset=offset, timeout=wait.timeout, error=gone)
             while watch.reading:

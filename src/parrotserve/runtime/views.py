@@ -136,7 +136,11 @@ def _placement(placement: Placement | None) -> PlacementView | None:
 
 def _considered(seen: Considered) -> ConsideredView:
     return ConsideredView(
-        engine=seen.engine, seconds=seen.seconds, cached_tokens=round(seen.cached_tokens), harm=seen.harm
+        engine=seen.engine,
+        seconds=seen.seconds,
+        lacks=seen.lacks,
+        cached_tokens=round(seen.cached_tokens),
+        harm=seen.harm,
     )
 
 

@@ -37,6 +37,14 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """Where a request runs ahead from now on, and which other one no longer does, for there was no other place."""
+
+    engine: EngineId
+    instead_of: Request | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReadNoMore:
     """A request that runs ahead is to do so no more, for another one is to be alone there."""
 
@@ -91,7 +99,7 @@ class Scheduler(ABC):
         """A request no longer waits."""
 
     @abstractmethod
-    def run_ahead(self, request: Request, near: EngineId | None) -> EngineId | None:
+    def run_ahead(self, request: Request, near: EngineId | None) -> Ahead | None:
         """Where a request that still waits for inputs runs ahead from now on: on this engine, or on any, where it is
         None, gone, or one of another model. None: nowhere."""
 

@@ -66,7 +66,7 @@ class Line:
     def first_of(self, objective: Objective) -> Request | None:
         """Who is next among those of one objective."""
         first = self.heaps[objective].first()
-        return first[1] if first is not None else None
+        return first[1] if first is not None and first[0] < inf else None
 
     @property
     def empty(self) -> bool:
@@ -92,6 +92,8 @@ class Lines:
         """Lines without requests, until the others are where they are: then they may be forgotten."""
         self._held = {pressing: dict[Line, None]() for pressing in (True, False)}
         """Lines whose pressing requests, or whose others, are passed over."""
+        self.aside: dict[Request, None] = {}
+        """Requests that are passed over, and nobody else of their lines for it."""
         self._standing: dict[Request, Objective] = {}
         self._virtual = 0.0
         """Where the line stood that was served last."""
@@ -194,8 +196,17 @@ class Lines:
         self._held[pressing][line] = None
         self._behind[pressing].discard(line)
 
+    def set_aside(self, request: Request) -> None:
+        """A request that waits is passed over, until `release`; those behind it in its line are not."""
+        self.aside[request] = None
+        self._line(request.session.tenant).heaps[self._standing[request]].put(request, inf)
+
     def release(self) -> None:
-        """No line is passed over any more."""
+        """Nobody is passed over any more."""
+        for request in self.aside:
+            if request in self._standing:
+                self._line(request.session.tenant).heaps[self._standing[request]].put(request, _order(request))
+        self.aside.clear()
         held = [line for lines in self._held.values() for line in lines]
         if not held:
             return

@@ -13,6 +13,7 @@ from parrotserve.graph.placements import Considered
 from parrotserve.graph.states import ProducerState
 from parrotserve.ids import EngineId, RequestId, TenantId
 from parrotserve.scheduler.aboard import Aboard
+from parrotserve.scheduler.base import Ahead
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.places import Places
 from parrotserve.scheduler.residents import Index, Residents
@@ -138,13 +139,15 @@ class EngineLoad:
 
     def has_room(self, ticket: Ticket, *, kept_for_bulk: bool = False) -> bool:
         """Whether a request can be admitted now; `kept_for_bulk`: beside the minimum share of throughput work."""
-        if self.reserved or self.active >= self.width or not self.has_credit_for(ticket):
+        if not self.has_credit_for(ticket) or not self.has_row(kept_for_bulk=kept_for_bulk):
             return False
-        if not self.active:
-            return True
-        if kept_for_bulk and self.active - self.bulk >= self.width - _kept(self.width):
+        return not self.active or self.kv_tokens + self.need(ticket) <= self.description.cache_tokens
+
+    def has_row(self, *, kept_for_bulk: bool = False) -> bool:
+        """Whether a step has a row for one more, however few tokens it needs; see `has_room`."""
+        if self.reserved or self.active >= self.width:
             return False
-        return self.kv_tokens + self.need(ticket) <= self.description.cache_tokens
+        return not (self.active and kept_for_bulk) or self.active - self.bulk < self.width - _kept(self.width)
 
     def has_room_again(self, aboard: Aboard) -> bool:
         """Whether a paused request can go on: to its end, too, where that empties the engine for a suspect."""
@@ -187,13 +190,27 @@ class EngineLoad:
         """Whether it takes this one: one that runs ahead here has its credit."""
         return self.has_credit or ticket.request.id in self.ahead
 
-    def run_ahead(self, request: Request) -> bool:
-        """Whether there is room for one that runs ahead; if so, it is here from now on."""
-        most = min(_MOST_AHEAD, self.description.credits // 4)
-        if not self.description.late or self.reserved or not self.has_credit or len(self.ahead) >= most:
-            return False
+    def run_ahead(self, request: Request) -> Ahead | None:
+        """A place for one that runs ahead, another one's if need be: it is here from now on. None: there is none."""
+        if not self.description.late or self.reserved:
+            return None
+        instead_of: Request | None = None
+        if not self.has_credit or len(self.ahead) >= min(_MOST_AHEAD, self.description.credits // 4):
+            instead_of = self._leaving_place_to(request)
+            if instead_of is None:
+                return None
+            del self.ahead[instead_of.id]
         self.ahead[request.id] = request
-        return True
+        return Ahead(self.id, instead_of)
+
+    def _leaving_place_to(self, request: Request) -> Request | None:
+        """Who has nothing to read until a native call ends, or another request begins, leaves its place to one of which
+        more is being written, or to one of a tenant that has fewer."""
+        tenants = Counter(one.session.tenant for one in self.ahead.values())
+        own = tenants[request.session.tenant]
+        idle = (one for one in self.ahead.values() if one.idle)
+        leaves = (one for one in idle if not request.idle or tenants[one.session.tenant] > own + 1)
+        return next(leaves, None)
 
     def lacking(self, ticket: Ticket) -> tuple[int, float]:
         """How many rows, and tokens of KV, a request lacks to be admitted."""

@@ -65,7 +65,7 @@ class NaiveScheduler(Scheduler):
     def wait(self, request: Request) -> None:
         """Nothing is kept for anybody."""
 
-    def run_ahead(self, request: Request, near: EngineId | None) -> EngineId | None:
+    def run_ahead(self, request: Request, near: EngineId | None) -> None:
         return None
 
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:

@@ -2,17 +2,20 @@
 
 Whose turn it is comes first: the tenant that is furthest behind, and of its requests the one with the strictest
 objective. Then where: a member of a task group with its group, else with queued requests that begin alike, on the
-engine where it and those who are there lose least time. A pass ends when the next one has no room, so that nobody who
-is small overtakes for ever somebody who is big; it costs O(placed x (log waiting + engines looked at)).
+engine where it and those who are there lose least time. Nobody who is small overtakes for ever somebody who is big: one
+who is waited for and has room nowhere has an engine kept for it (`kept`), so that others go past it on other engines
+alone; else, and where no other engine has a row, a pass ends when the next one has no room. It costs O(placed x (log
+waiting + engines looked at)).
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from math import inf
 
 from parrotserve.criteria import Objective
 from parrotserve.graph.objects import Request, TaskGroup
-from parrotserve.graph.placements import Considered, PlacedBy, Placement
+from parrotserve.graph.placements import Considered, Lack, PlacedBy, Placement
 from parrotserve.ids import TenantId
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Paused, Placed, ReadNoMore, Resumed
@@ -21,6 +24,7 @@ from parrotserve.scheduler.load import BULK_WEIGHT, EngineLoad
 from parrotserve.scheduler.pool import Pool
 from parrotserve.scheduler.share import SHARE_SECONDS
 from parrotserve.scheduler.tickets import Ticket
+from parrotserve.scheduler.victims import victims
 
 _WORK_WEIGHT = 0.1
 """What a second of an engine's time counts."""
@@ -35,11 +39,13 @@ class Pass:
         self._pool = pool
         self._now = now
         self._outcomes: list[Outcome] = []
-        self._bulk_stays = False
-        """Paused throughput work would add more to steps than its tenant may."""
+        self._paused_bulk = _paused_bulk(pool)
+        self._crowded = self._bulk_stays = False
+        """Paused throughput work would add more to steps than its tenant may: some of it, and all that has room."""
         self._kept: set[EngineLoad] = set()
         """Where what ends next makes room for throughput work, and for nobody else."""
         self._draining, pool.draining = pool.draining, None
+        self._looked_at_kept = False
 
     def run(self) -> list[Outcome]:
         """Place all that can be placed."""
@@ -59,23 +65,7 @@ class Pass:
             if not (self._press() if pressing else self._fill()):
                 blocked.add(pressing)
                 if not pressing and self._bulk_is_due():
-                    self._kept.update(self._where_bulk_is_due())
-
-    def _where_bulk_is_due(self) -> Iterable[EngineLoad]:
-        """Where throughput work that is due is paused; else one engine, where the next one to begin lacks least: that
-        one from then on, for others fill where it lacks more."""
-        if any(load.paused_bulk for load in self._pool.paused):
-            return [load for load in self._pool.paused if load.paused_bulk]
-        line = self._pool.lines.next(pressing=False)
-        request = line.head(pressing=False) if line is not None else None
-        if request is None:
-            return []
-        ticket = self._pool.tickets.of(request)
-        able = [load for load in self._pool.candidates(ticket) if not load.reserved]
-        if self._draining not in able:
-            self._draining = min(able, key=lambda load: load.lacking(ticket)[::-1], default=None)
-        self._pool.draining = self._draining
-        return [self._draining] if self._draining is not None else []
+                    self._kept.update(self._pool.where_bulk_is_due(self._draining))
 
     # --- Whose turn it is ------------------------------------------------------------------------------------
 
@@ -104,42 +94,69 @@ class Pass:
         return self._pool.lines.any(pressing=False) or (not self._bulk_stays and self._pool.bulk_waits)
 
     def _press(self) -> bool:
+        """Somebody who is waited for begins: first who has an engine kept, for it was its turn when it had no room."""
+        if not self._looked_at_kept:
+            self._looked_at_kept = True
+            self._place_kept()
+            return True
         return self._serve_next(pressing=True)
 
     def _fill(self) -> bool:
         """Throughput work goes on, or begins."""
-        if self._bulk_stays:
-            return self._serve_next(pressing=False)
-        crowded = False
-        for load in self._pool.paused:
-            bulk = (one for one in load.paused.values() if not one.pressing) if load.paused_bulk else ()
-            for aboard in sorted(bulk, key=lambda one: one.request.arrival):
-                if not load.has_room_again(aboard):
-                    continue
-                if load.welcomes_again(aboard, self._now):
-                    self._resume(load, aboard)
-                    return True
-                crowded = True
-        self._bulk_stays = crowded
-        return self._serve_next(pressing=False) or crowded
+        for load, aboard in self._paused_bulk:  # on from where it was: there is no more room than then
+            if not load.has_room_again(aboard):
+                continue
+            if load.welcomes_again(aboard, self._now):
+                self._resume(load, aboard)
+                return True
+            self._crowded = True
+        self._bulk_stays = self._crowded
+        return self._serve_next(pressing=False)
 
     def _serve_next(self, *, pressing: bool) -> bool:
-        """Place the next request, or pass its line over, if its tenant adds as much to steps as it may beside others,
-        or fills the engines itself. False: there is no room for it, so nobody behind it goes on."""
+        """Place the next request, or pass it over, if others may have room; or its line, if its tenant adds as much to
+        steps as it may beside others, or fills the engines itself. False: nobody behind it goes on."""
         line = self._pool.lines.next(pressing=pressing)
         request = self._next_of(line, pressing=pressing) if line is not None else None
-        if line is None or request is None:
+        if line is None:
             return False
+        if request is None:
+            self._pool.lines.hold(line, pressing=pressing)  # all of them are set aside
+            return True
         if (pressing and self._resume_first_of(request.session.tenant)) or self._place(line, request):
             return True
         ticket, tenant = self._pool.tickets.of(request), request.session.tenant
         loads = list(self._pool.candidates(ticket))
-        over = any(self._has_room(load, ticket) for load in loads) or (
-            pressing and bool(loads) and all(load.crowd.is_fullest(tenant) for load in loads)
-        )
-        if over:
-            self._pool.lines.hold(line, pressing=pressing)
-        return over
+        if not any(self._has_room(load, ticket) for load in loads):
+            if pressing and self._set_aside(ticket):
+                return True
+            if not (pressing and loads and all(load.crowd.is_fullest(tenant) for load in loads)):
+                return False
+        self._pool.lines.hold(line, pressing=pressing)
+        return True
+
+    def _place_kept(self) -> None:
+        """Place those for whom engines are kept; who still has no room is passed over."""
+        for request in self._pool.kept:
+            ticket = self._pool.tickets.of(request)
+            if self._place_one(ticket) is not None:
+                continue
+            if any(self._has_room(load, ticket) for load in self._pool.candidates(ticket)):
+                self._pool.kept.drop(request)  # it is not for want of room that it waits
+            else:
+                self._pool.lines.set_aside(request)
+
+    def _set_aside(self, ticket: Ticket) -> bool:
+        """Keep an engine for a request that has room nowhere: where it lacks least. Whether those behind it may have
+        room elsewhere; nobody has where no engine has a row."""
+        able = [load for load in self._open_to(ticket) if not load.reserved]
+        with_rows = [load for load in able if load.has_row(kept_for_bulk=self._pool.bulk_waits)]
+        if not with_rows or self._pool.kept.many:
+            return False
+        load = min(able, key=lambda one: one.lacking(ticket)[::-1])
+        self._pool.kept.keep(load, ticket.request)
+        self._pool.lines.set_aside(ticket.request)
+        return with_rows != [load]
 
     def _next_of(self, line: Line, *, pressing: bool) -> Request | None:
         """A line's next request: the one with the strictest objective, but for a member of a task group that has long
@@ -197,7 +214,8 @@ class Pass:
 
     def _look(self, load: EngineLoad, ticket: Ticket, *, own: int = 0) -> Considered:
         seen = load.consider(ticket, self._now, own=own)
-        return seen if self._admits(load, ticket) else replace(seen, seconds=None)
+        lacks = self._lacks(load, ticket)
+        return seen if lacks is None else replace(seen, seconds=None, lacks=lacks)
 
     def _place_group(self, line: Line, group: TaskGroup, turn_ends: float) -> bool:
         """As many members as have room and fit into the turn, each where the group's end is pushed out least.
@@ -207,10 +225,10 @@ class Pass:
         """
         ends: dict[EngineLoad, float] = {}
         members: Counter[EngineLoad] = Counter()
-        while queued := self._pool.groups.get(group):
+        while (first := self._first_of(group)) is not None:
             if members and line.virtual >= turn_ends:
                 break
-            ticket = self._pool.tickets.of(next(iter(queued)))
+            ticket = self._pool.tickets.of(first)
             seen = {load: self._look(load, ticket, own=members[load]) for load in self._pool.candidates(ticket)}
             fitting = {load: max(ends.get(load, 0.0), told.seconds) for load, told in seen.items()
                        if told.seconds is not None}  # fmt: skip
@@ -227,15 +245,39 @@ class Pass:
         return bool(members) or self._place_first_of(group)
 
     def _place_first_of(self, group: TaskGroup) -> bool:
-        request = next(iter(self._pool.groups[group]))
-        return self._place_one(self._pool.tickets.of(request)) is not None
+        first = self._first_of(group)
+        return first is not None and self._place_one(self._pool.tickets.of(first)) is not None
 
-    def _admits(self, load: EngineLoad, ticket: Ticket) -> bool:
-        return self._has_room(load, ticket) and load.welcomes(ticket, self._now)
+    def _first_of(self, group: TaskGroup) -> Request | None:
+        """The member that has waited longest, of those that are not set aside."""
+        return next((one for one in self._pool.groups.get(group, ()) if one not in self._pool.lines.aside), None)
+
+    def _lacks(self, load: EngineLoad, ticket: Ticket) -> Lack | None:
+        """Why a request cannot begin on an engine; None: it can."""
+        if self._has_room(load, ticket):
+            return None if load.welcomes(ticket, self._now) else Lack.TENANT
+        return Lack.KEPT if load.reserved or load.has_room(ticket) else Lack.ROOM
 
     def _has_room(self, load: EngineLoad, ticket: Ticket) -> bool:
         kept = ticket.request.objective.pressing and self._pool.bulk_waits
-        return load not in self._kept and load.has_room(ticket, kept_for_bulk=kept)
+        return self._is_open(load, ticket) and load.has_room(ticket, kept_for_bulk=kept)
+
+    def _is_open(self, load: EngineLoad, ticket: Ticket) -> bool:
+        """Whether an engine is kept for nobody else. What it is kept for a request that is waited for is taken by other
+        tenants if they add less to steps there, and by other work if it can be taken back, or is its minimum share."""
+        if load in self._kept:
+            return False
+        holder = self._pool.kept.holder(load)
+        if holder is None or holder is ticket.request:
+            return True
+        if not ticket.request.objective.pressing:
+            return self._bulk_is_due() or (load.pausable and self._pool.switches.preemption)
+        own, lines = holder.session.tenant, self._pool.lines
+        return lines.line_of(own) is not lines.line_of(ticket.request.session.tenant) and load.crowd.is_fullest(own)
+
+    def _open_to(self, ticket: Ticket) -> list[EngineLoad]:
+        """Engines that may be best for a request, and are not kept for others."""
+        return [load for load in self._pool.candidates(ticket) if self._is_open(load, ticket)]
 
     def _run(
         self,
@@ -264,38 +306,15 @@ class Pass:
         """Pause others where the fewest have to go for this request. None: that is nowhere possible."""
         if not (ticket.request.objective.pressing and self._pool.switches.preemption):
             return None
-        able = (one for one in self._pool.candidates(ticket) if one not in self._kept and one.has_credit_for(ticket))
-        plans = [(load, self._victims(load, ticket)) for load in able if load.welcomes(ticket, self._now)]
-        possible = [(load, victims) for load, victims in plans if victims]
+        able = (one for one in self._open_to(ticket) if one.has_credit_for(ticket))
+        welcoming = (one for one in able if one.welcomes(ticket, self._now))
+        plans = [(load, victims(self._pool, load, ticket, self._now)) for load in welcoming]
+        possible = [plan for plan in plans if plan[1]]
         if not possible:
             return None
-        load, victims = min(possible, key=lambda plan: len(plan[1]))
-        self._pause(load, victims)
+        load, paused = min(possible, key=lambda plan: len(plan[1]))
+        self._pause(load, paused)
         return load
-
-    def _victims(self, load: EngineLoad, ticket: Ticket) -> list[Aboard]:
-        """Who has to pause on this engine: throughput work, then who adds more to steps than this request's tenant
-        will; nobody, if it would not be enough."""
-        if not load.pausable:
-            return []
-        victims: list[Aboard] = []
-        rows, tokens = load.lacking(ticket)
-        prefixes = load.residents.letting_go(ticket.prefix.boundaries)
-        for victim in self._able(load, ticket):
-            if rows <= 0 and tokens <= 0:
-                break
-            victims.append(victim)
-            rows, tokens = rows - 1, tokens - victim.tail - prefixes.freed(victim.boundaries)
-        return victims if rows <= 0 and tokens <= 0 else []
-
-    def _able(self, load: EngineLoad, ticket: Ticket) -> Iterator[Aboard]:
-        tenant = ticket.request.session.tenant
-        bulk: dict[Aboard, None] = {}
-        for victim in load.victims(protected=self._pool.share.is_low(self._now)):
-            if not self._pool.line_is_ahead(tenant, victim.tenant, TURN_SECONDS):
-                bulk[victim] = None
-                yield victim
-        yield from (one for one in load.crowd.yielding(tenant, load.stretch(ticket)) if one not in bulk)
 
     def _resume(self, load: EngineLoad, aboard: Aboard) -> None:
         load.resume(aboard)
@@ -317,6 +336,7 @@ class Pass:
         can be made; the first ones first."""
         for load in list(self._pool.paused):
             crowded: set[TenantId] = set()
+            lacked: dict[TenantId, float] = {}
             pressing = [one for one in load.paused.values() if one.pressing]
             for aboard in sorted(pressing, key=lambda one: one.request.arrival):
                 if aboard.tenant in crowded:
@@ -324,8 +344,10 @@ class Pass:
                 if not load.welcomes_again(aboard, self._now):
                     crowded.add(aboard.tenant)
                     continue
-                if not load.has_room_again(aboard):
-                    self._pause(load, self._victims(load, aboard.ticket))
+                _, lacks = load.lacking(aboard.ticket)
+                if not load.has_room_again(aboard) and lacks < lacked.get(aboard.tenant, inf):
+                    self._pause(load, victims(self._pool, load, aboard.ticket, self._now))
+                    lacked[aboard.tenant] = lacks  # whoever lacks as much need not be looked at
                 if load.has_room_again(aboard):
                     self._resume(load, aboard)
 
@@ -368,3 +390,10 @@ class Pass:
                 self._outcomes.append(ReadNoMore(other))
             self._run(empty, ticket, PlacedBy.ALONE, empty.consider(ticket, self._now))
             empty.reserved = True
+
+
+def _paused_bulk(pool: Pool) -> Iterator[tuple[EngineLoad, Aboard]]:
+    """Throughput work that is paused, on each engine the first ones first."""
+    for load in [one for one in pool.paused if one.paused_bulk]:
+        bulk = [one for one in load.paused.values() if not one.pressing]
+        yield from ((load, one) for one in sorted(bulk, key=lambda one: one.request.arrival) if one.paused)

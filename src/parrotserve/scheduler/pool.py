@@ -14,6 +14,7 @@ from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Released, Retained
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
+from parrotserve.scheduler.kept import Kept
 from parrotserve.scheduler.lines import TURN_SECONDS, Lines
 from parrotserve.scheduler.load import EngineLoad
 from parrotserve.scheduler.places import Places
@@ -70,6 +71,7 @@ class Pool:
         """Engines where somebody came whom those who are there may have to make room for."""
         self.draining: EngineLoad | None = None
         """Where the last pass kept what ends next for throughput work that is due and has no room anywhere."""
+        self.kept = Kept()
         self._ended: list[tuple[EngineLoad, Aboard]] = []
         """Who ended since the last pass, and where."""
         self._leaving: dict[Run, _Charge] = {}
@@ -107,6 +109,7 @@ class Pool:
         self._by_fullness.discard(load)
         self.paused.pop(load, None)
         self.joined.pop(load, None)
+        self.kept.lose(load)
         if self.draining is load:
             self.draining = None
         for aboard in load.aboard.values():
@@ -174,6 +177,7 @@ class Pool:
 
     def unqueue(self, request: Request) -> None:
         """A request no longer waits."""
+        self.kept.drop(request)
         self.lines.discard(request)
         self.tickets.sharers.discard(self.tickets.of(request))
         group = self._grouped.pop(request, None)
@@ -260,6 +264,20 @@ class Pool:
         """Whether there is throughput work that could run and does not."""
         return self.lines.any(pressing=False) or any(load.paused_bulk for load in self.paused)
 
+    def where_bulk_is_due(self, before: EngineLoad | None) -> list[EngineLoad]:
+        """Where throughput work that is due is paused; else one engine, where the next one to begin lacks least: that
+        one from then on (`before`), for others fill where it lacks more."""
+        paused = [load for load in self.paused if load.paused_bulk]
+        line = self.lines.next(pressing=False)
+        request = line.head(pressing=False) if line is not None else None
+        if paused or request is None:
+            return paused
+        ticket = self.tickets.of(request)
+        able = [load for load in self.candidates(ticket) if not load.reserved]
+        lacks_least = min(able, key=lambda load: load.lacking(ticket)[::-1], default=None)
+        self.draining = before if before in able else lacks_least
+        return [self.draining] if self.draining is not None else []
+
     @property
     def at_rest(self) -> bool:
         """Whether nobody waits or is paused, and nobody came for whom others may have to make room."""
@@ -281,6 +299,7 @@ class Pool:
         assert all(one.engine in self.loads for one in self._leaving.values()), "a charge on an engine that is gone"
         queued = set(self.lines)
         self.tickets.check_integrity(unfinished, queued)
+        assert set(self.kept) <= queued, "an engine is kept for a request that does not wait"
         wanted = {one: one.group for one in queued if one.group is not None and self.switches.groups}
         assert self._grouped == wanted, "queued members are not in their groups"
         assert {one: group for group, members in self.groups.items() for one in members} == wanted, "members of groups"

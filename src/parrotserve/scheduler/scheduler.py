@@ -14,7 +14,7 @@ from parrotserve.graph.objects import Request
 from parrotserve.graph.states import ProducerState
 from parrotserve.ids import EngineId, RequestId, TenantId
 from parrotserve.sampling import Usage
-from parrotserve.scheduler.base import Outcome, Scheduler
+from parrotserve.scheduler.base import Ahead, Outcome, Scheduler
 from parrotserve.scheduler.passes import Pass
 from parrotserve.scheduler.pool import Pool
 from parrotserve.step_cost import Work
@@ -76,13 +76,13 @@ class AppScheduler(Scheduler):
         else:
             self._pool(request.spec.model).unqueue(request)
 
-    def run_ahead(self, request: Request, near: EngineId | None) -> EngineId | None:
+    def run_ahead(self, request: Request, near: EngineId | None) -> Ahead | None:
         pool = self._pools.get(request.spec.model)
         if not self._switches.ahead or pool is None:
             return None
         load = pool.loads.get(near) if near is not None else None
         load = load or pool.least_loaded()
-        return load.id if load is not None and load.run_ahead(request) else None
+        return load.run_ahead(request) if load is not None else None
 
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:
         pool = self._engines.get(engine)
@@ -106,7 +106,7 @@ class AppScheduler(Scheduler):
         pool = self._pool(request.spec.model)
         if pool.is_queued(request):
             pool.unqueue(request)
-            pool.queue(request)
+            self.queue(request)
         elif (found := pool.aboard(request)) is not None:
             pool.reclassify(*found)
 

@@ -21,6 +21,7 @@ from parrotserve.errors import (
 from parrotserve.ids import SessionId, VariableId
 from parrotserve.machine import Machine
 from parrotserve.protocol import RequestSpec, TokensSegment, VariableSpec, WireTransform
+from parrotserve.runtime.board import AT_ONCE
 from parrotserve.runtime.keeper import Order
 
 S = SessionId(SESSION)
@@ -370,3 +371,23 @@ async def test_a_space_that_the_prompt_does_not_have_may_be_kept(stage: Stage, p
     staged = await stage(script={"Q:": " told"})
     program = batch(request("r", text(prompt), made("a", keep_space=True)), wait("a"))
     assert (await answer(staged.service.submit(program))).values == {"a": kept}
+
+
+async def test_who_waits_for_many_variables_lets_others_go_on(stage: Stage):
+    staged = await stage()
+    names = [f"v{number}" for number in range(5 * AT_ONCE)]
+    program = batch(*(VariableSpec(id=name, value="there") for name in names), *map(wait, names))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    _, events = await staged.service.declare(program)
+    beside = asyncio.create_task(others())
+    got = await answer(events)
+    beside.cancel()
+    assert len(got.values) == len(names)
+    assert turns >= 8, "while all are looked at, and while all are told"

@@ -37,6 +37,17 @@ async def test_closing_ends_open_exchanges_clearly(stage: Stage):
         await answer(staged.service.submit(program))
 
 
+async def test_who_waits_for_what_nobody_has_set_learns_that_the_session_ended(stage: Stage):
+    staged = await stage()
+    events = staged.service.submit(batch(VariableSpec(id="a"), wait("a")))
+    await anext(events)
+    waiting = asyncio.ensure_future(answer(events))
+    await asyncio.sleep(0)
+    staged.service.end_session(S)
+    error = (await waiting).failures["a"].error
+    assert (error.code, error.message) == ("cancelled", "The variable a was cancelled: its session ended.")
+
+
 async def test_stopping_in_the_middle_of_a_pull_ends_it():
     fetching, ended = threading.Event(), threading.Event()
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from machine_world import World, only, request
+from machine_world import World, only, request, returned
 
 from parrotserve.errors import EngineFailed
 from parrotserve.graph.decisions import (
@@ -171,6 +171,55 @@ def test_an_engine_reads_only_so_many_ahead():
     here = world(places=1000)
     readers = [f"r{number}: code -> x{number}" for number in range(100)]
     assert len(ahead(here.submit("write: -> code", *readers))) == 16
+
+
+class TestSlowCalls:
+    """Native calls may take for ever, and what is to read their results is read by then."""
+
+    @pytest.fixture
+    def here(self) -> World:
+        """All places are taken by those who wait for calls."""
+        made = world(places=1000)
+        self.ask(made, 20, tenant="t")
+        return made
+
+    def ask(self, here: World, count: int, *, tenant: str) -> list[Decision]:
+        return here.submit(
+            *(f"{tenant}-r{number}: {tenant}-f{number} -> {tenant}-x{number}" for number in range(count)),
+            calls=[f"{tenant}-slow{number}: -> {tenant}-f{number}" for number in range(count)],
+            session=f"of-{tenant}",
+            tenant=tenant,
+        )
+
+    def test_who_reads_what_is_being_written_takes_a_place_of_theirs(self, here: World):
+        decisions = here.submit("write: -> code", "test: code -> test")
+        assert ahead(decisions) == {"test": "e"}
+        (cancel,) = only(decisions, CancelSequence)
+        assert (cancel.request, cancel.engine, cancel.epoch) == ("t-r0", "e", 0)
+        assert here.machine.request(RequestId("t-r0")).ahead is None
+
+    def test_and_who_lost_it_runs_when_its_call_has_ended(self, here: World):
+        here.submit("write: -> code", "test: code -> test")
+        (opening,) = only(here.handle(returned("t-slow0", "found", session="of-t")), OpenSequence)
+        assert (opening.request, opening.ahead, opening.epoch) == ("t-r0", False, 1)
+
+    def test_other_tenants_get_as_many_places_for_theirs(self, here: World):
+        assert len(ahead(self.ask(here, 20, tenant="u"))) == 8
+        assert len(ahead(self.ask(here, 20, tenant="v"))) == 6
+        assert ahead(self.ask(here, 3, tenant="w")).keys() == {"w-r0", "w-r1", "w-r2"}
+
+    def test_but_none_of_those_who_read_what_is_being_written(self):
+        here = world(places=1000)
+        here.submit("write: -> code", *(f"r{number}: code -> x{number}" for number in range(20)))
+        assert ahead(self.ask(here, 20, tenant="u")) == {}
+
+    def test_nor_of_those_that_are_about_to_run(self):
+        here = world("e", places=1000, batch=1)
+        self.ask(here, 16, tenant="t")
+        here.submit("write: -> code")
+        for number in range(16):
+            here.handle(returned(f"t-slow{number}", "found", session="of-t"))
+        assert ahead(here.submit("test: code -> test")) == {}
 
 
 class TestTrouble:

@@ -3,11 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from machine_world import World, only, value_set
+from machine_world import World, asked, only, value_set
 from test_machine_cost import lines_of
 
 from parrotserve.graph.decisions import OpenSequence
-from parrotserve.graph.events import Continued
+from parrotserve.graph.events import Continued, Waited
+from parrotserve.ids import SessionId, TenantId
 
 
 def readers(count: int, *, at_once: int, places: int = 4, tenant: str = "t") -> World:
@@ -35,6 +36,22 @@ def test_who_brings_little_does_not_wait_behind_who_brought_much():
                  if one.request == "small"]  # fmt: skip
     assert opened == "small"
     assert world.machine.unfinished
+
+
+def test_who_asks_for_much_that_is_queued_has_it_ranked_event_by_event():
+    world = World(at_once=3)
+    names = [f"x{number}" for number in range(10)]
+    world.submit(*(f"r{number}: -> {name}" for number, name in enumerate(names)))
+    while world.machine.unfinished:
+        world.handle(Continued())
+    world.handle(Waited(session=SessionId("s"), tenant=TenantId("t"), waits=tuple(map(asked, names))))
+    events = 0
+    while world.machine.unfinished:
+        world.handle(Continued())
+        events += 1
+    assert events == 3
+    assert set(world.objectives().values()) == {"latency"}
+    assert [one.request for one in only(world.join("e", places=100), OpenSequence)] == [f"r{n}" for n in range(10)]
 
 
 def test_what_ends_before_it_was_taken_in_is_not_run():
@@ -70,11 +87,11 @@ def outcome(stages: list[tuple[int, int, bool]], at_once: int, places: int) -> d
     """The states that everything ends in; every request ran once."""
     world = World("e", "f", places=places, at_once=at_once)
     lines, waits, last = list[str](), list[str](), ["v"]
-    for stage, (reads, count, asked) in enumerate(stages):
+    for stage, (reads, count, awaited) in enumerate(stages):
         source = last[reads % len(last)]
         last = [f"v{stage}.{number}" for number in range(count)]
         lines += [f"r{stage}.{number}: {source} -> {name}" for number, name in enumerate(last)]
-        waits += last if asked else []
+        waits += last if awaited else []
     decisions = [*world.submit(*lines, waits=waits), *world.set("v")]
     ran = list[str]()
     while decisions or world.machine.unfinished:

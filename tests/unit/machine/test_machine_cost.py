@@ -10,7 +10,8 @@ import pytest
 from machine_world import World, asked, request
 
 from parrotserve.errors import EngineFailed
-from parrotserve.graph.events import StepsRun, TenantWeighed, Ticked, Waited
+from parrotserve.graph.events import NewVariable, StepsRun, TenantWeighed, Ticked, Waited
+from parrotserve.ids import VariableId
 from parrotserve.sampling import Sampling
 from parrotserve.segments import Text
 
@@ -136,6 +137,18 @@ def test_ending_a_session_costs_little_for_each_request_that_waits():
     assert (ending(400) - ending(200)) / 200 < 150
 
 
+def test_ending_a_session_costs_next_to_nothing_for_each_variable_that_nobody_has_set():
+    """Sessions have up to 100,000 of them, whether somebody waits for them or not."""
+
+    def ending(size: int) -> int:
+        world = World(check=False)
+        names = [f"v{number}" for number in range(size)]
+        world.submit(variables=[NewVariable(VariableId(name)) for name in names], waits=names)
+        return lines_of(lambda one: one.end_session(), world)
+
+    assert (ending(400) - ending(200)) / 200 < 20
+
+
 def reduced(size: int) -> World:
     """`size` requests are being written, short, and one begins with its first output, long, and reads theirs then."""
     world = World(check=False)
@@ -207,3 +220,28 @@ def test_retrying_costs_what_comes_back_however_much_has_fallen():
         return lines_of(lambda one: (one.machine.revival("s", "t", "x7"), one.retry("x7")), world)
 
     assert retrying(400) == retrying(100)
+
+
+def paused(size: int) -> World:
+    """As many requests are paused as run, for which somebody waits."""
+    world = World(check=False)
+    world.join("e", batch=size, places=4 * size, pauses=True)
+    world.submit(*(f"bulk{number}: -> b{number}" for number in range(size)))
+    chats = [f"chat{number}: -> c{number}" for number in range(size)]
+    world.submit(*chats, waits=[f"c{number}" for number in range(size)], session="chats")
+    return world
+
+
+def test_asking_for_many_that_are_paused_costs_little_for_each():
+    def asking(size: int) -> int:
+        waits = tuple(asked(f"b{number}") for number in range(size))
+        return lines_of(lambda one: one.handle(Waited(session="s", tenant="t", waits=waits)), paused(size))
+
+    assert asking(150) - asking(100) < (asking(100) - asking(50)) * 1.1
+
+
+def test_many_that_are_paused_go_on_at_little_cost_for_each():
+    def going_on(size: int) -> int:
+        return lines_of(lambda one: one.end_session("chats"), paused(size))
+
+    assert going_on(150) - going_on(100) < (going_on(100) - going_on(50)) * 1.1

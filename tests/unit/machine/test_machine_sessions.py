@@ -79,7 +79,7 @@ class TestTheEnd:
         assert [one.request for one in only(decisions, CancelSequence)] == ["b", "c"]
         assert [one.call for one in only(decisions, RevokeCall)] == ["check"]
         failures = {one.variable: one.error for one in only(decisions, PublishFailure)}
-        assert failures.keys() == {"y", "z", "w", "ok", "empty"}
+        assert failures.keys() == {"y", "z", "w", "ok"}
         assert {type(error) for error in failures.values()} == {Cancelled}
         assert [one.request for one in only(decisions, ForgetRequest)] == ["b", "c", "d"]
         assert isinstance(decisions[-1], ForgetSession)
@@ -133,6 +133,20 @@ class TestTheEnd:
             for number in range(9):
                 self.live_and_die(world, f"x{number}-", drop=number % 3)
             world.tick(100.0)
+            assert self.held() == before
+        finally:
+            gc.enable()
+
+    @pytest.mark.parametrize("runs", [False, True])
+    def test_so_do_task_groups(self, runs: bool):
+        world = World("e", places=2)
+        before = self.objects()
+        gc.disable()
+        try:
+            world.submit(*(f"map{number}: -> x{number}" for number in range(3)), "sum: x0 x1 x2 -> y", waits=["y"])
+            for name in ("map0", "map1", "map2", "sum") if runs else ():
+                world.run(name)
+            world.end_session()
             assert self.held() == before
         finally:
             gc.enable()

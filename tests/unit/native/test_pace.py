@@ -229,6 +229,26 @@ def test_throughput_work_keeps_its_share_under_endless_latency_sensitive_work(bu
         assert 0.095 * len(window) <= sum(window) <= 0.2 * len(window)
 
 
+def test_throughput_work_keeps_its_share_beside_task_groups_too():
+    """These come before it, and have a share of their own."""
+    bench = Timed(start=0.1, max_running=8)
+    bench.work("bulk", tokens=4000, objective=Objective.THROUGHPUT)
+    for place in range(4):
+        bench.work(f"group {place}", tokens=4000, objective=Objective.GROUP)
+    chats = 0
+    decoded: list[tuple[float, str]] = []
+    while bench.time < 30.0:
+        if chats < 12 + sum(isinstance(event, SequenceEnded) for event in bench.events):
+            bench.work(f"chat {chats}", tokens=30, objective=Objective.LATENCY)
+            chats += 1
+        told = [event for event in bench.step() if isinstance(event, TokensGenerated)]
+        decoded += [(bench.time, event.sequence.split()[0]) for event in told]
+    for start in range(10, 20, 5):
+        window = [kind for time, kind in decoded if start <= time < start + 10]
+        assert window.count("bulk") >= 0.095 * len(window)
+        assert window.count("group") >= 0.095 * len(window)
+
+
 def told_first_beside_a_job(*, shared: str = "", job: int = 3000, chat: int = 100) -> float:
     """Seconds until a chat's first token, when a job with a prompt is owed some tokens for earlier chats."""
     bench = a_chat_decodes()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Capability, EngineDescription, Extend, Fill
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
-from parrotserve.ids import VariableId
+from parrotserve.ids import RequestId, TenantId, VariableId
 from parrotserve.models.prompt import PromptTokenizer
 from parrotserve.models.tokenizer import Tokenizer
 from parrotserve.runtime.ahead import AheadSequences, Written
@@ -25,8 +25,16 @@ ENGINE = EngineDescription(
 )
 
 
-def opening(*pieces: Piece, ahead: bool = True) -> Opening:
-    return Opening(request="r", epoch=3, model="m", objective=Objective.LATENCY, tenant="t", pieces=pieces, ahead=ahead)  # type: ignore[arg-type]
+def opening(*pieces: Piece, ahead: bool = True, epoch: int = 3) -> Opening:
+    return Opening(
+        request=RequestId("r"),
+        epoch=epoch,
+        model="m",
+        objective=Objective.LATENCY,
+        tenant=TenantId("t"),
+        pieces=pieces,
+        ahead=ahead,
+    )
 
 
 class Reading:
@@ -186,3 +194,10 @@ def test_every_stretch_has_its_segment():
     assert reading.go_on() == "a"
     reading.texts = {"v": whole("x")}
     assert {number: TOKENIZER.decode(tokens) for number, tokens in reading.complete().items()} == {0: "a", 2: "bx"}
+
+
+def test_an_order_of_another_engine_that_comes_late_does_not_end_what_was_opened_since():
+    reading = Reading(Late(VariableId("code"), ()), OUTPUT)
+    reading.all.begin(opening(Late(VariableId("code"), ()), OUTPUT, epoch=2), TOKENIZER, PromptTokenizer(TOKENIZER))
+    assert reading.all.find(RequestId("r"), 2) is None
+    assert reading.all.find(RequestId("r"), 3) is reading.sequence

@@ -6,7 +6,7 @@ import pytest
 from parrotserve.errors import EngineFailed, GetTimeout, ServiceUnavailable
 from parrotserve.ids import SessionId, VariableId
 from parrotserve.protocol import Delta, ErrorBody, Failure, Value
-from parrotserve.runtime.board import Board, Watch
+from parrotserve.runtime.board import AT_ONCE, Board, Watch
 from parrotserve.sampling import TokenLogprob
 
 SESSION = SessionId("s")
@@ -180,3 +180,34 @@ async def test_log_probabilities_come_with_their_text(board: Board):
     assert await anext(events) == Delta(variable=A, offset=3, text="", logprobs=(second,))
     board.append(A, " two", [third])
     assert await anext(events_of(late)) == Delta(variable=A, offset=3, text=" two", logprobs=(second, third))
+
+
+async def test_much_news_comes_in_parts_between_which_others_go_on(board: Board):
+    watch, others = board.watch(SESSION), board.watch(SESSION)
+    names = [VariableId(f"v{number}") for number in range(5 * AT_ONCE)]
+    for name in names:
+        watch.read(name)
+        board.publish(name, value(name, "text"))
+    others.read(A)
+    board.publish(A, value(A, "theirs"))
+    order: list[str] = []
+
+    async def reading(who: Watch) -> None:
+        while who.reading:
+            order.extend(event.variable for event in await who.news())
+
+    await asyncio.gather(reading(watch), reading(others))
+    assert [name for name in order if name != A] == names
+    assert order.index(A) == AT_ONCE
+
+
+async def test_a_reader_that_stops_between_parts_reads_no_more(board: Board):
+    watch = board.watch(SESSION)
+    names = [VariableId(f"v{number}") for number in range(2 * AT_ONCE)]
+    for name in names:
+        watch.read(name)
+        board.publish(name, value(name, "text"))
+    assert len(await watch.news()) == AT_ONCE
+    watch.close()
+    assert not watch.reading
+    assert await watch.news() == []

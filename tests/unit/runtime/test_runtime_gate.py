@@ -41,8 +41,8 @@ class Restricted(Directory):
 class Staged:
     """A gate before a machine without engines."""
 
-    def __init__(self, **limits: Any) -> None:
-        config = ServiceConfig()
+    def __init__(self, *, session_most: int = 10_000, **limits: Any) -> None:
+        config = ServiceConfig(max_session_requests=session_most)
         self.directory = Restricted(Limits(**limits))
         metrics = Metrics(engines=list, sessions=lambda: 0)
         self.meter = Meter(self.directory, metrics, asyncio.get_running_loop().time)
@@ -90,6 +90,16 @@ def batch(*names: str, inputs: tuple[str, ...] = (), calls: tuple[str, ...] = ()
             NewCall(id=CallId(name), function="f", inputs=(), output=VariableId(f"out-{name}")) for name in calls
         ),
     )
+
+
+async def test_a_session_has_so_many_variables():
+    staged = Staged(session_most=2)
+    many = replace(batch(), variables=tuple(NewVariable(VariableId(f"v{number}")) for number in range(19)))
+    staged.gate.take_in(many)
+    staged.gate.take_in(many)
+    staged.gate.take_in(batch("a"))
+    with pytest.raises(TooLarge, match="may have 20 variables; this one has 20, and 1 more are asked for"):
+        staged.gate.take_in(batch("b"))
 
 
 class TestSentAgain:

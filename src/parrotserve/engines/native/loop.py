@@ -8,15 +8,15 @@ the sequences and tells what they wrote. Processes and pipes are outside (`engin
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
 from parrotserve.aside import Doing, at_once
-from parrotserve.criteria import Objective
 from parrotserve.engines.base import Command, EndStatus, Event, Heartbeat, Release, Retain
 from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.cache import PageCache
-from parrotserve.engines.native.minimum_share import MinimumShare
+from parrotserve.engines.native.minimum_share import MinimumShares
 from parrotserve.engines.native.open_sequences import OpenSequences
 from parrotserve.engines.native.output_text import EngineTokenizer
 from parrotserve.engines.native.pace import Pace
@@ -56,7 +56,7 @@ class NativeCore:
             max_running=settings.max_running,
             share=settings.share,
             pace=Pace(tpot=settings.tpot, adapt=settings.adapt),
-            minimum=MinimumShare(settings.throughput_share),
+            minimum=MinimumShares(settings.throughput_share),
             speculate=settings.speculate,
         )
         self._batches = BatchBuilder(cache.page_tokens, group=settings.group, align_tokens=settings.align_tokens)
@@ -180,8 +180,8 @@ class NativeCore:
             count = planned.count + len(planned.draft)
             planned.state.engine_seconds += seconds * count / rows
             decode_rows += count if planned.decodes else 0
-        decoded = [planned.state.objective for planned in plan if planned.decodes and planned.state.output is not None]
-        latency = decoded.count(Objective.LATENCY)
+        writing = (one.state for one in plan if one.decodes and one.state.output is not None)
+        decoded = Counter(state.objective for state in writing)
         shape = StepShape(prefill_tokens=rows - decode_rows, decode_rows=decode_rows, attended=built.attended)
         self._times.note(shape, kv_tokens=built.kv_tokens, seconds=seconds)
-        self._planner.learn(shape, latency=latency, other=len(decoded) - latency, seconds=seconds, now=now)
+        self._planner.learn(shape, decoded=decoded, seconds=seconds, now=now)

@@ -1,9 +1,10 @@
 """The minimum share of throughput work: it goes on, slowly, however much latency-sensitive work there is."""
 
 import math
-from collections import deque
+from collections import Counter, deque
 
 from parrotserve.bounds import THROUGHPUT_SHARE
+from parrotserve.criteria import Objective
 
 
 class MinimumShare:
@@ -85,3 +86,29 @@ class MinimumShare:
             self._other -= other
         if not self._steps:
             self._alone_since = math.inf
+
+
+class MinimumShares:
+    """That of task groups and that of throughput work, each of all tokens: else those who come first of the two would
+    take what both are owed."""
+
+    def __init__(self, share: float = THROUGHPUT_SHARE) -> None:
+        """`share` of the decode tokens, for each of them."""
+        self.kinds = {objective: MinimumShare(share) for objective in (Objective.GROUP, Objective.THROUGHPUT)}
+        self._both = MinimumShare(share)
+
+    def note(self, now: float, decoded: Counter[Objective], *, seconds: float = 0.0) -> None:
+        """See `MinimumShare.note`; the tokens are told by objective."""
+        total = decoded.total()
+        for objective, share in self.kinds.items():
+            share.note(now, latency=total - decoded[objective], other=decoded[objective], seconds=seconds)
+        latency = decoded[Objective.LATENCY]
+        self._both.note(now, latency=latency, other=total - latency, seconds=seconds)
+
+    def part_of(self, count: int) -> int:
+        """The share of so many."""
+        return self._both.part_of(count)
+
+    def is_mixed(self, now: float) -> bool:
+        """Whether latency-sensitive sequences have decoded within the window, beside which others do."""
+        return self._both.is_mixed(now)

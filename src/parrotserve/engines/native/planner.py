@@ -25,12 +25,13 @@ are reserved; other rows and prompts fill what is left of the time. Beyond that:
 **Drafts.** Sequences that decode get the drafts that `speculation` finds worth it, as far as there are free pages.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from parrotserve.criteria import Objective
 from parrotserve.engines.native.cache import PageCache
-from parrotserve.engines.native.minimum_share import MinimumShare
+from parrotserve.engines.native.minimum_share import MinimumShare, MinimumShares
 from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.page_tables import PageTables
 from parrotserve.engines.native.plan import Planned, Step, Urgent, fitting_in
@@ -56,15 +57,16 @@ class Planner:
         max_running: int,
         share: bool = True,
         pace: Pace | None = None,
-        minimum: MinimumShare | None = None,
+        minimum: MinimumShares | None = None,
         speculate: bool = True,
     ) -> None:
         """`prefill_chunk`: tokens in a step. `max_running`: sequences in a step. `share`: whether the cache shares
         prefixes, so that waiting for another's prefill pays. Without `pace`, steps may take as long as they like.
-        `minimum`: the least share of throughput work, a tenth by default. `speculate`: whether sequences get drafts."""
+        `minimum`: what throughput work and task groups get at least, a tenth each by default. `speculate`: whether
+        sequences get drafts."""
         self._cache = cache
         self._pace = pace or Pace(adapt=False)
-        self._minimum = minimum or MinimumShare()
+        self._minimum = minimum or MinimumShares()
         self._page_tokens = cache.page_tokens
         self._prefill_chunk = prefill_chunk
         self._max_running = max_running
@@ -102,23 +104,33 @@ class Planner:
         return self._with_drafts(step.planned, step.drafts)
 
     def _begin(self, sequences: Iterable[SequenceState], now: float) -> Step:
-        """An empty step. Throughput work that is owed its minimum share ranks before everything else."""
+        """An empty step. Work that is owed its minimum share ranks before everything else."""
         ranked = sorted(sequences, key=lambda state: state.rank)
         can_finish = [state for state in ranked if state.can_finish]
         others = [state for state in can_finish if state.objective is not Objective.LATENCY]
         owed: list[SequenceState] = []
         if 0 < len(others) < len(can_finish):
-            rows = self._minimum.owed(now, min(len(can_finish), self._max_running))
-            owed = self._owed(others, rows, ranked, now) if rows else []
+            for objective, share in self._minimum.kinds.items():
+                kind = [state for state in others if state.objective is objective]
+                if kind and (rows := share.owed(now, min(len(can_finish), self._max_running))):
+                    owed += self._owed(kind, rows, ranked, share, now, besides=owed)
             ranked = owed + [state for state in ranked if state not in owed]
         self._prefixes.begin(ranked)
         prompts = [state for state in can_finish if state.objective is Objective.LATENCY and not state.decodes]
         return Step(now, self._pace.model.rates(), ranked, owed, waiting_prompts=prompts)
 
     def _owed(
-        self, others: Sequence[SequenceState], rows: int, ranked: Sequence[SequenceState], now: float
+        self,
+        others: Sequence[SequenceState],
+        rows: int,
+        ranked: Sequence[SequenceState],
+        share: MinimumShare,
+        now: float,
+        *,
+        besides: Sequence[SequenceState],
     ) -> list[SequenceState]:
-        """The first of `others`, at most `rows`, that go before everybody for the minimum share.
+        """The first of `others`, at most `rows`, that go before everybody for their minimum share, as do those
+        `besides` them.
 
         One that holds no pages yet goes first only where there are free ones. Else it would take them from sequences
         that somebody waits for, which take them back a few tokens later: both would be computed again and again. It
@@ -126,8 +138,8 @@ class Planner:
         in its stead, but not for ever (`keep_out`).
         """
         idle = (state.pages for state in ranked if not state.can_finish)
-        room = self._cache.available() + len(self._cache.only_in(idle))
-        starves = self._minimum.starves(now)
+        room = self._cache.available() + len(self._cache.only_in(idle)) - sum(map(self._tables.missing, besides))
+        starves = share.starves(now)
         owed: list[SequenceState] = []
         keeps_out = False
         for state in others:
@@ -135,10 +147,10 @@ class Planner:
             if state.pages or missing <= room or starves:
                 owed.append(state)
                 room -= missing
-                self._minimum.let_in(state.arrival)
+                share.let_in(state.arrival)
             elif not keeps_out:
                 keeps_out = True
-                if self._minimum.keep_out(state.arrival, now):
+                if share.keep_out(state.arrival, now):
                     break
             if len(owed) == rows:
                 break
@@ -178,12 +190,11 @@ class Planner:
         )
         return max(pays, self._page_tokens)
 
-    def learn(self, step: StepShape, *, latency: int, other: int, seconds: float, now: float) -> None:
-        """A step of this shape ended at `now` and took `seconds`; so many `latency`-sensitive sequences decoded in it,
-        and so many `other` ones."""
-        self._minimum.note(now, latency=latency, other=other, seconds=seconds)
+    def learn(self, step: StepShape, *, decoded: Counter[Objective], seconds: float, now: float) -> None:
+        """A step of this shape ended at `now` and took `seconds`; so many sequences of each objective decoded in it."""
+        self._minimum.note(now, decoded, seconds=seconds)
         self._pace.learn(step, seconds)
-        if latency and other and seconds > self._pace.bound:
+        if 0 < decoded[Objective.LATENCY] < decoded.total() and seconds > self._pace.bound:
             self.unsettle()
 
     def unsettle(self) -> None:
