@@ -87,6 +87,26 @@ def test_where_others_come_who_are_waited_for_prompts_of_who_is_not_are_read_in_
     assert "next" in bench.told
 
 
+def prompt_tokens_after_a_chat(objective: Objective, *, seconds: float) -> int:
+    bench = a_chat_decodes()
+    while "chat" not in bench.ends:
+        bench.step()
+    bench.work("long", prompt="l" * 3000, tokens=10, objective=objective)
+    bench.time += seconds
+    bench.step()
+    return len(bench.backend.steps[-1].tokens)
+
+
+def test_prompts_of_a_task_group_may_make_such_steps_longer_for_somebody_waits_for_them_too():
+    assert 200 < prompt_tokens_after_a_chat(Objective.THROUGHPUT, seconds=2.0) < 300
+    assert 400 < prompt_tokens_after_a_chat(Objective.GROUP, seconds=2.0) < 512
+
+
+def test_where_nobody_has_come_for_long_steps_are_large():
+    for objective in (Objective.THROUGHPUT, Objective.GROUP):
+        assert prompt_tokens_after_a_chat(objective, seconds=4.0) == 512
+
+
 def test_more_throughput_rows_than_there_is_time_for_take_turns_by_arrival():
     bench = Timed(tpot=0.0059)  # time for fifteen rows
     bench.warm_up()

@@ -73,11 +73,6 @@ class MinimumShare:
         """Whether of a window that began then only the share is left."""
         return now - self._still - time >= (1 - self._share) * self._window
 
-    def is_mixed(self, now: float) -> bool:
-        """Whether latency-sensitive sequences have decoded within the window, beside which others do."""
-        self._forget(now)
-        return self._latency > 0
-
     def _forget(self, now: float) -> None:
         """What is older than the window."""
         while self._steps and self._steps[0][0] <= now - self._still - self._window:
@@ -95,20 +90,22 @@ class MinimumShares:
     def __init__(self, share: float = THROUGHPUT_SHARE) -> None:
         """`share` of the decode tokens, for each of them."""
         self.kinds = {objective: MinimumShare(share) for objective in (Objective.GROUP, Objective.THROUGHPUT)}
-        self._both = MinimumShare(share)
+        self._share = share
+        self._latency_at = -math.inf
+        """When latency-sensitive sequences last decoded."""
 
     def note(self, now: float, decoded: Counter[Objective], *, seconds: float = 0.0) -> None:
         """See `MinimumShare.note`; the tokens are told by objective."""
         total = decoded.total()
         for objective, share in self.kinds.items():
             share.note(now, latency=total - decoded[objective], other=decoded[objective], seconds=seconds)
-        latency = decoded[Objective.LATENCY]
-        self._both.note(now, latency=latency, other=total - latency, seconds=seconds)
+        if decoded[Objective.LATENCY]:
+            self._latency_at = now
 
     def part_of(self, count: int) -> int:
         """The share of so many."""
-        return self._both.part_of(count)
+        return math.ceil(self._share * count)
 
-    def is_mixed(self, now: float) -> bool:
-        """Whether latency-sensitive sequences have decoded within the window, beside which others do."""
-        return self._both.is_mixed(now)
+    def has_latency(self, now: float, *, within: float) -> bool:
+        """Whether latency-sensitive sequences have decoded in the last so many seconds."""
+        return now - self._latency_at <= within

@@ -9,6 +9,10 @@ from parrotserve.engines.native.sequence import SequenceState, Turn
 from parrotserve.engines.native.speculation import Drafts
 from parrotserve.step_cost import Rates
 
+_GROUP_TIMES = 2
+"""By how many times more tokens the prompts of a task group may fill a step than those of throughput work: somebody
+waits for the group, too, and small steps cost it time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -79,8 +83,10 @@ class Step:
 
     prefill_left: int = 0
     """How many more prompt tokens the step may hold."""
-    background_left: int = 0
-    """How many of these may be of prompts that nobody waits for."""
+    prefilled: int = 0
+    """How many prompt tokens it holds."""
+    background_tokens: int = 0
+    """How many prompt tokens it may hold with one of throughput work's prompts among them."""
     seconds_left: float = math.inf
     """What the TPOT bound leaves to sequences that are not under it."""
     later_prompt_seconds: float | None = None
@@ -99,6 +105,13 @@ class Step:
     """Pages that planned sequences are still going to need."""
     full: bool = False
     """Whether no sequence without pages may join any more, because one before it did not fit."""
+
+    def tokens_left(self, objective: Objective) -> int:
+        """How many more prompt tokens the step may hold, if those of a sequence with this objective come next."""
+        if objective is Objective.LATENCY:
+            return self.prefill_left
+        most = self.background_tokens * (_GROUP_TIMES if objective is Objective.GROUP else 1)
+        return min(self.prefill_left, max(0, most - self.prefilled))
 
     def cost(self, state: SequenceState, count: int) -> float:
         """Seconds that the next `count` tokens of a sequence add to the step."""
@@ -126,7 +139,7 @@ class Step:
         else:
             self.has_prefill = True
             self.prefill_left = max(0, self.prefill_left - count)
-            self.background_left = max(0, self.background_left - count)
+            self.prefilled += count
             if self.later_prompt_seconds is not None:
                 self.later_prompt_seconds -= cost
 

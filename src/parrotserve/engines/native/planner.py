@@ -45,6 +45,10 @@ _REST_PART = 4
 """Where a prompt ends with it, a step may exceed the prefill chunk by a quarter (one part in four): a step for the rest
 alone would read all weights for a few rows."""
 
+_RECENT_SECONDS = 3.0
+"""Where latency-sensitive sequences have decoded within so many seconds, more are expected. Short steps cost others a
+twentieth of their time, and whoever comes waits a tenth of a second less: where that is seldom, they do not pay."""
+
 
 class Planner:
     """Decides, step by step, within a budget of prefill tokens, a pace and the pages of one cache."""
@@ -169,7 +173,7 @@ class Planner:
         decoding = [state for state in candidates if state.decodes]
         urgent = [state for state in decoding if state.urgent]
         step.prefill_left = max(self._prefill_chunk - len(decoding), self._page_tokens)
-        step.background_left = self._background_tokens(step)
+        step.background_tokens = self._background_tokens(step)
         step.drafts = self._speculation.drafts(candidates)
         if urgent:
             rows = [1 + len(step.drafts.get(state, ())) for state in urgent]
@@ -183,12 +187,10 @@ class Planner:
     def _background_tokens(self, step: Step) -> int:
         """How many tokens of prompts that nobody waits for the step may read. Where a latency-sensitive sequence may
         come meanwhile, and would wait for the step's end: just as many as pay."""
-        if not step.waiting_prompts and not self._minimum.is_mixed(step.now):
+        if not step.waiting_prompts and not self._minimum.has_latency(step.now, within=_RECENT_SECONDS):
             return step.prefill_left
-        pays = fitting_in(
-            self._pace.efficient_prefill, step.prefill_left, cost=step.rates.prefilling(step.prefill_left, 0)
-        )
-        return max(pays, self._page_tokens)
+        whole = step.rates.prefilling(step.prefill_left, 0)
+        return max(fitting_in(self._pace.efficient_prefill, step.prefill_left, cost=whole), self._page_tokens)
 
     def learn(self, step: StepShape, *, decoded: Counter[Objective], seconds: float, now: float) -> None:
         """A step of this shape ended at `now` and took `seconds`; so many sequences of each objective decoded in it."""
@@ -252,8 +254,8 @@ class Planner:
         budget, chunk = step.prefill_left, self._prefill_chunk
         if state in step.owed:
             budget = chunk = self._owed_budget(state, step)
-        elif state.objective is not Objective.LATENCY and step.background_left < budget:
-            budget = chunk = step.background_left
+        elif step.tokens_left(state.objective) < budget:
+            budget = chunk = step.tokens_left(state.objective)
         ends = budget > 0 and remaining <= budget + chunk // _REST_PART
         count = remaining if ends else min(remaining, budget)
         fitting = self._beside_earlier_work(state, self._in_time(state, count, step), step)
@@ -268,7 +270,7 @@ class Planner:
         left = step.prefill_left - sum(len(prompt.known) - prompt.computed for prompt in step.waiting_prompts)
         common = self._prefixes.common(state, step.waiting_prompts) - state.computed
         least = max(common, self._minimum.part_of(step.prefill_left), self._page_tokens)
-        return min(step.prefill_left, max(min(left, step.background_left), least))
+        return min(step.prefill_left, max(min(left, step.tokens_left(state.objective)), least))
 
     def _in_time(self, state: SequenceState, count: int, step: Step) -> int:
         """How many of `count` tokens there is time for under the bound. The first sequence of a step, those that are
