@@ -44,29 +44,31 @@ namespace parrot {
 namespace PARROT_VARIANT {
 namespace {
 
-#include "simd.hpp"
+// From the bottom up: each file uses those before it.
 
-#include "matrix.hpp"
+#include "simd.hpp"              // vectors of sixteen floats
 
-#include "quantised_rows.hpp"
+#include "matrix.hpp"            // matrices in bf16, and the register tile that multiplies them
 
-#include "matrix_quantised.hpp"
+#include "quantised_rows.hpp"    // input rows in int8
 
-#include "matrix_restored.hpp"
+#include "matrix_quantised.hpp"  // matrices in int8 and int4
 
-#include "weights.hpp"
+#include "matrix_restored.hpp"   // bf16 restored from a file's 4-bit blocks, for few rows
 
-#include "attention.hpp"
+#include "weights.hpp"           // a matrix in any of these forms
 
-#include "logits.hpp"
+#include "attention.hpp"         // attention over paged KV
 
-#include "draws.hpp"
+#include "logits.hpp"            // a step's logits, as sampling needs them
 
-#include "phases.hpp"
+#include "draws.hpp"             // tokens drawn from them
 
-#include "screen.hpp"
+#include "phases.hpp"            // how threads share a step
 
-#include "decoder_impl.hpp"
+#include "screen.hpp"            // likeliest tokens without most of the logits
+
+#include "decoder_impl.hpp"      // the step, made of all these
 
 // Seconds that this thread has computed: what others do on its core must not change which variant is chosen.
 double thread_seconds() {

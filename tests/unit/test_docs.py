@@ -46,6 +46,13 @@ def test_what_scripts_write_into_documents_is_up_to_date(script: str):
     assert page == written["page_with_list"](page), f"run scripts/{script}.py"
 
 
+def test_the_guide_to_the_native_engine_names_all_of_its_modules_and_no_other():
+    folder = ROOT / "src" / "parrotserve" / "engines" / "native"
+    guide = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    named = {name.partition(".")[0] for name in re.findall(r"`([\w.]+)`", guide)}
+    assert named == {path.stem for path in folder.glob("*.py")} - {"__init__"}
+
+
 def test_operators_are_told_of_what_there_is():
     page, http = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("operations.md", "http.md"))
     metrics = set(re.findall(r"\bparrot_[a-z_]+", page))
