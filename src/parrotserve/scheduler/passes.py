@@ -3,7 +3,7 @@
 Whose turn it is comes first: the tenant that is furthest behind, and of its requests the one with the strictest
 objective. Then where: a member of a task group with its group, else with queued requests that begin alike, on the
 engine where it and those who are there lose least time. Nobody who is small overtakes for ever somebody who is big: one
-who is waited for and has room nowhere has an engine kept for it (`kept`), so that others go past it on other engines
+who is waited for and has room nowhere has an engine kept for it, so that others go past it on other engines
 alone; else, and where no other engine has a row, a pass ends when the next one has no room. It costs O(placed x (log
 waiting + engines looked at)).
 """
@@ -128,7 +128,7 @@ class Pass:
         ticket, tenant = self._pool.tickets.of(request), request.session.tenant
         loads = list(self._pool.candidates(ticket))
         if not any(self._has_room(load, ticket) for load in loads):
-            if pressing and self._set_aside(ticket):
+            if pressing and self._set_aside(line, ticket):
                 return True
             if not (pressing and loads and all(load.crowd.is_fullest(tenant) for load in loads)):
                 return False
@@ -137,24 +137,25 @@ class Pass:
 
     def _place_kept(self) -> None:
         """Place those for whom engines are kept; who still has no room is passed over."""
-        for request in self._pool.kept:
+        for request in list(self._pool.kept):
             ticket = self._pool.tickets.of(request)
             if self._place_one(ticket) is not None:
                 continue
             if any(self._has_room(load, ticket) for load in self._pool.candidates(ticket)):
-                self._pool.kept.drop(request)  # it is not for want of room that it waits
+                del self._pool.kept[request]  # it is not for want of room that it waits
             else:
                 self._pool.lines.set_aside(request)
 
-    def _set_aside(self, ticket: Ticket) -> bool:
-        """Keep an engine for a request that has room nowhere: where it lacks least. Whether those behind it may have
-        room elsewhere; nobody has where no engine has a row."""
-        able = [load for load in self._open_to(ticket) if not load.reserved]
+    def _set_aside(self, line: Line, ticket: Ticket) -> bool:
+        """Keep an engine for a line's request that has room nowhere: where it lacks least. Whether those behind it may
+        have room elsewhere; nobody has where no engine has a row. One of a line, for it is ahead of its turn then."""
+        kept = self._pool.kept.values()
+        able = [load for load in self._open_to(ticket) if not load.reserved and load not in kept]
         with_rows = [load for load in able if load.has_row(kept_for_bulk=self._pool.bulk_waits)]
-        if not with_rows or self._pool.kept.many:
+        if not with_rows or not self._pool.may_keep(line):
             return False
         load = min(able, key=lambda one: one.lacking(ticket)[::-1])
-        self._pool.kept.keep(load, ticket.request)
+        self._pool.kept[ticket.request] = load
         self._pool.lines.set_aside(ticket.request)
         return with_rows != [load]
 
@@ -267,7 +268,7 @@ class Pass:
         tenants if they add less to steps there, and by other work if it can be taken back, or is its minimum share."""
         if load in self._kept:
             return False
-        holder = self._pool.kept.holder(load)
+        holder = next((request for request, kept in self._pool.kept.items() if kept is load), None)
         if holder is None or holder is ticket.request:
             return True
         if not ticket.request.objective.pressing:

@@ -14,8 +14,7 @@ from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Released, Retained
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
-from parrotserve.scheduler.kept import Kept
-from parrotserve.scheduler.lines import TURN_SECONDS, Lines
+from parrotserve.scheduler.lines import TURN_SECONDS, Line, Lines
 from parrotserve.scheduler.load import EngineLoad
 from parrotserve.scheduler.places import Places
 from parrotserve.scheduler.residents import Index
@@ -26,6 +25,8 @@ from parrotserve.switches import Switches
 
 _MOST_RETAINED = 8
 """Beginnings that one engine is asked to evict last."""
+_MOST_KEPT = 8
+"""Requests for which engines are kept: each is looked at in every pass."""
 _FEW = 16
 """So many engines are all looked at for every request. Of more, those that hold its beginning, and the least full."""
 
@@ -71,7 +72,10 @@ class Pool:
         """Engines where somebody came whom those who are there may have to make room for."""
         self.draining: EngineLoad | None = None
         """Where the last pass kept what ends next for throughput work that is due and has no room anywhere."""
-        self.kept = Kept()
+        self.kept: dict[Request, EngineLoad] = {}
+        """Engines that are kept for requests which somebody waits for and which have room nowhere. If all waited with
+        one that is big, other engines would run empty; if nobody did, small ones would take what becomes free, for
+        ever."""
         self._ended: list[tuple[EngineLoad, Aboard]] = []
         """Who ended since the last pass, and where."""
         self._leaving: dict[Run, _Charge] = {}
@@ -109,7 +113,7 @@ class Pool:
         self._by_fullness.discard(load)
         self.paused.pop(load, None)
         self.joined.pop(load, None)
-        self.kept.lose(load)
+        self.kept = {request: kept for request, kept in self.kept.items() if kept is not load}
         if self.draining is load:
             self.draining = None
         for aboard in load.aboard.values():
@@ -177,7 +181,7 @@ class Pool:
 
     def unqueue(self, request: Request) -> None:
         """A request no longer waits."""
-        self.kept.drop(request)
+        self.kept.pop(request, None)
         self.lines.discard(request)
         self.tickets.sharers.discard(self.tickets.of(request))
         group = self._grouped.pop(request, None)
@@ -278,6 +282,11 @@ class Pool:
         self.draining = before if before in able else lacks_least
         return [self.draining] if self.draining is not None else []
 
+    def may_keep(self, line: Line) -> bool:
+        """Whether an engine may be kept for one more request, of this line."""
+        tenants = (request.session.tenant for request in self.kept)
+        return len(self.kept) < _MOST_KEPT and all(self.lines.line_of(one) is not line for one in tenants)
+
     @property
     def at_rest(self) -> bool:
         """Whether nobody waits or is paused, and nobody came for whom others may have to make room."""
@@ -299,7 +308,7 @@ class Pool:
         assert all(one.engine in self.loads for one in self._leaving.values()), "a charge on an engine that is gone"
         queued = set(self.lines)
         self.tickets.check_integrity(unfinished, queued)
-        assert set(self.kept) <= queued, "an engine is kept for a request that does not wait"
+        assert self.kept.keys() <= queued, "an engine is kept for a request that does not wait"
         wanted = {one: one.group for one in queued if one.group is not None and self.switches.groups}
         assert self._grouped == wanted, "queued members are not in their groups"
         assert {one: group for group, members in self.groups.items() for one in members} == wanted, "members of groups"

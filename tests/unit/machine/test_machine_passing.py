@@ -86,6 +86,15 @@ def test_or_is_its_minimum_share():
     assert places(steps(here, rows=1, seconds=1.0)) == {"bulk": "e"}
 
 
+@pytest.mark.parametrize(("tenant", "more"), [("t", {}), ("other", {"big2": "f"})])
+def test_one_engine_is_kept_for_each_tenant_that_has_such_requests(tenant: str, more: dict[str, str]):
+    here = world("e", "f", "g")
+    urgent(here, "big", POEM, **BIG)
+    urgent(here, "big2", POEM, **BIG, tenant=tenant)
+    kept = here.machine._scheduler._pools["m"].kept  # type: ignore[attr-defined]
+    assert {request.id: load.id for request, load in kept.items()} == {"big": "g"} | more
+
+
 def test_what_is_cancelled_holds_nobody_up_any_more():
     here = world("e", "f")
     urgent(here, "big", POEM, **BIG)
