@@ -14,7 +14,7 @@ from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Released, Retained
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
-from parrotserve.scheduler.lines import TURN_SECONDS, Line, Lines
+from parrotserve.scheduler.lines import TURN_SECONDS, Lines
 from parrotserve.scheduler.load import EngineLoad
 from parrotserve.scheduler.places import Places
 from parrotserve.scheduler.residents import Index
@@ -25,8 +25,6 @@ from parrotserve.switches import Switches
 
 _MOST_RETAINED = 8
 """Beginnings that one engine is asked to evict last."""
-_MOST_KEPT = 8
-"""Requests for which engines are kept: each is looked at in every pass."""
 _FEW = 16
 """So many engines are all looked at for every request. Of more, those that hold its beginning, and the least full."""
 
@@ -73,9 +71,7 @@ class Pool:
         self.draining: EngineLoad | None = None
         """Where the last pass kept what ends next for throughput work that is due and has no room anywhere."""
         self.kept: dict[Request, EngineLoad] = {}
-        """Engines that are kept for requests which somebody waits for and which have room nowhere. If all waited with
-        one that is big, other engines would run empty; if nobody did, small ones would take what becomes free, for
-        ever."""
+        """Engines that are kept for requests which somebody waits for and which have room nowhere: see `keeping`."""
         self._ended: list[tuple[EngineLoad, Aboard]] = []
         """Who ended since the last pass, and where."""
         self._leaving: dict[Run, _Charge] = {}
@@ -281,11 +277,6 @@ class Pool:
         lacks_least = min(able, key=lambda load: load.lacking(ticket)[::-1], default=None)
         self.draining = before if before in able else lacks_least
         return [self.draining] if self.draining is not None else []
-
-    def may_keep(self, line: Line) -> bool:
-        """Whether an engine may be kept for one more request, of this line."""
-        tenants = (request.session.tenant for request in self.kept)
-        return len(self.kept) < _MOST_KEPT and all(self.lines.line_of(one) is not line for one in tenants)
 
     @property
     def at_rest(self) -> bool:
