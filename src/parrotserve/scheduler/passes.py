@@ -3,7 +3,7 @@
 Whose turn it is comes first: the tenant that is furthest behind, and of its requests the one with the strictest
 objective. Then where: a member of a task group with its group, else with queued requests that begin alike, on the
 engine where it and those who are there lose least time. Nobody who is small overtakes for ever somebody who is big: one
-who is waited for and has room nowhere has an engine kept for it (`kept`), so that others go past it on other engines
+who is waited for and has room nowhere has an engine kept for it (`keeping`), so that others go past it on other engines
 alone; else, and where no other engine has a row, a pass ends when the next one has no room. It costs O(placed x (log
 waiting + engines looked at)).
 """
@@ -19,10 +19,10 @@ from parrotserve.graph.placements import Considered, Lack, PlacedBy, Placement
 from parrotserve.ids import TenantId
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Paused, Placed, ReadNoMore, Resumed
+from parrotserve.scheduler.keeping import Keeping
 from parrotserve.scheduler.lines import TURN_SECONDS, Line
 from parrotserve.scheduler.load import BULK_WEIGHT, EngineLoad
 from parrotserve.scheduler.pool import Pool
-from parrotserve.scheduler.share import SHARE_SECONDS
 from parrotserve.scheduler.tickets import Ticket
 from parrotserve.scheduler.victims import victims
 
@@ -45,6 +45,7 @@ class Pass:
         self._kept: set[EngineLoad] = set()
         """Where what ends next makes room for throughput work, and for nobody else."""
         self._draining, pool.draining = pool.draining, None
+        self._keeping = Keeping(pool, now)
         self._looked_at_kept = False
 
     def run(self) -> list[Outcome]:
@@ -137,36 +138,33 @@ class Pass:
 
     def _place_kept(self) -> None:
         """Place those for whom engines are kept; who still has no room is passed over."""
-        for request in self._pool.kept:
-            ticket = self._pool.tickets.of(request)
-            if self._place_one(ticket) is not None:
+        for request in list(self._pool.kept):
+            ticket, line = self._pool.tickets.of(request), self._pool.lines.line_of(request.session.tenant)
+            head = line.head(pressing=True) if line is not None else None
+            if head is not None and self._keeping.goes_before(head, request):
+                del self._pool.kept[request]
+            elif self._place_one(ticket) is not None:
                 continue
-            if any(self._has_room(load, ticket) for load in self._pool.candidates(ticket)):
-                self._pool.kept.drop(request)  # it is not for want of room that it waits
+            elif any(self._has_room(load, ticket) for load in self._pool.candidates(ticket)):
+                del self._pool.kept[request]  # it is not for want of room that it waits
             else:
                 self._pool.lines.set_aside(request)
 
     def _set_aside(self, ticket: Ticket) -> bool:
-        """Keep an engine for a request that has room nowhere: where it lacks least. Whether those behind it may have
-        room elsewhere; nobody has where no engine has a row."""
+        """Keep an engine for a request that has room nowhere. Whether those behind it may have room elsewhere; nobody
+        has where no engine has a row."""
         able = [load for load in self._open_to(ticket) if not load.reserved]
         with_rows = [load for load in able if load.has_row(kept_for_bulk=self._pool.bulk_waits)]
-        if not with_rows or self._pool.kept.many:
+        load = self._keeping.keep(ticket, able) if with_rows else None
+        if load is None:
             return False
-        load = min(able, key=lambda one: one.lacking(ticket)[::-1])
-        self._pool.kept.keep(load, ticket.request)
         self._pool.lines.set_aside(ticket.request)
         return with_rows != [load]
 
     def _next_of(self, line: Line, *, pressing: bool) -> Request | None:
-        """A line's next request: the one with the strictest objective, but for a member of a task group that has long
-        waited while such got little: who is waited for alone may never end to come."""
+        """A line's next request: the one with the strictest objective, but for a member of a task group that is due."""
         member = line.first_of(Objective.GROUP) if pressing else None
-        if member is not None and member.times.ready is not None:
-            waited = self._now - member.times.ready
-            if waited >= SHARE_SECONDS and self._pool.group_share.is_low(self._now):
-                return member
-        return line.head(pressing=pressing)
+        return member if member is not None and self._keeping.is_due(member) else line.head(pressing=pressing)
 
     # --- Where -----------------------------------------------------------------------------------------------
 
@@ -263,17 +261,10 @@ class Pass:
         return self._is_open(load, ticket) and load.has_room(ticket, kept_for_bulk=kept)
 
     def _is_open(self, load: EngineLoad, ticket: Ticket) -> bool:
-        """Whether an engine is kept for nobody else. What it is kept for a request that is waited for is taken by other
-        tenants if they add less to steps there, and by other work if it can be taken back, or is its minimum share."""
-        if load in self._kept:
-            return False
-        holder = self._pool.kept.holder(load)
-        if holder is None or holder is ticket.request:
-            return True
-        if not ticket.request.objective.pressing:
-            return self._bulk_is_due() or (load.pausable and self._pool.switches.preemption)
-        own, lines = holder.session.tenant, self._pool.lines
-        return lines.line_of(own) is not lines.line_of(ticket.request.session.tenant) and load.crowd.is_fullest(own)
+        """Whether an engine is kept for nobody else."""
+        if load in self._kept or not self._pool.kept:
+            return load not in self._kept
+        return self._keeping.is_open(load, ticket.request, bulk_is_due=self._bulk_is_due())
 
     def _open_to(self, ticket: Ticket) -> list[EngineLoad]:
         """Engines that may be best for a request, and are not kept for others."""

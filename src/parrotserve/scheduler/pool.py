@@ -14,7 +14,6 @@ from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Outcome, Released, Retained
 from parrotserve.scheduler.crowd import Crowd
 from parrotserve.scheduler.estimates import Estimates
-from parrotserve.scheduler.kept import Kept
 from parrotserve.scheduler.lines import TURN_SECONDS, Lines
 from parrotserve.scheduler.load import EngineLoad
 from parrotserve.scheduler.places import Places
@@ -71,7 +70,8 @@ class Pool:
         """Engines where somebody came whom those who are there may have to make room for."""
         self.draining: EngineLoad | None = None
         """Where the last pass kept what ends next for throughput work that is due and has no room anywhere."""
-        self.kept = Kept()
+        self.kept: dict[Request, EngineLoad] = {}
+        """Engines that are kept for requests which somebody waits for and which have room nowhere: see `keeping`."""
         self._ended: list[tuple[EngineLoad, Aboard]] = []
         """Who ended since the last pass, and where."""
         self._leaving: dict[Run, _Charge] = {}
@@ -109,7 +109,7 @@ class Pool:
         self._by_fullness.discard(load)
         self.paused.pop(load, None)
         self.joined.pop(load, None)
-        self.kept.lose(load)
+        self.kept = {request: kept for request, kept in self.kept.items() if kept is not load}
         if self.draining is load:
             self.draining = None
         for aboard in load.aboard.values():
@@ -177,7 +177,7 @@ class Pool:
 
     def unqueue(self, request: Request) -> None:
         """A request no longer waits."""
-        self.kept.drop(request)
+        self.kept.pop(request, None)
         self.lines.discard(request)
         self.tickets.sharers.discard(self.tickets.of(request))
         group = self._grouped.pop(request, None)
@@ -299,7 +299,7 @@ class Pool:
         assert all(one.engine in self.loads for one in self._leaving.values()), "a charge on an engine that is gone"
         queued = set(self.lines)
         self.tickets.check_integrity(unfinished, queued)
-        assert set(self.kept) <= queued, "an engine is kept for a request that does not wait"
+        assert self.kept.keys() <= queued, "an engine is kept for a request that does not wait"
         wanted = {one: one.group for one in queued if one.group is not None and self.switches.groups}
         assert self._grouped == wanted, "queued members are not in their groups"
         assert {one: group for group, members in self.groups.items() for one in members} == wanted, "members of groups"

@@ -86,6 +86,38 @@ def test_or_is_its_minimum_share():
     assert places(steps(here, rows=1, seconds=1.0)) == {"bulk": "e"}
 
 
+@pytest.mark.parametrize(("tenant", "more"), [("t", {}), ("other", {"big2": "f"})])
+def test_one_engine_is_kept_for_each_tenant_that_has_such_requests(tenant: str, more: dict[str, str]):
+    here = world("e", "f", "g")
+    urgent(here, "big", POEM, **BIG)
+    urgent(here, "big2", POEM, **BIG, tenant=tenant)
+    kept = here.machine._scheduler._pools["m"].kept  # type: ignore[attr-defined]
+    assert {request.id: load.id for request, load in kept.items()} == {"big": "g"} | more
+
+
+def test_who_is_waited_for_alone_goes_before_a_member_of_a_group_that_is_big():
+    here = world("e")
+    parts = [asking("m0", POEM, **BIG), asking("m1", POEM, **BIG)]
+    here.submit(*parts, asking("reduce", "sum up", reads=["o-m0", "o-m1"]), session="t", waits=waits("reduce"))
+    assert places(urgent(here, "chat")) == {"chat": "e"}
+    urgent(here, "next", POEM, **BIG)
+    assert places(urgent(here, "small", tokens=60)) == {}
+    here.run("chat")
+    assert places(here.run("on-e")) == {"next": "e"}
+
+
+def test_but_not_for_ever():
+    here = world("e")
+    parts = [asking("m0", POEM, **BIG), asking("m1", POEM, **BIG)]
+    here.submit(*parts, asking("reduce", "sum up", reads=["o-m0", "o-m1"]), session="t", waits=waits("reduce"))
+    for number in range(12):
+        steps(here, rows=1, seconds=0.5)
+        urgent(here, f"chat{number}")
+        here.run(min(here.running() - {"on-e"}, default="on-e"))
+        urgent(here, f"more{number}")
+    assert state(here, "m0") == "running"
+
+
 def test_what_is_cancelled_holds_nobody_up_any_more():
     here = world("e", "f")
     urgent(here, "big", POEM, **BIG)
