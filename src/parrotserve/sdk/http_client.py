@@ -20,6 +20,7 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from parrotserve.addresses import without_credentials
 from parrotserve.client_environment import environment_read
 from parrotserve.errors import DeclarationError, IncompatibleVersions, LimitExceeded, ParrotError, ServiceUnavailable
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, Wire
@@ -58,8 +59,8 @@ class HttpClient:
 
     `delay`: seconds of waiting before every exchange, which stand for a network's round trip in measurements.
     `patience`: seconds that a broken exchange is tried again. `silence`: seconds without a byte after which an exchange
-    counts as broken. `wire` replaces the network in tests. Raises `ServiceUnavailable` for what is no URL, and
-    `DeclarationError` for what can be no key.
+    counts as broken. `wire` replaces the network in tests. A user and password in the URL are sent, and shown nowhere.
+    Raises `ServiceUnavailable` for what is no URL, and `DeclarationError` for what can be no key.
     """
 
     def __init__(
@@ -72,7 +73,11 @@ class HttpClient:
         silence: float,
         wire: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.url = _checked(url)
+        given = _checked(url)
+        self.url = without_credentials(given)
+        # In the address of a request they would be in the log of the HTTP client.
+        whose = httpx.URL(given)
+        self._auth = httpx.BasicAuth(whose.username, whose.password) if whose.userinfo else None
         self._headers = {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
         if key := _checked_key(api_key or ""):
             self._headers["Authorization"] = f"Bearer {key}"
@@ -90,6 +95,7 @@ class HttpClient:
             self._client = httpx.AsyncClient(
                 base_url=self.url,
                 headers=self._headers,
+                auth=self._auth,
                 timeout=httpx.Timeout(self._silence, connect=CONNECT_SECONDS, pool=None),
                 # Every thread that waits holds a connection; a limit here would be a deadlock of the program's own.
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
@@ -270,9 +276,10 @@ def _checked(url: str) -> str:
     except (ValueError, TypeError, AttributeError, httpx.InvalidURL):
         good = False
     if not good:
-        url = str(url)
-        guess = f"http://{url}" if re.fullmatch(r"[\w.-]+:\d+", url) else "http://HOST:PORT"
-        raise ServiceUnavailable(f"{url!r} is not the URL of a service; write {guess}.", url=url)
+        shown = without_credentials(str(url))
+        schemeless = "://" not in str(url) and re.fullmatch(r"[\w.-]+:\d+", shown)
+        guess = f"http://{shown}" if schemeless else "http://HOST:PORT"
+        raise ServiceUnavailable(f"{shown!r} is not the URL of a service; write {guess}.", url=shown)
     return url.rstrip("/")
 
 

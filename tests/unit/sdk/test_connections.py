@@ -73,6 +73,13 @@ def test_what_is_no_url_is_refused_at_once(url: str):
         P.connect(url)
 
 
+@pytest.mark.parametrize("url", ["http://user:secret@host:99999", "user:secret@host:8000", "ftp://user:secret@host"])
+def test_a_refused_url_is_shown_without_its_password(url: str):
+    with pytest.raises(ServiceUnavailable, match=r"host.* is not the URL of a service; write http://") as refused:
+        P.connect(url)
+    assert "secret" not in f"{refused.value.message} {refused.value.details}"
+
+
 @pytest.mark.parametrize("key", ["clé", "two\nlines", "nul\0", "\udce9"])
 def test_what_can_be_no_key_is_refused_at_once(key: str, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(DeclarationError, match="copy it once more") as refused:

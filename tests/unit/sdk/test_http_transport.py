@@ -1,6 +1,8 @@
 """The HTTP transport over a scripted wire: no sockets."""
 
+import base64
 import json
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 
@@ -302,6 +304,26 @@ class TestOthers:
         with pytest.raises(ServiceUnavailable, match=says) as failed:
             await HttpTransport(URL).open()
         assert "secret" not in failed.value.message
+
+    async def test_a_password_in_the_url_is_sent_and_written_nowhere(self, caplog: pytest.LogCaptureFixture):
+        wire = Wired(
+            httpx.Response(204, headers=OURS), httpx.ConnectError("refused"), httpx.Response(200, text="a page")
+        )
+        url = URL.replace("//", "//user:s%40cret@")
+        with caplog.at_level(logging.DEBUG):
+            transport = HttpTransport(url, patience=0, wire=httpx.MockTransport(wire))
+            await transport.open()
+            await transport.cancel(SESSION, VARIABLE)
+            told: list[ParrotError] = []
+            for _ in range(2):
+                with pytest.raises(ServiceUnavailable, match=URL) as failed:
+                    await transport.session_view(SESSION)
+                told.append(failed.value)
+            await transport.close()
+        assert f"{URL}/v1/sessions" in caplog.text
+        assert "cret" not in f"{caplog.text} {[(each.message, each.details) for each in told]}"
+        sent = "Basic " + base64.b64encode(b"user:s@cret").decode()
+        assert {request.headers["Authorization"] for request in wire.asked} == {sent}
 
     async def test_every_exchange_takes_the_injected_delay(self, wired: Open, monkeypatch: pytest.MonkeyPatch):
         slept: list[float] = []
