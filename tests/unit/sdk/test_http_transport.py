@@ -34,7 +34,8 @@ from parrotserve.errors import (
     Unauthorized,
     UnknownObject,
 )
-from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.ids import CallId, SessionId, TenantId, VariableId
+from parrotserve.listing import SessionList, SessionSummary
 from parrotserve.protocol import (
     PROTOCOL_HEADER,
     PROTOCOL_VERSION,
@@ -240,6 +241,25 @@ class TestOthers:
         transport, _ = wired(httpx.Response(200, headers=OURS, json=view.model_dump(mode="json")))
         await transport.open()
         assert await transport.session_view(SESSION) == view
+
+    async def test_all_pages_of_the_list_of_sessions_are_read(self, wired: Open):
+        some = [
+            SessionSummary(
+                id=SessionId(f"s-{n}"), tenant=TenantId("a&b"), opened=1, last_used=2, lease_seconds=30, exchanges=0,
+                variables=1, requests={"done": 1}, calls={},
+            )
+            for n in range(3)
+        ]  # fmt: skip
+        pages = (SessionList(data=tuple(some[:2]), next=7), SessionList(data=tuple(some[2:]), next=None))
+        answers = [httpx.Response(200, headers=OURS, json=page.model_dump(mode="json")) for page in pages]
+        transport, wire = wired(*answers)
+        await transport.open()
+        assert await transport.sessions(TenantId("a&b")) == some
+        assert [dict(request.url.params) for request in wire.asked] == [
+            {"limit": "1000", "tenant": "a&b", "after": "0"},
+            {"limit": "1000", "tenant": "a&b", "after": "7"},
+        ]
+        assert wire.asked[0].url.path == "/v1/sessions"
 
     @pytest.mark.parametrize("name", ["a\nb", "../../healthz", "a?b#c", "é", "\udce9"])
     async def test_a_session_that_somebody_mistyped_stays_the_name_of_a_session(self, wired: Open, name: str):
