@@ -106,7 +106,7 @@ class Connection:
         """`close`, for coroutines on any asyncio loop."""
         _forget(self)
         if self.usable:
-            await asyncio.wrap_future(background().spawn(self._shut()))
+            await background().acall(self._shut())
 
     def __enter__(self) -> Self:
         return self

@@ -73,6 +73,10 @@ class BackgroundLoop:
             future.cancel()
             raise
 
+    async def acall(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """`call`, for coroutines on any asyncio loop."""
+        return await asyncio.wrap_future(self.spawn(coroutine))
+
     def at_exit(self, closer: Callable[[], Awaitable[None]]) -> None:
         """Await `closer()` before the loop closes."""
         self._closers.append(closer)

@@ -33,8 +33,8 @@ class Session:
 
     At the block's end what still runs is cancelled: variables that were read stay readable, others raise
     `Cancelled`. A block may be entered again while it is open, by other threads too; the session ends when the last
-    one is left. Leaving does not wait for the service; `end()` does. Calls outside of any block belong to a default
-    session of their context.
+    one is left. Leaving does not wait for the service; `end()` and `aend()` do. Calls outside of any block belong to a
+    default session of their context.
 
     `lease_seconds`: the service cancels a session that it has not heard of for so long. While the program lives
     and holds the session, the service hears of it. `connection`: None for the one in use.
@@ -120,19 +120,19 @@ class Session:
         self.check_open()
         return self._courier.call(lambda transport: act(transport, self.id))
 
-    def put(self, cell: Cell, value: str) -> None:
-        """Tell the service the value of a variable that it knows as EMPTY."""
-        identity = self._ids[cell]
-        if not self.ended and self._courier.outbox.sent_empty(identity):
-            self.call(lambda transport, session: transport.set_value(session, identity, value))
+    async def acall(self, act: Callable[[Transport, SessionId], Awaitable[T]]) -> T:
+        """`call`, for coroutines on any asyncio loop."""
+        self.check_open()
+        return await self._courier.acall(lambda transport: act(transport, self.id))
 
-    def retry(self, cell: Cell) -> None:
-        """Run a variable's producer again, and what failed upstream of it."""
-        identity = self._ids[cell]
-        self.call(lambda transport, session: transport.retry(session, identity))
-        # Which of the other failures still hold is for the service to say, when somebody asks.
-        for other in list(self._courier.cells.values()):
-            other.reset()
+    def awaits_value(self, cell: Cell) -> bool:
+        """Whether the service knows a variable as EMPTY, and is to be told its value."""
+        return not self.ended and self._courier.outbox.sent_empty(self._ids[cell])
+
+    def forget_failures(self) -> None:
+        """After a retry: which of them still hold is for the service to say, when somebody asks."""
+        for cell in list(self._courier.cells.values()):
+            cell.reset()
 
     def view(self) -> SessionView:
         """The session's graph with states and timings, as the service sees it. Raises `Cancelled` after the end."""
@@ -154,6 +154,11 @@ class Session:
         """End the session now, and wait until the service has freed it."""
         self._courier.close()
         background().call(self._courier.end())
+
+    async def aend(self) -> None:
+        """`end`, for coroutines on any asyncio loop."""
+        self._courier.close()
+        await background().acall(self._courier.end())
 
     def __enter__(self) -> Self:
         self.check_open()
