@@ -192,6 +192,12 @@ def running() -> BackgroundLoop | None:
     return None if _background is None or _background.closed else _background
 
 
+def interrupted() -> bool:
+    """Whether the program ends by Ctrl-C: Python keeps what nobody caught."""
+    last = getattr(sys, "last_type", None)
+    return last is not None and issubclass(last, KeyboardInterrupt)
+
+
 def _forget_in_child() -> None:
     """Threads do not survive a fork, and a lock may have been held."""
     global _background, _lock
