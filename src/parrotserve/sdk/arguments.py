@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from parrotserve.sdk.blame import closest
+from parrotserve.names import closest
 from parrotserve.sdk.plain import text_from
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.variable import SemanticVariable

@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 from parrotserve.criteria import Criteria
 from parrotserve.errors import Cancelled, DeclarationError
 from parrotserve.ids import CallId, SessionId, VariableId, new_id
+from parrotserve.names import takes_names
 from parrotserve.protocol import DEFAULT_LEASE_SECONDS, LONGEST_LEASE_SECONDS, SessionView
 from parrotserve.sdk.cell import FOREVER, Cell
 from parrotserve.sdk.connection import Connection, current_connection
@@ -24,6 +25,7 @@ from parrotserve.sdk.transport import Transport
 T = TypeVar("T")
 
 
+@takes_names
 class Session:
     """Owns the variables and calls that are declared in its block.
 
