@@ -15,7 +15,7 @@ def bind(signature: inspect.Signature, function: str, args: tuple[Any, ...], kwa
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"{shown(function, signature)}: {_misfit(signature, kwargs) or error}") from error
+        raise TypeError(f"{shown(function, signature)}: {_misfit(signature, kwargs) or error}") from None
     bound.apply_defaults()
     return dict(bound.arguments)
 

@@ -166,9 +166,9 @@ class HttpClient:
                     since = time.monotonic()
                     continue
                 if not (broken.reached or self._reached):
-                    raise self._unreachable(broken) from broken.__cause__
+                    raise self._unreachable(broken) from _bare(broken.__cause__)
                 if time.monotonic() + pause > since + self._patience:
-                    raise (self._gone(broken) if self._reached else self._mute(broken)) from broken.__cause__
+                    raise (self._gone(broken) if self._reached else self._mute(broken)) from _bare(broken.__cause__)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -247,6 +247,15 @@ class HttpClient:
             "seconds. Nothing was cancelled: what was asked for can be asked for again.",
             url=self.url,
         )
+
+
+def _bare(error: BaseException | None) -> BaseException | None:
+    """An error of the network without its tracebacks, which lead through a hundred lines of HTTP clients."""
+    each = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
 
 def _as_json(body: Wire) -> str:

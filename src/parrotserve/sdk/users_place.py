@@ -1,9 +1,10 @@
-"""Where the user's own code is: what warnings are about."""
+"""Where the user's own code is: what warnings are about, and where tracebacks begin."""
 
 import asyncio
 import contextlib
 import sys
 from pathlib import Path
+from types import TracebackType
 
 import parrotserve
 
@@ -16,3 +17,11 @@ def users_place() -> tuple[str, int]:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
+
+
+def users_part(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback from where it comes to the user's own code; all of it where it never does."""
+    theirs = trace
+    while theirs is not None and theirs.tb_frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+        theirs = theirs.tb_next
+    return theirs or trace

@@ -116,8 +116,8 @@ class SemanticVariable:
             background().refuse_here("stream() would block Parrot's own event loop; use astream().")
             try:
                 wait_for(growth, left.seconds())
-            except TimeoutError as error:
-                raise timed_out(self, seconds) from error
+            except TimeoutError:
+                raise timed_out(self, seconds) from None
             finally:
                 self._cell.forget(growth)
             piece = self._cell.text[position:]
@@ -131,8 +131,8 @@ class SemanticVariable:
         while (growth := self._growth(position, criteria)) is not None:
             try:
                 await asyncio.wait_for(asyncio.wrap_future(growth), left.seconds())
-            except TimeoutError as error:
-                raise timed_out(self, seconds) from error
+            except TimeoutError:
+                raise timed_out(self, seconds) from None
             finally:
                 self._cell.forget(growth)
             piece = self._cell.text[position:]

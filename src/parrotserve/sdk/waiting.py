@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from parrotserve.criteria import Criteria
-from parrotserve.errors import DeclarationError, GetTimeout
+from parrotserve.errors import DeclarationError, GetTimeout, ParrotError
 from parrotserve.sdk.connection import LoopTimer
 from parrotserve.sdk.debounce import Timer
 from parrotserve.sdk.loop import background, wait_for
@@ -84,8 +84,11 @@ def result_of(future: Future[str], variable: "SemanticVariable", timeout: float 
         background().refuse_here("get() would block Parrot's own event loop; use aget().")
     try:
         return variable.read(wait_for(future, timeout))
-    except (TimeoutError, concurrent.futures.TimeoutError) as error:
-        raise timed_out(variable, timeout) from error
+    except (TimeoutError, concurrent.futures.TimeoutError):
+        raise timed_out(variable, timeout) from None
+    except ParrotError as error:
+        # What it came through is none of the user's code.
+        raise error.with_traceback(None) from error.__cause__
     finally:
         variable.forget(future)
 
@@ -94,8 +97,10 @@ async def aresult_of(future: Future[str], variable: "SemanticVariable", timeout:
     """The value, waited for in this task."""
     try:
         return variable.read(await asyncio.wait_for(asyncio.wrap_future(future), timeout))
-    except TimeoutError as error:
-        raise timed_out(variable, timeout) from error
+    except TimeoutError:
+        raise timed_out(variable, timeout) from None
+    except ParrotError as error:
+        raise error.with_traceback(None) from error.__cause__
     finally:
         variable.forget(future)
 
