@@ -173,8 +173,9 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         blocks = _blocks.get()
-        innermost = len(blocks) - 1 - blocks[::-1].index(self)
-        _blocks.set(blocks[:innermost] + blocks[innermost + 1 :])
+        if self in blocks:  # not where the end of a generator runs in another context than its beginning did
+            innermost = len(blocks) - 1 - blocks[::-1].index(self)
+            _blocks.set(blocks[:innermost] + blocks[innermost + 1 :])
         with self.declaring:
             self._depth -= 1
             last = self._depth == 0 and not self.ended
