@@ -1,5 +1,6 @@
 """The command line itself, on a service without a model: what commands print, and how they refuse."""
 
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,6 +93,16 @@ def test_who_uses_a_service_without_keys_is_known_and_has_no_keys(
     for command in ("key create", "key list", "tenant limits"):
         result = parrot(*command.split(), "local")
         assert (result.exit_code, "is who uses a service without keys" in result.output) == (1, True), command
+
+
+def test_the_package_is_the_command_where_that_is_on_no_path(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", ["parrotserve", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("parrotserve", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"parrot {__version__}\n"
 
 
 def test_without_a_command_there_is_help(parrot: Parrot):
