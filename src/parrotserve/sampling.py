@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from parrotserve.errors import InvalidSampling
+from parrotserve.names import takes_names
 from parrotserve.strict import Number, Truth, Whole
 
 MAX_LOGPROBS = 20
@@ -26,11 +27,13 @@ class FinishReason(StrEnum):
     """`max_tokens`, or the context or cache, was full."""
 
 
+@takes_names
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How one output's tokens are chosen. The defaults are greedy and reproducible.
 
-    Raises `InvalidSampling`, naming the field, for values that no engine could honour.
+    Raises `InvalidSampling`, naming the field, for values that no engine could honour, and `DeclarationError` for
+    fields that there are not.
     """
 
     max_tokens: Whole = 256

@@ -16,6 +16,7 @@ from parrotserve.cli.publish import publish, unpublish
 from parrotserve.cli.pull import pull
 from parrotserve.cli.run import run
 from parrotserve.cli.serve import serve
+from parrotserve.cli.sessions import sessions
 from parrotserve.cli.usage import usage
 from parrotserve.cli.version import version, version_line
 
@@ -37,7 +38,7 @@ def _group(name: str, about: str, **commands: Command) -> None:
 
 
 for panel, commands in {
-    _PROGRAMS: (run, chat, explain),
+    _PROGRAMS: (run, chat, sessions, explain),
     _SERVICES: (serve, config, usage, publish, unpublish),
     _MODELS: (models, pull),
     _MACHINE: (doctor, bench, version),

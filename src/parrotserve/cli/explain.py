@@ -7,8 +7,14 @@ import typer
 Url = Annotated[str | None, typer.Option(help="Ask the service at this URL.", show_default="PARROT_URL")]
 
 
+_LISTED = "`parrot sessions` lists those that live."
+
+
 def explain(
-    session: Annotated[str, typer.Argument(metavar="SESSION", show_default=False, help="A session's id.")],
+    session: Annotated[
+        str | None,
+        typer.Argument(metavar="SESSION", show_default=False, help="A session's id, as `parrot sessions` lists it."),
+    ] = None,
     url: Url = None,
     json: Annotated[bool, typer.Option("--json", help="Print all that is known, as JSON.")] = False,
 ) -> None:
@@ -24,22 +30,24 @@ def explain(
       parrot explain s-0123456789abcdef --url http://127.0.0.1:8000 --json
     """
     import asyncio
-    import os
 
     from parrotserve.cli.console import harmless, standard_output
-    from parrotserve.cli.service import service
+    from parrotserve.cli.service import service_at
+    from parrotserve.errors import UnknownObject
     from parrotserve.ids import SessionId
     from parrotserve.protocol import SessionView
     from parrotserve.sdk.explain import Explanation
 
-    if not (url or os.environ.get("PARROT_URL")):
-        raise typer.BadParameter("say which service: --url http://127.0.0.1:8000, or PARROT_URL.")
-    transport = service(url, None)
+    if session is None:
+        raise typer.BadParameter(f"say which session: {_LISTED}")
+    transport = service_at(url)
 
     async def look() -> SessionView:
         await transport.open()
         try:
             return await transport.session_view(SessionId(session))
+        except UnknownObject as error:
+            raise UnknownObject(f"{error.message} {_LISTED}", **error.details) from error
         finally:
             await transport.close()
 

@@ -59,7 +59,10 @@ def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = Fal
     transport = WatchedTransport(service(url, model), screen, explain=explain)
     try:
         with use(transport), screen:
-            outcome = _outcome(path, name, transport)
+            try:
+                outcome = _outcome(path, name, transport)
+            finally:
+                transport.finish()
     except KeyboardInterrupt as interrupt:
         if screen.lost is not None:
             raise screen.lost from interrupt

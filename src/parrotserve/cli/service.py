@@ -1,8 +1,14 @@
-"""The service that `run` and `chat` use."""
+"""The service that commands use."""
 
 import os
+from typing import TYPE_CHECKING
+
+import typer
 
 from parrotserve.sdk.transport import Transport
+
+if TYPE_CHECKING:
+    from parrotserve.sdk.http import HttpTransport
 
 
 def service(url: str | None, model: str | None) -> Transport:
@@ -10,12 +16,22 @@ def service(url: str | None, model: str | None) -> Transport:
 
     Raises `ServiceUnavailable` for what is no HTTP URL, `DeclarationError` for settings that make no sense.
     """
-    url = url or os.environ.get("PARROT_URL")
-    if url:
-        from parrotserve.sdk.http import HttpTransport
-
-        return HttpTransport(url, os.environ.get("PARROT_API_KEY"))
+    if url or os.environ.get("PARROT_URL"):
+        return service_at(url)
     from parrotserve.config import ServiceConfig
     from parrotserve.embedded import EmbeddedTransport
 
     return EmbeddedTransport(ServiceConfig.load(on_demand=True, models=(model,) if model else None))
+
+
+def service_at(url: str | None) -> "HttpTransport":
+    """The one at a URL or at `PARROT_URL`, for commands that look at what is there already.
+
+    Raises `BadParameter` where neither is given, and what `service` raises.
+    """
+    from parrotserve.sdk.http import HttpTransport
+
+    url = url or os.environ.get("PARROT_URL")
+    if not url:
+        raise typer.BadParameter("say which service: --url http://127.0.0.1:8000, or PARROT_URL.")
+    return HttpTransport(url, os.environ.get("PARROT_API_KEY"))

@@ -112,6 +112,7 @@ class WatchedTransport:
         self._ended = Figures()
         self.explain = explain
         self._kept: list[str] = []
+        self._finished = False
         self._titles: Counter[str] = Counter()
         self._pumps: set[asyncio.Task[None]] = set()
 
@@ -141,6 +142,10 @@ class WatchedTransport:
     async def explanations(self) -> list[str]:
         """Why requests ran where and when they did, session by session; ended ones first, if they are kept."""
         return [*self._kept, *map(explain_view, await self._views())]
+
+    def finish(self) -> None:
+        """Nothing more is asked of what sessions used, so that they end without an exchange for it."""
+        self._finished = True
 
     async def _views(self) -> list[SessionView]:
         views: list[SessionView] = []
@@ -189,13 +194,17 @@ class WatchedTransport:
 
     async def end_session(self, session: SessionId) -> None:
         """End it; what it used is counted first, and what it was still producing counts as cancelled."""
+        if not self._finished:
+            await self._count(session)
+        self._sessions.discard(session)
+        await self.inner.end_session(session)
+
+    async def _count(self, session: SessionId) -> None:
         with contextlib.suppress(ParrotError):
             view = await self.inner.session_view(session)
             self._ended.add(view)
             if self.explain:
                 self._kept.append(explain_view(view))
-        self._sessions.discard(session)
-        await self.inner.end_session(session)
 
     async def session_view(self, session: SessionId) -> SessionView:
         return await self.inner.session_view(session)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from parrotserve.addresses import without_credentials
 from parrotserve.config import READ_ELSEWHERE, SETTINGS, ServiceConfig, effective
 from parrotserve.doctor.finding import Finding, Verdict
 from parrotserve.doctor.reach import answers
@@ -11,7 +12,6 @@ from parrotserve.engines.native.kernels import variants
 from parrotserve.engines.native.memory import kv_fault
 from parrotserve.engines.native.settings import usable_cores
 from parrotserve.errors import DeclarationError
-from parrotserve.models.package_index import without_credentials
 from parrotserve.runtime.catalog import native_engines
 
 _SECRET = "PARROT_API_KEY"

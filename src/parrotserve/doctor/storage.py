@@ -10,11 +10,12 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from parrotserve.addresses import without_credentials
 from parrotserve.config import ServiceConfig
 from parrotserve.doctor.finding import Finding, Verdict
 from parrotserve.doctor.reach import answers
 from parrotserve.errors import DeclarationError, ServiceUnavailable, UnknownModel
-from parrotserve.models.package_index import DEFAULT_INDEX, without_credentials
+from parrotserve.models.package_index import DEFAULT_INDEX
 from parrotserve.models.registry import cache_folder, list_models, resolve
 from parrotserve.server.hosts import check_reach
 from parrotserve.tenancy.directory import Directory

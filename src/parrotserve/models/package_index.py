@@ -1,13 +1,13 @@
 """Finding a file on a Python package index through the simple API: PEP 691 JSON or PEP 503 HTML."""
 
-import re
 from collections.abc import Generator
 from dataclasses import dataclass
 from html.parser import HTMLParser
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import httpx
 
+from parrotserve.addresses import without_credentials
 from parrotserve.errors import PullFailed
 
 DEFAULT_INDEX = "https://pypi.org/simple"
@@ -57,18 +57,6 @@ class _OfIndex(httpx.BasicAuth):
             yield from super().auth_flow(request)
         else:
             yield request
-
-
-def without_credentials(url: str) -> str:
-    """The URL as it may be shown: without user name and password."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "the address in PARROT_INDEX_URL"
-    before, at, after = url.rpartition("@")
-    if not parts.netloc and at and re.fullmatch(r"[^/\\:]*:[^/\\]*", before):
-        return after  # it lacks its scheme, and has a password all the same
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _files(page: httpx.Response) -> list[IndexFile]:

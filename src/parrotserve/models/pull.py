@@ -18,9 +18,10 @@ from typing import IO
 import httpx
 from filelock import FileLock, Timeout
 
+from parrotserve.addresses import without_credentials
 from parrotserve.client_environment import environment_read
 from parrotserve.errors import PullFailed
-from parrotserve.models.package_index import DEFAULT_INDEX, credentials, find_file, without_credentials
+from parrotserve.models.package_index import DEFAULT_INDEX, credentials, find_file
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that have come and the bytes in all (0 if unknown)."""

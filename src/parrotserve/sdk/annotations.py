@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Unpack, get_args, get_origin
 
 from parrotserve.errors import DeclarationError
+from parrotserve.names import check_names
 from parrotserve.sampling import Sampling
 from parrotserve.sdk.blame import Blame
-from parrotserve.sdk.options import SAMPLING_FIELDS, SamplingOptions, check_names, sampling_from
+from parrotserve.sdk.options import SAMPLING_FIELDS, SamplingOptions, sampling_from
 
 
 class Input:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from parrotserve.sdk.blame import closest
+from parrotserve.names import closest
 from parrotserve.sdk.plain import text_from
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.variable import SemanticVariable
@@ -15,7 +15,7 @@ def bind(signature: inspect.Signature, function: str, args: tuple[Any, ...], kwa
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"{shown(function, signature)}: {_misfit(signature, kwargs) or error}") from error
+        raise TypeError(f"{shown(function, signature)}: {_misfit(signature, kwargs) or error}") from None
     bound.apply_defaults()
     return dict(bound.arguments)
 

@@ -2,10 +2,9 @@
 
 import ast
 import contextlib
-import difflib
 import inspect
 import textwrap
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,12 +65,6 @@ def receiver_of(function: Callable[..., Any]) -> str | None:
     owner = getattr(function, "__qualname__", "").rpartition(".")[0]
     first = next(iter(inspect.signature(function).parameters), None)
     return first if owner and not owner.endswith("<locals>") and first in ("self", "cls") else None
-
-
-def closest(name: str, known: Collection[str]) -> str:
-    """The end of a sentence: `; did you mean 'task'?` where a known name is close, else its full stop."""
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else "."
 
 
 def _first_line(function: Callable[..., Any]) -> tuple[str, int]:

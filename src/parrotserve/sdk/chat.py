@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from parrotserve.ids import new_id
+from parrotserve.names import check_names, takes_names
 from parrotserve.protocol import InputSegment, RequestSpec, RoleSegment, WireSegment
 from parrotserve.sampling import Sampling
 from parrotserve.sdk.arguments import produced_in, text_of
 from parrotserve.sdk.declaring import Declaring
-from parrotserve.sdk.options import SAMPLING_FIELDS, SamplingOptions, check_model, check_names, sampling_from
+from parrotserve.sdk.options import SAMPLING_FIELDS, SamplingOptions, check_model, sampling_from
 from parrotserve.sdk.session import Session, session_for
 from parrotserve.sdk.variable import SemanticVariable
 from parrotserve.segments import Role
@@ -23,6 +24,7 @@ class Turn:
     reply: SemanticVariable
 
 
+@takes_names
 class Chat:
     """A conversation with a model.
 

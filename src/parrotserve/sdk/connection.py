@@ -1,6 +1,7 @@
 """Which service a program talks to: connections, the one in use, and how the first is made."""
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -10,11 +11,13 @@ from typing import Self
 
 from parrotserve.errors import ServiceUnavailable
 from parrotserve.sdk.debounce import Timer
-from parrotserve.sdk.loop import background
+from parrotserve.sdk.loop import background, interrupted
 from parrotserve.sdk.transport import Transport
 
 URL_VARIABLE = "PARROT_URL"
 API_KEY_VARIABLE = "PARROT_API_KEY"
+HURRIED_SECONDS = 0.5
+"""What a service has for hearing that sessions end where somebody interrupts: round trips across an ocean, no more."""
 
 
 class LoopTimer:
@@ -79,8 +82,8 @@ class Connection:
         """Undo `before_close`."""
         self._closers.discard(closer)
 
-    async def _shut(self) -> None:
-        """End the sessions on it and close the transport; on the background loop."""
+    async def _shut(self, *, hurried: bool = False) -> None:
+        """End the sessions on it and close the transport; on the background loop. `hurried` for Ctrl-C."""
         if self._closed or self._opening is None:
             self._closed = True
             return
@@ -92,21 +95,27 @@ class Connection:
             opening.cancel()
             await asyncio.wait([opening])
         if opening.cancelled() or opening.exception() is None:
-            await asyncio.gather(*(closer() for closer in tuple(self._closers)), return_exceptions=True)
+            ends = asyncio.gather(*(closer() for closer in tuple(self._closers)), return_exceptions=True)
+            with contextlib.suppress(TimeoutError):
+                # Where that does not do, sessions end with their leases.
+                await asyncio.wait_for(ends, HURRIED_SECONDS if hurried or interrupted() else None)
         self._closed = True
         await self.transport.close()
 
-    def close(self) -> None:
-        """End the sessions on it and let go of the service; one that is coming up is stopped, not waited for."""
+    def close(self, *, hurried: bool = False) -> None:
+        """End the sessions on it and let go of the service; one that is coming up is stopped, not waited for.
+
+        A service that does not answer is waited for for 3 seconds, or with `hurried` for half a second.
+        """
         _forget(self)
         if self.usable:
-            background().call(self._shut())
+            background().call(self._shut(hurried=hurried))
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, hurried: bool = False) -> None:
         """`close`, for coroutines on any asyncio loop."""
         _forget(self)
         if self.usable:
-            await asyncio.wrap_future(background().spawn(self._shut()))
+            await background().acall(self._shut(hurried=hurried))
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +123,7 @@ class Connection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(hurried=isinstance(error, KeyboardInterrupt))
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,7 +131,8 @@ class Connection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        # By Ctrl-C, asyncio cancels the task that it runs.
+        await self.aclose(hurried=isinstance(error, KeyboardInterrupt | asyncio.CancelledError))
 
 
 _lock = threading.Lock()

@@ -66,6 +66,10 @@ class Courier:
         """Do one thing with the service, after what was declared before it, and wait for it."""
         return background().call(self._after_flush(act))
 
+    async def acall(self, act: Callable[[Transport], Awaitable[T]]) -> T:
+        """`call`, for coroutines on any asyncio loop."""
+        return await background().acall(self._after_flush(act))
+
     def close(self) -> None:
         """The session has ended, as far as the program can see."""
         self.ended = True

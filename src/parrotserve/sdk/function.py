@@ -8,6 +8,7 @@ from typing import Any, Self, Unpack, overload
 
 from parrotserve.errors import DeclarationError
 from parrotserve.ids import new_id
+from parrotserve.names import check_names, closest
 from parrotserve.protocol import (
     InputSegment,
     RequestSpec,
@@ -19,9 +20,9 @@ from parrotserve.protocol import (
 from parrotserve.sampling import Sampling
 from parrotserve.sdk.annotations import Output, Parameters, read_parameters
 from parrotserve.sdk.arguments import bind, produced_in, shown, variables_of
-from parrotserve.sdk.blame import Blame, closest
+from parrotserve.sdk.blame import Blame
 from parrotserve.sdk.declaring import Declaring
-from parrotserve.sdk.options import SAMPLING_FIELDS, FunctionOptions, check_model, check_names, sampling_from
+from parrotserve.sdk.options import SAMPLING_FIELDS, FunctionOptions, check_model, sampling_from
 from parrotserve.sdk.session import session_for
 from parrotserve.sdk.template import InputPart, OutputPart, Part, RolePart, TextPart, parse_template
 from parrotserve.sdk.variable import SemanticVariable

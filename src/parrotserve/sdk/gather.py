@@ -36,12 +36,13 @@ def gather(
         flush()
         try:
             for future in each_when_done(futures, timeout):
-                if not return_exceptions:
-                    future.result()
+                error = future.exception()
+                if error is not None and not return_exceptions:
+                    raise error
                 advance()
-        except TimeoutError as error:
+        except TimeoutError:
             if not return_exceptions:
-                raise _first_late(flat, futures, timeout) from error
+                raise _first_late(flat, futures, timeout) from None
         return _outcomes(flat, futures, timeout, return_exceptions)
 
 
@@ -89,8 +90,8 @@ def _settling(
         try:
             for future in each_when_done(futures, timeout):
                 yield asked[future]
-        except TimeoutError as error:
-            raise _first_late(variables, futures, timeout) from error
+        except TimeoutError:
+            raise _first_late(variables, futures, timeout) from None
 
 
 def _flat(variables: Iterable[Gathered], who: str = "gather") -> list[SemanticVariable]:

@@ -2,14 +2,16 @@
 
 import contextlib
 from collections.abc import AsyncGenerator
-from urllib.parse import quote
+from functools import partial
+from urllib.parse import quote, urlencode
 
 import httpx
 from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter, ValidationError
 
 from parrotserve.errors import IncompatibleVersions, ServiceUnavailable, UnknownObject
-from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.ids import CallId, SessionId, TenantId, VariableId
+from parrotserve.listing import SessionList, SessionSummary
 from parrotserve.protocol import (
     Accepted,
     CallOffer,
@@ -27,6 +29,8 @@ from parrotserve.sdk.http_client import SILENCE_SECONDS, HttpClient, ended_early
 from parrotserve.sdk.lost import contradicted, forgotten
 
 PATIENCE_SECONDS = 15.0
+SESSIONS_ASKED = 1000
+"""Of a page of the list, as many as there may be."""
 
 _EVENTS: TypeAdapter[VariableEvent] = TypeAdapter(VariableEvent)
 
@@ -111,6 +115,21 @@ class HttpTransport:
         response = await self._client.repeated(lambda: self._client.call("GET", _session(session)))
         with _understood():
             return SessionView.model_validate_json(response.content)
+
+    async def sessions(self, tenant: TenantId | None = None) -> list[SessionSummary]:
+        """Those that live, this tenant's or all that the key may see; not of `Transport`, for programs have no use for
+        it. Raises `Forbidden` for another tenant's."""
+        found: list[SessionSummary] = []
+        query = {"limit": str(SESSIONS_ASKED)} | ({} if tenant is None else {"tenant": tenant})
+        after: int | None = 0
+        while after is not None:
+            path = f"/v1/sessions?{urlencode(query | {'after': str(after)})}"
+            response = await self._client.repeated(partial(self._client.call, "GET", path))
+            with _understood():
+                page = SessionList.model_validate_json(response.content)
+            found += page.data
+            after = page.next
+        return found
 
     async def calls(self, session: SessionId) -> AsyncGenerator[CallOffer, None]:
         """See `Transport.calls`."""

@@ -20,6 +20,7 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from parrotserve.addresses import without_credentials
 from parrotserve.client_environment import environment_read
 from parrotserve.errors import DeclarationError, IncompatibleVersions, LimitExceeded, ParrotError, ServiceUnavailable
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, Wire
@@ -58,8 +59,8 @@ class HttpClient:
 
     `delay`: seconds of waiting before every exchange, which stand for a network's round trip in measurements.
     `patience`: seconds that a broken exchange is tried again. `silence`: seconds without a byte after which an exchange
-    counts as broken. `wire` replaces the network in tests. Raises `ServiceUnavailable` for what is no URL, and
-    `DeclarationError` for what can be no key.
+    counts as broken. `wire` replaces the network in tests. A user and password in the URL are sent, and shown nowhere.
+    Raises `ServiceUnavailable` for what is no URL, and `DeclarationError` for what can be no key.
     """
 
     def __init__(
@@ -72,7 +73,11 @@ class HttpClient:
         silence: float,
         wire: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.url = _checked(url)
+        given = _checked(url)
+        self.url = without_credentials(given)
+        # In the address of a request they would be in the log of the HTTP client.
+        whose = httpx.URL(given)
+        self._auth = httpx.BasicAuth(whose.username, whose.password) if whose.userinfo else None
         self._headers = {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
         if key := _checked_key(api_key or ""):
             self._headers["Authorization"] = f"Bearer {key}"
@@ -90,6 +95,7 @@ class HttpClient:
             self._client = httpx.AsyncClient(
                 base_url=self.url,
                 headers=self._headers,
+                auth=self._auth,
                 timeout=httpx.Timeout(self._silence, connect=CONNECT_SECONDS, pool=None),
                 # Every thread that waits holds a connection; a limit here would be a deadlock of the program's own.
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
@@ -160,9 +166,9 @@ class HttpClient:
                     since = time.monotonic()
                     continue
                 if not (broken.reached or self._reached):
-                    raise self._unreachable(broken) from broken.__cause__
+                    raise self._unreachable(broken) from _bare(broken.__cause__)
                 if time.monotonic() + pause > since + self._patience:
-                    raise (self._gone(broken) if self._reached else self._mute(broken)) from broken.__cause__
+                    raise (self._gone(broken) if self._reached else self._mute(broken)) from _bare(broken.__cause__)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -243,6 +249,15 @@ class HttpClient:
         )
 
 
+def _bare(error: BaseException | None) -> BaseException | None:
+    """An error of the network without its tracebacks, which lead through a hundred lines of HTTP clients."""
+    each = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
+
+
 def _as_json(body: Wire) -> str:
     """Raises `DeclarationError` for texts that JSON cannot carry, as an embedded service does."""
     try:
@@ -270,9 +285,10 @@ def _checked(url: str) -> str:
     except (ValueError, TypeError, AttributeError, httpx.InvalidURL):
         good = False
     if not good:
-        url = str(url)
-        guess = f"http://{url}" if re.fullmatch(r"[\w.-]+:\d+", url) else "http://HOST:PORT"
-        raise ServiceUnavailable(f"{url!r} is not the URL of a service; write {guess}.", url=url)
+        shown = without_credentials(str(url))
+        schemeless = "://" not in str(url) and re.fullmatch(r"[\w.-]+:\d+", shown)
+        guess = f"http://{shown}" if schemeless else "http://HOST:PORT"
+        raise ServiceUnavailable(f"{shown!r} is not the URL of a service; write {guess}.", url=shown)
     return url.rstrip("/")
 
 

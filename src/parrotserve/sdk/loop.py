@@ -73,6 +73,10 @@ class BackgroundLoop:
             future.cancel()
             raise
 
+    async def acall(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """`call`, for coroutines on any asyncio loop."""
+        return await asyncio.wrap_future(self.spawn(coroutine))
+
     def at_exit(self, closer: Callable[[], Awaitable[None]]) -> None:
         """Await `closer()` before the loop closes."""
         self._closers.append(closer)
@@ -186,6 +190,12 @@ def background() -> BackgroundLoop:
 def running() -> BackgroundLoop | None:
     """The process's loop, if there is one."""
     return None if _background is None or _background.closed else _background
+
+
+def interrupted() -> bool:
+    """Whether the program ends by Ctrl-C: Python keeps what nobody caught."""
+    last = getattr(sys, "last_type", None)
+    return last is not None and issubclass(last, KeyboardInterrupt)
 
 
 def _forget_in_child() -> None:

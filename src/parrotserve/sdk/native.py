@@ -9,6 +9,7 @@ from typing import Any, Self, TypedDict, Unpack, overload
 
 from parrotserve.errors import DeclarationError
 from parrotserve.ids import new_id
+from parrotserve.names import check_names
 from parrotserve.native_calls import Slot
 from parrotserve.protocol import (
     Argument,
@@ -23,7 +24,7 @@ from parrotserve.sdk.arguments import bind, produced_in, shown
 from parrotserve.sdk.blame import method_advice, receiver_of
 from parrotserve.sdk.declaring import Declaring
 from parrotserve.sdk.natives import BoundCall
-from parrotserve.sdk.options import check_names, countable, is_number
+from parrotserve.sdk.options import countable, is_number
 from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.session import session_for
 from parrotserve.sdk.starlark_source import StarlarkSource, starlark_source

@@ -15,6 +15,7 @@ from parrotserve.sdk.connection import Connection
 from parrotserve.sdk.loop import background
 from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.plain import is_pending, text_from
+from parrotserve.sdk.users_place import users_part
 from parrotserve.texts import check_text
 
 CONCURRENT_CALLS = 256
@@ -49,6 +50,7 @@ class BoundCall:
             return check_text(text_from(result, "What it returned"), "What it returned")
         except BaseException as error:
             # `SystemExit` and its like too: on its way on it would end the loop that all sessions live on.
+            error.__traceback__ = users_part(error.__traceback__)
             told = f"Native function {self.name} raised {type(error).__name__}: {error}"
             raise NativeCallFailed(told.encode(errors="backslashreplace").decode()) from error
 

@@ -7,8 +7,8 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from parrotserve.errors import DeclarationError, InvalidSampling
+from parrotserve.names import check_names
 from parrotserve.sampling import Sampling
-from parrotserve.sdk.blame import closest
 from parrotserve.sdk.typed import json_schema
 
 if TYPE_CHECKING:
@@ -45,16 +45,6 @@ class FunctionOptions(SamplingOptions, total=False):
 
 
 SAMPLING_FIELDS = frozenset(field.name for field in dataclasses.fields(Sampling))
-
-
-def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Raises `DeclarationError` for a keyword that `what` does not have."""
-    names = sorted(known)
-    for name in given:
-        if name not in names:
-            raise DeclarationError(
-                f"{what} has no option {name!r}{closest(name, names)} There are: {', '.join(names)}.", option=name
-            )
 
 
 def check_model(model: object) -> None:

@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 from parrotserve.criteria import Criteria
 from parrotserve.errors import Cancelled, DeclarationError
 from parrotserve.ids import CallId, SessionId, VariableId, new_id
+from parrotserve.names import takes_names
 from parrotserve.protocol import DEFAULT_LEASE_SECONDS, LONGEST_LEASE_SECONDS, SessionView
 from parrotserve.sdk.cell import FOREVER, Cell
 from parrotserve.sdk.connection import Connection, current_connection
@@ -24,6 +25,7 @@ from parrotserve.sdk.transport import Transport
 T = TypeVar("T")
 
 
+@takes_names
 class Session:
     """Owns the variables and calls that are declared in its block.
 
@@ -33,8 +35,8 @@ class Session:
 
     At the block's end what still runs is cancelled: variables that were read stay readable, others raise
     `Cancelled`. A block may be entered again while it is open, by other threads too; the session ends when the last
-    one is left. Leaving does not wait for the service; `end()` does. Calls outside of any block belong to a default
-    session of their context.
+    one is left. Leaving does not wait for the service; `end()` and `aend()` do. Calls outside of any block belong to a
+    default session of their context.
 
     `lease_seconds`: the service cancels a session that it has not heard of for so long. While the program lives
     and holds the session, the service hears of it. `connection`: None for the one in use.
@@ -120,19 +122,19 @@ class Session:
         self.check_open()
         return self._courier.call(lambda transport: act(transport, self.id))
 
-    def put(self, cell: Cell, value: str) -> None:
-        """Tell the service the value of a variable that it knows as EMPTY."""
-        identity = self._ids[cell]
-        if not self.ended and self._courier.outbox.sent_empty(identity):
-            self.call(lambda transport, session: transport.set_value(session, identity, value))
+    async def acall(self, act: Callable[[Transport, SessionId], Awaitable[T]]) -> T:
+        """`call`, for coroutines on any asyncio loop."""
+        self.check_open()
+        return await self._courier.acall(lambda transport: act(transport, self.id))
 
-    def retry(self, cell: Cell) -> None:
-        """Run a variable's producer again, and what failed upstream of it."""
-        identity = self._ids[cell]
-        self.call(lambda transport, session: transport.retry(session, identity))
-        # Which of the other failures still hold is for the service to say, when somebody asks.
-        for other in list(self._courier.cells.values()):
-            other.reset()
+    def awaits_value(self, cell: Cell) -> bool:
+        """Whether the service knows a variable as EMPTY, and is to be told its value."""
+        return not self.ended and self._courier.outbox.sent_empty(self._ids[cell])
+
+    def forget_failures(self) -> None:
+        """After a retry: which of them still hold is for the service to say, when somebody asks."""
+        for cell in list(self._courier.cells.values()):
+            cell.reset()
 
     def view(self) -> SessionView:
         """The session's graph with states and timings, as the service sees it. Raises `Cancelled` after the end."""
@@ -155,6 +157,11 @@ class Session:
         self._courier.close()
         background().call(self._courier.end())
 
+    async def aend(self) -> None:
+        """`end`, for coroutines on any asyncio loop."""
+        self._courier.close()
+        await background().acall(self._courier.end())
+
     def __enter__(self) -> Self:
         self.check_open()
         with self.declaring:
@@ -166,8 +173,9 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         blocks = _blocks.get()
-        innermost = len(blocks) - 1 - blocks[::-1].index(self)
-        _blocks.set(blocks[:innermost] + blocks[innermost + 1 :])
+        if self in blocks:  # not where the end of a generator runs in another context than its beginning did
+            innermost = len(blocks) - 1 - blocks[::-1].index(self)
+            _blocks.set(blocks[:innermost] + blocks[innermost + 1 :])
         with self.declaring:
             self._depth -= 1
             last = self._depth == 0 and not self.ended

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from keyword import iskeyword
 
 from parrotserve.errors import InvalidTransform
-from parrotserve.sdk.blame import Blame, closest, method_advice, receiver_of
+from parrotserve.names import closest
+from parrotserve.sdk.blame import Blame, method_advice, receiver_of
 from parrotserve.segments import Role
 from parrotserve.transforms import Transform, parse_transform
 

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from parrotserve.errors import InvalidOutput, InvalidSchema
 from parrotserve.sampling import FinishReason
+from parrotserve.sdk.schema_keywords import warn_of_misspelt
 
 
 class TypedSchema(dict[str, Any]):
@@ -68,12 +69,19 @@ def _closed(schema: Any) -> Any:
     return closed
 
 
+class _Seen(dict[str, Any]):
+    """A JSON schema that was warned of where it has to be: options are looked at more than once."""
+
+
 def json_schema(schema: Any) -> dict[str, Any]:
-    """A JSON schema from plain data, or from a type, which it then knows. Raises `InvalidSchema`."""
-    if isinstance(schema, TypedSchema):
+    """A JSON schema from plain data, or from a type, which it then knows. Raises `InvalidSchema`; warns of what may be
+    misspelt."""
+    if isinstance(schema, TypedSchema | _Seen):
         return schema
     if isinstance(schema, dict):
-        return plain(schema)
+        seen = _Seen(plain(schema))
+        warn_of_misspelt(seen)
+        return seen
     if isinstance(schema, str | bytes | int | float | list | tuple):
         hint = '; for one of these, write {"enum": [...]}' if isinstance(schema, list | tuple) else ""
         raise InvalidSchema(f"A schema is a dict or a type, such as a pydantic model, not {schema!r:.80}{hint}.")

@@ -1,13 +1,14 @@
 """Semantic variables: text values with at most one producer and any number of consumers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from parrotserve.criteria import Criteria
 from parrotserve.errors import AlreadyProduced, DeclarationError, ForeignVariable
+from parrotserve.ids import SessionId
 from parrotserve.sampling import FinishReason, TokenLogprob
 from parrotserve.sdk.cell import Cell, State
 from parrotserve.sdk.loop import background, wait_for
@@ -15,6 +16,7 @@ from parrotserve.sdk.outbox import Named
 from parrotserve.sdk.placeholders import beginning, remember
 from parrotserve.sdk.plain import text_from
 from parrotserve.sdk.session import Session
+from parrotserve.sdk.transport import Transport
 from parrotserve.sdk.typed import TypedSchema
 from parrotserve.sdk.waiting import (
     Patience,
@@ -27,6 +29,9 @@ from parrotserve.sdk.waiting import (
     warn_of_unset,
 )
 from parrotserve.texts import check_text
+
+Act = Callable[[Transport, SessionId], Awaitable[None]]
+"""One thing to do with the service of a session."""
 
 
 class SemanticVariable:
@@ -111,8 +116,8 @@ class SemanticVariable:
             background().refuse_here("stream() would block Parrot's own event loop; use astream().")
             try:
                 wait_for(growth, left.seconds())
-            except TimeoutError as error:
-                raise timed_out(self, seconds) from error
+            except TimeoutError:
+                raise timed_out(self, seconds) from None
             finally:
                 self._cell.forget(growth)
             piece = self._cell.text[position:]
@@ -126,8 +131,8 @@ class SemanticVariable:
         while (growth := self._growth(position, criteria)) is not None:
             try:
                 await asyncio.wait_for(asyncio.wrap_future(growth), left.seconds())
-            except TimeoutError as error:
-                raise timed_out(self, seconds) from error
+            except TimeoutError:
+                raise timed_out(self, seconds) from None
             finally:
                 self._cell.forget(growth)
             piece = self._cell.text[position:]
@@ -181,6 +186,22 @@ class SemanticVariable:
         to return is no text) and for what `plain.text_from` refuses, `DeclarationError` for what is no
         Unicode text, and what keeps a service from being told: then the same value can be set again.
         """
+        value = self._settled(text)
+        for session in list(self._untold):
+            if session.awaits_value(self._cell):
+                session.call(self._told_in(session, value))
+            self._untold.discard(session)
+
+    async def aset(self, text: object) -> None:
+        """`set`, for coroutines on any asyncio loop."""
+        value = self._settled(text)
+        for session in list(self._untold):
+            if session.awaits_value(self._cell):
+                await session.acall(self._told_in(session, value))
+            self._untold.discard(session)
+
+    def _settled(self, text: object) -> str:
+        """What is set, which who waits here gets at once; the sessions that are `_untold` of it are to be told."""
         if text is None:
             raise TypeError("None has no text; set a text ('' for none).")
         if self._cell.produced:
@@ -192,19 +213,41 @@ class SemanticVariable:
             self._untold = WeakSet(self._used_in)
         elif not self._untold or value != self._cell.value:
             raise AlreadyProduced(f"{self.shown()} has a value; make a new SemanticVariable for another one.")
-        for session in list(self._untold):
-            session.put(self._cell, value)
-            self._untold.discard(session)
+        return value
+
+    def _told_in(self, session: Session, value: str) -> Act:
+        (named, _) = self.named_in(session)
+        return lambda transport, owner: transport.set_value(owner, named.id, value)
 
     def retry(self) -> None:
         """Run the failed or cancelled producer again, and what failed upstream of it."""
-        self._producing_session("retry").retry(self._cell)
+        session, act = self._retried()
+        session.call(act)
+        session.forget_failures()
+
+    async def aretry(self) -> None:
+        """`retry`, for coroutines on any asyncio loop."""
+        session, act = self._retried()
+        await session.acall(act)
+        session.forget_failures()
+
+    def _retried(self) -> tuple[Session, Act]:
+        session, named = self._produced_in("retry")
+        return session, lambda transport, owner: transport.retry(owner, named.id)
 
     def cancel(self) -> None:
         """Cancel the producer, and producers upstream that nothing else needs."""
-        session = self._producing_session("cancel")
-        (named, _) = self.named_in(session)
-        session.call(lambda transport, owner: transport.cancel(owner, named.id))
+        session, act = self._cancelled()
+        session.call(act)
+
+    async def acancel(self) -> None:
+        """`cancel`, for coroutines on any asyncio loop."""
+        session, act = self._cancelled()
+        await session.acall(act)
+
+    def _cancelled(self) -> tuple[Session, Act]:
+        session, named = self._produced_in("cancel")
+        return session, lambda transport, owner: transport.cancel(owner, named.id)
 
     # --- For functions --------------------------------------------------------------------------------------
 
@@ -281,10 +324,10 @@ class SemanticVariable:
         if error is not None:
             raise error
 
-    def _producing_session(self, what: str) -> Session:
+    def _produced_in(self, what: str) -> tuple[Session, Named]:
         if self._session is None:
             raise DeclarationError(f"{self.shown()} has no producer to {what}.")
-        return self._session
+        return self._session, self.named_in(self._session)[0]
 
     # --- As text --------------------------------------------------------------------------------------------
 

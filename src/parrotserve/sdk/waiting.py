@@ -2,23 +2,20 @@
 
 import asyncio
 import concurrent.futures
-import contextlib
-import sys
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import parrotserve
 from parrotserve.criteria import Criteria
-from parrotserve.errors import DeclarationError, GetTimeout
+from parrotserve.errors import DeclarationError, GetTimeout, ParrotError
 from parrotserve.sdk.connection import LoopTimer
 from parrotserve.sdk.debounce import Timer
 from parrotserve.sdk.loop import background, wait_for
 from parrotserve.sdk.options import countable, is_number
+from parrotserve.sdk.users_place import users_place
 
 if TYPE_CHECKING:
     from parrotserve.sdk.variable import SemanticVariable
@@ -27,7 +24,6 @@ UNSET_SECONDS = 10.0
 """After so long a wait for what nobody has set, somebody probably forgot to."""
 
 _timer: Timer = LoopTimer()
-_NOT_THE_USERS = (str(Path(parrotserve.__file__).parent), str(Path(asyncio.__file__).parent), contextlib.__file__)
 
 
 def criteria_of(perf: Criteria | str) -> Criteria:
@@ -88,8 +84,11 @@ def result_of(future: Future[str], variable: "SemanticVariable", timeout: float 
         background().refuse_here("get() would block Parrot's own event loop; use aget().")
     try:
         return variable.read(wait_for(future, timeout))
-    except (TimeoutError, concurrent.futures.TimeoutError) as error:
-        raise timed_out(variable, timeout) from error
+    except (TimeoutError, concurrent.futures.TimeoutError):
+        raise timed_out(variable, timeout) from None
+    except ParrotError as error:
+        # What it came through is none of the user's code.
+        raise error.with_traceback(None) from error.__cause__
     finally:
         variable.forget(future)
 
@@ -98,8 +97,10 @@ async def aresult_of(future: Future[str], variable: "SemanticVariable", timeout:
     """The value, waited for in this task."""
     try:
         return variable.read(await asyncio.wait_for(asyncio.wrap_future(future), timeout))
-    except TimeoutError as error:
-        raise timed_out(variable, timeout) from error
+    except TimeoutError:
+        raise timed_out(variable, timeout) from None
+    except ParrotError as error:
+        raise error.with_traceback(None) from error.__cause__
     finally:
         variable.forget(future)
 
@@ -120,7 +121,7 @@ def warn_of_unset(variable: "SemanticVariable", future: Future[Any]) -> None:
     """
     if future.done() or not variable.unset():
         return
-    file, line = _users_place()
+    file, line = users_place()
     waited = weakref.ref(variable)
 
     def look() -> None:
@@ -130,14 +131,6 @@ def warn_of_unset(variable: "SemanticVariable", future: Future[Any]) -> None:
             warnings.warn_explicit(told, RuntimeWarning, file, line)
 
     _timer.later(UNSET_SECONDS, look)
-
-
-def _users_place() -> tuple[str, int]:
-    """The file and the line that the user's code is at."""
-    frame = sys._getframe()  # pyright: ignore[reportPrivateUsage] - as `warnings` does; `inspect.stack` reads files
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
-        frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
 
 
 def _missing(variable: "SemanticVariable") -> str:

@@ -58,7 +58,7 @@ def start(program: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HELPERS)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(HELPERS), os.environ.get("PYTHONPATH"))))},
     )
 
 
@@ -97,6 +97,28 @@ def test_ctrl_c_that_nobody_catches_ends_the_program():
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGINT, 130)
+    assert out.splitlines() == ["end", "close"]
+    assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_ctrl_c_does_not_wait_for_a_service_that_does_not_answer():
+    program = """
+        from parrotserve.sdk import loop
+        courier.END_SECONDS = loop.EXIT_SECONDS = 3600
+
+        class Mute(Told):
+            async def end_session(self, session):
+                await super().end_session(session)
+                await loop.asyncio.Event().wait()
+
+        use(Mute(held={"Write"}))
+        Write("x").get()
+    """
+    with start(program) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "submit\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert out.splitlines() == ["end", "close"]
     assert err.rstrip().endswith("KeyboardInterrupt")
 

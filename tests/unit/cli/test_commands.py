@@ -1,5 +1,6 @@
 """The command line itself, on a service without a model: what commands print, and how they refuse."""
 
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 from parrotserve import __version__
 from parrotserve.cli.app import app
 from parrotserve.cli.console import guarded
+from parrotserve.cli.sessions import _ago
 from parrotserve.config import SETTINGS
 from parrotserve.errors import ServiceUnavailable
 from parrotserve.sdk.variable import SemanticVariable
@@ -53,7 +55,7 @@ def run(parrot: Parrot, path: Path, *more: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "chat", "serve", "explain", "bench", "config", "pull", "models", "doctor", "version"]
+    "command", ["run", "chat", "serve", "sessions", "explain", "bench", "config", "pull", "models", "doctor", "version"]
 )
 def test_every_command_has_help_with_an_example(parrot: Parrot, command: str):
     result = parrot(command, "--help")
@@ -91,6 +93,16 @@ def test_who_uses_a_service_without_keys_is_known_and_has_no_keys(
     for command in ("key create", "key list", "tenant limits"):
         result = parrot(*command.split(), "local")
         assert (result.exit_code, "is who uses a service without keys" in result.output) == (1, True), command
+
+
+def test_the_package_is_the_command_where_that_is_on_no_path(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", ["parrotserve", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("parrotserve", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"parrot {__version__}\n"
 
 
 def test_without_a_command_there_is_help(parrot: Parrot):
@@ -338,6 +350,18 @@ class TestOthers:
         assert "PARROT_URL" in result.output
         # It starts none: an embedded service would not have the session.
         assert "embedded" not in parrot("explain", "--help").output
+
+    def test_explain_without_a_session_points_to_the_list(self, parrot):
+        result = parrot("explain", "--url", "http://127.0.0.1:9")
+        assert result.exit_code == 2
+        assert "say which session: `parrot sessions` lists those that live" in result.output
+
+    @pytest.mark.parametrize(
+        ("seconds", "told"),
+        [(-0.2, "0 s ago"), (119.4, "119 s ago"), (120, "2 min ago"), (7200, "2 h ago"), (3e5, "3 days ago")],
+    )
+    def test_ages_of_sessions_are_short(self, seconds: float, told: str):
+        assert _ago(seconds) == told
 
     def test_pull_of_an_unknown_model_says_what_there_is(self, parrot):
         result = parrot("pull", "smolm2-135m")

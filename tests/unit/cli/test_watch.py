@@ -214,6 +214,16 @@ async def test_figures_count_sessions_that_have_ended_once(watched, inner):
     assert (before.requests, before.prompt_tokens, before.cached_tokens, before.output_tokens) == (2, 14, 6, 4)
 
 
+async def test_after_the_last_question_sessions_end_without_another(watched, inner, monkeypatch):
+    async def look(_session):
+        raise AssertionError("it was looked at")
+
+    monkeypatch.setattr(inner, "session_view", look)
+    watched.finish()
+    await watched.end_session(SESSION)
+    assert inner.calls == ["end_session s-1"]
+
+
 async def test_everything_else_is_handed_on(watched, inner, screen):
     await watched.open()
     await watched.set_value(SESSION, "v", "text")

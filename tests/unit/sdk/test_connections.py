@@ -12,7 +12,9 @@ from fake_time import FakeTime
 
 import Parrot as P
 from parrotserve.errors import Cancelled, DeclarationError, EngineFailed, GetTimeout, ServiceUnavailable
+from parrotserve.ids import SessionId
 from parrotserve.sdk import connection as connections
+from parrotserve.sdk import courier
 from parrotserve.sdk.connection import Connection, current_connection, use
 from parrotserve.sdk.http import HttpTransport
 
@@ -71,6 +73,13 @@ def test_connect_needs_no_service_yet(embedded: list[FakeService]):
 def test_what_is_no_url_is_refused_at_once(url: str):
     with pytest.raises(ServiceUnavailable, match="is not the URL of a service"):
         P.connect(url)
+
+
+@pytest.mark.parametrize("url", ["http://user:secret@host:99999", "user:secret@host:8000", "ftp://user:secret@host"])
+def test_a_refused_url_is_shown_without_its_password(url: str):
+    with pytest.raises(ServiceUnavailable, match=r"host.* is not the URL of a service; write http://") as refused:
+        P.connect(url)
+    assert "secret" not in f"{refused.value.message} {refused.value.details}"
 
 
 @pytest.mark.parametrize("key", ["clé", "two\nlines", "nul\0", "\udce9"])
@@ -168,6 +177,53 @@ def test_whoever_waits_for_it_is_told():
             session.connection.close()
         with pytest.raises(Cancelled, match="ended before 'text' was read"):
             reading.result(10)
+
+
+@dataclass
+class Mute(FakeService):
+    """Never answers that a session has ended."""
+
+    async def end_session(self, session: SessionId) -> None:
+        await super().end_session(session)
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is in a hurry waits for next to nothing, who is not for ever."""
+    monkeypatch.setattr(courier, "END_SECONDS", 3600.0)
+    monkeypatch.setattr(connections, "HURRIED_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_who_interrupts_a_block_does_not_wait_for_a_service_that_does_not_answer():
+    service = Mute()
+
+    def program() -> None:
+        with use(service, timer=FakeTime()):
+            Write("x").get()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        program()
+    assert service.log == ["open", "end", "close"]
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_task_that_is_cancelled_does_not_either():
+    service = Mute()
+
+    async def work() -> None:
+        async with use(service, timer=FakeTime()):
+            await Write("x")
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await asyncio.to_thread(service.until, lambda: bool(service.submits))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert service.log == ["open", "end", "close"]
 
 
 async def test_coroutines_have_connections_in_blocks_too(service: FakeService):

@@ -1,6 +1,8 @@
 """The HTTP transport over a scripted wire: no sockets."""
 
+import base64
 import json
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 
@@ -32,7 +34,8 @@ from parrotserve.errors import (
     Unauthorized,
     UnknownObject,
 )
-from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.ids import CallId, SessionId, TenantId, VariableId
+from parrotserve.listing import SessionList, SessionSummary
 from parrotserve.protocol import (
     PROTOCOL_HEADER,
     PROTOCOL_VERSION,
@@ -239,6 +242,25 @@ class TestOthers:
         await transport.open()
         assert await transport.session_view(SESSION) == view
 
+    async def test_all_pages_of_the_list_of_sessions_are_read(self, wired: Open):
+        some = [
+            SessionSummary(
+                id=SessionId(f"s-{n}"), tenant=TenantId("a&b"), opened=1, last_used=2, lease_seconds=30, exchanges=0,
+                variables=1, requests={"done": 1}, calls={},
+            )
+            for n in range(3)
+        ]  # fmt: skip
+        pages = (SessionList(data=tuple(some[:2]), next=7), SessionList(data=tuple(some[2:]), next=None))
+        answers = [httpx.Response(200, headers=OURS, json=page.model_dump(mode="json")) for page in pages]
+        transport, wire = wired(*answers)
+        await transport.open()
+        assert await transport.sessions(TenantId("a&b")) == some
+        assert [dict(request.url.params) for request in wire.asked] == [
+            {"limit": "1000", "tenant": "a&b", "after": "0"},
+            {"limit": "1000", "tenant": "a&b", "after": "7"},
+        ]
+        assert wire.asked[0].url.path == "/v1/sessions"
+
     @pytest.mark.parametrize("name", ["a\nb", "../../healthz", "a?b#c", "é", "\udce9"])
     async def test_a_session_that_somebody_mistyped_stays_the_name_of_a_session(self, wired: Open, name: str):
         transport, wire = wired(refused(UnknownObject("No such session.")))
@@ -302,6 +324,26 @@ class TestOthers:
         with pytest.raises(ServiceUnavailable, match=says) as failed:
             await HttpTransport(URL).open()
         assert "secret" not in failed.value.message
+
+    async def test_a_password_in_the_url_is_sent_and_written_nowhere(self, caplog: pytest.LogCaptureFixture):
+        wire = Wired(
+            httpx.Response(204, headers=OURS), httpx.ConnectError("refused"), httpx.Response(200, text="a page")
+        )
+        url = URL.replace("//", "//user:s%40cret@")
+        with caplog.at_level(logging.DEBUG):
+            transport = HttpTransport(url, patience=0, wire=httpx.MockTransport(wire))
+            await transport.open()
+            await transport.cancel(SESSION, VARIABLE)
+            told: list[ParrotError] = []
+            for _ in range(2):
+                with pytest.raises(ServiceUnavailable, match=URL) as failed:
+                    await transport.session_view(SESSION)
+                told.append(failed.value)
+            await transport.close()
+        assert f"{URL}/v1/sessions" in caplog.text
+        assert "cret" not in f"{caplog.text} {[(each.message, each.details) for each in told]}"
+        sent = "Basic " + base64.b64encode(b"user:s@cret").decode()
+        assert {request.headers["Authorization"] for request in wire.asked} == {sent}
 
     async def test_every_exchange_takes_the_injected_delay(self, wired: Open, monkeypatch: pytest.MonkeyPatch):
         slept: list[float] = []

@@ -180,6 +180,20 @@ class TestEnding:
         with pytest.raises(Cancelled, match=f"Session {session.id} ended before 'text' was read"):
             unread.get()
 
+    def test_a_block_may_be_left_in_another_context(self, service: FakeService):
+        # As web frameworks do with generators: each part of one runs in a thread of its own.
+        def of_a_request():
+            with P.Session() as session:
+                yield session
+
+        generator = of_a_request()
+        session = contextvars.copy_context().run(next, generator)
+        assert not session.ended
+        contextvars.copy_context().run(generator.close)
+        assert session.ended
+        with P.Session() as outer:
+            assert current_session() is outer
+
     def test_it_is_flushed_and_then_ended(self, service: FakeService):
         with P.Session():
             Write("x")

@@ -1,0 +1,17 @@
+"""Addresses as they may be shown: what a URL says of who asks is nobody else's to read."""
+
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+
+def without_credentials(url: str) -> str:
+    """The URL without user name and password."""
+    before, at, after = url.rpartition("@")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return after  # no telling where its password ends
+    if not parts.netloc and at and re.fullmatch(r"[^/\\:]*:[^/\\]*", before):
+        return after  # it lacks its scheme, and has a password all the same
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,49 @@
+"""Names that there are not: told with the one that was probably meant, wherever somebody writes one."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Collection, Iterable
+from typing import Any, TypeVar
+
+from parrotserve.errors import DeclarationError
+
+T = TypeVar("T")
+
+
+def closest(name: str, known: Collection[str]) -> str:
+    """The end of a sentence: `; did you mean 'task'?` where a known name is close, else its full stop."""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else "."
+
+
+def check_names(given: Iterable[str], known: Collection[str], what: str) -> None:
+    """Raises `DeclarationError` for a keyword that `what` does not have."""
+    for name in given:
+        if name not in known:
+            names = sorted(known)
+            raise DeclarationError(
+                f"{what} has no option {name!r}{closest(name, names)} There are: {', '.join(names)}.", option=name
+            )
+
+
+def takes_names(kind: type[T]) -> type[T]:
+    """For a class whose constructor takes keywords only: for another argument it raises a `DeclarationError` that says
+    what it takes, where Python would raise a `TypeError`."""
+    init: Any = kind.__init__
+    parameters = list(inspect.signature(init).parameters.values())[1:]
+    known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    checks_itself = any(each.kind is each.VAR_KEYWORD for each in parameters)
+
+    @functools.wraps(init)
+    def checked(self: T, *values: Any, **options: Any) -> None:
+        if values:
+            raise DeclarationError(
+                f"{kind.__name__} takes options by name, such as {known[0]}=; not {values[0]!r:.80}."
+            )
+        if not checks_itself:
+            check_names(options, known, kind.__name__)
+        init(self, **options)
+
+    kind.__init__ = checked
+    return kind
