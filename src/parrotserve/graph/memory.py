@@ -13,7 +13,9 @@ SESSION = 4_000
 _VARIABLE = 1_500
 _PRODUCER = 5_000
 _PART = 200
-"""Bytes of what there is of each besides texts: of a session, a variable, a request or native call, a piece of one."""
+_LOGPROB = 150
+"""Bytes of what there is of each besides texts: of a session, a variable, a request or native call, a piece of one, and
+the log-probability of a token or of a rival of one."""
 
 
 def size_of_text(text: str | None) -> int:
@@ -21,9 +23,14 @@ def size_of_text(text: str | None) -> int:
     return 0 if text is None else sys.getsizeof(text)
 
 
+def size_of_value(variable: Variable) -> int:
+    """In bytes, of its value and of the log-probabilities kept with it."""
+    return size_of_text(variable.value) + _LOGPROB * variable.logprobs
+
+
 def size_of_variable(variable: Variable) -> int:
     """In bytes, with its value."""
-    return _VARIABLE + size_of_text(variable.value)
+    return _VARIABLE + size_of_value(variable)
 
 
 def size_of_producer(spec: NewRequest | NewCall) -> int:
