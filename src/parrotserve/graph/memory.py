@@ -1,12 +1,11 @@
 """About how much memory the graph takes: texts as they are, and everything else at a rate for each object."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
 
 from parrotserve.graph.events import NewCall, NewRequest, Submitted
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Producer, Variable
+from parrotserve.native_calls import Slot
 from parrotserve.segments import Text
 
 SESSION = 4_000
@@ -39,7 +38,7 @@ def size_of_producer(spec: NewRequest | NewCall) -> int:
         texts = sum(size_of_text(part.text) for part in spec.segments if isinstance(part, Text))
         return _PRODUCER + _PART * len(spec.segments) + texts
     sandboxed = spec.sandboxed
-    own = 0 if sandboxed is None else size_of_text(sandboxed.source) + _size_of(sandboxed.arguments)
+    own = 0 if sandboxed is None else size_of_text(sandboxed.source) + sum(map(_size_of, sandboxed.arguments))
     return _PRODUCER + _PART * len(spec.inputs) + own
 
 
@@ -60,12 +59,5 @@ def hold(graph: Graph, producer: Producer) -> None:
     graph.held[session.tenant] += size
 
 
-def _size_of(argument: Any) -> int:
-    if isinstance(argument, str):
-        return size_of_text(argument)
-    if isinstance(argument, Mapping):
-        named = cast("Mapping[str, Any]", argument)
-        return _PART + sum(size_of_text(name) + _size_of(item) for name, item in named.items())
-    if isinstance(argument, list | tuple):
-        return _PART + sum(map(_size_of, cast("Sequence[Any]", argument)))
-    return _PART
+def _size_of(part: str | Slot) -> int:
+    return _PART if isinstance(part, Slot) else size_of_text(part)
