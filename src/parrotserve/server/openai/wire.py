@@ -64,7 +64,7 @@ _NEUTRAL: dict[str, Any] = {
 class Body(BaseModel):
     """Base: frozen, strict, and open to fields of later versions."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
 
 
 class StreamOptions(Body):
