@@ -20,6 +20,7 @@ from parrotserve.errors import DeclarationError
 from parrotserve.kubernetes import is_service_link
 from parrotserve.sandbox.limits import Limits
 from parrotserve.settings import (
+    ADDRESS,
     FOLDER,
     NAMES,
     NUMBER,
@@ -160,8 +161,8 @@ class ServiceConfig:
     )
     host: str = setting(
         "127.0.0.1",
-        "Address to listen on; others than this machine's own only with keys.",
-        kind=TEXT,
+        "Address to listen on, :: for all of IPv4 and IPv6; others than this machine's own only with keys.",
+        kind=ADDRESS,
         group=Group.SERVER,
     )
     port: int = setting(
@@ -338,9 +339,8 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         one = SETTINGS.get(variable.removeprefix(_PREFIX).lower())
         if one is None or variable != one.variable:
             known = [setting.variable for setting in SETTINGS.values()] + list(READ_ELSEWHERE)
-            raise DeclarationError(
-                f"There is no setting {variable}. {_hint(variable.upper(), known)}", setting=variable
-            )
+            hint = _hint(variable.upper(), known)
+            raise DeclarationError(f"There is no setting {variable}. {hint}", setting=variable)
         if text.strip():
             try:
                 settings[one.name] = one.kind.parse(text)

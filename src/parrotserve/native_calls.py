@@ -1,8 +1,9 @@
 """What native calls are given: arguments with places for the values of variables that are not known yet."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from parrotserve.ids import VariableId
 
@@ -14,6 +15,12 @@ class Slot:
     variable: VariableId
 
 
+Template = tuple[str | Slot, ...]
+"""JSON, with places where texts are to be."""
+_PIECE = 1 << 16
+"""Characters."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxedCall:
     """A call that the service runs itself: a function in Starlark, and its arguments."""
@@ -23,8 +30,8 @@ class SandboxedCall:
     file: str
     line: int
     """Where the source begins in its file."""
-    arguments: Mapping[str, Any]
-    """By parameter: what JSON has, and `Slot`s."""
+    arguments: Template
+    """By parameter."""
     seconds: float | None = None
     """The most that it may take, if less than the service allows."""
 
@@ -40,16 +47,23 @@ def fill(argument: Any, values: Mapping[VariableId, str]) -> Any:
     return argument
 
 
-def slots_in(argument: Any) -> Iterator[VariableId]:
-    """The variables that have places in an argument, each as often as it has."""
-    if isinstance(argument, Slot):
-        yield argument.variable
-    elif isinstance(argument, Mapping):
-        for item in cast("Mapping[str, Any]", argument).values():
-            yield from slots_in(item)
-    elif isinstance(argument, list | tuple):
-        for item in cast("Sequence[Any]", argument):
-            yield from slots_in(item)
+def slots_in(arguments: Template) -> Iterator[VariableId]:
+    """The variables that have places there, each as often as it has."""
+    return (part.variable for part in arguments if isinstance(part, Slot))
+
+
+def written(arguments: Template, values: Mapping[VariableId, str]) -> Iterator[str]:
+    """The JSON with texts for its slots, in pieces that are made one by one: all of a long one at once would hold up
+    whatever else the process does."""
+    for part in arguments:
+        text = values[part.variable] if isinstance(part, Slot) else part
+        pieces = (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+        if isinstance(part, Slot):
+            yield '"'
+            yield from (json.dumps(piece, ensure_ascii=False)[1:-1] for piece in pieces)
+            yield '"'
+        else:
+            yield from pieces
 
 
 def _has_slots(argument: Any) -> bool:

@@ -32,7 +32,7 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")
 class Wire(BaseModel):
     """Base: frozen, and unknown fields are refused, so that a typo is an error and not a default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # for logs have no prompts
 
 
 # --- What a client declares ---------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ A setting is one field of a config class, made by `setting`: flags, the environm
 docs/configuration.md are all read off the fields.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable
@@ -189,7 +190,15 @@ def home_expanded(path: str) -> Path:
     return Path(os.path.expanduser(path))  # Path's own fails where there is no such user
 
 
+def _address(text: str) -> str:
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text  # as URLs have addresses of IPv6
+    if ":" in bare:
+        ipaddress.IPv6Address(bare)
+    return bare
+
+
 TEXT = Kind(str, "write a text", "TEXT")
+ADDRESS = Kind(_address, "write an address or a name, without a port: that is --port, or PARROT_PORT", "TEXT")
 NAMES = Kind(_names, "write names, separated by commas", "TEXT", (list,), ",".join)
 FOLDER = Kind(_folder, "write the path of a folder", "FOLDER")
 WHOLE = Kind(int, "write a whole number", "NUMBER", (int,))

@@ -94,6 +94,7 @@ from parrotserve.engines.base import EngineDescription, Heartbeat
 class Stuck:
     idle = True
     def call_when_ready(self, wake): pass
+    def prepare(self): pass
     def step(self): return []
     def handle(self, command): pass
     def heartbeat(self): return Heartbeat(running=1, steps=1)
@@ -143,6 +144,39 @@ def build(frame):""",
 
 async def test_an_idle_engine_goes_on_when_something_gets_ready_without_a_command():
     engine = engine_of(READY_BY_ITSELF)
+    await engine.start()
+    driver = Driver(engine, TOKENIZER)
+    sequence = await driver.open(driver.fill("x"))
+    await driver.ended(sequence)
+    await driver.close()
+
+
+PREPARES = STUB.replace(
+    "def build(frame):",
+    """
+from parrotserve.engines.base import EndStatus, SequenceEnded
+
+class Prepares(Stuck):
+    prepared = False
+    sequence = None
+    def call_when_ready(self, wake): self.wake = wake
+    def heartbeat(self): return Heartbeat()
+    def handle(self, command): self.sequence = command.sequence
+    def prepare(self):
+        self.prepared = True
+        self.wake()
+    def step(self):
+        if not self.prepared or self.sequence is None:
+            return []
+        sequence, self.sequence = self.sequence, None
+        return [SequenceEnded(sequence=sequence, epoch=1, status=EndStatus.DONE)]
+
+def build(frame):""",
+).replace("Stuck()", "Prepares()")
+
+
+async def test_what_is_needed_sooner_or_later_is_made_while_there_is_nothing_to_do():
+    engine = engine_of(PREPARES)
     await engine.start()
     driver = Driver(engine, TOKENIZER)
     sequence = await driver.open(driver.fill("x"))

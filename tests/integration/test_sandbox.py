@@ -6,7 +6,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ LIMITS = Limits(seconds=30.0, memory=256 << 20, output=1 << 20, processes=2)  # 
 
 def job(body: str, *, seconds: float | None = None, **arguments: Any) -> Job:
     source = f"def f({', '.join(arguments)}):\n    {body}\n"
-    return Job(source=source, name="f", file="program.py", line=1, arguments=arguments, seconds=seconds)
+    pieces = (json.dumps(arguments),)
+    return Job(source=source, name="f", file="program.py", line=1, arguments=pieces, seconds=seconds)
 
 
 @pytest.fixture
@@ -51,6 +52,28 @@ LOOP = "for i in range(1 << 30):\n        for j in range(1 << 30): pass"
 
 async def test_a_function_gets_its_arguments_and_gives_a_text(sandbox: Sandbox):
     assert await run(sandbox, "return a + str(b['c'])", a="é\n", b={"c": [1, None]}) == "é\n[1, None]"
+
+
+async def test_arguments_are_made_as_they_are_sent(sandbox: Sandbox):
+    at_once = asyncio.get_running_loop()
+    turns, seen = 0, list[int]()
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        at_once.call_soon(count)
+
+    def pieces() -> Iterator[str]:
+        yield '{"a": "'
+        for _ in range(50):
+            seen.append(turns)
+            yield "é" * 100_000
+        yield '"}'
+
+    at_once.call_soon(count)
+    long = replace(job("return len(a)", a=None), arguments=pieces())
+    assert await sandbox.run(long, tenant=LOCAL_TENANT) == "5000000"
+    assert len(set(seen)) == 50, "whatever else there is to do came between any two"
 
 
 async def test_a_limit_of_time_may_be_none():
@@ -180,7 +203,7 @@ def test_a_child_whose_parent_is_gone_ends_by_itself():
     body = {"source": f"def f():\n    {LOOP}\n", "name": "f", "file": "", "line": 1, "arguments": {}, "seconds": 0}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env={}) as child:
         assert child.stdin is not None
-        child.stdin.write(frame(json.dumps(body).encode()))
+        child.stdin.write(frame(json.dumps(body).encode()) + frame(b""))
         child.stdin.close()
         assert child.wait(60) < 0  # by the kernel, after two seconds of the processor's time
 

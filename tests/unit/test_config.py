@@ -53,6 +53,20 @@ def test_the_usual_file_is_in_the_users_folder():
     assert default_file().parts[-2:] == ("parrot", "config.toml")
 
 
+@pytest.mark.parametrize(
+    ("written", "host"),
+    [("[::1]", "::1"), ("::", "::"), ("fe80::1%eth0", "fe80::1%eth0"), ("localhost", "localhost")],
+)
+def test_an_address_may_be_written_as_in_urls(written: str, host: str):
+    assert ServiceConfig.load(environment={"PARROT_HOST": written}).host == host
+
+
+@pytest.mark.parametrize("written", ["[::1]:8000", "127.0.0.1:8000", "http://localhost", "[::1"])
+def test_an_address_has_no_port_and_is_no_url(written: str):
+    with pytest.raises(DeclarationError, match="without a port: that is --port"):
+        ServiceConfig.load(environment={"PARROT_HOST": written})
+
+
 def test_the_file_is_read_by_type(tmp_path: Path):
     text = """
         models = ["smollm2-135m", "/models/other.gguf"]

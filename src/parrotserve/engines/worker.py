@@ -26,6 +26,8 @@ _INBOX = 256
 """Lists of commands that wait for the main thread before the service has to."""
 _COUNT_SECONDS = 0.1
 """A heartbeat's numbers are at most so old, while steps are short."""
+_REST_SECONDS = 1.0
+"""Without anything to do, after which more is taken to be some time off: programs that end soon prepare nothing."""
 _GRACE_SECONDS = 2.0
 """How long the step under way may still take once the service is gone."""
 
@@ -39,6 +41,9 @@ class Core(Protocol):
     def handle(self, command: Command) -> None: ...
     def step(self) -> list[Event]: ...
     def heartbeat(self) -> Heartbeat: ...
+    def prepare(self) -> None:
+        """Makes what will be needed sooner or later; called once, while there is nothing else to do."""
+        ...
 
 
 Build = Callable[[bytes], tuple[EngineDescription, Core]]
@@ -72,6 +77,7 @@ class _Worker:
         self._heartbeat = Heartbeat()
         self._next_count = 0.0
         self._works = False
+        self._prepared = False
 
     def run(self, build: Build) -> int:
         settings = read_frame(self._stdin)
@@ -93,7 +99,7 @@ class _Worker:
         self._write(Ready(description))
         self._start_thread(self._read)
         while not self._service_gone.is_set():
-            lists = self._new_commands(wait=core.idle)
+            lists = self._new_commands(core)
             self._works = True
             for commands in lists:
                 for command in commands:
@@ -116,12 +122,20 @@ class _Worker:
     def _start_thread(target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=target.__name__, daemon=True).start()
 
-    def _new_commands(self, *, wait: bool) -> list[list[Command]]:
+    def _new_commands(self, core: Core) -> list[list[Command]]:
         """All that has come; waits for something if there is nothing else to do."""
-        lists = [self._inbox.get()] if wait else []
+        lists = [self._next_commands(core)] if core.idle else []
         while not self._inbox.empty():
             lists.append(self._inbox.get_nowait())
         return lists
+
+    def _next_commands(self, core: Core) -> list[Command]:
+        if not self._prepared:
+            with suppress(queue.Empty):
+                return self._inbox.get(timeout=_REST_SECONDS)
+            self._prepared = True
+            core.prepare()
+        return self._inbox.get()
 
     def _wake(self) -> None:
         """Ends the main thread's waiting; if the inbox is full, it does not wait."""

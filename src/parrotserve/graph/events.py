@@ -177,6 +177,8 @@ class OutputProduced:
     variable: VariableId
     value: str
     reason: FinishReason
+    logprobs: int = 0
+    """Log-probabilities that are kept with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

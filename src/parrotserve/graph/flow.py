@@ -20,7 +20,7 @@ from parrotserve.graph.decisions import (
     SettleRequest,
 )
 from parrotserve.graph.graph import Graph
-from parrotserve.graph.memory import size_of_text
+from parrotserve.graph.memory import size_of_value
 from parrotserve.graph.objects import Call, Producer, Request, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.sampling import FinishReason
@@ -32,10 +32,13 @@ _MOST_READERS = 32
 """Of those that wait for what a producer makes, who are looked at when it begins: more would hardly run ahead."""
 
 
-def fill(graph: Graph, variable: Variable, value: str, reason: FinishReason | None, changes: Changes) -> None:
-    """A variable has its value: it is READY, and so is whatever waited only for it."""
-    variable.value, variable.reason = value, reason
-    graph.held[variable.tenant] += size_of_text(value)
+def fill(
+    graph: Graph, variable: Variable, value: str, reason: FinishReason | None, changes: Changes, *, logprobs: int = 0
+) -> None:
+    """A variable has its value, and so many log-probabilities with it: it is READY, and so is whatever waited only for
+    it."""
+    variable.value, variable.reason, variable.logprobs = value, reason, logprobs
+    graph.held[variable.tenant] += size_of_value(variable)
     variable.move(VariableState.READY, changes.now, "its value is known")
     changes.decisions.append(PublishValue(variable=variable.id, value=value, reason=reason))
     consumers, variable.consumers, variable.fallen_consumers = variable.consumers, {}, {}

@@ -1,19 +1,20 @@
 """About how much memory the graph takes: texts as they are, and everything else at a rate for each object."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
 
 from parrotserve.graph.events import NewCall, NewRequest, Submitted
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Producer, Variable
+from parrotserve.native_calls import Slot
 from parrotserve.segments import Text
 
 SESSION = 4_000
 _VARIABLE = 1_500
 _PRODUCER = 5_000
 _PART = 200
-"""Bytes of what there is of each besides texts: of a session, a variable, a request or native call, a piece of one."""
+_LOGPROB = 150
+"""Bytes of what there is of each besides texts: of a session, a variable, a request or native call, a piece of one, and
+the log-probability of a token or of a rival of one."""
 
 
 def size_of_text(text: str | None) -> int:
@@ -21,9 +22,14 @@ def size_of_text(text: str | None) -> int:
     return 0 if text is None else sys.getsizeof(text)
 
 
+def size_of_value(variable: Variable) -> int:
+    """In bytes, of its value and of the log-probabilities kept with it."""
+    return size_of_text(variable.value) + _LOGPROB * variable.logprobs
+
+
 def size_of_variable(variable: Variable) -> int:
     """In bytes, with its value."""
-    return _VARIABLE + size_of_text(variable.value)
+    return _VARIABLE + size_of_value(variable)
 
 
 def size_of_producer(spec: NewRequest | NewCall) -> int:
@@ -32,7 +38,7 @@ def size_of_producer(spec: NewRequest | NewCall) -> int:
         texts = sum(size_of_text(part.text) for part in spec.segments if isinstance(part, Text))
         return _PRODUCER + _PART * len(spec.segments) + texts
     sandboxed = spec.sandboxed
-    own = 0 if sandboxed is None else size_of_text(sandboxed.source) + _size_of(sandboxed.arguments)
+    own = 0 if sandboxed is None else size_of_text(sandboxed.source) + sum(map(_size_of, sandboxed.arguments))
     return _PRODUCER + _PART * len(spec.inputs) + own
 
 
@@ -53,12 +59,5 @@ def hold(graph: Graph, producer: Producer) -> None:
     graph.held[session.tenant] += size
 
 
-def _size_of(argument: Any) -> int:
-    if isinstance(argument, str):
-        return size_of_text(argument)
-    if isinstance(argument, Mapping):
-        named = cast("Mapping[str, Any]", argument)
-        return _PART + sum(size_of_text(name) + _size_of(item) for name, item in named.items())
-    if isinstance(argument, list | tuple):
-        return _PART + sum(map(_size_of, cast("Sequence[Any]", argument)))
-    return _PART
+def _size_of(part: str | Slot) -> int:
+    return _PART if isinstance(part, Slot) else size_of_text(part)

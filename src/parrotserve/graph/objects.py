@@ -43,6 +43,8 @@ class Variable(Tracked[VariableState]):
     value: str | None = None
     digests: tuple[tuple[int, bytes], ...] = ()
     """Of its value and of beginnings of it, by length; made when they are first needed."""
+    logprobs: int = 0
+    """Log-probabilities that are kept with its value."""
     reason: FinishReason | None = None
     cause: Cause | None = None
     error: ParrotError | None = None

@@ -30,7 +30,7 @@ def output_produced(graph: Graph, event: OutputProduced, changes: Changes) -> No
         return
     for output in request.outputs:
         if output.id == event.variable and not output.settled:
-            fill(graph, output, event.value, event.reason, changes)
+            fill(graph, output, event.value, event.reason, changes, logprobs=event.logprobs)
             changes.wrote.append(request)
 
 

@@ -16,6 +16,10 @@ from parrotserve.models.tokenizer_parts import TokenizerParts, added_tokens, rea
 _SHORT = 1_000
 """Characters: a millisecond's work. Of a longer text, other threads run while tokens are made of it; of a shorter one
 it would cost more to let them."""
+_BEYOND = 64
+"""Tokens beyond one by which its place is certain, wherever the text is cut behind them."""
+_CHARACTERS_EACH = 8
+"""More than most tokens have."""
 _OVER_A_SPACE = re.compile(rb"[^\s] ")
 
 
@@ -87,7 +91,7 @@ class Tokenizer:
         """The beginning of `text` that is at most `tokens` tokens, cut at a character, and that one more
         character would make too long."""
         # Of the first token that is too many: a part of it may fit as another token.
-        where = self._encoding(text, offsets=True).token_to_chars(tokens)
+        where = self._place(text, tokens)
         if where is None:
             return text
         end, limit = where
@@ -96,6 +100,17 @@ class Tokenizer:
         while end < limit and self.count(text[: end + 1]) <= tokens:
             end += 1
         return text[:end]
+
+    def _place(self, text: str, token: int) -> tuple[int, int] | None:
+        """Where in a text its token number `token` is; None where it has fewer. What is far behind that is not made
+        into tokens: the interpreter's lock is held to free them."""
+        length = (token + _BEYOND) * _CHARACTERS_EACH
+        while length < len(text):
+            encoding = self._encoding(text[:length], offsets=True)
+            if len(encoding) > token + _BEYOND:
+                return encoding.token_to_chars(token)
+            length *= 2
+        return self._encoding(text, offsets=True).token_to_chars(token)
 
     def token_bytes(self, index: int) -> bytes:
         """The bytes that a token stands for; none for ids beyond the vocabulary (padding of the embedding)."""

@@ -1,6 +1,6 @@
 """A model's weights as float32 arrays under one set of names, whatever file they came from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -49,7 +49,8 @@ class ModelWeights:
 
     embedding: Array
     """[vocabulary, hidden]"""
-    layers: tuple[LayerWeights, ...]
+    layers: Collection[LayerWeights]
+    """In their order."""
     final_norm: Array
     head: Array | None
     """[vocabulary, hidden]; None where it is the embedding."""
@@ -65,10 +66,12 @@ Loader = Callable[[str], Array]
 """Reads a tensor by its Hugging Face name, without `model.`"""
 
 
-def load_weights(files: ModelFiles, config: ModelConfig, *, four_bit: bool = False) -> ModelWeights:
+def load_weights(files: ModelFiles, config: ModelConfig, *, four_bit: bool = False, keep: bool = True) -> ModelWeights:
     """Read and dequantise everything; with `four_bit`, keep what is in 4-bit blocks as it is as well.
 
-    Raises `MalformedModel` naming the file and tensor that is wrong.
+    Without `keep`, a layer is read whenever it is come to, so that all are never in memory together: in float32 they
+    take twice what they take packed. Raises `MalformedModel` naming the file and tensor that is wrong; then going
+    through the layers does.
     """
     factors: Array | None = None
     load_blocks: Callable[[str], Blocks | None] | None = None
@@ -82,9 +85,10 @@ def load_weights(files: ModelFiles, config: ModelConfig, *, four_bit: bool = Fal
         load = _folder_loader(SafetensorsFolder(files.path))
     frequencies, magnitude = _rotation(files, config, factors)
     expect = _Expecting(files, load)
+    layers = _Layers(config.layers, lambda index: _with_blocks(_layer(expect, config, index), load_blocks, index))
     return ModelWeights(
         embedding=expect("embed_tokens.weight", config.vocabulary, config.hidden),
-        layers=tuple(_with_blocks(_layer(expect, config, i), load_blocks, i) for i in range(config.layers)),
+        layers=tuple(layers) if keep else layers,
         final_norm=expect("norm.weight", config.hidden),
         head=None if config.tied_embeddings else expect("lm_head.weight", config.vocabulary, config.hidden),
         rope_frequencies=frequencies,
@@ -153,6 +157,23 @@ def _with_blocks(layer: LayerWeights, load: Callable[[str], Blocks | None] | Non
         return layer
     found = {name: load(f"layers.{index}.{stem}.weight") for name, stem in _MATRIX_NAMES.items()}
     return replace(layer, four_bit={name: blocks for name, blocks in found.items() if blocks is not None})
+
+
+class _Layers(Collection[LayerWeights]):
+    """Layers that are read one by one, anew each time that they are gone through."""
+
+    def __init__(self, count: int, read: Callable[[int], LayerWeights]) -> None:
+        self._count = count
+        self._read = read
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[LayerWeights]:
+        return map(self._read, range(self._count))
+
+    def __contains__(self, layer: object) -> bool:
+        return any(layer is one for one in self)
 
 
 class _Expecting:

@@ -1,10 +1,12 @@
 """Admission: a batch from the wire, checked and in the machine's words."""
 
+import json
 import secrets
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import chain, groupby
+from typing import Any, cast
 
 import msgspec
 
@@ -29,6 +31,7 @@ from parrotserve.protocol import (
     ValueArgument,
     VariableArgument,
     VariableSpec,
+    Wire,
     WireSegment,
 )
 from parrotserve.runtime.catalog import Models, ServedModel
@@ -40,6 +43,8 @@ from parrotserve.texts import check_name, check_text
 from parrotserve.transforms import Transform
 
 _MANY_SEGMENTS = 2_000
+_LENGTH_OF_VALUE = 5
+"""Characters of a value beside those of texts in it."""
 
 
 def has_schema(body: Submit) -> bool:
@@ -51,6 +56,8 @@ def has_schema(body: Submit) -> bool:
 def is_big(body: Submit) -> bool:
     """Whether taking it in may take so long that it is to be done in a thread."""
     length, count = 0, len(body.variables) + len(body.wait)
+    for call in body.calls:
+        length += 0 if call.sandbox is None else _length_of(call.sandbox.arguments)
     for spec in body.requests:
         count += len(spec.segments)
         length += _length_of(spec.tools)
@@ -64,9 +71,26 @@ def is_big(body: Submit) -> bool:
     return length > LONG_TEXT or count > _MANY_SEGMENTS
 
 
-def _length_of(tools: tuple[dict[str, Any], ...]) -> int:
-    # About what a chat template makes of them.
-    return len(str(tools)) if tools else 0
+def _length_of(value: Any) -> int:
+    """About as many characters as JSON has of it; of what is too long, some that are."""
+    length, rest = 0, [value] if value else []
+    while rest and length <= LONG_TEXT:
+        item = rest.pop()
+        length += _LENGTH_OF_VALUE
+        match item:
+            case str():
+                length += len(item)
+            case Wire():
+                rest += (content for _, content in item)
+            case Mapping():
+                entries = cast("Mapping[str, Any]", item)
+                length += sum(map(len, entries))
+                rest += entries.values()
+            case list() | tuple():
+                rest += cast("Sequence[Any]", item)
+            case _:
+                pass
+    return length
 
 
 def admit(
@@ -135,7 +159,8 @@ def _call(spec: CallSpec, tenant: TenantId) -> NewCall:
 
 
 def _sandboxed(spec: CallSpec, sandbox: SandboxSpec, tenant: TenantId) -> SandboxedCall:
-    arguments = {name: _argument(argument, spec, tenant) for name, argument in sandbox.arguments.items()}
+    parts = groupby(_object(sandbox.arguments, spec, tenant), lambda part: isinstance(part, Slot))
+    arguments = (group if is_slot else ("".join(map(str, group)),) for is_slot, group in parts)
     for text in (sandbox.source, sandbox.file, *sandbox.arguments):
         check_text(text, f"The function of native call {spec.id!r}")
     return SandboxedCall(
@@ -143,24 +168,36 @@ def _sandboxed(spec: CallSpec, sandbox: SandboxSpec, tenant: TenantId) -> Sandbo
         source=sandbox.source,
         file=sandbox.file,
         line=sandbox.line,
-        arguments=arguments,
+        arguments=tuple(chain.from_iterable(arguments)),
         seconds=spec.timeout,
     )
 
 
-def _argument(argument: Argument, call: CallSpec, tenant: TenantId) -> Any:
+def _argument(argument: Argument, call: CallSpec, tenant: TenantId) -> Iterator[str | Slot]:
     match argument:
         case VariableArgument():
             if argument.variable not in call.inputs:
                 what = f"Native call {call.id!r} has the argument {argument.variable!r}, which is none of its inputs."
                 raise InvalidGraph(what, call=call.id, variable=argument.variable)
-            return Slot(_of(argument.variable, tenant))
+            yield Slot(_of(argument.variable, tenant))
         case ValueArgument():
-            return argument.value
+            yield json.dumps(argument.value)
         case ListArgument():
-            return [_argument(item, call, tenant) for item in argument.items]
+            yield "["
+            for number, item in enumerate(argument.items):
+                yield "," if number else ""
+                yield from _argument(item, call, tenant)
+            yield "]"
         case ObjectArgument():
-            return {name: _argument(entry, call, tenant) for name, entry in argument.entries.items()}
+            yield from _object(argument.entries, call, tenant)
+
+
+def _object(entries: Mapping[str, Argument], call: CallSpec, tenant: TenantId) -> Iterator[str | Slot]:
+    yield "{"
+    for number, (name, entry) in enumerate(entries.items()):
+        yield f"{',' if number else ''}{json.dumps(name)}:"
+        yield from _argument(entry, call, tenant)
+    yield "}"
 
 
 def _request(

@@ -151,6 +151,7 @@ def _native_settings(config: ServiceConfig) -> NativeSettings:
         prefill_chunk=config.prefill_chunk or DEFAULT_PREFILL_CHUNK,
         max_running=config.max_running or DEFAULT_MAX_RUNNING,
         threads=engine_threads(config),
+        engines=config.engines,
         share=config.switches.sharing,
         group=config.switches.attention,
         adapt=config.switches.pace,

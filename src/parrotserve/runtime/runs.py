@@ -113,6 +113,7 @@ class Runs:
             variable=progress.variable,
             value=self._agreed(progress.variable, event.text),
             reason=event.reason,
+            logprobs=sum(1 + len(one.top) for one in logprobs),
         )
 
     def take_logprobs(self, variable: VariableId) -> tuple[TokenLogprob, ...]:

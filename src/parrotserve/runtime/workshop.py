@@ -8,7 +8,7 @@ from parrotserve.errors import NativeCallFailed
 from parrotserve.graph.decisions import RunCall
 from parrotserve.graph.events import CallRan
 from parrotserve.ids import CallId
-from parrotserve.native_calls import fill
+from parrotserve.native_calls import written
 from parrotserve.sandbox.limits import Job, Limits
 from parrotserve.sandbox.pool import Sandbox
 
@@ -50,7 +50,7 @@ class Workshop:
             name=function.name,
             file=function.file,
             line=function.line,
-            arguments={name: fill(argument, call.values) for name, argument in function.arguments.items()},
+            arguments=written(function.arguments, call.values),
             seconds=function.seconds,
         )
         value = error = None

@@ -12,7 +12,7 @@ from typing import Any
 
 from parrotserve.errors import NativeCallFailed
 from parrotserve.processes import heed_the_service_alone
-from parrotserve.sandbox.frames import read_frame, write_frame
+from parrotserve.sandbox.frames import read_parts, write_frame
 from parrotserve.starlark_functions import define
 
 _OUT_OF_MEMORY = {"memory": True}
@@ -27,9 +27,10 @@ def main() -> None:
     _limit(memory=limits["memory"])
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     write_frame(sink, b"{}")
-    while (body := read_frame(source)) is not None:
+    while (body := read_parts(source)) is not None:
         try:
             job = json.loads(body)
+            del body  # what a job may take is what is left
             _limit_processor(job["seconds"])
             answer = _run(job, limits["output"])
             written = json.dumps(answer).encode()

@@ -19,6 +19,14 @@ def write_frame(stream: IO[bytes], *body: bytes) -> None:
     stream.flush()
 
 
+def read_parts(stream: IO[bytes]) -> str | None:
+    """The next text that comes in parts, with an empty frame behind them; None where the stream ends."""
+    parts: list[str] = []
+    while part := read_frame(stream):
+        parts.append(part.decode())
+    return None if part is None else "".join(parts)
+
+
 def read_frame(stream: IO[bytes]) -> bytes | None:
     """The next body; None where the stream ends."""
     header = stream.read(HEADER.size)

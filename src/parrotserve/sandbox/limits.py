@@ -1,8 +1,7 @@
 """What a job is, and what bounds it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +26,7 @@ class Job:
     name: str
     file: str
     line: int
-    arguments: Mapping[str, Any]
-    """By parameter: what JSON has."""
+    arguments: Iterable[str]
+    """By parameter: JSON in pieces, of which each is made as it is sent."""
     seconds: float | None = None
     """Less than the sandbox's own limit, if the function asked for less."""

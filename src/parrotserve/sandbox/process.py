@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 from parrotserve.errors import NativeCallFailed
@@ -21,6 +23,8 @@ _EXIT_SECONDS = 5.0
 _ESCAPED = 6
 """The most bytes that JSON makes of one byte of a text."""
 _SMALL = 4096
+_PART = 1 << 16
+"""Characters that are sent at once, at least: all but the last ones of a job."""
 
 
 class Child:
@@ -57,7 +61,8 @@ class Child:
     async def run(self, job: Job) -> str:
         """A job's result. Raises `NativeCallFailed` where it has none."""
         seconds = min(job.seconds or self._limits.seconds, self._limits.seconds)
-        body = json.dumps({**asdict(job), "seconds": seconds}).encode()
+        told = {"source": job.source, "name": job.name, "file": job.file, "line": job.line, "seconds": seconds}
+        body = chain((json.dumps(told)[:-1], ', "arguments": '), job.arguments, ("}",))
         try:
             async with asyncio.timeout(seconds):
                 answer = await self._ask(body)
@@ -84,10 +89,12 @@ class Child:
             self._process.kill()
         await self._process.wait()
 
-    async def _ask(self, body: bytes) -> dict[str, Any]:
+    async def _ask(self, body: Iterable[str]) -> dict[str, Any]:
         assert self._process.stdin is not None
-        self._process.stdin.write(frame(body))
-        await self._process.stdin.drain()
+        for part in chain(_parts(body), (b"",)):
+            self._process.stdin.write(frame(part))
+            await self._process.stdin.drain()
+            await asyncio.sleep(0)  # also where the child reads faster than parts are made
         return await self._read()
 
     async def _read(self) -> dict[str, Any]:
@@ -114,3 +121,16 @@ class Child:
     @property
     def _out_of_memory(self) -> str:
         return f"it needs more than {self._limits.memory >> 20} MiB of memory"
+
+
+def _parts(body: Iterable[str]) -> Iterator[bytes]:
+    part: list[str] = []
+    length = 0
+    for piece in body:
+        part.append(piece)
+        length += len(piece)
+        if length >= _PART:
+            yield "".join(part).encode()
+            part, length = [], 0
+    if part:
+        yield "".join(part).encode()

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from parrotserve.errors import InternalError, TooLarge, UnknownObject
 from parrotserve.protocol import ErrorAnswer, ErrorBody
+from parrotserve.server.openai.errors import instead
 from parrotserve.server.problems import problems_in
 from parrotserve.settings import show_size
 
@@ -46,7 +47,8 @@ def too_large(max_bytes: int) -> ErrorBody:
 def of_http(request: Request, error: HTTPException) -> ErrorBody:
     """What a client is told of an error that the framework raised."""
     if error.status_code == 404:
-        hint = "the base URL of OpenAI's clients ends in /v1 here" if _misses_base(request.url.path) else "see /docs"
+        base = "the base URL of OpenAI's clients ends in /v1 here" if _misses_base(request.url.path) else "see /docs"
+        hint = instead(request.url.path) or base
         return ErrorBody.of(UnknownObject(f"There is nothing at {request.method} {request.url.path}; {hint}."))
     if error.status_code == 413:
         return ErrorBody(code=TooLarge.code, message=error.detail)

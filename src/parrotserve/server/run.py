@@ -95,11 +95,12 @@ async def _unless_told_to_end(starting: Coroutine[Any, Any, Service]) -> Service
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A listening socket. See `serve` for errors."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    """A listening socket; of `::` for IPv4, too, where the system can. See `serve` for errors."""
     try:
-        socket.getaddrinfo(host or None, port, family)  # or a socket is left open for a name that cannot be
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        found = {family for family, *_ in socket.getaddrinfo(host or None, port)}
+        family = socket.AF_INET if socket.AF_INET in found else socket.AF_INET6
+        both = host == "::" and socket.has_dualstack_ipv6()
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except (OSError, ValueError, TypeError) as error:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             message = f"Port {port} of {host} is in use by another program. Stop it, or choose another with --port."

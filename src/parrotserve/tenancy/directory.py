@@ -1,7 +1,8 @@
 """Whom a key belongs to, as the store has it now."""
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from parrotserve.errors import ServiceUnavailable, Unauthorized
@@ -14,6 +15,8 @@ from parrotserve.tenancy.usage import Usage
 log = logging.getLogger(__name__)
 
 _TELLING_FAILURES = 2
+_SAY_SECONDS = 60.0
+"""Between two lines about a store that cannot be read: every exchange looks, and clients that are refused ask again."""
 _LOCAL = Tenant(LOCAL_TENANT, Limits())
 
 
@@ -37,9 +40,17 @@ class Directory:
     was a key it stays closed, the last one revoked or not. `always` closes it from the start; `never` leaves it open.
     """
 
-    def __init__(self, store: TenantStore | None = None, *, always: bool = False, never: bool = False) -> None:
+    def __init__(
+        self,
+        store: TenantStore | None = None,
+        *,
+        always: bool = False,
+        never: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._never = never
+        self._clock = clock
         self.closed = always
         """Whether keys are asked for."""
         self._tenants: dict[TenantId, Tenant] = {}
@@ -49,6 +60,9 @@ class Directory:
         """To save usage, in a row."""
         self._stale = False
         """The store has changed since it was last read whole."""
+        self._unread_since: float | None = None
+        """When it could not be read for the first time; None while it can."""
+        self._quiet_until = 0.0
         self._read()
 
     def authenticate(self, key: str | None) -> Caller:
@@ -119,9 +133,23 @@ class Directory:
             if self._stale:
                 self._read()
         except ServiceUnavailable as error:
-            log.error("%s", error)
+            self._tell_unread(error)
             # Clients need not know where the store lies.
             raise ServiceUnavailable("Keys cannot be looked up now; the log of the service says why.") from error
+        if self._unread_since is not None:
+            log.warning("tenants are read again, after %.0f s", self._clock() - self._unread_since)
+            self._unread_since = None
+
+    def _tell_unread(self, error: ServiceUnavailable) -> None:
+        now = self._clock()
+        if self._unread_since is None:
+            self._unread_since = now
+            log.error("nobody's key can be looked up: %s", error)
+        elif now >= self._quiet_until:
+            log.error("nobody's key can be looked up, for %.0f s by now: %s", now - self._unread_since, error)
+        else:
+            return
+        self._quiet_until = now + _SAY_SECONDS
 
     def _read(self) -> None:
         if self._store is None:

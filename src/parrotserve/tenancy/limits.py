@@ -86,7 +86,7 @@ class Limits:
     )
     held_bytes: int | None = setting(
         None,
-        "Memory that its sessions hold together: texts, requests and values.",
+        "Memory that its sessions hold together: texts, requests, values and log-probabilities.",
         kind=_or_none(SIZE),
         group=Group.LIMITS,
         rules=(at_least(1024, "1KiB"),),

@@ -133,10 +133,11 @@ class TenantStore:
     def changed(self) -> bool:
         """Whether anything but usage was written since this was asked last, by another process above all. Takes
         microseconds."""
-        before, self._seen = self._seen, self._version()
-        if before == self._seen:
+        version = self._version()
+        if version == self._seen:
             return False
         known, self._revision = self._revision, self._read_revision()
+        self._seen = version  # not before: what could not be read was not seen
         return known != self._revision
 
     # --- Tenants and keys ------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def schema_nest(depth: int) -> str:
         ({"max_completion_tokens": 10**30}, "max_completion_tokens"),
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": 3}, "temperature"),
-        ({"top_p": 0}, "top_p"),
+        ({"top_p": -0.5}, "top_p"),
         ({"stop": 5}, "stop"),
         ({"stop": [""]}, "stop"),
         ({"stop": ["x"] * 65}, "stop"),

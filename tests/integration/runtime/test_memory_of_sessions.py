@@ -134,6 +134,27 @@ async def test_what_models_write_is_held_too_and_all_is_given_back(begin: Begin)
     assert graph.held == {}
 
 
+async def test_log_probabilities_are_held_too(begin: Begin):
+    service = await begin()
+    graph = service._driver.machine.graph
+
+    async def held(session: str, sampling: dict[str, int]) -> int:
+        segments = [{"kind": "text", "text": "write"}, {"kind": "output", "variable": session, "sampling": sampling}]
+        requests = [{"id": session, "segments": segments}]
+        await hold(service, batch(session, [{"id": session}], requests=requests, wait=[{"variable": session}]))
+        service._driver.machine.check_integrity()
+        taken = graph.held[ANN]
+        service.end_session(SessionId(session), tenant=ANN)
+        assert graph.held == {}
+        return taken
+
+    plain = await held("plain", {"max_tokens": 1000})
+    chosen = await held("chosen", {"max_tokens": 1000, "logprobs": 0})
+    rivals = await held("rivals", {"max_tokens": 1000, "logprobs": 4})
+    assert chosen - plain >= 100 * 1000
+    assert rivals - plain >= 100 * 5000
+
+
 async def test_a_submit_has_so_many_variables(begin: Begin):
     service = await begin(closed=False)
     with pytest.raises(TooLarge, match="20000 variables"):

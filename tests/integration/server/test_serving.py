@@ -211,6 +211,21 @@ def test_an_address_that_nobody_has_is_told(host: str):
         open_socket(host, 0)
 
 
+def has_both() -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return socket.has_dualstack_ipv6()
+    return False
+
+
+@pytest.mark.skipif(not has_both(), reason="without IPv6, or a system that keeps it apart")
+def test_all_addresses_of_ipv6_are_all_of_ipv4_too():
+    with open_socket("::", 0) as listener:
+        port = listener.getsockname()[1]
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            with socket.socket(family) as client:
+                client.connect((address, port))
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.com", ""])
 @pytest.mark.parametrize("mode", KEY_MODES)
 def test_an_address_that_others_reach_is_refused_without_keys(host: str, mode: str, tmp_path: Path):

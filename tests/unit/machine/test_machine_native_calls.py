@@ -8,7 +8,7 @@ from machine_world import World, call, only, returned
 from parrotserve.errors import InvalidGraph, NativeCallFailed
 from parrotserve.graph.decisions import OfferCall, OpenSequence, PublishFailure, PublishValue, RevokeCall, RunCall
 from parrotserve.graph.events import CallRan
-from parrotserve.ids import CallId
+from parrotserve.ids import CallId, VariableId
 from parrotserve.native_calls import SandboxedCall, Slot
 
 
@@ -50,7 +50,7 @@ def test_an_error_of_any_length_is_told_briefly_wherever_it_is_told():
 @pytest.mark.parametrize("where", ["client", "sandbox"])
 def test_what_a_call_is_given_has_a_bound(where: str):
     world = World("e")
-    sandboxed = replace(SHOUT, arguments={"texts": [{"x": [Slot("long")]}, Slot("code")] * 40})
+    sandboxed = replace(SHOUT, arguments=("[", Slot(VariableId("long")), ",", Slot(VariableId("code"))) * 40)
     name = "check: " + "long code " * 40 + "-> ok"
     made = call("check: long code -> ok", sandboxed=sandboxed) if where == "sandbox" else call(name)
     other = call("see: long code -> seen")
@@ -120,7 +120,8 @@ def test_a_call_that_is_cancelled_stops_its_clock():
     assert world.machine.next_deadline() is None
 
 
-SHOUT = SandboxedCall(name="shout", source="...", file="", line=1, arguments={"text": Slot("code")})  # type: ignore[arg-type]
+TEXT = ('{"text":', Slot(VariableId("code")), "}")
+SHOUT = SandboxedCall(name="shout", source="...", file="", line=1, arguments=TEXT)
 
 
 class TestInTheSandbox:

@@ -154,6 +154,22 @@ def test_truncated_safetensors_are_named(length: int, tiny_folder: ModelFiles):
         load(tiny_folder)
 
 
+def test_layers_that_are_not_kept_are_read_as_they_are_come_to(tiny_folder: ModelFiles):
+    kept = load(tiny_folder)
+    read = load_weights(tiny_folder, load_config(tiny_folder), keep=False)
+    for _ in range(2):
+        assert len(read.layers) == len(list(read.layers)) == len(kept.layers)
+        for one, other in zip(read.layers, kept.layers, strict=True):
+            np.testing.assert_array_equal(one.gate, other.gate)
+    weights = tiny_models.weights()
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tiny_folder.path / "model.safetensors")
+    layers = iter(load_weights(tiny_folder, load_config(tiny_folder), keep=False).layers)
+    next(layers)
+    with pytest.raises(MalformedModel, match=r"model\.layers\.1\.mlp\.up_proj\.weight is missing"):
+        next(layers)
+
+
 def test_types_without_a_float_value_are_refused(tiny_folder: ModelFiles):
     weights = {name: array.astype(np.int32) for name, array in tiny_models.weights().items()}
     save_file(weights, tiny_folder.path / "model.safetensors")

@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models
@@ -143,7 +144,7 @@ def test_other_threads_run_while_a_long_text_is_tokenised(tiny: Tokenizer, work:
     beside.start()
     try:
         before = runs
-        getattr(tiny, work)("hello 42 hello, " * 50_000, *([10] if work == "truncate" else []))
+        getattr(tiny, work)("hello 42 hello, " * 50_000, *([100_000] if work == "truncate" else []))
         assert runs - before > 5
     finally:
         over.set()
@@ -185,6 +186,25 @@ def test_truncation_takes_as_much_as_fits(tiny: Tokenizer, text: str, tokens: in
     assert text.startswith(short)
     assert tiny.count(short) <= tokens
     assert short == text or tiny.count(text[: len(short) + 1]) > tokens
+
+
+def test_truncation_reads_no_more_of_a_long_text_than_it_takes(tiny: Tokenizer, monkeypatch: pytest.MonkeyPatch):
+    text, read = "hello 42 hello, " * 100_000, list[int]()
+    encoding = Tokenizer._encoding
+
+    def spied(self: Tokenizer, text: str, **options: bool) -> Any:
+        read.append(len(text))
+        return encoding(self, text, **options)
+
+    monkeypatch.setattr(Tokenizer, "_encoding", spied)
+    assert tiny.count(tiny.truncate(text, 10)) == 10
+    assert max(read) < 2_000
+    short = text[:5_000]
+    for tokens in (1, 100, 1_000, 10_000):
+        monkeypatch.setattr("parrotserve.models.tokenizer._BEYOND", 64)
+        cut = tiny.truncate(short, tokens)
+        monkeypatch.setattr("parrotserve.models.tokenizer._BEYOND", 10_000)
+        assert tiny.truncate(short, tokens) == cut
 
 
 @pytest.mark.model

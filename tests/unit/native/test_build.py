@@ -8,14 +8,27 @@ import pytest
 from msgspec import structs
 from tiny_model import CONTEXT, write_tiny_model
 
-from parrotserve.engines.native import build
+from parrotserve.engines.native import build, memory
 from parrotserve.engines.native.build import build_engine, page_bytes
 from parrotserve.engines.native.kernels import KernelsBackend, unfit, variants
 from parrotserve.engines.native.reference import ReferenceBackend
 from parrotserve.engines.native.settings import PAGE_TOKENS, BackendName, Launch, NativeSettings, WeightFormat
 from parrotserve.errors import EngineRefused
+from parrotserve.models.architecture import Family
 from parrotserve.models.config import load_config
 from parrotserve.models.files import ModelFiles
+
+LLAMA = replace(
+    dense.tiny_config(Family.LLAMA, tied=False),
+    layers=32,
+    hidden=4096,
+    heads=32,
+    kv_heads=8,
+    head_dim=128,
+    intermediate=14_336,
+    vocabulary=128_256,
+)
+"""The shape of Llama-3.1-8B."""
 
 needs_kernels = pytest.mark.skipif(not variants(), reason="the compiled extension is not installed here")
 
@@ -46,6 +59,48 @@ def test_memory_that_is_not_there_is_told_with_the_setting(launch: Launch, monke
     monkeypatch.setattr(build, "ReferenceBackend", Greedy)
     with pytest.raises(EngineRefused, match=r"too little memory for tiny and a KV cache of 8 MiB: lower kv_memory"):
         build_engine(launch)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, r"0\.3 GB for its weights in float32 .*, of the 0\.1 GB of memory here: serve a smaller model\."),
+        ({"engines": 2, "kv_bytes": 64 << 20}, r"0\.1 GB for its KV cache, for each of 2 engines, of the 0\.1 GB"),
+    ],
+)
+def test_weights_beyond_the_memory_here_are_refused_before_they_are_read(
+    changes: dict[str, int], told: str, launch: Launch, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(build, "load_weights", lambda *_args, **_keywords: pytest.fail("read"))
+    monkeypatch.setattr(memory, "usable_memory", lambda: 100_000_000)
+    monkeypatch.setattr(memory, "weight_bytes", lambda *_: 60_000_000 if changes else 300_000_000)
+    with pytest.raises(EngineRefused, match=f"tiny takes .*{told}"):
+        build_engine(with_settings(launch, **changes))
+
+
+@pytest.mark.parametrize(
+    ("form", "engines", "kv", "advice"),
+    [
+        (WeightFormat.BF16, 1, 1, None),
+        (WeightFormat.BF16, 1, 9, "set weights to int8, which take half of that, or lower kv_memory, or serve a "),
+        (WeightFormat.BF16, 2, 1, "set weights to int8, which take half of that, or have fewer engines, or serve a "),
+        (WeightFormat.INT8, 2, 1, None),
+        (WeightFormat.INT8, 2, 5, "lower kv_memory, or have fewer engines, or serve a smaller model"),
+        (WeightFormat.INT4, 2, 1, None),
+        (None, 1, 1, "serve a smaller model"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_what_would(
+    form: WeightFormat | None, engines: int, kv: int, advice: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(memory, "usable_memory", lambda: 25_000_000_000)
+    fault = memory.weights_fault("llama", LLAMA, form, kv * 10**9, engines)
+    assert fault is None if advice is None else fault is not None and f"of memory here: {advice}" in fault
+
+
+def test_weights_of_a_known_model_take_what_is_known():
+    parameters = 8_030_261_248  # as Llama-3.1-8B is said to have, norms included
+    assert 0.999 * 2 * parameters < memory.weight_bytes(LLAMA, WeightFormat.BF16) < 2 * parameters
 
 
 @pytest.fixture

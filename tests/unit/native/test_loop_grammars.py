@@ -60,6 +60,15 @@ def test_others_are_served_while_a_schema_is_compiled(bench: Bench, later: Later
     assert bench.text("a") == alone(fill("Which? "), generate(20, schema=LIST))
 
 
+def test_what_the_first_needs_may_be_there_before(monkeypatch: pytest.MonkeyPatch):
+    expected, prepared = alone(fill("Which? "), generate(20, schema=LIST)), Bench()
+    prepared.core.prepare()
+    monkeypatch.setattr("parrotserve.engines.native.grammars.LLTokenizer", lambda *_, **__: pytest.fail("made again"))
+    prepared.open("a", fill("Which? "), generate(20, schema=LIST))
+    prepared.run()
+    assert prepared.text("a") == expected
+
+
 def test_the_prompt_is_read_meanwhile(bench: Bench, later: Later):
     bench.open("a", fill("a prompt of several pages "), generate(20, schema=LIST))
     bench.run()

@@ -26,11 +26,19 @@ def submit(*segments: dict[str, Any], **fields: Any) -> Submit:
     )
 
 
+def with_argument(argument: dict[str, Any]) -> Submit:
+    sandbox = {"source": "def f(a):\n    return a\n", "name": "f", "arguments": {"a": argument}}
+    made = {"id": "c", "function": "f", "inputs": [], "output": "out", "sandbox": sandbox}
+    return Submit.model_validate({"session": "s", "variables": [{"id": "out"}], "calls": [made]})
+
+
 BIG = {
     "a long text": submit({"kind": "text", "text": LONG}),
     "many short texts": submit(*[{"kind": "text", "text": LONG[:100]}] * 250),
     "many tokens": submit({"kind": "tokens", "tokens": [1] * 25_000}),
     "tools that are told at length": submit(tools=[{"function": {"description": LONG}}]),
+    "a long argument": with_argument({"kind": "value", "value": [{"text": LONG}]}),
+    "many arguments": with_argument({"kind": "list", "items": [{"kind": "value", "value": 1}] * 4_000}),
     "long calls of tools": submit({"kind": "role", "role": "assistant", "tool_calls": [{"arguments": LONG}]}),
 }
 

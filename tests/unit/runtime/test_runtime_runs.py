@@ -60,7 +60,7 @@ def test_streamed_text_goes_to_the_board_and_the_output_to_the_machine(runs: Run
     runs.tokens(tokens("lo", offset=3))
     assert board.text(A) == "Hello"
     assert runs.finished(finished("Hello.")) == OutputProduced(
-        request=R, epoch=1, variable=A, value="Hello.", reason=FinishReason.STOP
+        request=R, epoch=1, variable=A, value="Hello.", reason=FinishReason.STOP, logprobs=5
     )
 
 

@@ -7,12 +7,15 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 
 from parrotserve.errors import AlreadyProduced, TooLarge
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, ErrorBody, Submit
 from parrotserve.server import errors, refusals
 from parrotserve.server.bodies import checked_submit
 from parrotserve.server.middleware import BodyLimit, ProtocolVersion, Unexpected
+from parrotserve.server.openai.answers import CompletionChoice
+from parrotserve.server.openai.wire import ChatRequest
 
 LIMIT = 2000
 
@@ -35,7 +38,7 @@ def app() -> FastAPI:
 
     @app.get("/bug")
     async def bug() -> None:
-        raise KeyError("a secret of the prompt")
+        raise KeyError(SECRET)
 
     @app.post("/reading")
     async def reading(request: Request) -> None:
@@ -50,6 +53,24 @@ async def client(app: FastAPI):
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
+
+
+SECRET = "a secret of the prompt"
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        (Submit, {"session": "s", "requests": [{"id": "r", "segments": [{"kind": "text", "text": {"a": SECRET}}]}]}),
+        (ChatRequest, {"messages": [{"role": "user", "content": {"a": SECRET}}]}),
+        (CompletionChoice, {"index": SECRET, "text": SECRET, "logprobs": None, "finish_reason": None}),
+    ],
+)
+def test_what_a_bug_makes_of_them_shows_no_prompts_in_the_log(model: type[BaseModel], body: dict[str, Any]):
+    with pytest.raises(ValidationError) as error:
+        model.model_validate(body)
+    assert "validation error" in str(error.value)
+    assert SECRET not in str(error.value)
 
 
 def refusal_of(batch: dict[str, Any]) -> str:

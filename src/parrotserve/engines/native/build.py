@@ -11,7 +11,7 @@ from parrotserve.engines.native.backend import Backend
 from parrotserve.engines.native.cache import KvCache, NaiveCache, PageCache
 from parrotserve.engines.native.kernels import BLOCK_TOKENS, KernelsBackend, unfit, variants
 from parrotserve.engines.native.loop import NativeCore
-from parrotserve.engines.native.memory import default_kv_bytes
+from parrotserve.engines.native.memory import default_kv_bytes, weights_fault
 from parrotserve.engines.native.reference import ReferenceBackend
 from parrotserve.engines.native.settings import (
     PAGE_TOKENS,
@@ -48,6 +48,10 @@ def build_engine(
     _check_weights(settings.weights, backend_name, config, launch.model)
     bytes_a_page = page_bytes(backend_name, config)
     pages = _pages(settings, bytes_a_page)
+    form = settings.weights if backend_name is BackendName.KERNELS else None
+    fault = weights_fault(launch.model, config, form, pages * bytes_a_page, settings.engines)
+    if fault is not None:  # before they are read: the kernel would end this process on its way
+        raise EngineRefused(fault)
     try:
         backend = _backend(backend_name, _weights(files, config, settings.weights), config, pages, settings)
     except MemoryError as error:
@@ -125,7 +129,7 @@ def _warn_of_reference(model: str, backend: BackendName, config: ModelConfig) ->
 
 
 def _weights(files: ModelFiles, config: ModelConfig, form: WeightFormat) -> ModelWeights:
-    weights = load_weights(files, config, four_bit=form is not WeightFormat.INT8)
+    weights = load_weights(files, config, four_bit=form is not WeightFormat.INT8, keep=False)
     if form is WeightFormat.INT4 and not any(layer.four_bit for layer in weights.layers):
         raise EngineRefused(
             f"Weights in int4 are a file's own 4-bit blocks, and {files.path} has none: use a GGUF file in Q4_0 or "

@@ -58,14 +58,23 @@ class Grammars:
         self._ready.append(state)
         self.wake()
 
-    def _make(self, generate: Generate) -> Grammar:
+    def prepare(self) -> None:
+        """Makes the tables of the vocabulary that every grammar needs. The interpreter's lock is held all the while,
+        for 0.3 s with a vocabulary of 50,000."""
+        self._tables()
+
+    def _tables(self) -> LLTokenizer:
         with self._knowing:
             if self._known is None:
-                self._known = LLTokenizer(self._tokenizer.to_json(), eos_token=sorted(self._tokenizer.eos))
-                self._tags = frozenset(tag for tag in CALL_TAGS if self._is_token(tag, self._known))
-        schema = generate.sampling.schema
+                known = LLTokenizer(self._tokenizer.to_json(), eos_token=sorted(self._tokenizer.eos))
+                self._tags = frozenset(tag for tag in CALL_TAGS if self._is_token(tag, known))
+                self._known = known
+            return self._known
+
+    def _make(self, generate: Generate) -> Grammar:
+        known, schema = self._tables(), generate.sampling.schema
         assert schema is not None
-        return Grammar(schema, self._known, calls=generate.calls, tags=self._tags)
+        return Grammar(schema, known, calls=generate.calls, tags=self._tags)
 
     def _is_token(self, tag: str, known: LLTokenizer) -> bool:
         """Whether the model writes it as one token, which is a part of the text."""

@@ -82,6 +82,10 @@ class NativeCore:
         """`wake` is called, on any thread, when an idle core has something to do without a command."""
         self._sequences.call_when_ready(wake)
 
+    def prepare(self) -> None:
+        """Makes what the first grammar needs, while there is nothing to do: it lets no step be made meanwhile."""
+        self._sequences.prepare()
+
     def heartbeat(self) -> Heartbeat:
         """What the engine holds now.
 

@@ -3,10 +3,16 @@
 import os
 
 from parrotserve.control_groups import memory_limit
+from parrotserve.engines.native.settings import WeightFormat
+from parrotserve.models.architecture import ModelConfig
 from parrotserve.settings import show_size
 
 _MIB = 1 << 20
 _MOST_BY_DEFAULT = 1024 * _MIB
+_BITS = {WeightFormat.BF16: 16, WeightFormat.INT8: 8, WeightFormat.INT4: 5}
+"""Of a weight, with its share of what its block has."""
+_LEAST_BITS_OF_WORDS = 8
+"""The same of embedding and head, of which there are no 4-bit blocks."""
 
 
 def default_kv_bytes() -> int:
@@ -18,6 +24,45 @@ def usable_memory() -> int:
     """The machine's memory in bytes, or what control groups leave this process of it."""
     memory, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), memory_limit()
     return memory if limit is None else min(memory, limit)
+
+
+def weights_fault(
+    model: str, config: ModelConfig, form: WeightFormat | None, kv_bytes: int, engines: int
+) -> str | None:
+    """Why so many engines on this machine cannot have a model's weights in a form (None: float32) and a KV cache of so
+    many bytes each, and what to do; None where they can, as far as can be told before: it is the least that they take.
+    """
+    weights, kv, usable = weight_bytes(config, form), max(kv_bytes, _loading_bytes(config)), usable_memory()
+    if engines * (weights + kv) <= usable:
+        return None
+    which = f", for each of {engines} engines" if engines > 1 else ""
+    advice = [
+        "set weights to int8, which take half of that" if form is WeightFormat.BF16 else "",
+        "lower kv_memory" if engines * (weights + _loading_bytes(config)) <= usable else "",
+        "have fewer engines" if weights + kv <= usable else "",
+        "serve a smaller model",
+    ]
+    return (
+        f"{model} takes {weights / 1e9:.1f} GB for its weights in {form or 'float32'} and {kv_bytes / 1e9:.1f} GB for "
+        f"its KV cache{which}, of the {usable / 1e9:.1f} GB of memory here: {', or '.join(filter(None, advice))}."
+    )
+
+
+def weight_bytes(config: ModelConfig, form: WeightFormat | None) -> int:
+    """The least that a model's weights take in a form (None: float32)."""
+    columns = 2 * (config.heads + config.kv_heads) * config.head_dim + 3 * config.intermediate
+    matrices = config.layers * config.hidden * columns
+    bits = 32 if form is None else _BITS[form]
+    return (bits * matrices + max(bits, _LEAST_BITS_OF_WORDS) * _words(config)) // 8
+
+
+def _loading_bytes(config: ModelConfig) -> int:
+    """What is there in float32 while weights are packed."""
+    return 4 * _words(config)
+
+
+def _words(config: ModelConfig) -> int:
+    return config.vocabulary * config.hidden * (1 if config.tied_embeddings else 2)
 
 
 def kv_fault(kv_memory: int | None, engines: int = 1) -> str | None:

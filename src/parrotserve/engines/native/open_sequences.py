@@ -53,6 +53,10 @@ class OpenSequences:
         self._catching_up: set[RequestId] = set()
         """Those of which an output is streamed only now: what it has so far is told with the next events."""
 
+    def prepare(self) -> None:
+        """Makes what the first grammar needs."""
+        self._progress.grammars.prepare()
+
     def __iter__(self) -> Iterator[SequenceState]:
         return iter(self._open.values())
 

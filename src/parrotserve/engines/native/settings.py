@@ -102,6 +102,8 @@ class NativeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Check the cache's invariants after every step; slow, for tests."""
     threads: int | None = None
     """Threads that compute a step. None: one a core."""
+    engines: int = 1
+    """How many of this model there are on this machine, each with its own weights and KV."""
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):

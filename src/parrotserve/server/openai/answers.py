@@ -13,7 +13,7 @@ from parrotserve.sampling import Usage
 class Answer(BaseModel):
     """Base."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class PromptTokensDetails(Answer):

@@ -251,9 +251,9 @@ def _sampling(
     stop = ((given,) if isinstance(given, str) else tuple(given)) + stops
     return Sampling(
         max_tokens=most or asked.usual_output,
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        top_k=body.top_k or 0,
+        temperature=0.0 if body.top_p == 0 else 1.0 if body.temperature is None else body.temperature,
+        top_p=body.top_p or 1.0,  # with 0, the likeliest token alone is left
+        top_k=max(0, body.top_k or 0),
         min_p=body.min_p or 0.0,
         stop=stop,
         seed=None if body.seed is None else body.seed % _SEEDS,

@@ -11,9 +11,21 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": OpenAIError, "description": "What is wrong with the service."},
 }
 """What its routes may answer instead of what they are for."""
-_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models")
-_ABSENT = ("responses", "embeddings", "moderations", "images", "audio", "files", "batches", "fine_tuning")
-"""What OpenAI's clients may ask for below /v1 and Parrot does not have."""
+_PLACES = ("chat", "completions", "models")
+_ABSENT = {
+    "responses": "use /v1/chat/completions, as OpenAI's clients can",
+    "embeddings": "models here write text",
+    **dict.fromkeys(("assistants", "threads", "conversations"), "send conversations to /v1/chat/completions"),
+    "batches": "send requests as they are; those in streams or awaited go first",
+    **dict.fromkeys(
+        (
+            "moderations", "images", "audio", "videos", "realtime", "files", "uploads", "vector_stores", "containers",
+            "fine_tuning", "evals",
+        ),
+        "of OpenAI's API there are /v1/chat/completions, /v1/completions and /v1/models",
+    ),
+}  # fmt: skip
+"""What OpenAI's clients may ask for below /v1 and Parrot does not have, and what to do."""
 _CODES = {
     "unauthorized": "invalid_api_key",
     "unknown_model": "model_not_found",
@@ -46,8 +58,17 @@ def headers(error: ParrotError) -> dict[str, str]:
 
 def knows(path: str) -> bool:
     """Whether this is a place of OpenAI's API, where its clients read what is answered."""
-    place = path.removeprefix("/v1/").partition("/")[0]
-    return path in _ROUTES or (path.startswith("/v1/") and (place == "models" or place in _ABSENT))
+    place = _place(path)
+    return place in _PLACES or place in _ABSENT
+
+
+def instead(path: str) -> str | None:
+    """What to do instead of asking for a place of OpenAI's API that is not here."""
+    return _ABSENT.get(_place(path))
+
+
+def _place(path: str) -> str:
+    return path.removeprefix("/v1/").partition("/")[0] if path.startswith("/v1/") else ""
 
 
 def status_of(status: int) -> int:

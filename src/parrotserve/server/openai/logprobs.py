@@ -50,7 +50,11 @@ def completion_logprobs(
     """The same, with where in the text each token begins."""
     written = _written(tokens, tokenizer)
     texts = [_text(each.token, tokenizer) for each in written]
-    rivals = [{_text(token, tokenizer): _finite(logprob) for token, logprob in each.top} for each in written]
+    # The chosen one is always among them, whatever its place.
+    rivals = [
+        {_text(token, tokenizer): _finite(logprob) for token, logprob in (*each.top, (each.token, each.logprob))}
+        for each in written
+    ]
     return CompletionLogprobs(
         tokens=texts,
         token_logprobs=[_finite(each.logprob) for each in written],

@@ -14,7 +14,7 @@ from typing import Any, cast
 from parrotserve.errors import DeclarationError, InvalidSchema
 from parrotserve.models.chat_template import ChatTemplate
 from parrotserve.sampling import CALL_TAGS, Calls
-from parrotserve.server.openai.wire import ChatRequest, ChosenTool, FunctionSpec
+from parrotserve.server.openai.wire import AllowedTools, ChatRequest, ChosenTool, FunctionSpec
 
 _OPEN, _CLOSE = CALL_TAGS
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
@@ -152,11 +152,15 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
             "that has tools.",
             param="tools",
         )
-    must_call = body.tool_choice == "required" or isinstance(body.tool_choice, ChosenTool)
+    choice = body.tool_choice
+    must_call = choice == "required" or isinstance(choice, ChosenTool)
     has_format = body.response_format is not None and body.response_format.type != "text"
     functions = tuple(tool.function for tool in body.tools)
-    if isinstance(body.tool_choice, ChosenTool):
-        functions = tuple(_chosen(functions, body.tool_choice.function.name))
+    if isinstance(choice, ChosenTool):
+        functions = tuple(_chosen(functions, [choice]))
+    if isinstance(choice, AllowedTools):
+        must_call = choice.allowed_tools.mode == "required"
+        functions = tuple(_chosen(functions, choice.allowed_tools.tools))
     return Tools(
         functions=functions,
         tagged=_OPEN in template.source,
@@ -206,12 +210,15 @@ def _written(arguments: Any) -> str:
     return text
 
 
-def _chosen(functions: Sequence[FunctionSpec], name: str) -> Iterator[FunctionSpec]:
-    chosen = [function for function in functions if function.name == name]
-    if not chosen:
-        known = ", ".join(function.name for function in functions)
-        raise DeclarationError(f"tool_choice names {name!r}, which is none of the tools: {known}.", param="tool_choice")
-    yield chosen[0]
+def _chosen(functions: Sequence[FunctionSpec], tools: Sequence[ChosenTool]) -> Iterator[FunctionSpec]:
+    by_name = {function.name: function for function in reversed(functions)}
+    for name in dict.fromkeys(tool.function.name for tool in tools):
+        if name not in by_name:
+            raise DeclarationError(
+                f"tool_choice names {name!r}, which is none of the tools: {', '.join(reversed(by_name))}.",
+                param="tool_choice",
+            )
+        yield by_name[name]
 
 
 def _moved(schema: Any, owner: str) -> Any:

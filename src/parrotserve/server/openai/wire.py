@@ -1,15 +1,16 @@
 """Bodies of requests to the OpenAI-compatible API.
 
-Types are strict, as OpenAI's are. Fields that are not known here are ignored, because clients send such that only
-concern OpenAI's own service (`store`, `metadata`, `service_tier`, ...); what would change the answer and cannot be
-honoured is refused, not ignored.
+Types are strict, as OpenAI's are. Which fields that are not known here are refused, and which are ignored, is said in
+`refused`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from parrotserve.server.openai.extension import ParrotObject
+from parrotserve.server.openai.refused import OF_CHAT, OF_COMPLETIONS, not_served, refuse_what_is_not_there
 from parrotserve.server.problems import misfit
 
 MOST_CHOICES = 128
@@ -24,60 +25,41 @@ Token = Annotated[int, Field(ge=0, lt=2**31)]
 TokenKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
 
-_BY_SCHEMA = "use response_format of /v1/chat/completions, with a json_schema"
-_REFUSED: dict[str, str] = {
-    **dict.fromkeys(
-        (
-            "guided_json",
-            "guided_regex",
-            "guided_choice",
-            "guided_grammar",
-            "structured_outputs",
-            "json_schema",
-            "grammar",
-            "regex",
-            "ebnf",
-        ),
-        _BY_SCHEMA,
-    ),
-    "stop_token_ids": "use stop, with texts",
-    "include_stop_str_in_output": "a text ends before what it stopped at",
-    "bad_words": "use logit_bias",
-    "allowed_token_ids": "use logit_bias",
-    "logits_processors": "use logit_bias",
-    "prompt_logprobs": "there are log-probabilities of what is written only",
-    "truncate_prompt_tokens": "shorten the prompt",
-    "repeat_penalty": "use repetition_penalty",
-    "use_beam_search": "use n, and a temperature above 0",
-    "length_penalty": "it is for beam search; use n, and a temperature above 0",
-}
-"""Of other servers that speak OpenAI's API."""
-_NEUTRAL: dict[str, Any] = {
-    "length_penalty": 1,
-    "repeat_penalty": 1,
-    "truncate_prompt_tokens": -1,
-    "response_format": {"type": "text"},
-}
-"""What changes nothing, where that is not nothing."""
-
-
 class Body(BaseModel):
     """Base: frozen, strict, and open to fields of later versions."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
 
 
-class StreamOptions(Body):
+class Spelled(Body):
+    """Refuses fields that are misspelt, most likely, and those that cannot be honoured."""
+
+    refused: ClassVar[dict[str, str]] = {}
+    """Fields that only their neutral values may have, and what to do instead."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_refused(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            refuse_what_is_not_there(cast("dict[str, Any]", data), cls.refused, _names_of(cls))
+        return data
+
+
+@cache
+def _names_of(body: type[Body]) -> frozenset[str]:
+    return frozenset(field.alias or name for name, field in body.model_fields.items())
+
+
+class StreamOptions(Spelled):
     """What a stream has besides text."""
+
+    refused = {"continuous_usage_stats": "usage comes at the end, with include_usage"}
 
     include_usage: bool | None = None
 
 
-class Generation(Body):
+class Generation(Spelled):
     """What both kinds of request have in common."""
-
-    refused: ClassVar[dict[str, str]] = _REFUSED
-    """Fields that only their neutral values may have, and what to do instead."""
 
     model: str | None = None
     """A name of `/v1/models`; none is the service's default."""
@@ -86,7 +68,7 @@ class Generation(Body):
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     stop: str | Many[str] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -94,22 +76,13 @@ class Generation(Body):
     logit_bias: dict[TokenKey, Annotated[float, Field(ge=-100, le=100)]] | None = None
     user: str | None = None
     """For OpenAI's own service; not used."""
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    """This and the following four are not OpenAI's, but those of other servers that speak its API."""
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    """All for -1 and 0. This and the following four are not OpenAI's, but those of other servers that speak its API."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     ignore_eos: bool | None = None
     parrot: ParrotObject | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nothing_refused(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for name, why in cls.refused.items():
-                if data.get(name) not in (None, [], {}, False, "", "none", _NEUTRAL.get(name)):
-                    raise misfit(name, f"it is not supported: {why}")
-        return data
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -173,9 +146,11 @@ class ChatMessage(Body):
     name: str | None = None
     tool_calls: Many[CalledTool] | None = None
     tool_call_id: str | None = None
+    function_call: Annotated[Any, AfterValidator(not_served)] = None
+    audio: Annotated[Any, AfterValidator(not_served)] = None
 
 
-class FunctionSpec(Body):
+class FunctionSpec(Spelled):
     """A function that the model may call."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -203,7 +178,24 @@ class ChosenTool(Body):
     function: ChosenFunction
 
 
-class JsonSchema(Body):
+class AllowedFunctions(Body):
+    """Those of the tools that the model may call, or has to."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[Many[ChosenTool], Field(min_length=1)]
+
+
+class AllowedTools(Body):
+    """A choice among the tools, of which all are told."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedFunctions
+
+
+ToolChoice = Annotated[ChosenTool | AllowedTools, Field(discriminator="type")]
+
+
+class JsonSchema(Spelled):
     """The schema of a `json_schema` response format."""
 
     name: str | None = None
@@ -212,27 +204,25 @@ class JsonSchema(Body):
     strict: bool | None = None
 
 
-class ResponseFormat(Body):
+class ResponseFormat(Spelled):
     """What form the answer has."""
+
+    refused = {"schema": "use the type json_schema, and json_schema.schema"}
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.json_schema is not None and self.type != "json_schema":
+            raise misfit("json_schema", "it needs the type json_schema")
+        return self
 
 
 class ChatRequest(Generation):
     """Body of POST /v1/chat/completions."""
 
-    refused = {
-        **_REFUSED,
-        "functions": "use tools",
-        "function_call": "use tool_choice",
-        "audio": "this service writes text only",
-        "web_search_options": "this service does not search the web",
-        "continue_final_message": "the answer is a turn of its own; use /v1/completions to go on with a text",
-        "chat_template": "the model's own is used",
-        "chat_template_kwargs": "the model's chat template is used as it is",
-        "documents": "put them into messages",
-    }
+    refused = OF_CHAT
 
     messages: Many[ChatMessage]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -240,7 +230,7 @@ class ChatRequest(Generation):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[Many[ToolSpec], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     """False: an answer ends with its first call."""
     modalities: Many[str] | None = None
@@ -266,11 +256,7 @@ class ChatRequest(Generation):
 class CompletionRequest(Generation):
     """Body of POST /v1/completions."""
 
-    refused = {
-        **_REFUSED,
-        "suffix": "models here write on from a prompt, and cannot fill in",
-        "response_format": "use /v1/chat/completions",
-    }
+    refused = OF_COMPLETIONS
 
     prompt: str | Many[str] | Many[Token] | Many[Many[Token]] | None = None
     """Texts, or tokens of the model as they are."""
