@@ -39,6 +39,14 @@ class Precedence(NamedTuple):
 
     place: int = 0
     submission: int = 0
+    stages: int = 0
+    """How many stages of its work follow after it until what somebody waits for is there. Says nothing of who goes
+    first."""
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What they are compared by."""
+        return self[:2]
 
 
 NO_PRECEDENCE = Precedence()

@@ -21,13 +21,13 @@ from typing import NamedTuple
 FEW_ROWS = 7
 """A step of at most so many rows has few. Sums of steps are told apart by the binary digits of their rows, so that none
 mixes steps of few rows with others."""
-_PRIOR = (0.006, 0.0005, 0.0006, 1e-7, 1.5e-7, 1.0)
+_PRIOR = (0.003, 0.0005, 0.0008, 1e-7, 1.5e-7, 1.0)
 """The coefficients, in seconds, until steps were measured: a small model on a laptop. The last one is no time, but what
 part of the reading time steps of few rows take."""
 _COMMON_VARIANCE = 2.0
 """Variance of the logarithm of how much slower or faster everything is than the prior: a factor of four is nothing
 unusual."""
-_OWN_VARIANCES = (0.6, 0.6, 0.6, 0.3, 0.6, 0.2)
+_OWN_VARIANCES = (1.0, 1.0, 1.0, 0.3, 1.0, 0.2)
 """Variances of the logarithms of how much each coefficient differs beside that. The last one has nothing in common with
 the others."""
 _DRIFTS = (0.0004, 0.0004, 0.0004, 0.0004, 0.0004, 0.0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from parrotserve.bounds import THROUGHPUT_SHARE, Bounds
-from parrotserve.criteria import NO_PRECEDENCE, Objective
+from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.objects import Request
 from parrotserve.graph.placements import Considered
@@ -230,7 +230,6 @@ class EngineLoad:
         demand = self._demand(ticket)
         self._prefilled_at = max(self._prefilled_at, now) + demand.prefill
         last = ticket.prefix.boundaries[-1].chars if ticket.prefix.boundaries else 0.0
-        tenant, submission = ticket.request.session.tenant, ticket.request.submission
         aboard = Aboard(
             ticket,
             ticket.request.objective,
@@ -239,11 +238,16 @@ class EngineLoad:
             service=demand.work,
             prefill=demand.prefill,
             stretch=demand.stretch,
-            precedence=self._places.take(tenant, submission, demand.work) if together else NO_PRECEDENCE,
+            precedence=self._precedence(ticket.request, demand.work) if together else NO_PRECEDENCE,
         )
         self.aboard[ticket.request.id] = aboard
         self._start(aboard)
         return aboard
+
+    def _precedence(self, request: Request, seconds: float) -> Precedence:
+        """Of a request that is placed here and expected to take so much service."""
+        taken = self._places.take(request.session.tenant, request.submission, seconds)
+        return taken._replace(stages=request.deduced.level if request.deduced is not None else 0)
 
     def took(self, seconds: float) -> dict[TenantId, float]:
         """Steps took so long: what tenants got of that, each request that runs its part."""

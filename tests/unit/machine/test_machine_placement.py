@@ -196,7 +196,7 @@ class TestUrgency:
         world.submit(asking("one", "x"), asking("two", "y", reads=["o-one"]), waits=waits("two", criteria=criteria))
         assert world.objectives() == {"one": "latency", "two": "latency"}
 
-    @pytest.mark.parametrize(("tpot", "engine"), [(1.0, "a"), (0.0065, "b")])
+    @pytest.mark.parametrize(("tpot", "engine"), [(1.0, "a"), (0.004, "b")])
     def test_engines_on_which_it_would_write_more_slowly_than_is_set_are_taken_last(self, tpot: float, engine: str):
         world = World("a", bounds=Bounds(tpot=tpot))
         names = [f"chat{number}" for number in range(4)]

@@ -1,7 +1,7 @@
 """Which of an engine's requests of one objective goes first: what was submitted earlier."""
 
 from machine_world import World, only
-from placing import asking
+from placing import asking, waits
 
 from parrotserve.criteria import NO_PRECEDENCE, Precedence
 from parrotserve.graph.decisions import CompleteSequence, Decision, OpenSequence
@@ -37,6 +37,14 @@ def test_later_steps_of_earlier_work_go_before_first_steps_of_later_work():
     reduce = precedences(world.run("a2"))["a-reduce"]
     assert reduce < others["b1"]
     assert reduce >= maps["a1"]
+
+
+def test_engines_are_told_how_many_stages_follow():
+    world = World("e")
+    chain = asking("first", "begin"), asking("then", "go on", reads=["o-first"])
+    begun = precedences(world.submit(*chain, asking("alone", "x"), waits=waits("then", "alone")))
+    assert {name: one.stages for name, one in begun.items()} == {"first": 1, "alone": 0}
+    assert precedences(world.run("first"))["then"].stages == 0
 
 
 def test_after_a_pause_other_tenants_keep_their_places():

@@ -15,11 +15,17 @@ from parrotserve.engines.base import EndStatus, SequenceEnded, TokensGenerated
 
 
 def a_chat_decodes(
-    *, place: int = 0, stream: bool = True, salt: str = "", tokens: int = 100, **settings: object
+    *,
+    place: int = 0,
+    stages: int = 0,
+    stream: bool = True,
+    salt: str = "",
+    tokens: int = 100,
+    **settings: object,
 ) -> Timed:
     bench = Timed(**settings)
     bench.warm_up()
-    bench.work("chat", objective=Objective.LATENCY, place=place, stream=stream, salt=salt, tokens=tokens)
+    bench.work("chat", objective=Objective.LATENCY, place=place, stages=stages, stream=stream, salt=salt, tokens=tokens)
     bench.step()
     return bench
 
@@ -174,12 +180,15 @@ def test_who_is_waited_for_is_not_held_up_by_earlier_work():
 
 
 def largest_step_of_a_prompt_beside_a_chat(
-    *, place: int, stream: bool = False, salt: str = "", tokens: int = 100
+    *, place: int, stream: bool = False, salt: str = "", tokens: int = 100, stages: tuple[int, int] = (0, 0)
 ) -> int:
-    """Rows, of a prompt of 400 tokens of the second piece of work; the chat, of this one, decodes."""
-    bench = a_chat_decodes(place=place, stream=stream, salt=salt, tokens=tokens)
+    """Rows, of a prompt of 400 tokens of the second piece of work; the chat, of this one, decodes. `stages` follow
+    after the chat, and after the prompt."""
+    bench = a_chat_decodes(place=place, stages=stages[0], stream=stream, salt=salt, tokens=tokens)
     before = len(bench.backend.steps)
-    bench.work("chain", prompt="c" * 400, tokens=5, objective=Objective.LATENCY, place=2, stream=False)
+    bench.work(
+        "chain", prompt="c" * 400, tokens=5, objective=Objective.LATENCY, place=2, stages=stages[1], stream=False
+    )
     while "chat" not in bench.ends:
         bench.step()
     return max(len(batch.tokens) for batch in bench.backend.steps[before:])
@@ -198,6 +207,12 @@ def test_it_is_not_where_others_read_along_or_are_soon_done_or_are_another_tenan
     place: int, stream: bool, salt: str, tokens: int
 ):
     assert largest_step_of_a_prompt_beside_a_chat(place=place, stream=stream, salt=salt, tokens=tokens) < 50
+
+
+@pytest.mark.parametrize(("stages", "passes"), [((2, 1), True), ((2, 2), False), ((0, 1), False), ((3, 0), True)])
+def test_later_work_passes_earlier_work_only_where_it_is_nearer_to_its_end(stages: tuple[int, int], passes: bool):
+    assert (largest_step_of_a_prompt_beside_a_chat(place=1, stages=stages) == 401) is passes
+    assert largest_step_of_a_prompt_beside_a_chat(place=3, stages=stages) == 401  # it is not later
 
 
 def test_prompts_that_are_waited_for_are_read_one_after_the_other_beside_a_stream():

@@ -58,11 +58,12 @@ class Timed(Bench):
         prompt: str = "",
         tokens: int = 100,
         place: int = 0,
+        stages: int = 0,
         stream: bool = True,
         salt: str = "",
     ) -> None:
         segments = fill(prompt or "prompt of " + name), generate(tokens, ignore_eos=True, stream=stream)
-        self.open(name, *segments, objective=objective, precedence=Precedence(place), salt=salt)
+        self.open(name, *segments, objective=objective, precedence=Precedence(place, stages=stages), salt=salt)
 
     def ended_at(self, names: str) -> float:
         """When the last of all those ended whose names begin so."""

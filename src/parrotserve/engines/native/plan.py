@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
-from parrotserve.criteria import Objective, Precedence
+from parrotserve.criteria import Objective
 from parrotserve.engines.native.sequence import SequenceState, Turn
 from parrotserve.engines.native.speculation import Drafts
 from parrotserve.step_cost import Rates
@@ -38,6 +38,8 @@ class Urgent:
     """Whether somebody streams one of them."""
     seconds: float
     """For how long the last of them may go on writing."""
+    stages: int
+    """How many stages of its work follow after the one of them that is nearest to its result."""
 
     @classmethod
     def of(cls, states: Sequence[SequenceState], step_seconds: float) -> "Urgent":
@@ -47,6 +49,7 @@ class Urgent:
             first=min(state.turn for state in states),
             streamed=any(state.is_streamed for state in states),
             seconds=step_seconds * max(state.output.left if state.output else 0 for state in states),
+            stages=min(state.precedence.stages for state in states),
         )
 
     def wait_for(self, state: SequenceState, seconds: float) -> bool:
@@ -54,10 +57,14 @@ class Urgent:
         step.
 
         They do not if they were there first and are done sooner than it. Else reading the prompt in parts beside them
-        gains nothing: it takes as long, and both wait for both.
+        gains nothing: it takes as long, and both wait for both. Nor do they let a later piece of work pass that has as
+        many stages before it as they have: of two chains the first ends long before the second then, and not both when
+        all is done.
         """
         is_waited_for = state.objective is Objective.LATENCY and not self.streamed
-        comes_first = state.turn <= self.first or seconds <= self.seconds
+        stages = state.precedence.stages
+        passes = seconds <= self.seconds and (stages == 0 or stages < self.stages)
+        comes_first = passes or state.turn <= self.first
         return is_waited_for and self.salts == frozenset({state.salt}) and comes_first
 
 
@@ -95,7 +102,7 @@ class Step:
     planned: list[Planned] = field(default_factory=list[Planned])
     decode_seconds: float = 0.0
     """What the planned sequences that decode take."""
-    first_decoding: tuple[int, Precedence] | None = None
+    first_decoding: tuple[int, tuple[int, int]] | None = None
     """The most important work that decodes, but not under the TPOT bound."""
     has_prefill: bool = False
     """Whether it holds a part of a prompt."""

@@ -13,7 +13,7 @@ from parrotserve.engines.native.radix import public_tokens
 from parrotserve.ids import RequestId
 from parrotserve.sampling import Usage
 
-Turn = tuple[Precedence, int]
+Turn = tuple[tuple[int, int], int]
 _RANKS = {objective: rank for rank, objective in enumerate(Objective)}
 
 
@@ -124,15 +124,16 @@ class SequenceState:
         return self.runnable and not self.runs_ahead
 
     @property
-    def work(self) -> tuple[int, Precedence]:
+    def work(self) -> tuple[int, tuple[int, int]]:
         """The piece of work that it belongs to: its objective and precedence. Lower is more important."""
-        return (_RANKS[self.objective], self.precedence)
+        return (_RANKS[self.objective], self.precedence.order)
 
     @property
     def turn(self) -> Turn:
         """Whose turn it is among sequences of one objective: the lower goes first. Those of one piece of work are
         equal; without a precedence, arrival decides."""
-        return (self.precedence, self.arrival if self.precedence == NO_PRECEDENCE else 0)
+        order = self.precedence.order
+        return (order, self.arrival if order == NO_PRECEDENCE.order else 0)
 
     @property
     def is_streamed(self) -> bool:
@@ -140,7 +141,7 @@ class SequenceState:
         return self.output is not None and self.output.segment in self.streamed_segments
 
     @property
-    def rank(self) -> tuple[bool, int, Precedence, int]:
+    def rank(self) -> tuple[bool, int, tuple[int, int], int]:
         """Lower is more important."""
         return (self.runs_ahead, *self.work, self.arrival)
 
