@@ -281,7 +281,7 @@ class Planner:
         if fitting == count:
             return count
         step.short_of_time = True
-        first_prompt = state.objective is Objective.LATENCY and not step.has_prefill
+        first_prompt = state.objective is Objective.LATENCY and not step.prefilled
         if step.planned and not first_prompt and state not in step.owed:
             return fitting
         least = self._page_tokens - state.computed % self._page_tokens
