@@ -10,11 +10,11 @@ from parrotserve.engines.native.minimum_share import MinimumShare
 def test_throughput_work_is_owed_what_it_lacks_of_its_share():
     share = MinimumShare(0.1, window=10.0)
     assert share.owed(0.0, 40) == 0
-    share.note(1.0, latency=95, other=5)
+    share.note(1.0, got=5, others=95)
     assert share.owed(1.0, 40) == 4
-    share.note(2.0, latency=0, other=6)
+    share.note(2.0, got=6, others=0)
     assert share.owed(2.0, 40) == 0
-    share.note(3.0, latency=100, other=0)
+    share.note(3.0, got=0, others=100)
     assert share.owed(12.5, 40) == 4
     assert share.owed(13.5, 40) == 0  # all is forgotten
 
@@ -22,13 +22,13 @@ def test_throughput_work_is_owed_what_it_lacks_of_its_share():
 @pytest.mark.parametrize("seconds", [0.1, 3.0])
 def test_throughput_work_starves_when_others_have_decoded_alone_for_nearly_the_window(seconds: float):
     share, now = MinimumShare(0.1, window=10.0), 5.0
-    share.note(1.0, latency=0, other=0)  # a prompt
+    share.note(1.0, got=0, others=0)  # a prompt
     while now < 13.9:
-        share.note(now, latency=1, other=0)
+        share.note(now, got=0, others=1)
         assert not share.starves(13.9)
         now += seconds
     assert share.starves(14.0)
-    share.note(14.5, latency=0, other=1)
+    share.note(14.5, got=1, others=0)
     assert not share.starves(14.5)
 
 
@@ -45,21 +45,21 @@ def test_who_finds_no_room_lets_later_ones_go_in_its_stead_for_nearly_the_window
 
 def test_nobody_starves_after_a_rest():
     share = MinimumShare(0.1, window=10.0)
-    share.note(1.0, latency=1, other=0)
+    share.note(1.0, got=0, others=1)
     assert not share.starves(30.0)
-    share.note(30.0, latency=1, other=0)
+    share.note(30.0, got=0, others=1)
     assert not share.starves(30.0)
 
 
 def test_what_is_owed_is_not_forgotten_while_a_prompt_is_read():
     share, now = MinimumShare(0.1, window=10.0), 0.0
     for _ in range(10):
-        share.note(now := now + 1.0, latency=1, other=0)
+        share.note(now := now + 1.0, got=0, others=1)
     for _ in range(5):  # a long prompt
-        share.note(now := now + 4.0, latency=0, other=0, seconds=4.0)
+        share.note(now := now + 4.0, got=0, others=0, seconds=4.0)
         assert share.starves(now)
         assert share.owed(now, 10) == 1
-    share.note(now := now + 1.0, latency=0, other=1)
+    share.note(now := now + 1.0, got=1, others=0)
     assert not share.starves(now)
     assert share.owed(now, 10) == 0
 
@@ -68,7 +68,7 @@ def test_steps_of_work_of_one_kind_are_forgotten_too_once_their_time_is_over():
     share = MinimumShare(0.1, window=10.0)
     tracemalloc.start()
     for now in range(20_000):
-        share.note(float(now), latency=1000, other=0)  # nobody asks, for nobody can be owed anything
+        share.note(float(now), got=0, others=1000)  # nobody asks, for nobody can be owed anything
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 100_000

@@ -10,8 +10,8 @@ from parrotserve.engines.native.speculation import Drafts
 from parrotserve.step_cost import Rates
 
 _GROUP_TIMES = 2
-"""By how many times more tokens the prompts of a task group may fill a step than those of throughput work: somebody
-waits for the group, too, and small steps cost it time."""
+"""A step may hold so many times as many prompt tokens with prompts of task groups as with those of throughput work:
+somebody waits for the group, too, and small steps cost it time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Step:
     prefilled: int = 0
     """How many prompt tokens it holds."""
     background_tokens: int = 0
-    """How many prompt tokens it may hold with one of throughput work's prompts among them."""
+    """How many prompt tokens the step may hold if some of them are throughput work's."""
     seconds_left: float = math.inf
     """What the TPOT bound leaves to sequences that are not under it."""
     later_prompt_seconds: float | None = None
@@ -104,8 +104,6 @@ class Step:
     """What the planned sequences that decode take."""
     first_decoding: tuple[int, tuple[int, int]] | None = None
     """The most important work that decodes, but not under the TPOT bound."""
-    has_prefill: bool = False
-    """Whether it holds a part of a prompt."""
     short_of_time: bool = False
     """Whether something had to wait for want of time."""
     promised: int = 0
@@ -144,7 +142,6 @@ class Step:
             if not state.urgent and self.first_decoding is None:
                 self.first_decoding = state.work
         else:
-            self.has_prefill = True
             self.prefill_left = max(0, self.prefill_left - count)
             self.prefilled += count
             if self.later_prompt_seconds is not None:

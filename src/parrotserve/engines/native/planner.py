@@ -4,7 +4,8 @@ This is continuous batching with chunked prefill: a step takes decode rows and p
 tokens (`prefill_chunk`) and a number of sequences (`max_running`).
 
 **Order.** Sequences that can finish come before those that run ahead of their inputs; then objective, precedence
-(ADR 013) and arrival decide. Throughput work that is owed its minimum share goes before everybody (`minimum_share`).
+(ADR 013) and arrival decide. Task groups and throughput work that are owed their minimum share go before everybody
+(`minimum_share`).
 
 **Pages.** A sequence may take pages from those that rank below it, which compute them again later, or find them in the
 cache where they still are (`page_tables`). So the first sequence always makes progress, and a cache with room for one
@@ -280,7 +281,7 @@ class Planner:
         if fitting == count:
             return count
         step.short_of_time = True
-        first_prompt = state.objective is Objective.LATENCY and not step.has_prefill
+        first_prompt = state.objective is Objective.LATENCY and not step.prefilled
         if step.planned and not first_prompt and state not in step.owed:
             return fitting
         least = self._page_tokens - state.computed % self._page_tokens
