@@ -29,6 +29,9 @@ class EmbeddedTransport:
         self._service: Service | None = None
         self._holds: dict[SessionId, ExitStack] = {}
 
+    def __repr__(self) -> str:
+        return "EmbeddedTransport()"
+
     async def open(self) -> None:
         """Start the service, with a progress bar on standard error while a model is pulled. Raises `ModelError`, and
         `EngineFailed` where no engine comes up."""

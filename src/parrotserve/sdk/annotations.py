@@ -35,6 +35,9 @@ class Output:
             raise DeclarationError(f"Output takes a P.Sampling, or its fields by name, not {sampling!r:.80}.")
         self.sampling = sampling_from(options, base=sampling)
 
+    def __repr__(self) -> str:
+        return f"Output({self.sampling or ''})"
+
 
 @dataclass(frozen=True, slots=True)
 class Parameters:

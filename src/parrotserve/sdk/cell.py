@@ -30,7 +30,7 @@ class Cell:
     """Text as it grows, then a value or an error; and who waits for it."""
 
     __slots__ = ("__weakref__", "_asked", "_cause", "_error", "_lock", "_waiters", "_watchers", "logprobs", "name",
-                 "produced", "reason", "refused", "text", "value")  # fmt: skip
+                 "produced", "raised", "reason", "refused", "text", "value")  # fmt: skip
 
     def __init__(self, *, name: str | None = None, value: str | None = None, produced: bool = False) -> None:
         self.name = name
@@ -43,6 +43,8 @@ class Cell:
         """Whether the service will never know it, because the call that produces it was refused."""
         self._error: ParrotError | None = None
         self._cause: BaseException | None = None
+        self.raised: BaseException | None = None
+        """What the function of this process that produces it raised, when it last ran."""
         self._lock = threading.Lock()
         self._waiters: list[Future[str]] = []
         self._watchers: list[tuple[int, Future[None]]] = []
@@ -105,11 +107,6 @@ class Cell:
         error.__cause__ = self._cause
         return error
 
-    @property
-    def cause(self) -> BaseException | None:
-        """The exception of this process that its failure comes from."""
-        return self._cause
-
     # --- The event loop -------------------------------------------------------------------------------------
 
     def grow(self, offset: int, text: str) -> None:
@@ -143,16 +140,12 @@ class Cell:
         return self._settle(change)
 
     def fail(self, error: ParrotError, cause: BaseException | None = None) -> bool:
-        """It FAILED or was CANCELLED."""
+        """It FAILED or was CANCELLED; `cause` is the exception of this process that it comes from, if one is."""
 
         def change() -> None:
-            self._error, self._cause = error, cause or self._cause
+            self._error, self._cause = error, cause
 
         return self._settle(change)
-
-    def blame(self, cause: BaseException | None) -> None:
-        """Should it fail, this is why: an exception of this process, to be chained."""
-        self._cause = cause
 
     def interrupt(self, error: BaseException) -> None:
         """Nobody can wait now, but the variable itself is no worse: waiters get the error, later ones ask again."""

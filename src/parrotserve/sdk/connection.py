@@ -50,6 +50,9 @@ class Connection:
         self.before = before
         """The connection that was in use before, and is again when this one closes."""
 
+    def __repr__(self) -> str:
+        return f"<Connection {self.transport!r}{' (closed)' if self._closed else ''}>"
+
     @property
     def usable(self) -> bool:
         """Neither closed nor inherited through a fork."""

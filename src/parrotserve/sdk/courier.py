@@ -164,7 +164,8 @@ class Courier:
                 cell.resolve(value, reason, logprobs)
             case Failure(error=error):
                 # What failed first may be a function of this program, which its author wants to see the line of.
-                cell.fail(error.to_error(), self.natives.raised_by(error.details.get("upstream")))
+                upstream = error.details.get("upstream")
+                cell.fail(error.to_error(), cell.raised if upstream is None else self.natives.raised_by(upstream))
             case _:
                 pass
 

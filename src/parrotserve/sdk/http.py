@@ -58,6 +58,9 @@ class HttpTransport:
     ) -> None:
         self._client = HttpClient(url, api_key=api_key, delay=delay, patience=patience, silence=silence, wire=wire)
 
+    def __repr__(self) -> str:
+        return f"HttpTransport({self._client.url!r})"
+
     async def open(self) -> None:
         """Make the connection pool; nothing is sent before the first exchange."""
         self._client.open()

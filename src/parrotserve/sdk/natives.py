@@ -91,10 +91,10 @@ class NativeCalls:
         if self._server is not None:
             self._server.cancel()
 
-    def raised_by(self, call: str | None) -> BaseException | None:
+    def raised_by(self, call: str) -> BaseException | None:
         """What the function of a call raised here, if that is why it failed."""
-        bound = None if call is None else self._pending.get(CallId(call))
-        return None if bound is None else bound.output.cell.cause
+        bound = self._pending.get(CallId(call))
+        return None if bound is None else bound.output.cell.raised
 
     async def _serve(self) -> None:
         looks = 0
@@ -180,13 +180,14 @@ class NativeCalls:
             return CallResult(
                 error=f"Native function {offer.function} is not known to the process that was asked to run it."
             )
+        bound.output.cell.raised = None
         run = asyncio.get_running_loop().run_in_executor(None, bound.run, offer.inputs)
         try:
             return CallResult(value=await asyncio.wait_for(run, bound.timeout))
         except TimeoutError:
             return CallResult(error=f"Native function {bound.name} did not return within {bound.timeout:g} seconds.")
         except NativeCallFailed as error:
-            bound.output.cell.blame(error.__cause__)
+            bound.output.cell.raised = error.__cause__
             return CallResult(error=error.message)
 
 

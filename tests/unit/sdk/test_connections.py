@@ -236,6 +236,12 @@ async def test_coroutines_have_connections_in_blocks_too(service: FakeService):
     assert service.log == []
 
 
+def test_a_connection_shows_where_it_leads(embedded: list[FakeService]):
+    with P.connect("http://user:secret@127.0.0.1:9") as connection:
+        assert repr(connection) == "<Connection HttpTransport('http://127.0.0.1:9')>"
+    assert repr(connection) == "<Connection HttpTransport('http://127.0.0.1:9') (closed)>"
+
+
 async def test_a_connection_is_closed_on_any_loop(service: FakeService):
     text = Write("x")
     await text

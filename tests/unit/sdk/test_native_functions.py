@@ -14,7 +14,7 @@ from fake_service import FakeService
 
 import Parrot as P
 from parrotserve.errors import DeclarationError, EngineFailed, NativeCallFailed, ServiceUnavailable, UnknownObject
-from parrotserve.ids import CallId, SessionId
+from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.protocol import (
     CallOffer,
     CallResult,
@@ -132,6 +132,32 @@ class TestFailures:
             assert traceback.extract_tb(cause.__traceback__)[-1].name == "Divide"
         outcomes = await P.agather(below, return_exceptions=True)
         assert isinstance(outcomes[0].__cause__, ZeroDivisionError)
+
+    def test_it_is_chained_where_a_retry_fails_before_the_program_hears_of_the_retry(
+        self, service: FakeService, monkeypatch: pytest.MonkeyPatch
+    ):
+        @P.NativeFunction
+        def Divide(text: str) -> float:
+            return 1 / len(text)
+
+        retry = service.retry
+
+        async def late(session: SessionId, variable: VariableId) -> None:
+            service.results.clear()
+            await retry(session, variable)
+            while not service.results:
+                await service.changed.wait()
+
+        monkeypatch.setattr(service, "retry", late)
+        number = Divide("")
+        causes: list[BaseException | None] = []
+        for _ in range(2):
+            with pytest.raises(NativeCallFailed) as caught:
+                number.get()
+            causes.append(caught.value.__cause__)
+            number.retry()
+        assert [type(cause) for cause in causes] == [ZeroDivisionError] * 2
+        assert causes[0] is not causes[1]
 
     def test_it_can_be_retried(self, service: FakeService):
         attempts: list[str] = []

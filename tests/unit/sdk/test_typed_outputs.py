@@ -57,6 +57,11 @@ async def test_all_ways_of_getting_give_objects(service: FakeService):
     assert P.gather(text, [locate("it")]) == ["text", point]
 
 
+def test_an_output_shows_its_sampling():
+    assert repr(P.Output()) == "Output()"
+    assert repr(P.Output(max_tokens=3)).startswith("Output(Sampling(max_tokens=3, ")
+
+
 def test_every_get_gives_an_object_of_its_own(service: FakeService):
     service.script = {"locate": '{"x": 1}'}
     point = locate("it")
