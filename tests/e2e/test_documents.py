@@ -39,24 +39,40 @@ def run_python(folder: Path, *pieces: str) -> str:
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    """Of a running service."""
+    with served("--model", "fake") as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
 class TestReadme:
     """The front page."""
 
     README = ROOT / "README.md"
+    FIRST, CLIENT, *TOUR, SNAKE = blocks(README, "python")
 
     def test_it_shows_the_program_as_it_is(self):
-        assert blocks(self.README, "python")[0] == (EXAMPLES / "write_snake_game.py").read_text("utf-8")
+        assert (EXAMPLES / "write_snake_game.py").read_text("utf-8") == self.SNAKE
 
     def test_the_program_runs_as_shown(self, tmp_path: Path):
         program = tmp_path / "program.py"
-        program.write_text(blocks(self.README, "python")[0])
+        program.write_text(self.SNAKE)
         done = parrot("run", program, "--model", "fake")
         assert done.returncode == 0
         assert "WriteSnakeGame() returned" in done.stdout
 
+    def test_the_first_program_runs_as_shown(self, tmp_path: Path):
+        assert run_python(tmp_path, self.FIRST).strip()
+
     def test_the_tour_runs_from_top_to_bottom(self, tmp_path: Path):
-        output = run_python(tmp_path, *blocks(self.README, "python")[1:])
+        output = run_python(tmp_path, *self.TOUR)
         assert "it walks" in output or "up it goes" in output
+
+    def test_the_program_of_another_client_runs_as_shown(self, tmp_path: Path, client: httpx.Client):
+        assert "http://127.0.0.1:8000/v1" in self.CLIENT
+        program = self.CLIENT.replace("http://127.0.0.1:8000/v1", str(client.base_url.join("/v1")))
+        assert run_python(tmp_path, program).strip()
 
     def test_its_commands_are_there(self):
         targets = (ROOT / "Makefile").read_text("utf-8")
@@ -87,13 +103,6 @@ def test_the_guide_runs_from_top_to_bottom(tmp_path: Path):
     assert "out of seeds" in output
     assert "Starlark has no while" in output
     assert "flowchart TD" in output
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[httpx.Client]:
-    """Of a running service."""
-    with served("--model", "fake") as url, httpx.Client(base_url=url) as client:
-        yield client
 
 
 class TestHttp:
