@@ -10,8 +10,10 @@ _FIRST_STEPS = 8
 """No bound is derived from fewer steps than these."""
 _NEARLY_ALONE = 2
 """Rows. Steps of at most so many tell how long a step of one row takes."""
-_ALONE_GAIN = 0.2
-"""Weight of the latest such step in the running mean of how far the model is off for them."""
+_ALONE_KEPT = 0.8
+"""How much of what such steps told counts still after one more of them."""
+_ALONE_MODEL = 0.5
+"""For how many of them the model itself counts."""
 _TRIED_EVERY = 16
 """After so many steps without one of few rows, what such a step takes is guessed rather than known."""
 _HARDLY_NOTICED = 10.0
@@ -34,8 +36,10 @@ class StepModel:
         """Prefill and decode rows of each of them."""
         self.since_few = 0
         """Steps since the last one of few rows."""
-        self._alone_factor = 1.0
-        """What steps of one or two rows took lately, over what the model expects of them."""
+        self._alone = Work()
+        """What steps of one or two rows held lately, the latest ones most."""
+        self._alone_seconds = 0.0
+        """How long they took together."""
 
     def learn(self, step: StepShape, seconds: float) -> None:
         """A step of this shape took so long."""
@@ -50,9 +54,10 @@ class StepModel:
         self._seconds += seconds
 
     def _note_alone(self, step: StepShape, seconds: float) -> None:
-        is_alone = not step.prefill_tokens and step.decode_rows <= _NEARLY_ALONE
-        if is_alone and (expected := self.seconds(step)) > 0.0:
-            self._alone_factor += _ALONE_GAIN * (seconds / expected - self._alone_factor)
+        if not step.prefill_tokens and step.decode_rows <= _NEARLY_ALONE:
+            pairs = zip(self._alone, _work(step), strict=True)
+            self._alone = Work(*(_ALONE_KEPT * so_far + more for so_far, more in pairs))
+            self._alone_seconds = _ALONE_KEPT * self._alone_seconds + seconds
 
     def seconds(self, step: StepShape) -> float:
         """How long a step of this shape is expected to take."""
@@ -62,7 +67,10 @@ class StepModel:
     def alone(self) -> float:
         """Seconds that one sequence alone takes for a token: what the model expects, which full steps tell only
         roughly, corrected by what such steps took lately."""
-        return self._alone_factor * self.seconds(StepShape(decode_rows=1))
+        rates = self.rates()
+        one = rates.seconds(_work(StepShape(decode_rows=1)))
+        took, expected = self._alone_seconds + _ALONE_MODEL * one, rates.seconds(self._alone) + _ALONE_MODEL * one
+        return one * took / expected if expected else one
 
     def rates(self) -> Rates:
         """What a step costs, and what it holds."""
