@@ -66,7 +66,7 @@ def _tell(findings: "Iterable[Finding]") -> bool:
     broken, notices = counts[Verdict.BROKEN], counts[Verdict.NOTICE]
     console.print()
     if broken:
-        console.print(f"{broken} thing{'s' * (broken > 1)} to do: see the lines marked X.", style="bold red")
+        console.print(f"{broken} problem{'s' * (broken > 1)}; see the lines marked X.", style="bold red")
     elif notices:
         console.print("Everything works; see the lines marked ! for what could be better.", style="yellow")
     else:

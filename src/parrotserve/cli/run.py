@@ -74,7 +74,9 @@ def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = Fal
         standard_output().print(harmless(f"\n{told}"), end="")
     if outcome.missing:
         names = ", ".join(map(repr, outcome.missing))
-        complain(f"Nobody has set {names}, so what rests on that was not produced: call its set(), or leave it out.")
+        complain(
+            f"Nobody has set {names}, so outputs that depend on it were not produced. Call set() on it, or remove it."
+        )
         raise typer.Exit(1)
 
 

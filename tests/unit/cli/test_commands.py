@@ -134,7 +134,8 @@ class TestRun:
         assert "Say.y #3 | " in result.output
         assert "main() returned: 'the result'" in result.output
         assert result.stderr == (
-            "Error: Nobody has set 'never', so what rests on that was not produced: call its set(), or leave it out.\n"
+            "Error: Nobody has set 'never', so outputs that depend on it were not produced. Call set() on it, or "
+            "remove it.\n"
         )
 
     def test_what_another_thread_is_to_set_is_waited_for(self, parrot, program, monkeypatch):
