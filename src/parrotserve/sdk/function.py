@@ -79,7 +79,7 @@ class SemanticFunction:
         parameters = read_parameters(function, blame)
         if not (function.__doc__ or "").strip():
             raise blame.error(
-                "it has no docstring to be its template; an f-string is none, and `python -OO` drops docstrings."
+                "it has no docstring to use as template (an f-string is not a docstring, and `python -OO` drops them)."
             )
         self.template = parse_template(
             function.__doc__ or "", inputs=parameters.inputs, outputs=tuple(parameters.outputs), blame=blame

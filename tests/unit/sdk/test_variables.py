@@ -106,7 +106,7 @@ class TestGet:
         language.set("x")
         assert below.get() == "<text>"
         service.held.add("Write")
-        with pytest.raises(GetTimeout, match=r"can be got again\.$"):
+        with pytest.raises(GetTimeout, match=r"you can call get\(\) again\.$"):
             Write(language).get(timeout=0.01)
 
     async def test_timeouts_of_coroutines(self, service: FakeService):
