@@ -115,14 +115,14 @@ def _lines(value: str, start: int, end: int) -> str:
 
 def _check_lines(start: int, end: int) -> None:
     if start < 1:
-        raise ValueError(f"{start} is no line, for they count from 1")
+        raise ValueError(f"{start} is not a line number; lines count from 1")
     if end < start:
-        raise ValueError(f"{end} comes before {start}, so that it can only give nothing")
+        raise ValueError(f"{end} comes before {start}, so that no line is left")
 
 
 def _check_tokens(tokens: int) -> None:
     if tokens < 1:
-        raise ValueError(f"{tokens} leaves nothing of any text")
+        raise ValueError(f"{tokens} must be at least 1")
 
 
 def _written(arg: int | str) -> str:

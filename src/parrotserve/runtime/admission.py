@@ -253,7 +253,7 @@ def _tokens(tokens: tuple[int, ...], model: ServedModel) -> Text:
 def _fixed(sampling: Sampling, calls: Calls | None, model: ServedModel) -> Sampling:
     """The sampling with a schema that can be enforced and a seed, so that every rerun gives the same text."""
     if calls is not None and sampling.schema is None:
-        raise InvalidSampling("An output may have calls instead of what its schema says, and has no schema.")
+        raise InvalidSampling("An output with `calls` also needs a `schema`.")
     if sampling.schema is not None:
         try:
             check_schema(sampling.schema, calls)

@@ -151,7 +151,9 @@ class TenantStore:
         """One tenant. Raises `UnknownObject`."""
         found = next((tenant for tenant in self.tenants() if tenant.name == name), None)
         if name == LOCAL_TENANT:
-            raise UnknownObject(f"{name!r} is who uses a service without keys: it has no keys and no limits.")
+            raise UnknownObject(
+                f"{name!r} is the built-in tenant of services without keys: it has no keys and no limits."
+            )
         if found is None:
             raise UnknownObject(f"There is no tenant {name!r}; `parrot tenant list` shows those there are.")
         return found
@@ -162,7 +164,7 @@ class TenantStore:
         if not (plain.isascii() and plain.isalnum() and len(name) <= _NAME_LENGTH):
             raise DeclarationError(f"A tenant's name is letters, digits, '-', '_' and '.', at most {_NAME_LENGTH}.")
         if name == LOCAL_TENANT:
-            raise DeclarationError(f"{name!r} is who uses a service without keys; choose another name.")
+            raise DeclarationError(f"{name!r} is the built-in tenant of services without keys; choose another name.")
         with self._writing():
             if self._db.execute("SELECT 1 FROM tenants WHERE name = ?", (name,)).fetchone():
                 raise DeclarationError(

@@ -75,10 +75,10 @@ def _call(call: CalledTool, place: str) -> dict[str, Any]:
         arguments = json.loads(call.function.arguments or "{}")
     except (ValueError, RecursionError) as error:
         raise DeclarationError(
-            f"The arguments of a call to {call.function.name!r} are no JSON.", param=place
+            f"The arguments of a call to {call.function.name!r} are not valid JSON.", param=place
         ) from error
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        raise DeclarationError(f"The arguments of a call to {call.function.name!r} are no JSON object.", param=place)
+        raise DeclarationError(f"The arguments of a call to {call.function.name!r} are not a JSON object.", param=place)
     return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}

@@ -196,7 +196,7 @@ def _parsed(text: str) -> Any:
     """Raises `ValueError` for what is no JSON, of which Python reads some."""
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
 
