@@ -21,7 +21,7 @@ _BY = {
     "resident": "its prefix is in that engine's cache",
     "harm": "where it and those who are there lose least time",
     "ahead": "it was read there while its inputs were still being written",
-    "alone": "alone, for engines died under it",
+    "alone": "alone, because engines died while they ran it",
 }
 _LACKS = {
     "room": "no room",

@@ -26,7 +26,7 @@ def check_pattern(pattern: str) -> None:
         groups = _compiled(pattern).groups
     except re2.error as error:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
-        raise ValueError(f"is no RE2 pattern: {reason}") from error
+        raise ValueError(f"is not a valid RE2 pattern: {reason}") from error
     except UnicodeEncodeError as error:
         raise ValueError("is not valid Unicode") from error
     if groups > 1:

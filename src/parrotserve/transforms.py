@@ -74,7 +74,7 @@ def parse_transform(source: str) -> Transform:
     match = _CALL.fullmatch(source.strip())
     shown = f"{source.strip():.{_MOST_SHOWN}}"
     if match is None:
-        raise InvalidTransform(f"{shown!r} is no transform; write `strip` or `lines(1, 10)`.")
+        raise InvalidTransform(f"{shown!r} is not a transform; write `strip` or `lines(1, 10)`.")
     name, args = match.groups()
     if args is None:
         return Transform(name)
