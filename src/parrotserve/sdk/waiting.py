@@ -33,7 +33,7 @@ def criteria_of(perf: Criteria | str) -> Criteria:
     except ValueError as error:
         known = ", ".join(each.name for each in Criteria)
         hint = f"; write timeout={perf} for a timeout" if is_number(perf) else ""
-        raise DeclarationError(f"perf={perf!r} is none of {known}{hint}.") from error
+        raise DeclarationError(f"perf={perf!r} is not one of {known}{hint}.") from error
 
 
 def patience(timeout: float | None) -> float | None:

@@ -306,5 +306,5 @@ class TestMessages:
 
     @pytest.mark.parametrize(("source", "is_chat"), [(CHATML, True), (TOOLS, False)])
     def test_tools_that_nobody_would_tell_the_model_of_are_refused(self, source: str, is_chat: bool):
-        with pytest.raises(TemplateError, match="has no tools"):
+        with pytest.raises(TemplateError, match="does not support tools"):
             render((Text("Hi"), out("a")), template=ChatTemplate(source), chat=is_chat, tools=[{}])

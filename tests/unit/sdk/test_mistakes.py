@@ -46,14 +46,14 @@ def test_a_timeout_in_the_place_of_criteria(service: FakeService):
     text = Write("x")
     for wait in (text.get, text.stream, lambda perf: P.gather(text, perf=perf)):
         with pytest.raises(
-            DeclarationError, match=r"perf=30 is none of LATENCY, .*; write timeout=30 for a timeout\.$"
+            DeclarationError, match=r"perf=30 is not one of LATENCY, .*; write timeout=30 for a timeout\.$"
         ):
             wait(30)  # pyright: ignore[reportArgumentType]
 
 
 def test_criteria_of_streams_are_checked_at_the_call(service: FakeService):
     for stream in (Write("x").stream, Write("x").astream):
-        with pytest.raises(DeclarationError, match="perf='fast' is none of LATENCY"):
+        with pytest.raises(DeclarationError, match="perf='fast' is not one of LATENCY"):
             stream("fast")
 
 

@@ -64,7 +64,7 @@ class TestGet:
         assert P.SemanticVariable("x").state is P.State.READY
 
     def test_unknown_criteria_are_refused(self, service: FakeService):
-        with pytest.raises(DeclarationError, match="perf='fast' is none of LATENCY"):
+        with pytest.raises(DeclarationError, match="perf='fast' is not one of LATENCY"):
             Write("x").get("fast")
 
     def test_criteria_may_be_named_in_any_case(self, service: FakeService):
