@@ -359,7 +359,7 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise DeclarationError(f"{path} is no TOML: {error}.", setting="config") from error
+        raise DeclarationError(f"{path} is not valid TOML: {error}.", setting="config") from error
     return {name: _from_file(path, name, value) for name, value in values.items()}
 
 
@@ -367,7 +367,7 @@ def _from_file(path: Path, name: str, value: object) -> Any:
     one = SETTINGS.get(name)
     if one is None:
         hint = _hint(name.lower().replace("-", "_"), SETTINGS)
-        raise DeclarationError(f"There is no setting {name!r}, as {path} has it. {hint}", setting=name)
+        raise DeclarationError(f"{path} has an unknown setting {name!r}. {hint}", setting=name)
     try:
         return one.kind.from_toml(value)
     except ValueError as error:

@@ -18,10 +18,10 @@ _BY = {
     "arrival": "the least loaded engine, in order of arrival",
     "group": "with its task group, so that the last member ends soonest",
     "sharers": "with a queued request that begins alike",
-    "resident": "its beginning is resident there",
+    "resident": "its prefix is in that engine's cache",
     "harm": "where it and those who are there lose least time",
     "ahead": "it was read there while its inputs were still being written",
-    "alone": "alone, for engines died under it",
+    "alone": "alone, because engines died while they ran it",
 }
 _LACKS = {
     "room": "no room",
@@ -88,18 +88,18 @@ def _objective(request: RequestView, variables: Variables) -> str:
         return f"{request.objective}: one of {because.group} parallel requests, {stage}; {result}"
     if because.result in request.outputs:
         return f"{request.objective}: it writes what is waited for; {result}"
-    return f"{request.objective}: all that comes after waits for it alone; {result}"
+    return f"{request.objective}: everything after it depends on it alone; {result}"
 
 
 def _prefix(request: RequestView) -> str:
     usage, placement = request.usage, request.placement
     found, prompt = (0, 0) if placement is None else (placement.chosen.cached_tokens, placement.prompt_tokens)
     if usage.prompt_tokens:
-        saved = f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens were saved"
-        return f"{saved}; about {found:,} were found when it was placed" if prompt else saved
+        saved = f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens came from the cache"
+        return f"{saved}; about {found:,} were expected" if prompt else saved
     if placement is None:
         return "not placed yet" if request.timings.ended is None else "never placed"
-    return f"about {found:,} of {prompt:,} prompt tokens found" if prompt else "not looked for"
+    return f"about {found:,} of {prompt:,} prompt tokens expected in the cache" if prompt else "not looked for"
 
 
 def _engine(placement: PlacementView) -> str:
@@ -111,7 +111,7 @@ def _other(seen: ConsideredView, placement: PlacementView) -> str:
     if seen.seconds is None:
         return f"{seen.engine}: {_LACKS.get(seen.lacks or 'room', seen.lacks)}"
     chosen = placement.chosen
-    less = f", {seen.cached_tokens:,} tokens found" if seen.cached_tokens != chosen.cached_tokens else ""
+    less = f", {seen.cached_tokens:,} tokens in its cache" if seen.cached_tokens != chosen.cached_tokens else ""
     return f"{seen.engine}: predicted {_predicted(seen)}{less}"
 
 

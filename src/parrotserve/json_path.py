@@ -64,7 +64,7 @@ def _parsed(text: str) -> Any:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _step(value: Any, step: str | int, done: Path) -> Any:

@@ -26,11 +26,11 @@ def check_pattern(pattern: str) -> None:
         groups = _compiled(pattern).groups
     except re2.error as error:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
-        raise ValueError(f"is no RE2 pattern: {reason}") from error
+        raise ValueError(f"is not a valid RE2 pattern: {reason}") from error
     except UnicodeEncodeError as error:
-        raise ValueError("is no Unicode text") from error
+        raise ValueError("is not valid Unicode") from error
     if groups > 1:
-        raise ValueError(f"has {groups} groups but gives one text; write (?:...) for groups that only group")
+        raise ValueError(f"has {groups} capturing groups; at most one is allowed, write (?:...) for the others")
 
 
 def first_match(text: str, pattern: str) -> str:

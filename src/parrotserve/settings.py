@@ -148,7 +148,7 @@ def parse_size(text: str) -> int:
         raise ValueError("write a size such as 512MiB or 2GB")
     size = float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2] or " ")
     if size >= _BOUNDLESS:
-        raise ValueError("write a size that there is, such as 512MiB or 2GB")
+        raise ValueError("this size is too large; write one such as 512MiB or 2GB")
     return int(size)
 
 

@@ -13,7 +13,7 @@ def check_text(text: str, what: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise DeclarationError(
-            f"{what} is no Unicode text: it has a lone surrogate at character {error.start}. Such texts come from "
+            f"{what} is not valid Unicode: it has a lone surrogate at character {error.start}. Such texts come from "
             "decoding with errors='surrogateescape'; decode with errors='replace' instead."
         ) from error
     return text

@@ -74,7 +74,7 @@ def parse_transform(source: str) -> Transform:
     match = _CALL.fullmatch(source.strip())
     shown = f"{source.strip():.{_MOST_SHOWN}}"
     if match is None:
-        raise InvalidTransform(f"{shown!r} is no transform; write `strip` or `lines(1, 10)`.")
+        raise InvalidTransform(f"{shown!r} is not a transform; write `strip` or `lines(1, 10)`.")
     name, args = match.groups()
     if args is None:
         return Transform(name)
@@ -115,14 +115,14 @@ def _lines(value: str, start: int, end: int) -> str:
 
 def _check_lines(start: int, end: int) -> None:
     if start < 1:
-        raise ValueError(f"{start} is no line, for they count from 1")
+        raise ValueError(f"{start} is not a line number; lines count from 1")
     if end < start:
-        raise ValueError(f"{end} comes before {start}, so that it can only give nothing")
+        raise ValueError(f"{end} comes before {start}, so that no line is left")
 
 
 def _check_tokens(tokens: int) -> None:
     if tokens < 1:
-        raise ValueError(f"{tokens} leaves nothing of any text")
+        raise ValueError(f"{tokens} must be at least 1")
 
 
 def _written(arg: int | str) -> str:

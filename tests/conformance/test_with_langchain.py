@@ -69,5 +69,5 @@ def test_tools(tools_url: str):
 
 
 def test_tools_of_a_model_that_has_none(chat: ChatOpenAI):
-    with pytest.raises(openai.BadRequestError, match="has no tools"):
+    with pytest.raises(openai.BadRequestError, match="does not support tools"):
         chat.bind_tools([weather]).invoke("Do I need an umbrella?")

@@ -110,4 +110,4 @@ def test_tools_of_a_model_that_has_none_are_refused(client: OpenAI, url: str):
     body = {"messages": [{"role": "user", "content": QUESTION}], "tools": tools}
     answer = httpx.post(f"{url}/v1/chat/completions", json=body)
     assert answer.status_code == 400
-    assert "has no tools" in answer.json()["error"]["message"]
+    assert "does not support tools" in answer.json()["error"]["message"]

@@ -78,7 +78,7 @@ def test_the_head_says_which_request_and_where():
 
 def test_who_writes_what_a_native_call_makes_the_result_of_does_not_write_the_result():
     told = line("objective", because=because(), outputs=(VariableId("v-2"),))
-    assert told == "latency: all that comes after waits for it alone; 'code' is waited for (tpot)"
+    assert told == "latency: everything after it depends on it alone; 'code' is waited for (tpot)"
     grouped = line("objective", objective=Objective.GROUP, because=because(group=3))
     assert grouped == "group: one of 3 parallel requests, the stage before it; 'code' is waited for (tpot)"
 
@@ -86,7 +86,7 @@ def test_who_writes_what_a_native_call_makes_the_result_of_does_not_write_the_re
 def test_an_objective_has_its_reason():
     written = line("objective", because=because(), outputs=(VariableId("v-1"),))
     assert written == "latency: it writes what is waited for; 'code' is waited for (tpot)"
-    assert "all that comes after waits for it alone" in line("objective", because=because(stages=2))
+    assert "everything after it depends on it alone" in line("objective", because=because(stages=2))
     grouped = line("objective", objective=Objective.GROUP, because=because(stages=1, group=8))
     assert grouped == "group: one of 8 parallel requests, the stage before it; 'code' is waited for (tpot)"
     assert line("objective", objective=Objective.THROUGHPUT) == "throughput: nobody waits for what it leads to"
@@ -95,11 +95,11 @@ def test_an_objective_has_its_reason():
 def test_what_was_saved_is_told_as_found_and_then_as_it_was():
     placement = PlacementView(by="resident", prompt_tokens=600, chosen=seen("m-0", cached=512), others=())
     assert line("prefix") == "not placed yet"
-    assert line("prefix", placement=placement) == "about 512 of 600 prompt tokens found"
+    assert line("prefix", placement=placement) == "about 512 of 600 prompt tokens expected in the cache"
     usage = Usage(prompt_tokens=1610, cached_tokens=1500, output_tokens=9)
     saved = line("prefix", placement=placement, usage=usage)
-    assert saved == "1,500 of 1,610 prompt tokens were saved; about 512 were found when it was placed"
-    assert line("prefix", usage=usage) == "1,500 of 1,610 prompt tokens were saved"
+    assert saved == "1,500 of 1,610 prompt tokens came from the cache; about 512 were expected"
+    assert line("prefix", usage=usage) == "1,500 of 1,610 prompt tokens came from the cache"
     assert line("prefix", timings=Timings(submitted=0.0, ended=1.0)) == "never placed"
 
 
@@ -108,8 +108,8 @@ def test_the_engine_is_told_and_why_not_the_others():
     others = (seen("m-1", 2.5, cached=9, harm=0.25), *full)
     placement = PlacementView(by="resident", prompt_tokens=1, chosen=seen("m-0", harm=0.1), others=others)
     assert lines("engine", placement=placement) == [
-        "m-0: its beginning is resident there; predicted 1.250 s, others lose 0.100 s",
-        "not m-1: predicted 2.500 s, others lose 0.250 s, 9 tokens found",
+        "m-0: its prefix is in that engine's cache; predicted 1.250 s, others lose 0.100 s",
+        "not m-1: predicted 2.500 s, others lose 0.250 s, 9 tokens in its cache",
         "not m-2: no room",
         "not m-3: its tenant may add no more there beside others",
         "not m-4: what room there was is kept for other work",
@@ -183,7 +183,7 @@ def test_lines_fit_a_terminal_and_go_on_below_what_they_are_about():
     assert shown[2:6] == [
         "  objective  group: one of 16 parallel requests, 3 stages before it; 'code' is",
         "               waited for (tpot)",
-        "  prefix     about 0 of 600 prompt tokens found",
+        "  prefix     about 0 of 600 prompt tokens expected in the cache",
         "  engine     smollm2-135m-instruct-1: with its task group, so that the last",
     ]
     assert all(one.startswith(" " * 13) for one in shown[6:-1])

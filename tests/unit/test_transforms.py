@@ -48,21 +48,21 @@ class TestWriting:
         ("source", "complaint"),
         [
             ("shout", "code_block, json, lines, regex, strip, truncate"),
-            ("", "is no transform"),
-            ("2lines", "is no transform"),
-            ("strip strip", "is no transform"),
+            ("", "is not a transform"),
+            ("2lines", "is not a transform"),
+            ("strip strip", "is not a transform"),
             ("lines(1)", r"takes \(int, int\)"),
             ("lines", r"takes \(int, int\)"),
             ("strip(1)", r"takes \(no arguments\)"),
             ("lines('1', 2)", r"takes \(int, int\)"),
             ("lines(True, 2)", r"takes \(int, int\)"),
-            ("lines(0, 1)", "0 is no line, for they count from 1"),
+            ("lines(0, 1)", "0 is not a line number; lines count from 1"),
             ("lines(3, 1)", "1 comes before 3"),
-            ("truncate(0)", "leaves nothing of any text"),
+            ("truncate(0)", "0 must be at least 1"),
             ('regex("")', "is empty, and finds nothing"),
             ("truncate(-1)", "negative"),
             ("truncate(n)", "literal"),
-            ("truncate(1", "is no transform"),
+            ("truncate(1", "is not a transform"),
             ("truncate(1 +)", "literal"),
             ("truncate(__import__('os'))", "literal"),
             ("json", r"takes \(str\)"),
@@ -74,16 +74,16 @@ class TestWriting:
             ('json("a[b]")', r"cannot be read from '\[b\]' on"),
             ('json("a[0]b")', "cannot be read from 'b' on"),
             ('json("a b")', "cannot be read from ' b' on"),
-            ('regex("(")', r"is no RE2 pattern: missing \)"),
-            (r'regex("(a)\1")', "is no RE2 pattern: invalid escape sequence"),
-            ('regex("(?=a)")', "is no RE2 pattern: invalid perl operator"),
-            ('regex("(a)(b)")', r"has 2 groups but gives one text; write \(\?:"),
+            ('regex("(")', r"is not a valid RE2 pattern: missing \)"),
+            (r'regex("(a)\1")', "is not a valid RE2 pattern: invalid escape sequence"),
+            ('regex("(?=a)")', "is not a valid RE2 pattern: invalid perl operator"),
+            ('regex("(a)(b)")', r"has 2 capturing groups; at most one is allowed, write \(\?:"),
             ('regex("\bword")', 'has a backspace in it; .* put an r before the docstring: r"""'),
-            ('regex("((a{50}){20}){9}")', "is no RE2 pattern"),
+            ('regex("((a{50}){20}){9}")', "is not a valid RE2 pattern"),
             (f'regex("{"a" * 1001}")', "longer than 1000 characters"),
             (f"lines({'-' * 100_000}1, 2)", "must be literal numbers or texts"),
             (f"lines({'1+' * 20_000}1, 2)", "must be literal numbers or texts"),
-            ("!" * 100_000, "is no transform"),
+            ("!" * 100_000, "is not a transform"),
         ],
         ids=lambda text: text[:30],
     )
@@ -93,7 +93,7 @@ class TestWriting:
         assert len(str(refused.value)) < 1500
 
     def test_a_pattern_that_came_over_the_wire_is_checked_too(self):
-        with pytest.raises(InvalidTransform, match="no Unicode text"):
+        with pytest.raises(InvalidTransform, match="not valid Unicode"):
             Transform("regex", ("\udc80",))
 
 
@@ -173,7 +173,7 @@ class TestJson:
             ("a", "", "it is empty"),
             ("a", "Sure! {}", "Expecting value at line 1, column 1.*`code_block`"),
             ("a", '{"a": 1', "Expecting ',' delimiter at line 1"),
-            ("a", '{"a": NaN}', "NaN is no JSON number"),
+            ("a", '{"a": NaN}', "NaN is not a JSON number"),
             ("a", '{"a": 1e999}', "'a' is neither a number nor a text that JSON has"),
             ("a", '{"a": "\\ud800"}', "'a' is neither a number nor a text that JSON has"),
             ("a", '{"a":' * 100_000, "nested too deeply"),

@@ -49,7 +49,7 @@ class Record:
             try:
                 self._take_up(json.loads(target.read_text(encoding="utf-8")), plan)
             except (ValueError, KeyError) as error:
-                raise DeclarationError(f"{target} is no record of these cases: name another folder.") from error
+                raise DeclarationError(f"{target} is not a record of these cases: name another folder.") from error
 
     def save(self) -> None:
         """Write the file, at once or not at all."""

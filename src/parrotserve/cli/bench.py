@@ -5,29 +5,40 @@ from typing import Annotated
 
 import typer
 
-_Workload = Annotated[str, typer.Argument(help="chain, map-reduce, copilot, gpts, agents, mixed, tools, apps, or all.")]
+_Workload = Annotated[
+    str,
+    typer.Argument(metavar="WORKLOAD", help="chain, map-reduce, copilot, gpts, agents, mixed, tools, apps, or all."),
+]
 _Sides = Annotated[
     str,
     typer.Option(
-        help="Who runs it, as on,off,capped,throughput,chat priority,chats alone,without prefix,ablations,vllm,"
-        "vllm-ngram,llamacpp,llamacpp-ngram."
+        help="Sides to compare, separated by commas: on,off,capped,throughput,chat priority,chats alone,without prefix,"
+        "ablations,vllm,vllm-ngram,llamacpp,llamacpp-ngram."
     ),
 ]
 _Vllm = Annotated[
     str | None,
     typer.Option(
         metavar="URL[,GROUP]",
-        help="A running vLLM server, and its process group if that is to rest while others are measured.",
+        help="A running vLLM server; add its process group to pause it while others are measured.",
     ),
 ]
 _Llamacpp = Annotated[str | None, typer.Option(metavar="URL[,GROUP]", help="A running llama.cpp server.")]
-_Drafting = Annotated[str | None, typer.Option(metavar="URL[,GROUP]", help="One with n-gram speculation.")]
+_VllmNgram = Annotated[
+    str | None, typer.Option(metavar="URL[,GROUP]", help="A running vLLM server with n-gram speculation.")
+]
+_LlamacppNgram = Annotated[
+    str | None, typer.Option(metavar="URL[,GROUP]", help="A running llama.cpp server with n-gram speculation.")
+]
 _Seconds = Annotated[
-    float | None, typer.Option(min=1, help="Begin no trial that would not have ended by then; see --resume.")
+    float | None,
+    typer.Option(min=1, help="Time for this sitting: begin no trial that would not end within it; see --resume."),
 ]
 _Resume = Annotated[
     bool,
-    typer.Option("--resume", help="Go on with what is recorded there; what failed but for its time is tried again."),
+    typer.Option(
+        "--resume", help="Continue from the records there; retry failed trials, except those that took too long."
+    ),
 ]
 _Limit = Annotated[float, typer.Option(min=1, help="Seconds after which a trial has failed.")]
 _Into = Annotated[
@@ -50,19 +61,19 @@ def bench(
     kv_memory: Annotated[str, typer.Option(metavar="SIZE", help="KV cache of each engine.")] = "3GiB",
     cap: Annotated[int, typer.Option(min=1, help="Most sequences in a batch of the side `capped`.")] = 4,
     vllm: _Vllm = None,
-    vllm_ngram: _Drafting = None,
+    vllm_ngram: _VllmNgram = None,
     llamacpp: _Llamacpp = None,
-    llamacpp_ngram: _Drafting = None,
+    llamacpp_ngram: _LlamacppNgram = None,
     peer_model: Annotated[str, typer.Option(help="The model's name on peers.")] = "smollm2-135m",
-    seed: Annotated[int, typer.Option(help="Of texts, lengths and arrivals.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed for texts, lengths and arrival times.")] = 1,
     into: _Into = None,
     resume: _Resume = False,
     limit: _Limit = 900.0,
     seconds: _Seconds = None,
 ) -> None:
-    """Measure applications on Parrot, with its switches, and on what people run today.
+    """Benchmark applications on Parrot, with and without its optimisations, and on other servers.
 
-    Every side runs the same work in turn; medians and ranges are printed. Exit code 1 where a side failed each time.
+    Every side runs the same work in turn; medians and ranges are printed. Exits with 1 if every trial of a side failed.
 
     \b
     Examples:

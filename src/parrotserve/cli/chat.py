@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
     from parrotserve.sdk.chat import Chat
 
-WELCOME = "Type a message and press Enter. /reset begins anew, /exit (or Ctrl-D) leaves."
+WELCOME = "Type a message and press Enter. /reset starts a new conversation, /exit (or Ctrl-D) leaves."
 LEAVING = "/exit or Ctrl-D leaves."
 
 
 def chat(
     url: Annotated[
-        str | None, typer.Option(help="Talk to the service at this URL.", show_default="$PARROT_URL, else embedded")
+        str | None, typer.Option(help="Talk to the service at this URL.", show_default="PARROT_URL, else embedded")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Name or path of the model.", show_default="the default model")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="What the model is told before everything else.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="At most this many tokens in an answer.")] = 512,
     temperature: Annotated[
         float, typer.Option(min=0.0, help="0 takes the likeliest token; higher is more random.")
     ] = 0.7,
     seed: Annotated[int | None, typer.Option(min=0, help="Fixes the randomness.", show_default="a new one")] = None,
 ) -> None:
-    """Talk to the model. Answers appear as it writes them; Ctrl-C stops one, or clears the line.
+    """Talk to the model. Answers appear as it writes them; Ctrl-C stops an answer, or clears the input line.
 
-    The conversation is one growing sequence: every turn goes on from the KV cache that the last one left. Messages
-    may come from a pipe, one a line: then it exits with 1 if an answer failed, and Ctrl-C ends it.
+    Each turn reuses the KV cache of the turns before. Messages may come from a pipe, one per line; the command then
+    exits with 1 if an answer failed, and Ctrl-C ends it.
 
     \b
     Examples:

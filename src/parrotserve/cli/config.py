@@ -7,10 +7,10 @@ from parrotserve.cli.options import takes_settings
 
 @takes_settings
 def config(settings: dict[str, Any]) -> None:
-    """Show the settings that `parrot serve` would take, and where each comes from.
+    """Show the settings that `parrot serve` would use, and where each comes from.
 
-    Options are those of `parrot serve`: a flag wins over the environment, which wins over the file, which wins over the
-    default.
+    The options are those of `parrot serve`. A flag wins over the environment, which wins over the file, which wins
+    over the default.
 
     \b
     Example:

@@ -12,12 +12,11 @@ _MARKS = {"good": ("ok", "green"), "notice": ("!", "yellow"), "broken": ("X", "b
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs and reports of faults.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs and bug reports.")] = False,
 ) -> None:
-    """Say what runs here and why, and what is wrong.
+    """Check this installation: what it runs on and why, and what is wrong.
 
-    It exits with 1 if something has to be done. Nothing is changed, fetched or started, and the network is given a
-    few seconds.
+    Exits with 1 if there is a problem. Changes, fetches and starts nothing; network checks take a few seconds at most.
 
     \b
     Examples:
@@ -67,7 +66,7 @@ def _tell(findings: "Iterable[Finding]") -> bool:
     broken, notices = counts[Verdict.BROKEN], counts[Verdict.NOTICE]
     console.print()
     if broken:
-        console.print(f"{broken} thing{'s' * (broken > 1)} to do: see the lines marked X.", style="bold red")
+        console.print(f"{broken} problem{'s' * (broken > 1)}; see the lines marked X.", style="bold red")
     elif notices:
         console.print("Everything works; see the lines marked ! for what could be better.", style="yellow")
     else:

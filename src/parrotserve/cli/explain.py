@@ -20,9 +20,9 @@ def explain(
 ) -> None:
     """Say why a session's requests run where and when they do.
 
-    For each: what it is scheduled for and why, what was saved of its prompt, on which engine it runs and why not on
-    another one, how long it waited and ran. A session lives in its service: this asks the one at PARROT_URL. For a
-    program of your own, `parrot run --explain`.
+    For each request: what it is scheduled for and why, how much of its prompt was in the KV cache, which engine runs
+    it and why no other, how long it waited and ran. Asks the service at PARROT_URL. For a program of your own, use
+    `parrot run --explain`.
 
     \b
     Examples:

@@ -9,16 +9,16 @@ from parrotserve.cli.options import takes_data
 
 @takes_data
 def create(
-    tenant: Annotated[str, typer.Argument(help="The tenant whose key it is.")],
+    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="The tenant whose key it is.")],
     settings: dict[str, Any],
-    label: Annotated[str, typer.Option(help="What it is for, to tell keys apart.")] = "",
+    label: Annotated[str, typer.Option(help="A note to tell keys apart.")] = "",
     operator: Annotated[
-        bool, typer.Option("--operator", help="Let it also see what is of all tenants: metrics, engines and usage.")
+        bool, typer.Option("--operator", help="Also give access to what concerns all tenants: metrics, engines, usage.")
     ] = False,
 ) -> None:
     """Make a key and print it, once: only its hash is kept.
 
-    The key alone goes to standard output, what is said about it to standard error.
+    Standard output gets only the key; messages go to standard error.
 
     \b
     Example:
@@ -35,7 +35,8 @@ def create(
 
 @takes_data
 def revoke(
-    key: Annotated[str, typer.Argument(help="The key's id, as `parrot key list` shows it.")], settings: dict[str, Any]
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as `parrot key list` shows it.")],
+    settings: dict[str, Any],
 ) -> None:
     """Revoke a key. Running services refuse it from the next exchange on.
 
@@ -54,7 +55,9 @@ def revoke(
 @takes_data
 def list_(
     settings: dict[str, Any],
-    tenant: Annotated[str | None, typer.Argument(help="Only this tenant's.", show_default="all")] = None,
+    tenant: Annotated[
+        str | None, typer.Argument(metavar="TENANT", help="Only this tenant's.", show_default="all")
+    ] = None,
 ) -> None:
     """List keys: ids, tenants and labels, never the keys themselves.
 

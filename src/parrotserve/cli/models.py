@@ -2,9 +2,9 @@
 
 
 def models() -> None:
-    """List the models that can be asked for by name, and where they are.
+    """List the models that have a name, and where they are.
 
-    Everywhere that a name goes, so does the path of a .gguf file or of a Hugging Face folder with safetensors.
+    Wherever a name is accepted, so is the path of a .gguf file or of a Hugging Face folder with safetensors.
 
     \b
     Example:

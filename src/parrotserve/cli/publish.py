@@ -17,9 +17,9 @@ def publish(
 ) -> None:
     """Publish a constant text, so that all tenants share its KV.
 
-    Without a FILE, list the published ones. A request shares it if it is a whole text at its beginning: a system
-    message, or all that stands before the first placeholder. Every tenant can find out what is published, and nothing
-    that follows it. Running services follow at once.
+    Without FILE, list published texts. A request shares a published text that is exactly its system message, its
+    first messages, or everything before its first placeholder. Any tenant can find out which texts are published, but
+    nothing about what follows them. Running services pick up changes at once.
 
     \b
     Examples:
@@ -51,10 +51,10 @@ def publish(
 
 @takes_data
 def unpublish(
-    identity: Annotated[str, typer.Argument(help="The text's id, as `parrot publish` shows it.")],
+    identity: Annotated[str, typer.Argument(metavar="ID", help="The text's id, as `parrot publish` shows it.")],
     settings: dict[str, Any],
 ) -> None:
-    """Take a published text back: requests from now on share it within their own tenant only.
+    """Stop sharing a published text: new requests share it only within their own tenant.
 
     \b
     Example:
@@ -65,4 +65,4 @@ def unpublish(
 
     with opened(settings) as store:
         store.unpublish(identity)
-    standard_output().print(f"Took back {identity}.")
+    standard_output().print(f"{identity} is no longer published.")

@@ -6,7 +6,9 @@ import typer
 
 
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of `parrot models`.")] = "smollm2-135m",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of a model, as listed by `parrot models`.")
+    ] = "smollm2-135m",
 ) -> None:
     """Fetch a model into the cache, unless it is there. `run`, `chat` and `serve` do it by themselves.
 

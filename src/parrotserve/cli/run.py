@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Target = Annotated[
     str,
-    typer.Argument(metavar="FILE[:FUNCTION]", show_default=False, help="A Python file, and what to call in it."),
+    typer.Argument(metavar="FILE[:FUNCTION]", show_default=False, help="A Python file, and the function to call."),
 ]
 Url = Annotated[
     str | None, typer.Option(help="Run on the service at this URL.", show_default="PARROT_URL, else embedded")
@@ -26,17 +26,19 @@ Url = Annotated[
 Model = Annotated[
     str | None, typer.Option(help="Name or path of the embedded service's model.", show_default="smollm2-135m")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but what the function returned.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only what the function returned.")]
 
 
-Explain = Annotated[bool, typer.Option("--explain", help="Tell afterwards why each request ran where and when it did.")]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Explain afterwards why each request ran where and when it did.")
+]
 
 
 def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = False, explain: Explain = False) -> None:
     """Run a program: call a function of FILE and show every output while the model writes it.
 
-    Without FUNCTION, it is the only function of the file that can be called without arguments. The file is imported,
-    not executed as a script: what stands under `if __name__ == "__main__"` does not run.
+    Without FUNCTION, Parrot calls the only function that needs no arguments. The file is imported, not run as a
+    script: code under `if __name__ == "__main__"` does not run.
 
     \b
     Examples:
@@ -72,7 +74,9 @@ def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = Fal
         standard_output().print(harmless(f"\n{told}"), end="")
     if outcome.missing:
         names = ", ".join(map(repr, outcome.missing))
-        complain(f"Nobody has set {names}, so what rests on that was not produced: call its set(), or leave it out.")
+        complain(
+            f"Nobody has set {names}, so outputs that depend on it were not produced. Call set() on it, or remove it."
+        )
         raise typer.Exit(1)
 
 

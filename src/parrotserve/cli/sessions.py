@@ -19,11 +19,12 @@ def sessions(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.", show_default="all")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print all that is known, as JSON.")] = False,
 ) -> None:
-    """List the sessions that a service has, in the order in which they were opened.
+    """List a service's sessions, in the order in which they were opened.
 
-    For each: whose it is, when it was opened and last used, and how many of its requests and native calls are in which
-    state. They are those of the tenant whose key is in PARROT_API_KEY; with an operator's key, or where no keys are
-    asked for, everybody's. `parrot explain SESSION` tells of one why its requests run where and when they do.
+    For each session: its tenant, when it was opened and last used, and how many of its requests and native calls are
+    in each state. Shows the sessions of the tenant whose key is in PARROT_API_KEY; with an operator's key, or on a
+    service without keys, all sessions. `parrot explain SESSION` says why a session's requests run where and when they
+    do.
 
     \b
     Examples:

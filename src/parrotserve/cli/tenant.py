@@ -6,13 +6,13 @@ import typer
 
 from parrotserve.cli.options import takes_data, takes_limits
 
-Name = Annotated[str, typer.Argument(help="The tenant's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant's name.")]
 
 
 @takes_limits
 @takes_data
 def create(name: Name, settings: dict[str, Any], limits: dict[str, Any]) -> None:
-    """Create a tenant. It gets in with a key of its own: `parrot key create NAME`.
+    """Create a tenant. Its clients need a key: `parrot key create NAME`.
 
     \b
     Example:
@@ -29,7 +29,7 @@ def create(name: Name, settings: dict[str, Any], limits: dict[str, Any]) -> None
 
 @takes_data
 def list_(settings: dict[str, Any]) -> None:
-    """List tenants, with limits that are not the defaults.
+    """List tenants, with the limits that differ from the defaults.
 
     \b
     Example:
@@ -56,9 +56,9 @@ def list_(settings: dict[str, Any]) -> None:
 @takes_limits
 @takes_data
 def limits(name: Name, settings: dict[str, Any], limits: dict[str, Any]) -> None:
-    """Show a tenant's limits, after changing those that are given.
+    """Change the given limits of a tenant, then show all.
 
-    `none` lifts one. Running services follow at once.
+    `none` removes a limit. Running services pick up changes at once.
 
     \b
     Examples:

@@ -10,11 +10,13 @@ from parrotserve.cli.options import takes_data
 @takes_data
 def usage(
     settings: dict[str, Any],
-    tenant: Annotated[str | None, typer.Argument(help="Only this tenant's.", show_default="all")] = None,
+    tenant: Annotated[
+        str | None, typer.Argument(metavar="TENANT", help="Only this tenant's.", show_default="all")
+    ] = None,
 ) -> None:
     """Show what tenants used, by day (UTC).
 
-    A running service writes it every 5 seconds.
+    A running service updates it every 5 seconds.
 
     \b
     Example:

@@ -6,7 +6,7 @@ from parrotserve import __version__
 
 
 def version() -> None:
-    """Print the version, and what a report of a fault should say of this machine.
+    """Print the version, and the facts about this machine that a bug report needs.
 
     \b
     Example:

@@ -55,7 +55,7 @@ def extension() -> Finding:
         return Finding(
             subject="Extension",
             verdict=Verdict.NOTICE,
-            found="not built, for want of a C++ compiler: engines run on the NumPy backend, many times slower",
+            found="not built, because there was no C++ compiler: engines run on the NumPy backend, many times slower",
             advice=f"Install a C++17 compiler (GCC or Clang), then {_REINSTALL}.",
             details={"compiled": False},
         )

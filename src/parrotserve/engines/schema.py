@@ -69,7 +69,7 @@ def _checked(schema: dict[str, Any]) -> str:
             json.dumps(schema, allow_nan=False), defaults={"whitespace_pattern": _SPACE}
         )
     except (TypeError, ValueError) as error:
-        raise InvalidSchema(f"The schema is no JSON object: {error}") from error
+        raise InvalidSchema(f"The schema is not a JSON object: {error}") from error
 
 
 def cannot_be_enforced(problem: str) -> InvalidSchema:

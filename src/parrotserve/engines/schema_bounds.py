@@ -34,7 +34,7 @@ def check_bounds(schema: dict[str, Any]) -> None:
     if walk.remainders > _MOST_REMAINDERS:
         raise InvalidSchema(
             f"The multipleOf of a JSON schema's numbers may come to {_MOST_REMAINDERS} in all (their least common "
-            f"multiple); check larger ones in what is written."
+            f"multiple); check larger ones in your program."
         )
     if walk.next > _MOST_NEXT:
         raise InvalidSchema(
@@ -44,8 +44,8 @@ def check_bounds(schema: dict[str, Any]) -> None:
     elsewhere = walk.elsewhere * walk.references.bases
     if elsewhere > _MOST_ELSEWHERE or (elsewhere + 1) * height > _MOST_LEVELS_ELSEWHERE:
         raise InvalidSchema(
-            f"A JSON schema may have {_MOST_ELSEWHERE} references that are no places in it, fewer the deeper it is or "
-            f"the more parts of it have an $id; write them as #/$defs/NAME, without % and without $id in parts."
+            f"A JSON schema may have {_MOST_ELSEWHERE} references that are not plain paths such as #/$defs/NAME, fewer "
+            f"the deeper it is or the more parts of it have an $id; write them so, without % and without $id in parts."
         )
     try:
         TopologicalSorter(walk.leads).prepare()

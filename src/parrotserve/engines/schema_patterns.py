@@ -138,8 +138,9 @@ def _check_all(schema: dict[str, Any]) -> None:
     names = frozenset[str]().union(*(_object(node.get("patternProperties")) for node in objects(schema)))
     if len(patterns) > MOST_PATTERNS or len(names) > _MOST_NAMES:
         raise InvalidSchema(
-            f"A JSON schema with references that are no places in it may have {MOST_PATTERNS} patterns and formats and "
-            f"{_MOST_NAMES} patternProperties; write references as #/$defs/NAME, without % and without $id in parts."
+            f"A JSON schema with references that are not plain paths such as #/$defs/NAME may have {MOST_PATTERNS} "
+            f"patterns and formats and {_MOST_NAMES} patternProperties; write the references so, without % and without "
+            "$id in parts."
         )
 
 
@@ -148,8 +149,8 @@ def _check_count(of: str, count: int) -> None:
         raise InvalidSchema(f"An object in a JSON schema may have {_MOST_NAMES} patternProperties at most.")
     if of != _NAMES and count > MOST_PATTERNS:
         raise InvalidSchema(
-            f"In a JSON schema, {MOST_PATTERNS} patterns and formats may be for one text, with those of its allOf and "
-            f"$ref; write them as one, or check the others in what is written."
+            f"In a JSON schema, {MOST_PATTERNS} patterns and formats may apply to one text, including those from allOf "
+            f"and $ref; write them as one, or check the others in your program."
         )
 
 

@@ -136,7 +136,7 @@ def _cancel_unneeded(graph: Graph, fallen: Iterable[Producer], cause: Cause, cha
             producer = variable.producer
             if producer is None or producer.finished or _needed(producer):
                 continue
-            sentence = f"{producer} was cancelled, for nothing needs it any more: {cause.sentence}"
+            sentence = f"{producer} was cancelled, because nothing needs it any more: {cause.sentence}"
             own = Cause(error=cause.error, sentence=sentence, origin=producer.id)
             pending += fall(graph, [producer], own, ProducerState.CANCELLED, changes)
 

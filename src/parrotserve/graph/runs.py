@@ -74,7 +74,7 @@ def engine_died(graph: Graph, request: Request, engine: EngineId, reason: str, c
         told = "; ".join(f"{name}: {what}" for name, what in request.deaths)
         error = EngineFailed(
             f"{len(request.deaths)} engines died while they ran it, the last while it ran alone ({told}). "
-            "It is not run again by itself; change the request, or retry when the engines' fault is found."
+            "It is not retried automatically. Change the request, or retry once the engines' fault is fixed."
         )
         fail(graph, request, error, changes)
     else:

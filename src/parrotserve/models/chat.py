@@ -53,7 +53,9 @@ def render(
     Raises `TemplateError` where the model's template does not allow such a conversation.
     """
     if tools and not (chat and template is not None and template.takes_tools):
-        raise TemplateError("The model's chat template has no tools: ask without them, or use a model that has.")
+        raise TemplateError(
+            "The model's chat template does not support tools: leave them out, or use a model that does."
+        )
     needed = _up_to_last_output(segments)
     if template is None or not chat:
         return tuple(segment for segment in needed if not isinstance(segment, RoleSwitch))

@@ -54,7 +54,7 @@ class ChatTemplate:
             self.takes_tools = "tools" in jinja2.meta.find_undeclared_variables(environment.parse(source))
             """Whether it tells the model of tools."""
         except jinja2.TemplateSyntaxError as error:
-            message = f"The model's chat template is no valid Jinja (line {error.lineno}: {error.message})."
+            message = f"The model's chat template is not valid Jinja (line {error.lineno}: {error.message})."
             raise MalformedModel(message) from error
 
     def render(

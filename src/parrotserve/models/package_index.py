@@ -65,7 +65,7 @@ def _files(page: httpx.Response) -> list[IndexFile]:
         return _json_files(page) if kind.endswith("json") else _html_files(page)
     except (ValueError, KeyError, TypeError) as error:
         shown = without_credentials(str(page.url))
-        raise PullFailed(f"{shown} is no page of a package index; check PARROT_INDEX_URL.") from error
+        raise PullFailed(f"{shown} is not a page of a package index; check PARROT_INDEX_URL.") from error
 
 
 def _json_files(page: httpx.Response) -> list[IndexFile]:

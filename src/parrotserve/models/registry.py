@@ -129,7 +129,7 @@ def _folder_format(folder: Path) -> ModelFormat:
     if not has_weights(folder):
         missing.append("model.safetensors (or model.safetensors.index.json)")
     if missing:
-        raise UnknownModel(f"The folder {folder} is no Hugging Face model: it lacks {', '.join(missing)}.")
+        raise UnknownModel(f"The folder {folder} is not a Hugging Face model: it lacks {', '.join(missing)}.")
     return ModelFormat.SAFETENSORS
 
 

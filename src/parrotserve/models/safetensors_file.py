@@ -105,7 +105,7 @@ def _weight_map(index: Metadata) -> dict[str, str]:
 def _shard(folder: Path, name: str, index: Metadata) -> Path:
     """A shard's file, which must lie in the folder itself: an index is no licence to read elsewhere."""
     if name in (".", "..") or Path(name).name != name:
-        raise index.malformed(f"weight_map names {name!r}, which is no file of this folder")
+        raise index.malformed(f"weight_map names {name!r}, which is not a file of this folder")
     return folder / name
 
 

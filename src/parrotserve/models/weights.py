@@ -195,7 +195,7 @@ class _Expecting:
             raise malformed(self._files.path, found)
         # Of NaN, both are NaN; and neither takes memory, as a mask of the whole tensor would.
         if not (np.isfinite(array.min()) and np.isfinite(array.max())):
-            raise malformed(self._files.path, f"tensor {name} has values that are no finite numbers")
+            raise malformed(self._files.path, f"tensor {name} has values that are not finite numbers")
         return array
 
 

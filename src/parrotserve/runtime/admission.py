@@ -129,7 +129,7 @@ def _waits(body: Submit, tenant: TenantId) -> tuple[Wait, ...]:
     if len(waits) < len(body.wait):
         twice = Counter(spec.variable for spec in body.wait).most_common(1)[0][0]
         raise InvalidGraph(
-            f"The variable {twice!r} is waited for more than once; wait for it once, as strictly as any of them.",
+            f"The variable {twice!r} is waited for more than once; wait for it once, with the strictest criteria.",
             variable=twice,
         )
     return tuple(waits.values())
@@ -244,8 +244,8 @@ def _tokens(tokens: tuple[int, ...], model: ServedModel) -> Text:
     for token in tokens:
         if token >= model.vocabulary:
             raise DeclarationError(
-                f"Token {token} of a prompt is none of {model.name!r}, whose tokens are numbered from 0 to "
-                f"{model.vocabulary - 1}. Token ids come from the model's own tokenizer."
+                f"Token {token} of a prompt is not in the vocabulary of {model.name!r}, whose tokens are numbered from "
+                f"0 to {model.vocabulary - 1}. Token ids come from the model's own tokenizer."
             )
     return Text(model.renderer.tokenizer.decode(tokens, special=True), tokens=tokens)
 
@@ -253,7 +253,7 @@ def _tokens(tokens: tuple[int, ...], model: ServedModel) -> Text:
 def _fixed(sampling: Sampling, calls: Calls | None, model: ServedModel) -> Sampling:
     """The sampling with a schema that can be enforced and a seed, so that every rerun gives the same text."""
     if calls is not None and sampling.schema is None:
-        raise InvalidSampling("An output may have calls instead of what its schema says, and has no schema.")
+        raise InvalidSampling("An output with `calls` also needs a `schema`.")
     if sampling.schema is not None:
         try:
             check_schema(sampling.schema, calls)
@@ -261,8 +261,8 @@ def _fixed(sampling: Sampling, calls: Calls | None, model: ServedModel) -> Sampl
             raise InvalidSchema("The JSON schema is nested too deeply.") from error
     if sampling.logit_bias and max(sampling.logit_bias) >= model.vocabulary:
         raise InvalidSampling(
-            f"logit_bias names token {max(sampling.logit_bias)}, which is none of {model.name!r}, whose tokens are "
-            f"numbered from 0 to {model.vocabulary - 1}.",
+            f"logit_bias names token {max(sampling.logit_bias)}, which is not in the vocabulary of {model.name!r}, "
+            f"whose tokens are numbered from 0 to {model.vocabulary - 1}.",
             param="logit_bias",
         )
     try:

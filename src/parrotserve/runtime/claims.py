@@ -54,7 +54,7 @@ def check_size(batch: Submitted, session: Session | None, limits: Limits, config
     most = _VARIABLES_EACH * config.max_session_requests
     if more and more + len(variables) > most:
         raise TooLarge(
-            f"A session may have {most} variables; this one has {len(variables)}, and {more} more are asked for. Use "
+            f"A session may have {most} variables; this one has {len(variables)}, and this would add {more}. Use "
             "several sessions.",
             limit="max_session_requests",
         )
@@ -65,7 +65,7 @@ def check_size(batch: Submitted, session: Session | None, limits: Limits, config
     more = len(requests) + len(calls)
     if more and more + held > most:
         raise TooLarge(
-            f"A session may have {most} requests and native calls; this one has {held}, and {more} more are asked for. "
+            f"A session may have {most} requests and native calls; this one has {held}, and this would add {more}. "
             "Use several sessions.",
             limit="session_requests",
         )

@@ -113,7 +113,7 @@ class Fleet:
                 return found
             found = await self._load_in_thread(self.allowed(name), progress)
             if self._closed:
-                raise ServiceUnavailable("The service ended before the model had come.")
+                raise ServiceUnavailable("The service ended before the model was ready.")
             # One file may be asked for by many paths, and has its engines once.
             found = next((one for one in self._models.values() if found.path and one.path == found.path), found)
             self._asked[name] = found = self._models.setdefault(found.name, found)
@@ -129,7 +129,7 @@ class Fleet:
 
         def watched(done: int, total: int) -> None:
             if unwanted.is_set():
-                raise PullFailed("The service was stopped before the model had come.")
+                raise PullFailed("The service was stopped before the model was fetched.")
             if progress is not None:
                 progress(done, total)
 

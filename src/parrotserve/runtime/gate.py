@@ -70,8 +70,8 @@ class Gate:
             )
         if more and own + more > most:
             raise LimitExceeded(
-                f"The sessions of this tenant hold about {own / 1e6:,.1f} MB, and with {more / 1e6:,.1f} MB more "
-                "they would hold more than they may. End those that are done with, or send less. Try again in 1 s.",
+                f"The sessions of this tenant hold about {own / 1e6:,.1f} MB, and may not hold {more / 1e6:,.1f} MB "
+                "more. End finished sessions, or send less. Try again in 1 s.",
                 limit="held_bytes",
                 retry_after="1",
             )

@@ -41,11 +41,11 @@ def text_of(argument: Any, name: str) -> str:
     refuses.
     """
     if argument is None:
-        raise TypeError(f"{name} is None, which has no text; pass a text ('' for none) or a semantic variable.")
+        raise TypeError(f"{name} is None, not a text; pass a text ('' for an empty one) or a semantic variable.")
     if _holds_variables(argument):
         kind = type(argument).__name__
         advice = "pass one of them" if isinstance(argument, list | tuple) else "pass a list of them"
-        raise TypeError(f"{name}: a {kind} with semantic variables in it has no text; {advice}.")
+        raise TypeError(f"{name}: a {kind} with semantic variables in it is not a text; {advice}.")
     return text_from(argument, name)
 
 

@@ -88,7 +88,9 @@ class Exchange:
                 else:
                     self._deliver(event, open_wants)
             if open_wants:
-                raise ServiceUnavailable("The service ended its answer before every variable had one; get it again.")
+                raise ServiceUnavailable(
+                    "The service's answer broke off before every variable had its value. Call get() again."
+                )
         except ServiceUnavailable as error:
             if not entered:
                 self.outbox.resend(batch.declarations)

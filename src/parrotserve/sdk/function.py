@@ -79,7 +79,7 @@ class SemanticFunction:
         parameters = read_parameters(function, blame)
         if not (function.__doc__ or "").strip():
             raise blame.error(
-                "it has no docstring to be its template; an f-string is none, and `python -OO` drops docstrings."
+                "it has no docstring to use as template (an f-string is not a docstring, and `python -OO` drops them)."
             )
         self.template = parse_template(
             function.__doc__ or "", inputs=parameters.inputs, outputs=tuple(parameters.outputs), blame=blame
@@ -166,7 +166,7 @@ def _samplings(
     own = {name: _own(one) for name, one in given.items()}
     for name, sampling in own.items():
         if name not in outputs:
-            raise blame.error(f"outputs= names {name!r}, which is no output{closest(name, outputs)}")
+            raise blame.error(f"outputs= names {name!r}, which is not an output{closest(name, outputs)}")
         if parameters.outputs.get(name) is not None:
             raise blame.error(f"the output {name!r} has a sampling in its annotation and another in outputs=.")
         if not isinstance(sampling, Sampling):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check

@@ -274,4 +274,7 @@ def _understood():
     try:
         yield
     except ValidationError as error:
-        raise IncompatibleVersions(f"The service's answer is not of this protocol: {error}.") from error
+        raise IncompatibleVersions(
+            "The service's answer does not follow this client's protocol; install the same version of parrotserve on "
+            f"both sides: {error}."
+        ) from error

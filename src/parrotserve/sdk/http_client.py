@@ -244,7 +244,7 @@ class HttpClient:
     def _gone(self, broken: _Broken) -> ServiceUnavailable:
         return ServiceUnavailable(
             f"The service at {self.url} went away ({broken.what}) and did not come back within {self._patience:g} "
-            "seconds. Nothing was cancelled: what was asked for can be asked for again.",
+            "seconds. Nothing was cancelled: once it is back, call get() again.",
             url=self.url,
         )
 
@@ -264,8 +264,8 @@ def _as_json(body: Wire) -> str:
         return body.model_dump_json()
     except PydanticSerializationError as error:
         raise DeclarationError(
-            f"A text in it is no Unicode text: it has a lone surrogate ({error}). Such texts come from decoding with "
-            "errors='surrogateescape'; decode with errors='replace' instead."
+            f"A text to send is not valid Unicode: it has a lone surrogate ({error}). Such texts come from decoding "
+            "with errors='surrogateescape'; decode with errors='replace' instead."
         ) from error
 
 
@@ -298,7 +298,7 @@ def _checked_key(key: str) -> str:
     key = key.strip()
     if not (key.isascii() and key.isprintable()):
         raise DeclarationError(
-            "The API key has characters that no key has; copy it once more, as `parrot key create` printed it."
+            "The API key has characters that no key has; copy it again, as `parrot key create` printed it."
         )
     return key
 

@@ -6,15 +6,15 @@ the same model on the same engine gives the same texts again. Where it does not,
 
 from parrotserve.errors import SessionLost
 
-_ADVICE = "Call the functions again, and use nothing of what was read before."
+_ADVICE = "Call the functions again, and discard what was read before."
 
 
 def contradicted(variable: str, service: str = "") -> SessionLost:
     """A text is another one than has been read of it. `variable` as people know it."""
     where = f" at {service}" if service else ""
     return SessionLost(
-        f"The service{where} now writes another text for {variable!r} than what was read of it. It was restarted, and "
-        f"with another model, other settings or another version. {_ADVICE}",
+        f"The service{where} now produces a different text for {variable!r} than your program has read: it was "
+        f"restarted with another model, other settings or another version. {_ADVICE}",
         variable=variable,
     )
 
@@ -22,7 +22,7 @@ def contradicted(variable: str, service: str = "") -> SessionLost:
 def forgotten(session: str, service: str) -> SessionLost:
     """What the service had taken in is not there any more."""
     return SessionLost(
-        f"The service at {service} does not have session {session} any more: it was restarted, or heard nothing of "
+        f"The service at {service} does not have session {session} any more: it was restarted, or heard nothing from "
         f"the session for longer than its lease. {_ADVICE}",
         session=session,
     )

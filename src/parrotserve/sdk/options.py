@@ -50,7 +50,7 @@ SAMPLING_FIELDS = frozenset(field.name for field in dataclasses.fields(Sampling)
 def check_model(model: object) -> None:
     """Raises `DeclarationError` for what no model can go by."""
     if not isinstance(model, str | None):
-        raise DeclarationError(f"model={model!r}: a model goes by its name or path, as text.")
+        raise DeclarationError(f"model={model!r}: model must be a name or path, as a string.")
 
 
 def is_number(value: object) -> bool:

@@ -21,14 +21,14 @@ def text_from(value: object, what: str) -> str:
     if isinstance(value, str):
         return check_no_placeholder(value, what)
     if is_pending(value):
-        raise TypeError(f"{what} is {value!r:.80}, which has no text yet; await it, and pass its result.")
+        raise TypeError(f"{what} is {value!r:.80}, which is not a text; await it, and pass the result.")
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
-        raise TypeError(f"{what} is {value!r:.80}, which has no text; pass what it yields, as a list or joined.")
+        raise TypeError(f"{what} is {value!r:.80}, which is not a text; pass what it yields, as a list or joined.")
     if isinstance(value, bytes | bytearray | memoryview):
-        raise TypeError(f"{what} is {value!r:.80}, which is no text; decode it: value.decode().")
+        raise TypeError(f"{what} is {value!r:.80}, which is not a text; decode it: value.decode().")
     if type(value).__str__ is object.__str__:
         if callable(value):
-            raise TypeError(f"{what} is {value!r:.80}, which has no text; call it, and pass its result.")
+            raise TypeError(f"{what} is {value!r:.80}, which is not a text; call it, and pass the result.")
         if callable(getattr(value, "read", None)):
-            raise TypeError(f"{what} is {value!r:.80}, which has no text; read it, and pass what is in it.")
+            raise TypeError(f"{what} is {value!r:.80}, which is not a text; read it, and pass what is in it.")
     return check_no_placeholder(str(value), what)

@@ -32,7 +32,7 @@ def warn_of_misspelt(schema: dict[str, Any]) -> None:
     """Warn, at the user's line, of names in a schema that are nearly keywords."""
     for place, name, meant in _misspelt(schema):
         where = f" at {'.'.join(place)}" if place else ""
-        told = f"The schema has {name!r}{where}, which is no keyword of JSON Schema and does nothing"
+        told = f"The schema has {name!r}{where}, which is not a keyword of JSON Schema and does nothing"
         warnings.warn_explicit(f"{told}; did you mean {meant!r}?", UserWarning, *users_place())
 
 

@@ -88,7 +88,7 @@ class Session:
     def check_open(self) -> None:
         """Raises `Cancelled` after the end."""
         if self.ended:
-            raise Cancelled(f"Session {self.id} has ended; calls belong inside its block.", session=self.id)
+            raise Cancelled(f"Session {self.id} has ended; call functions inside its `with` block.", session=self.id)
 
     def declare(self, declaration: Declaration, *, native: BoundCall | None = None) -> None:
         """Take a call; it leaves at the next `flush`, or 5 ms after the last call."""
@@ -140,7 +140,8 @@ class Session:
         """The session's graph with states and timings, as the service sees it. Raises `Cancelled` after the end."""
         if self.ended:
             raise Cancelled(
-                f"Session {self.id} has ended, and its graph with it; look at it in its block.", session=self.id
+                f"Session {self.id} has ended, and its graph with it; call this inside its `with` block.",
+                session=self.id,
             )
 
         async def look(transport: Transport, session: SessionId) -> SessionView:
@@ -202,7 +203,7 @@ def current_session(given: Session | None = None) -> Session:
     if isinstance(given, Session):
         return given
     if given is not None:
-        raise TypeError(f"A session is wanted, or nothing for the current one, not {given!r:.80}.")
+        raise TypeError(f"Pass a Session, or nothing for the current one; got {given!r:.80}.")
     blocks = _blocks.get()
     return blocks[-1] if blocks else _default_session()
 

@@ -100,7 +100,7 @@ def _source(function: Callable[..., Any], blame: Blame) -> tuple[str, int]:
     try:
         lines, first = inspect.getsourcelines(function)
     except (OSError, TypeError, SyntaxError, tokenize.TokenError) as error:
-        raise _error(blame, "its source cannot be read; a function for the sandbox stands in a file.") from error
+        raise _error(blame, "its source cannot be read; define it in a file.") from error
     return textwrap.dedent("".join(lines)), max(first, 1)
 
 
@@ -108,9 +108,7 @@ def _definition(text: str, blame: Blame) -> ast.FunctionDef:
     try:
         found = ast.parse(text).body[0]
     except (SyntaxError, IndexError) as error:
-        raise _error(
-            blame, "its source cannot be read by itself; indent what is in it by more than its def."
-        ) from error
+        raise _error(blame, "its source cannot be read by itself; indent the body further than its def.") from error
     if not isinstance(found, ast.FunctionDef):
         kind = "a coroutine" if isinstance(found, ast.AsyncFunctionDef) else "no function of its own, with def"
         raise _error(blame, f"it is {kind}, which the sandbox cannot run.")

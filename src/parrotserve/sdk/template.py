@@ -155,7 +155,7 @@ def _unreadable(rest: str, line: int, blame: Blame) -> Exception:
     start = rest.split("\n", 1)[0]
     if "}}" in start:
         return blame.error(
-            "this is no placeholder; for the text `{{` write `{{{{`.",
+            "this is not a placeholder; for the text `{{` write `{{{{`.",
             line=line,
             placeholder=start[: start.index("}}") + 2],
         )
@@ -180,7 +180,7 @@ class _Reader:
         if kind not in _KINDS:
             raise self._error(
                 placeholder,
-                f"{kind!r} is no kind of placeholder{closest(kind, _KINDS)} There are: input, output, role.",
+                f"{kind!r} is not a kind of placeholder{closest(kind, _KINDS)} There are: input, output, role.",
             )
         if transforms and kind != "input":
             raise self._error(placeholder, f"only inputs take transforms, and this is an {kind}." if kind == "output"
@@ -235,7 +235,7 @@ class _Reader:
     def _role(self, name: str, placeholder: _Placeholder) -> RolePart:
         if name not in _SPEAKERS:
             there_are = ", ".join(_SPEAKERS)
-            raise self._error(placeholder, f"{name!r} is no role{closest(name, _SPEAKERS)} There are: {there_are}.")
+            raise self._error(placeholder, f"{name!r} is not a role{closest(name, _SPEAKERS)} There are: {there_are}.")
         return RolePart(Role(name))
 
     def _output(self, name: str, placeholder: _Placeholder) -> OutputPart:

@@ -203,7 +203,7 @@ class SemanticVariable:
     def _settled(self, text: object) -> str:
         """What is set, which who waits here gets at once; the sessions that are `_untold` of it are to be told."""
         if text is None:
-            raise TypeError("None has no text; set a text ('' for none).")
+            raise TypeError("None is not a text; set a text ('' for an empty one).")
         if self._cell.produced:
             raise AlreadyProduced(
                 f"{self.shown()} is produced by a call; only a variable without a producer can be set."
@@ -356,11 +356,13 @@ class SemanticVariable:
         return format(str(self), spec)
 
     def __bool__(self) -> bool:
-        raise TypeError(f"{self.shown()} is neither true nor false: get() its value, and ask that.")
+        raise TypeError(f"{self.shown()} has no truth value; test what get() returns.")
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, str):
-            raise TypeError(f"{self.shown()} is no text, and equals none: compare what get() gives with {other!r:.40}.")
+            raise TypeError(
+                f"{self.shown()} is not a text and equals none; compare what get() returns with {other!r:.40}."
+            )
         return self is other
 
     __hash__ = object.__hash__
@@ -381,7 +383,8 @@ class SemanticVariable:
 
         def _refuse(self, *_: object) -> Any:
             raise TypeError(
-                f"{self.shown()} is no text: get() its text, or pass it to a function whose prompt has the rest."
+                f"{self.shown()} is not a text: use what get() returns, or put the rest into the prompt of a function "
+                "that takes it."
             )
 
         __add__ = __radd__ = __contains__ = _refuse
@@ -389,5 +392,5 @@ class SemanticVariable:
         def __getattr__(self, name: str) -> Any:
             told = f"{type(self).__name__!r} object has no attribute {name!r}"
             if hasattr(str, name):
-                told = f"{self.shown()} is no text and has no {name!r}: get() its text, or pass it to a function."
+                told = f"{self.shown()} is not a text and has no {name!r}: use it on what get() returns."
             raise AttributeError(told, name=name, obj=self)

@@ -33,7 +33,7 @@ def criteria_of(perf: Criteria | str) -> Criteria:
     except ValueError as error:
         known = ", ".join(each.name for each in Criteria)
         hint = f"; write timeout={perf} for a timeout" if is_number(perf) else ""
-        raise DeclarationError(f"perf={perf!r} is none of {known}{hint}.") from error
+        raise DeclarationError(f"perf={perf!r} is not one of {known}{hint}.") from error
 
 
 def patience(timeout: float | None) -> float | None:
@@ -108,8 +108,8 @@ async def aresult_of(future: Future[str], variable: "SemanticVariable", timeout:
 def timed_out(variable: "SemanticVariable", timeout: float | None) -> GetTimeout:
     """The error of a wait that took too long."""
     return GetTimeout(
-        f"{variable.shown()} was not ready within {timeout or 0.0:g} seconds; nothing was cancelled, and it can be got "
-        f"again.{_missing(variable)}",
+        f"{variable.shown()} was not ready within {timeout or 0.0:g} seconds; nothing was cancelled, and you can call "
+        f"get() again.{_missing(variable)}",
         variable=variable.name or "",
     )
 
@@ -127,7 +127,7 @@ def warn_of_unset(variable: "SemanticVariable", future: Future[Any]) -> None:
     def look() -> None:
         late = waited()
         if late is not None and late.awaits(future) and (missing := _missing(late)):
-            told = f"{late.shown()} has been waited for for {UNSET_SECONDS:g} seconds.{missing}"
+            told = f"{late.shown()} is still not ready after {UNSET_SECONDS:g} seconds.{missing}"
             warnings.warn_explicit(told, RuntimeWarning, file, line)
 
     _timer.later(UNSET_SECONDS, look)

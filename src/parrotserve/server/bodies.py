@@ -88,7 +88,7 @@ class _Body(Request):
             async with asyncio.timeout(READ_SECONDS):
                 parts = await self._parts()
         except TimeoutError as error:
-            raise GetTimeout(f"The body did not come within {READ_SECONDS:g} seconds.") from error
+            raise GetTimeout(f"The body did not arrive within {READ_SECONDS:g} seconds.") from error
         size = sum(map(len, parts))
         if size > 0:
             _check_type(header(self.scope, b"content-type"))

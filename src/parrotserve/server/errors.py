@@ -40,7 +40,7 @@ def internal_error(error: Exception) -> ErrorBody:
 def too_large(max_bytes: int) -> ErrorBody:
     """Why a body is refused."""
     return ErrorBody.of(
-        TooLarge(f"The body is larger than {show_size(max_bytes)}, the most that is taken here of you.")
+        TooLarge(f"The body is larger than {show_size(max_bytes)}, the most that is accepted from you.")
     )
 
 

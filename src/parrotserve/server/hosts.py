@@ -43,9 +43,9 @@ def check_host(host: str) -> None:
     if not host or _names_this_machine(_without_port(host)):
         return
     raise Forbidden(
-        f"This service asks for no keys, so it answers only to names of its own machine, and not to "
-        f"{host[:_LONGEST_SHOWN]!r}. Ask it at 127.0.0.1 or localhost; a proxy before it has to send "
-        "'Host: localhost', or the service to have keys (`parrot key create`)."
+        f"This service has no keys, so it answers only to names of its own machine, and not to "
+        f"{host[:_LONGEST_SHOWN]!r}. Use 127.0.0.1 or localhost, let your proxy send 'Host: localhost', or make keys "
+        "for the service (`parrot key create`)."
     )
 
 

@@ -63,7 +63,7 @@ class ImpatientProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong, in the shape of all errors, and close."""
-        body = ErrorBody(code="invalid_request", message="This is no request in HTTP/1.1, or its head is too long.")
+        body = ErrorBody(code="invalid_request", message="This is not an HTTP/1.1 request, or its head is too long.")
         told = ErrorAnswer(error=body).model_dump_json().encode()
         head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
         self.transport.write(f"{head}Content-Length: {len(told)}\r\n\r\n".encode() + told)

@@ -168,7 +168,10 @@ async def _drain(service: Service, announce: Callable[[str], None], stop: Callab
     service.drain()
     if service.ending.waited_for and seconds:
         late = f", or in {seconds:g} seconds" if math.isfinite(seconds) else ""
-        announce(f"Parrot ends once nobody waits for anything{late}. Another signal ends it at once.")
+        announce(
+            f"Parrot is shutting down: it ends when nobody waits for an answer any more{late}. Another signal ends it "
+            "at once."
+        )
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await service.ending.drained()

@@ -72,12 +72,12 @@ class Directory:
             return _ANYBODY
         if not key:
             raise Unauthorized(
-                "This service asks for a key: send 'Authorization: Bearer KEY' (PARROT_API_KEY in programs of Parrot). "
+                "This service needs a key: send 'Authorization: Bearer KEY' (PARROT_API_KEY in programs of Parrot). "
                 "Its operator makes keys with `parrot key create`."
             )
         caller = self._keys.get(hash_key(key))
         if caller is None:
-            raise Unauthorized("This key opens nothing here: it was mistyped, revoked, or made for another service.")
+            raise Unauthorized("This key is not valid here: it was mistyped, revoked, or made for another service.")
         return caller
 
     @property

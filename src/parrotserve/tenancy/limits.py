@@ -43,7 +43,7 @@ class Limits:
     )
     requests_in_flight: int | None = setting(
         None,
-        "Requests accepted and not yet ended, waiting ones too.",
+        "Requests accepted and not yet ended, including those that wait.",
         kind=_WHOLE,
         group=Group.LIMITS,
         rules=_POSITIVE,
@@ -51,7 +51,7 @@ class Limits:
     )
     tokens_per_minute: int | None = setting(
         None,
-        "Prompt and output tokens in any 60 seconds, the most that running requests may still take included.",
+        "Prompt and output tokens in any 60 seconds, including the most that running requests may still use.",
         kind=_WHOLE,
         group=Group.LIMITS,
         rules=_POSITIVE,
@@ -70,7 +70,7 @@ class Limits:
     )
     session_tokens: int | None = setting(
         None,
-        "Prompt and output tokens of a session in all its life.",
+        "Prompt and output tokens of a session over its whole life.",
         kind=_WHOLE,
         group=Group.LIMITS,
         rules=_POSITIVE,
@@ -78,7 +78,7 @@ class Limits:
     )
     output_tokens: int | None = setting(
         None,
-        "max_tokens of a request's outputs together.",
+        "max_tokens of all outputs of a request together.",
         kind=_WHOLE,
         group=Group.LIMITS,
         rules=_POSITIVE,

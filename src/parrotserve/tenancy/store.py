@@ -151,9 +151,11 @@ class TenantStore:
         """One tenant. Raises `UnknownObject`."""
         found = next((tenant for tenant in self.tenants() if tenant.name == name), None)
         if name == LOCAL_TENANT:
-            raise UnknownObject(f"{name!r} is who uses a service without keys: it has no keys and no limits.")
+            raise UnknownObject(
+                f"{name!r} is the built-in tenant of services without keys: it has no keys and no limits."
+            )
         if found is None:
-            raise UnknownObject(f"There is no tenant {name!r}; `parrot tenant list` shows those there are.")
+            raise UnknownObject(f"There is no tenant {name!r}; `parrot tenant list` shows all.")
         return found
 
     def create_tenant(self, name: str, limits: Limits) -> None:
@@ -162,7 +164,7 @@ class TenantStore:
         if not (plain.isascii() and plain.isalnum() and len(name) <= _NAME_LENGTH):
             raise DeclarationError(f"A tenant's name is letters, digits, '-', '_' and '.', at most {_NAME_LENGTH}.")
         if name == LOCAL_TENANT:
-            raise DeclarationError(f"{name!r} is who uses a service without keys; choose another name.")
+            raise DeclarationError(f"{name!r} is the built-in tenant of services without keys; choose another name.")
         with self._writing():
             if self._db.execute("SELECT 1 FROM tenants WHERE name = ?", (name,)).fetchone():
                 raise DeclarationError(
@@ -199,7 +201,7 @@ class TenantStore:
         with self._writing():
             found = next((one for one in self.keys() if one.id == key or one.hash == hash_key(key)), None)
             if found is None:
-                raise UnknownObject("There is no such key; `parrot key list` shows those there are.")
+                raise UnknownObject("There is no such key; `parrot key list` shows all.")
             self._db.execute("UPDATE keys SET revoked = coalesce(revoked, ?) WHERE id = ?", (time.time(), found.id))
         return found
 
@@ -222,7 +224,7 @@ class TenantStore:
         """Take a published text back. Raises `UnknownObject`."""
         with self._writing():
             if self._db.execute("DELETE FROM published WHERE id = ?", (identity,)).rowcount == 0:
-                raise UnknownObject(f"There is no published text {identity!r}; `parrot publish` lists those there are.")
+                raise UnknownObject(f"There is no published text {identity!r}; `parrot publish` lists all.")
 
     # --- Usage -----------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ class TestDeclarations:
             ("{{input:text}} {{output:y}} {{output:y}}", TemplateError, "'y' appears twice"),
             ("{{input:text}}", TemplateError, "has no output"),
             ("{{output:y}}", TemplateError, "'text' is not in the docstring"),
-            ("{{input:text} {{output:y}}", TemplateError, "is no placeholder"),
+            ("{{input:text} {{output:y}}", TemplateError, "is not a placeholder"),
             ("{{imput:text}} {{output:y}}", TemplateError, "did you mean 'input'"),
             ("{{role:users}} {{input:text}} {{output:y}}", TemplateError, "did you mean 'user'"),
             ("{{input:text | stripp}} {{output:y}}", InvalidTransform, "there are: .*strip"),

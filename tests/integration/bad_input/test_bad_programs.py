@@ -138,7 +138,7 @@ class TestPrograms:
             Echo("x").get(timeout=timeout)
 
     def test_asking_for_what_is_no_criteria(self):
-        with pytest.raises(DeclarationError, match="'FAST' is none of LATENCY"):
+        with pytest.raises(DeclarationError, match="'FAST' is not one of LATENCY"):
             Echo("x").get(perf="FAST")
 
     def test_reading_after_the_session_ended(self):

@@ -144,10 +144,10 @@ async def test_a_failure_upstream_is_told_to_whoever_reads_it(begin: Begin):
     ("parrot", "status", "says"),
     [
         ({"session": "s-1", "inputs": {"x": "nothing"}}, 404, "no variable 's-1:nothing'"),
-        ({"session": "s-1", "inputs": {"y": {"value": "unused"}}}, 400, "'y' stands nowhere"),
+        ({"session": "s-1", "inputs": {"y": {"value": "unused"}}}, 400, "No message or prompt uses the input 'y'"),
         ({"session": "s-1", "output": "a" * 33}, 400, "parrot.output"),
         ({"session": "s" * 60, "output": "story"}, 400, "choose shorter ones"),
-        ({"session": "s-1", "get": "story"}, 400, "leave it out, for parrot.get"),
+        ({"session": "s-1", "get": "story"}, 400, "leave it out, because parrot.get"),
         ({"get": "story"}, 400, "name its session"),
         ({"session": "s-1", "inputs": {"x": {"value": "1"}}, "criteria": "soon"}, 400, "criteria"),
         ({"session": "no good"}, 400, "session"),

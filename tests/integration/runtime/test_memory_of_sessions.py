@@ -65,7 +65,7 @@ async def test_a_tenants_sessions_hold_so_much_together_and_no_more(begin: Begin
     service = await begin(Limits(held_bytes=2_500_000))
     for session in ("one", "two", "two"):  # what is there already is not held again
         await hold(service, holding(session))
-    with pytest.raises(LimitExceeded, match=r"hold about 2\.0 MB, and with 1\.0 MB more") as refused:
+    with pytest.raises(LimitExceeded, match=r"hold about 2\.0 MB, and may not hold 1\.0 MB more") as refused:
         await hold(service, holding("three"))
     assert refused.value.details == {"limit": "held_bytes", "retry_after": "1"}
     with pytest.raises(TooLarge):

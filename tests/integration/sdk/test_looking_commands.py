@@ -94,8 +94,8 @@ def test_which_sessions_are_listed_depends_on_the_key(
     assert "no session of tenant 'bbo' now" in listed(keys["operator"], "--tenant", "bbo").stderr
     for key, more, said in (
         (keys["ann"], ("--tenant", "bob"), "use a key made with `parrot key create --operator`"),
-        ("wrong", (), "This key opens nothing here"),
-        ("", (), "This service asks for a key"),
+        ("wrong", (), "This key is not valid here"),
+        ("", (), "This service needs a key"),
     ):
         result = listed(key, *more)
         assert (result.exit_code, said in result.stderr) == (1, True), result.stderr

@@ -296,7 +296,7 @@ class TestInterruptions:
             end(apart)
             again = ServedApart(apart.port, step_seconds=0, begin="{")
             try:
-                with pytest.raises(SessionLost, match="another text for 'echo'"):
+                with pytest.raises(SessionLost, match="a different text for 'echo'"):
                     read.extend(pieces)
                 assert f"[{LONG}]".startswith("".join(read))
                 with pytest.raises(SessionLost):

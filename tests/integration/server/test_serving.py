@@ -165,7 +165,8 @@ async def test_a_signal_lets_open_exchanges_end_and_nothing_new_begin(running: R
         assert (await waiting).json()["value"] == TALE
         assert TALE in (await late).text
         await asyncio.wait_for(running.task, 30)
-        assert running.lines.get_nowait().startswith("Parrot ends once nobody waits for anything, or in 30 seconds.")
+        told = running.lines.get_nowait()
+        assert told.startswith("Parrot is shutting down: it ends when nobody waits for an answer any more, or in 30 s")
 
 
 @pytest.mark.parametrize(("seconds", "signals"), [(30, 2), (0.05, 1), (0, 1)], ids=["second signal", "late", "none"])

@@ -217,14 +217,14 @@ async def test_trials_of_another_edition_are_not_gone_on_with(tmp_path: Path):
 def test_what_is_no_record_is_not_gone_on_with_either(tmp_path: Path, text: str):
     target = tmp_path / "w.json"
     target.write_text(text)
-    with pytest.raises(DeclarationError, match="no record of these cases"):
+    with pytest.raises(DeclarationError, match="not a record of these cases"):
         record(plan(workload(1.0), MadeUp("on")), target)
 
 
 async def test_nor_one_of_cases_that_are_gone(tmp_path: Path):
     target, chosen = tmp_path / "w.json", plan(workload(1.0), MadeUp("on"), rounds=1)
     await run(record(chosen, target), chosen)
-    with pytest.raises(DeclarationError, match="no record of these cases"):
+    with pytest.raises(DeclarationError, match="not a record of these cases"):
         record(plan(workload(2.0), MadeUp("on")), target)
 
 

@@ -114,7 +114,7 @@ def test_what_is_wrong_is_named_with_what_to_do(
     (broken,) = [line for line in result.output.splitlines() if line.startswith("X")]
     assert told in broken
     assert "->" in result.output
-    assert "1 thing to do" in result.output
+    assert "1 problem; see" in result.output
 
 
 def test_a_cache_that_cannot_be_written_matters_only_where_a_model_is_missing(

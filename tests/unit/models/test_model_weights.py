@@ -201,7 +201,7 @@ def test_weights_that_are_no_finite_numbers_are_named(name: str, bits: int, tmp_
     """Some backends hide them, and compute something else."""
     weights = tiny_models.weights()
     weights[name].reshape(-1).view(np.uint32)[13] = bits
-    words = rf"tensor {name.removeprefix('model.')} has values that are no finite numbers"
+    words = rf"tensor {name.removeprefix('model.')} has values that are not finite numbers"
     with pytest.raises(MalformedModel, match=words):
         load(tiny_models.write_folder(tmp_path / "tiny", tensors=weights))
     with pytest.raises(MalformedModel, match=words):
@@ -218,7 +218,7 @@ def test_damaged_scales_of_quantised_weights_are_named(four_bit: bool, scale: by
     at = content.index(blocks.tobytes())
     content[at : at + 2] = scale
     files.path.write_bytes(content)
-    with pytest.raises(MalformedModel, match=r"up_proj\.weight has values that are no finite numbers"):
+    with pytest.raises(MalformedModel, match=r"up_proj\.weight has values that are not finite numbers"):
         load_weights(files, load_config(files), four_bit=four_bit)
 
 
@@ -246,7 +246,7 @@ def test_gguf_divides_by_the_factors_that_it_carries(tiny_gguf: ModelFiles, tmp_
         (np.ones(3), r"has the shape \(3,\), where the configuration implies \(4,\)"),
         (np.ones((2, 4)), r"has the shape \(2, 4\)"),
         (np.array([1, 0, 4, 8]), "has values that are not positive"),
-        (np.array([1, np.nan, 4, 8]), "has values that are no finite numbers"),
+        (np.array([1, np.nan, 4, 8]), "has values that are not finite numbers"),
     ],
 )
 def test_factors_that_cannot_be_are_refused(factors: np.ndarray, words: str, tmp_path: Path):

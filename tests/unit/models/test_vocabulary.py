@@ -42,7 +42,7 @@ def test_a_token_without_a_row_of_the_embedding_is_refused_at_admission(files: M
 
     models: dict[str | None, ServedModel] = {None: model}
     admit(submit(ROWS - 1), tenant=LOCAL_TENANT, models=models, longest_lease=60)
-    with pytest.raises(DeclarationError, match=f"Token {ROWS} of a prompt is none of"):
+    with pytest.raises(DeclarationError, match=f"Token {ROWS} of a prompt is not in the vocabulary of"):
         admit(submit(ROWS), tenant=LOCAL_TENANT, models=models, longest_lease=60)
 
 

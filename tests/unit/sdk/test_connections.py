@@ -84,7 +84,7 @@ def test_a_refused_url_is_shown_without_its_password(url: str):
 
 @pytest.mark.parametrize("key", ["clé", "two\nlines", "nul\0", "\udce9"])
 def test_what_can_be_no_key_is_refused_at_once(key: str, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(DeclarationError, match="copy it once more") as refused:
+    with pytest.raises(DeclarationError, match="copy it again") as refused:
         P.connect("http://127.0.0.1:9", api_key=key)
     assert key not in str(refused.value)
 

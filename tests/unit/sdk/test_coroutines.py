@@ -75,7 +75,7 @@ async def test_a_variable_is_set(slow: Slow):
 
 async def test_what_cannot_be_set_is_refused(service: FakeService):
     task = P.SemanticVariable()
-    with pytest.raises(TypeError, match="None has no text"):
+    with pytest.raises(TypeError, match="None is not a text"):
         await task.aset(None)
     with pytest.raises(AlreadyProduced, match="is produced by a call"):
         await Write("x").aset("y")

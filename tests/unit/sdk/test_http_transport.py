@@ -189,7 +189,7 @@ class TestStrangers:
             (httpx.Response(400, headers=OTHERS), IncompatibleVersions, OTHER_VERSION),
             (httpx.Response(400, headers=OURS, text="?"), ParrotError, "answered 400 in a form"),
             (httpx.Response(200, headers=OURS, json={"event": "?"}), ServiceUnavailable, "not with the events"),
-            (events(b"data: {}\n\n"), IncompatibleVersions, "not of this protocol"),
+            (events(b"data: {}\n\n"), IncompatibleVersions, "does not follow this client's protocol"),
             (events(b"event: error\ndata: {}\n\n"), ServiceUnavailable, "not with the events"),
         ],
     )

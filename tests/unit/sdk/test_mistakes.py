@@ -46,14 +46,14 @@ def test_a_timeout_in_the_place_of_criteria(service: FakeService):
     text = Write("x")
     for wait in (text.get, text.stream, lambda perf: P.gather(text, perf=perf)):
         with pytest.raises(
-            DeclarationError, match=r"perf=30 is none of LATENCY, .*; write timeout=30 for a timeout\.$"
+            DeclarationError, match=r"perf=30 is not one of LATENCY, .*; write timeout=30 for a timeout\.$"
         ):
             wait(30)  # pyright: ignore[reportArgumentType]
 
 
 def test_criteria_of_streams_are_checked_at_the_call(service: FakeService):
     for stream in (Write("x").stream, Write("x").astream):
-        with pytest.raises(DeclarationError, match="perf='fast' is none of LATENCY"):
+        with pytest.raises(DeclarationError, match="perf='fast' is not one of LATENCY"):
             stream("fast")
 
 
@@ -63,7 +63,7 @@ def test_criteria_of_streams_are_checked_at_the_call(service: FakeService):
         (lambda: P.Session(connection="http://127.0.0.1:8000"), r"connection='http:.* is what P\.connect\(url\) gives"),
         (lambda: P.Chat(sytem="x"), "Chat has no option 'sytem'; did you mean 'system'"),
         (lambda: P.Chat(max_token=3), "Chat has no option 'max_token'; did you mean 'max_tokens'"),
-        (lambda: P.Chat(model=3), "model=3: a model goes by its name or path, as text"),
+        (lambda: P.Chat(model=3), "model=3: model must be a name or path, as a string"),
         (lambda: P.Chat().say("x", sed=1), r"say\(\) has no option 'sed'; did you mean 'seed'"),
         (lambda: P.Chat().say("x", system="y"), r"say\(\) has no option 'system'"),
         (lambda: P.Output(max_token=3), "Output has no option 'max_token'; did you mean 'max_tokens'"),
@@ -128,12 +128,12 @@ def test_choices_are_no_schema():
 
 
 def test_a_list_is_nothing_to_say():
-    with pytest.raises(TypeError, match="a list with semantic variables in it has no text; pass one of them"):
+    with pytest.raises(TypeError, match="a list with semantic variables in it is not a text; pass one of them"):
         P.Chat().say([P.SemanticVariable("x")])  # pyright: ignore[reportArgumentType]
 
 
 def test_an_f_string_is_no_docstring():
-    with pytest.raises(DeclarationError, match="it has no docstring to be its template; an f-string is none"):
+    with pytest.raises(DeclarationError, match=r"it has no docstring to use as template \(an f-string is not"):
 
         @P.SemanticFunction
         def tell(topic: str):

@@ -13,7 +13,7 @@ import Parrot as P
 @pytest.mark.parametrize(
     ("schema", "told"),
     [
-        ({"propertes": {}}, "has 'propertes', which is no keyword .* did you mean 'properties'"),
+        ({"propertes": {}}, "has 'propertes', which is not a keyword .* did you mean 'properties'"),
         ({"Type": "object"}, "'Type', .* did you mean 'type'"),
         ({"additional_properties": False}, "did you mean 'additionalProperties'"),
         ({"properties": {"bird": {"enums": ["owl"]}}}, r"'enums' at properties\.bird, .* did you mean 'enum'"),

@@ -152,25 +152,25 @@ class TestCalls:
     @pytest.mark.parametrize(
         ("argument", "advice"),
         [
-            (lambda: WritePythonCode, "call it, and pass its result"),
-            (lambda: str.upper, "call it, and pass its result"),
-            (lambda: FakeService, "call it, and pass its result"),
+            (lambda: WritePythonCode, "call it, and pass the result"),
+            (lambda: str.upper, "call it, and pass the result"),
+            (lambda: FakeService, "call it, and pass the result"),
             (lambda: P.SemanticVariable("x").stream(), "pass what it yields"),
-            (Later, "await it, and pass its result"),
+            (Later, "await it, and pass the result"),
             (io.StringIO, "read it, and pass what is in it"),
         ],
     )
     def test_what_somebody_forgot_to_call_or_to_await_has_no_text(
         self, service: FakeService, argument: Callable[[], object], advice: str
     ):
-        with pytest.raises(TypeError, match=f"task is <.*, which has no text.*; {advice}"):
+        with pytest.raises(TypeError, match=f"task is <.*, which is not a text; {advice}"):
             WritePythonCode(argument())
-        with pytest.raises(TypeError, match=f"The value of a variable is <.*, which has no text.*; {advice}"):
+        with pytest.raises(TypeError, match=f"The value of a variable is <.*, which is not a text; {advice}"):
             P.SemanticVariable(argument())
 
     @pytest.mark.parametrize("argument", [b"caf\xc3\xa9", bytearray(b"x")])
     def test_bytes_are_to_be_decoded(self, service: FakeService, argument: object):
-        with pytest.raises(TypeError, match=r"task is b.*, which is no text; decode it"):
+        with pytest.raises(TypeError, match=r"task is b.*, which is not a text; decode it"):
             WritePythonCode(argument)
         with pytest.raises(TypeError, match=r"What it is set to is b.*; decode it"):
             P.SemanticVariable(name="later").set(argument)
@@ -182,7 +182,7 @@ class TestCalls:
 
     @pytest.mark.parametrize("wrap", [lambda each: {"a": each}, lambda each: {each}, lambda each: {"a": [each]}])
     def test_variables_do_not_hide_in_other_containers(self, service: FakeService, wrap):
-        with pytest.raises(TypeError, match=r"task: a (dict|set) with semantic variables in it has no text"):
+        with pytest.raises(TypeError, match=r"task: a (dict|set) with semantic variables in it is not a text"):
             WritePythonCode(wrap(P.SemanticVariable("x")))
 
     @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ class TestSampling:
             ({"max_tokens": -3}, InvalidSampling, "max_tokens must be at least 1"),
             ({"max_tokens": "5"}, InvalidSampling, "max_tokens='5' has the wrong type"),
             ({"max_tokens": 5.5}, InvalidSampling, "max_tokens=5.5 has the wrong type"),
-            ({"model": 5}, DeclarationError, "model=5: a model goes by its name"),
+            ({"model": 5}, DeclarationError, "model=5: model must be a name or path"),
             ({"temperature": float("nan")}, InvalidSampling, "temperature must be"),
             ({"stop": [3]}, InvalidSampling, "stop must be a text or several"),
             ({"stop": 3}, InvalidSampling, "stop=3: stop must be a text or several, not int"),

@@ -225,13 +225,13 @@ class TestEnding:
             Write("x").get()
         for look in (P.explain, P.visualize):
             with pytest.raises(
-                Cancelled, match=f"{session.id} has ended, and its graph with it; look at it in its block"
+                Cancelled, match=f"{session.id} has ended, and its graph with it; call this inside its `with` block"
             ):
                 look(session)
 
     def test_only_sessions_can_be_looked_at(self, service: FakeService):
         for look in (P.explain, P.visualize):
-            with pytest.raises(TypeError, match="A session is wanted"):
+            with pytest.raises(TypeError, match="Pass a Session, or nothing for the current one; got"):
                 look(P.SemanticVariable("x"))  # pyright: ignore[reportArgumentType]
 
     @pytest.mark.parametrize("seconds", [0, -3, "30", float("nan"), 1e9])

@@ -164,9 +164,7 @@ class TestRefusals:
         changed = declared("def f(a): return a")
         linecache.cache[changed.__code__.co_filename] = (1, None, ["def f(a):\n", "  return (\n"], "f")
         for function in (namespace["f"], len, changed):
-            with pytest.raises(
-                DeclarationError, match="its source cannot be read; a function for the sandbox stands in"
-            ):
+            with pytest.raises(DeclarationError, match="its source cannot be read; define it in a file"):
                 starlark_source(function)
 
     def test_a_source_that_is_too_long(self):

@@ -77,14 +77,14 @@ def test_a_long_wait_for_what_nobody_has_set_is_told_at_the_users_line(
 ):
     assert wait(Translate(Translate(language))) == "<text>"
     ((message, file),) = heard
-    assert "text PRODUCING> has been waited for for" in message
+    assert "text PRODUCING> is still not ready after" in message
     assert "It waits for 'language', which no call produces: call set() on it." in message
     assert file == __file__
 
 
 def test_so_is_one_for_the_variable_itself(language: P.SemanticVariable, heard):
     assert language.get() == "French"
-    assert "language EMPTY> has been waited for for 0 seconds. No call produces it" in heard[0][0]
+    assert "language EMPTY> is still not ready after 0 seconds. No call produces it" in heard[0][0]
 
 
 def test_nothing_is_told_of_waits_for_what_is_being_produced(service: FakeService, language, heard, clock: FakeTime):

@@ -64,7 +64,7 @@ class TestGet:
         assert P.SemanticVariable("x").state is P.State.READY
 
     def test_unknown_criteria_are_refused(self, service: FakeService):
-        with pytest.raises(DeclarationError, match="perf='fast' is none of LATENCY"):
+        with pytest.raises(DeclarationError, match="perf='fast' is not one of LATENCY"):
             Write("x").get("fast")
 
     def test_criteria_may_be_named_in_any_case(self, service: FakeService):
@@ -106,7 +106,7 @@ class TestGet:
         language.set("x")
         assert below.get() == "<text>"
         service.held.add("Write")
-        with pytest.raises(GetTimeout, match=r"can be got again\.$"):
+        with pytest.raises(GetTimeout, match=r"you can call get\(\) again\.$"):
             Write(language).get(timeout=0.01)
 
     async def test_timeouts_of_coroutines(self, service: FakeService):

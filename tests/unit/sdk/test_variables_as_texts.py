@@ -35,23 +35,23 @@ class TestNoText:
     @pytest.mark.parametrize("known", [True, False])
     def test_a_variable_is_neither_true_nor_false(self, service: FakeService, known: bool):
         variable = P.SemanticVariable("yes") if known else Write("x")
-        with pytest.raises(TypeError, match=r"neither true nor false: get\(\) its value"):
+        with pytest.raises(TypeError, match=r"has no truth value; test what get\(\) returns"):
             bool(variable)
 
     @pytest.mark.parametrize("known", [True, False])
     def test_a_variable_equals_no_text(self, service: FakeService, known: bool):
         variable = P.SemanticVariable("yes") if known else Write("x")
         for compare in (lambda: variable == "yes", lambda: variable != "yes", lambda: variable in ["yes"]):
-            with pytest.raises(TypeError, match=r"equals none: compare what get\(\) gives with 'yes'"):
+            with pytest.raises(TypeError, match=r"equals none; compare what get\(\) returns with 'yes'"):
                 compare()
 
     @pytest.mark.parametrize("known", [True, False])
     def test_what_only_a_text_can_says_how_to_get_one(self, service: FakeService, known: bool):
         variable: Any = P.SemanticVariable("yes") if known else Write("x")
         for use in (lambda: variable + "!", lambda: "So: " + variable, lambda: "yes" in variable):
-            with pytest.raises(TypeError, match=r"is no text: get\(\) its text, or pass it to a function"):
+            with pytest.raises(TypeError, match=r"is not a text: use what get\(\) returns, or put the rest into"):
                 use()
-        with pytest.raises(AttributeError, match=r"is no text and has no 'split': get\(\) its text") as caught:
+        with pytest.raises(AttributeError, match=r"is not a text and has no 'split': use it on what get\(\)") as caught:
             variable.split()
         assert (caught.value.name, hasattr(variable, "strip")) == ("split", False)
 
@@ -80,7 +80,7 @@ class TestNoText:
 
     def test_nothing_is_no_text_to_set(self):
         variable = P.SemanticVariable()
-        with pytest.raises(TypeError, match="None has no text"):
+        with pytest.raises(TypeError, match="None is not a text"):
             variable.set(None)
         variable.set("")
         assert variable.get() == ""

@@ -38,7 +38,7 @@ def test_names_of_the_machine_itself_are_answered(host: str):
 
 @pytest.mark.parametrize("host", FOREIGN)
 def test_other_names_are_refused_with_what_to_do(host: str):
-    with pytest.raises(Forbidden, match=r"127\.0\.0\.1 or localhost; .*parrot key create") as refused:
+    with pytest.raises(Forbidden, match=r"127\.0\.0\.1 or localhost, .*parrot key create") as refused:
         check_host(host)
     assert repr(host) in refused.value.message
 

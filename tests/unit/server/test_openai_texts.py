@@ -150,5 +150,5 @@ def test_a_text_that_is_used_twice_is_declared_once():
 def test_an_input_that_stands_nowhere_is_refused():
     inputs = Inputs("s", "c-1", {"a": "first", "b": "second"})
     list(inputs.split("{{input:a}}"))
-    with pytest.raises(DeclarationError, match="'b' stands nowhere"):
+    with pytest.raises(DeclarationError, match="No message or prompt uses the input 'b'"):
         inputs.check_used()

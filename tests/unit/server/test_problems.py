@@ -40,7 +40,10 @@ def says(content: Any) -> dict[str, Any]:
                 "stop: Input should be a valid string, or: Input should be a valid list",
             ],
         ),
-        ({"prompt": "a", "best_of": 3}, ["best_of: it must equal n, for this service gives every text that it writes"]),
+        (
+            {"prompt": "a", "best_of": 3},
+            ["best_of: it must equal n, because this service returns every text that it writes"],
+        ),
     ],
 )
 def test_what_is_told(body: dict[str, Any], lines: list[str]):

@@ -116,7 +116,7 @@ def _check_weights(form: WeightFormat, backend: BackendName, config: ModelConfig
         )
     raise EngineRefused(
         f"Weights in {form} need the kernels backend, and this engine would run on the reference backend: install "
-        "Parrot with a C++17 compiler at hand (`parrot doctor` tells more), or leave out the weights setting."
+        "Parrot with a C++17 compiler installed (`parrot doctor` tells more), or leave out the weights setting."
     )
 
 

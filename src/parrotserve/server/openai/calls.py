@@ -283,7 +283,7 @@ def _schema(form: ResponseFormat | None) -> dict[str, Any] | None:
         return {"type": "object"}
     if form.json_schema is None or form.json_schema.schema_ is None:
         raise DeclarationError(
-            "A response_format of type json_schema has a json_schema with a schema.",
+            "A response_format of type json_schema needs a json_schema with a schema.",
             param="response_format.json_schema",
         )
     return form.json_schema.schema_

@@ -123,7 +123,7 @@ class Inputs:
         for name in self.given:
             if name not in self._used:
                 raise DeclarationError(
-                    f"The input {name!r} stands nowhere: write {{{{input:{name}}}}} in a message or prompt.",
+                    f"No message or prompt uses the input {name!r}: write {{{{input:{name}}}}} in one.",
                     param=f"parrot.inputs.{name}",
                 )
 

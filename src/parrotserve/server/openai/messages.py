@@ -34,7 +34,7 @@ def segments_of(
 def _message(message: ChatMessage, place: str, inputs: Inputs, template: ChatTemplate | None) -> Iterator[WireSegment]:
     calls = message.tool_calls or []
     if (calls or message.role == "tool") and not (template is not None and template.takes_tools):
-        raise DeclarationError("The model's chat template has no tools, and so no messages about them.", param=place)
+        raise DeclarationError("The model's chat template supports neither tools nor messages about them.", param=place)
     if calls and message.role != "assistant":
         raise DeclarationError("Only an assistant's message has tool_calls.", param=f"{place}.tool_calls")
     yield RoleSegment(
@@ -75,10 +75,10 @@ def _call(call: CalledTool, place: str) -> dict[str, Any]:
         arguments = json.loads(call.function.arguments or "{}")
     except (ValueError, RecursionError) as error:
         raise DeclarationError(
-            f"The arguments of a call to {call.function.name!r} are no JSON.", param=place
+            f"The arguments of a call to {call.function.name!r} are not valid JSON.", param=place
         ) from error
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        raise DeclarationError(f"The arguments of a call to {call.function.name!r} are no JSON object.", param=place)
+        raise DeclarationError(f"The arguments of a call to {call.function.name!r} are not a JSON object.", param=place)
     return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}

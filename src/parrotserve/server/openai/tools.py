@@ -148,8 +148,8 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
         return None
     if template is None or not template.takes_tools:
         raise DeclarationError(
-            "The model's chat template has no tools: ask without them, or for JSON by response_format, or use a model "
-            "that has tools.",
+            "The model's chat template does not support tools: leave them out, ask for JSON with response_format, or "
+            "use a model that supports tools.",
             param="tools",
         )
     choice = body.tool_choice
@@ -196,7 +196,7 @@ def _parsed(text: str) -> Any:
     """Raises `ValueError` for what is no JSON, of which Python reads some."""
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
 
@@ -215,7 +215,7 @@ def _chosen(functions: Sequence[FunctionSpec], tools: Sequence[ChosenTool]) -> I
     for name in dict.fromkeys(tool.function.name for tool in tools):
         if name not in by_name:
             raise DeclarationError(
-                f"tool_choice names {name!r}, which is none of the tools: {', '.join(reversed(by_name))}.",
+                f"tool_choice names {name!r}, which is not one of the tools: {', '.join(reversed(by_name))}.",
                 param="tool_choice",
             )
         yield by_name[name]

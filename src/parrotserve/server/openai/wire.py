@@ -89,7 +89,7 @@ class Generation(Spelled):
         if self.stream_options is not None and not self.stream:
             raise misfit("stream_options", "it is for streams only: set stream=true")
         if self.parrot is not None and self.parrot.output is not None and (self.n or 1) > 1:
-            raise misfit("n", "it must be 1, for a named output is one text")
+            raise misfit("n", "it must be 1, because a named output is a single text")
         if self.parrot is not None and not self.parrot.wait and self.stream:
             raise misfit("stream", "there is nothing to stream where parrot.wait is false")
         return self
@@ -238,9 +238,9 @@ class ChatRequest(Generation):
     @model_validator(mode="after")
     def _is_a_conversation(self) -> Self:
         if not self.messages and self.extension.get is None:
-            raise misfit("messages", "there is none; a conversation has at least one")
+            raise misfit("messages", "it is empty; send at least one message")
         if self.messages and self.extension.get is not None:
-            raise misfit("messages", "leave it empty, for parrot.get asks for an output that was declared before")
+            raise misfit("messages", "leave it empty, because parrot.get asks for an output that was declared before")
         if self.top_logprobs is not None and not self.logprobs:
             raise misfit("top_logprobs", "it needs logprobs=true")
         if set(self.modalities or ()) - {"text"}:
@@ -269,17 +269,17 @@ class CompletionRequest(Generation):
         if self.prompt is None and self.extension.get is None:
             raise misfit("prompt", "Field required")
         if self.prompt is not None and self.extension.get is not None:
-            raise misfit("prompt", "leave it out, for parrot.get asks for an output that was declared before")
+            raise misfit("prompt", "leave it out, because parrot.get asks for an output that was declared before")
         if self.best_of is not None and self.best_of != self.choices:
-            raise misfit("best_of", "it must equal n, for this service gives every text that it writes")
+            raise misfit("best_of", "it must equal n, because this service returns every text that it writes")
         if self.echo and self.logprobs is not None:
-            raise misfit("echo", "it is not supported with logprobs, for there are none of a prompt's tokens")
+            raise misfit("echo", "it is not supported with logprobs, because there are none for a prompt's tokens")
         if not self.prompts and self.extension.get is None:
             raise misfit("prompt", "it is an empty list")
         if self.texts > MOST_TEXTS:
             raise misfit("n", f"n times the number of prompts is above {MOST_TEXTS}")
         if len(self.prompts) > 1 and self.extension.output is not None:
-            raise misfit("prompt", "it must be one text, for a named output is one")
+            raise misfit("prompt", "it must be one text, because a named output is a single text")
         return self
 
     @property
