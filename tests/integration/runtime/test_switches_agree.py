@@ -110,8 +110,7 @@ async def test_graphs_of_up_to_two_hundred_requests_give_the_same_whatever_is_of
         values, requests = await results(graphs, make, context=4096, without=without)
         assert values == expected, without
         assert engines(requests) == 2
-        if not without:  # what else decides depends on when engines answer
-            assert placed_by(requests) - {"arrival"} >= {"group"}
+        assert placed_by(requests) & {"arrival", "harm"} == {"harm"}  # what else decides depends on when engines answer
 
 
 @pytest.mark.skipif(not variants(), reason="only the compiled backend's results do not depend on the batch")
