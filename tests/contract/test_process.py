@@ -13,7 +13,7 @@ import pytest
 from engine_driver import Driver, generate
 from engines_here import StartNative
 
-from parrotserve.engines.base import Fill, Open
+from parrotserve.engines.base import EndStatus, Fill, Open, SequenceEnded
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.frames import encode
 from parrotserve.engines.native.engine import NativeEngine
@@ -142,13 +142,19 @@ def build(frame):""",
 ).replace("Stuck()", "ReadyByItself()")
 
 
-async def test_an_idle_engine_goes_on_when_something_gets_ready_without_a_command():
-    engine = engine_of(READY_BY_ITSELF)
+async def ending(source: str) -> EndStatus:
+    """How the one sequence of a stub ends; one that goes on for ever is given up by the driver."""
+    engine = engine_of(source)
     await engine.start()
     driver = Driver(engine, TOKENIZER)
     sequence = await driver.open(driver.fill("x"))
-    await driver.ended(sequence)
+    result = await driver.ended(sequence)
     await driver.close()
+    return next(event.status for event in result.events if isinstance(event, SequenceEnded))
+
+
+async def test_an_idle_engine_goes_on_when_something_gets_ready_without_a_command():
+    assert await ending(READY_BY_ITSELF) is EndStatus.DONE
 
 
 PREPARES = STUB.replace(
@@ -176,12 +182,7 @@ def build(frame):""",
 
 
 async def test_what_is_needed_sooner_or_later_is_made_while_there_is_nothing_to_do():
-    engine = engine_of(PREPARES)
-    await engine.start()
-    driver = Driver(engine, TOKENIZER)
-    sequence = await driver.open(driver.fill("x"))
-    await driver.ended(sequence)
-    await driver.close()
+    assert await ending(PREPARES) is EndStatus.DONE
 
 
 async def test_a_step_that_takes_too_long_is_found_hung():

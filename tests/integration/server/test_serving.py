@@ -225,6 +225,7 @@ def test_all_addresses_of_ipv6_are_all_of_ipv4_too():
         for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
             with socket.socket(family) as client:
                 client.connect((address, port))
+                assert client.getpeername()[:2] == (address, port)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.com", ""])
