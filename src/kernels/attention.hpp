@@ -10,7 +10,11 @@
 constexpr int kBlock = Decoder::kBlockTokens;
 constexpr int kPage = Decoder::kPageTokens;
 constexpr int kBlockPages = kBlock / kPage;
+#if defined(PARROT_HAS_AMX)
+constexpr int kTileQueries = 32;
+#else
 constexpr int kTileQueries = 24;
+#endif
 constexpr float kLog2E = 1.4426950408889634f;
 
 struct Unit {
@@ -268,14 +272,14 @@ class Attention {
     const std::uint16_t* panels[P];
     for (int p = 0; p < P; ++p) panels[p] = kv + g_.page_of(pages[std::min(p, there - 1)], kv_head);
     const std::size_t key_page = g_.key_page();
-    const auto panel = [&](int p, int k) { return panels[p] + k * kPanel; };
+    const auto panel = panels_at<16>(kPanel, [&](int p, int k) { return panels[p] + k * kPanel; });
     constexpr int kRows = rows_of_group(P);
     for (int i = 0; i < count; i += kRows)
       micro_group<P>(std::min(kRows, count - i), q + i * q_stride, q_stride, g_.key_pairs(), panel, scores + i * kBlock,
                      kBlock, [&](int k) {
                        if (i > 0) return;
 #pragma GCC unroll 4
-                       for (int p = 0; p < P; ++p) prefetch_l2(panel(p, k) + key_page);
+                       for (int p = 0; p < P; ++p) prefetch_l2(panel.at(p, k) + key_page);
                      });
   }
 
@@ -319,7 +323,7 @@ class Attention {
       for (int i = 0; i < count; i += kRows)
         micro_group<kPageGroup>(
             std::min(kRows, count - i), weights + i * kBlock, kBlock, pairs,
-            [&](int p, int k) { return bases[k / 8] + (k % 8) * columns * 2 + (first + p) * kPanel; },
+            panels_at<8>(columns * 2, [&](int p, int k) { return bases[k / 8] + (k % 8) * columns * 2 + (first + p) * kPanel; }),
             sums + i * columns + first * kLanes, columns, [&](int k) {
               if (i > 0 || first > 0 || !ahead[k / 8]) return;
               for (int line = 0; line < lines; ++line) prefetch_l2(ahead[k / 8] + (k % 8 * lines + line) * kPanel);

@@ -10,6 +10,10 @@
 #else
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) || defined(_M_ARM64)
 #define PARROT_ARM64 1
 #if defined(__linux__)
@@ -54,6 +58,16 @@ std::uint64_t saved_register_files() {
 #endif
 }
 
+// Linux gives AMX's registers to a process that asks for them; other systems are not asked.
+bool amx_granted() {
+#if defined(__linux__)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM (asm/prctl.h), an XSAVE feature's number
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 bool bit(std::uint32_t word, int position) { return (word >> position) & 1u; }
 
 // Bits from Intel's Software Developer's Manual, volume 2A, CPUID: leaf 1; leaf 7, subleaves 0 and 1.
@@ -67,7 +81,7 @@ std::vector<std::string> detect() {
   const std::uint64_t xcr0 = osxsave ? saved_register_files() : 0;
   const bool avx_usable = (xcr0 & 0x6) == 0x6;             // XMM and YMM
   const bool avx512_usable = avx_usable && (xcr0 & 0xe0) == 0xe0;  // opmask and ZMM
-  const bool amx_usable = (xcr0 & 0x60000) == 0x60000;     // TILECFG and TILEDATA
+  const bool amx_usable = (xcr0 & 0x60000) == 0x60000 && amx_granted();  // TILECFG and TILEDATA
 
   const struct {
     const char* name;

@@ -59,7 +59,7 @@ class VariantDecoder final : public Decoder {
     pack(layer.o, s.o, c_.hidden, q_size);
     pack(layer.down, s.down, c_.hidden, c_.intermediate);
     // Tiles alternate between gate and up, so that one unit has both.
-    const int tile = tile_outputs(c_.intermediate), tiles = (c_.intermediate + tile - 1) / tile;
+    const int tile = tile_outputs_for(c_.intermediate), tiles = (c_.intermediate + tile - 1) / tile;
     layer.gate_up.reset(form(s.gate), restored(s.gate), 2 * tiles * tile, c_.hidden, tile);
     for (int t = 0; t < tiles; ++t) {
       const int count = std::min(tile, c_.intermediate - t * tile);
@@ -112,8 +112,6 @@ class VariantDecoder final : public Decoder {
     Aligned<std::uint16_t> kv;
   };
 
-  static int tile_outputs(int outputs) { return outputs % 48 == 0 ? 48 : 64; }
-
   Form form(const MatrixSource& w) const {
     return !c_.quantised ? Form::kBf16 : w.blocks ? Form::kInt4 : Form::kInt8;
   }
@@ -121,7 +119,7 @@ class VariantDecoder final : public Decoder {
   bool restored(const MatrixSource& w) const { return !c_.quantised && w.blocks; }
 
   void pack(Matrix& matrix, const MatrixSource& w, int outputs, int inputs) {
-    matrix.reset(form(w), restored(w), outputs, inputs, tile_outputs(outputs));
+    matrix.reset(form(w), restored(w), outputs, inputs, tile_outputs_for(outputs));
     matrix.pack(w, 0, outputs, inputs, 0);
   }
 
@@ -186,6 +184,7 @@ class VariantDecoder final : public Decoder {
   // --- one parallel region -----------------------------------------------------------------------------------
 
   void run(int thread) {
+    const TileUse use;
     Place at{thread};
     phases_.each(at, batch_.rows, [&](int row, int) { embed(row); });
     for (Layer& layer : layers_) {

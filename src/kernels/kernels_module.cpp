@@ -25,6 +25,7 @@ namespace parrot {
   double measure(); \
   }
 #if defined(PARROT_X86_VARIANTS)
+PARROT_DECLARE(amx_bf16)
 PARROT_DECLARE(avx512_bf16)
 PARROT_DECLARE(avx512)
 PARROT_DECLARE(avx2)
@@ -43,6 +44,7 @@ struct Variant {
 const std::vector<Variant>& variants() {
   static const std::vector<Variant> all = {
 #if defined(PARROT_X86_VARIANTS)
+      {"amx_bf16", {"amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni", "fma"}, amx_bf16::make, amx_bf16::measure},
       {"avx512_bf16", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni", "fma"}, avx512_bf16::make, avx512_bf16::measure},
       {"avx512", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"}, avx512::make, avx512::measure},
       {"avx2", {"avx2", "fma"}, avx2::make, avx2::measure},

@@ -6,12 +6,12 @@
 // a block are sums of small integers, exact on every variant; the blocks' sums are scaled and added in order.
 // (Dettmers et al., "8-bit Optimizers via Block-wise Quantization", 2022.)
 
-// The register tile: half the rows of matrix.hpp's, for beside a group's sums it holds those of all groups before. With
+// The register tile: half the rows of register_tile.hpp's, for beside a group's sums it holds those of all groups before. With
 // few registers these wait in memory.
 #if defined(PARROT_NARROW)
-constexpr int quantised_rows_of_group(int panels) { return rows_of_group(panels); }
+constexpr int quantised_rows_of_group(int panels) { return register_rows(panels); }
 #else
-constexpr int quantised_rows_of_group(int panels) { return rows_of_group(panels) / 2; }
+constexpr int quantised_rows_of_group(int panels) { return register_rows(panels) / 2; }
 #endif
 
 // Whole numbers from -127 to 127 times a scale.
@@ -126,8 +126,8 @@ class QuantisedMatrix {
   template <class Done>
   void rows(int index, const Rows& a, int first, int last, const void* ahead, const Done& done) const {
     const auto* bytes = static_cast<const std::uint8_t*>(ahead);
-    by_groups_of(tile_outputs_ / kLanes,
-                 [&](auto panels) { rows_by<decltype(panels)::value>(index, a, first, last, bytes, done); });
+    by_register_groups(tile_outputs_ / kLanes,
+                       [&](auto panels) { rows_by<decltype(panels)::value>(index, a, first, last, bytes, done); });
   }
 
  private:
@@ -174,7 +174,7 @@ class QuantisedMatrix {
   template <int P, class Done>
   void rows_by(int index, const Rows& a, int first, int last, const std::uint8_t* ahead,
                const Done& done) const {
-    alignas(64) float out[kMostRows * PackedMatrix::kMostTileOutputs];
+    alignas(64) float out[kMostRegisterRows * PackedMatrix::kMostTileOutputs];
     // Rows are dealt evenly to the passes, and so is what is fetched ahead.
     constexpr int kRows = quantised_rows_of_group(P);
     const int passes = (last - first + kRows - 1) / kRows, groups = tile_outputs_ / kLanes / P;

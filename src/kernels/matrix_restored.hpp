@@ -15,7 +15,11 @@
 class RestoredMatrix {
  public:
   // Of more, the arithmetic of restoring takes longer than what reading saves.
+#if defined(PARROT_HAS_AMX)
+  static constexpr int kMostRows = 32;
+#else
   static constexpr int kMostRows = 7;
+#endif
 
   bool present() const { return blocks_ > 0; }
 
@@ -37,8 +41,7 @@ class RestoredMatrix {
   template <class Done>
   void rows(int index, const Activation* a, int rows, const void* ahead, const Done& done) const {
     alignas(64) float out[kMostRows * PackedMatrix::kMostTileOutputs];
-    multiply_any(std::make_integer_sequence<int, kMostRows>{}, rows, index, a,
-                 static_cast<const std::uint8_t*>(ahead), out);
+    multiply_all(rows, index, a, static_cast<const std::uint8_t*>(ahead), out);
     for (int r = 0; r < rows; ++r) done(r, out + r * panels_ * kLanes);
   }
 
@@ -62,21 +65,6 @@ class RestoredMatrix {
     }
   }
 
-  template <int... Rs>
-  void multiply_any(std::integer_sequence<int, Rs...>, int rows, int index, const Activation* a,
-                    const std::uint8_t* ahead, float* out) const {
-    (void)((rows == Rs + 1 && (multiply_panels<Rs + 1>(index, a, ahead, out), true)) || ...);
-  }
-
-  // Side by side as many panels as hide how long one sum takes.
-  template <int R>
-  void multiply_panels(int index, const Activation* a, const std::uint8_t* ahead, float* out) const {
-    constexpr int kSide = R == 1 ? 3 : R == 2 ? 2 : 1;
-    int panel = 0;
-    for (; panel + kSide <= panels_; panel += kSide) multiply<R, kSide>(index, panel, a, ahead, out);
-    for (; panel < panels_; ++panel) multiply<R, 1>(index, panel, a, ahead, out);
-  }
-
   // Of eight of a block's outputs, each twice.
   struct Factors {
     __m512 scale, least;
@@ -94,6 +82,73 @@ class RestoredMatrix {
   static __m512 restore(__m512i line, int k, __m512 whole, const Factors& factors) {
     const __m512 number = _mm512_permutexvar_ps(k ? _mm512_srli_epi32(line, 4 * k) : line, whole);
     return _mm512_fmadd_ps(number, factors.scale, factors.least);
+  }
+
+  static void fetch_block(const std::uint8_t* block) {
+#pragma GCC unroll 7
+    for (int line = 0; line < kLines; ++line) prefetch_l2(block + line * kLine);
+  }
+
+#if defined(PARROT_HAS_AMX)
+
+  void multiply_all(int rows, int index, const Activation* a, const std::uint8_t* ahead, float* out) const {
+    shape_tiles(rows, Int4::kInputs / 2);
+    for (int panel = 0; panel < panels_; panel += 2)
+      rows > kTileRows ? multiply<true>(index, panel, a, ahead, out) : multiply<false>(index, panel, a, ahead, out);
+  }
+
+  // out[r][panel ...] = rows by two panels, whose weights are restored block by block to where tile registers load them.
+  template <bool kBoth>
+  __attribute__((noinline)) void multiply(int index, int panel, const Activation* a, const std::uint8_t* ahead,
+                                          float* out) const {
+    alignas(64) std::uint16_t panels[2][2][Int4::kInputs / 2 * kPanel];  // of this block and of the one before
+    const std::size_t stride = static_cast<std::size_t>(blocks_) * Int4::kInputs * sizeof *a;
+    const std::uint8_t* from = tile(index) + panel * panel_size();
+    if (ahead) ahead += panel * panel_size();
+    TileSums<2, kBoth>::clear();
+    for (int b = 0; b < blocks_; ++b, from += kLines * kLine) {
+      for (int p = 0; p < 2; ++p) {
+        restore_panel(from + p * panel_size(), panels[b % 2][p]);
+        if (ahead) fetch_block(ahead + p * panel_size() + b * kLines * kLine);
+      }
+      TileSums<2, kBoth>::add(a + b * Int4::kInputs, stride, panels[b % 2][0], panels[b % 2][1], 2 * kPanel);
+    }
+    TileSums<2, kBoth>::store(out + panel * kLanes, panels_ * kLanes);
+  }
+
+  static void restore_panel(const std::uint8_t* block, std::uint16_t* to) {
+    const __m512 whole = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const Factors low = spread(block, 0), high = spread(block, 1);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const std::uint8_t* lines = block + (1 + 2 * half) * kLine;
+      const __m512i lows = _mm512_load_si512(lines), highs = _mm512_load_si512(lines + kLine);
+#pragma GCC unroll 8
+      for (int k = 0; k < kPairs; ++k)
+        _mm512_store_si512(to + (half * kPairs + k) * kPanel, (__m512i)_mm512_cvtne2ps_pbh(
+                               restore(highs, k, whole, high), restore(lows, k, whole, low)));
+    }
+  }
+
+#else
+
+  void multiply_all(int rows, int index, const Activation* a, const std::uint8_t* ahead, float* out) const {
+    multiply_any(std::make_integer_sequence<int, kMostRows>{}, rows, index, a, ahead, out);
+  }
+
+  template <int... Rs>
+  void multiply_any(std::integer_sequence<int, Rs...>, int rows, int index, const Activation* a,
+                    const std::uint8_t* ahead, float* out) const {
+    (void)((rows == Rs + 1 && (multiply_panels<Rs + 1>(index, a, ahead, out), true)) || ...);
+  }
+
+  // Side by side as many panels as hide how long one sum takes.
+  template <int R>
+  void multiply_panels(int index, const Activation* a, const std::uint8_t* ahead, float* out) const {
+    constexpr int kSide = R == 1 ? 3 : R == 2 ? 2 : 1;
+    int panel = 0;
+    for (; panel + kSide <= panels_; panel += kSide) multiply<R, kSide>(index, panel, a, ahead, out);
+    for (; panel < panels_; ++panel) multiply<R, 1>(index, panel, a, ahead, out);
   }
 
   // out[r][panel ...] = R rows by P panels. Not inlined: what surrounds it must not take its registers.
@@ -114,11 +169,7 @@ class RestoredMatrix {
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
         low[p] = spread(from + p * panel_size(), 0), high[p] = spread(from + p * panel_size(), 1);
-        if (ahead) {
-#pragma GCC unroll 7
-          for (int line = 0; line < kLines; ++line)
-            prefetch_l2(ahead + p * panel_size() + (b * kLines + line) * kLine);
-        }
+        if (ahead) fetch_block(ahead + p * panel_size() + b * kLines * kLine);
       }
 #pragma GCC unroll 1
       for (int half = 0; half < 2; ++half, a += 2 * kPairs) {
@@ -148,6 +199,8 @@ class RestoredMatrix {
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) store_tile(out + (r * panels_ + panel + p) * kLanes, acc[r][p]);
   }
+
+#endif
 
   Aligned<std::uint8_t> data_;
   int blocks_ = 0, panels_ = 0;

@@ -36,6 +36,9 @@
 #if defined(__AVX512VNNI__)
 #define PARROT_HAS_VNNI 1
 #endif
+#if defined(__AMX_BF16__)
+#define PARROT_HAS_AMX 1
+#endif
 
 #include "decoder.hpp"
 #include "thread_pool.hpp"
@@ -48,7 +51,13 @@ namespace {
 
 #include "simd.hpp"              // vectors of sixteen floats
 
-#include "matrix.hpp"            // matrices in bf16, and the register tile that multiplies them
+#include "memory.hpp"            // memory for weights, KV and what a step leaves behind
+
+#include "register_tile.hpp"     // products of few rows with panels of columns
+
+#include "amx_tile.hpp"          // the same by AMX
+
+#include "matrix.hpp"            // matrices in bf16
 
 #include "quantised_rows.hpp"    // input rows in int8
 
@@ -91,10 +100,12 @@ double tile_seconds(int rounds) {
   a.reset(kRows * kPairs * 2), b.reset(kPairs * kPageGroup * kPanel), out.reset(kRows * kPageGroup * kLanes);
   const std::uint16_t* panels = b.get();
   const double start = thread_seconds();
+  const TileUse use;
   for (int round = 0; round < rounds; ++round)
-    micro<kRows, kPageGroup>(a.get(), kPairs * 2, kPairs,
-                             [=](int p, int k) { return panels + (k * kPageGroup + p) * kPanel; }, out.get(),
-                             kPageGroup * kLanes, [](int) {});
+    micro_group<kPageGroup>(kRows, a.get(), kPairs * 2, kPairs,
+                            panels_at<16>(kPageGroup * kPanel,
+                                          [=](int p, int k) { return panels + (k * kPageGroup + p) * kPanel; }),
+                            out.get(), kPageGroup * kLanes, [](int) {});
   return (thread_seconds() - start) / (4.0 * rounds * kRows * kPageGroup * kLanes * kPairs);
 }
 

@@ -1,0 +1,147 @@
+// Products of up to 32 rows with pairs of panels by AMX, whose tile registers hold 16 rows of 64 bytes. Included per
+// variant, after register_tile.hpp; empty in those without AMX.
+//
+// One instruction multiplies 16 rows by a panel over up to 16 pairs of k: it sums the products of the pairs' first
+// elements, and of the second ones, in order, and adds both to what was there. So a result depends on where the runs
+// of pairs begin, which is fixed, and not on how many rows there are.
+// (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; TDPBF16PS in volume 2.)
+
+#if defined(PARROT_HAS_AMX)
+
+constexpr int kPageGroup = 2;
+constexpr int kTileRows = 16;
+constexpr int kMostRows = 2 * kTileRows;
+constexpr int rows_of_group(int) { return kMostRows; }
+constexpr int group_of(int panels) { return panels % 2 == 0 ? 2 : 1; }
+constexpr int together(int panels) { return group_of(panels); }  // so that their lines fill the first-level cache evenly
+constexpr int tile_outputs_for(int) { return 64; }
+
+template <class Work>
+static inline void by_groups_of(int panels, const Work& work) {
+  group_of(panels) == 2 ? work(std::integral_constant<int, 2>{}) : work(std::integral_constant<int, 1>{});
+}
+
+// What LDTILECFG reads: each register's rows, and bytes a row. Registers 0 to 3 are sums (two panels for the first sixteen
+// rows, two for the others), 4 and 5 rows, 6 and 7 panels.
+struct alignas(64) TileShape {
+  std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  std::uint16_t bytes[16] = {};
+  std::uint8_t rows[16] = {};
+
+  void set(int tile, int count, int bytes_a_row) {
+    rows[tile] = static_cast<std::uint8_t>(count);
+    bytes[tile] = static_cast<std::uint16_t>(count ? bytes_a_row : 0);
+  }
+};
+
+static thread_local int shape_in_use = -1;
+
+// The registers take `rows` rows and runs of `run` pairs from now on.
+static inline void shape_tiles(int rows, int run) {
+  const int wanted = rows * 64 + run;
+  if (wanted == shape_in_use) return;
+  shape_in_use = wanted;
+  TileShape shape;
+  for (int half = 0; half < 2; ++half) {
+    const int count = std::min(std::max(rows - half * kTileRows, 0), kTileRows);
+    shape.set(2 * half, count, 64), shape.set(2 * half + 1, count, 64);
+    shape.set(4 + half, count, 4 * run);
+    shape.set(6 + half, run, 64);
+  }
+  __asm__ volatile("ldtilecfg %0" ::"m"(shape));
+}
+
+// What a thread holds while it multiplies: the tile registers, which others may have used before, and which the system
+// need not save once they are released.
+struct TileUse {
+  TileUse() { shape_in_use = -1; }
+  ~TileUse() { __asm__ volatile("tilerelease" ::: "memory"); }
+};
+
+// The instructions themselves: GCC 12's intrinsics do not tell the compiler that they read memory.
+#define PARROT_TILE_LOAD(tile, from, stride) \
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"(stride) : "memory")
+#define PARROT_TILE_STORE(tile, to, stride) \
+  __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"(stride) : "memory")
+#define PARROT_TILE_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile ::)
+#define PARROT_TILE_MULTIPLY(sum, rows, panel) \
+  __asm__ volatile("tdpbf16ps %%tmm" #panel ", %%tmm" #rows ", %%tmm" #sum ::)
+
+// Sums of up to 32 rows by P panels, in tile registers.
+template <int P, bool kBoth>
+struct TileSums {
+  static void clear() {
+    PARROT_TILE_ZERO(0);
+    if (P == 2) PARROT_TILE_ZERO(1);
+    if (kBoth) PARROT_TILE_ZERO(2);
+    if (P == 2 && kBoth) PARROT_TILE_ZERO(3);
+  }
+
+  // Adds one run's products. Strides are in bytes.
+  static void add(const Activation* a, std::size_t a_stride, const std::uint16_t* first, const std::uint16_t* second,
+                  std::size_t stride) {
+    PARROT_TILE_LOAD(6, first, stride);
+    PARROT_TILE_LOAD(4, a, a_stride);
+    PARROT_TILE_MULTIPLY(0, 4, 6);
+    if (P == 2) {
+      PARROT_TILE_LOAD(7, second, stride);
+      PARROT_TILE_MULTIPLY(1, 4, 7);
+    }
+    if (kBoth) {
+      PARROT_TILE_LOAD(5, reinterpret_cast<const char*>(a) + kTileRows * a_stride, a_stride);
+      PARROT_TILE_MULTIPLY(2, 5, 6);
+      if (P == 2) PARROT_TILE_MULTIPLY(3, 5, 7);
+    }
+  }
+
+  static void store(float* out, std::size_t stride) {
+    const std::size_t bytes = stride * sizeof *out;
+    PARROT_TILE_STORE(0, out, bytes);
+    if (P == 2) PARROT_TILE_STORE(1, out + kLanes, bytes);
+    if (kBoth) PARROT_TILE_STORE(2, out + kTileRows * stride, bytes);
+    if (P == 2 && kBoth) PARROT_TILE_STORE(3, out + kTileRows * stride + kLanes, bytes);
+  }
+};
+
+// The last run where it is not whole: what lies beyond may be anything, so it is copied before zeros.
+template <int P, bool kBoth, class B>
+__attribute__((noinline)) static void add_rest(int rows, const Activation* a, std::size_t a_stride, int first, int pairs,
+                                               const B& b) {
+  alignas(64) Activation inputs[kMostRows * 2 * B::kRun] = {};
+  alignas(64) std::uint16_t factors[2][B::kRun * kPanel] = {};
+  for (int r = 0; r < rows; ++r)
+    std::memcpy(inputs + r * 2 * B::kRun, a + r * a_stride + 2 * first, 2 * (pairs - first) * sizeof *a);
+  for (int p = 0; p < P; ++p)
+    for (int k = first; k < pairs; ++k) std::memcpy(&factors[p][(k - first) * kPanel], b.at(p, k), 2 * kPanel);
+  TileSums<P, kBoth>::add(inputs, 4 * B::kRun, factors[0], factors[1], 2 * kPanel);
+}
+
+template <int P, bool kBoth, class B, class Fetch>
+static inline void micro(int rows, const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
+                         std::size_t out_stride, const Fetch& fetch) {
+  constexpr int kRun = B::kRun;
+  using Sums = TileSums<P, kBoth>;
+  Sums::clear();
+  int k = 0;
+  for (; k + kRun <= pairs; k += kRun) {
+    Sums::add(a + 2 * k, a_stride * sizeof *a, b.at(0, k), b.at(P - 1, k), b.stride * sizeof(std::uint16_t));
+    for (int i = 0; i < kRun; ++i) fetch(k + i);
+  }
+  if (k < pairs) {
+    add_rest<P, kBoth>(rows, a, a_stride, k, pairs, b);
+    for (; k < pairs; ++k) fetch(k);
+  }
+  Sums::store(out, out_stride);
+}
+
+// out[r][p * 16 ...] = sum over k of a[r][k] * b(p, k), for up to rows_of_group(P) rows. `fetch(k)` is called with every k,
+// to fetch what is wanted next.
+template <int P, class B, class Fetch>
+static inline void micro_group(int rows, const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
+                               std::size_t out_stride, const Fetch& fetch) {
+  shape_tiles(rows, B::kRun);
+  rows > kTileRows ? micro<P, true>(rows, a, a_stride, pairs, b, out, out_stride, fetch)
+                   : micro<P, false>(rows, a, a_stride, pairs, b, out, out_stride, fetch);
+}
+
+#endif
