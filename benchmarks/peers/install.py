@@ -29,6 +29,8 @@ _CMAKE_OPTIONS = {
     "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
     "CMAKE_INSTALL_RPATH": "$ORIGIN",
     "GGML_NATIVE": "ON",
+    # GCC 12 takes the setting of AMX's tiles for stores that nobody reads, and llama.cpp ends at its first product.
+    "CMAKE_CXX_FLAGS": "-fno-dse -fno-tree-dse",
     "LLAMA_BUILD_TESTS": "OFF",
     "LLAMA_BUILD_EXAMPLES": "OFF",
     "LLAMA_BUILD_TOOLS": "ON",

@@ -125,17 +125,18 @@ static inline void micro(int rows, const Activation* a, std::size_t a_stride, in
   int k = 0;
   for (; k + kRun <= pairs; k += kRun) {
     Sums::add(a + 2 * k, a_stride * sizeof *a, b.at(0, k), b.at(P - 1, k), b.stride * sizeof(std::uint16_t));
-    for (int i = 0; i < kRun; ++i) fetch(k + i);
+    if (fetch.any)
+      for (int i = 0; i < kRun; ++i) fetch.each(k + i);
   }
   if (k < pairs) {
     add_rest<P, kBoth>(rows, a, a_stride, k, pairs, b);
-    for (; k < pairs; ++k) fetch(k);
+    for (; fetch.any && k < pairs; ++k) fetch.each(k);
   }
   Sums::store(out, out_stride);
 }
 
-// out[r][p * 16 ...] = sum over k of a[r][k] * b(p, k), for up to rows_of_group(P) rows. `fetch(k)` is called with every k,
-// to fetch what is wanted next.
+// out[r][p * 16 ...] = sum over k of a[r][k] * b(p, k), for up to rows_of_group(P) rows. `fetch` prefetches what
+// is wanted next.
 template <int P, class B, class Fetch>
 static inline void micro_group(int rows, const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
                                std::size_t out_stride, const Fetch& fetch) {

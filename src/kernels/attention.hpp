@@ -147,7 +147,7 @@ class Attention {
         alignas(64) Activation done[kMostColumns];
         const float scale = 1.0f / totals[i];
         for (int c = 0; c < columns; c += kLanes) store_activations(done + c, load(sums + i * columns + c) * scale);
-        std::memcpy(out + (first + i) * g_.head_dim, done, g_.head_dim * sizeof *done);
+        copy_few(out + (first + i) * g_.head_dim, done, g_.head_dim);
       }
     }
   }
@@ -187,7 +187,7 @@ class Attention {
   void keep(int row, int block, int head, float peak, float total, const float* values) {
     const std::size_t i = (static_cast<std::size_t>(slots_[row]) + block) * g_.heads + head;
     peaks_[i] = peak, totals_[i] = total;
-    std::memcpy(values_.get() + i * g_.head_columns, values, g_.head_columns * sizeof *values);
+    copy_few(values_.get() + i * g_.head_columns, values, g_.head_columns);
   }
 
   // A unit that begins at key block 0 carries the state of each row along and leaves it in the row's first slot;
@@ -206,7 +206,7 @@ class Attention {
     for (int i = 0; i < count; ++i) {
       const std::size_t row = first + i / group, from = row * g_.heads + unit.kv_head * group + i % group;
       q[i * q_stride + q_stride - 1] = 0;
-      std::memcpy(q + i * q_stride, queries + from * g_.head_dim, g_.head_dim * sizeof *q);
+      copy_few(q + i * q_stride, queries + from * g_.head_dim, g_.head_dim);
     }
     fetch_first_page(next, kv);
     const bool carry = unit.first_block == 0;
@@ -276,11 +276,10 @@ class Attention {
     constexpr int kRows = rows_of_group(P);
     for (int i = 0; i < count; i += kRows)
       micro_group<P>(std::min(kRows, count - i), q + i * q_stride, q_stride, g_.key_pairs(), panel, scores + i * kBlock,
-                     kBlock, [&](int k) {
-                       if (i > 0) return;
+                     kBlock, fetcher(i == 0, [&](int k) {
 #pragma GCC unroll 4
                        for (int p = 0; p < P; ++p) prefetch_l2(panel.at(p, k) + key_page);
-                     });
+                     }));
   }
 
   // The largest of the first `seen` scores; those behind, up to `padded`, are made to weigh nothing.
@@ -324,10 +323,10 @@ class Attention {
         micro_group<kPageGroup>(
             std::min(kRows, count - i), weights + i * kBlock, kBlock, pairs,
             panels_at<8>(columns * 2, [&](int p, int k) { return bases[k / 8] + (k % 8) * columns * 2 + (first + p) * kPanel; }),
-            sums + i * columns + first * kLanes, columns, [&](int k) {
-              if (i > 0 || first > 0 || !ahead[k / 8]) return;
+            sums + i * columns + first * kLanes, columns, fetcher(i == 0 && first == 0, [&](int k) {
+              if (!ahead[k / 8]) return;
               for (int line = 0; line < lines; ++line) prefetch_l2(ahead[k / 8] + (k % 8 * lines + line) * kPanel);
-            });
+            }));
     }
   }
 

@@ -166,7 +166,9 @@ class VariantDecoder final : public Decoder {
   // Orders the outputs: first the `whole_` ones that get all their logits, then those that are screened for their
   // likeliest token.
   void plan_head() {
-    const auto whole = [this](int output) { return !screens() || !batch_.likeliest_only[output]; };
+    const auto likeliest = std::count(batch_.likeliest_only, batch_.likeliest_only + batch_.outputs, true);
+    const bool screened = screens() && likeliest <= Screen::kMostRows;
+    const auto whole = [&](int output) { return !screened || !batch_.likeliest_only[output]; };
     outputs_.resize(batch_.outputs);
     std::iota(outputs_.begin(), outputs_.end(), 0);
     whole_ = static_cast<int>(std::stable_partition(outputs_.begin(), outputs_.end(), whole) - outputs_.begin());
@@ -285,7 +287,7 @@ class VariantDecoder final : public Decoder {
       const F32x16 g = load(gates + i);
       store_activations(whole + i, g / (exp2(g * -kLog2E) + 1.0f) * load(up + i));
     }
-    if (whole == out) std::memcpy(to, out, count * sizeof *to);
+    if (whole == out) copy_few(to, out, count);
   }
 
   void embed(int row) {
@@ -326,8 +328,7 @@ class VariantDecoder final : public Decoder {
       alignas(64) Activation query[kMostColumns];
       const float scale = kLog2E / std::sqrt(static_cast<float>(c_.head_dim));
       for (int d = 0; d < columns; d += kLanes) store_activations(query + d, load(out + d) * scale);
-      std::memcpy(queries_.get() + (static_cast<std::size_t>(row) * c_.heads + head) * c_.head_dim, query,
-                  c_.head_dim * sizeof *query);
+      copy_few(queries_.get() + (static_cast<std::size_t>(row) * c_.heads + head) * c_.head_dim, query, c_.head_dim);
       return;
     }
     for (int d = 0; d < columns; d += kLanes) store_bf16(half + d, load(out + d));

@@ -79,8 +79,8 @@ class PackedMatrix {
     for (int k = 0; k < inputs; ++k) to[k] = from_bf16(from[k / 2 * stride_ + k % 2]);
   }
 
-  // out[r][0 .. tile_outputs) for up to rows_of_group(P) rows of `a`. fetching(first) makes the function that is called
-  // with every k while the panels from `first` on are multiplied.
+  // out[r][0 .. tile_outputs) for up to rows_of_group(P) rows of `a`. fetching(first) makes the fetcher of what is wanted
+  // next, for the time in which the panels from `first` on are multiplied.
   template <int P, class Fetching>
   void multiply(int index, const Activation* a, int rows, float* out, const Fetching& fetching) const {
     for (int first = 0; first < tile_outputs_ / kLanes; first += P)
@@ -90,7 +90,7 @@ class PackedMatrix {
 
   // The sixteen outputs of one panel, for one row: to the bit what they are when the whole tile is multiplied.
   void panel(int index, int panel, const Activation* row, float* out) const {
-    micro_group<1>(1, row, 0, pairs_, panels(index, panel), out, kLanes, [](int) {});
+    micro_group<1>(1, row, 0, pairs_, panels(index, panel), out, kLanes, fetcher(false, [](int) {}));
   }
 
   // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row; `ahead` is the tile to be
@@ -116,18 +116,18 @@ class PackedMatrix {
       if (passes > 1 && passes <= kMostEvenPasses) {
         multiply<P>(index, from, count, out, [&](int panel) {
           const Share lines(ahead, tile_size() * sizeof *ahead, pass * groups + panel / P, passes * groups, pairs_);
-          return [=](int k) { lines.fetch(k); };
+          return fetcher(ahead, [=](int k) { lines.fetch(k); });
         });
       } else {
         const int fetched = std::min(share * pass, pairs_), ahead_pairs = std::min(share, pairs_ - fetched);
         multiply<P>(index, from, count, out, [&](int panel) {
           const std::uint16_t* lines = ahead + static_cast<std::size_t>(fetched) * tile_outputs_ * 2 +
                                        static_cast<std::size_t>(panel) * ahead_pairs * kPanel;
-          return [=](int k) {
+          return fetcher(ahead_pairs > 0, [=](int k) {
             if (k >= ahead_pairs) return;
 #pragma GCC unroll 4
             for (int p = 0; p < P; ++p) prefetch_l2(lines + (k * P + p) * kPanel);
-          };
+          });
         });
       }
       for (int r = 0; r < count; ++r) done(row + r, out + r * tile_outputs_);

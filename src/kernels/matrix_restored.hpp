@@ -16,7 +16,7 @@ class RestoredMatrix {
  public:
   // Of more, the arithmetic of restoring takes longer than what reading saves.
 #if defined(PARROT_HAS_AMX)
-  static constexpr int kMostRows = 32;
+  static constexpr int kMostRows = 96;
 #else
   static constexpr int kMostRows = 7;
 #endif
@@ -91,29 +91,42 @@ class RestoredMatrix {
 
 #if defined(PARROT_HAS_AMX)
 
+  static constexpr int kRestored = Int4::kInputs / 2 * kPanel;  // elements of a block of a panel
+
+  // More rows than the tile registers take come in passes, of which the first leaves its weights to the others.
   void multiply_all(int rows, int index, const Activation* a, const std::uint8_t* ahead, float* out) const {
-    shape_tiles(rows, Int4::kInputs / 2);
+    static thread_local Aligned<std::uint16_t> kept;
+    const int passes = (rows + rows_of_group(2) - 1) / rows_of_group(2), places = passes > 1 ? ~0 : 1;
+    kept.reserve(static_cast<std::size_t>(passes > 1 ? blocks_ : 2) * 2 * kRestored);
     for (int panel = 0; panel < panels_; panel += 2)
-      rows > kTileRows ? multiply<true>(index, panel, a, ahead, out) : multiply<false>(index, panel, a, ahead, out);
+      for (int pass = 0; pass < passes; ++pass) {
+        const int first = rows * pass / passes, count = rows * (pass + 1) / passes - first;
+        const std::uint8_t* from = pass ? nullptr : tile(index) + panel * panel_size();
+        const std::uint8_t* next = pass || !ahead ? nullptr : ahead + panel * panel_size();
+        const Activation* inputs = a + static_cast<std::size_t>(first) * blocks_ * Int4::kInputs;
+        float* to = out + (first * panels_ + panel) * kLanes;
+        shape_tiles(count, Int4::kInputs / 2);
+        count > kTileRows ? multiply<true>(from, inputs, next, kept.get(), places, to)
+                          : multiply<false>(from, inputs, next, kept.get(), places, to);
+      }
   }
 
-  // out[r][panel ...] = rows by two panels, whose weights are restored block by block to where tile registers load them.
+  // Rows by two panels, whose weights are restored block by block to where tile registers load them, or are there already
+  // where `from` is null.
   template <bool kBoth>
-  __attribute__((noinline)) void multiply(int index, int panel, const Activation* a, const std::uint8_t* ahead,
-                                          float* out) const {
-    alignas(64) std::uint16_t panels[2][2][Int4::kInputs / 2 * kPanel];  // of this block and of the one before
+  __attribute__((noinline)) void multiply(const std::uint8_t* from, const Activation* a, const std::uint8_t* ahead,
+                                          std::uint16_t* kept, int places, float* out) const {
     const std::size_t stride = static_cast<std::size_t>(blocks_) * Int4::kInputs * sizeof *a;
-    const std::uint8_t* from = tile(index) + panel * panel_size();
-    if (ahead) ahead += panel * panel_size();
     TileSums<2, kBoth>::clear();
-    for (int b = 0; b < blocks_; ++b, from += kLines * kLine) {
-      for (int p = 0; p < 2; ++p) {
-        restore_panel(from + p * panel_size(), panels[b % 2][p]);
+    for (int b = 0; b < blocks_; ++b) {
+      std::uint16_t* panels = kept + static_cast<std::size_t>(b & places) * 2 * kRestored;
+      for (int p = 0; p < 2 && from; ++p) {
+        restore_panel(from + p * panel_size() + b * kLines * kLine, panels + p * kRestored);
         if (ahead) fetch_block(ahead + p * panel_size() + b * kLines * kLine);
       }
-      TileSums<2, kBoth>::add(a + b * Int4::kInputs, stride, panels[b % 2][0], panels[b % 2][1], 2 * kPanel);
+      TileSums<2, kBoth>::add(a + b * Int4::kInputs, stride, panels, panels + kRestored, 2 * kPanel);
     }
-    TileSums<2, kBoth>::store(out + panel * kLanes, panels_ * kLanes);
+    TileSums<2, kBoth>::store(out, panels_ * kLanes);
   }
 
   static void restore_panel(const std::uint8_t* block, std::uint16_t* to) {

@@ -52,6 +52,18 @@ static inline Panels<kRun, At> panels_at(std::size_t stride, const At& at) {
   return {at, stride};
 }
 
+// Prefetches: each(k) is called with every pair k while it is multiplied, or need not be where there are not `any`.
+template <class Each>
+struct Fetcher {
+  bool any;
+  Each each;
+};
+
+template <class Each>
+static inline Fetcher<Each> fetcher(bool any, const Each& each) {
+  return {any, each};
+}
+
 #if !defined(PARROT_HAS_AMX)
 
 constexpr int kPageGroup = kRegisterGroup;  // panels that are multiplied side by side where any number would do
@@ -74,7 +86,7 @@ struct TileUse {
 };
 
 // out[r][p * 16 ...] = sum over k of a[r][k] * b(p, k): R rows by P panels held in registers, k in order.
-// `fetch(k)` is called with every k, to fetch what is wanted next. Every loop over the tile is unrolled from the start,
+// `fetch` prefetches what is wanted next. Every loop over the tile is unrolled from the start,
 // and no address of an accumulator is taken, or GCC keeps a copy of them all in memory.
 template <int R, int P, class B, class Fetch>
 static inline void micro(const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
@@ -89,7 +101,7 @@ static inline void micro(const Activation* a, std::size_t a_stride, int pairs, c
     PanelVector panel[P * kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < P * kVectors; ++v) panel[v] = load_panel(b.at(v / kVectors, k) + v % kVectors * 2 * kTileLanes);
-    fetch(k);
+    if (fetch.any) fetch.each(k);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       const PairVector pair = splat_pair(a + r * a_stride + 2 * k);

@@ -8,12 +8,15 @@
 
 class Screen {
  public:
-  // Without VNNI, int8 is no faster than bf16.
-#if defined(PARROT_HAS_VNNI)
-  static constexpr bool kPays = true;
+  // Of more rows, multiplying in bf16 is faster: without VNNI of any, with AMX soon.
+#if defined(PARROT_HAS_AMX)
+  static constexpr int kMostRows = 16;
+#elif defined(PARROT_HAS_VNNI)
+  static constexpr int kMostRows = 1 << 30;
 #else
-  static constexpr bool kPays = false;
+  static constexpr int kMostRows = 0;
 #endif
+  static constexpr bool kPays = kMostRows > 0;
 
   // `head` must outlive this.
   void reset(const PackedMatrix& head, int inputs) {

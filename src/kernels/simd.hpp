@@ -70,6 +70,19 @@ static inline void copy(float* to, const float* from, int count) {
   for (int i = 0; i < count; i += kLanes) store(to + i, load(from + i));
 }
 
+// Copies a few elements, often a multiple of a vector's; without the call that memcpy is where their number is not known.
+template <class T>
+static inline void copy_few(T* to, const T* from, int count) {
+  constexpr int kStep = 64 / sizeof(T);
+  int i = 0;
+#pragma GCC unroll 2
+  for (; i + kStep <= count; i += kStep) {
+    F32x16 v;
+    __builtin_memcpy(&v, from + i, sizeof v), __builtin_memcpy(to + i, &v, sizeof v);
+  }
+  if (i < count) std::memcpy(to + i, from + i, (count - i) * sizeof(T));
+}
+
 // Copies what is not read again soon past the caches, which would else fetch the lines first, where it fills lines. Others
 // see it once this thread has come through a barrier, whose locked addition waits for such stores.
 static inline void stream(float* to, const float* from, int count) {

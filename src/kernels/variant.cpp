@@ -105,7 +105,7 @@ double tile_seconds(int rounds) {
     micro_group<kPageGroup>(kRows, a.get(), kPairs * 2, kPairs,
                             panels_at<16>(kPageGroup * kPanel,
                                           [=](int p, int k) { return panels + (k * kPageGroup + p) * kPanel; }),
-                            out.get(), kPageGroup * kLanes, [](int) {});
+                            out.get(), kPageGroup * kLanes, fetcher(false, [](int) {}));
   return (thread_seconds() - start) / (4.0 * rounds * kRows * kPageGroup * kLanes * kPairs);
 }
 
