@@ -19,6 +19,8 @@
 #include <vector>
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
@@ -50,7 +52,39 @@ double on_all(int threads, const std::function<void(int)>& work) {
 // Independent accumulators, enough to hide the latency of the multiply-add.
 constexpr int kChains = 12;
 
-#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__linux__)
+#define PARROT_AMX 1
+constexpr int kTileSums = 4;
+
+// Each thread sets its tile registers, all of sixteen rows of 64 bytes; Linux gives them to a process that asks.
+void set_tiles() {
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  syscall(SYS_arch_prctl, kRequestPermission, kTileData);
+  struct alignas(64) {
+    std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } shape;
+  asm volatile("ldtilecfg %0" ::"m"(shape));
+}
+#define PARROT_TILES(instruction)                        \
+  asm volatile(instruction " %%tmm6, %%tmm4, %%tmm0\n"   \
+               instruction " %%tmm7, %%tmm4, %%tmm1\n"   \
+               instruction " %%tmm6, %%tmm5, %%tmm2\n"   \
+               instruction " %%tmm7, %%tmm5, %%tmm3" ::)
+
+constexpr double kBf16Flops = 2.0 * 16 * 16 * 32 * kTileSums, kInt8Ops = 2.0 * 16 * 16 * 64 * kTileSums;
+void bf16_loop(std::int64_t rounds) {
+  set_tiles();
+  for (std::int64_t i = 0; i < rounds; ++i) PARROT_TILES("tdpbf16ps");
+  asm volatile("tilerelease" ::);
+}
+void int8_loop(std::int64_t rounds) {
+  set_tiles();
+  for (std::int64_t i = 0; i < rounds; ++i) PARROT_TILES("tdpbusd");
+  asm volatile("tilerelease" ::);
+}
+#elif defined(__AVX512BF16__)
 constexpr double kBf16Flops = 2.0 * 32 * kChains;
 void bf16_loop(std::int64_t rounds) {
   __m512 sum[kChains];
@@ -69,7 +103,8 @@ constexpr double kBf16Flops = 0;
 void bf16_loop(std::int64_t) {}
 #endif
 
-#if defined(__AVX512VNNI__)
+#if defined(PARROT_AMX)
+#elif defined(__AVX512VNNI__)
 constexpr double kInt8Ops = 2.0 * 64 * kChains;
 void int8_loop(std::int64_t rounds) {
   __m512i sum[kChains];

@@ -11,6 +11,7 @@
 constexpr int kPageGroup = 2;
 constexpr int kTileRows = 16;
 constexpr int kMostRows = 2 * kTileRows;
+constexpr bool kFetchesEvenly = true;
 constexpr int rows_of_group(int) { return kMostRows; }
 constexpr int group_of(int panels) { return panels % 2 == 0 ? 2 : 1; }
 constexpr int together(int panels) { return group_of(panels); }  // so that their lines fill the first-level cache evenly

@@ -266,11 +266,14 @@ class VariantDecoder final : public Decoder {
       alignas(64) float gates[kRowsAUnit * 64];
       const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
       const int last = std::min(first + kRowsAUnit, rows);
-      matrix.rows(2 * tile, normed_, first, last, matrix.tile(2 * tile + 1, rows), [&](int row, const float* out) {
+      const Ahead gate_ahead = ahead_of(matrix, unit, next, pieces, rows, following, 2);
+      const bool evenly = gate_ahead.parts > 1;
+      const Ahead up{matrix.tile(2 * tile + 1, rows)};
+      matrix.rows(2 * tile, normed_, first, last, evenly ? gate_ahead : up, [&](int row, const float* out) {
         copy(gates + (row - first) * columns, out, columns);
       });
-      const void* ahead = next < 0 ? following : next / pieces == tile ? nullptr : matrix.tile(2 * (next / pieces), rows);
-      matrix.rows(2 * tile + 1, normed_, first, last, ahead, [&](int row, const float* up) {
+      const Ahead up_ahead = evenly ? ahead_of(matrix, unit, next, pieces, rows, following, 2, 1) : gate_ahead;
+      matrix.rows(2 * tile + 1, normed_, first, last, up_ahead, [&](int row, const float* up) {
         gate(gates + (row - first) * columns, up, tile * columns, columns, row);
       });
     });

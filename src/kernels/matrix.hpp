@@ -31,6 +31,16 @@ class Share {
   std::uint32_t a_turn_ = 0;
 };
 
+// What is read next and is to be fetched meanwhile: a tile of this matrix or of another, or nothing. Where several units
+// fetch it together, this is number `part` of `parts`.
+struct Ahead {
+  const void* tile = nullptr;
+  int part = 0, parts = 1;
+
+  // For whom does not share out: the last unit fetches all of it.
+  const void* whole() const { return part + 1 == parts ? tile : nullptr; }
+};
+
 class PackedMatrix {
   std::size_t place_of_panel(int panel) const {
     const int side = together(tile_outputs_ / kLanes);
@@ -93,35 +103,36 @@ class PackedMatrix {
     micro_group<1>(1, row, 0, pairs_, panels(index, panel), out, kLanes, fetcher(false, [](int) {}));
   }
 
-  // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row; `ahead` is the tile to be
-  // read next, or null.
+  // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row.
   template <class Done>
-  void rows(int index, const Activation* a, int first, int last, const std::uint16_t* ahead, const Done& done) const {
+  void rows(int index, const Activation* a, int first, int last, const Ahead& ahead, const Done& done) const {
     by_groups_of(tile_outputs_ / kLanes,
                  [&](auto panels) { rows_by<decltype(panels)::value>(index, a, first, last, ahead, done); });
   }
 
  private:
   template <int P, class Done>
-  void rows_by(int index, const Activation* a, int first, int last, const std::uint16_t* ahead,
+  void rows_by(int index, const Activation* a, int first, int last, const Ahead& ahead,
                const Done& done) const {
     alignas(64) float out[kMostRows * kMostTileOutputs];
     // Rows are dealt evenly to passes, and so are the lines to prefetch. With few passes these are spread over all turns;
     // else a pair is fetched in each turn until the share is done. One loop for both would want too many registers.
     const int rows = last - first, passes = (rows + rows_of_group(P) - 1) / rows_of_group(P);
-    const int share = ahead ? (pairs_ + passes - 1) / passes : 0, groups = tile_outputs_ / kLanes / P;
+    const auto* next = static_cast<const std::uint16_t*>(ahead.tile);
+    const int share = next ? (pairs_ + passes - 1) / passes : 0, groups = tile_outputs_ / kLanes / P;
     for (int pass = 0; pass < passes; ++pass) {
       const int row = first + rows * pass / passes, count = first + rows * (pass + 1) / passes - row;
       const Activation* from = a + static_cast<std::size_t>(row) * pairs_ * 2;
-      if (passes > 1 && passes <= kMostEvenPasses) {
+      if (ahead.parts > 1 || (passes > 1 && passes <= kMostEvenPasses)) {
         multiply<P>(index, from, count, out, [&](int panel) {
-          const Share lines(ahead, tile_size() * sizeof *ahead, pass * groups + panel / P, passes * groups, pairs_);
-          return fetcher(ahead, [=](int k) { lines.fetch(k); });
+          const Share lines(next, tile_size() * sizeof *next, (ahead.part * passes + pass) * groups + panel / P,
+                            ahead.parts * passes * groups, pairs_);
+          return fetcher(next, [=](int k) { lines.fetch(k); });
         });
       } else {
         const int fetched = std::min(share * pass, pairs_), ahead_pairs = std::min(share, pairs_ - fetched);
         multiply<P>(index, from, count, out, [&](int panel) {
-          const std::uint16_t* lines = ahead + static_cast<std::size_t>(fetched) * tile_outputs_ * 2 +
+          const std::uint16_t* lines = next + static_cast<std::size_t>(fetched) * tile_outputs_ * 2 +
                                        static_cast<std::size_t>(panel) * ahead_pairs * kPanel;
           return fetcher(ahead_pairs > 0, [=](int k) {
             if (k >= ahead_pairs) return;

@@ -121,11 +121,10 @@ class QuantisedMatrix {
     }
   }
 
-  // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row; `ahead` is the tile to
-  // be read next, or null.
+  // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row.
   template <class Done>
-  void rows(int index, const Rows& a, int first, int last, const void* ahead, const Done& done) const {
-    const auto* bytes = static_cast<const std::uint8_t*>(ahead);
+  void rows(int index, const Rows& a, int first, int last, const Ahead& ahead, const Done& done) const {
+    const auto* bytes = static_cast<const std::uint8_t*>(ahead.whole());
     by_register_groups(tile_outputs_ / kLanes,
                        [&](auto panels) { rows_by<decltype(panels)::value>(index, a, first, last, bytes, done); });
   }
@@ -134,7 +133,7 @@ class QuantisedMatrix {
   static constexpr int kLines = Format::kInputs / 4 / Format::kFoursALine;
 
   // The tile that is fetched while another is multiplied, or null, and what one of several passes fetches of it.
-  struct Ahead {
+  struct Next {
     const std::uint8_t* tile;
     Share share;
   };
@@ -181,7 +180,7 @@ class QuantisedMatrix {
     for (int pass = 0, row = first; pass < passes; ++pass) {
       const int count = (last - row) / (passes - pass);
       for (int group = 0; group < groups; ++group) {
-        const Ahead fetched{ahead, {ahead, tile_size(), pass * groups + group, passes * groups, blocks_}};
+        const Next fetched{ahead, {ahead, tile_size(), pass * groups + group, passes * groups, blocks_}};
         constexpr std::make_integer_sequence<int, kRows> counts;
         passes == 1 ? multiply_any<P, true>(counts, count, index, a, row, group * P * kLanes, out, fetched)
                     : multiply_any<P, false>(counts, count, index, a, row, group * P * kLanes, out, fetched);
@@ -193,7 +192,7 @@ class QuantisedMatrix {
 
   template <int P, bool kOnly, int... Rs>
   void multiply_any(std::integer_sequence<int, Rs...>, int rows, int index, const Rows& a, int row, int column, float* out,
-                    const Ahead& ahead) const {
+                    const Next& ahead) const {
     (void)((rows == Rs + 1 && (multiply<Rs + 1, P, kOnly>(tile(index), a, row, column, out, ahead), true)) || ...);
   }
 
@@ -201,7 +200,7 @@ class QuantisedMatrix {
   // The only pass fetches a line in each turn; one of several its share before each block, which leaves the loop alone.
   template <int R, int P, bool kOnly>
   __attribute__((noinline)) void multiply(const std::uint8_t* tile, const Rows& a, int row, int column, float* out,
-                const Ahead& ahead) const {
+                const Next& ahead) const {
     constexpr int kVectors = P * kLanes / kTileLanes;
     const std::size_t a_stride = static_cast<std::size_t>(a.groups()) * kGroup;
     const std::size_t step = static_cast<std::size_t>(tile_outputs_) * 4;

@@ -16,7 +16,7 @@ class RestoredMatrix {
  public:
   // Of more, the arithmetic of restoring takes longer than what reading saves.
 #if defined(PARROT_HAS_AMX)
-  static constexpr int kMostRows = 96;
+  static constexpr int kMostRows = 64;
 #else
   static constexpr int kMostRows = 7;
 #endif
@@ -39,9 +39,9 @@ class RestoredMatrix {
 
   // As of PackedMatrix, for the first `rows` rows, of which there are at most `kMostRows`.
   template <class Done>
-  void rows(int index, const Activation* a, int rows, const void* ahead, const Done& done) const {
+  void rows(int index, const Activation* a, int rows, const Ahead& ahead, const Done& done) const {
     alignas(64) float out[kMostRows * PackedMatrix::kMostTileOutputs];
-    multiply_all(rows, index, a, static_cast<const std::uint8_t*>(ahead), out);
+    multiply_all(rows, index, a, static_cast<const std::uint8_t*>(ahead.whole()), out);
     for (int r = 0; r < rows; ++r) done(r, out + r * panels_ * kLanes);
   }
 
@@ -231,7 +231,7 @@ class RestoredMatrix {
   void pack(const std::uint8_t*, int, int) {}
   const std::uint8_t* tile(int) const { return nullptr; }
   template <class Done>
-  void rows(int, const Activation*, int, const void*, const Done&) const {}
+  void rows(int, const Activation*, int, const Ahead&, const Done&) const {}
 };
 
 #endif

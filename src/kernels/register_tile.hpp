@@ -68,6 +68,7 @@ static inline Fetcher<Each> fetcher(bool any, const Each& each) {
 
 constexpr int kPageGroup = kRegisterGroup;  // panels that are multiplied side by side where any number would do
 constexpr int kMostRows = kMostRegisterRows;
+constexpr bool kFetchesEvenly = false;
 constexpr int rows_of_group(int panels) { return register_rows(panels); }
 constexpr int group_of(int panels) { return register_group_of(panels); }
 // Panels of a tile of weights that lie side by side in memory.

@@ -79,15 +79,14 @@ class Matrix {
     }
   }
 
-  // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row; `ahead` is the tile to
-  // be read next, of this matrix or another, or null. A step's rows come in pieces of kRowsAUnit, so a piece that begins
+  // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row. A step's rows come in pieces of kRowsAUnit, so a piece that begins
   // at row 0 and has few rows is all of them.
   template <class Done>
-  void rows(int index, const Inputs& a, int first, int last, const void* ahead, const Done& done) const {
+  void rows(int index, const Inputs& a, int first, int last, const Ahead& ahead, const Done& done) const {
     switch (form_) {
       case Form::kBf16:
         if (first == 0 && restores(last)) return restored_.rows(index, a.values(), last, ahead, done);
-        return bf16_.rows(index, a.values(), first, last, static_cast<const std::uint16_t*>(ahead), done);
+        return bf16_.rows(index, a.values(), first, last, ahead, done);
       case Form::kInt8: return int8_.rows(index, a.quantised(), first, last, ahead, done);
       case Form::kInt4: return int4_.rows(index, a.quantised(), first, last, ahead, done);
     }
