@@ -10,10 +10,11 @@
 constexpr int kBlock = Decoder::kBlockTokens;
 constexpr int kPage = Decoder::kPageTokens;
 constexpr int kBlockPages = kBlock / kPage;
+constexpr int kMostGroup = 24;  // query heads for one head of keys and values
 #if defined(PARROT_HAS_AMX)
-constexpr int kTileQueries = 32;
+constexpr int kTileQueries = 2 * kTileRows;
 #else
-constexpr int kTileQueries = 24;
+constexpr int kTileQueries = kMostGroup;
 #endif
 constexpr float kLog2E = 1.4426950408889634f;
 

@@ -15,7 +15,7 @@ class VariantDecoder final : public Decoder {
         phases_(pool_, kPhasesALayer * config.layers + 16) {
     if (c_.hidden % kLanes || c_.intermediate % 2 || c_.head_dim % 2 || c_.head_dim > 256)
       throw std::invalid_argument("hidden must be a multiple of 16, head_dim even and at most 256");
-    if (c_.heads % c_.kv_heads || geometry_.group() > kTileQueries)
+    if (c_.heads % c_.kv_heads || geometry_.group() > kMostGroup)
       throw std::invalid_argument("heads must be a multiple of kv_heads, by at most 24");
     for (auto& layer : layers_) layer.kv.reset(geometry_.page_of(c_.pages, 0));
   }
@@ -269,9 +269,8 @@ class VariantDecoder final : public Decoder {
       const Ahead gate_ahead = ahead_of(matrix, unit, next, pieces, rows, following, 2);
       const bool evenly = gate_ahead.parts > 1;
       const Ahead up{matrix.tile(2 * tile + 1, rows)};
-      matrix.rows(2 * tile, normed_, first, last, evenly ? gate_ahead : up, [&](int row, const float* out) {
-        copy(gates + (row - first) * columns, out, columns);
-      });
+      matrix.rows(2 * tile, normed_, first, last, evenly ? gate_ahead : up,
+                  [&](int row, const float* out) { copy(gates + (row - first) * columns, out, columns); });
       const Ahead up_ahead = evenly ? ahead_of(matrix, unit, next, pieces, rows, following, 2, 1) : gate_ahead;
       matrix.rows(2 * tile + 1, normed_, first, last, up_ahead, [&](int row, const float* up) {
         gate(gates + (row - first) * columns, up, tile * columns, columns, row);

@@ -216,7 +216,10 @@ async def test_what_libraries_print_does_not_disturb_the_protocol():
     await engine.close()
 
 
-async def test_warnings_of_the_process_are_warnings_of_the_log(caplog: pytest.LogCaptureFixture):
+async def test_warnings_of_the_process_are_warnings_of_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     caplog.set_level(logging.INFO, logger="parrotserve")
     engine = engine_of(STUB.replace('print("', 'print("WARNING: slow\\n'))
     await engine.start()

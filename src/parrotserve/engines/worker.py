@@ -6,8 +6,10 @@ reader thread      frames from standard input; at its end the process ends, in t
 heartbeat thread   once a second, whatever the main thread does
 """
 
+import io
 import os
 import queue
+import sys
 import threading
 import time
 import traceback
@@ -64,6 +66,8 @@ def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # it is a log now
     return stdin, stdout
 
 

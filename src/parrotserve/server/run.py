@@ -5,6 +5,7 @@ import contextlib
 import errno
 import gc
 import math
+import os
 import signal
 import socket
 import sys
@@ -242,6 +243,10 @@ def _ending_signals() -> list[signal.Signals]:
 
 
 def _on_stderr(line: str) -> None:
-    # Whoever read it may be gone, as `tee` is after the Ctrl-C that ends the service, too.
-    with contextlib.suppress(OSError):
+    # Whoever read it may be gone, as `tee` is after the Ctrl-C that ends the service, too. Then it goes nowhere, for Python
+    # would try to write the line again when it ends, and fail for it.
+    try:
         print(line, file=sys.stderr, flush=True)
+    except OSError:
+        with open(os.devnull, "wb") as nothing, contextlib.suppress(OSError):
+            os.dup2(nothing.fileno(), sys.stderr.fileno())

@@ -255,8 +255,9 @@ def serving(before: str = "pass", **options: Any) -> Iterator[subprocess.Popen[s
         "from parrotserve.server import run; "
         f"{before}; run.serve(ServiceConfig(models=('fake',), port=0, **{options!r}))"
     )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONWARNINGS": ""}
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, env=environment | {"PYTHONWARNINGS": ""}
     )
     with process:
         try:
