@@ -243,8 +243,8 @@ def _ending_signals() -> list[signal.Signals]:
 
 
 def _on_stderr(line: str) -> None:
-    # Whoever read it may be gone, as `tee` is after the Ctrl-C that ends the service, too. Then it goes nowhere, for Python
-    # would try to write the line again when it ends, and fail for it.
+    # Whoever read it may be gone, as `tee` is after the Ctrl-C that ends the service, too. Then it goes nowhere, for
+    # Python would try to write the line again when it ends, and fail for it.
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
