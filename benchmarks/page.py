@@ -17,23 +17,24 @@ from parrotserve.bench.workloads import WORKLOADS
 
 _HEAD = """# Workloads, measured
 
-Made by `python benchmarks/page.py docs/benchmarks` of the JSON files beside it, which have every trial. Times are in
+Made by `python benchmarks/page.py {folder}` of the JSON files beside it, which have every trial. Times are in
 seconds: the median, the range, and how many trials; *over on* says how many times as long as Parrot with everything on.
-What workloads and sides are is in [README.md](README.md).
+What workloads and sides are is in [README.md]({readme}).
 """
 
 
 def page(folder: Path) -> str:
     """The whole page in Markdown."""
-    parts = [_HEAD]
+    readme = "README.md" if (folder / "README.md").exists() else "../README.md"
+    parts = [_HEAD.format(folder=folder.as_posix(), readme=readme)]
     for name, workload in WORKLOADS.items():
         record = folder / f"{name}.json"
         if record.exists():
-            parts += _section(workload, json.loads(record.read_text(encoding="utf-8")))
+            parts += _section(workload, json.loads(record.read_text(encoding="utf-8")), folder)
     return "\n".join(parts)
 
 
-def _section(workload: Workload, record: dict[str, Any]) -> Iterator[str]:
+def _section(workload: Workload, record: dict[str, Any], folder: Path) -> Iterator[str]:
     yield f"## {workload.name}\n"
     yield f"{workload.about[0].upper()}{workload.about[1:]}.\n"
     yield from _table(
@@ -47,7 +48,7 @@ def _section(workload: Workload, record: dict[str, Any]) -> Iterator[str]:
             for rate in record["sustained_rates"]
         ]
         yield from _table(("round trip", "side", "requests/s"), rates)
-    if record["results"]:
+    if (folder / f"{workload.name}.png").exists():
         yield f"![{workload.name}]({workload.name}.png)\n"
     yield from _circumstances(record)
 
