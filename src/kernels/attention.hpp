@@ -323,7 +323,8 @@ class Attention {
       for (int i = 0; i < count; i += kRows)
         micro_group<kPageGroup>(
             std::min(kRows, count - i), weights + i * kBlock, kBlock, pairs,
-            panels_at<8>(columns * 2, [&](int p, int k) { return bases[k / 8] + (k % 8) * columns * 2 + (first + p) * kPanel; }),
+            panels_at<8>(columns * 2,
+                         [&](int p, int k) { return bases[k / 8] + (k % 8) * columns * 2 + (first + p) * kPanel; }),
             sums + i * columns + first * kLanes, columns, fetcher(i == 0 && first == 0, [&](int k) {
               if (!ahead[k / 8]) return;
               for (int line = 0; line < lines; ++line) prefetch_l2(ahead[k / 8] + (k % 8 * lines + line) * kPanel);

@@ -79,8 +79,8 @@ class Matrix {
     }
   }
 
-  // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row. A step's rows come in pieces of kRowsAUnit, so a piece that begins
-  // at row 0 and has few rows is all of them.
+  // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row. A step's rows come in pieces
+  // of kRowsAUnit, so a piece that begins at row 0 and has few rows is all of them.
   template <class Done>
   void rows(int index, const Inputs& a, int first, int last, const Ahead& ahead, const Done& done) const {
     switch (form_) {
