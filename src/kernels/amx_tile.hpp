@@ -62,6 +62,9 @@ struct TileUse {
 // The instructions themselves: GCC 12's intrinsics do not tell the compiler that they read memory.
 #define PARROT_TILE_LOAD(tile, from, stride) \
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"(stride) : "memory")
+// Of what is read once before much else is: it takes no room of the first-level cache from rows, which are read again.
+#define PARROT_TILE_STREAM(tile, from, stride) \
+  __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #tile ::"r"(from), "r"(stride) : "memory")
 #define PARROT_TILE_STORE(tile, to, stride) \
   __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"(stride) : "memory")
 #define PARROT_TILE_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile ::)
@@ -81,11 +84,11 @@ struct TileSums {
   // Adds one run's products. Strides are in bytes.
   static void add(const Activation* a, std::size_t a_stride, const std::uint16_t* first, const std::uint16_t* second,
                   std::size_t stride) {
-    PARROT_TILE_LOAD(6, first, stride);
+    PARROT_TILE_STREAM(6, first, stride);
     PARROT_TILE_LOAD(4, a, a_stride);
     PARROT_TILE_MULTIPLY(0, 4, 6);
     if (P == 2) {
-      PARROT_TILE_LOAD(7, second, stride);
+      PARROT_TILE_STREAM(7, second, stride);
       PARROT_TILE_MULTIPLY(1, 4, 7);
     }
     if (kBoth) {
@@ -95,12 +98,12 @@ struct TileSums {
     }
   }
 
-  static void store(float* out, std::size_t stride) {
+  static void store(float* out, std::size_t stride, std::size_t panel = kLanes) {
     const std::size_t bytes = stride * sizeof *out;
     PARROT_TILE_STORE(0, out, bytes);
-    if (P == 2) PARROT_TILE_STORE(1, out + kLanes, bytes);
     if (kBoth) PARROT_TILE_STORE(2, out + kTileRows * stride, bytes);
-    if (P == 2 && kBoth) PARROT_TILE_STORE(3, out + kTileRows * stride + kLanes, bytes);
+    if (P == 2) PARROT_TILE_STORE(1, out + panel, bytes);
+    if (P == 2 && kBoth) PARROT_TILE_STORE(3, out + panel + kTileRows * stride, bytes);
   }
 };
 
@@ -119,7 +122,7 @@ __attribute__((noinline)) static void add_rest(int rows, const Activation* a, st
 
 template <int P, bool kBoth, class B, class Fetch>
 static inline void micro(int rows, const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
-                         std::size_t out_stride, const Fetch& fetch) {
+                         std::size_t out_stride, std::size_t out_panel, const Fetch& fetch) {
   constexpr int kRun = B::kRun;
   using Sums = TileSums<P, kBoth>;
   Sums::clear();
@@ -133,17 +136,17 @@ static inline void micro(int rows, const Activation* a, std::size_t a_stride, in
     add_rest<P, kBoth>(rows, a, a_stride, k, pairs, b);
     for (; fetch.any && k < pairs; ++k) fetch.each(k);
   }
-  Sums::store(out, out_stride);
+  Sums::store(out, out_stride, out_panel);
 }
 
-// out[r][p * 16 ...] = sum over k of a[r][k] * b(p, k), for up to rows_of_group(P) rows. `fetch` prefetches what
-// is wanted next.
+// out[p][r][0 .. 16) = sum over k of a[r][k] * b(p, k), for up to rows_of_group(P) rows; rows lie `out_stride` apart, and
+// panels `out_panel`. `fetch` prefetches what is wanted next.
 template <int P, class B, class Fetch>
 static inline void micro_group(int rows, const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
-                               std::size_t out_stride, const Fetch& fetch) {
+                               std::size_t out_stride, std::size_t out_panel, const Fetch& fetch) {
   shape_tiles(rows, B::kRun);
-  rows > kTileRows ? micro<P, true>(rows, a, a_stride, pairs, b, out, out_stride, fetch)
-                   : micro<P, false>(rows, a, a_stride, pairs, b, out, out_stride, fetch);
+  rows > kTileRows ? micro<P, true>(rows, a, a_stride, pairs, b, out, out_stride, out_panel, fetch)
+                   : micro<P, false>(rows, a, a_stride, pairs, b, out, out_stride, out_panel, fetch);
 }
 
 #endif

@@ -58,13 +58,14 @@ class VariantDecoder final : public Decoder {
     layer.mlp_norm.assign(s.mlp_norm, s.mlp_norm + c_.hidden);
     pack(layer.o, s.o, c_.hidden, q_size);
     pack(layer.down, s.down, c_.hidden, c_.intermediate);
-    // Tiles alternate between gate and up, so that one unit has both.
-    const int tile = tile_outputs_for(c_.intermediate), tiles = (c_.intermediate + tile - 1) / tile;
-    layer.gate_up.reset(form(s.gate), restored(s.gate), 2 * tiles * tile, c_.hidden, tile);
-    for (int t = 0; t < tiles; ++t) {
-      const int count = std::min(tile, c_.intermediate - t * tile);
-      layer.gate_up.pack(s.gate, t * tile, count, c_.hidden, 2 * t * tile);
-      layer.gate_up.pack(s.up, t * tile, count, c_.hidden, (2 * t + 1) * tile);
+    // Panels alternate between gate and up, so that a tile has both of the same columns.
+    const int panels = (c_.intermediate + kLanes - 1) / kLanes;
+    layer.gate_up.reset(form(s.gate), restored(s.gate), 2 * panels * kLanes, c_.hidden,
+                        2 * tile_outputs_for(c_.intermediate));
+    for (int p = 0; p < panels; ++p) {
+      const int first = p * kLanes, count = std::min(kLanes, c_.intermediate - first);
+      layer.gate_up.pack(s.gate, first, count, c_.hidden, 2 * first);
+      layer.gate_up.pack(s.up, first, count, c_.hidden, 2 * first + kLanes);
     }
   }
 
@@ -157,8 +158,12 @@ class VariantDecoder final : public Decoder {
     wanted_.assign(batch_.rows, false);
     for (int i = 0; i < batch_.outputs; ++i) wanted_[batch_.logit_rows[i]] = true;
     wanted_rows_.clear();
-    for (int row = 0; row < batch_.rows; ++row)
-      if (wanted_[row]) wanted_rows_.push_back(row);
+    wanted_place_.assign(batch_.rows, -1);
+    for (int row = 0; row < batch_.rows; ++row) {
+      if (!wanted_[row]) continue;
+      wanted_place_[row] = static_cast<int>(wanted_rows_.size());
+      wanted_rows_.push_back(row);
+    }
   }
 
   bool screens() const { return Screen::kPays && !c_.quantised; }
@@ -195,15 +200,10 @@ class VariantDecoder final : public Decoder {
       attention_.clear(thread, pool_.size());
       phases_.each(at, batch_.rows, [&](int row, int) { norm(x(row), layer.attn_norm.data(), row); });
       qkv(at, layer, last, first_tile(layer.o, thread));
-      phases_.each(at, attention_.units(last),
-                   [&](int unit, int next) { attention_.run(unit, next, last, queries_.get(), layer.kv.get()); });
-      phases_.each(at, rows.count, [&](int i, int) {
-        attention_.merge(rows.at(i), mixed_.row(i));
-        mixed_.finish(i);
-      });
-      add(at, layer.o, mixed_, rows, first_tile(layer.gate_up, thread, 2));
+      attend(at, layer, last, rows);
+      add(at, layer.o, mixed_, rows, first_tile(layer.gate_up, thread));
       phases_.each(at, rows.count, [&](int i, int) { norm(x(rows.at(i)), layer.mlp_norm.data(), i); });
-      gate_up(at, layer, rows.count, first_tile(layer.down, thread));
+      gate_up(at, layer.gate_up, rows.count, first_tile(layer.down, thread));
       if (c_.quantised) phases_.each(at, rows.count, [&](int i, int) { gated_.finish(i); });
       const void* following = !last                      ? first_tile((&layer + 1)->qkv, thread)
                               : whole_ || !batch_.outputs ? first_tile(head_, thread)
@@ -231,10 +231,24 @@ class VariantDecoder final : public Decoder {
     });
   }
 
-  // The tile of a matrix that a thread is likely to read first, where units take so many tiles together.
+  void attend(Place& at, const Layer& layer, bool last, const Rows& rows) {
+    const auto out = [&](int row) {
+      const int i = last ? wanted_place_[row] : row;
+      return i < 0 ? nullptr : mixed_.row(i);
+    };
+    phases_.each(at, attention_.units(last), [&](int unit, int next) {
+      attention_.run(unit, next, last, queries_.get(), layer.kv.get(), out);
+    });
+    phases_.each(at, rows.count, [&](int i, int) {
+      if (attention_.merged(rows.at(i))) attention_.merge(rows.at(i), mixed_.row(i));
+      mixed_.finish(i);
+    });
+  }
+
+  // The tile of a matrix that a thread is likely to read first.
   template <class M>
-  const void* first_tile(const M& matrix, int thread, int together = 1) const {
-    return matrix.tile(matrix.tiles() / together * thread / pool_.size() * together, batch_.rows);
+  const void* first_tile(const M& matrix, int thread) const {
+    return matrix.tile(matrix.tiles() * thread / pool_.size(), batch_.rows);
   }
 
   void qkv(Place& at, const Layer& layer, bool last, const void* following) {
@@ -258,37 +272,21 @@ class VariantDecoder final : public Decoder {
     });
   }
 
-  void gate_up(Place& at, const Layer& layer, int rows, const void* following) {
-    const Matrix& matrix = layer.gate_up;
-    const int columns = matrix.tile_outputs(), tiles = matrix.tiles() / 2;
-    const int pieces = (rows + kRowsAUnit - 1) / kRowsAUnit;
-    phases_.each(at, tiles * pieces, [&](int unit, int next) {
-      alignas(64) float gates[kRowsAUnit * 64];
-      const int tile = unit / pieces, first = unit % pieces * kRowsAUnit;
-      const int last = std::min(first + kRowsAUnit, rows);
-      const Ahead gate_ahead = ahead_of(matrix, unit, next, pieces, rows, following, 2);
-      const bool evenly = gate_ahead.parts > 1;
-      const Ahead up{matrix.tile(2 * tile + 1, rows)};
-      matrix.rows(2 * tile, normed_, first, last, evenly ? gate_ahead : up,
-                  [&](int row, const float* out) { copy(gates + (row - first) * columns, out, columns); });
-      const Ahead up_ahead = evenly ? ahead_of(matrix, unit, next, pieces, rows, following, 2, 1) : gate_ahead;
-      matrix.rows(2 * tile + 1, normed_, first, last, up_ahead, [&](int row, const float* up) {
-        gate(gates + (row - first) * columns, up, tile * columns, columns, row);
-      });
-    });
+  void gate_up(Place& at, const Matrix& matrix, int rows, const void* following) {
+    const int columns = matrix.tile_outputs() / 2;
+    multiply(phases_, at, matrix, normed_, rows, following,
+             [&](int row, int tile, const float* out) { gate(out, tile * columns, columns, row); });
   }
 
-  // silu(gate) * up, as the next matrix's input.
-  void gate(const float* gates, const float* up, int column, int columns, int row) {
+  // silu(gate) * up, as the next matrix's input; panels of both alternate in `from`.
+  void gate(const float* from, int column, int columns, int row) {
     Activation* to = gated_.row(row) + column;
     const int count = std::min(columns, c_.intermediate - column);
-    alignas(64) Activation out[64];
+    alignas(64) Activation out[PackedMatrix::kMostTileOutputs / 2];
     Activation* whole = count == columns ? to : out;
     for (int i = 0; i < columns; i += 2 * kLanes) prefetch_to_write(to + kRowsAPass * c_.intermediate + i);
-    for (int i = 0; i < columns; i += kLanes) {
-      const F32x16 g = load(gates + i);
-      store_activations(whole + i, g / (exp2(g * -kLog2E) + 1.0f) * load(up + i));
-    }
+    for (int i = 0; i < columns; i += kLanes)
+      store_activations(whole + i, silu(load(from + 2 * i)) * load(from + 2 * i + kLanes));
     if (whole == out) copy_few(to, out, count);
   }
 
@@ -389,6 +387,7 @@ class VariantDecoder final : public Decoder {
   StepLogits logits_;
   std::vector<char> wanted_;       // by row: whether the last layer's result is
   std::vector<int> wanted_rows_;   // those that are
+  std::vector<int> wanted_place_;  // by row: which of them it is, or -1
   std::vector<int> outputs_;       // those whose logits are all wanted, then the others
   int whole_ = 0;                  // how many the former are
   LogitRows logit_rows_;

@@ -95,12 +95,12 @@ class PackedMatrix {
   void multiply(int index, const Activation* a, int rows, float* out, const Fetching& fetching) const {
     for (int first = 0; first < tile_outputs_ / kLanes; first += P)
       micro_group<P>(rows, a, static_cast<std::size_t>(pairs_) * 2, pairs_, panels(index, first), out + first * kLanes,
-                     tile_outputs_, fetching(first));
+                     tile_outputs_, kLanes, fetching(first));
   }
 
   // The sixteen outputs of one panel, for one row: to the bit what they are when the whole tile is multiplied.
   void panel(int index, int panel, const Activation* row, float* out) const {
-    micro_group<1>(1, row, 0, pairs_, panels(index, panel), out, kLanes, fetcher(false, [](int) {}));
+    micro_group<1>(1, row, 0, pairs_, panels(index, panel), out, kLanes, kLanes, fetcher(false, [](int) {}));
   }
 
   // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row.

@@ -53,18 +53,16 @@ constexpr int kRowsAUnit = 96;
 static_assert(RestoredMatrix::kMostRows < kRowsAUnit, "Matrix::rows could not tell a small step from a piece");
 
 // What a thread fetches while it works on `unit`, to be followed by unit `next` or, where that is -1, by another phase that
-// reads `following`. Units are `pieces` of `together` tiles each, of which this is the tile number `which`. With AMX
-// products are so fast that memory would not keep up with fetching a tile during the last unit before it.
+// reads `following`. A tile is `pieces` units. With AMX products are so fast that memory would not keep up with fetching a
+// tile during the last unit before it.
 template <class M>
-static inline Ahead ahead_of(const M& matrix, int unit, int next, int pieces, int rows, const void* following,
-                             int together = 1, int which = 0) {
+static inline Ahead ahead_of(const M& matrix, int unit, int next, int pieces, int rows, const void* following) {
   const int tile = unit / pieces, next_tile = next / pieces;
-  const auto tile_of = [&](int index) { return matrix.tile(index * together + which, rows); };
   if (!kFetchesEvenly || pieces == 1)
-    return {next < 0 ? following : next_tile == tile ? nullptr : static_cast<const void*>(tile_of(next_tile))};
+    return {next < 0 ? following : next_tile == tile ? nullptr : matrix.tile(next_tile, rows)};
   const int after = next >= 0 && next_tile != tile ? next_tile : tile + 1;
-  if (next >= 0 && after < matrix.tiles() / together) return {tile_of(after), unit % pieces, pieces};
-  return {which ? nullptr : following, unit % pieces, pieces};
+  const bool more = next >= 0 && after < matrix.tiles();
+  return {more ? matrix.tile(after, rows) : following, unit % pieces, pieces};
 }
 
 // A phase that multiplies all rows of `a` with `matrix`: calls done(row, tile, out) for every row and tile, except in units

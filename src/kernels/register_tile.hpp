@@ -86,12 +86,12 @@ struct TileUse {
   ~TileUse() {}
 };
 
-// out[r][p * 16 ...] = sum over k of a[r][k] * b(p, k): R rows by P panels held in registers, k in order.
-// `fetch` prefetches what is wanted next. Every loop over the tile is unrolled from the start,
+// out[p][r][0 .. 16) = sum over k of a[r][k] * b(p, k): R rows by P panels held in registers, k in order. Rows lie
+// `out_stride` apart, and panels `out_panel`. `fetch` prefetches what is wanted next. Every loop over the tile is unrolled from the start,
 // and no address of an accumulator is taken, or GCC keeps a copy of them all in memory.
 template <int R, int P, class B, class Fetch>
 static inline void micro(const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
-                         std::size_t out_stride, const Fetch& fetch) {
+                         std::size_t out_stride, std::size_t out_panel, const Fetch& fetch) {
   constexpr int kVectors = kLanes / kTileLanes;  // of a panel
   TileVector acc[R][P * kVectors];
 #pragma GCC unroll 12
@@ -113,22 +113,23 @@ static inline void micro(const Activation* a, std::size_t a_stride, int pairs, c
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-    for (int v = 0; v < P * kVectors; ++v) store_tile(out + r * out_stride + v * kTileLanes, acc[r][v]);
+    for (int v = 0; v < P * kVectors; ++v)
+      store_tile(out + r * out_stride + v / kVectors * out_panel + v % kVectors * kTileLanes, acc[r][v]);
 }
 
 template <int P, class B, class Fetch, int... Rs>
-static inline void micro_rows(std::integer_sequence<int, Rs...>, int rows, const Activation* a,
-                              std::size_t a_stride, int pairs, const B& b, float* out, std::size_t out_stride,
+static inline void micro_rows(std::integer_sequence<int, Rs...>, int rows, const Activation* a, std::size_t a_stride,
+                              int pairs, const B& b, float* out, std::size_t out_stride, std::size_t out_panel,
                               const Fetch& fetch) {
-  (void)((rows == Rs + 1 && (micro<Rs + 1, P>(a, a_stride, pairs, b, out, out_stride, fetch), true)) || ...);
+  (void)((rows == Rs + 1 && (micro<Rs + 1, P>(a, a_stride, pairs, b, out, out_stride, out_panel, fetch), true)) || ...);
 }
 
 // Up to rows_of_group(P) rows.
 template <int P, class B, class Fetch>
-static inline void micro_group(int rows, const Activation* a, std::size_t a_stride, int pairs, const B& b,
-                               float* out, std::size_t out_stride, const Fetch& fetch) {
+static inline void micro_group(int rows, const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
+                               std::size_t out_stride, std::size_t out_panel, const Fetch& fetch) {
   micro_rows<P>(std::make_integer_sequence<int, rows_of_group(P)>{}, rows, a, a_stride, pairs, b, out, out_stride,
-                fetch);
+                out_panel, fetch);
 }
 
 #endif

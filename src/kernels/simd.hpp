@@ -95,6 +95,8 @@ static inline void stream(float* to, const float* from, int count) {
   std::memcpy(to, from, count * sizeof *to);
 }
 
+constexpr float kLog2E = 1.4426950408889634f;
+
 // 2^f on [-0.5, 0.5], exact at 0; minimax polynomials of relative error 3e-6 where results are rounded to bf16, else
 // 1e-7.
 static inline TileVector exp2_fraction(TileVector f) {
@@ -126,6 +128,32 @@ static inline F32x16 exp2(F32x16 x) {
   return (F32x16)_mm512_scalef_ps((__m512)exp2_fraction(x - whole), (__m512)whole);
 }
 
+// f over the lanes of each of sixteen vectors, in one tree; lane i of the result is that of rows[i]. Each turn halves both the
+// vectors and what is left of a row in them.
+template <class F>
+static inline F32x16 fold_rows(const F32x16* rows, const F& f) {
+  __m512 eight[8], four[4], two[2];
+  // Where a row goes in for its result to come out in the lane of its number.
+  constexpr int kPlace[kLanes] = {0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15};
+  const auto row = [&](int i) { return (__m512)rows[kPlace[i]]; };
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i)
+    eight[i] = f(_mm512_shuffle_f32x4(row(i), row(i + 8), 0x44), _mm512_shuffle_f32x4(row(i), row(i + 8), 0xee));
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i)
+    four[i] = f(_mm512_shuffle_f32x4(eight[i], eight[i + 4], 0x88), _mm512_shuffle_f32x4(eight[i], eight[i + 4], 0xdd));
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)
+    two[i] = f(_mm512_shuffle_ps(four[i], four[i + 2], 0x44), _mm512_shuffle_ps(four[i], four[i + 2], 0xee));
+  return (F32x16)f(_mm512_shuffle_ps(two[0], two[1], 0x88), _mm512_shuffle_ps(two[0], two[1], 0xdd));
+}
+static inline F32x16 max_of(const F32x16* rows) {
+  return fold_rows(rows, [](__m512 a, __m512 b) { return _mm512_max_ps(a, b); });
+}
+static inline F32x16 sum_of(const F32x16* rows) {
+  return fold_rows(rows, [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); });
+}
+
 #else
 
 template <class F>
@@ -152,6 +180,16 @@ static inline std::int32_t max_lanes(TileInts v) {
   for (int lane = 1; lane < kTileLanes; ++lane) most = v[lane] > most ? v[lane] : most;
   return most;
 }
+static inline F32x16 max_of(const F32x16* rows) {
+  float out[kLanes];
+  for (int i = 0; i < kLanes; ++i) out[i] = max_lanes(rows[i]);
+  return load(out);
+}
+static inline F32x16 sum_of(const F32x16* rows) {
+  float out[kLanes];
+  for (int i = 0; i < kLanes; ++i) out[i] = sum_lanes(rows[i]);
+  return load(out);
+}
 static inline F32x16 max(const F32x16& a, const F32x16& b) {
   return each_part([](TileVector x, TileVector y) { return x > y ? x : y; }, a, b);
 }
@@ -172,6 +210,18 @@ static inline F32x16 exp2(const F32x16& v) {
 }
 
 #endif
+
+// x / (1 + exp(-x)).
+static inline F32x16 silu(const F32x16& x) {
+#if defined(PARROT_HAS_BF16)
+  // Dividing takes as long as all the rest: a reciprocal is found from its first 14 bits by Newton's method, of what is finite.
+  const __m512 d = (__m512)(exp2((F32x16)_mm512_min_ps((__m512)(x * -kLog2E), _mm512_set1_ps(126.0f))) + 1.0f);
+  const __m512 near = _mm512_rcp14_ps(d);
+  return x * (F32x16)_mm512_mul_ps(near, _mm512_fnmadd_ps(d, near, _mm512_set1_ps(2.0f)));
+#else
+  return x / (exp2(x * -kLog2E) + 1.0f);
+#endif
+}
 
 static inline float lowest_of(const float* values, int count) {
   TileVector lowest = TileVector{} + values[0];
@@ -290,6 +340,10 @@ typedef __m512bh PairVector;
 
 static inline Activation to_activation(float value) { return to_bf16(value); }
 static inline void store_activations(Activation* to, const F32x16& v) { store_bf16(to, v); }
+static inline void store_activations(Activation* to, const F32x16& first, const F32x16& second) {
+  const __m512bh narrow = _mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+  __builtin_memcpy(to, &narrow, sizeof narrow);
+}
 static inline TileVector load_activations(const Activation* from) { return widen_bf16(from); }
 
 static inline PanelVector load_panel(const std::uint16_t* from) {
@@ -316,6 +370,9 @@ struct PairVector {
 
 static inline Activation to_activation(float value) { return value; }
 static inline void store_activations(Activation* to, const F32x16& v) { store(to, v); }
+static inline void store_activations(Activation* to, const F32x16& first, const F32x16& second) {
+  store(to, first), store(to + kLanes, second);
+}
 static inline TileVector load_activations(const Activation* from) {
   TileVector v;
   __builtin_memcpy(&v, from, sizeof v);

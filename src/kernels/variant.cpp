@@ -67,6 +67,10 @@ namespace {
 
 #include "weights.hpp"           // a matrix in any of these forms
 
+#include "kv_pages.hpp"          // pages of keys and values
+
+#include "softmax.hpp"           // softmax over a block of keys
+
 #include "attention.hpp"         // attention over paged KV
 
 #include "logits.hpp"            // a step's logits, as sampling needs them
@@ -105,7 +109,7 @@ double tile_seconds(int rounds) {
     micro_group<kPageGroup>(kRows, a.get(), kPairs * 2, kPairs,
                             panels_at<16>(kPageGroup * kPanel,
                                           [=](int p, int k) { return panels + (k * kPageGroup + p) * kPanel; }),
-                            out.get(), kPageGroup * kLanes, fetcher(false, [](int) {}));
+                            out.get(), kPageGroup * kLanes, kLanes, fetcher(false, [](int) {}));
   return (thread_seconds() - start) / (4.0 * rounds * kRows * kPageGroup * kLanes * kPairs);
 }
 

@@ -1,0 +1,47 @@
+// Pages of keys and values. Included per variant, after the tiles.
+//
+// A page holds sixteen tokens. Keys of a head lie as one panel, [head_dim / 2][16 keys][2], and behind them the values
+// as eight pairs, [8][head_columns][2]: both are read by the tiles as they stand, so no page is ever copied.
+
+constexpr int kPage = Decoder::kPageTokens;
+static_assert(kPage == kLanes, "the keys of a page are a panel");
+
+struct Geometry {
+  int heads, kv_heads, head_dim, head_columns;  // columns: head_dim rounded up to whole groups of panels
+  int group() const { return heads / kv_heads; }
+  int key_pairs() const { return (head_dim + 1) / 2; }
+  std::size_t key_page() const { return static_cast<std::size_t>(key_pairs()) * kPanel; }
+  std::size_t value_page() const { return static_cast<std::size_t>(kPage) * head_columns; }
+  // Of a layer's KV: the keys of one head in one page, with the values behind them.
+  std::size_t page_of(int page, int head) const {
+    return (static_cast<std::size_t>(page) * kv_heads + head) * (key_page() + value_page());
+  }
+};
+
+// Writes one token's key of one head, in bf16. Slot `later`, which will be written soon, is prefetched: a key lies in as
+// many cache lines as it has pairs.
+static inline void write_key(const Geometry& g, std::uint16_t* kv, int slot, int later, int head,
+                             const std::uint16_t* key) {
+  std::uint16_t* page = kv + g.page_of(slot / kPage, head) + slot % kPage * 2;
+  const std::uint16_t* page_later = kv + g.page_of(later / kPage, head);
+  for (int pair = 0; pair < g.key_pairs(); ++pair) {
+    prefetch_to_write(page_later + pair * kPanel);
+    std::memcpy(page + pair * kPanel, key + 2 * pair, 2 * sizeof *key);
+  }
+}
+
+// Writes one token's value of one head: half of a pair, while another thread may write the other half. `alone`: nobody
+// writes that in this step. It is read with this one, at weight 0, and whatever an earlier sequence left there must not
+// count, not even if it is no number.
+static inline void write_value(const Geometry& g, std::uint16_t* kv, int slot, int later, int head,
+                               const std::uint16_t* value, bool alone) {
+  const auto pair_of = [&](int at) {
+    const std::size_t pair = at % kPage / 2;
+    return kv + g.page_of(at / kPage, head) + g.key_page() + pair * g.head_columns * 2;
+  };
+  std::uint16_t *pair = pair_of(slot) + slot % 2, *pair_later = pair_of(later);
+  for (int d = 0; d < g.head_columns; d += kLanes) prefetch_to_write(pair_later + 2 * d);
+  for (int d = 0; d < g.head_dim; ++d) pair[2 * d] = value[d];
+  if (alone && slot % 2 == 0)
+    for (int d = 0; d < g.head_dim; ++d) pair[2 * d + 1] = 0;
+}
