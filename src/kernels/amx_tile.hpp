@@ -29,25 +29,23 @@ struct alignas(64) TileShape {
   std::uint16_t bytes[16] = {};
   std::uint8_t rows[16] = {};
 
-  void set(int tile, int count, int bytes_a_row) {
+  void set(int tile, int count) {
     rows[tile] = static_cast<std::uint8_t>(count);
-    bytes[tile] = static_cast<std::uint16_t>(count ? bytes_a_row : 0);
+    bytes[tile] = static_cast<std::uint16_t>(count ? 64 : 0);
   }
 };
 
-static thread_local int shape_in_use = -1;
+static thread_local int rows_in_use = -1;
 
-// The registers take `rows` rows and runs of `run` pairs from now on.
-static inline void shape_tiles(int rows, int run) {
-  const int wanted = rows * 64 + run;
-  if (wanted == shape_in_use) return;
-  shape_in_use = wanted;
+// The registers take `rows` rows from now on.
+static inline void shape_tiles(int rows) {
+  if (rows == rows_in_use) return;
+  rows_in_use = rows;
   TileShape shape;
   for (int half = 0; half < 2; ++half) {
     const int count = std::min(std::max(rows - half * kTileRows, 0), kTileRows);
-    shape.set(2 * half, count, 64), shape.set(2 * half + 1, count, 64);
-    shape.set(4 + half, count, 4 * run);
-    shape.set(6 + half, run, 64);
+    for (const int tile : {2 * half, 2 * half + 1, 4 + half}) shape.set(tile, count);
+    shape.set(6 + half, kRun);
   }
   __asm__ volatile("ldtilecfg %0" ::"m"(shape));
 }
@@ -55,7 +53,7 @@ static inline void shape_tiles(int rows, int run) {
 // What a thread holds while it multiplies: the tile registers, which others may have used before, and which the system
 // need not save once they are released.
 struct TileUse {
-  TileUse() { shape_in_use = -1; }
+  TileUse() { rows_in_use = -1; }
   ~TileUse() { __asm__ volatile("tilerelease" ::: "memory"); }
 };
 
@@ -111,42 +109,37 @@ struct TileSums {
 template <int P, bool kBoth, class B>
 __attribute__((noinline)) static void add_rest(int rows, const Activation* a, std::size_t a_stride, int first, int pairs,
                                                const B& b) {
-  alignas(64) Activation inputs[kMostRows * 2 * B::kRun] = {};
-  alignas(64) std::uint16_t factors[2][B::kRun * kPanel] = {};
-  for (int r = 0; r < rows; ++r)
-    std::memcpy(inputs + r * 2 * B::kRun, a + r * a_stride + 2 * first, 2 * (pairs - first) * sizeof *a);
+  alignas(64) Activation inputs[kMostRows * 2 * kRun] = {};
+  alignas(64) std::uint16_t factors[2][kRun * kPanel] = {};
+  for (int r = 0; r < rows; ++r) std::memcpy(inputs + r * 2 * kRun, a + r * a_stride, 2 * (pairs - first) * sizeof *a);
   for (int p = 0; p < P; ++p)
     for (int k = first; k < pairs; ++k) std::memcpy(&factors[p][(k - first) * kPanel], b.at(p, k), 2 * kPanel);
-  TileSums<P, kBoth>::add(inputs, 4 * B::kRun, factors[0], factors[1], 2 * kPanel);
+  TileSums<P, kBoth>::add(inputs, 4 * kRun, factors[0], factors[1], 2 * kPanel);
 }
 
 template <int P, bool kBoth, class B, class Fetch>
-static inline void micro(int rows, const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
-                         std::size_t out_stride, std::size_t out_panel, const Fetch& fetch) {
-  constexpr int kRun = B::kRun;
+static inline void micro(int rows, const RowsIn& a, int pairs, const B& b, const RowsOut& out, const Fetch& fetch) {
   using Sums = TileSums<P, kBoth>;
   Sums::clear();
+  const Activation* run = a.at;
   int k = 0;
-  for (; k + kRun <= pairs; k += kRun) {
-    Sums::add(a + 2 * k, a_stride * sizeof *a, b.at(0, k), b.at(P - 1, k), b.stride * sizeof(std::uint16_t));
+  for (; k + kRun <= pairs; k += kRun, run += a.run) {
+    Sums::add(run, a.stride * sizeof *run, b.at(0, k), b.at(P - 1, k), b.stride * sizeof(std::uint16_t));
     if (fetch.any)
       for (int i = 0; i < kRun; ++i) fetch.each(k + i);
   }
   if (k < pairs) {
-    add_rest<P, kBoth>(rows, a, a_stride, k, pairs, b);
+    add_rest<P, kBoth>(rows, run, a.stride, k, pairs, b);
     for (; fetch.any && k < pairs; ++k) fetch.each(k);
   }
-  Sums::store(out, out_stride, out_panel);
+  Sums::store(out.at, out.stride, out.panel);
 }
 
-// out[p][r][0 .. 16) = sum over k of a[r][k] * b(p, k), for up to rows_of_group(P) rows; rows lie `out_stride` apart, and
-// panels `out_panel`. `fetch` prefetches what is wanted next.
+// out(r, p) = sum over k of a(r, k) * b(p, k), for up to rows_of_group(P) rows. `fetch` prefetches what is wanted next.
 template <int P, class B, class Fetch>
-static inline void micro_group(int rows, const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
-                               std::size_t out_stride, std::size_t out_panel, const Fetch& fetch) {
-  shape_tiles(rows, B::kRun);
-  rows > kTileRows ? micro<P, true>(rows, a, a_stride, pairs, b, out, out_stride, out_panel, fetch)
-                   : micro<P, false>(rows, a, a_stride, pairs, b, out, out_stride, out_panel, fetch);
+static inline void micro_group(int rows, const RowsIn& a, int pairs, const B& b, const RowsOut& out, const Fetch& fetch) {
+  shape_tiles(rows);
+  rows > kTileRows ? micro<P, true>(rows, a, pairs, b, out, fetch) : micro<P, false>(rows, a, pairs, b, out, fetch);
 }
 
 #endif

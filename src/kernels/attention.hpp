@@ -140,7 +140,8 @@ class Attention {
                 const std::uint16_t* kv, const Out& out) {
     alignas(64) Activation q[kTileQueries * kMostColumns];
     alignas(64) float scores[kTileQueries * kBlock];
-    alignas(64) Activation weights[kTileQueries * kBlock];
+    alignas(64) Activation apart[kWeightsInPlace ? 1 : kTileQueries * kBlock];
+    Activation* weights = kWeightsInPlace ? reinterpret_cast<Activation*>(scores) : apart;
     alignas(64) float sums[kTileQueries * kMostColumns];
     alignas(64) float carried[kTileQueries * kMostColumns];
     const int group = g_.group(), count = (last - first) * group, columns = g_.head_columns;
@@ -155,11 +156,11 @@ class Attention {
       int seen[kTileVectors * kLanes];
       const int most = see(unit, first, last, keys, seen);
       if (most <= 0) break;
-      const int pages = (most + kPage - 1) / kPage;
-      score(q, count, keys.pages, pages, unit.kv_head, kv, scores);
+      const int panels = (most + kLanes - 1) / kLanes;
+      score(q, count, keys.pages, panels, unit.kv_head, kv, scores);
       for (int v = 0; v < kTileVectors; ++v)
-        parts[v] = weigh(scores + v * kLanes * kPage, seen + v * kLanes, std::min(kLanes, count - v * kLanes), pages,
-                         weights + v * kLanes * kBlock);
+        parts[v] = weigh(scores + v * kLanes * kLanes, seen + v * kLanes, std::min(kLanes, count - v * kLanes), panels,
+                         weights + v * kLanes * kWeightQuery);
       gather(weights, count, keys.pages, most, unit.kv_head, kv, sums,
              block + 1 < unit.last_block ? keys_of(unit.span, block + 1) : Keys{});
       if (!carry) {
@@ -223,29 +224,30 @@ class Attention {
   }
 
   // Reads the keys once, and fetches as much of the values meanwhile: they lie behind them.
-  void score(const Activation* q, int count, const std::int32_t* pages, int block_pages, int kv_head,
-             const std::uint16_t* kv, float* scores) const {
+  void score(const Activation* q, int count, const std::int32_t* pages, int panels, int kv_head, const std::uint16_t* kv,
+             float* scores) const {
     int first = 0;
-    for (; first + 1 < block_pages; first += kPageGroup)
-      score_pages<kPageGroup>(q, count, pages + first, std::min(kPageGroup, block_pages - first), kv_head, kv,
-                              scores + first * kScorePage);
-    if (first < block_pages)
-      score_pages<1>(q, count, pages + first, 1, kv_head, kv, scores + first * kScorePage);
+    for (; first + 1 < panels; first += kPageGroup)
+      score_panels<kPageGroup>(q, count, pages, first, std::min(kPageGroup, panels - first), kv_head, kv, scores);
+    if (first < panels) score_panels<1>(q, count, pages, first, 1, kv_head, kv, scores);
   }
 
-  // Scores P pages side by side. Where there are only `there`, the last one is repeated, and its scores are not read.
+  // Scores P panels side by side. Where there are only `there`, the last one is repeated, and its scores are not read.
   template <int P>
-  void score_pages(const Activation* q, int count, const std::int32_t* pages, int there, int kv_head,
-                   const std::uint16_t* kv, float* scores) const {
+  void score_panels(const Activation* q, int count, const std::int32_t* pages, int first, int there, int kv_head,
+                    const std::uint16_t* kv, float* scores) const {
     const std::uint16_t* panels[P];
-    for (int p = 0; p < P; ++p) panels[p] = kv + g_.page_of(pages[std::min(p, there - 1)], kv_head);
+    for (int p = 0; p < P; ++p) {
+      const int panel = first + std::min(p, there - 1);
+      panels[p] = kv + g_.page_of(pages[panel / kPagePanels], kv_head) + panel % kPagePanels * g_.key_panel();
+    }
     const std::size_t key_page = g_.key_page();
-    const auto panel = panels_at<16>(kPanel, [&](int p, int k) { return panels[p] + k * kPanel; });
+    const auto panel = panels_at(kPanel, [&](int p, int k) { return panels[p] + k * kPanel; });
     constexpr int kRows = rows_of_group(P);
-    const int q_stride = g_.key_pairs() * 2;
+    const std::size_t q_stride = g_.key_pairs() * 2;
     for (int i = 0; i < count; i += kRows)
-      micro_group<P>(std::min(kRows, count - i), q + i * q_stride, q_stride, g_.key_pairs(), panel, scores + i * kPage,
-                     kPage, kScorePage, fetcher(i == 0, [&](int k) {
+      micro_group<P>(std::min(kRows, count - i), {q + i * q_stride, q_stride}, g_.key_pairs(), panel,
+                     {scores + first * kScorePanel + i * kLanes, kLanes, kScorePanel}, fetcher(i == 0, [&](int k) {
 #pragma GCC unroll 4
                        for (int p = 0; p < P; ++p) prefetch_l2(panel.at(p, k) + key_page);
                      }));
@@ -267,12 +269,13 @@ class Attention {
       constexpr int kRows = rows_of_group(kPageGroup);
       for (int i = 0; i < count; i += kRows)
         micro_group<kPageGroup>(
-            std::min(kRows, count - i), weights + i * kBlock, kBlock, pairs,
-            panels_at<8>(columns * 2,
-                         [&](int p, int k) { return bases[k / 8] + (k % 8) * columns * 2 + (first + p) * kPanel; }),
-            sums + i * columns + first * kLanes, columns, kLanes, fetcher(i == 0 && first == 0, [&](int k) {
-              if (!ahead[k / 8]) return;
-              for (int line = 0; line < lines; ++line) prefetch_l2(ahead[k / 8] + (k % 8 * lines + line) * kPanel);
+            std::min(kRows, count - i), {weights + i * kWeightQuery, kWeightQuery, kWeightPage}, pairs,
+            panels_at(columns * 2,
+                      [&](int p, int k) { return bases[k / kRun] + (k % kRun) * columns * 2 + (first + p) * kPanel; }),
+            {sums + i * columns + first * kLanes, static_cast<std::size_t>(columns)},
+            fetcher(i == 0 && first == 0, [&](int k) {
+              if (!ahead[k / kRun]) return;
+              for (int line = 0; line < lines; ++line) prefetch_l2(ahead[k / kRun] + (k % kRun * lines + line) * kPanel);
             }));
     }
   }

@@ -90,8 +90,8 @@ struct DrawSearch {
 
 class Decoder {
  public:
-  // Tokens a page: one vector of keys.
-  static constexpr int kPageTokens = 16;
+  // Tokens a page: as many values as the widest instruction sums at once.
+  static constexpr int kPageTokens = 32;
   // Softmax partials are taken over absolute blocks of this many keys and merged in their order, so a row's
   // result does not depend on how its keys were cut into spans. Spans begin at multiples of it.
   static constexpr int kBlockTokens = 256;

@@ -1,16 +1,18 @@
 // Pages of keys and values. Included per variant, after the tiles.
 //
-// A page holds sixteen tokens. Keys of a head lie as one panel, [head_dim / 2][16 keys][2], and behind them the values
-// as eight pairs, [8][head_columns][2]: both are read by the tiles as they stand, so no page is ever copied.
+// A page holds 32 tokens. Keys of a head lie as two panels, [2][head_dim / 2][16 keys][2], and behind them the values as
+// sixteen pairs, [16][head_columns][2]: both are read by the tiles as they stand, so no page is ever copied.
 
 constexpr int kPage = Decoder::kPageTokens;
-static_assert(kPage == kLanes, "the keys of a page are a panel");
+constexpr int kPagePanels = kPage / kLanes;
+static_assert(kPage == 2 * kRun, "the values of a page are a run");
 
 struct Geometry {
   int heads, kv_heads, head_dim, head_columns;  // columns: head_dim rounded up to whole groups of panels
   int group() const { return heads / kv_heads; }
   int key_pairs() const { return (head_dim + 1) / 2; }
-  std::size_t key_page() const { return static_cast<std::size_t>(key_pairs()) * kPanel; }
+  std::size_t key_panel() const { return static_cast<std::size_t>(key_pairs()) * kPanel; }
+  std::size_t key_page() const { return kPagePanels * key_panel(); }
   std::size_t value_page() const { return static_cast<std::size_t>(kPage) * head_columns; }
   // Of a layer's KV: the keys of one head in one page, with the values behind them.
   std::size_t page_of(int page, int head) const {
@@ -22,11 +24,11 @@ struct Geometry {
 // many cache lines as it has pairs.
 static inline void write_key(const Geometry& g, std::uint16_t* kv, int slot, int later, int head,
                              const std::uint16_t* key) {
-  std::uint16_t* page = kv + g.page_of(slot / kPage, head) + slot % kPage * 2;
-  const std::uint16_t* page_later = kv + g.page_of(later / kPage, head);
+  const auto panel_of = [&](int at) { return kv + g.page_of(at / kPage, head) + at % kPage / kLanes * g.key_panel(); };
+  std::uint16_t *to = panel_of(slot) + slot % kLanes * 2, *panel_later = panel_of(later);
   for (int pair = 0; pair < g.key_pairs(); ++pair) {
-    prefetch_to_write(page_later + pair * kPanel);
-    std::memcpy(page + pair * kPanel, key + 2 * pair, 2 * sizeof *key);
+    prefetch_to_write(panel_later + pair * kPanel);
+    std::memcpy(to + pair * kPanel, key + 2 * pair, 2 * sizeof *key);
   }
 }
 

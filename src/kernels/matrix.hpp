@@ -49,7 +49,7 @@ class PackedMatrix {
   std::size_t place_of_column(int column) const { return place_of_panel(column / kLanes) + column % kLanes * 2; }
   auto panels(int index, int first) const {
     const std::uint16_t* from = tile(index) + place_of_panel(first);
-    return panels_at<16>(stride_, [from, stride = stride_](int p, int k) { return from + k * stride + p * kPanel; });
+    return panels_at(stride_, [from, stride = stride_](int p, int k) { return from + k * stride + p * kPanel; });
   }
 
  public:
@@ -94,13 +94,13 @@ class PackedMatrix {
   template <int P, class Fetching>
   void multiply(int index, const Activation* a, int rows, float* out, const Fetching& fetching) const {
     for (int first = 0; first < tile_outputs_ / kLanes; first += P)
-      micro_group<P>(rows, a, static_cast<std::size_t>(pairs_) * 2, pairs_, panels(index, first), out + first * kLanes,
-                     tile_outputs_, kLanes, fetching(first));
+      micro_group<P>(rows, {a, static_cast<std::size_t>(pairs_) * 2}, pairs_, panels(index, first),
+                     {out + first * kLanes, static_cast<std::size_t>(tile_outputs_)}, fetching(first));
   }
 
   // The sixteen outputs of one panel, for one row: to the bit what they are when the whole tile is multiplied.
   void panel(int index, int panel, const Activation* row, float* out) const {
-    micro_group<1>(1, row, 0, pairs_, panels(index, panel), out, kLanes, kLanes, fetcher(false, [](int) {}));
+    micro_group<1>(1, {row, 0}, pairs_, panels(index, panel), {out, kLanes}, fetcher(false, [](int) {}));
   }
 
   // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row.

@@ -105,7 +105,7 @@ class RestoredMatrix {
         const std::uint8_t* next = pass || !ahead ? nullptr : ahead + panel * panel_size();
         const Activation* inputs = a + static_cast<std::size_t>(first) * blocks_ * Int4::kInputs;
         float* to = out + (first * panels_ + panel) * kLanes;
-        shape_tiles(count, Int4::kInputs / 2);
+        shape_tiles(count);
         count > kTileRows ? multiply<true>(from, inputs, next, kept.get(), places, to)
                           : multiply<false>(from, inputs, next, kept.get(), places, to);
       }

@@ -38,19 +38,33 @@ static inline void by_register_groups(int panels, const Work& work) {
   }
 }
 
-// Where the columns' factors lie: those of panel p and pair k at at(p, k). `kRun` pairs from a multiple of `kRun` on lie
-// `stride` elements apart, for instructions that take many at once.
-template <int kPairsARun, class At>
+// Instructions that take many pairs at once take runs of so many.
+constexpr int kRun = 16;
+
+// Where the columns' factors lie: those of panel p and pair k at at(p, k). The pairs of a run lie `stride` elements apart.
+template <class At>
 struct Panels {
-  static constexpr int kRun = kPairsARun;
   At at;
   std::size_t stride;
 };
 
-template <int kRun, class At>
-static inline Panels<kRun, At> panels_at(std::size_t stride, const At& at) {
+template <class At>
+static inline Panels<At> panels_at(std::size_t stride, const At& at) {
   return {at, stride};
 }
+
+// Where the rows that are multiplied lie: row r's pair k at at + r * stride + 2 * k. (With AMX, each run of pairs begins
+// `run` elements after the one before.)
+struct RowsIn {
+  const Activation* at;
+  std::size_t stride, run = 2 * kRun;
+};
+
+// Where the sums of row r and panel p go: at + r * stride + p * panel, sixteen of them.
+struct RowsOut {
+  float* at;
+  std::size_t stride, panel = kLanes;
+};
 
 // Prefetches: each(k) is called with every pair k while it is multiplied, or need not be where there are not `any`.
 template <class Each>
@@ -86,12 +100,11 @@ struct TileUse {
   ~TileUse() {}
 };
 
-// out[p][r][0 .. 16) = sum over k of a[r][k] * b(p, k): R rows by P panels held in registers, k in order. Rows lie
-// `out_stride` apart, and panels `out_panel`. `fetch` prefetches what is wanted next. Every loop over the tile is unrolled from the start,
-// and no address of an accumulator is taken, or GCC keeps a copy of them all in memory.
+// out(r, p) = sum over k of a(r, k) * b(p, k): R rows by P panels held in registers, k in order. `fetch` prefetches what is
+// wanted next. Every loop over the tile is unrolled from the start, and no address of an accumulator is taken, or GCC
+// keeps a copy of them all in memory.
 template <int R, int P, class B, class Fetch>
-static inline void micro(const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
-                         std::size_t out_stride, std::size_t out_panel, const Fetch& fetch) {
+static inline void micro(const RowsIn& a, int pairs, const B& b, const RowsOut& out, const Fetch& fetch) {
   constexpr int kVectors = kLanes / kTileLanes;  // of a panel
   TileVector acc[R][P * kVectors];
 #pragma GCC unroll 12
@@ -105,7 +118,7 @@ static inline void micro(const Activation* a, std::size_t a_stride, int pairs, c
     if (fetch.any) fetch.each(k);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
-      const PairVector pair = splat_pair(a + r * a_stride + 2 * k);
+      const PairVector pair = splat_pair(a.at + r * a.stride + 2 * k);
 #pragma GCC unroll 16
       for (int v = 0; v < P * kVectors; ++v) accumulate(acc[r][v], pair, panel[v]);
     }
@@ -114,22 +127,19 @@ static inline void micro(const Activation* a, std::size_t a_stride, int pairs, c
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
     for (int v = 0; v < P * kVectors; ++v)
-      store_tile(out + r * out_stride + v / kVectors * out_panel + v % kVectors * kTileLanes, acc[r][v]);
+      store_tile(out.at + r * out.stride + v / kVectors * out.panel + v % kVectors * kTileLanes, acc[r][v]);
 }
 
 template <int P, class B, class Fetch, int... Rs>
-static inline void micro_rows(std::integer_sequence<int, Rs...>, int rows, const Activation* a, std::size_t a_stride,
-                              int pairs, const B& b, float* out, std::size_t out_stride, std::size_t out_panel,
-                              const Fetch& fetch) {
-  (void)((rows == Rs + 1 && (micro<Rs + 1, P>(a, a_stride, pairs, b, out, out_stride, out_panel, fetch), true)) || ...);
+static inline void micro_rows(std::integer_sequence<int, Rs...>, int rows, const RowsIn& a, int pairs, const B& b,
+                              const RowsOut& out, const Fetch& fetch) {
+  (void)((rows == Rs + 1 && (micro<Rs + 1, P>(a, pairs, b, out, fetch), true)) || ...);
 }
 
 // Up to rows_of_group(P) rows.
 template <int P, class B, class Fetch>
-static inline void micro_group(int rows, const Activation* a, std::size_t a_stride, int pairs, const B& b, float* out,
-                               std::size_t out_stride, std::size_t out_panel, const Fetch& fetch) {
-  micro_rows<P>(std::make_integer_sequence<int, rows_of_group(P)>{}, rows, a, a_stride, pairs, b, out, out_stride,
-                out_panel, fetch);
+static inline void micro_group(int rows, const RowsIn& a, int pairs, const B& b, const RowsOut& out, const Fetch& fetch) {
+  micro_rows<P>(std::make_integer_sequence<int, rows_of_group(P)>{}, rows, a, pairs, b, out, fetch);
 }
 
 #endif

@@ -1,18 +1,23 @@
 // Softmax of a tile of queries over one block of keys. Included per variant, after kv_pages.hpp.
 //
-// Scores lie page by page, [pages][queries][16 keys], as the tiles leave them; weights query by query, as they take them.
-// Sixteen queries go together, so that what is found of each stays in a lane, and no query waits for another's sums.
+// Scores lie panel by panel, [panels][queries][16 keys], as the tiles leave them; weights as they take them: query by query,
+// or, with AMX, where the scores were, those of a page's two panels in the place of the first one. Sixteen queries go together, so
+// that what is found of each stays in a lane, and no query waits for another's sums.
 
 constexpr int kBlock = Decoder::kBlockTokens;
 constexpr int kBlockPages = kBlock / kPage;
 constexpr int kMostGroup = 24;  // query heads for one head of keys and values
 #if defined(PARROT_HAS_AMX)
 constexpr int kTileQueries = 2 * kTileRows;
+constexpr bool kWeightsInPlace = true;
 #else
 constexpr int kTileQueries = kMostGroup;
+constexpr bool kWeightsInPlace = false;
 #endif
 constexpr int kTileVectors = (kTileQueries + kLanes - 1) / kLanes;  // that hold a number for each query
-constexpr int kScorePage = kTileQueries * kPage;
+constexpr int kScorePanel = kTileQueries * kLanes;
+constexpr int kWeightQuery = kWeightsInPlace ? kPage : kBlock;  // from a query's weights to the next one's
+constexpr int kWeightPage = kWeightsInPlace ? 2 * kPage * kTileQueries : kPage;  // from those of a page to the next one's
 
 // Softmax state of sixteen queries: the largest score seen, and the total of weights relative to it.
 struct Softmax {
@@ -39,54 +44,54 @@ __attribute__((noinline)) static void blend(float* sums, const float* part, int 
 }
 
 // Makes a query's scores weigh nothing from key `seen` on.
-static inline void hide(float* scores, int seen, int pages) {
-  const int whole = seen / kPage;
-  if (whole < pages)
-    for (int k = seen % kPage; k < kPage; ++k) scores[whole * kScorePage + k] = kNoPeak;
-  for (int page = whole + 1; page < pages; ++page) store(scores + page * kScorePage, splat(kNoPeak));
+static inline void hide(float* scores, int seen, int panels) {
+  const int whole = seen / kLanes;
+  if (whole < panels)
+    for (int k = seen % kLanes; k < kLanes; ++k) scores[whole * kScorePanel + k] = kNoPeak;
+  for (int panel = whole + 1; panel < panels; ++panel) store(scores + panel * kScorePanel, splat(kNoPeak));
 }
 
 // The largest of a query's scores, lane by lane.
-static inline F32x16 highest(const float* scores, int pages) {
+static inline F32x16 highest(const float* scores, int panels) {
   F32x16 even = load(scores), odd = even;
-  for (int page = 1; page < pages; page += 2) {
-    odd = max(odd, load(scores + page * kScorePage));
-    if (page + 1 < pages) even = max(even, load(scores + (page + 1) * kScorePage));
+  for (int panel = 1; panel < panels; panel += 2) {
+    odd = max(odd, load(scores + panel * kScorePanel));
+    if (panel + 1 < panels) even = max(even, load(scores + (panel + 1) * kScorePanel));
   }
   return max(even, odd);
 }
 
 // A query's scores to weights relative to `peak`; returns their sums, lane by lane.
-static inline F32x16 soften(const float* scores, int pages, float peak, Activation* weights) {
+static inline F32x16 soften(const float* scores, int panels, float peak, Activation* weights) {
   F32x16 even{}, odd{};
-  int page = 0;
-  for (; page + 2 <= pages; page += 2) {
-    const F32x16 first = exp2(load(scores + page * kScorePage) - peak);
-    const F32x16 second = exp2(load(scores + (page + 1) * kScorePage) - peak);
+  int panel = 0;
+  for (; panel + 2 <= panels; panel += 2, weights += kWeightPage) {
+    const F32x16 first = exp2(load(scores + panel * kScorePanel) - peak);
+    const F32x16 second = exp2(load(scores + (panel + 1) * kScorePanel) - peak);
     even += first, odd += second;
-    store_activations(weights + page * kPage, first, second);
+    store_activations(weights, first, second);
   }
-  if (page < pages) {
-    const F32x16 last = exp2(load(scores + page * kScorePage) - peak);
+  if (panel < panels) {
+    const F32x16 last = exp2(load(scores + panel * kScorePanel) - peak);
     even += last;
-    store_activations(weights + page * kPage, last);
+    store_activations(weights, last);
   }
   return even + odd;
 }
 
-// Turns the scores of up to sixteen queries, of which each sees the first seen[i] keys of so many pages, into weights.
-static inline Softmax weigh(float* scores, const int* seen, int count, int pages, Activation* weights) {
+// Turns the scores of up to sixteen queries, of which each sees the first seen[i] keys of so many panels, into weights.
+static inline Softmax weigh(float* scores, const int* seen, int count, int panels, Activation* weights) {
   F32x16 lanes[kLanes];
   for (F32x16& lane : lanes) lane = splat(kNoPeak);
   for (int i = 0; i < count; ++i) {
-    hide(scores + i * kPage, std::max(seen[i], 0), pages);
-    lanes[i] = highest(scores + i * kPage, pages);
+    hide(scores + i * kLanes, std::max(seen[i], 0), panels);
+    lanes[i] = highest(scores + i * kLanes, panels);
   }
   const F32x16 peak = max_of(lanes);
   alignas(64) float peaks[kLanes];
   store(peaks, peak);
   for (F32x16& lane : lanes) lane = F32x16{};
   for (int i = 0; i < count; ++i)
-    lanes[i] = soften(scores + i * kPage, pages, seen[i] > 0 ? peaks[i] : 0.0f, weights + i * kBlock);
+    lanes[i] = soften(scores + i * kLanes, panels, seen[i] > 0 ? peaks[i] : 0.0f, weights + i * kWeightQuery);
   return {peak, sum_of(lanes)};
 }

@@ -106,10 +106,10 @@ double tile_seconds(int rounds) {
   const double start = thread_seconds();
   const TileUse use;
   for (int round = 0; round < rounds; ++round)
-    micro_group<kPageGroup>(kRows, a.get(), kPairs * 2, kPairs,
-                            panels_at<16>(kPageGroup * kPanel,
-                                          [=](int p, int k) { return panels + (k * kPageGroup + p) * kPanel; }),
-                            out.get(), kPageGroup * kLanes, kLanes, fetcher(false, [](int) {}));
+    micro_group<kPageGroup>(kRows, {a.get(), kPairs * 2}, kPairs,
+                            panels_at(kPageGroup * kPanel,
+                                      [=](int p, int k) { return panels + (k * kPageGroup + p) * kPanel; }),
+                            {out.get(), kPageGroup * kLanes}, fetcher(false, [](int) {}));
   return (thread_seconds() - start) / (4.0 * rounds * kRows * kPageGroup * kLanes * kPairs);
 }
 

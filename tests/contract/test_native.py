@@ -11,7 +11,7 @@ from tiny_model import CONTEXT
 from parrotserve.engines.base import EndStatus, Fill, Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.kernels import variants
-from parrotserve.engines.native.settings import BackendName, WeightFormat
+from parrotserve.engines.native.settings import PAGE_TOKENS, BackendName, WeightFormat
 from parrotserve.errors import EngineRefused
 
 TOKENIZER = FakeTokenizer()
@@ -107,7 +107,7 @@ async def test_the_context_is_the_smaller_of_model_and_cache(
 ):
     assert (await start_native(backend=backend)).describe().context_length == CONTEXT
     small = (await start_native(backend=backend, kv_bytes=10 * page_bytes)).describe()
-    assert small.context_length == small.cache_tokens == 160
+    assert small.context_length == small.cache_tokens == 10 * PAGE_TOKENS
     assert small.model == "tiny"
 
 
@@ -116,7 +116,7 @@ async def test_a_shared_prefix_is_computed_once(start_native: StartNative):
     prefix = driver.fill("The same long instruction for every one of them. " * 4)
     opened = [await driver.open(prefix, driver.fill(str(n)), generate(2)) for n in range(5)]
     cached = [(await driver.ended(sequence)).usage.cached_tokens for sequence in opened]
-    assert sorted(cached) == [0] + [len(prefix.tokens or ()) // 16 * 16] * 4
+    assert sorted(cached) == [0] + [len(prefix.tokens or ()) // PAGE_TOKENS * PAGE_TOKENS] * 4
     await driver.close()
 
 
@@ -131,7 +131,7 @@ async def test_what_is_public_is_shared_by_all_and_nothing_after_it(start_native
 
     assert await cached("ann", public, private) == 0
     assert await cached("ann", public, private) > count
-    assert await cached("bob", public, private) == count // 16 * 16
+    assert await cached("bob", public, private) == count // PAGE_TOKENS * PAGE_TOKENS
     texts = [(await driver.run(public, private, generate(8), salt=tenant, public=shared)).text
              for tenant, shared in (("ann", count), ("bob", count), ("eve", 0))]  # fmt: skip
     assert len(set(texts)) == 1
@@ -145,7 +145,7 @@ async def test_a_later_turn_extends_the_earlier_sequence(start_native: StartNati
     first = await driver.run(turn, generate(40, ignore_eos=True), salt=salt)
     history = Fill(tokens=(*(turn.tokens or ()), *first.tokens, *TOKENIZER.encode(" And then?")))
     second = await driver.run(history, generate(2), salt=salt)
-    assert second.usage.cached_tokens >= (len(turn.tokens or ()) + 39) // 16 * 16
+    assert second.usage.cached_tokens >= (len(turn.tokens or ()) + 39) // PAGE_TOKENS * PAGE_TOKENS
     stranger = await driver.run(history, generate(2), salt="somebody else")
     assert stranger.usage.cached_tokens == 0
     await driver.close()

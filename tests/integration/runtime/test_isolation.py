@@ -9,7 +9,7 @@ from tiny_model import CONTEXT, write_tiny_model
 
 from parrotserve.config import ServiceConfig
 from parrotserve.engines.native.engine import NativeEngine
-from parrotserve.engines.native.settings import BackendName, NativeSettings
+from parrotserve.engines.native.settings import PAGE_TOKENS, BackendName, NativeSettings
 from parrotserve.ids import RequestId, SessionId, TenantId, VariableId, new_id
 from parrotserve.protocol import Submit
 from parrotserve.runtime.catalog import fake_model
@@ -81,7 +81,7 @@ async def test_equal_prompts_of_two_tenants_share_nothing(service: Service):
 
 async def test_a_published_text_is_shared_up_to_the_first_placeholder(service: Service, store: TenantStore):
     store.publish(f"\n{INSTRUCTION.strip()}\n")
-    pages = len(INSTRUCTION.strip()) // 16 * 16
+    pages = len(INSTRUCTION.strip()) // PAGE_TOKENS * PAGE_TOKENS
     assert await cached(service, ANN, INSTRUCTION, value=SECRET) == 0
     assert await cached(service, BOB, INSTRUCTION, value=SECRET) == pages
     assert await cached(service, BOB, INSTRUCTION, value="x" * 40) == pages
@@ -92,8 +92,8 @@ async def test_a_text_that_only_begins_with_a_published_one_is_not_shared(servic
     assert await cached(service, ANN, INSTRUCTION) == 0
     assert await cached(service, BOB, INSTRUCTION + SECRET) == 0
     # As a text of its own it is; what follows it stays the tenant's.
-    assert await cached(service, BOB, INSTRUCTION, SECRET) == len(INSTRUCTION.strip()) // 16 * 16
-    assert await cached(service, ANN, INSTRUCTION, SECRET) == len(INSTRUCTION.strip()) // 16 * 16
+    assert await cached(service, BOB, INSTRUCTION, SECRET) == len(INSTRUCTION.strip()) // PAGE_TOKENS * PAGE_TOKENS
+    assert await cached(service, ANN, INSTRUCTION, SECRET) == len(INSTRUCTION.strip()) // PAGE_TOKENS * PAGE_TOKENS
 
 
 async def test_a_value_that_equals_a_published_text_is_not_shared(service: Service, store: TenantStore):

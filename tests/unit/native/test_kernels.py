@@ -191,7 +191,7 @@ def wrong(batch: StepBatch, name: str, value: int) -> StepBatch:
         ("page_starts", 0, "more keys than pages"),
         ("page_starts", 9, "table"),
         ("rows", 3, "rows"),
-        ("keys", 17, "more keys than pages"),
+        ("keys", PAGE_TOKENS + 1, "more keys than pages"),
         ("keys", 0, "empty"),
     ],
 )

@@ -13,6 +13,7 @@ from itertools import chain
 from parrotserve.engines.native.integrity import check_pages, check_tree
 from parrotserve.engines.native.pages import PagePool
 from parrotserve.engines.native.radix import Node, RadixTree, public_tokens
+from parrotserve.engines.native.settings import PAGE_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class PageCache(ABC):
     are shared under equal salts; the public tokens of a `Salt`, as far as they fill pages, are shared by all.
     """
 
-    def __init__(self, pages: int, page_tokens: int = 16) -> None:
+    def __init__(self, pages: int, page_tokens: int = PAGE_TOKENS) -> None:
         if page_tokens < 1:
             raise ValueError(f"page_tokens={page_tokens}: a page holds at least one token.")
         self.page_tokens = page_tokens
@@ -94,7 +95,7 @@ class PageCache(ABC):
 class KvCache(PageCache):
     """Shares equal prefixes through a radix tree over (salt, full token pages)."""
 
-    def __init__(self, pages: int, page_tokens: int = 16) -> None:
+    def __init__(self, pages: int, page_tokens: int = PAGE_TOKENS) -> None:
         super().__init__(pages, page_tokens)
         self._tree = RadixTree(pages, page_tokens)
         self._retained: dict[str, Node] = {}

@@ -13,6 +13,7 @@ import numpy as np
 from parrotserve.engines.native.attention import Block, attend, plan_blocks
 from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.logits import FloatArray, IntArray, Logits, WholeLogits
+from parrotserve.engines.native.settings import PAGE_TOKENS
 from parrotserve.models.architecture import ModelConfig
 from parrotserve.models.weights import LayerWeights, ModelWeights
 
@@ -52,7 +53,7 @@ class ReferenceBackend:
     Fusing copies about half of the weights: drop `weights` after this and there is one copy of everything.
     """
 
-    def __init__(self, weights: ModelWeights, config: ModelConfig, *, pages: int, page_tokens: int = 16) -> None:
+    def __init__(self, weights: ModelWeights, config: ModelConfig, *, pages: int, page_tokens: int = PAGE_TOKENS) -> None:
         self._config = config
         self._page_tokens = page_tokens
         self._embedding = weights.embedding
@@ -65,7 +66,7 @@ class ReferenceBackend:
         self._kv = np.zeros((config.layers, 2, config.kv_heads, pages, page_tokens, config.head_dim), np.float32)
 
     @staticmethod
-    def page_bytes(config: ModelConfig, page_tokens: int = 16) -> int:
+    def page_bytes(config: ModelConfig, page_tokens: int = PAGE_TOKENS) -> int:
         """How much memory one page takes."""
         return config.layers * 2 * config.kv_heads * page_tokens * config.head_dim * np.dtype(np.float32).itemsize
 

@@ -12,7 +12,7 @@ from parrotserve.models.files import ModelFormat
 DEFAULT_PREFILL_CHUNK = 512
 DEFAULT_MAX_RUNNING = 64
 DEFAULT_CREDITS = 1024
-PAGE_TOKENS = 16
+PAGE_TOKENS = 32
 """Tokens in a page of KV, on every backend."""
 
 
