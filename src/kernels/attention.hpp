@@ -10,6 +10,7 @@ struct Unit {
   int first_row, last_row;
   int first_block, last_block;  // absolute
   bool whole;                   // these are all the keys of its rows
+  bool fetches;                 // its keys are to be prefetched
 };
 
 class Attention {
@@ -86,6 +87,9 @@ class Attention {
 
  private:
   static constexpr int kMostColumns = 256;
+  // Keys that more units than this read one after the other are in a cache but for the first of them. With AMX, fetching
+  // them all the same takes longer than it saves.
+  static constexpr int kFewUnits = kFetchesEvenly ? 8 : std::numeric_limits<int>::max();
 
   // The output of one head of a row.
   void divide(const float* sums, float total, Activation* out) const {
@@ -109,7 +113,8 @@ class Attention {
       for (int row = first_row; row < last_row; row += rows_a_unit)
         for (int block = first_block; block < last_block; block += blocks_a_unit) {
           const int rows_end = std::min(row + rows_a_unit, last_row), end = std::min(block + blocks_a_unit, last_block);
-          units_.push_back({span, kv_head, row, rows_end, block, end, block == 0 && most_blocks(row, rows_end) <= end});
+          const bool whole = block == 0 && most_blocks(row, rows_end) <= end;
+          units_.push_back({span, kv_head, row, rows_end, block, end, whole, row_units <= kFewUnits});
         }
   }
 
@@ -157,11 +162,11 @@ class Attention {
       const int most = see(unit, first, last, keys, seen);
       if (most <= 0) break;
       const int panels = (most + kLanes - 1) / kLanes;
-      score(q, count, keys.pages, panels, unit.kv_head, kv, scores);
+      score(unit, q, count, keys.pages, panels, kv, scores);
       for (int v = 0; v < kTileVectors; ++v)
         parts[v] = weigh(scores + v * kLanes * kLanes, seen + v * kLanes, std::min(kLanes, count - v * kLanes), panels,
                          weights + v * kLanes * kWeightQuery);
-      gather(weights, count, keys.pages, most, unit.kv_head, kv, sums,
+      gather(unit, weights, count, keys.pages, most, kv, sums,
              block + 1 < unit.last_block ? keys_of(unit.span, block + 1) : Keys{});
       if (!carry) {
         keep(unit, first, count, block, parts, sums);
@@ -224,22 +229,22 @@ class Attention {
   }
 
   // Reads the keys once, and fetches as much of the values meanwhile: they lie behind them.
-  void score(const Activation* q, int count, const std::int32_t* pages, int panels, int kv_head, const std::uint16_t* kv,
-             float* scores) const {
+  void score(const Unit& unit, const Activation* q, int count, const std::int32_t* pages, int panels,
+             const std::uint16_t* kv, float* scores) const {
     int first = 0;
     for (; first + 1 < panels; first += kPageGroup)
-      score_panels<kPageGroup>(q, count, pages, first, std::min(kPageGroup, panels - first), kv_head, kv, scores);
-    if (first < panels) score_panels<1>(q, count, pages, first, 1, kv_head, kv, scores);
+      score_panels<kPageGroup>(unit, q, count, pages, first, std::min(kPageGroup, panels - first), kv, scores);
+    if (first < panels) score_panels<1>(unit, q, count, pages, first, 1, kv, scores);
   }
 
   // Scores P panels side by side. Where there are only `there`, the last one is repeated, and its scores are not read.
   template <int P>
-  void score_panels(const Activation* q, int count, const std::int32_t* pages, int first, int there, int kv_head,
+  void score_panels(const Unit& unit, const Activation* q, int count, const std::int32_t* pages, int first, int there,
                     const std::uint16_t* kv, float* scores) const {
     const std::uint16_t* panels[P];
     for (int p = 0; p < P; ++p) {
       const int panel = first + std::min(p, there - 1);
-      panels[p] = kv + g_.page_of(pages[panel / kPagePanels], kv_head) + panel % kPagePanels * g_.key_panel();
+      panels[p] = kv + g_.page_of(pages[panel / kPagePanels], unit.kv_head) + panel % kPagePanels * g_.key_panel();
     }
     const std::size_t key_page = g_.key_page();
     const auto panel = panels_at(kPanel, [&](int p, int k) { return panels[p] + k * kPanel; });
@@ -247,7 +252,7 @@ class Attention {
     const std::size_t q_stride = g_.key_pairs() * 2;
     for (int i = 0; i < count; i += kRows)
       micro_group<P>(std::min(kRows, count - i), {q + i * q_stride, q_stride}, g_.key_pairs(), panel,
-                     {scores + first * kScorePanel + i * kLanes, kLanes, kScorePanel}, fetcher(i == 0, [&](int k) {
+                     {scores + first * kScorePanel + i * kLanes, kLanes, kScorePanel}, fetcher(unit.fetches && i == 0, [&](int k) {
 #pragma GCC unroll 4
                        for (int p = 0; p < P; ++p) prefetch_l2(panel.at(p, k) + key_page);
                      }));
@@ -255,14 +260,14 @@ class Attention {
 
   // Reads the values of the first `keys` keys once, and fetches the keys that are wanted next meanwhile. Whole pairs are
   // read and no more: what a page holds beyond them may be anything.
-  void gather(const Activation* weights, int count, const std::int32_t* pages, int keys, int kv_head,
+  void gather(const Unit& unit, const Activation* weights, int count, const std::int32_t* pages, int keys,
               const std::uint16_t* kv, float* sums, const Keys& next) const {
     const std::uint16_t *bases[kBlockPages], *ahead[kBlockPages];
     const int block_pages = (keys + kPage - 1) / kPage;
     const int next_pages = std::min((next.count + kPage - 1) / kPage, block_pages);
     for (int page = 0; page < block_pages; ++page) {
-      bases[page] = kv + g_.page_of(pages[page], kv_head) + g_.key_page();
-      ahead[page] = page < next_pages ? kv + g_.page_of(next.pages[page], kv_head) : nullptr;
+      bases[page] = kv + g_.page_of(pages[page], unit.kv_head) + g_.key_page();
+      ahead[page] = page < next_pages ? kv + g_.page_of(next.pages[page], unit.kv_head) : nullptr;
     }
     const int pairs = (keys + 1) / 2, columns = g_.head_columns, lines = g_.key_pairs() / 8;
     for (int first = 0; first < columns / kLanes; first += kPageGroup) {
@@ -273,7 +278,7 @@ class Attention {
             panels_at(columns * 2,
                       [&](int p, int k) { return bases[k / kRun] + (k % kRun) * columns * 2 + (first + p) * kPanel; }),
             {sums + i * columns + first * kLanes, static_cast<std::size_t>(columns)},
-            fetcher(i == 0 && first == 0, [&](int k) {
+            fetcher(unit.fetches && i == 0 && first == 0, [&](int k) {
               if (!ahead[k / kRun]) return;
               for (int line = 0; line < lines; ++line) prefetch_l2(ahead[k / kRun] + (k % kRun * lines + line) * kPanel);
             }));
