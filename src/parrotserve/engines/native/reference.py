@@ -53,7 +53,9 @@ class ReferenceBackend:
     Fusing copies about half of the weights: drop `weights` after this and there is one copy of everything.
     """
 
-    def __init__(self, weights: ModelWeights, config: ModelConfig, *, pages: int, page_tokens: int = PAGE_TOKENS) -> None:
+    def __init__(
+        self, weights: ModelWeights, config: ModelConfig, *, pages: int, page_tokens: int = PAGE_TOKENS
+    ) -> None:
         self._config = config
         self._page_tokens = page_tokens
         self._embedding = weights.embedding
