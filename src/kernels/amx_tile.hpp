@@ -105,7 +105,8 @@ struct TileSums {
   }
 };
 
-// The last run where it is not whole: what lies beyond may be anything, so it is copied before zeros.
+// The last run, from pair `first` on, where it is not whole: what lies beyond may be anything, so it is copied before
+// zeros. `a` is where it begins.
 template <int P, bool kBoth, class B>
 __attribute__((noinline)) static void add_rest(int rows, const Activation* a, std::size_t a_stride, int first, int pairs,
                                                const B& b) {

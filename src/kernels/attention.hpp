@@ -10,7 +10,7 @@ struct Unit {
   int first_row, last_row;
   int first_block, last_block;  // absolute
   bool whole;                   // these are all the keys of its rows
-  bool fetches;                 // its keys are to be prefetched
+  bool fetches;                 // its keys and values are to be prefetched
 };
 
 class Attention {
@@ -22,7 +22,7 @@ class Attention {
     batch_ = batch;
     units_.clear();
     wanted_units_.clear();
-    merged_.assign(batch.rows, false);
+    merged_.assign(batch.rows, true);
     slots_.assign(batch.rows + 1, 0);
     for (int row = 0; row < batch.rows; ++row) slots_[row + 1] = slots_[row] + batch.positions[row] / kBlock + 1;
     const std::size_t partials = static_cast<std::size_t>(slots_[batch.rows]) * g_.heads;
@@ -31,7 +31,7 @@ class Attention {
     values_.reserve(partials * g_.head_columns);
     for (int span = 0; span < batch.spans; ++span) plan_span(span, threads);
     for (const Unit& unit : units_)
-      if (!unit.whole) std::fill(&merged_[unit.first_row], &merged_[0] + unit.last_row, true);
+      if (unit.whole) std::fill(&merged_[unit.first_row], &merged_[0] + unit.last_row, false);
     for (const Unit& unit : units_)
       if (std::count(&wanted[unit.first_row], &wanted[0] + unit.last_row, true)) wanted_units_.push_back(unit);
   }
@@ -87,8 +87,8 @@ class Attention {
 
  private:
   static constexpr int kMostColumns = 256;
-  // Keys that more units than this read one after the other are in a cache but for the first of them. With AMX, fetching
-  // them all the same takes longer than it saves.
+  // Keys and values that more units than this read one after the other are in a cache but for the first of them. With
+  // AMX, fetching them all the same takes longer than it saves.
   static constexpr int kFewUnits = kFetchesEvenly ? 8 : std::numeric_limits<int>::max();
 
   // The output of one head of a row.
@@ -110,12 +110,14 @@ class Attention {
     const int pieces = std::max(1, std::min(last_block - first_block, wanted / std::max(1, row_units * g_.kv_heads)));
     const int blocks_a_unit = (last_block - first_block + pieces - 1) / pieces;
     for (int kv_head = 0; kv_head < g_.kv_heads; ++kv_head)
-      for (int row = first_row; row < last_row; row += rows_a_unit)
-        for (int block = first_block; block < last_block; block += blocks_a_unit) {
-          const int rows_end = std::min(row + rows_a_unit, last_row), end = std::min(block + blocks_a_unit, last_block);
-          const bool whole = block == 0 && most_blocks(row, rows_end) <= end;
-          units_.push_back({span, kv_head, row, rows_end, block, end, whole, row_units <= kFewUnits});
+      for (int row = first_row; row < last_row; row += rows_a_unit) {
+        const int rows_end = std::min(row + rows_a_unit, last_row), most = most_blocks(row, rows_end);
+        for (int block = first_block; block < std::min(last_block, most); block += blocks_a_unit) {
+          const int end = std::min(block + blocks_a_unit, last_block);
+          const bool whole = block == 0 && most <= end, fetches = row_units <= kFewUnits;
+          units_.push_back({span, kv_head, row, rows_end, block, end, whole, fetches});
         }
+      }
   }
 
   // Of keys of any of these rows.
@@ -252,7 +254,8 @@ class Attention {
     const std::size_t q_stride = g_.key_pairs() * 2;
     for (int i = 0; i < count; i += kRows)
       micro_group<P>(std::min(kRows, count - i), {q + i * q_stride, q_stride}, g_.key_pairs(), panel,
-                     {scores + first * kScorePanel + i * kLanes, kLanes, kScorePanel}, fetcher(unit.fetches && i == 0, [&](int k) {
+                     {scores + first * kScorePanel + i * kLanes, kLanes, kScorePanel},
+                     fetcher(unit.fetches && i == 0, [&](int k) {
 #pragma GCC unroll 4
                        for (int p = 0; p < P; ++p) prefetch_l2(panel.at(p, k) + key_page);
                      }));
@@ -279,8 +282,8 @@ class Attention {
                       [&](int p, int k) { return bases[k / kRun] + (k % kRun) * columns * 2 + (first + p) * kPanel; }),
             {sums + i * columns + first * kLanes, static_cast<std::size_t>(columns)},
             fetcher(unit.fetches && i == 0 && first == 0, [&](int k) {
-              if (!ahead[k / kRun]) return;
-              for (int line = 0; line < lines; ++line) prefetch_l2(ahead[k / kRun] + (k % kRun * lines + line) * kPanel);
+              const std::uint16_t* key = ahead[k / kRun];
+              for (int line = 0; key && line < lines; ++line) prefetch_l2(key + (k % kRun * lines + line) * kPanel);
             }));
     }
   }
@@ -289,7 +292,7 @@ class Attention {
   Batch batch_;
   std::vector<Unit> units_, wanted_units_;
   std::vector<char> merged_;  // by row
-  std::vector<int> slots_;  // [rows + 1]: where a row's partials begin; one for each absolute key block up to its own
+  std::vector<int> slots_;    // [rows + 1]: where a row's partials begin; one for each absolute key block up to its own
   Aligned<float> peaks_;    // [partials]
   Aligned<float> totals_;   // [partials]; 0 where nothing was seen
   Aligned<float> values_;   // [partials][head_columns]

@@ -1,9 +1,9 @@
 // Matrices in bf16, packed for the tile that multiplies them. Included per variant, after memory.hpp and the tile.
 //
-// A weight W [out, in] is cut into tiles of 48 or 64 outputs; a tile is [in / 2][outputs][2] in bf16: the pairs of
+// A weight W [out, in] is cut into tiles of 48 to 128 outputs; a tile is [in / 2][outputs][2] in bf16: the pairs of
 // consecutive inputs that one instruction multiplies lie together, sixteen outputs (a panel) in a vector. (With AMX it is
-// that for every two panels, one after the other.) A tile is read front to back exactly once for every few rows, so
-// batches of one run at the speed of memory.
+// that for every two panels, one after the other.) A tile is read exactly once for every few rows, a few panels side by
+// side front to back, so batches of one run at the speed of memory.
 
 // Prefetching that keeps memory evenly busy: each of several passes over a tile fetches its share of the next tile's cache
 // lines, spread over the turns of its loop.

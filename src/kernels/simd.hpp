@@ -65,11 +65,6 @@ static inline void store(float* to, const F32x16& v) { __builtin_memcpy(to, &v, 
 
 static inline void store_tile(float* to, TileVector v) { __builtin_memcpy(to, &v, sizeof v); }
 
-// Of a multiple of sixteen.
-static inline void copy(float* to, const float* from, int count) {
-  for (int i = 0; i < count; i += kLanes) store(to + i, load(from + i));
-}
-
 // Copies a few elements, often a multiple of a vector's; without the call that memcpy is where their number is not known.
 template <class T>
 static inline void copy_few(T* to, const T* from, int count) {
@@ -128,8 +123,8 @@ static inline F32x16 exp2(F32x16 x) {
   return (F32x16)_mm512_scalef_ps((__m512)exp2_fraction(x - whole), (__m512)whole);
 }
 
-// f over the lanes of each of sixteen vectors, in one tree; lane i of the result is that of rows[i]. Each turn halves both the
-// vectors and what is left of a row in them.
+// f over the lanes of each of sixteen vectors, in one tree; lane i of the result is that of rows[i]. Each turn halves
+// both the vectors and what is left of a row in them.
 template <class F>
 static inline F32x16 fold_rows(const F32x16* rows, const F& f) {
   __m512 eight[8], four[4], two[2];
@@ -214,7 +209,8 @@ static inline F32x16 exp2(const F32x16& v) {
 // x / (1 + exp(-x)).
 static inline F32x16 silu(const F32x16& x) {
 #if defined(PARROT_HAS_BF16)
-  // Dividing takes as long as all the rest: a reciprocal is found from its first 14 bits by Newton's method, of what is finite.
+  // Dividing takes as long as all the rest: a reciprocal is found from its first 14 bits by Newton's method. The exponent
+  // is capped, for that of infinity would be no number.
   const __m512 d = (__m512)(exp2((F32x16)_mm512_min_ps((__m512)(x * -kLog2E), _mm512_set1_ps(126.0f))) + 1.0f);
   const __m512 near = _mm512_rcp14_ps(d);
   return x * (F32x16)_mm512_mul_ps(near, _mm512_fnmadd_ps(d, near, _mm512_set1_ps(2.0f)));

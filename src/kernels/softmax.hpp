@@ -1,8 +1,8 @@
 // Softmax of a tile of queries over one block of keys. Included per variant, after kv_pages.hpp.
 //
-// Scores lie panel by panel, [panels][queries][16 keys], as the tiles leave them; weights as they take them: query by query,
-// or, with AMX, where the scores were, those of a page's two panels in the place of the first one. Sixteen queries go together, so
-// that what is found of each stays in a lane, and no query waits for another's sums.
+// Scores lie panel by panel, [panels][queries][16 keys], as the tiles leave them; weights as they take them: query by
+// query, or, with AMX, where the scores were, those of a page's two panels in the place of the first one. Sixteen queries
+// go together, so that what is found of each stays in a lane, and no query waits for another's sums.
 
 constexpr int kBlock = Decoder::kBlockTokens;
 constexpr int kBlockPages = kBlock / kPage;
@@ -16,8 +16,15 @@ constexpr bool kWeightsInPlace = false;
 #endif
 constexpr int kTileVectors = (kTileQueries + kLanes - 1) / kLanes;  // that hold a number for each query
 constexpr int kScorePanel = kTileQueries * kLanes;
-constexpr int kWeightQuery = kWeightsInPlace ? kPage : kBlock;  // from a query's weights to the next one's
-constexpr int kWeightPage = kWeightsInPlace ? 2 * kPage * kTileQueries : kPage;  // from those of a page to the next one's
+// From a query's weights to the next one's, and from those of a page to those of the next.
+constexpr int kWeightQuery = kWeightsInPlace ? kPage : kBlock;
+constexpr int kWeightPage = kWeightsInPlace ? 2 * kPage * kTileQueries : kPage;
+
+#if defined(__clang__)
+#define PARROT_ONCE __attribute__((noinline))
+#else
+#define PARROT_ONCE __attribute__((noinline, noclone))
+#endif
 
 // Softmax state of sixteen queries: the largest score seen, and the total of weights relative to it.
 struct Softmax {
@@ -26,8 +33,8 @@ struct Softmax {
 constexpr float kNoPeak = -1e30f;  // of a query that has seen nothing; its total is 0
 
 // Folds `part` into `state`; what was summed by weight before is to be scaled by `before`, what comes by `now`.
-// Not inlined, like `blend`, so that every caller rounds alike.
-__attribute__((noinline)) static void fold(Softmax& state, const Softmax& part, float* before, float* now) {
+// One function, like `blend`, not inlined or copied for a caller, so that all round alike.
+PARROT_ONCE static void fold(Softmax& state, const Softmax& part, float* before, float* now) {
   const F32x16 peak = max(state.peak, part.peak);
   const F32x16 old_scale = exp2(state.peak - peak), new_scale = exp2(part.peak - peak);
   state.peak = peak;
@@ -36,7 +43,7 @@ __attribute__((noinline)) static void fold(Softmax& state, const Softmax& part, 
 }
 
 // Folds weighted values, [count][columns], into those before.
-__attribute__((noinline)) static void blend(float* sums, const float* part, int count, int columns, const float* before,
+PARROT_ONCE static void blend(float* sums, const float* part, int count, int columns, const float* before,
                                             const float* now) {
   for (int i = 0; i < count; ++i)
     for (int c = i * columns; c < (i + 1) * columns; c += kLanes)

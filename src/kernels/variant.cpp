@@ -96,7 +96,7 @@ double thread_seconds() {
 #endif
 }
 
-// A full register tile over operands that stay in the first-level cache.
+// A full tile over operands that stay in the caches.
 double tile_seconds(int rounds) {
   constexpr int kPairs = 64, kRows = rows_of_group(kPageGroup);
   Aligned<Activation> a;

@@ -79,12 +79,12 @@ async def test_two_hundred_sequences_pass_through_a_cache_for_a_few(
     start_native: StartNative, backend: BackendName, page_bytes: int
 ):
     sequences = workload(200)
-    driver = Driver(await start_native(backend=backend, kv_bytes=40 * page_bytes), TOKENIZER)
+    driver = Driver(await start_native(backend=backend, kv_bytes=20 * page_bytes), TOKENIZER)
     opened = [await driver.open(*segments) for segments in sequences]
     results = [await driver.ended(sequence) for sequence in opened]
     heartbeat = await driver.next_heartbeat()
     assert (heartbeat.running, heartbeat.waiting, heartbeat.used_pages) == (0, 0, 0)
-    assert heartbeat.free_pages + heartbeat.cached_pages == 40
+    assert heartbeat.free_pages + heartbeat.cached_pages == 20
     await driver.close()
     assert [result.status for result in results] == [EndStatus.DONE] * 200
     few = await run_all(start_native, sequences[::20], backend=backend)
@@ -95,7 +95,7 @@ async def test_a_cache_for_little_more_than_one_sequence_finishes_all(
     start_native: StartNative, backend: BackendName, page_bytes: int
 ):
     longest = max(len(segments[0].tokens or ()) for segments in workload(12) if isinstance(segments[0], Fill)) + 20
-    pages = int(longest / 16 * 1.2) + 1
+    pages = int(longest / PAGE_TOKENS * 1.2) + 1
     results = await run_all(start_native, workload(12), backend=backend, kv_bytes=pages * page_bytes)
     assert [result.status for result in results] == [EndStatus.DONE] * 12
     expected = await run_all(start_native, workload(12), backend=backend)

@@ -146,11 +146,23 @@ def test_grouping_batch_and_threads_do_not_change_a_byte(config: ModelConfig, fo
 
 
 @every_variant
+@pytest.mark.parametrize(("start", "count"), [(245, 30), (250, 6), (500, 40)])
+def test_keys_that_end_before_others_of_a_step_do_not_change_a_byte(variant: str, start: int, count: int):
+    """With more threads keys are cut into pieces, of which some rows see only the first."""
+    tokens, found = text(start + count), []
+    for threads, pieces in ((1, 1), (2, 1), (6, 1), (1, count)):
+        backend, pages = kernels(CONFIGS["llama, 64"], variant, threads=threads), table(0, start + count)
+        prefill(backend, tokens[:start], pages)
+        found.append(prefill(backend, tokens, pages, start=start, chunk=count // pieces))
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
+@every_variant
 def test_what_no_number_is_in_a_page_does_not_reach_who_gets_it_next(variant: str):
     config = CONFIGS["llama, 64"]
     clean, spoilt = kernels(config, variant), kernels(config, variant)
     spoilt.spoil_pages()
-    for length in (1, 2, 15, 16, 33):
+    for length in (1, 2, 15, 16, 17, 31, 32, 33, 47, 49):
         tokens = text(length)
         assert np.array_equal(*(prefill(backend, tokens, table(0, length)) for backend in (clean, spoilt)))
 

@@ -30,7 +30,7 @@ CLEARLY_FASTER = 1.25
 _LANES = 16
 _MOST_HEAD_DIM = 256
 _MOST_QUERIES = 24
-"""Query heads for one head of keys and values: one tile of attention has no more rows."""
+"""Query heads for one head of keys and values: as many as fit one tile of attention in every variant."""
 
 
 def variants() -> tuple[str, ...]:
