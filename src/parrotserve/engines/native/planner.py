@@ -46,8 +46,9 @@ _REST_PART = 4
 """Where a prompt ends with it, a step may exceed the prefill chunk by a quarter (one part in four): a step for the rest
 alone would read all weights for a few rows."""
 
-_LEAST_READ = 16
-"""Tokens of a prompt that a step reads where there is no room or time for more, or a page of fewer."""
+_READ_BY = 16
+"""A step that does not reach a prompt's end reads it by so many tokens, or by pages of fewer; where there is no room or
+time for more, so many."""
 
 _RECENT_SECONDS = 3.0
 """Where latency-sensitive sequences have decoded within so many seconds, more are expected. Short steps cost others a
@@ -75,8 +76,7 @@ class Planner:
         self._cache = cache
         self._pace = pace or Pace(adapt=False)
         self._minimum = minimum or MinimumShares()
-        self._page_tokens = cache.page_tokens
-        self._least_read = min(self._page_tokens, _LEAST_READ)
+        self._read_by = min(cache.page_tokens, _READ_BY)
         self._prefill_chunk = prefill_chunk
         self._max_running = max_running
         self._prefixes = SharedPrefixes(cache, on=share)
@@ -177,7 +177,7 @@ class Planner:
         """Reserves the time that latency-sensitive decoding is going to take; what is left is for all others."""
         decoding = [state for state in candidates if state.decodes]
         urgent = [state for state in decoding if state.urgent]
-        step.prefill_left = max(self._prefill_chunk - len(decoding), self._least_read)
+        step.prefill_left = max(self._prefill_chunk - len(decoding), self._read_by)
         step.background_tokens = self._background_tokens(step)
         step.drafts = self._speculation.drafts(candidates)
         if urgent:
@@ -195,7 +195,7 @@ class Planner:
         if not step.waiting_prompts and not self._minimum.has_latency(step.now, within=_RECENT_SECONDS):
             return step.prefill_left
         whole = step.rates.prefilling(step.prefill_left, 0)
-        return max(fitting_in(self._pace.efficient_prefill, step.prefill_left, cost=whole), self._least_read)
+        return max(fitting_in(self._pace.efficient_prefill, step.prefill_left, cost=whole), self._read_by)
 
     def learn(self, step: StepShape, *, decoded: Counter[Objective], seconds: float, now: float) -> None:
         """A step of this shape ended at `now` and took `seconds`; so many sequences of each objective decoded in it."""
@@ -267,14 +267,14 @@ class Planner:
         count = min(count, budget)
         if fitting == remaining or fitting < count:
             return fitting
-        return max(0, count - (state.computed + count) % self._page_tokens)
+        return max(0, count - (state.computed + count) % self._read_by)
 
     def _owed_budget(self, state: SequenceState, step: Step) -> int:
         """Prefill tokens for a sequence that the minimum share puts first. It is owed decode tokens, so its prompt gets
         what latency-sensitive prompts leave; but at least its share, and what it has in common with one of them."""
         left = step.prefill_left - sum(len(prompt.known) - prompt.computed for prompt in step.waiting_prompts)
         common = self._prefixes.common(state, step.waiting_prompts) - state.computed
-        least = max(common, self._minimum.part_of(step.prefill_left), self._least_read)
+        least = max(common, self._minimum.part_of(step.prefill_left), self._read_by)
         return min(step.prefill_left, max(min(left, step.tokens_left(state.objective)), least))
 
     def _in_time(self, state: SequenceState, count: int, step: Step) -> int:
@@ -288,7 +288,7 @@ class Planner:
         first_prompt = state.objective is Objective.LATENCY and not step.prefilled
         if step.planned and not first_prompt and state not in step.owed:
             return fitting
-        return min(count, max(fitting, self._least_read - state.computed % self._least_read))
+        return min(count, max(fitting, self._read_by - state.computed % self._read_by))
 
     def _beside_earlier_work(self, state: SequenceState, count: int, step: Step) -> int:
         """How many of a prompt's next `count` tokens fit beside the decoding of earlier work."""
