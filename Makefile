@@ -46,8 +46,14 @@ demo: $(VENV)/.run-installed  ## run the snake game program on a small real mode
 serve: $(VENV)/.run-installed  ## serve over HTTP; options in ARGS, e.g. make serve ARGS="--port 9000"
 	$(BIN)/parrot serve $(ARGS)
 
+# Unit tests only compute, so they run on all cores; services and engines get the machine for themselves.
 test: $(VENV)/.dev-installed  ## all tests but the long ones; options in ARGS, e.g. ARGS="-k graph"
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest -m "not long" --numprocesses logical --maxprocesses 8 tests/unit
+	$(BIN)/python -m pytest -m "not long" --ignore tests/unit
+else
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
+endif
 
 test-long: $(VENV)/.dev-installed  ## every test, the long ones and every example on the real model too
 	$(BIN)/python -m pytest --hypothesis-profile=search $(ARGS)
