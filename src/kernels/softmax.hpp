@@ -44,7 +44,7 @@ PARROT_ONCE static void fold(Softmax& state, const Softmax& part, float* before,
 
 // Folds weighted values, [count][columns], into those before.
 PARROT_ONCE static void blend(float* sums, const float* part, int count, int columns, const float* before,
-                                            const float* now) {
+                              const float* now) {
   for (int i = 0; i < count; ++i)
     for (int c = i * columns; c < (i + 1) * columns; c += kLanes)
       store(sums + c, load(sums + c) * before[i] + load(part + c) * now[i]);
