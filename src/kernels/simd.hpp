@@ -334,7 +334,6 @@ typedef std::uint16_t Activation;
 typedef __m512bh PanelVector;
 typedef __m512bh PairVector;
 
-static inline Activation to_activation(float value) { return to_bf16(value); }
 static inline void store_activations(Activation* to, const F32x16& v) { store_bf16(to, v); }
 static inline void store_activations(Activation* to, const F32x16& first, const F32x16& second) {
   const __m512bh narrow = _mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
@@ -364,7 +363,6 @@ struct PairVector {
   float first, second;
 };
 
-static inline Activation to_activation(float value) { return value; }
 static inline void store_activations(Activation* to, const F32x16& v) { store(to, v); }
 static inline void store_activations(Activation* to, const F32x16& first, const F32x16& second) {
   store(to, first), store(to + kLanes, second);

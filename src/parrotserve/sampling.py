@@ -150,12 +150,14 @@ _OPTIONAL = frozenset({"seed", "logprobs", "schema"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """Calls of tools that an output with a schema may be instead of what its schema says."""
+    """Calls of tools: an output may be these instead of what its schema says or, without a schema, have them in its
+    text, which without tags is one or the other."""
 
     schema: dict[str, Any]
     """A JSON schema of one call."""
     tagged: Truth
-    """Whether a call is written between `CALL_TAGS`; otherwise the text is a call, or a list of them."""
+    """Whether a call is written between `CALL_TAGS`; otherwise the text is a call, or a list of them. (Then other text
+    without a schema does not begin with a bracket.)"""
     several: Truth = True
     """Whether there may be more than one."""
 

@@ -99,7 +99,11 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     """Tokens of this output that an earlier run has delivered: the output goes on after them, as if it had
     generated them itself, and reports only what follows."""
     calls: Calls | None = None
-    """What it may be instead of what its sampling's schema says."""
+
+    @property
+    def has_grammar(self) -> bool:
+        """Whether not every text will do."""
+        return self.sampling.schema is not None or self.calls is not None
 
 
 EngineSegment = Fill | Generate

@@ -1,4 +1,4 @@
-"""JSON schemas that outputs must satisfy: whether one can be enforced, known without a tokenizer."""
+"""JSON schemas that outputs, or calls in them, must satisfy: whether one can be enforced, known without a tokenizer."""
 
 import json
 import textwrap
@@ -23,36 +23,64 @@ _SPACES = r"SPACES: /[ \t\n]{1,20}/"
 _TAGGED = """start: @answer | {calls}
 call: {open} SPACES? @call SPACES? {close} {more}
 """
-_LISTED = """start: @answer | @call{or_list}
+_LISTED = """start: {answer} | @call{or_list}
 list: "[" SPACES? @call (SPACES? "," SPACES? @call)* SPACES? "]"
 """
+_IN_TEXT = """start: {start}
+call: {open} SPACES? @call SPACES? {close}
+opening[lazy]: ANY "{tag}"
+TEXT: ANY & ~/(.|\\n)*{tag}(.|\\n)*/
+ANY: /(.|\\n)*/
+"""
+_NO_CALL = r"TEXT: /[ \t\n]*([^ \t\n\[{](.|\n)*)?/" + "\n"
 
 
-def check_schema(schema: dict[str, Any], calls: Calls | None = None) -> None:
-    """Raises `InvalidSchema` if engines could not enforce this JSON schema, or one of calls that may be instead."""
+def check_schema(schema: dict[str, Any] | None, calls: Calls | None = None) -> None:
+    """Raises `InvalidSchema` if engines could not enforce this JSON schema, or that of calls; see `grammar_of`."""
     problem = LLMatcher.validate_grammar(grammar_of(schema, calls))
     if problem:
         raise cannot_be_enforced(problem)
 
 
-def grammar_of(schema: dict[str, Any], calls: Calls | None = None, *, tokens: Collection[str] = ()) -> str:
-    """The schema, or calls instead, as a grammar for `llguidance`, which may still find something wrong with it. Those
-    of `CALL_TAGS` that are `tokens` of the model are written as these. Raises `InvalidSchema` for what the library must
-    not be given."""
-    answer = _checked(schema)
+def grammar_of(schema: dict[str, Any] | None, calls: Calls | None = None, *, tokens: Collection[str] = ()) -> str:
+    """The schema, calls instead, or without a schema text with calls in it, as a grammar for `llguidance`, which may
+    still find something wrong with it. Those of `CALL_TAGS` that are `tokens` of the model are written as these. Raises
+    `InvalidSchema` for what the library must not be given."""
+    answer = None if schema is None else _checked(schema)
     if calls is None:
-        return answer
-    parts = [_part("answer", answer), _part("call", _checked(calls.schema))]
-    return json.dumps({"grammars": [{"lark_grammar": _alternatives(calls, tokens)}, *parts]})
+        return answer or _checked({})
+    parts = [] if answer is None else [_part("answer", answer)]
+    parts.append(_part("call", _checked(calls.schema)))
+    rules = _alternatives(calls, tokens) if answer is not None else _in_text(calls, tokens)
+    return json.dumps({"grammars": [{"lark_grammar": rules}, *parts]})
 
 
 def _alternatives(calls: Calls, tokens: Collection[str]) -> str:
     """An answer or calls, each a JSON schema by itself: their references and definitions know nothing of each other."""
     if not calls.tagged:
-        return _LISTED.format(or_list=" | list" if calls.several else "") + _SPACES
-    opening, close = (tag if tag in tokens else json.dumps(tag) for tag in CALL_TAGS)
+        return _LISTED.format(answer="@answer", or_list=_or_list(calls)) + _SPACES
+    opening, close = _tags(tokens)
     calls_there, more = ("call+", "SPACES?") if calls.several else ("call", "")
     return _TAGGED.format(calls=calls_there, open=opening, close=close, more=more) + _SPACES
+
+
+def _in_text(calls: Calls, tokens: Collection[str]) -> str:
+    """Any text with calls in it; where they have no tags, any that does not begin as they do, or calls alone."""
+    if not calls.tagged:
+        return _LISTED.format(answer="TEXT", or_list=_or_list(calls)) + _NO_CALL + _SPACES
+    tag, close = _tags(tokens)
+    opening = "opening" if tag not in tokens else f"ANY {tag}"
+    start = "call* TEXT" if calls.several else "call | TEXT"
+    return _IN_TEXT.format(start=start, open=opening, close=close, tag=CALL_TAGS[0]) + _SPACES
+
+
+def _or_list(calls: Calls) -> str:
+    return " | list" if calls.several else ""
+
+
+def _tags(tokens: Collection[str]) -> tuple[str, str]:
+    opening, close = (tag if tag in tokens else json.dumps(tag) for tag in CALL_TAGS)
+    return opening, close
 
 
 def _part(name: str, grammar: str) -> dict[str, Any]:

@@ -48,9 +48,10 @@ _LENGTH_OF_VALUE = 5
 
 
 def has_schema(body: Submit) -> bool:
-    """Whether an output has a JSON schema, for which seconds may go by until it is known whether it can be enforced."""
+    """Whether an output or its calls have a JSON schema: seconds may go by until it is known whether that can be
+    enforced."""
     outputs = (segment for spec in body.requests for segment in spec.segments if isinstance(segment, OutputSegment))
-    return any(output.sampling.schema is not None for output in outputs)
+    return any(output.sampling.schema is not None or output.calls is not None for output in outputs)
 
 
 def is_big(body: Submit) -> bool:
@@ -252,9 +253,7 @@ def _tokens(tokens: tuple[int, ...], model: ServedModel) -> Text:
 
 def _fixed(sampling: Sampling, calls: Calls | None, model: ServedModel) -> Sampling:
     """The sampling with a schema that can be enforced and a seed, so that every rerun gives the same text."""
-    if calls is not None and sampling.schema is None:
-        raise InvalidSampling("An output with `calls` also needs a `schema`.")
-    if sampling.schema is not None:
+    if sampling.schema is not None or calls is not None:
         try:
             check_schema(sampling.schema, calls)
         except RecursionError as error:

@@ -295,10 +295,10 @@ def _late_segments(opening: Opening) -> tuple[EngineSegment, ...]:
 
 
 def _check_capabilities(opening: Opening, engine: EngineDescription) -> None:
-    samplings = [piece.sampling for piece in opening.pieces if isinstance(piece, ToGenerate)]
+    outputs = [_generate(piece) for piece in opening.pieces if isinstance(piece, ToGenerate)]
     asked = {
-        Capability.GRAMMAR: any(sampling.schema is not None for sampling in samplings),
-        Capability.LOGPROBS: any(sampling.logprobs is not None for sampling in samplings),
+        Capability.GRAMMAR: any(output.has_grammar for output in outputs),
+        Capability.LOGPROBS: any(output.sampling.logprobs is not None for output in outputs),
     }
     for capability, wanted in asked.items():
         if wanted and capability not in engine.capabilities:

@@ -12,11 +12,11 @@ WEATHER: dict[str, Any] = {
     "function": {
         "name": "weather",
         "description": "The weather somewhere.",
-        "strict": True,
         "parameters": {"type": "object", "properties": {"city": {"enum": ["Rome"]}}, "required": ["city"]},
     },
 }
 NEWS = {"type": "function", "function": {"name": "news"}}
+STRICT = WEATHER | {"function": WEATHER["function"] | {"strict": True}}
 CALLS = {
     TOOL_CALLS: '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>',
     BARE_CALLS: '{"name": "weather", "arguments": {"city": "Rome"}}',
@@ -41,7 +41,7 @@ async def test_a_call_is_read_from_the_answer(begin: Begin, template: str):
 async def test_a_streamed_call_is_no_text(begin: Begin, template: str):
     api = await begin(template=template, script={"umbrella": CALLS[template]})
     async with api.client.chat.completions.stream(
-        model="fake", messages=user("Do I need an umbrella?"), tools=[WEATHER]
+        model="fake", messages=user("Do I need an umbrella?"), tools=[STRICT]
     ) as stream:
         final = await stream.get_final_completion()
     assert not final.choices[0].message.content
@@ -118,12 +118,11 @@ async def test_an_answer_ends_with_its_first_call_where_more_are_not_wanted(begi
     api = await begin(template=template, script={"umbrella": text})
     asked: dict[str, Any] = {"model": "fake", "messages": user("umbrella?"), "tools": [WEATHER]}
     whole = await api.client.chat.completions.create(**asked, parallel_tool_calls=False)
-    async with api.client.chat.completions.stream(**asked, parallel_tool_calls=False) as stream:
-        streamed = await stream.get_final_completion()
-    for answer in (whole, streamed):
-        assert len(answer.choices[0].message.tool_calls or []) == 1
-        assert answer.choices[0].finish_reason == "tool_calls"
-        assert (answer.choices[0].message.content or "") == ("Let me see." if template == TOOL_CALLS else "")
+    streamed, _ = await both_ways(api, **asked, parallel_tool_calls=False, response_format={"type": "text"})
+    for choice in (whole.choices[0], streamed):
+        assert len(choice.message.tool_calls or []) == 1
+        assert choice.finish_reason == "tool_calls"
+        assert (choice.message.content or "") == ("Let me see." if template == TOOL_CALLS else "")
     many = await api.client.chat.completions.create(**asked, parallel_tool_calls=True)
     assert len(many.choices[0].message.tool_calls or []) > 1
     if template == TOOL_CALLS:  # what is not wanted is not even written
@@ -139,7 +138,7 @@ async def test_a_call_that_must_be_is_written_whatever_the_model_would_say(begin
     for stream in (False, True):
         if stream:
             async with api.client.chat.completions.stream(
-                model="fake", messages=user("Hello"), tools=[WEATHER], tool_choice=choice
+                model="fake", messages=user("Hello"), tools=[STRICT], tool_choice=choice
             ) as told:
                 answer = await told.get_final_completion()
         else:
@@ -349,3 +348,40 @@ async def test_tools_that_make_no_sense_are_refused(begin: Begin, body: dict[str
     answer = await api.chat(user("Hello"), **{"tools": [WEATHER]} | body)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"].startswith(param)
+
+
+@pytest.mark.parametrize("template", CALLS)
+async def test_a_strict_function_is_called_as_it_says_or_not_at_all(begin: Begin, template: str):
+    script = {
+        "fine?": "It is fine.",
+        "umbrella?": CALLS[template],
+        "coat?": CALLS[template].replace("Rome", "Oslo"),
+        "new?": CALLS[template].replace("weather", "news").replace("Rome", "Oslo"),
+    }
+    api = await begin(template=template, script=script)
+    calls = {
+        "fine?": None,
+        "umbrella?": ("weather", {"city": "Rome"}),
+        "coat?": ("weather", {"city": "Rome"}),
+        "new?": ("news", {"city": "Oslo"}),
+    }
+    for text, call in calls.items():
+        for parallel in (True, False):
+            choice, _ = await both_ways(
+                api,
+                messages=user(text),
+                tools=[STRICT, NEWS],
+                response_format={"type": "text"},
+                parallel_tool_calls=parallel,
+            )
+            assert choice.message.content == (script[text] if call is None else None)
+            found = [(name, json.loads(arguments)) for name, arguments in map(told, choice.message.tool_calls or [])]
+            assert found == ([] if call is None else [call])
+    assert not any("strict" in prompt for prompt in api.prompts)
+
+
+async def test_where_calls_begin_with_a_control_token_nothing_holds_them(begin: Begin):
+    wrong = CALLS[BARE_CALLS].replace("Rome", "Oslo")
+    api = await begin(template=BARE_CALLS + "{# [TOOL_CALLS] #}", script={"umbrella": wrong})
+    choice, _ = await both_ways(api, tools=[STRICT], response_format={"type": "text"})
+    assert json.loads(choice.message.tool_calls[0].function.arguments) == {"city": "Oslo"}

@@ -1,4 +1,4 @@
-"""Outputs that satisfy a JSON schema, or are calls of tools instead."""
+"""Outputs that satisfy a JSON schema, or are calls of tools instead, or text with calls in it."""
 
 import json
 from typing import Any
@@ -62,7 +62,7 @@ class TagTokenizer(FakeTokenizer):
         return core.to_str()
 
 
-def grammar(calls: Calls, tokenizer: FakeTokenizer | None = None, schema: dict[str, Any] = ANSWER) -> Grammar:
+def grammar(calls: Calls, tokenizer: FakeTokenizer | None = None, schema: dict[str, Any] | None = ANSWER) -> Grammar:
     generate = Generate(sampling=Sampling(schema=schema), calls=calls)
     state = SequenceState(
         sequence=RequestId("a"), epoch=1, salt="", objective=Objective.LATENCY, arrival=0, segments=[generate]
@@ -142,3 +142,50 @@ def test_an_answer_may_look_like_a_call():
     either = Calls(schema=CALL, tagged=False)
     for text in (A_CALL, '{"name": "weather"}', json.dumps({"name": "weather", "arguments": {"city": "Oslo"}})):
         assert accepts(grammar(either, schema={"type": "object"}), [*text.encode()])
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_text_may_have_calls_between_tags_and_these_are_held(several: bool):
+    texts = {
+        "": True,
+        "It is {1} < 2, <tool or [3].": True,
+        TAGGED: True,
+        f"Wait. <tool {TAGGED}": True,
+        f"{TAGGED}\nDone.": several,
+        f"{TAGGED}\n{TAGGED}": several,
+        "<tool_call>": False,
+        "a <tool_call> b": False,
+        f"Wait. {TAGGED}".replace("Rome", "Oslo"): False,
+    }
+    calls = called(tagged=True, several=several)
+    found = {text: accepts(grammar(calls, schema=None), [*text.encode()]) for text in texts}
+    assert found == texts
+
+
+def test_text_may_have_calls_between_tags_that_are_tokens():
+    tagged = [OPEN, *f"\n{A_CALL}\n".encode(), CLOSE]
+    texts = {
+        (*b"Hello",): True,
+        (*b"Wait. ", *tagged): True,
+        (*tagged, *b"\n", *tagged, *b"Done."): True,
+        (OPEN, *b"oops"): False,
+        (*f"{TAGGED}".replace("Rome", "Oslo").encode(),): False,
+    }
+    calls = called(tagged=True)
+    found = {text: accepts(grammar(calls, TagTokenizer(hidden=False), schema=None), [*text]) for text in texts}
+    assert found == texts
+
+
+def test_text_or_calls_without_tags():
+    texts = {
+        "": True,
+        " It is {1}.": True,
+        A_CALL: True,
+        f"[{A_CALL}, {A_CALL}]": True,
+        "[1]": False,
+        "{}": False,
+        A_CALL.replace("Rome", "Oslo"): False,
+        f"{A_CALL} Done.": False,
+    }
+    found = {text: accepts(grammar(called(tagged=False), schema=None), [*text.encode()]) for text in texts}
+    assert found == texts

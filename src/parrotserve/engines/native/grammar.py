@@ -1,4 +1,4 @@
-"""Outputs that satisfy a JSON schema: which tokens may come next, after the ones that came."""
+"""Outputs that satisfy a JSON schema, or have calls that do: which tokens may come next, after the ones that came."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -20,14 +20,15 @@ class Grammar:
 
     def __init__(
         self,
-        schema: dict[str, Any],
+        schema: dict[str, Any] | None,
         tokenizer: LLTokenizer,
         *,
         calls: Calls | None = None,
         tags: Collection[str] = (),
     ) -> None:
-        """Instead of what the schema says, the output may have `calls`; those of their tags that are tokens of the
-        model are among `tags`. Raises `InvalidSchema` if a schema cannot be enforced."""
+        """Instead of what the schema says, or in any text where there is none, the output may have `calls`; those of
+        their tags that are tokens of the model are among `tags`. Raises `InvalidSchema` if a schema cannot be
+        enforced."""
         grammar = grammar_of(schema, calls, tokens=tags)
         self._matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)
         self._check()

@@ -41,8 +41,8 @@ class Grammars:
         return [self._ready.popleft() for _ in range(len(self._ready))]
 
     def of(self, state: SequenceState, generate: Generate) -> Grammar | None:
-        """The grammar of the output that the sequence is at, whose sampling has a schema; None while it is made, and
-        until `take_ready` gives the sequence. Raises `InvalidSchema` if the schema cannot be enforced."""
+        """The grammar of the output that the sequence is at, which has one; None while it is made, and until
+        `take_ready` gives the sequence. Raises `InvalidSchema` if a schema cannot be enforced."""
         making = state.grammar
         if making is None:
             making = state.grammar = self._doing(state.salt, lambda: self._make(generate))
@@ -72,9 +72,7 @@ class Grammars:
             return self._known
 
     def _make(self, generate: Generate) -> Grammar:
-        known, schema = self._tables(), generate.sampling.schema
-        assert schema is not None
-        return Grammar(schema, known, calls=generate.calls, tags=self._tags)
+        return Grammar(generate.sampling.schema, self._tables(), calls=generate.calls, tags=self._tags)
 
     def _is_token(self, tag: str, known: LLTokenizer) -> bool:
         """Whether the model writes it as one token, which is a part of the text."""

@@ -110,9 +110,8 @@ class Progress:
         if not state.known:
             state.known.append(self._first_token())
         room = self._room(state)
-        has_schema = generate.sampling.schema is not None
-        grammar = self.grammars.of(state, generate) if has_schema else None
-        if has_schema and grammar is None:
+        grammar = self.grammars.of(state, generate) if generate.has_grammar else None
+        if generate.has_grammar and grammar is None:
             return None
         return Output(
             generate,

@@ -187,8 +187,14 @@ def _declaring(
         tools=tools,
         prompts=echoed,
         prompt_field="messages" if chat else "prompt",
-        schema_field=None if calls is not None else "tools" if tools is not None else "response_format",
+        schema_field=_schema_field(tools),
     )
+
+
+def _schema_field(tools: Tools | None) -> str | None:
+    if tools is None:
+        return "response_format"
+    return None if tools.formatted else "tools"
 
 
 def _asking(body: Generation, asked: Asked, origin: Origin) -> Call:

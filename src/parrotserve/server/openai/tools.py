@@ -43,6 +43,8 @@ class Tools:
     """Whether an answer ends with its first call."""
     formatted: bool = False
     """Whether an answer without calls has a JSON schema; then it is enforced that an answer is one or the other."""
+    held: bool = False
+    """Whether calls in an answer that may be any text are held to what a function says that is `strict`."""
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -55,8 +57,8 @@ class Tools:
         return f"{_OPEN}\n" if self.must_call and self.tagged else ""
 
     def calls(self) -> Calls | None:
-        """What may be instead of an answer that has a format."""
-        if not self.formatted:
+        """What may be instead of an answer that has a format, or in one that has none."""
+        if not (self.formatted or self.held):
             return None
         return Calls(schema=self.schema(), tagged=self.tagged, several=not self.only_one)
 
@@ -130,7 +132,8 @@ class Tools:
         return ToolCall(found["name"], arguments if isinstance(arguments, str) else _written(arguments))
 
     def _schema_of(self, function: FunctionSpec, definitions: dict[str, Any]) -> dict[str, Any]:
-        parameters = dict(function.parameters or {"type": "object"})
+        free = self.held and not function.strict
+        parameters = dict({} if free else function.parameters or {}) or {"type": "object"}
         own = parameters.pop("$defs", None)
         for name, definition in own.items() if isinstance(own, Mapping) else ():
             definitions[f"{function.name}.{name}"] = _moved(definition, function.name)
@@ -161,20 +164,24 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
     if isinstance(choice, AllowedTools):
         must_call = choice.allowed_tools.mode == "required"
         functions = tuple(_chosen(functions, choice.allowed_tools.tools))
+    tagged = _OPEN in template.source
+    strict = any(function.strict for function in functions)
     return Tools(
         functions=functions,
-        tagged=_OPEN in template.source,
+        tagged=tagged,
         arguments_key="parameters" if '"parameters": dictionary' in template.source else "arguments",
         must_call=must_call,
         only_one=body.parallel_tool_calls is False,
         formatted=has_format and not must_call,
+        # A control token before the calls is no text, so that no grammar could let it come.
+        held=strict and not (has_format or must_call) and (tagged or _MISTRAL not in template.source),
     )
 
 
 def described(body: ChatRequest) -> tuple[dict[str, Any], ...]:
     """All tools of a request, as chat templates read them."""
     return tuple(
-        {"type": tool.type, "function": {name: value for name, value in tool.function if value is not None}}
+        {"type": tool.type, "function": tool.function.model_dump(exclude={"strict"}, exclude_none=True)}
         for tool in body.tools or ()
     )
 
