@@ -76,6 +76,16 @@ async def test_a_process_that_ends_by_itself_is_quoted_in_the_log_alone(caplog: 
     assert "log" in failed.value.message
 
 
+async def test_a_process_that_ends_no_line_is_heard_all_the_same(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    engine = engine_of("import sys; sys.stderr.write('ah! ' * 100_000); sys.exit(3)")
+    with pytest.raises(EngineFailed, match="exit code 3"):
+        await engine.start()
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+    assert len(told) > 1
+    assert caplog.text.count("ah!") >= 100_000
+
+
 async def test_a_stopped_process_is_found_hung_and_killed(start_native: StartNative):
     engine, driver = await decoding(start_native)
     assert engine.pid is not None

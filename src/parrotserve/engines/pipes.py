@@ -24,6 +24,8 @@ _BY_FORCE = -9
 """How SIGKILL shows as an exit code."""
 _LAST_WORDS = 20
 """Lines of its standard error that a failure quotes."""
+_LONGEST_LINE = 1 << 16
+"""Bytes of a line of its standard error: more are told as another one."""
 
 _log = logging.getLogger(__name__)
 
@@ -164,7 +166,10 @@ class EnginePipes(asyncio.SubprocessProtocol):
                 self.heartbeat = event
 
     def _hear(self, data: bytes) -> None:
-        *lines, self._stderr = (self._stderr + data).split(b"\n")
+        *lines, rest = (self._stderr + data).split(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            lines, rest = [*lines, rest], b""
+        self._stderr = rest
         for line in lines:
             text = line.decode("utf-8", errors="replace").rstrip()
             self._last_words.append(text)

@@ -152,7 +152,7 @@ def use(transport: Transport, *, timer: Timer | None = None) -> Connection:
 
 
 def connect(url: str, *, api_key: str | None = None) -> Connection:
-    """Use the service at this URL from now on; nothing is sent yet.
+    """Use the service at this URL from now on, with or without the /v1 of OpenAI's clients; nothing is sent yet.
 
     `api_key` defaults to the environment's `PARROT_API_KEY`. The connection returned can be closed, by itself or
     as a context manager; otherwise that happens at exit. Raises `ServiceUnavailable` for what is no HTTP URL, and

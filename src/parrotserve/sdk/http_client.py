@@ -289,7 +289,8 @@ def _checked(url: str) -> str:
         schemeless = "://" not in str(url) and re.fullmatch(r"[\w.-]+:\d+", shown)
         guess = f"http://{shown}" if schemeless else "http://HOST:PORT"
         raise ServiceUnavailable(f"{shown!r} is not the URL of a service; write {guess}.", url=shown)
-    return url.rstrip("/")
+    # OpenAI's clients are given the service's address with this at its end.
+    return url.rstrip("/").removesuffix("/v1")
 
 
 def _checked_key(key: str) -> str:

@@ -66,6 +66,11 @@ def test_connect_needs_no_service_yet(embedded: list[FakeService]):
     assert current_connection() is not connection
 
 
+@pytest.mark.parametrize("url", ["http://host:1/v1", "http://host:1/v1/", "http://host:1/"])
+def test_the_address_that_openais_clients_are_given_will_do(url: str):
+    assert repr(HttpTransport(url)) == repr(HttpTransport("http://host:1"))
+
+
 @pytest.mark.parametrize(
     "url",
     ["localhost:8000", "ftp://host", "http://", "http://host:x", "http://[", "", "http://host\n", "http://xn--"],
