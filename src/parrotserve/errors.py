@@ -43,7 +43,8 @@ from typing import ClassVar
 
 
 class ParrotError(Exception):
-    """Base of all: `message` says what happened and what to do; `details` are machine-readable facts."""
+    """Base of all: `message` says what happened and what to do; `details` are machine-readable facts. Both can be sent:
+    what is no Unicode in them is escaped."""
 
     code: ClassVar[str] = "parrot_error"
     status: ClassVar[int] = 500
@@ -51,9 +52,9 @@ class ParrotError(Exception):
     by_code: ClassVar[dict[str, type["ParrotError"]]] = {}
 
     def __init__(self, message: str, **details: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.details = details
+        self.message = _unicode(message)
+        self.details = {name: _unicode(value) for name, value in details.items()}
+        super().__init__(self.message)
 
     def __init_subclass__(cls, status: int | None = None) -> None:
         cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
@@ -63,6 +64,10 @@ class ParrotError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (from_wire, (self.code, self.message, self.details))
+
+
+def _unicode(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def from_wire(code: str, message: str, details: dict[str, str] | None = None) -> ParrotError:

@@ -1,6 +1,7 @@
 """A model's chat template: Jinja, run in a sandbox, with what Hugging Face templates expect around them."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn, Required, TypedDict
@@ -36,7 +37,7 @@ class ChatTemplate:
     Raises `MalformedModel` where the source is no Jinja. `now` tells templates that ask for it what day it is.
     """
 
-    __slots__ = ("_constants", "_template", "source", "takes_tools")
+    __slots__ = ("_constants", "_template", "drops_reasoning", "short_call_ids", "source", "takes_tools")
 
     def __init__(
         self,
@@ -47,6 +48,10 @@ class ChatTemplate:
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
         self.source = source
+        self.short_call_ids = re.search(r"length\s*!=\s*9\b", source) is not None
+        """Whether ids of calls have to be nine letters and digits (Mistral)."""
+        self.drops_reasoning = re.search(r"split\(\s*['\"]</think>['\"]\s*\)", source) is not None
+        """Whether it tells the model of its earlier answers without what led to them (Qwen3, DeepSeek)."""
         self._constants = {"bos_token": bos, "eos_token": eos}
         environment = _environment()
         try:

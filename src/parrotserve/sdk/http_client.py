@@ -281,7 +281,7 @@ def _checked(url: str) -> str:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        good = good and bool(httpx.URL(url).host)
+        good = good and bool(httpx.URL(url).host) and not (parts.query or parts.fragment)
     except (ValueError, TypeError, AttributeError, httpx.InvalidURL):
         good = False
     if not good:

@@ -28,7 +28,10 @@ _UNBUFFERED = (b"x-accel-buffering", b"no")
 
 
 def encoded(data: str, *, name: str | None = None, id: str | None = None) -> bytes:  # noqa: A002 - the field's name
-    """One event. `data` is a single line, as JSON is."""
+    """One event, whose `data` is JSON without line feeds. What else Unicode ends lines with is escaped: many who read
+    events split them there."""
+    for end in "\x85\u2028\u2029":
+        data = data.replace(end, f"\\u{ord(end):04x}")
     head = "" if id is None else f"id: {id}\n"
     if name is not None:
         head += f"event: {name}\n"

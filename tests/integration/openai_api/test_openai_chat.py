@@ -1,9 +1,10 @@
 """Chat as OpenAI's own client sees it."""
 
 import json
+from typing import Any
 
 import pytest
-from api_here import Begin, user
+from api_here import CHATML, Begin, user
 from pydantic import BaseModel
 
 HELLO = {"Hello": "Hi there."}
@@ -187,3 +188,26 @@ async def test_nothing_is_left_of_a_call_that_was_answered(begin: Begin):
     for stream in (False, True):
         await api.chat(user("Hello"), stream=stream, n=2)
     assert "parrot_sessions 0.0" in (await api.http.get("/metrics")).text
+
+
+THINKS = (
+    "{% for message in messages %}<|{{ message.role }}|>{% if '</think>' in message.content %}"
+    "{{ message.content.split('</think>')[-1] }}{% else %}{{ message.content }}{% endif %}\n{% endfor %}<|assistant|>"
+)
+
+
+@pytest.mark.parametrize(("template", "kept"), [(THINKS, False), (CHATML, True)])
+async def test_earlier_answers_are_told_without_their_reasoning_where_the_template_says_so(
+    begin: Begin, template: str, kept: bool
+):
+    api = await begin(template=template, script={"": "Yes."})
+    talk: Any = [
+        *user("2 + 2?"),
+        {"role": "assistant", "content": "<think>\nTwo and two.\n</think>\n\n4"},
+        *user("Sure?"),
+        {"role": "assistant", "content": "<think>Hm.</think>Well"},
+    ]
+    await api.client.chat.completions.create(model="fake", messages=talk)
+    assert ("Two and two." in api.prompts[0]) is kept
+    assert "4<|user|>Sure?" in api.prompts[0].replace("\n", "")
+    assert "Hm." in api.prompts[0], "the last question is still being answered"

@@ -326,3 +326,14 @@ async def test_nothing_is_fetched_for_what_is_refused(begin: Begin, body: dict[s
     fine = await api.chat(user("Hi"), model="smollm2-135m")
     assert fine.json()["model"] == "smollm2-135m"
     assert [model.name for model in api.service.models()] == ["fake", "smollm2-135m"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_a_model_whose_name_is_no_unicode_is_not_found(begin: Begin, path: str):
+    api = await begin()
+    if path == "/v1/completions":
+        body = b'{"model": "\\udc00", "prompt": "Hi"}'
+    else:
+        body = b'{"model": "\\udc00", "messages": [{"role": "user", "content": "Hi"}]}'
+    answer = await api.http.post(path, content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")

@@ -1,6 +1,7 @@
 """Tools: told to the model by its chat template, read from what it wrote."""
 
 import json
+import re
 from typing import Any
 
 import openai
@@ -149,17 +150,49 @@ async def test_a_call_that_must_be_is_written_whatever_the_model_would_say(begin
         assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Rome"})
 
 
-async def test_parameters_may_refer_to_definitions(begin: Begin):
-    api = await begin(template=TOOL_CALLS)
-    city = {"enum": ["Oslo"]}
-    properties = {"city": {"$ref": "#/$defs/City"}}
-    parameters = {"type": "object", "properties": properties, "required": ["city"], "$defs": {"City": city}}
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"properties": {"city": {"$ref": "#/$defs/City"}}, "$defs": {"City": {"enum": ["Oslo"]}}},
+        {"properties": {"city": {"$ref": "#/definitions/City"}}, "definitions": {"City": {"enum": ["Oslo"]}}},
+        {"properties": {"city": {"$ref": "#/properties/town"}, "town": {"enum": ["Oslo"]}}, "$id": "http://a/schema"},
+        {"properties": {"city": {"anyOf": [{"enum": ["Oslo"]}, {"$ref": "#"}]}}, "additionalProperties": False},
+    ],
+    ids=["$defs", "definitions", "a part", "itself"],
+)
+async def test_parameters_may_refer_to_parts_of_themselves(begin: Begin, more: dict[str, Any]):
+    api = await begin(template=TOOL_CALLS, script={"Hello": '{"name": "one", "arguments": {"city": {"city": "Oslo"}}}'})
+    parameters = {"type": "object", "required": ["city"], **more}
     tools: Any = [{"type": "function", "function": {"name": name, "parameters": parameters}} for name in ("one", "two")]
     answer = await api.client.chat.completions.create(
         model="fake", messages=user("Hello"), tools=tools, tool_choice="required"
     )
     (call,) = answer.choices[0].message.tool_calls or []
-    assert json.loads(call.function.arguments) == {"city": "Oslo"}
+    assert json.loads(call.function.arguments) in ({"city": "Oslo"}, {"city": {"city": "Oslo"}})
+
+
+SHORT_IDS = (
+    "{% for message in messages %}{% for call in message.tool_calls or [] %}{{ check(call.id) }}{% endfor %}"
+    "{% if message.tool_call_id %}{{ check(message.tool_call_id) }}{% endif %}{% endfor %}"
+)
+CHECK = (
+    "{% macro check(id) %}{% if id|length != 9 %}{{ raise_exception('Tool call IDs have a length of 9!') }}{% endif %}"
+    "<{{ id }}>{% endmacro %}"
+)
+
+
+@pytest.mark.parametrize("theirs", [None, "call_QLyqOJ0yGtKDRhyM"])
+async def test_ids_of_calls_are_such_as_the_model_takes(begin: Begin, theirs: str | None):
+    api = await begin(template=CHECK + SHORT_IDS + BARE_CALLS, script={"Sunny": "Fine.", "umbrella": CALLS[BARE_CALLS]})
+    talk: list[Any] = user("umbrella?")
+    answer = await api.client.chat.completions.create(model="fake", messages=talk, tools=[WEATHER])
+    (call,) = answer.choices[0].message.tool_calls or []
+    call.id = theirs or call.id
+    talk += [answer.choices[0].message.model_dump(), {"role": "tool", "content": "Sunny", "tool_call_id": call.id}]
+    again = await api.client.chat.completions.create(model="fake", messages=talk, tools=[WEATHER])
+    assert again.choices[0].message.content == "Fine."
+    of_call, of_result = re.findall("<([0-9A-Za-z]{9})>", api.prompts[1])
+    assert of_call == of_result
 
 
 async def test_answers_of_tools_come_back_as_messages(begin: Begin):

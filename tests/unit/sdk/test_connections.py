@@ -73,7 +73,17 @@ def test_the_address_that_openais_clients_are_given_will_do(url: str):
 
 @pytest.mark.parametrize(
     "url",
-    ["localhost:8000", "ftp://host", "http://", "http://host:x", "http://[", "", "http://host\n", "http://xn--"],
+    [
+        "localhost:8000",
+        "ftp://host",
+        "http://",
+        "http://host:x",
+        "http://[",
+        "",
+        "http://host\n",
+        "http://xn--",
+        "http://host?a=1",
+    ],
 )
 def test_what_is_no_url_is_refused_at_once(url: str):
     with pytest.raises(ServiceUnavailable, match="is not the URL of a service"):

@@ -1,6 +1,7 @@
 """Event streams, and how little they ask of the connection."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -9,6 +10,13 @@ import pytest
 from parrotserve.server import sse
 from parrotserve.server.corked import Corked
 from parrotserve.server.sse import EventStream, encoded
+
+
+def test_an_event_is_one_line_whatever_ends_lines_elsewhere():
+    text = "a\u2028b\u2029c\x85d\x0be\r\nf"
+    event = encoded(json.dumps(text, ensure_ascii=False)).decode()
+    (line,) = event.strip().splitlines()
+    assert json.loads(line.removeprefix("data: ")) == text
 
 
 class Client:

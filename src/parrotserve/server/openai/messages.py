@@ -9,8 +9,10 @@ from parrotserve.models.chat_template import ChatTemplate
 from parrotserve.protocol import RoleSegment, TextSegment, WireSegment
 from parrotserve.segments import Role
 from parrotserve.server.openai.extension import Inputs
+from parrotserve.server.openai.tools import taken_id
 from parrotserve.server.openai.wire import CalledTool, ChatMessage, ContentPart
 
+_REASONED = "</think>"
 _ROLES = {
     "system": Role.SYSTEM,
     "developer": Role.SYSTEM,
@@ -24,25 +26,39 @@ def segments_of(
     messages: Sequence[ChatMessage], inputs: Inputs, template: ChatTemplate | None
 ) -> tuple[WireSegment, ...]:
     """The conversation, up to where the model answers. Raises `DeclarationError`, with the place in `param`."""
+    asked = max((number for number, message in enumerate(messages) if message.role == "user"), default=0)
+    said = [
+        _without_reasoning(message) if number < asked and template is not None and template.drops_reasoning else message
+        for number, message in enumerate(messages)
+    ]
     return tuple(
         segment
-        for number, message in enumerate(messages)
+        for number, message in enumerate(said)
         for segment in _message(message, f"messages.{number}", inputs, template)
     )
 
 
+def _without_reasoning(message: ChatMessage) -> ChatMessage:
+    """An earlier answer as its template would tell it. (Templates do not see contents: these are cut in here.)"""
+    if message.role != "assistant" or not isinstance(message.content, str):
+        return message
+    return message.model_copy(update={"content": message.content.rpartition(_REASONED)[2].lstrip("\n")})
+
+
 def _message(message: ChatMessage, place: str, inputs: Inputs, template: ChatTemplate | None) -> Iterator[WireSegment]:
     calls = message.tool_calls or []
-    if (calls or message.role == "tool") and not (template is not None and template.takes_tools):
+    about_tools = bool(calls) or message.role == "tool"
+    if about_tools and not (template is not None and template.takes_tools):
         raise DeclarationError("The model's chat template supports neither tools nor messages about them.", param=place)
     if calls and message.role != "assistant":
         raise DeclarationError("Only an assistant's message has tool_calls.", param=f"{place}.tool_calls")
+    answered = message.tool_call_id
     yield RoleSegment(
         role=_ROLES[message.role],
         verbatim=True,
         name=message.name,
-        tool_calls=tuple(_call(call, f"{place}.tool_calls") for call in calls),
-        tool_call_id=message.tool_call_id,
+        tool_calls=tuple(_call(call, f"{place}.tool_calls", template) for call in calls),
+        tool_call_id=answered if answered is None or template is None else taken_id(answered, template),
     )
     content = message.content
     if content is None and message.role == "assistant":
@@ -69,7 +85,7 @@ def _parts(parts: Sequence[ContentPart], place: str, inputs: Inputs) -> Iterator
         yield from inputs.split(text)
 
 
-def _call(call: CalledTool, place: str) -> dict[str, Any]:
+def _call(call: CalledTool, place: str, template: ChatTemplate | None) -> dict[str, Any]:
     """As chat templates read it: the arguments as an object."""
     try:
         arguments = json.loads(call.function.arguments or "{}")
@@ -81,4 +97,5 @@ def _call(call: CalledTool, place: str) -> dict[str, Any]:
         arguments = {}
     if not isinstance(arguments, dict):
         raise DeclarationError(f"The arguments of a call to {call.function.name!r} are not a JSON object.", param=place)
-    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
+    identity = call.id if template is None else taken_id(call.id, template)
+    return {"id": identity, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}

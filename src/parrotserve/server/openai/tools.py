@@ -5,6 +5,7 @@ families that are served: calls between `<tool_call>` tags (Qwen, Hermes and the
 but calls as JSON (Llama, Mistral), whose marks are control tokens and so not part of the text.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ _OPEN, _CLOSE = CALL_TAGS
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _MISTRAL = "[TOOL_CALLS]"
 _DEFINITIONS = "#/$defs/"
+_ID_LENGTH = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +135,13 @@ class Tools:
 
     def _schema_of(self, function: FunctionSpec, definitions: dict[str, Any]) -> dict[str, Any]:
         free = self.held and not function.strict
-        parameters = dict({} if free else function.parameters or {}) or {"type": "object"}
-        own = parameters.pop("$defs", None)
-        for name, definition in own.items() if isinstance(own, Mapping) else ():
-            definitions[f"{function.name}.{name}"] = _moved(definition, function.name)
+        parameters = dict((None if free else function.parameters) or {"type": "object"})
+        parameters.pop("$id", None)  # references would lead to a document of that name
+        place = f"{_DEFINITIONS}{function.name}"
+        definitions[function.name] = _moved(parameters, place)
         return {
             "type": "object",
-            "properties": {"name": {"const": function.name}, self.arguments_key: _moved(parameters, function.name)},
+            "properties": {"name": {"const": function.name}, self.arguments_key: {"$ref": place}},
             "required": ["name", self.arguments_key],
             "additionalProperties": False,
         }
@@ -176,6 +178,17 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
         # A control token before the calls is no text, so that no grammar could let it come.
         held=strict and not (has_format or must_call) and (tagged or _MISTRAL not in template.source),
     )
+
+
+def call_id(*parts: str | int) -> str:
+    """The id of a call, the same for the same parts: nine letters and digits, since Mistral's models take no other."""
+    return hashlib.blake2b("\0".join(map(str, parts)).encode(errors="surrogatepass")).hexdigest()[:_ID_LENGTH]
+
+
+def taken_id(given: str, template: ChatTemplate) -> str:
+    """As the template takes it: the id of a call that another service may have given it."""
+    fits = not template.short_call_ids or (len(given) == _ID_LENGTH and given.isalnum())
+    return given if fits else call_id(given)
 
 
 def described(body: ChatRequest) -> tuple[dict[str, Any], ...]:
@@ -228,14 +241,14 @@ def _chosen(functions: Sequence[FunctionSpec], tools: Sequence[ChosenTool]) -> I
         yield by_name[name]
 
 
-def _moved(schema: Any, owner: str) -> Any:
-    """A part of a function's schema, with its references led to where the definitions are now."""
+def _moved(schema: Any, place: str) -> Any:
+    """A function's schema, or a part of it, whose references lead to where it is now."""
     if isinstance(schema, Mapping):
-        moved = {key: _moved(value, owner) for key, value in schema.items()}
+        moved = {key: _moved(value, place) for key, value in schema.items()}
         target = moved.get("$ref")
-        if isinstance(target, str) and target.startswith(_DEFINITIONS):
-            moved["$ref"] = f"{_DEFINITIONS}{owner}.{target.removeprefix(_DEFINITIONS)}"
+        if isinstance(target, str) and (target == "#" or target.startswith("#/")):
+            moved["$ref"] = place + target[1:]
         return moved
     if isinstance(schema, list):
-        return [_moved(item, owner) for item in schema]
+        return [_moved(item, place) for item in schema]
     return schema

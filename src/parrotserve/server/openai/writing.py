@@ -26,7 +26,7 @@ from parrotserve.server.openai.answers import (
 )
 from parrotserve.server.openai.calls import Call
 from parrotserve.server.openai.logprobs import Offsets, chat_logprobs, completion_logprobs
-from parrotserve.server.openai.tools import ToolCall
+from parrotserve.server.openai.tools import ToolCall, call_id
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest
 
 
@@ -150,7 +150,7 @@ class ChatWriter(Writer):
     def _calls(self, choice: int, calls: Sequence[ToolCall], *, numbered: bool = False) -> list[ToolCallAnswer]:
         return [
             ToolCallAnswer(
-                id=f"call-{self.call.origin.base}-{choice}-{number}",
+                id=call_id(self.call.origin.base, choice, number),
                 type="function",
                 function=CallAnswer(name=call.name, arguments=call.arguments),
                 **({"index": number} if numbered else {}),
