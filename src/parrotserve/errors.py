@@ -43,8 +43,7 @@ from typing import ClassVar
 
 
 class ParrotError(Exception):
-    """Base of all: `message` says what happened and what to do; `details` are machine-readable facts. Both can be sent:
-    what is no Unicode in them is escaped."""
+    """Base of all: `message` says what happened and what to do; `details` are machine-readable facts."""
 
     code: ClassVar[str] = "parrot_error"
     status: ClassVar[int] = 500
@@ -52,9 +51,9 @@ class ParrotError(Exception):
     by_code: ClassVar[dict[str, type["ParrotError"]]] = {}
 
     def __init__(self, message: str, **details: str) -> None:
-        self.message = _unicode(message)
-        self.details = {name: _unicode(value) for name, value in details.items()}
-        super().__init__(self.message)
+        super().__init__(message)
+        self.message = message
+        self.details = details
 
     def __init_subclass__(cls, status: int | None = None) -> None:
         cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
@@ -64,10 +63,6 @@ class ParrotError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (from_wire, (self.code, self.message, self.details))
-
-
-def _unicode(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
 
 
 def from_wire(code: str, message: str, details: dict[str, str] | None = None) -> ParrotError:

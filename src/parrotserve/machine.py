@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from parrotserve.analysis.objective import assign, deduce
 from parrotserve.bounds import Bounds
+from parrotserve.criteria import Precedence
 from parrotserve.errors import AlreadyProduced, InvalidGraph, UnknownObject
 from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import (
@@ -329,9 +330,10 @@ class Machine:
         results = dict.fromkeys(changes.asked)
         results |= dict.fromkeys(output for one in changes.rewired for output in one.outputs if output.urgent)
         found = deduce(results, rewired) if results and self._switches.objectives else {}
+        precedences: dict[Request, Precedence | None] = {}
         for request, deduction in found.items():
             assign(request, deduction)
-            self._scheduler.reclassify(request)
+            precedences[request] = self._scheduler.reclassify(request)
         for request in {**found, **changes.streams}:
             if request.aboard and request.engine is not None:
                 changes.decisions.append(
@@ -340,6 +342,7 @@ class Machine:
                         engine=request.engine,
                         epoch=request.epoch,
                         objective=request.objective if request in found else None,
+                        precedence=precedences.get(request),
                         stream=frozenset(changes.streams.get(request, ())),
                     )
                 )

@@ -11,8 +11,8 @@ are either filled with known tokens or generated. Rules that every engine keeps,
 - At most `EngineDescription.credits` sequences are open at once. More are refused by `EngineFailed`.
 - A segment that is neither streamed nor followed produces no `TokensGenerated`.
 - `Heartbeat` comes every `HEARTBEAT_SECONDS`; after three missed the engine counts as hung.
-- `StepsTimed` is the only event that may be left out: an engine that cannot time its steps never sends it. It never
-  comes alone within `HEARTBEAT_SECONDS` of the one before, so that nobody is woken for it.
+- `StepsTimed` is the only event that may be left out: an engine that cannot time its steps never sends it. It seldom
+  comes alone, so that nobody is woken for it.
 - An optional command that the engine's capabilities do not name is never sent to it.
 """
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
+import msgspec
 import numpy as np
 
 from parrotserve.engines.base import Command, EndStatus, Event, Extend, Fill, Heartbeat, Open, Release, Retain
@@ -154,13 +155,7 @@ class FakeCore:
             else part
             for part in command.segments
         )
-        return Open(
-            sequence=command.sequence,
-            epoch=command.epoch,
-            segments=segments,
-            salt=command.salt,
-            objective=command.objective,
-        )
+        return msgspec.structs.replace(command, segments=segments)
 
     def _spell_extend(self, command: Extend) -> Extend:
         state = self._sequences.find(command.sequence, command.epoch)

@@ -41,12 +41,14 @@ class CompleteSequence(Beginning):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateSequence:
-    """A running request has a new objective, or outputs that somebody now streams, or follows to read ahead."""
+    """A running request has a new objective, and precedence with it, or outputs that somebody now streams, or follows
+    to read ahead."""
 
     request: RequestId
     engine: EngineId
     epoch: int
     objective: Objective | None = None
+    precedence: Precedence | None = None
     stream: frozenset[VariableId] = frozenset()
     follow: frozenset[VariableId] = frozenset()
 

@@ -142,6 +142,9 @@ def _cancel_unneeded(graph: Graph, fallen: Iterable[Producer], cause: Cause, cha
 
 
 def _needed(producer: Producer) -> bool:
+    """Whether somebody needs what it has not made yet. Of one that has made all, its end is only still to be told."""
+    if producer.aboard and all(output.ready for output in producer.outputs):
+        return True
     return any(not output.settled and (output.asked or output.consumers) for output in producer.outputs)
 
 

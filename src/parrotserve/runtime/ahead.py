@@ -46,6 +46,8 @@ class AheadSequence:
     """Tokens that its outputs may have, together."""
     sent: int = 0
     """Tokens of the first stretch."""
+    ordered: bool = False
+    """Whether its engine's keeper has an order to send it more, not carried out yet."""
     _done: int = 0
     """Pieces of the first stretch that were sent whole."""
     _begun: list[int] = field(default_factory=list[int])
@@ -131,10 +133,10 @@ class AheadSequence:
 
     def _beginning(self, piece: Content, written: Callable[[VariableId], Written]) -> list[int]:
         assert isinstance(piece, Late)
-        if any(transform.name in WHOLE_VALUE for transform in piece.transforms):
-            return []
         text = written(piece.variable).text
         self._told = len(text)
+        if any(transform.name in WHOLE_VALUE for transform in piece.transforms):
+            return []
         begun = self.prompt.beginning(apply_transforms(piece.transforms, text, self.tokenizer))
         news, self._begun = begun[len(self._begun) :], begun or self._begun
         return news

@@ -35,6 +35,10 @@ class Attachments:
             if refused is None:
                 self._change(session, tenant, -1)
 
+    def refusal(self, session: SessionId, tenant: TenantId) -> RequestRefused | None:
+        """Why, if there is no such session (any more)."""
+        return self._change(session, tenant, 0)
+
     def _change(self, session: SessionId, tenant: TenantId, change: int) -> RequestRefused | None:
         self._open[session] += change
         refusal = None

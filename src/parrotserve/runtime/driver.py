@@ -94,7 +94,7 @@ class Driver:
                 if isinstance(decision, OpenSequence):
                     ended = RequestEnded(request=decision.request, epoch=decision.epoch, error=EngineFailed(_BUG))
                     self._loop.call_soon(self.apply, ended)
-        if isinstance(event, RequestEnded):
+        if isinstance(event, RequestEnded) and self._is_over(event.request):
             self._tell_ending(event.request)
         if self.machine.unfinished and not self._continuing:
             self._continuing = True
@@ -106,7 +106,7 @@ class Driver:
         found = self.machine.graph.requests.get(request)
         if found is None or found.session.id != session:
             return Usage()
-        if found.finished and not found.aboard:
+        if self._is_over(request):
             return found.usage
         ending = self._loop.create_future()
         self._endings[request].append(ending)
@@ -176,10 +176,20 @@ class Driver:
         """More of a variable's text is known: who runs ahead may read it."""
         self._extend(self.aheads.readers(variable, len(self.board.text(variable))))
 
+    def catch_up(self, sequence: AheadSequence) -> None:
+        """A sequence has been sent what was known of its inputs: it goes on if there is more of that by now."""
+        awaited, request = sequence.awaits, self.machine.graph.requests.get(sequence.request)
+        if awaited is None or request is None:
+            return
+        known = self.written(request.id)(awaited)
+        if known.whole or sequence.is_news(len(known.text)):
+            self._extend([sequence])
+
     def _extend(self, sequences: Iterable[AheadSequence]) -> None:
         for one in sequences:
             request = self.machine.graph.requests.get(one.request)
-            if request is not None and request.ahead is not None:
+            if request is not None and request.ahead is not None and not one.ordered:
+                one.ordered = True
                 self.keepers[request.ahead].order(Extending(one.request, one.epoch))
 
     def _open(self, decision: OpenSequence) -> None:
@@ -203,6 +213,10 @@ class Driver:
                 ahead=decision.ahead,
             )
         )
+
+    def _is_over(self, request: RequestId) -> bool:
+        found = self.machine.graph.requests.get(request)
+        return found is None or (found.finished and not found.aboard)
 
     def _tell_ending(self, request: RequestId) -> None:
         found = self.machine.graph.requests.get(request)

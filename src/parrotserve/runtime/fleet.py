@@ -194,7 +194,8 @@ class Fleet:
     def _unknown(self, name: str) -> UnknownModel:
         served = ", ".join(self._models) or "none yet"
         more = f"; when named: {', '.join(NAMES_ON_DEMAND)}" if self._config.on_demand else ""
-        return UnknownModel(f"This service does not serve {name!r}; it serves: {served}{more}.", model=name)
+        told = f"This service does not serve {name!r}; it serves: {served}{more}."
+        return UnknownModel(told, model=name.encode(errors="backslashreplace").decode())
 
     # --- Engines ---------------------------------------------------------------------------------------------
 
@@ -318,15 +319,15 @@ class Fleet:
                 case SequenceEnded():
                     self._metrics.sequence_ended(event)
                     self._driver.apply(request_ended(event))
-                    self._note_times(event.sequence)
+                    self._note_times(event.sequence, event.epoch)
                 case StepsTimed():
                     self._driver.apply(steps_run(engine, event))
                 case Heartbeat():
                     pass
 
-    def _note_times(self, request: RequestId) -> None:
+    def _note_times(self, request: RequestId, epoch: int) -> None:
         found = self._driver.machine.graph.requests.get(request)
-        if found is None or found.state is not ProducerState.DONE:
+        if found is None or found.state is not ProducerState.DONE or found.epoch != epoch:
             return
         ready, started, ended = found.times.ready, found.times.started, found.times.ended
         if ready is not None and started is not None and ended is not None:

@@ -83,7 +83,7 @@ class Orders:
             sequence=order.request,
             epoch=order.epoch,
             objective=order.objective,
-            precedence=order.precedence if isinstance(order, CompleteSequence) else None,
+            precedence=order.precedence,
             stream=segments(order.request, order.stream),
             follow=segments(order.request, order.follow) if isinstance(order, UpdateSequence) else (),
         )
@@ -122,11 +122,13 @@ class Orders:
         if sequence is None:
             return ()
         completes = isinstance(order, CompleteSequence)
+        sequence.ordered = False
         if completes:
             self._driver.aheads.end(order.request)
         tell, written = sequence.complete if completes else sequence.go_on, self._driver.written(order.request)
         told = await asyncio.to_thread(tell, written) if sequence.is_long(written) else tell(written)
         if not completes:
+            self._driver.catch_up(sequence)  # with what came meanwhile
             return told
         most = sequence.sent + sum(len(one.tokens or ()) for one in told) + sequence.most_output
         self._driver.meter.sized(order.request, min(most, description.context_length))

@@ -384,7 +384,8 @@ class Service:
         ):
             for number, wait in enumerate(waits, 1):
                 if number % AT_ONCE == 0:
-                    await asyncio.sleep(0)  # others go on
+                    await asyncio.sleep(0)  # others go on, and may end the session
+                    gone = gone or self._attachments.refusal(owner, tenant)
                 variable = owned(tenant, VariableId(wait.variable))
                 watch.read(variable, stream=wait.stream, offset=offset, timeout=wait.timeout, error=gone)
             while watch.reading:

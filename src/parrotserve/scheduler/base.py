@@ -112,8 +112,9 @@ class Scheduler(ABC):
         """What a run used that was freed before that was known. Other runs than those are ignored."""
 
     @abstractmethod
-    def reclassify(self, request: Request) -> None:
-        """A request that is queued, or runs, has another objective or task group."""
+    def reclassify(self, request: Request) -> Precedence | None:
+        """A request that is queued, or runs, has another objective or task group. Gives its precedence on the engine
+        where it runs, if it has one."""
 
     @abstractmethod
     def wrote(self, request: Request) -> None:

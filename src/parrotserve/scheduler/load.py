@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from parrotserve.bounds import THROUGHPUT_SHARE, Bounds
-from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
+from parrotserve.criteria import NO_PRECEDENCE, Objective
 from parrotserve.graph.events import EngineJoined
 from parrotserve.graph.objects import Request
 from parrotserve.graph.placements import Considered
@@ -15,7 +15,7 @@ from parrotserve.ids import EngineId, RequestId, TenantId
 from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.base import Ahead
 from parrotserve.scheduler.crowd import Crowd
-from parrotserve.scheduler.places import Places
+from parrotserve.scheduler.places import Places, staged
 from parrotserve.scheduler.residents import Index, Residents
 from parrotserve.scheduler.tickets import Ticket
 from parrotserve.step_cost import StepCost, Work
@@ -230,24 +230,22 @@ class EngineLoad:
         demand = self._demand(ticket)
         self._prefilled_at = max(self._prefilled_at, now) + demand.prefill
         last = ticket.prefix.boundaries[-1].chars if ticket.prefix.boundaries else 0.0
+        request, place = ticket.request, NO_PRECEDENCE
+        if together:
+            place = staged(self._places.take(request.session.tenant, request.submission, demand.work), request)
         aboard = Aboard(
             ticket,
-            ticket.request.objective,
+            request.objective,
             tokens=demand.tokens,
             tail=max(demand.tokens - ticket.ratio.tokens(last), 0.0),
             service=demand.work,
             prefill=demand.prefill,
             stretch=demand.stretch,
-            precedence=self._precedence(ticket.request, demand.work) if together else NO_PRECEDENCE,
+            precedence=place,
         )
-        self.aboard[ticket.request.id] = aboard
+        self.aboard[request.id] = aboard
         self._start(aboard)
         return aboard
-
-    def _precedence(self, request: Request, seconds: float) -> Precedence:
-        """Of a request that is placed here and expected to take so much service."""
-        taken = self._places.take(request.session.tenant, request.submission, seconds)
-        return taken._replace(stages=request.deduced.level if request.deduced is not None else 0)
 
     def took(self, seconds: float) -> dict[TenantId, float]:
         """Steps took so long: what tenants got of that, each request that runs its part."""
@@ -303,6 +301,8 @@ class EngineLoad:
         self.paused_bulk -= aboard.paused and not aboard.pressing
         aboard.objective = aboard.request.objective
         self.paused_bulk += aboard.paused and not aboard.pressing
+        if aboard.precedence != NO_PRECEDENCE:
+            aboard.precedence = staged(aboard.precedence, aboard.request)
 
     def rekey(self, aboard: Aboard, change: Callable[[], object]) -> None:
         """`change` what a request begins with, because values have come that it wrote or reads."""

@@ -76,7 +76,8 @@ class NaiveScheduler(Scheduler):
 
     def settle(self, request: RequestId, epoch: int, usage: Usage) -> None: ...
 
-    def reclassify(self, request: Request) -> None: ...
+    def reclassify(self, request: Request) -> None:
+        return None
 
     def wrote(self, request: Request) -> None: ...
 

@@ -282,8 +282,10 @@ class Pass:
         self._pool.unqueue(request)
         aboard = load.add(ticket, self._now, together=self._pool.switches.groups)
         if request.ahead is not None:
-            by = PlacedBy.AHEAD if request.ahead == load.id else by
-            del self._pool.loads[request.ahead].ahead[request.id]
+            where = self._pool.loads[request.ahead]
+            if where.ahead.pop(request.id, None) is not None:  # this pass may have made it leave
+                by = PlacedBy.AHEAD if where is load else by
+                self._pool.touched(where)
         self._pool.lines.serve(request, aboard.service)
         self._pool.joined[load] = None
         self._pool.touched(load)

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from parrotserve.criteria import Precedence
+from parrotserve.graph.objects import Request
 from parrotserve.ids import TenantId
 from parrotserve.scheduler.lines import TURN_SECONDS
 
@@ -98,3 +99,8 @@ class Places:
                 shared.place = self._given
         else:
             row.overtook += seconds
+
+
+def staged(precedence: Precedence, request: Request) -> Precedence:
+    """The precedence, with how many stages of its work follow a request."""
+    return precedence._replace(stages=request.deduced.level if request.deduced is not None else 0)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from parrotserve.bounds import Bounds
+from parrotserve.criteria import Precedence
 from parrotserve.graph.events import EngineJoined, StepsRun
 from parrotserve.graph.objects import Request
 from parrotserve.graph.states import ProducerState
@@ -82,7 +83,11 @@ class AppScheduler(Scheduler):
             return None
         load = pool.loads.get(near) if near is not None else None
         load = load or pool.least_loaded()
-        return load.run_ahead(request) if load is not None else None
+        if load is None:
+            return None
+        place = load.run_ahead(request)
+        pool.touched(load)
+        return place
 
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:
         pool = self._engines.get(engine)
@@ -90,6 +95,8 @@ class AppScheduler(Scheduler):
             return
         load = pool.loads[engine]
         ran_ahead = load.ahead.pop(request, None) is not None
+        if ran_ahead:
+            pool.touched(load)
         aboard = load.aboard.get(request)
         if aboard is not None:
             pool.free(load, aboard, usage, now)
@@ -100,15 +107,17 @@ class AppScheduler(Scheduler):
         for pool in self._pools.values():
             pool.settle((request, epoch), usage)
 
-    def reclassify(self, request: Request) -> None:
+    def reclassify(self, request: Request) -> Precedence | None:
         if request in self._arriving:
-            return
+            return None
         pool = self._pool(request.spec.model)
         if pool.is_queued(request):
             pool.unqueue(request)
             self.queue(request)
         elif (found := pool.aboard(request)) is not None:
             pool.reclassify(*found)
+            return found[1].precedence
+        return None
 
     def wrote(self, request: Request) -> None:
         pool = self._pools[request.spec.model]
@@ -116,6 +125,7 @@ class AppScheduler(Scheduler):
         if found is not None:
             load, aboard = found
             load.rekey(aboard, lambda: pool.tickets.rekey(aboard.ticket))
+            pool.touched(load)
 
     def finish(self, request: Request, usage: Usage | None) -> None:
         pool = self._pools.get(request.spec.model)

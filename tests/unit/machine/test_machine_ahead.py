@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from machine_world import World, only, request, returned
+from machine_world import World, only, request, returned, withdrawn
 
 from parrotserve.errors import EngineFailed
 from parrotserve.graph.decisions import (
@@ -274,3 +274,36 @@ def test_what_comes_back_by_a_retry_is_read_while_its_input_is_being_written():
     here.cancel("review")
     assert here.state("write") == "running"
     assert ahead(here.retry("review")) == {"review": "e"}
+
+
+def test_a_reader_that_leaves_for_a_suspect_may_be_placed_elsewhere_in_the_same_pass():
+    here = world("e", "f", "g", places=8, batch=1)
+    here.submit("write: -> code", "tell: run -> end", calls=["test: code -> run"])
+    here.run("write")
+    read_on = here.machine.request(RequestId("tell")).ahead
+    here.submit("one: -> x", "two: -> y", session="others")
+    here.submit("bad: -> z", session="bad")
+    here.lose("g")
+    here.join("g", late=True, places=8, batch=1)
+    here.lose("g")
+    here.answer("test", "fine")
+    assert (here.state("tell"), here.machine.request(RequestId("tell")).ahead) == ("queued", read_on)
+    decisions = here.end_session("others")
+    assert opened(decisions).keys() == {"bad", "tell"}
+    assert [one.request for one in only(decisions, CancelSequence)].count("tell") == 1
+    assert {here.state("tell"), here.state("bad", "bad")} == {"running"}
+
+
+@pytest.mark.parametrize("leaves", range(20))
+def test_of_many_engines_one_that_a_reader_leaves_is_seen_to_have_room(leaves: int):
+    here = world(*(f"e{number}" for number in range(20)), places=4, batch=4)
+    for number in range(20):
+        here.submit(f"a{number}: -> x{number}", session=f"s{number}")
+    for number in range(20):
+        here.submit(f"b{number}: x{number} -> y{number}", session=f"s{number}")
+    for number in range(40):
+        here.submit(f"c{number}: -> z{number}", session=f"t{number}")
+    here.submit("next: -> last", session="next")
+    assert here.state("next", "next") == "queued"
+    here.handle(withdrawn(f"y{leaves}", session=f"s{leaves}"))
+    assert here.state("next", "next") == "running"

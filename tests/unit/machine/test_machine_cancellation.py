@@ -5,6 +5,8 @@ from machine_world import World, asked, only
 from parrotserve.criteria import Criteria
 from parrotserve.errors import Cancelled
 from parrotserve.graph.decisions import CancelSequence, OpenSequence, PublishFailure, RevokeCall, SettleRequest
+from parrotserve.ids import RequestId
+from parrotserve.sampling import Usage
 
 
 def stopped(decisions: list) -> list[str]:
@@ -111,3 +113,13 @@ def test_late_events_of_a_cancelled_request_are_ignored():
     world.cancel("code")
     assert world.produce("write", "code") == world.end("write", cancelled=True) == []
     assert world.state("code") == "cancelled"
+
+
+def test_who_has_made_all_it_was_to_make_is_not_cancelled_with_its_reader():
+    world = World("e")
+    world.submit("write: -> code", "test: code -> tests")
+    world.produce("write", "code")
+    assert stopped(world.cancel("tests")) == ["test"]
+    world.end("write", usage=Usage(prompt_tokens=5, output_tokens=7))
+    assert (world.state("write"), world.state("code")) == ("done", "ready")
+    assert world.machine.request(RequestId("write")).usage.output_tokens == 7

@@ -4,7 +4,7 @@ from machine_world import World, only
 from placing import asking, waits
 
 from parrotserve.criteria import NO_PRECEDENCE, Precedence
-from parrotserve.graph.decisions import CompleteSequence, Decision, OpenSequence
+from parrotserve.graph.decisions import CompleteSequence, Decision, OpenSequence, UpdateSequence
 from parrotserve.ids import TenantId
 from parrotserve.switches import Switches
 
@@ -78,3 +78,11 @@ def test_one_that_ran_ahead_goes_where_it_was_submitted():
 def test_without_groups_engines_go_by_arrival():
     world = World("e", switches=Switches(groups=False))
     assert set(job(world, "a").values()) == {NO_PRECEDENCE}
+
+
+def test_engines_are_told_how_many_stages_follow_once_somebody_waits():
+    world = World("e")
+    world.submit(asking("first", "begin"), asking("then", "go on", reads=["o-first"]))
+    (update,) = only(world.wait("o-then"), UpdateSequence)
+    assert update.precedence is not None
+    assert (update.request, update.precedence.stages) == ("first", 1)
