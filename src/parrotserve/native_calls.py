@@ -43,8 +43,15 @@ def fill(argument: Any, values: Mapping[VariableId, str]) -> Any:
     if isinstance(argument, list | tuple | dict) and _has_slots(argument):
         if isinstance(argument, dict):
             return {key: fill(item, values) for key, item in argument.items()}
-        return [fill(item, values) for item in argument]
+        return remade(argument, [fill(item, values) for item in argument])
     return argument
+
+
+def remade(sequence: list[Any] | tuple[Any, ...], items: list[Any]) -> Any:
+    """A sequence of the same kind with these items."""
+    if isinstance(sequence, list):
+        return items
+    return getattr(sequence, "_make", tuple)(items)  # which named tuples have
 
 
 def slots_in(arguments: Template) -> Iterator[VariableId]:

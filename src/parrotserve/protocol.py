@@ -297,12 +297,12 @@ class ConsideredView(Wire):
     """An engine that was looked at for a request, and what was predicted."""
 
     engine: EngineId
-    seconds: float | None
+    seconds: float | None  # until the request ends there; None where it could not begin
     lacks: str | None = None
-    """Until the request ends there; None where it could not begin, for what it lacks: room, kept, tenant."""
-    cached_tokens: int
+    """For what it could not begin there: room, kept, tenant."""
+    cached_tokens: int  # of its prompt, thought to be resident there
     harm: float
-    """Tokens of its prompt, thought to be resident there; seconds that others there lose."""
+    """Seconds that others there lose."""
 
 
 class PlacementView(Wire):

@@ -111,12 +111,12 @@ class StepCost:
         """Seconds for such work, and the derivative of their logarithm by that of each coefficient."""
         *costs, part = map(math.exp, self._logs)
         few = work.rows <= FEW_ROWS
-        memory, *parts = (cost * amount for cost, amount in zip(costs, work, strict=True))
+        memory, *computed = (cost * amount for cost, amount in zip(costs, work, strict=True))
         memory *= part if few else 1.0
-        computing = sum(parts)
+        computing = sum(computed)
         seconds = math.hypot(memory, computing)
         of_memory, of_computing = (max((one / seconds) ** 2, _LEAST_PART) for one in (memory, computing))
-        slopes = [of_computing * part / computing if computing else 0.0 for part in parts]
+        slopes = [of_computing * one / computing if computing else 0.0 for one in computed]
         return seconds, [of_memory, *slopes, of_memory * few]
 
     def _rates(self) -> "Rates":

@@ -58,7 +58,8 @@ class ProcessEngine(Engine):
         return self._pipes is not None and self._pipes.held_back
 
     async def start(self) -> EngineDescription:
-        """Bring it up and say what it is. Raises `ModelError` or `EngineFailed`; then nothing is left running."""
+        """Bring it up and say what it is. Raises `ModelError`, `EngineFailed` or `EngineRefused`; then nothing is left
+        running."""
         if self._pipes is not None:
             raise EngineFailed(f"Engine {self.id} was started already; make a new one instead.")
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The scheduler's picture of an engine: what it can take, and what was placed on it."""
+"""The naive scheduler's picture of an engine: what it can take, and what was placed on it."""
 
 from dataclasses import dataclass, field
 

@@ -30,7 +30,7 @@ from parrotserve.sdk.lost import contradicted, forgotten
 
 PATIENCE_SECONDS = 15.0
 SESSIONS_ASKED = 1000
-"""Of a page of the list, as many as there may be."""
+"""Sessions of one page of the list: as many as a page may have."""
 
 _EVENTS: TypeAdapter[VariableEvent] = TypeAdapter(VariableEvent)
 

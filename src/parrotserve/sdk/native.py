@@ -10,7 +10,7 @@ from typing import Any, Self, TypedDict, Unpack, overload
 from parrotserve.errors import DeclarationError
 from parrotserve.ids import new_id
 from parrotserve.names import check_names
-from parrotserve.native_calls import Slot
+from parrotserve.native_calls import Slot, remade
 from parrotserve.protocol import (
     Argument,
     CallSpec,
@@ -45,7 +45,7 @@ class NativeFunction:
         def Evaluate(expression: str) -> str:
             return str(simplify(expression))
 
-    A call returns at once. When the variables among its arguments (in lists, tuples and dicts too) are READY, the
+    A call returns at once. When the variables among its arguments (in lists, tuples and dicts, too) are READY, the
     function runs in a thread of this process with their texts in their place; other arguments are passed as they
     are. The result's `str` is the value. A coroutine function runs in an event loop of its own.
 
@@ -150,7 +150,7 @@ def _slotted(argument: Any, call: Declaring) -> Any:
         return argument
     if isinstance(argument, dict):
         return {key: _slotted(item, call) for key, item in argument.items()}
-    return [_slotted(item, call) for item in argument]
+    return remade(argument, [_slotted(item, call) for item in argument])
 
 
 def _sandboxed(starlark: StarlarkSource, arguments: dict[str, Any], call: Declaring) -> SandboxSpec:
