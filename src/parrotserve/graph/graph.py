@@ -48,7 +48,8 @@ class Graph:
         found = session.variables.get(variable) or self.variables.get(variable)
         if found is None or found.tenant != session.tenant:
             raise UnknownObject(
-                f"There is no variable {shown(variable)!r}; declare it in this batch or an earlier one.",
+                f"There is no variable {shown(variable)!r} in session {shown(session.id)!r}; declare it first, in this "
+                "batch or an earlier one.",
                 variable=shown(variable),
             )
         if found.id not in session.variables and not found.was_set:

@@ -337,3 +337,9 @@ async def test_a_model_whose_name_is_no_unicode_is_not_found(begin: Begin, path:
         body = b'{"model": "\\udc00", "messages": [{"role": "user", "content": "Hi"}]}'
     answer = await api.http.post(path, content=body, headers=JSON)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_a_misspelt_field_of_the_parrot_object_is_told_which_was_meant(begin: Begin):
+    api = await begin()
+    answer = await api.chat(user("Hi"), parrot={"sesion": "s"})
+    assert "there is no such field, but there is 'session'" in answer.json()["error"]["message"]

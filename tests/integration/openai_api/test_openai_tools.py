@@ -195,6 +195,15 @@ async def test_ids_of_calls_are_such_as_the_model_takes(begin: Begin, theirs: st
     assert of_call == of_result
 
 
+async def test_a_function_that_says_nothing_of_parameters_has_none(begin: Begin):
+    api = await begin(template=TOOL_CALLS, script={"Hello": '{"name": "news", "arguments": {"about": "all"}}'})
+    answer = await api.client.chat.completions.create(
+        model="fake", messages=user("Hello"), tools=[NEWS], tool_choice="required"
+    )
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert (call.function.name, call.function.arguments) == ("news", "{}")
+
+
 async def test_answers_of_tools_come_back_as_messages(begin: Begin):
     api = await begin(template=TOOL_CALLS, script={"Sunny": "No umbrella."})
     function = {"name": "weather", "arguments": '{"city": "Rome"}'}

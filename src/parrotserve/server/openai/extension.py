@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Annotated, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ from parrotserve.protocol import (
     Wire,
     WireTransform,
 )
+from parrotserve.server.openai.refused import refuse_what_is_not_there
 from parrotserve.strict import Number, Truth
 from parrotserve.transforms import parse_transform
 
@@ -64,6 +65,13 @@ class ParrotObject(Wire):
     """False: answer at once, with ids and without choices, while the request runs or waits for its inputs."""
     lease_seconds: Annotated[Number, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = DEFAULT_LEASE_SECONDS
     """How long the session lives without contact."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_field_is_misspelt(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            refuse_what_is_not_there(cast("Mapping[str, Any]", data), {}, cls.model_fields)
+        return data
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

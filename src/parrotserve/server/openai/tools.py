@@ -22,6 +22,8 @@ _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _MISTRAL = "[TOOL_CALLS]"
 _DEFINITIONS = "#/$defs/"
 _ID_LENGTH = 9
+_NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+"""What a function takes that says nothing of parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class Tools:
 
     def _schema_of(self, function: FunctionSpec, definitions: dict[str, Any]) -> dict[str, Any]:
         free = self.held and not function.strict
-        parameters = dict((None if free else function.parameters) or {"type": "object"})
+        parameters = {"type": "object"} if free else dict(function.parameters or _NO_PARAMETERS)
         parameters.pop("$id", None)  # references would lead to a document of that name
         place = f"{_DEFINITIONS}{function.name}"
         definitions[function.name] = _moved(parameters, place)
