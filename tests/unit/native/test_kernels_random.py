@@ -173,7 +173,7 @@ def test_random_models_agree_with_the_reference(config: ModelConfig, forest: For
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5400)
 @pytest.mark.parametrize("part", range(LONG_RUNS))
 def test_a_hundred_thousand_random_models_agree_with_the_reference(part: int):
     @settings(max_examples=EXAMPLES_A_RUN, suppress_health_check=list(HealthCheck))
