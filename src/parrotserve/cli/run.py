@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +61,7 @@ def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = Fal
     screen = SilentScreen() if quiet else screen_on(standard_output())
     transport = WatchedTransport(service(url, model), screen, explain=explain)
     try:
-        with use(transport), screen:
+        with use(transport, again=partial(service, url, model)), screen:
             try:
                 outcome = _outcome(path, name, transport)
             finally:

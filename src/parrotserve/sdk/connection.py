@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -37,11 +38,19 @@ class Connection:
     """A transport that is opened on first use and closed at exit.
 
     As a context manager, of either kind, it is the connection in use within its block, and closed at its end. `timer`
-    says when calls that nobody waits for leave.
+    says when calls that nobody waits for leave. `again` makes a transport like this one, for forked children.
     """
 
-    def __init__(self, transport: Transport, *, before: "Connection | None" = None, timer: Timer | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        before: "Connection | None" = None,
+        timer: Timer | None = None,
+        again: Callable[[], Transport] | None = None,
+    ) -> None:
         self.transport = transport
+        self._again = again
         self.timer = timer or LoopTimer()
         self._closers: set[Callable[[], Awaitable[None]]] = set()
         self._pid = os.getpid()
@@ -49,6 +58,7 @@ class Connection:
         self._closed = False
         self.before = before
         """The connection that was in use before, and is again when this one closes."""
+        self._inherited: Connection | None = None
 
     def __repr__(self) -> str:
         return f"<Connection {self.transport!r}{' (closed)' if self._closed else ''}>"
@@ -57,6 +67,20 @@ class Connection:
     def usable(self) -> bool:
         """Neither closed nor inherited through a fork."""
         return not self._closed and self._pid == os.getpid()
+
+    @property
+    def stands_for(self) -> "Connection":
+        """In a forked child, the connection of its parent that this one is used instead of; else this one."""
+        return self._inherited or self
+
+    def in_child(self) -> "Connection | None":
+        """A connection of this process to what this one, of the process that it was forked from, leads to; None where
+        this one is no such, is closed, or nobody has said how another is made."""
+        if self._pid == os.getpid() or self._closed or self._again is None:
+            return None
+        child = Connection(self._again(), before=self.before, timer=self.timer, again=self._again)
+        child._inherited = self.stands_for
+        return child
 
     async def opened(self) -> Transport:
         """The transport, open; on the background loop. A failure to open is tried anew by the next caller."""
@@ -143,11 +167,16 @@ _current: Connection | None = None
 _embedded: Callable[[], Transport] | None = None
 
 
-def use(transport: Transport, *, timer: Timer | None = None) -> Connection:
-    """Make this the service that programs talk to from now on; sessions that have begun stay where they are."""
+def use(
+    transport: Transport, *, timer: Timer | None = None, again: Callable[[], Transport] | None = None
+) -> Connection:
+    """Make this the service that programs talk to from now on; sessions that have begun stay where they are.
+
+    Forked children use what `again` makes; where it is None, what is configured.
+    """
     global _current
     with _lock:
-        _current = Connection(transport, before=_current, timer=timer)
+        _current = Connection(transport, before=_current, timer=timer, again=again)
         return _current
 
 
@@ -155,10 +184,12 @@ def connect(url: str, *, api_key: str | None = None) -> Connection:
     """Use the service at this URL from now on, with or without the /v1 of OpenAI's clients; nothing is sent yet.
 
     `api_key` defaults to the environment's `PARROT_API_KEY`. The connection returned can be closed, by itself or
-    as a context manager; otherwise that happens at exit. Raises `ServiceUnavailable` for what is no HTTP URL, and
-    `DeclarationError` for what can be no key.
+    as a context manager; otherwise that happens at exit. Processes that are forked from this one connect to the same
+    service, each by itself. Raises `ServiceUnavailable` for what is no HTTP URL, and `DeclarationError` for what can be
+    no key.
     """
-    return use(_http(url, api_key))
+    again = partial(_http, url, api_key or os.environ.get(API_KEY_VARIABLE))
+    return use(again(), again=again)
 
 
 def set_embedded_factory(factory: Callable[[], Transport]) -> None:
@@ -172,14 +203,15 @@ def current_connection() -> Connection:
     global _current
     with _lock:
         if _current is None or not _current.usable:
-            _current = Connection(_configured())
+            inherited = None if _current is None else _current.in_child()
+            _current = inherited or Connection(_configured())
         return _current
 
 
 def _configured() -> Transport:
     url = os.environ.get(URL_VARIABLE)
     if url:
-        return _http(url, None)
+        return _http(url, os.environ.get(API_KEY_VARIABLE))
     if _embedded is None:
         raise ServiceUnavailable(
             f"No service is configured: `import Parrot` for the embedded one, `connect(url)`, or set {URL_VARIABLE}."
@@ -191,20 +223,21 @@ def _http(url: str, api_key: str | None) -> Transport:
     # Imported here: programs that run embedded need no HTTP client.
     from parrotserve.sdk.http import HttpTransport
 
-    return HttpTransport(url, api_key or os.environ.get(API_KEY_VARIABLE))
+    return HttpTransport(url, api_key)
 
 
 def _forget(connection: Connection) -> None:
     global _current
     with _lock:
-        if _current is connection:
+        if _current is not None and _current.stands_for is connection.stands_for:
             _current = connection.before
 
 
-def _forget_in_child() -> None:
-    global _current, _lock
-    _current, _lock = None, threading.Lock()
+def _renew_lock_in_child() -> None:
+    """It may have been held by a thread that the child does not have."""
+    global _lock
+    _lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+    os.register_at_fork(after_in_child=_renew_lock_in_child)

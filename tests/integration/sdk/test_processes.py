@@ -5,9 +5,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, ErrorBody
 
 HELPERS = Path(__file__).parents[2] / "unit" / "sdk"
 PRELUDE = """
@@ -184,6 +189,90 @@ def test_a_forked_child_starts_anew():
         "submit", "<text> <text>", "ServiceUnavailable True", "end", "close",
         "submit", "<text>", "end", "close",
     ]  # fmt: skip
+
+
+class Guard(ThreadingHTTPServer):
+    """A service that refuses every key, and keeps them."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Refuse)
+        self.keys: list[str | None] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Refuse(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Guard)
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.keys.append(self.headers["Authorization"])
+        body = ErrorAnswer(error=ErrorBody(code="unauthorized", message="No.")).model_dump_json().encode()
+        self.send_response(401)
+        self.send_header(PROTOCOL_HEADER, str(PROTOCOL_VERSION))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
+
+@pytest.fixture
+def guard() -> Iterator[Guard]:
+    with Guard() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+FORKS = """
+def in_child(act):
+    child = os.fork()
+    if child == 0:
+        act()
+        from parrotserve.sdk.loop import background
+        background().close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+def write():
+    try:
+        print(Write("x").get(), flush=True)
+    except P.ParrotError as error:
+        print(error.code, flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_talks_to_the_service_that_its_parent_connected_to(guard: Guard):
+    program = f"""
+        set_embedded_factory(Told)
+        P.connect({guard.url!r}, api_key="k-1")
+        in_child(write)
+        in_child(lambda: in_child(write))
+        write()
+    """
+    assert run(FORKS + textwrap.dedent(program)) == ["unauthorized"] * 3
+    assert set(guard.keys) == {"Bearer k-1"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_that_leaves_its_parents_block_is_back_at_the_service_before(guard: Guard):
+    program = f"""
+        def leave():
+            write()
+            inner.close()
+            write()
+
+        set_embedded_factory(Told)
+        outer = P.connect({guard.url!r}, api_key="outer")
+        inner = P.connect({guard.url!r}, api_key="inner")
+        in_child(leave)
+    """
+    assert run(FORKS + textwrap.dedent(program)) == ["unauthorized"] * 2
+    assert list(dict.fromkeys(guard.keys)) == ["Bearer inner", "Bearer outer"]
 
 
 def test_importing_is_cheap():
