@@ -44,7 +44,8 @@ class BoundCall:
         filled = dict(zip(self.inputs, values, strict=True))
         arguments = {name: fill(value, filled) for name, value in self.arguments.items()}
         try:
-            result = self.context.run(self._call, arguments)
+            # Of the context a copy: a run that did not return in time is still within its own.
+            result = self.context.copy().run(self._call, arguments)
             if result is None:
                 raise TypeError("it returned nothing; return the text")
             return check_text(text_from(result, "What it returned"), "What it returned")
