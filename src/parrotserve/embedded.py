@@ -103,9 +103,11 @@ class EmbeddedTransport:
             async for offer in offers:
                 yield offer
 
-    async def put_result(self, session: SessionId, call: CallId, result: CallResult) -> None:
+    async def put_result(
+        self, session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
+    ) -> None:
         """Answer a `CallOffer`."""
-        self._running().put_result(session, call, result)
+        self._running().put_result(session, call, result, attempt=attempt)
 
     def _running(self) -> Service:
         if self._service is None:

@@ -223,10 +223,11 @@ class Machine:
             raise InvalidGraph(f"A result of {call} is either a value or an error.", call=shown(call.id))
         if call.spec.sandboxed is not None:
             raise InvalidGraph(f"The service itself runs {call}; no client has a result of it.", call=shown(call.id))
-        if call.state is ProducerState.WAITING:
+        late = call.finished or event.attempt not in (None, call.attempt)
+        if call.state is ProducerState.WAITING and not late:
             raise InvalidGraph(f"There can be no result of {call} yet: its inputs are not known.", call=shown(call.id))
         self._renew_lease(session, changes.now)
-        if not call.finished:
+        if not late:
             end_call(self.graph, call, event.value, event.error, changes)
 
     def _call_ran(self, event: CallRan, changes: Changes) -> None:

@@ -220,14 +220,13 @@ class Accepted(Wire):
 
 
 class Delta(Wire):
-    """Text that a streamed variable grew by; `offset` counts the characters before it."""
+    """Text that a streamed variable grew by, after `offset` characters; `logprobs` of its tokens if asked for."""
 
     event: Literal["delta"] = "delta"
     variable: VariableId
     offset: int
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
-    """Of the tokens that came with it, where the output's sampling asked for them."""
 
 
 class Value(Wire):
@@ -253,12 +252,13 @@ VariableEvent = Annotated[Accepted | Delta | Value | Failure, Field(discriminato
 
 
 class CallOffer(Wire):
-    """A native call whose inputs are ready, handed to this client."""
+    """A native call whose inputs are ready, handed to this client. `attempt` goes up with every retry."""
 
     event: Literal["call"] = "call"
     id: CallId
     function: str
     inputs: tuple[str, ...]
+    attempt: int = 1
 
 
 class VariableView(Wire):

@@ -212,8 +212,10 @@ class WatchedTransport:
     def calls(self, session: SessionId) -> AsyncIterator[CallOffer]:
         return self.inner.calls(session)
 
-    async def put_result(self, session: SessionId, call: CallId, result: CallResult) -> None:
-        await self.inner.put_result(session, call, result)
+    async def put_result(
+        self, session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
+    ) -> None:
+        await self.inner.put_result(session, call, result, attempt=attempt)
 
     async def _back(self, session: SessionId, retried: VariableId) -> list[VariableId]:
         """What is shown as failed besides a variable that was retried, and is so no more."""

@@ -120,6 +120,7 @@ class OfferCall:
     call: CallId
     function: str
     inputs: tuple[str, ...]
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,6 +127,8 @@ class CallReturned:
     session: SessionId
     tenant: TenantId
     call: CallId
+    attempt: int | None = None
+    """What it is the result of; None: the last attempt."""
     value: str | None = None
     error: str | None = None
 

@@ -75,7 +75,10 @@ def begin(graph: Graph, producer: Producer, changes: Changes) -> None:
     if producer.spec.timeout is not None:
         graph.deadlines.put(producer, changes.now + producer.spec.timeout)
     inputs = tuple(values[variable] for variable in producer.spec.inputs)
-    changes.decisions.append(OfferCall(session=session.id, call=producer.id, function=producer.function, inputs=inputs))
+    offer = OfferCall(
+        session=session.id, call=producer.id, function=producer.function, inputs=inputs, attempt=producer.attempt
+    )
+    changes.decisions.append(offer)
 
 
 def first_readers(producer: Producer) -> Iterator[Request]:

@@ -256,6 +256,8 @@ class Call(_Node):
     transitions: ClassVar[Transitions] = CALL_TRANSITIONS
 
     spec: NewCall
+    attempt: int = 1
+    """Counts its retries, so that late results of an earlier one are recognised."""
 
     @property
     def id(self) -> CallId:

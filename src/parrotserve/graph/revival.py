@@ -89,4 +89,6 @@ def _rewire(producer: Producer, changes: Changes) -> None:
     if isinstance(producer, Request):
         producer.epoch += 1
         producer.engine = None
+    else:
+        producer.attempt += 1
     changes.rewired.append(producer)

@@ -4,8 +4,20 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 
+from parrotserve.errors import DeclarationError
 from parrotserve.ids import CallId, SessionId
-from parrotserve.protocol import CallOffer
+from parrotserve.protocol import CallOffer, CallResult
+from parrotserve.texts import check_text
+
+
+def outcome_of(result: CallResult) -> tuple[str | None, str | None]:
+    """The value of a native call, or its error: that its value cannot be told to anybody, if this is so."""
+    value, error = result.value, result.error
+    try:
+        check_text(value or "", "The value")
+    except DeclarationError as refused:
+        value, error = None, refused.message
+    return value, None if error is None else error.encode(errors="replace").decode()
 
 
 class CallDesk:
@@ -29,10 +41,10 @@ class CallDesk:
         queue = self._queue(session)
         queue.offer(call)
 
-    def settle(self, session: SessionId, call: CallId) -> None:
-        """A call is answered, or no longer wanted."""
+    def settle(self, session: SessionId, call: CallId, *, attempt: int | None = None) -> None:
+        """A call, or this attempt of it, is answered or no longer wanted."""
         queue = self._queues.get(session)
-        if queue is not None:
+        if queue is not None and (attempt is None or queue.attempt_of(call) == attempt):
             queue.settle(call)
             self._drop_if_idle(session)
 
@@ -103,6 +115,9 @@ class _Queue:
         claimed[call] = None
         self.holders[call] = claimed
         return self.open[call]
+
+    def attempt_of(self, call: CallId) -> int | None:
+        return self.open[call].attempt if call in self.open else None
 
     def settle(self, call: CallId) -> None:
         self.open.pop(call, None)

@@ -142,7 +142,12 @@ class Driver:
                 error = ErrorBody.of(decision.error)
                 self.board.publish(decision.variable, Failure(variable=shown(decision.variable), error=error))
             case OfferCall():
-                offer = CallOffer(id=shown(decision.call), function=decision.function, inputs=decision.inputs)
+                offer = CallOffer(
+                    id=shown(decision.call),
+                    function=decision.function,
+                    inputs=decision.inputs,
+                    attempt=decision.attempt,
+                )
                 self.desk.offer(decision.session, offer)
             case RunCall():
                 self.workshop.run(decision)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from parrotserve.config import ServiceConfig
 from parrotserve.criteria import Criteria
-from parrotserve.errors import DeclarationError, ParrotError, RequestRefused, ServiceUnavailable
+from parrotserve.errors import ParrotError, RequestRefused, ServiceUnavailable
 from parrotserve.graph.events import (
     CallReturned,
     SessionEnded,
@@ -42,6 +42,7 @@ from parrotserve.protocol import (
 from parrotserve.runtime import views
 from parrotserve.runtime.attachments import Attachments
 from parrotserve.runtime.board import AT_ONCE
+from parrotserve.runtime.calls import outcome_of
 from parrotserve.runtime.catalog import Loader, ServedModel, load_model
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.ending import Ending
@@ -87,13 +88,7 @@ class Service:
         self._driver = Driver(Machine(switches=config.switches, bounds=config.bounds), self.meter, config.sandbox)
         policy = policy or KeeperPolicy()
         self._fleet = Fleet(
-            config,
-            self._driver,
-            self._metrics,
-            load=load,
-            policy=policy,
-            directory=self.directory,
-            by_path=by_path,
+            config, self._driver, self._metrics, load=load, policy=policy, directory=self.directory, by_path=by_path
         )
         self._gate = Gate(config, self.directory, self.meter, self._driver, find=self._fleet.find)
         self.reception = Reception(config, self.directory, self._fleet, self._gate)
@@ -293,21 +288,25 @@ class Service:
         return self._offers(session, tenant)
 
     def put_result(
-        self, session: SessionId, call: CallId, result: CallResult, *, tenant: TenantId = LOCAL_TENANT
+        self,
+        session: SessionId,
+        call: CallId,
+        result: CallResult,
+        *,
+        attempt: int | None = None,
+        tenant: TenantId = LOCAL_TENANT,
     ) -> None:
-        """A native call's value, or its error. One that comes too late is ignored."""
+        """A native call's value, or its error. One that comes too late is ignored, and so is that of an earlier
+        `attempt` than the last (None: the last)."""
         self.ending.check_there()
-        value, error = result.value, result.error
-        try:
-            check_text(value or "", "The value")
-        except DeclarationError as refused:
-            value, error = None, refused.message
+        value, error = outcome_of(result)
         self._gate.check_memory(tenant, size_of_text(value))
-        error = None if error is None else error.encode(errors="replace").decode()
         session = owned(tenant, session)
-        returned = CallReturned(session=session, tenant=tenant, call=owned(tenant, call), value=value, error=error)
+        returned = CallReturned(
+            session=session, tenant=tenant, call=owned(tenant, call), attempt=attempt, value=value, error=error
+        )
         self._driver.apply(returned)
-        self._driver.desk.settle(session, call)
+        self._driver.desk.settle(session, call, attempt=attempt)
 
     # --- What the service is ---------------------------------------------------------------------------------
 

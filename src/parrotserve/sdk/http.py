@@ -156,9 +156,11 @@ class HttpTransport:
             if not heard:
                 raise
 
-    async def put_result(self, session: SessionId, call: CallId, result: CallResult) -> None:
+    async def put_result(
+        self, session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
+    ) -> None:
         """See `Transport.put_result`."""
-        path = f"{_session(session)}/calls/{call}"
+        path = f"{_session(session)}/calls/{call}" + ("" if attempt is None else f"?attempt={attempt}")
         await self._client.repeated(lambda: self._client.call("PUT", path, result))
 
     async def _submit(self, answer: "_Answer") -> AsyncGenerator[VariableEvent, None]:

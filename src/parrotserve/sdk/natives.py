@@ -71,9 +71,10 @@ class NativeCalls:
         self._session = session
         self._connection = connection
         self._pending: dict[CallId, BoundCall] = {}
-        self._running: set[CallId] = set()
+        self._running: dict[CallId, int] = {}
+        """The last attempt at each; earlier ones may still run beside it, unheard."""
         self._again: set[CallId] = set()
-        """Those that were offered once more while they run."""
+        """Those that were offered once more while that attempt runs."""
         self._room = asyncio.Semaphore(CONCURRENT_CALLS)
         self._server: asyncio.Task[None] | None = None
 
@@ -104,7 +105,7 @@ class NativeCalls:
                 transport = await self._connection.opened()
                 async for offer in transport.calls(self._session):
                     looks = 0
-                    if offer.id in self._running:
+                    if self._is_last(offer):
                         self._again.add(offer.id)
                     else:
                         self._take(offer)
@@ -120,8 +121,13 @@ class NativeCalls:
                 return
             await asyncio.sleep(RETRY_SECONDS)
 
+    def _is_last(self, offer: CallOffer) -> bool:
+        """Whether this attempt runs, and no other has begun after it."""
+        return self._running.get(offer.id) == offer.attempt
+
     def _take(self, offer: CallOffer) -> None:
-        self._running.add(offer.id)
+        self._running[offer.id] = offer.attempt
+        self._again.discard(offer.id)
         background().start(self._answer(offer))
 
     def _interrupt(self, error: ParrotError) -> None:
@@ -138,15 +144,18 @@ class NativeCalls:
         except ParrotError as error:
             self._interrupt_waiters(offer.id, error)
         finally:
-            self._running.discard(offer.id)
-        if offer.id in self._again and offer.id in self._pending:
-            self._take(offer)  # it failed, and was retried before this ended
+            last = self._is_last(offer)
+            if last:
+                del self._running[offer.id]
+        if last and offer.id in self._again and offer.id in self._pending:
+            self._take(offer)  # it failed, and was retried before this ended, or its session came back
 
     async def _deliver(self, offer: CallOffer, result: CallResult) -> None:
         """Tell the service, however often that fails: a connection is offered a call once, and what comes while the
         call is being answered is not taken."""
         while True:
-            self._again.discard(offer.id)
+            if self._is_last(offer):
+                self._again.discard(offer.id)
             try:
                 told = await self._tell(offer, result)
                 break
@@ -155,7 +164,7 @@ class NativeCalls:
                 await asyncio.sleep(RETRY_SECONDS)
                 if offer.id not in self._pending:
                     return
-        if told.error is None:
+        if told.error is None and self._is_last(offer):
             # After a failure it may be retried.
             self._pending.pop(offer.id, None)
 
@@ -163,11 +172,11 @@ class NativeCalls:
         """What the service was told: the result, or that it cannot be had."""
         transport = await self._connection.opened()
         try:
-            await transport.put_result(self._session, offer.id, result)
+            await transport.put_result(self._session, offer.id, result, attempt=offer.attempt)
         except RequestRefused as refused:
             # Never, that is; else who waits would wait for it again.
             result = CallResult(error=f"The result of {offer.function} was refused: {refused.message}")
-            await transport.put_result(self._session, offer.id, result)
+            await transport.put_result(self._session, offer.id, result, attempt=offer.attempt)
         return result
 
     def _interrupt_waiters(self, call: CallId, error: ParrotError) -> None:
@@ -188,7 +197,8 @@ class NativeCalls:
         except TimeoutError:
             return CallResult(error=f"Native function {bound.name} did not return within {bound.timeout:g} seconds.")
         except NativeCallFailed as error:
-            bound.output.cell.raised = error.__cause__
+            if self._is_last(offer):
+                bound.output.cell.raised = error.__cause__
             return CallResult(error=error.message)
 
 

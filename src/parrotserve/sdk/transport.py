@@ -60,6 +60,9 @@ class Transport(Protocol):
         """Native calls of the session whose inputs are ready, as they become so; ends with the session."""
         ...
 
-    async def put_result(self, session: SessionId, call: CallId, result: CallResult) -> None:
-        """Answer a `CallOffer`. An answer that comes too late is ignored."""
+    async def put_result(
+        self, session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
+    ) -> None:
+        """Answer a `CallOffer`, by its attempt. An answer that comes too late is ignored, and so is one to an earlier
+        attempt than the last."""
         ...

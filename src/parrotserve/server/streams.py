@@ -40,7 +40,9 @@ async def _sent(
 
 
 def _event(one: WireEvent, place: str | None = None) -> bytes:
-    return encoded(one.model_dump_json(), name=one.event, id=place)
+    # Clients that do not know of attempts refuse the field, and mostly do without it.
+    untold = {"attempt"} if isinstance(one, CallOffer) and one.attempt == 1 else None
+    return encoded(one.model_dump_json(exclude=untold), name=one.event, id=place)
 
 
 def _error_event(body: ErrorBody) -> bytes:

@@ -77,6 +77,19 @@ async def test_a_native_call_that_fails_fails_its_variable(stage: Stage):
     staged.service.put_result(S, CallId("f"), CallResult(value="too late"))
 
 
+async def test_a_late_result_leaves_the_retried_call_with_its_client(stage: Stage):
+    staged = await stage()
+    await answer(staged.service.submit(batch(VariableSpec(id="x", value="1"), call("f", ["x"], "a"))))
+    staged.service.cancel_variable(S, A)
+    staged.service.retry(S, A)
+    staged.service.put_result(S, CallId("f"), CallResult(value="late"), attempt=1)
+    offers = staged.service.calls(S)
+    assert await anext(offers) == CallOffer(id=CallId("f"), function="f", inputs=("1",), attempt=2)
+    staged.service.put_result(S, CallId("f"), CallResult(value="in time"), attempt=2)
+    assert (await staged.service.wait(S, A)).value == "in time"
+    await offers.aclose()
+
+
 async def test_a_native_call_that_never_returns_times_out(stage: Stage):
     staged = await stage()
     program = batch(VariableSpec(id="x", value="1"), call("f", ["x"], "a", timeout=0.01), wait("a"))

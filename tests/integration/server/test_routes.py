@@ -207,6 +207,19 @@ async def test_native_calls_are_answered_by_the_client(served: Client):
     assert unknown.status_code == 404
 
 
+async def test_a_result_of_an_earlier_attempt_at_a_native_call_is_ignored(served: Client):
+    client = await served()
+    calls = [{"id": "c", "function": "f", "inputs": ["x"], "output": "y"}]
+    variables = [{"id": "x", "value": "1"}, {"id": "y"}]
+    await client.post("/v1/submit", json={"session": "s1", "variables": variables, "calls": calls})
+    await client.delete("/v1/sessions/s1/variables/y")
+    await client.post("/v1/sessions/s1/variables/y/retry")
+    for attempt in (1, 2):
+        answer = await client.put(f"/v1/sessions/s1/calls/c?attempt={attempt}", json={"value": str(attempt)})
+        assert answer.status_code == 204
+    assert (await client.get("/v1/sessions/s1/variables/y")).json()["value"] == "2"
+
+
 async def test_what_is_served_can_be_looked_at(served: Client):
     client = await served()
     (model,) = (await client.get("/v1/models")).json()["data"]

@@ -152,8 +152,10 @@ class World:
     def end_session(self, session: str = "s") -> list[Decision]:
         return self.handle(session_ended(session))
 
-    def answer(self, call: str, value: str | None = None, error: str | None = None) -> list[Decision]:
-        return self.handle(returned(call, value, error))
+    def answer(
+        self, call: str, value: str | None = None, error: str | None = None, *, attempt: int | None = None
+    ) -> list[Decision]:
+        return self.handle(returned(call, value, error, attempt=attempt))
 
     # --- Engines and the clock -------------------------------------------------------------------------------
 
@@ -276,8 +278,19 @@ def session_ended(session: str = "s", tenant: str = "t") -> SessionEnded:
 
 
 def returned(
-    call: str, value: str | None = None, error: str | None = None, *, session: str = "s", tenant: str = "t"
+    call: str,
+    value: str | None = None,
+    error: str | None = None,
+    *,
+    attempt: int | None = None,
+    session: str = "s",
+    tenant: str = "t",
 ) -> CallReturned:
     return CallReturned(
-        session=SessionId(session), tenant=TenantId(tenant), call=CallId(call), value=value, error=error
+        session=SessionId(session),
+        tenant=TenantId(tenant),
+        call=CallId(call),
+        attempt=attempt,
+        value=value,
+        error=error,
     )

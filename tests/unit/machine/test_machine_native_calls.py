@@ -106,6 +106,35 @@ def test_a_retried_call_has_its_whole_timeout():
     assert world.machine.next_deadline() == 10.0
 
 
+@pytest.mark.parametrize("late", [{"value": "old"}, {"error": "too slow"}])
+def test_a_late_answer_to_an_earlier_attempt_is_ignored(late: dict[str, str]):
+    world = World()
+    world.submit(calls=[call("check: -> ok", timeout=5.0)])
+    world.tick(5.0)
+    assert [one.attempt for one in only(world.retry("ok"), OfferCall)] == [2]
+    assert world.answer("check", **late, attempt=1) == []
+    world.answer("check", "new", attempt=2)
+    assert world.variable("ok").value == "new"
+
+
+def test_a_late_answer_is_ignored_while_the_next_attempt_waits_for_inputs():
+    world = World("e")
+    world.submit("write: -> code", calls=["check: code -> ok"])
+    world.run("write")
+    world.cancel("ok")
+    world.retry("ok")
+    assert world.answer("check", "old", attempt=1) == []
+
+
+def test_an_answer_that_names_no_attempt_is_to_the_last():
+    world = World()
+    world.submit(calls=["check: -> ok"])
+    world.answer("check", error="no")
+    world.retry("ok")
+    world.answer("check", "yes")
+    assert world.variable("ok").value == "yes"
+
+
 def test_an_error_of_the_client_itself_needs_no_revocation():
     world = World()
     world.submit(calls=["check: -> ok"])

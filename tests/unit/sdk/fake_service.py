@@ -84,6 +84,8 @@ class FakeService:
     requests: dict[str, RequestSpec] = field(default_factory=dict)
     native: dict[str, CallSpec] = field(default_factory=dict)
     offered: set[str] = field(default_factory=set)
+    attempts: dict[str, int] = field(default_factory=dict)
+    """Of native calls that were retried."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     # --- Transport ------------------------------------------------------------------------------------------
@@ -138,7 +140,9 @@ class FakeService:
         self.log.append("retry")
         slot = self._slot(variable)
         slot.error = None
-        self.offered.discard(slot.producer or "")
+        if slot.producer in self.native:
+            self.offered.discard(slot.producer)
+            self.attempts[slot.producer] = self.attempts.get(slot.producer, 1) + 1
         self._advance()
 
     async def cancel(self, session: SessionId, variable: VariableId) -> None:
@@ -172,12 +176,17 @@ class FakeService:
                 texts = tuple(text for text in inputs if text is not None)
                 if call.sandbox is None and call.id not in self.offered and len(texts) == len(inputs):
                     self.offered.add(call.id)
-                    yield CallOffer(id=CallId(call.id), function=call.function, inputs=texts)
+                    attempt = self.attempts.get(call.id, 1)
+                    yield CallOffer(id=CallId(call.id), function=call.function, inputs=texts, attempt=attempt)
             await self._change()
 
-    async def put_result(self, session: SessionId, call: CallId, result: CallResult) -> None:
-        self.results[call] = result
+    async def put_result(
+        self, session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
+    ) -> None:
         slot = self.slots[self.native[call].output]
+        if slot.settled or attempt not in (None, self.attempts.get(call, 1)):
+            return
+        self.results[call] = result
         if result.error is not None:
             slot.error = NativeCallFailed(result.error, upstream=call)  # as it is told of what reads it
         else:

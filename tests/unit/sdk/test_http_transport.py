@@ -224,7 +224,7 @@ class TestOthers:
         await transport.set_value(SESSION, VARIABLE, "x")
         await transport.retry(SESSION, VARIABLE)
         await transport.cancel(SESSION, VARIABLE)
-        await transport.put_result(SESSION, CallId("c-1"), CallResult(value="y"))
+        await transport.put_result(SESSION, CallId("c-1"), CallResult(value="y"), attempt=2)
         await transport.end_session(SESSION)
         assert [(request.method, request.url.path) for request in wire.asked] == [
             ("PUT", "/v1/sessions/s-1/variables/v-1"),
@@ -233,6 +233,7 @@ class TestOthers:
             ("PUT", "/v1/sessions/s-1/calls/c-1"),
             ("DELETE", "/v1/sessions/s-1"),
         ]
+        assert [request.url.query for request in wire.asked] == [b"", b"", b"", b"attempt=2", b""]
         assert json.loads(wire.asked[0].content) == {"value": "x"}
         assert json.loads(wire.asked[3].content) == {"value": "y", "error": None}
 

@@ -253,7 +253,7 @@ class TestFailures:
         monkeypatch.setattr("parrotserve.sdk.natives.RETRY_SECONDS", 0.01)
         deliver = service.put_result
 
-        async def break_off(session: SessionId, call: CallId, result: CallResult) -> None:
+        async def break_off(session: SessionId, call: CallId, result: CallResult, **_: object) -> None:
             service.put_result = deliver  # pyright: ignore[reportAttributeAccessIssue]
             await offer_again(service, call)
             raise ServiceUnavailable("Gone.")
@@ -298,7 +298,7 @@ class TestFailures:
 
         deliver, lost = service.put_result, 0
 
-        async def lose(session: SessionId, call: CallId, result: CallResult) -> None:
+        async def lose(session: SessionId, call: CallId, result: CallResult, **_: object) -> None:
             nonlocal lost
             lost += 1
             if lost == 2:  # its error is not taken either, and then the session is back
@@ -322,7 +322,7 @@ class TestFailures:
 
         deliver = service.put_result
 
-        async def hang(session: SessionId, call: CallId, result: CallResult) -> None:
+        async def hang(session: SessionId, call: CallId, result: CallResult, **_: object) -> None:
             service.put_result = deliver  # pyright: ignore[reportAttributeAccessIssue]
             await offer_again(service, call)  # as a retry does, whose client heard of the failure first
 
@@ -366,7 +366,7 @@ class TestFailures:
             P.NativeFunction(timeot=3)  # pyright: ignore[reportCallIssue]
 
 
-async def gone(*_: object) -> None:
+async def gone(*_: object, **__: object) -> None:
     raise ServiceUnavailable("Gone.")
 
 

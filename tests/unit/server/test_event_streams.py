@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from parrotserve.ids import CallId
+from parrotserve.protocol import CallOffer
 from parrotserve.server import sse
 from parrotserve.server.corked import Corked
 from parrotserve.server.sse import EventStream, encoded
+from parrotserve.server.streams import event_stream
 
 
 def test_an_event_is_one_line_whatever_ends_lines_elsewhere():
@@ -72,6 +75,18 @@ async def test_a_stream_has_its_events_and_its_end():
     assert [message.get("more_body") for message in client.messages] == [None, False], "all of it came at once"
     assert headers[b"content-length"] == str(len(client.body)).encode()
     assert source.closed
+
+
+async def test_only_retries_of_a_native_call_are_numbered():
+    async def offers() -> AsyncGenerator[CallOffer, None]:
+        for attempt in (1, 2):
+            yield CallOffer(id=CallId("c"), function="f", inputs=("x",), attempt=attempt)
+
+    client = Client()
+    await event_stream(offers())({}, client.receive, client.send)
+    first, second = (line for line in client.body.splitlines() if line.startswith(b"data:"))
+    assert b"attempt" not in first
+    assert b'"attempt":2' in second
 
 
 async def test_what_comes_later_is_sent_as_it_comes():

@@ -1,6 +1,8 @@
 """Native calls of a session: handed out to its client, answered by it."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from parrotserve.ids import CallId, SessionId
 from parrotserve.protocol import CallResult
@@ -22,6 +24,13 @@ async def take(session: PathId, service: TheService, tenant: TheTenant) -> Event
 
 
 @router.put("/{call}", status_code=204)
-async def answer(session: PathId, call: PathId, body: CallResult, service: TheService, tenant: TheTenant) -> None:
-    """A call's value, or why it failed."""
-    service.put_result(SessionId(session), CallId(call), body, tenant=tenant)
+async def answer(
+    session: PathId,
+    call: PathId,
+    body: CallResult,
+    service: TheService,
+    tenant: TheTenant,
+    attempt: Annotated[int | None, Query(ge=1)] = None,
+) -> None:
+    """A call's value, or why it failed. That of an earlier `attempt` than the last is ignored."""
+    service.put_result(SessionId(session), CallId(call), body, attempt=attempt, tenant=tenant)
