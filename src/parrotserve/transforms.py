@@ -5,7 +5,6 @@ Written `{{input:code | code_block}}`; several are applied from left to right. P
 """
 
 import ast
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Protocol
 
 from parrotserve.errors import InvalidTransform
 from parrotserve.json_path import at_path, parse_path
+from parrotserve.names import closest
 from parrotserve.patterns import check_pattern, first_match
 
 
@@ -34,9 +34,10 @@ class Transform:
     def __post_init__(self) -> None:
         signature = _SIGNATURES.get(self.name)
         if signature is None:
-            known, close = sorted(_SIGNATURES), difflib.get_close_matches(self.name, _SIGNATURES, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}."
-            raise InvalidTransform(f"There is no transform {self.name!r}; {hint}")
+            known = sorted(_SIGNATURES)
+            raise InvalidTransform(
+                f"There is no transform {self.name!r}{closest(self.name, known)} There are: {', '.join(known)}."
+            )
         if tuple(type(arg) for arg in self.args) != signature:
             wants = ", ".join(kind.__name__ for kind in signature) or "no arguments"
             raise InvalidTransform(f"Transform {self.name!r} takes ({wants}), not {self.args!r}.")

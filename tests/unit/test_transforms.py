@@ -237,5 +237,5 @@ def test_only_what_later_text_cannot_change_may_be_run_ahead_through():
 def test_a_misspelt_transform_is_told_which_was_meant():
     with pytest.raises(InvalidTransform, match=r"no transform 'stirp'; did you mean 'strip'\?"):
         Transform("stirp")
-    with pytest.raises(InvalidTransform, match="no transform 'xyzzy'; there are: code_block, "):
+    with pytest.raises(InvalidTransform, match=r"no transform 'xyzzy'\. There are: code_block, "):
         Transform("xyzzy")
