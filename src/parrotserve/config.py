@@ -5,10 +5,9 @@ file and its row in docs/configuration.md follow. What nothing reads is refused 
 alike, so that a typo is not a silent default.
 """
 
-import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ import platformdirs
 from parrotserve.bounds import CROWDING, Bounds
 from parrotserve.errors import DeclarationError
 from parrotserve.kubernetes import is_service_link
+from parrotserve.names import near
 from parrotserve.sandbox.limits import Limits
 from parrotserve.settings import (
     ADDRESS,
+    FLAG,
     FOLDER,
     NAMES,
     NUMBER,
@@ -318,11 +319,16 @@ def effective(
     for values, origin in (
         (read_file(path) if path else {}, str(path)),
         (from_environment, None),
-        (given, "flag"),
+        (given, FLAG),
     ):
         found |= values
         origins |= {name: origin or SETTINGS[name].variable for name in values}
-    return ServiceConfig(**found), origins
+    try:
+        return ServiceConfig(**found), origins
+    except DeclarationError as error:
+        refused = SETTINGS[error.details["setting"]]
+        given = refused.as_given(found[refused.name], origins[refused.name], environment)
+        raise DeclarationError(f"{given}: {error.message}", setting=refused.name) from None
 
 
 def default_file() -> Path:
@@ -339,7 +345,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         one = SETTINGS.get(variable.removeprefix(_PREFIX).lower())
         if one is None or variable != one.variable:
             known = [setting.variable for setting in SETTINGS.values()] + list(READ_ELSEWHERE)
-            hint = _hint(variable.upper(), known)
+            hint = near(variable.upper(), known)
             raise DeclarationError(f"There is no setting {variable}. {hint}", setting=variable)
         if text.strip():
             try:
@@ -366,7 +372,7 @@ def read_file(path: Path) -> dict[str, Any]:
 def _from_file(path: Path, name: str, value: object) -> Any:
     one = SETTINGS.get(name)
     if one is None:
-        hint = _hint(name.lower().replace("-", "_"), SETTINGS)
+        hint = near(name.lower().replace("-", "_"), SETTINGS)
         raise DeclarationError(f"{path} has an unknown setting {name!r}. {hint}", setting=name)
     try:
         return one.kind.from_toml(value)
@@ -387,14 +393,3 @@ def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | No
         advice = "Set PARROT_CONFIG to a file that can be read, or to /dev/null for none."
         why = f"Settings in {usual} cannot be looked for: {error.strerror}. {advice}"
         raise DeclarationError(why, setting="config") from error
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=2)
-    equally = [one for one in close if _likeness(one, name) == _likeness(close[0], name)]
-    return f"Did you mean {' or '.join(equally)}?" if close else f"There are: {', '.join(known)}."
-
-
-def _likeness(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, one, other).ratio()

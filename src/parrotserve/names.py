@@ -17,6 +17,18 @@ def closest(name: str, known: Collection[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else "."
 
 
+def near(name: str, known: Iterable[str]) -> str:
+    """A sentence: which of the known names may be meant, or all of them where none is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=2)
+    equally = [one for one in close if _likeness(one, name) == _likeness(close[0], name)]
+    return f"Did you mean {' or '.join(equally)}?" if close else f"There are: {', '.join(known)}."
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
 def check_names(given: Iterable[str], known: Collection[str], what: str) -> None:
     """Raises `DeclarationError` for a keyword that `what` does not have."""
     for name in given:

@@ -7,13 +7,17 @@ docs/configuration.md are all read off the fields.
 import ipaddress
 import os
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
+
+FLAG = "flag"
+"""Where a value comes from that a command, or a program, was given."""
 
 _KEY = "setting"
 
@@ -100,6 +104,13 @@ class Setting:
     def shown(self, value: Any) -> str:
         """The value as people write it."""
         return self.unset if value in (None, ()) else self.kind.show(value)
+
+    def as_given(self, value: Any, origin: str, environment: Mapping[str, str]) -> str:
+        """The value as somebody wrote it, and where: by `FLAG`, in the environment, or in a file."""
+        if origin == self.variable:
+            return f"{origin}={environment[origin]!r}"
+        shown = self.kind.show(value)
+        return f"{self.flag} {shlex.quote(shown)}" if origin == FLAG else f"{self.name} = {shown} in {origin}"
 
     def broken_rule(self, value: Any) -> str | None:
         """What the value must be and is not."""

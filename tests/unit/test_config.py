@@ -2,6 +2,7 @@ import dataclasses
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -190,6 +191,28 @@ def test_variables_that_other_parts_read_are_no_typos():
 def test_values_that_make_no_sense_are_refused(variable: str, text: str, advice: str):
     with pytest.raises(DeclarationError, match=advice):
         ServiceConfig.load(environment={variable: text})
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "flags", "told"),
+    [
+        ("kv_memory = '1KiB'", {}, {}, "kv_memory = 1KiB in FILE: kv_memory must be at least 1MiB."),
+        ("port = 70000", {}, {}, "port = 70000 in FILE: port must be between 0 and 65535."),
+        ("without = ['x']", {}, {}, "without = x in FILE: There is no switch 'x'; there are: "),
+        ("port = 70000", {"PARROT_PORT": "80000"}, {}, "PARROT_PORT='80000': port must be between 0 and 65535."),
+        ("", {"PARROT_BACKEND": "kernel"}, {}, "PARROT_BACKEND='kernel': backend must be one of auto, kernels,"),
+        ("", {"PARROT_WITHOUT": "prefx"}, {}, "PARROT_WITHOUT='prefx': There is no switch 'prefx'; did you mean"),
+        ("", {"PARROT_PORT": "80000"}, {"port": 99999}, "--port 99999: port must be between 0 and 65535."),
+        ("", {}, {"models": ("a b", "a b")}, "--model 'a b,a b': models must not name a model twice."),
+    ],
+)
+def test_a_value_out_of_bounds_is_told_with_where_it_is_from(
+    tmp_path: Path, text: str, variables: dict[str, str], flags: dict[str, Any], told: str
+):
+    file = write(tmp_path / "mine.toml", text)
+    with pytest.raises(DeclarationError) as refused:
+        ServiceConfig.load(file=file, environment=variables, **flags)
+    assert refused.value.message.startswith(told.replace("FILE", str(file)))
 
 
 @pytest.mark.parametrize(
