@@ -4,17 +4,22 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import httpx
+
 from parrotserve.addresses import without_credentials
 from parrotserve.config import READ_ELSEWHERE, SETTINGS, ServiceConfig, effective
 from parrotserve.doctor.finding import Finding, Verdict
-from parrotserve.doctor.reach import answers
+from parrotserve.doctor.reach import Unanswered, ask
 from parrotserve.engines.native.kernels import variants
 from parrotserve.engines.native.memory import kv_fault
 from parrotserve.engines.native.settings import usable_cores
-from parrotserve.errors import DeclarationError
+from parrotserve.errors import DeclarationError, ServiceUnavailable
+from parrotserve.protocol import PROTOCOL_HEADER
 from parrotserve.runtime.catalog import native_engines
+from parrotserve.service_address import service_url
 
 _SECRET = "PARROT_API_KEY"
+_OR_EMBEDDED = "or unset it for an embedded service."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +88,36 @@ def _impossible(config: ServiceConfig) -> tuple[Verdict, str, str]:
 
 def service() -> Iterator[Finding]:
     """The service at PARROT_URL, if there is to be one."""
-    url = os.environ.get("PARROT_URL", "").strip()
-    if not url:
+    given = os.environ.get("PARROT_URL", "").strip()
+    if not given:
         return
-    shown = without_credentials(url)
-    fault = answers(f"{url.rstrip('/')}/healthz")
-    if fault is None:
-        yield Finding(subject="Service", found=f"{shown} answers", details={"url": shown, "reachable": True})
-        return
-    yield Finding(
-        subject="Service",
-        verdict=Verdict.BROKEN,
-        found=f"{shown} does not answer: {fault}",
-        advice="Start it (`parrot serve`), correct PARROT_URL, or unset it for an embedded service.",
-        details={"url": shown, "reachable": False, "fault": fault},
-    )
+    shown = without_credentials(given)
+
+    def broken(found: str, advice: str, *, reachable: bool) -> Finding:
+        details = {"url": shown, "reachable": reachable, "fault": found}
+        return Finding(subject="Service", verdict=Verdict.BROKEN, found=found, advice=advice, details=details)
+
+    try:
+        answer = ask(f"{service_url(given)}/healthz")
+    except ServiceUnavailable as error:
+        yield broken(error.message, f"Correct PARROT_URL, {_OR_EMBEDDED}", reachable=False)
+    except Unanswered as error:
+        advice = f"Start it (`parrot serve`), correct PARROT_URL, {_OR_EMBEDDED}"
+        yield broken(f"{shown} does not answer: {error}", advice, reachable=False)
+    else:
+        fault = _fault(answer)
+        if fault is None:
+            yield Finding(subject="Service", found=f"{shown} answers", details={"url": shown, "reachable": True})
+        else:
+            found, advice = fault
+            yield broken(f"{shown} {found}", advice, reachable=True)
+
+
+def _fault(answer: httpx.Response) -> tuple[str, str] | None:
+    """What is wrong with an answer, and what to do."""
+    if PROTOCOL_HEADER not in answer.headers:
+        advice = f"Correct PARROT_URL (`parrot serve` prints the right one), {_OR_EMBEDDED}"
+        return f"answered {answer.status_code}, but not as a Parrot service does", advice
+    if not answer.is_success:
+        return f"answered {answer.status_code}", "The service's own log may say why."
+    return None

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import ipaddress
 import random
-import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
@@ -24,6 +23,7 @@ from parrotserve.addresses import without_credentials
 from parrotserve.client_environment import environment_read
 from parrotserve.errors import DeclarationError, IncompatibleVersions, LimitExceeded, ParrotError, ServiceUnavailable
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, Wire
+from parrotserve.service_address import service_key, service_url
 
 T = TypeVar("T")
 
@@ -73,13 +73,13 @@ class HttpClient:
         silence: float,
         wire: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        given = _checked(url)
+        given = service_url(url)
         self.url = without_credentials(given)
         # In the address of a request they would be in the log of the HTTP client.
         whose = httpx.URL(given)
         self._auth = httpx.BasicAuth(whose.username, whose.password) if whose.userinfo else None
         self._headers = {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
-        if key := _checked_key(api_key or ""):
+        if key := service_key(api_key or ""):
             self._headers["Authorization"] = f"Bearer {key}"
         self._delay = delay
         self._patience = patience
@@ -275,33 +275,6 @@ def _told(answer: str | bytes) -> Exception:
     if isinstance(error, LimitExceeded) and "retry_after" in error.details:
         return _Broken(error.message.rstrip("."), later=error)
     return _Broken(error.message.rstrip(".")) if isinstance(error, ServiceUnavailable) else error
-
-
-def _checked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        good = good and bool(httpx.URL(url).host) and not (parts.query or parts.fragment)
-    except (ValueError, TypeError, AttributeError, httpx.InvalidURL):
-        good = False
-    if not good:
-        shown = without_credentials(str(url))
-        schemeless = "://" not in str(url) and re.fullmatch(r"[\w.-]+:\d+", shown)
-        guess = f"http://{shown}" if schemeless else "http://HOST:PORT"
-        raise ServiceUnavailable(f"{shown!r} is not the URL of a service; write {guess}.", url=shown)
-    # OpenAI's clients are given the service's address with this at its end.
-    return url.rstrip("/").removesuffix("/v1")
-
-
-def _checked_key(key: str) -> str:
-    if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
-        raise DeclarationError(f"An API key is a text, not {type(key).__name__}.")
-    key = key.strip()
-    if not (key.isascii() and key.isprintable()):
-        raise DeclarationError(
-            "The API key has characters that no key has; copy it again, as `parrot key create` printed it."
-        )
-    return key
 
 
 def _is_loopback(url: str) -> bool:

@@ -4,7 +4,9 @@ import contextlib
 import json
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from typer.testing import CliRunner, Result
 from parrotserve.cli.app import app
 from parrotserve.doctor import installed, reach
 from parrotserve.engines.native import kernels, memory
+from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION
 from parrotserve.tenancy.limits import Limits
 from parrotserve.tenancy.store import TenantStore
 
+Answer = Callable[[str, str | None], tuple[int, dict[str, str]]]
 Doctor = Callable[..., Result]
 
 
@@ -103,6 +107,7 @@ def test_an_index_that_hangs_matters_only_where_a_model_is_missing(doctor: Docto
         ("PARROT_DATA", "/proc/parrot", "cannot be written to"),
         ("PARROT_HOST", "0.0.0.0", "'0.0.0.0' can be reached from other machines, and there are no keys yet"),
         ("PARROT_URL", "http://127.0.0.1:1", "does not answer"),
+        ("PARROT_URL", "127.0.0.1:8765", "'127.0.0.1:8765' is not the URL of a service; write http://127.0.0.1:8765."),
     ],
 )
 def test_what_is_wrong_is_named_with_what_to_do(
@@ -202,3 +207,53 @@ def test_secrets_are_not_shown(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, 
     shown = doctor().output + doctor("--json").output
     assert "PARROT_API_KEY" in shown
     assert "hidden" not in shown
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], str]]:
+    """Gives answers to requests, by path and key; the URL."""
+    monkeypatch.setattr(reach, "PATIENCE", 10.0)
+    monkeypatch.setenv("PARROT_INDEX_URL", "http://127.0.0.1:1")
+    with contextlib.ExitStack() as opened:
+
+        def begin(answer: Answer) -> str:
+            class Handler(BaseHTTPRequestHandler):
+                def do_GET(self) -> None:
+                    status, headers = answer(self.path, self.headers.get("Authorization"))
+                    self.send_response(status)
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+
+                def log_message(self, *_: object) -> None:
+                    """Not to standard error."""
+
+            server = opened.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            opened.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_address[1]}"
+
+        yield begin
+
+
+def open_service(path: str, _: str | None) -> tuple[int, dict[str, str]]:
+    return (200 if path in ("/healthz", "/v1/models") else 404), {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1"])
+def test_a_service_that_answers_is_good_by_every_address_that_clients_take(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Answer], str], end: str
+):
+    monkeypatch.setenv("PARROT_URL", serve(open_service) + end)
+    told = findings(doctor("--json"))["Service"]
+    assert (told["verdict"], told["details"]["reachable"]) == ("good", True)
+
+
+def test_what_answers_and_is_no_service_of_parrot_is_told_as_such(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Answer], str]
+):
+    monkeypatch.setenv("PARROT_URL", url := serve(lambda _, __: (404, {})))
+    told = findings(doctor("--json"))["Service"]
+    assert (told["verdict"], told["details"]["reachable"]) == ("broken", True)
+    assert told["found"] == f"{url} answered 404, but not as a Parrot service does"
+    assert told["advice"].startswith("Correct PARROT_URL")
