@@ -13,10 +13,10 @@ from parrotserve.doctor.reach import Unanswered, ask
 from parrotserve.engines.native.kernels import variants
 from parrotserve.engines.native.memory import kv_fault
 from parrotserve.engines.native.settings import usable_cores
-from parrotserve.errors import DeclarationError, ServiceUnavailable
+from parrotserve.errors import DeclarationError, ServiceUnavailable, Unauthorized
 from parrotserve.protocol import PROTOCOL_HEADER
 from parrotserve.runtime.catalog import native_engines
-from parrotserve.service_address import service_url
+from parrotserve.service_address import service_key, service_url
 
 _SECRET = "PARROT_API_KEY"
 _OR_EMBEDDED = "or unset it for an embedded service."
@@ -98,14 +98,18 @@ def service() -> Iterator[Finding]:
         return Finding(subject="Service", verdict=Verdict.BROKEN, found=found, advice=advice, details=details)
 
     try:
-        answer = ask(f"{service_url(given)}/healthz")
+        key = service_key(os.environ.get(_SECRET, ""))
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        answer = ask(f"{service_url(given)}/v1/models", headers=headers)  # /healthz would ask for no key
+    except DeclarationError as error:
+        yield broken(error.message, f"Correct or unset {_SECRET}.", reachable=False)
     except ServiceUnavailable as error:
         yield broken(error.message, f"Correct PARROT_URL, {_OR_EMBEDDED}", reachable=False)
     except Unanswered as error:
         advice = f"Start it (`parrot serve`), correct PARROT_URL, {_OR_EMBEDDED}"
         yield broken(f"{shown} does not answer: {error}", advice, reachable=False)
     else:
-        fault = _fault(answer)
+        fault = _fault(answer, with_key=bool(key))
         if fault is None:
             yield Finding(subject="Service", found=f"{shown} answers", details={"url": shown, "reachable": True})
         else:
@@ -113,11 +117,19 @@ def service() -> Iterator[Finding]:
             yield broken(f"{shown} {found}", advice, reachable=True)
 
 
-def _fault(answer: httpx.Response) -> tuple[str, str] | None:
+def _fault(answer: httpx.Response, *, with_key: bool) -> tuple[str, str] | None:
     """What is wrong with an answer, and what to do."""
     if PROTOCOL_HEADER not in answer.headers:
         advice = f"Correct PARROT_URL (`parrot serve` prints the right one), {_OR_EMBEDDED}"
         return f"answered {answer.status_code}, but not as a Parrot service does", advice
+    if answer.status_code == Unauthorized.status:
+        advice = f"Set {_SECRET} to a key of this service; `parrot key create` makes one where it runs."
+        if with_key:
+            return (
+                f"does not accept the key in {_SECRET}: it was mistyped, revoked, or made for another service",
+                advice,
+            )
+        return f"needs an API key, and {_SECRET} is not set", advice
     if not answer.is_success:
         return f"answered {answer.status_code}", "The service's own log may say why."
     return None

@@ -225,7 +225,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], str]]:
                         self.send_header(name, value)
                     self.end_headers()
 
-                def log_message(self, *_: object) -> None:
+                def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                     """Not to standard error."""
 
             server = opened.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
@@ -257,3 +257,31 @@ def test_what_answers_and_is_no_service_of_parrot_is_told_as_such(
     assert (told["verdict"], told["details"]["reachable"]) == ("broken", True)
     assert told["found"] == f"{url} answered 404, but not as a Parrot service does"
     assert told["advice"].startswith("Correct PARROT_URL")
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        (None, "needs an API key, and PARROT_API_KEY is not set"),
+        (" ", "needs an API key, and PARROT_API_KEY is not set"),
+        ("wrong", "does not accept the key in PARROT_API_KEY"),
+        ("clé", "The API key has characters that no key has"),
+        ("right", None),
+    ],
+)
+def test_a_service_with_keys_is_good_for_those_who_have_one(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Answer], str], key: str | None, told: str | None
+):
+    def closed(path: str, authorization: str | None) -> tuple[int, dict[str, str]]:
+        known = path == "/healthz" or authorization == "Bearer right"
+        return (200 if known else 401), {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
+
+    monkeypatch.setenv("PARROT_URL", serve(closed))
+    monkeypatch.delenv("PARROT_API_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("PARROT_API_KEY", key)
+    result = doctor("--json")
+    finding = findings(result)["Service"]
+    assert (finding["verdict"], result.exit_code) == (("broken", 1) if told else ("good", 0))
+    assert not told or (told in finding["found"] and "PARROT_API_KEY" in finding["advice"])
+    assert "wrong" not in finding["found"]
