@@ -8,6 +8,9 @@ import httpx
 from parrotserve.addresses import without_credentials
 from parrotserve.errors import DeclarationError, ServiceUnavailable
 
+_NO_TLS = "WRONG_VERSION_NUMBER"
+"""How OpenSSL says that an answer is none of TLS."""
+
 
 def service_url(url: str) -> str:
     """The URL without what clients of OpenAI have at its end. Raises `ServiceUnavailable` for what is no URL."""
@@ -35,3 +38,10 @@ def service_key(key: str) -> str:
             "The API key has characters that no key has; copy it again, as `parrot key create` printed it."
         )
     return key
+
+
+def plain_http_advice(url: str, fault: str) -> str:
+    """What to write where a connection failed because the URL has https:// and the server does not; else empty."""
+    if not url.startswith("https:") or _NO_TLS not in fault:
+        return ""
+    return f"What answers there speaks plain HTTP: write http:{url.removeprefix('https:')}."

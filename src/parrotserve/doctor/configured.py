@@ -16,7 +16,7 @@ from parrotserve.engines.native.settings import usable_cores
 from parrotserve.errors import DeclarationError, ServiceUnavailable, Unauthorized
 from parrotserve.protocol import PROTOCOL_HEADER
 from parrotserve.runtime.catalog import native_engines
-from parrotserve.service_address import service_key, service_url
+from parrotserve.service_address import plain_http_advice, service_key, service_url
 
 _SECRET = "PARROT_API_KEY"
 _OR_EMBEDDED = "or unset it for an embedded service."
@@ -106,7 +106,8 @@ def service() -> Iterator[Finding]:
     except ServiceUnavailable as error:
         yield broken(error.message, f"Correct PARROT_URL, {_OR_EMBEDDED}", reachable=False)
     except Unanswered as error:
-        advice = f"Start it (`parrot serve`), correct PARROT_URL, {_OR_EMBEDDED}"
+        usual = f"Start it (`parrot serve`), correct PARROT_URL, {_OR_EMBEDDED}"
+        advice = plain_http_advice(shown, str(error)) or usual
         yield broken(f"{shown} does not answer: {error}", advice, reachable=False)
     else:
         fault = _fault(answer, with_key=bool(key))

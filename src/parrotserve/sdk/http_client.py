@@ -23,7 +23,7 @@ from parrotserve.addresses import without_credentials
 from parrotserve.client_environment import environment_read
 from parrotserve.errors import DeclarationError, IncompatibleVersions, LimitExceeded, ParrotError, ServiceUnavailable
 from parrotserve.protocol import PROTOCOL_HEADER, PROTOCOL_VERSION, ErrorAnswer, Wire
-from parrotserve.service_address import service_key, service_url
+from parrotserve.service_address import plain_http_advice, service_key, service_url
 
 T = TypeVar("T")
 
@@ -235,11 +235,9 @@ class HttpClient:
         return self._stranger(f"takes connections, but has never answered as a Parrot service does ({broken.what})")
 
     def _unreachable(self, broken: _Broken) -> ServiceUnavailable:
-        return ServiceUnavailable(
-            f"No service can be reached at {self.url} ({broken.what}). Check the URL, or start a service there with "
-            "`parrot serve`.",
-            url=self.url,
-        )
+        usual = "Check the URL, or start a service there with `parrot serve`."
+        advice = plain_http_advice(self.url, broken.what) or usual
+        return ServiceUnavailable(f"No service can be reached at {self.url} ({broken.what}). {advice}", url=self.url)
 
     def _gone(self, broken: _Broken) -> ServiceUnavailable:
         return ServiceUnavailable(

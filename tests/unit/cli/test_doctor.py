@@ -285,3 +285,12 @@ def test_a_service_with_keys_is_good_for_those_who_have_one(
     assert (finding["verdict"], result.exit_code) == (("broken", 1) if told else ("good", 0))
     assert not told or (told in finding["found"] and "PARROT_API_KEY" in finding["advice"])
     assert "wrong" not in finding["found"]
+
+
+def test_https_to_a_service_without_it_is_told_with_the_url_to_write(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Answer], str]
+):
+    url = serve(open_service)
+    monkeypatch.setenv("PARROT_URL", url.replace("http:", "https:"))
+    told = findings(doctor("--json"))["Service"]
+    assert (told["verdict"], told["advice"]) == ("broken", f"What answers there speaks plain HTTP: write {url}.")

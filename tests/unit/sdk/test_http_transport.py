@@ -167,6 +167,13 @@ class TestSubmit:
         assert isinstance(caught.value.__cause__, httpx.ConnectError)
         assert len(wire.asked) == 1
 
+    async def test_https_to_a_service_without_it_is_told_with_the_url_to_write(self):
+        wire = Wired(httpx.ConnectError("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"))
+        transport = HttpTransport("https://host:1/v1", wire=httpx.MockTransport(wire))
+        with pytest.raises(ServiceUnavailable, match=r"speaks plain HTTP: write http://host:1\.$"):
+            await submitted(transport)
+        await transport.close()
+
     async def test_refusals_keep_their_class(self, wired: Open):
         transport, _ = wired(refused(Unauthorized("No such key.", key="k")))
         with pytest.raises(Unauthorized, match="No such key") as caught:
