@@ -345,13 +345,13 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         one = SETTINGS.get(variable.removeprefix(_PREFIX).lower())
         if one is None or variable != one.variable:
             known = [setting.variable for setting in SETTINGS.values()] + list(READ_ELSEWHERE)
-            hint = near(variable.upper(), known)
+            hint = near(variable.upper(), known, alike=_PREFIX)
             raise DeclarationError(f"There is no setting {variable}. {hint}", setting=variable)
         if text.strip():
             try:
                 settings[one.name] = one.kind.parse(text)
             except ValueError as error:
-                raise DeclarationError(f"{variable}={text!r}: {error}.", setting=one.name) from error
+                raise DeclarationError(f"{variable}={text!r}: {error}.", setting=one.name) from None
     return settings
 
 
@@ -377,7 +377,7 @@ def _from_file(path: Path, name: str, value: object) -> Any:
     try:
         return one.kind.from_toml(value)
     except ValueError as error:
-        raise DeclarationError(f"{name} = {value!r} in {path}: {error}.", setting=name) from error
+        raise DeclarationError(f"{name} = {value!r} in {path}: {error}.", setting=name) from None
 
 
 def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:

@@ -17,12 +17,16 @@ def closest(name: str, known: Collection[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else "."
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """A sentence: which of the known names may be meant, or all of them where none is close."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=2)
-    equally = [one for one in close if _likeness(one, name) == _likeness(close[0], name)]
-    return f"Did you mean {' or '.join(equally)}?" if close else f"There are: {', '.join(known)}."
+def near(name: str, known: Iterable[str], *, alike: str = "") -> str:
+    """A sentence: which of the known names may be meant, or all of them where none is close. `alike`: what all begin
+    with, which makes none of them closer."""
+    rests = sorted(one.removeprefix(alike) for one in known)
+    rest = name.removeprefix(alike)
+    close = difflib.get_close_matches(rest, rests, n=2)
+    equally = [alike + one for one in close if _likeness(one, rest) == _likeness(close[0], rest)]
+    return (
+        f"Did you mean {' or '.join(equally)}?" if close else f"There are: {', '.join(alike + one for one in rests)}."
+    )
 
 
 def _likeness(one: str, other: str) -> float:

@@ -52,8 +52,8 @@ class Kind:
         """A value from a flag or the environment. Raises ValueError with the advice."""
         try:
             return self.read(text.strip())
-        except ValueError as error:
-            raise ValueError(self.advice) from error
+        except ValueError:
+            raise ValueError(self.advice) from None
 
     def from_toml(self, value: object) -> Any:
         """A value from a file. Raises ValueError with the advice."""
@@ -64,8 +64,8 @@ class Kind:
             return tuple(map(str, cast("list[object]", value)))
         try:
             return self.read(str(value).strip())  # a flag may be no larger and no other kind of number
-        except ValueError as error:
-            raise ValueError(advice) from error
+        except ValueError:
+            raise ValueError(advice) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,19 @@ def test_a_misspelt_variable_is_refused_with_a_suggestion():
         ServiceConfig.load(environment={"PARROT_MODLES": "fake"})
 
 
+@pytest.mark.parametrize("variable", ["PARROT_FOO", "PARROT_QUIET", "PARROT_"])
+def test_a_variable_that_is_near_none_is_told_with_all_that_there_are(variable: str):
+    with pytest.raises(DeclarationError, match=rf"no setting {variable}\. There are: PARROT_API_KEY, PARROT_BACKEND, "):
+        ServiceConfig.load(environment={variable: "1"})
+
+
+def test_a_bad_value_is_told_without_what_python_says_of_it(tmp_path: Path):
+    for file, variables in (("", {"PARROT_ENGINES": "two"}), ("engines = 'two'", {}), ("engines = 0", {})):
+        with pytest.raises(DeclarationError) as refused:
+            ServiceConfig.load(file=write(tmp_path / "mine.toml", file), environment=variables)
+        assert refused.value.__suppress_context__
+
+
 def test_variables_that_other_parts_read_are_no_typos():
     environment = {"PARROT_URL": "http://localhost:8000", "PARROT_API_KEY": "k", "PARROT_PEERS": "/tmp/p"}
     assert ServiceConfig.load(environment=environment) == ServiceConfig()
