@@ -19,7 +19,7 @@ def examine() -> Iterator[Finding]:
     missing = lacks_models(settings.config)
     yield cache(needed=missing)
     if settings.config:
-        yield data(settings.config)
+        yield data(settings.config, settings.place)
         yield from models(settings.config)
     yield package_index(needed=missing)
     yield from service()

@@ -28,7 +28,17 @@ class Configuration:
 
     config: ServiceConfig | None
     """None where they are not."""
+    origins: dict[str, str]
     finding: Finding
+
+    def place(self, name: str) -> str:
+        """Where to change a setting: what people set already, else its variable."""
+        return _place(name, self.origins)
+
+
+def _place(name: str, origins: dict[str, str]) -> str:
+    variable = SETTINGS[name].variable
+    return variable if origins[name] in ("default", variable) else f"{name} in {origins[name]}"
 
 
 def configuration() -> Configuration:
@@ -44,44 +54,45 @@ def configuration() -> Configuration:
             advice="Correct or unset it; docs/configuration.md lists all settings.",
             details={"error": error.message},
         )
-        return Configuration(None, broken)
+        return Configuration(None, {}, broken)
     own = {name: origin for name, origin in origins.items() if origin != "default"}
     told = [f"{name} = {SETTINGS[name].shown(getattr(config, name))} ({origin})" for name, origin in own.items()]
     told += [name if name == _SECRET else f"{name}={without_credentials(os.environ[name])}" for name in elsewhere]
     details = {"set": own, "elsewhere": elsewhere}
     found = ", ".join(told) or "none: defaults"
-    verdict, complaint, advice = _impossible(config)
+    verdict, complaint, advice = _impossible(config, origins)
     if complaint:
         found = f"{found}; {complaint}"
     finding = Finding(subject="Settings", verdict=verdict, found=found, advice=advice, details=details)
-    return Configuration(config, finding)
+    return Configuration(config, origins, finding)
 
 
-def _impossible(config: ServiceConfig) -> tuple[Verdict, str, str]:
+def _impossible(config: ServiceConfig, origins: dict[str, str]) -> tuple[Verdict, str, str]:
     """What cannot work or works badly, and what to do; empty where all is well."""
     compiled = bool(variants())
     if not compiled and config.backend == "kernels":
         return (
             Verdict.BROKEN,
             "backend = kernels needs the compiled extension",
-            "Build the extension, or set PARROT_BACKEND=auto.",
+            f"Build the extension, or set {_place('backend', origins)} to auto.",
         )
     if config.weights != "bf16" and (not compiled or config.backend == "reference"):
         return (
             Verdict.BROKEN,
             f"weights = {config.weights} needs the kernels backend",
-            "Unset PARROT_WEIGHTS, or use the kernels backend.",
+            f"Unset {_place('weights', origins)}, or use the kernels backend.",
         )
     engines = max(1, native_engines(config))
     fault = kv_fault(config.kv_memory, engines)
     if fault is not None:
-        advice = "Lower PARROT_KV_MEMORY or PARROT_ENGINES." if engines > 1 else "Lower or unset PARROT_KV_MEMORY."
+        memory = _place("kv_memory", origins)
+        advice = f"Lower {memory} or {_place('engines', origins)}." if engines > 1 else f"Lower or unset {memory}."
         return Verdict.BROKEN, fault, advice
     if config.threads is not None and config.threads * config.engines > usable_cores():
         return (
             Verdict.NOTICE,
             f"{config.threads * config.engines} threads on {usable_cores()} cores wait for one another",
-            "Set PARROT_THREADS to the cores that each engine may have.",
+            f"Set {_place('threads', origins)} to the cores that each engine may have.",
         )
     return Verdict.GOOD, "", ""
 

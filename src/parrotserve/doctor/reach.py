@@ -1,9 +1,13 @@
 """Whether something on the network answers, said within seconds."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TypeVar
 
 import httpx
+
+T = TypeVar("T")
 
 PATIENCE = 3.0
 """Seconds to wait for an answer."""
@@ -25,24 +29,37 @@ def answers(url: str) -> str | None:
 def ask(url: str, *, headers: Mapping[str, str] | None = None, follow: bool = False) -> httpx.Response:
     """The head of the answer to a GET. Takes `PATIENCE` seconds at most, whatever names resolve to. Raises
     `Unanswered`."""
-    outcome: list[httpx.Response | Exception] = []
 
-    def get() -> None:
+    def get() -> httpx.Response:
+        with (
+            httpx.Client(timeout=PATIENCE, follow_redirects=follow) as client,
+            client.stream("GET", url, headers=headers) as answer,
+        ):
+            return answer
+
+    try:
+        return patiently(get)
+    except Unanswered:
+        raise
+    except Exception as error:  # told to whoever waits, like every other reason
+        raise Unanswered(str(error) or type(error).__name__) from error
+
+
+def patiently(find: Callable[[], T]) -> T:
+    """What it returns or raises within `PATIENCE` seconds. Raises `Unanswered` after them."""
+    outcome: Future[T] = Future()
+
+    def settle() -> None:
         try:
-            with (
-                httpx.Client(timeout=PATIENCE, follow_redirects=follow) as client,
-                client.stream("GET", url, headers=headers) as answer,
-            ):
-                outcome.append(answer)
-        except Exception as error:  # told to whoever waits, like every other reason
-            outcome.append(error)
+            outcome.set_result(find())
+        except Exception as error:
+            outcome.set_exception(error)
 
     # Looking up a name cannot be interrupted; a thread that outlives its use is left behind.
-    asking = threading.Thread(target=get, daemon=True)
-    asking.start()
-    asking.join(PATIENCE)
-    if not outcome:
-        raise Unanswered(f"no answer within {PATIENCE:g} seconds")
-    if isinstance(outcome[0], Exception):
-        raise Unanswered(str(outcome[0]) or type(outcome[0]).__name__)
-    return outcome[0]
+    threading.Thread(target=settle, daemon=True).start()
+    try:
+        return outcome.result(PATIENCE)
+    except TimeoutError as error:
+        if outcome.done():
+            raise
+        raise Unanswered(f"no answer within {PATIENCE:g} seconds") from error

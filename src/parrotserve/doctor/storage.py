@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from rich.filesize import decimal
 from parrotserve.addresses import without_credentials
 from parrotserve.config import ServiceConfig
 from parrotserve.doctor.finding import Finding, Verdict
-from parrotserve.doctor.reach import answers
+from parrotserve.doctor.reach import Unanswered, answers, patiently
 from parrotserve.errors import DeclarationError, ServiceUnavailable, UnknownModel
 from parrotserve.models.package_index import DEFAULT_INDEX
 from parrotserve.models.registry import cache_folder, list_models, resolve
-from parrotserve.server.hosts import check_reach
+from parrotserve.server.hosts import check_reach, check_resolves
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.store import FILE, TenantStore
 
@@ -49,8 +49,11 @@ def cache(*, needed: bool) -> Finding:
     return Finding(subject="Cache", found=f"{folder}, {decimal(free)} free", details=details)
 
 
-def data(config: ServiceConfig) -> Finding:
-    """The folder of tenants and keys, and whether `parrot serve` would let anybody in whom it should not."""
+def data(config: ServiceConfig, place: Callable[[str], str]) -> Finding:
+    """The folder of tenants and keys, and whether `parrot serve` would let anybody in whom it should not.
+
+    `place` says where to change a setting.
+    """
     folder = config.data_folder
     details: dict[str, Any] = {"folder": str(folder)}
 
@@ -59,18 +62,20 @@ def data(config: ServiceConfig) -> Finding:
 
     fault = _unwritable(folder)
     if fault is not None:
-        return broken(fault, "Set PARROT_DATA to a folder that can; `parrot serve` needs one.")
+        return broken(fault, f"Set {place('data')} to a folder that can; `parrot serve` needs one.")
     try:
         with contextlib.ExitStack() as opened:
             store = None
             if (folder / FILE).exists():
                 store = opened.enter_context(contextlib.closing(TenantStore(folder)))
             tenants, keys = (len(store.tenants()), len(store.keys())) if store else (0, 0)
+            with contextlib.suppress(Unanswered):
+                patiently(lambda: check_resolves(config.host))
             check_reach(config, Directory(store, always=config.keys == "always", never=config.keys == "never"))
     except ServiceUnavailable as error:
         return broken(error.message, "`parrot serve` does not start without it.")
     except DeclarationError as error:
-        return broken(error.message, "`parrot serve` does not start so; correct PARROT_HOST, or make a key.")
+        return broken(error.message, f"`parrot serve` does not start so; correct {place(error.details['setting'])}.")
     details |= {"tenants": tenants, "keys": keys}
     return Finding(subject="Data", found=f"{folder}, {tenants} tenants, {keys} keys", details=details)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import socket
 
 from parrotserve.config import ServiceConfig
 from parrotserve.errors import DeclarationError, Forbidden
@@ -17,6 +18,20 @@ def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return False
+
+
+def check_resolves(host: str) -> None:
+    """Raises `DeclarationError` for a host that is neither an address nor a name of one."""
+    if not host:
+        return
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DeclarationError(
+            f"{host!r} does not resolve to an address ({why}). Write one that this machine has, such as 127.0.0.1.",
+            setting="host",
+        ) from error
 
 
 def check_reach(config: ServiceConfig, directory: Directory) -> None:

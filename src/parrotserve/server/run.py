@@ -24,7 +24,7 @@ from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 from parrotserve.server.app import create_app
 from parrotserve.server.descriptors import ShortageHandler, most_connections, most_with_health_checks, raise_limit
-from parrotserve.server.hosts import check_reach
+from parrotserve.server.hosts import check_reach, check_resolves
 from parrotserve.server.impatience import ImpatientProtocol
 from parrotserve.server.room import Room
 from parrotserve.tenancy.directory import Directory
@@ -68,6 +68,7 @@ async def serve_until_stopped(
     """The same inside a running event loop; cancelling it ends the server too."""
     with contextlib.closing(TenantStore(config.data_folder)) as store, contextlib.ExitStack() as opened:
         directory = Directory(store, always=config.keys == "always", never=config.keys == "never")
+        check_resolves(config.host)
         check_reach(config, directory)
         listener = opened.enter_context(contextlib.closing(open_socket(config.host, config.port)))
         raise_limit()

@@ -228,12 +228,26 @@ def test_all_addresses_of_ipv6_are_all_of_ipv4_too():
                 assert client.getpeername()[:2] == (address, port)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.com", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "a-name", ""])
 @pytest.mark.parametrize("mode", KEY_MODES)
-def test_an_address_that_others_reach_is_refused_without_keys(host: str, mode: str, tmp_path: Path):
+def test_an_address_that_others_reach_is_refused_without_keys(
+    host: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
     config = ServiceConfig(models=("fake",), host=host, port=0, keys=mode, data=tmp_path)
     with pytest.raises(DeclarationError, match="reached from other machines"):
         serve(config)
+
+
+@pytest.mark.parametrize("host", ["nowhere", "a..b", "x" * 70])
+def test_a_host_that_there_is_not_is_told_as_such(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def unknown(name: str, port: object) -> None:
+        name.encode("idna")
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(DeclarationError, match=rf"'{host}' does not resolve to an address \(.*such as 127\.0\.0\.1"):
+        serve(ServiceConfig(models=("fake",), host=host, port=0, data=tmp_path))
 
 
 def test_an_address_that_others_reach_is_served_once_there_is_a_key(tmp_path: Path):

@@ -106,6 +106,7 @@ def test_an_index_that_hangs_matters_only_where_a_model_is_missing(doctor: Docto
         ("PARROT_MODELS", "/nowhere/model.gguf", "There is no model"),
         ("PARROT_DATA", "/proc/parrot", "cannot be written to"),
         ("PARROT_HOST", "0.0.0.0", "'0.0.0.0' can be reached from other machines, and there are no keys yet"),
+        ("PARROT_HOST", "a..b", "'a..b' does not resolve to an address"),
         ("PARROT_URL", "http://127.0.0.1:1", "does not answer"),
         ("PARROT_URL", "127.0.0.1:8765", "'127.0.0.1:8765' is not the URL of a service; write http://127.0.0.1:8765."),
     ],
@@ -120,6 +121,20 @@ def test_what_is_wrong_is_named_with_what_to_do(
     assert told in broken
     assert "->" in result.output
     assert "1 problem; see" in result.output
+
+
+@pytest.mark.parametrize("text", ['host = "0.0.0.0"', 'host = "a..b"', 'data = "/proc/parrot"'])
+def test_a_setting_of_the_file_is_to_be_corrected_there(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    monkeypatch.setenv("PARROT_CONFIG", str(file))
+    if text.startswith("data"):
+        monkeypatch.delenv("PARROT_DATA")
+    told = findings(doctor("--json"))["Data"]
+    assert told["verdict"] == "broken"
+    assert f"{text.partition(' ')[0]} in {file}" in told["advice"]
 
 
 def test_a_cache_that_cannot_be_written_matters_only_where_a_model_is_missing(
