@@ -9,7 +9,7 @@ import httpx
 from parrotserve.addresses import without_credentials
 from parrotserve.config import READ_ELSEWHERE, SETTINGS, ServiceConfig, effective
 from parrotserve.doctor.finding import Finding, Verdict
-from parrotserve.doctor.reach import Unanswered, ask
+from parrotserve.doctor.reach import ask
 from parrotserve.engines.native.kernels import variants
 from parrotserve.engines.native.memory import kv_fault
 from parrotserve.engines.native.settings import usable_cores
@@ -116,7 +116,7 @@ def service() -> Iterator[Finding]:
         yield broken(error.message, f"Correct or unset {_SECRET}.", reachable=False)
     except ServiceUnavailable as error:
         yield broken(error.message, f"Correct PARROT_URL, {_OR_EMBEDDED}", reachable=False)
-    except Unanswered as error:
+    except ConnectionError as error:
         usual = f"Start it (`parrot serve`), correct PARROT_URL, {_OR_EMBEDDED}"
         advice = plain_http_advice(shown, str(error)) or usual
         yield broken(f"{shown} does not answer: {error}", advice, reachable=False)

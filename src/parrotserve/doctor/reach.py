@@ -13,22 +13,18 @@ PATIENCE = 3.0
 """Seconds to wait for an answer."""
 
 
-class Unanswered(Exception):
-    """Why there was no answer."""
-
-
 def answers(url: str) -> str | None:
     """None if a GET of it, or of where it leads, succeeds, else why not."""
     try:
         answer = ask(url, follow=True)
-    except Unanswered as error:
+    except ConnectionError as error:
         return str(error)
     return None if answer.is_success else f"it answered {answer.status_code}"
 
 
 def ask(url: str, *, headers: Mapping[str, str] | None = None, follow: bool = False) -> httpx.Response:
     """The head of the answer to a GET. Takes `PATIENCE` seconds at most, whatever names resolve to. Raises
-    `Unanswered`."""
+    `ConnectionError`, which says why there is none."""
 
     def get() -> httpx.Response:
         with (
@@ -39,14 +35,12 @@ def ask(url: str, *, headers: Mapping[str, str] | None = None, follow: bool = Fa
 
     try:
         return patiently(get)
-    except Unanswered:
-        raise
     except Exception as error:  # told to whoever waits, like every other reason
-        raise Unanswered(str(error) or type(error).__name__) from error
+        raise ConnectionError(str(error) or type(error).__name__) from error
 
 
 def patiently(find: Callable[[], T]) -> T:
-    """What it returns or raises within `PATIENCE` seconds. Raises `Unanswered` after them."""
+    """What it returns or raises within `PATIENCE` seconds. Raises `TimeoutError` after them."""
     outcome: Future[T] = Future()
 
     def settle() -> None:
@@ -62,4 +56,4 @@ def patiently(find: Callable[[], T]) -> T:
     except TimeoutError as error:
         if outcome.done():
             raise
-        raise Unanswered(f"no answer within {PATIENCE:g} seconds") from error
+        raise TimeoutError(f"no answer within {PATIENCE:g} seconds") from error

@@ -13,7 +13,7 @@ from rich.filesize import decimal
 from parrotserve.addresses import without_credentials
 from parrotserve.config import ServiceConfig
 from parrotserve.doctor.finding import Finding, Verdict
-from parrotserve.doctor.reach import Unanswered, answers, patiently
+from parrotserve.doctor.reach import answers, patiently
 from parrotserve.errors import DeclarationError, ServiceUnavailable, UnknownModel
 from parrotserve.models.package_index import DEFAULT_INDEX
 from parrotserve.models.registry import cache_folder, list_models, resolve
@@ -69,7 +69,7 @@ def data(config: ServiceConfig, place: Callable[[str], str]) -> Finding:
             if (folder / FILE).exists():
                 store = opened.enter_context(contextlib.closing(TenantStore(folder)))
             tenants, keys = (len(store.tenants()), len(store.keys())) if store else (0, 0)
-            with contextlib.suppress(Unanswered):
+            with contextlib.suppress(TimeoutError):
                 patiently(lambda: check_resolves(config.host))
             check_reach(config, Directory(store, always=config.keys == "always", never=config.keys == "never"))
     except ServiceUnavailable as error:
