@@ -4,9 +4,8 @@ from typing import cast
 
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.models.config import load_config
-from parrotserve.models.registry import resolve
+from parrotserve.models.registry import FAKE_MODEL, resolve
 from parrotserve.models.tokenizer import Tokenizer, load_tokenizer
-from parrotserve.runtime.catalog import FAKE_MODEL
 
 
 def tokenizer_of(model: str) -> Tokenizer:

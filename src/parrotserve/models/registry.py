@@ -17,6 +17,7 @@ from parrotserve.settings import home_expanded
 __all__ = [
     "DEFAULT_ALIAS",
     "DEFAULT_MODEL",
+    "FAKE_MODEL",
     "KNOWN_MODELS",
     "ModelFiles",
     "ModelFormat",
@@ -29,6 +30,9 @@ __all__ = [
 
 DEFAULT_ALIAS = "default"
 """The default model as commands call it; to a service, its own default."""
+
+FAKE_MODEL = "fake"
+"""A model without weights, for demonstrations and tests: it answers at once, with a few words that mean nothing."""
 
 KNOWN_MODELS: dict[str, KnownModel] = {
     DEFAULT_MODEL: KnownModel(
@@ -109,7 +113,7 @@ def pull(name: str, *, progress: Progress | None = None) -> Path:
     """
     known = _known(name)
     if known is None:
-        raise _unknown(name)
+        raise _not_to_pull(name)
     cache = cache_folder()
     remove_if_damaged(known, cache)
     return known.cached_in(cache) or fetch(known, cache, progress=progress)
@@ -134,11 +138,25 @@ def _folder_format(folder: Path) -> ModelFormat:
 
 
 def _unknown(name: str) -> UnknownModel:
-    names = [*KNOWN_MODELS, DEFAULT_ALIAS]
+    names = [*KNOWN_MODELS, DEFAULT_ALIAS, FAKE_MODEL]
     close = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
+    why = ": no such file or folder" if _is_path(name) else ""
     return UnknownModel(
-        f"There is no model {name!r}.{hint} Known names: {', '.join(names)}. A path must lead to a .gguf file or "
+        f"There is no model {name!r}{why}.{hint} Known names: {', '.join(names)}. A path must lead to a .gguf file or "
         "to a folder with config.json, tokenizer.json and *.safetensors.",
         model=name,
     )
+
+
+def _not_to_pull(name: str) -> UnknownModel:
+    if name.lower() == FAKE_MODEL:
+        return UnknownModel(f"The model {name!r} has no file: use it without a pull.", model=name)
+    if name and os.path.exists(home_expanded(name)):
+        why = f"{name} is there already: give its path as the model. `parrot pull` takes names"
+        return UnknownModel(f"{why}: {', '.join(KNOWN_MODELS)}.", model=name)
+    return _unknown(name)
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or os.sep in name or name.lower().endswith(".gguf")

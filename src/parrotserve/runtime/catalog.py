@@ -28,12 +28,9 @@ from parrotserve.models.chat import ChatTemplate, load_chat_template
 from parrotserve.models.config import load_config
 from parrotserve.models.files import ModelFiles
 from parrotserve.models.pull import Progress
-from parrotserve.models.registry import KNOWN_MODELS, is_known, resolve
+from parrotserve.models.registry import FAKE_MODEL, KNOWN_MODELS, is_known, resolve
 from parrotserve.models.tokenizer import Tokenizer, load_tokenizer
 from parrotserve.runtime.render import Renderer
-
-FAKE_MODEL = "fake"
-"""A model without weights, for demonstrations and tests: it answers at once, with a few words that mean nothing."""
 
 _FAKE_CONTEXT = 8192
 _BOUNDLESS = 1 << 40

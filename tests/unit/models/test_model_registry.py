@@ -1,5 +1,6 @@
 """Names and paths of models."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,10 +73,10 @@ def test_the_cache_is_the_user_s_where_none_is_set(monkeypatch: pytest.MonkeyPat
     assert registry.cache_folder().name == "parrot"
 
 
-@pytest.mark.parametrize("name", ["smolm2-135m", "defualt"])
+@pytest.mark.parametrize("name", ["smolm2-135m", "defualt", "fak"])
 def test_a_close_name_is_suggested(name: str):
     with pytest.raises(
-        UnknownModel, match=f"no model '{name}'. Did you mean '.*'.* Known names: smollm2-135m, default"
+        UnknownModel, match=f"no model '{name}'. Did you mean '.*'.* Known names: smollm2-135m, default, fake"
     ):
         registry.resolve(name)
 
@@ -84,6 +85,20 @@ def test_a_close_name_is_suggested(name: str):
 def test_an_unknown_name_says_what_there_is(name: str):
     with pytest.raises(UnknownModel, match=r"Known names: .* A path must lead to a \.gguf file"):
         registry.resolve(name)
+
+
+@pytest.mark.parametrize("find", [registry.resolve, registry.pull])
+@pytest.mark.parametrize("name", ["./mine.gguf", "mine.GGUF", "/nowhere/folder"])
+def test_a_path_that_leads_nowhere_is_told_as_such(find: Callable[[str], object], name: str):
+    with pytest.raises(UnknownModel, match=f"There is no model '{name}': no such file or folder"):
+        find(name)
+
+
+def test_what_needs_no_pull_is_told_as_such(tiny_gguf: ModelFiles):
+    with pytest.raises(UnknownModel, match=r"is there already: give its path as the model\. `parrot pull` takes names"):
+        registry.pull(str(tiny_gguf.path))
+    with pytest.raises(UnknownModel, match="has no file: use it without a pull"):
+        registry.pull("fake")
 
 
 def test_only_known_names_can_be_pulled(tiny_gguf: ModelFiles):
