@@ -26,7 +26,7 @@ class TestDeclarations:
             ("{{input:text} {{output:y}}", TemplateError, "is not a placeholder"),
             ("{{imput:text}} {{output:y}}", TemplateError, "did you mean 'input'"),
             ("{{role:users}} {{input:text}} {{output:y}}", TemplateError, "did you mean 'user'"),
-            ("{{input:text | stripp}} {{output:y}}", InvalidTransform, "there are: .*strip"),
+            ("{{input:text | stripp}} {{output:y}}", InvalidTransform, "did you mean .strip.. There are: .*strip"),
             ("", TemplateError, "no docstring"),
         ],
     )
