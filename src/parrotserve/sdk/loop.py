@@ -113,10 +113,14 @@ class BackgroundLoop:
 
     def _close_when_last(self) -> None:
         threading.main_thread().join()
-        for thread in threading.enumerate():
-            if not thread.daemon and thread is not threading.current_thread():
-                thread.join()
+        # Looked for anew each time: a thread that ends may have started others.
+        while (thread := next(filter(self._is_awaited, threading.enumerate()), None)) is not None:
+            thread.join()
         self.close()
+
+    def _is_awaited(self, thread: threading.Thread) -> bool:
+        # The main thread stays among all threads when it has ended.
+        return not thread.daemon and thread.is_alive() and thread is not threading.current_thread()
 
 
 def _nowhere(function: Callable[..., T], *args: object) -> T:

@@ -146,6 +146,37 @@ def test_threads_go_on_after_the_main_one():
     assert run(program) == ["submit", "<text>", "end", "close"]
 
 
+def test_threads_that_such_threads_start_go_on_too():
+    # The second thread goes on when the first has been waited for: then others are looked for, or all is closed.
+    program = """
+        looked, enumerate_all = threading.Semaphore(0), threading.enumerate
+
+        def look():
+            found = enumerate_all()
+            if threading.current_thread().name == "parrot-exit":
+                looked.release()
+            return found
+
+        async def close():
+            await Told.close(service)
+            looked.release()
+
+        def first():
+            looked.acquire()
+            threading.Thread(target=second).start()
+
+        def second():
+            looked.acquire()
+            print(text.get())
+
+        threading.enumerate, service.close = look, close
+        text = Write("x")
+        current_session().sync()
+        threading.Thread(target=first).start()
+    """
+    assert run(program) == ["submit", "submit", "<text>", "end", "close"]
+
+
 def test_a_native_function_that_never_returns_does_not_keep_the_program():
     program = """
         started = threading.Event()
