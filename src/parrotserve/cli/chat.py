@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parrotserve.cli.console import complain, harmless
+from parrotserve.cli.console import CUT, complain, harmless, standard_error
 from parrotserve.errors import ParrotError
+from parrotserve.sampling import FinishReason
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 WELCOME = "Type a message and press Enter. /reset starts a new conversation, /exit (or Ctrl-D) leaves."
 LEAVING = "/exit or Ctrl-D leaves."
+RESET = "A new conversation."
 
 
 def chat(
@@ -37,7 +39,7 @@ def chat(
     """Talk to the model. Answers appear as it writes them; Ctrl-C stops an answer, or clears the input line.
 
     Each turn reuses the KV cache of the turns before. Messages may come from a pipe, one per line; the command then
-    exits with 1 if an answer failed, and Ctrl-C ends it.
+    writes only answers to standard output, exits with 1 if an answer failed, and Ctrl-C ends it.
 
     \b
     Examples:
@@ -64,16 +66,19 @@ def chat(
 
     console = standard_output()
     with use(service(url, model)) as connection:
-        if console.is_terminal:
+        if _on_terminal() and console.is_terminal:
             console.print("Starting ...", style="dim", end="\r")
         background().call(connection.opened())
-        console.print(WELCOME, style="dim")
+        if _on_terminal():
+            console.print(WELCOME, style="dim")
         talk, failed = begin(), False
         while (text := _read(console)) is not None:
             if text == "/reset":
                 talk = begin()
+                if _on_terminal():
+                    console.print(RESET, style="dim")
             elif text.startswith("/"):
-                console.print(f"There is no command {text}. {WELCOME}", style="yellow")
+                _remark(f"There is no command {text}. {WELCOME}", console)
             elif text:
                 failed = not _answer(talk, text, console) or failed
     if failed and not _on_terminal():
@@ -91,9 +96,10 @@ def _read(console: "Console") -> str | None:
         importlib.import_module("readline")  # with it, `input` edits lines and keeps a history
     while True:
         try:
-            text = input("> ").strip()
+            text = input("> " if _on_terminal() else "").strip()
         except EOFError:
-            print()
+            if _on_terminal():
+                print()
             return None
         except KeyboardInterrupt:
             if not _on_terminal():
@@ -103,21 +109,32 @@ def _read(console: "Console") -> str | None:
         return None if text in ("/exit", "/quit") else text
 
 
+def _remark(text: str, console: "Console") -> None:
+    """What is no answer: behind it for a person, apart from it for a script."""
+    (console if _on_terminal() else standard_error()).print(text, style="yellow")
+
+
 def _answer(talk: "Chat", text: str, console: "Console") -> bool:
     """Stream one reply; False where it failed. One that does, or is stopped by Ctrl-C, is left out of what follows."""
-    reply = talk.say(text)
+    reply, begun = talk.say(text), False
     try:
         try:
             for piece in reply.stream():
+                begun = True
                 console.out(harmless(piece), end="", highlight=False)
-            console.print()
+            cut = reply.finish_reason is FinishReason.LENGTH
+            if not (cut and _on_terminal()):
+                console.print()
+            if cut:
+                _remark(f" ({CUT})" if _on_terminal() else f"({CUT})", console)
         except KeyboardInterrupt:
             if not _on_terminal():
                 raise
             console.print(" (stopped)", style="yellow")
             reply.cancel()
     except ParrotError as error:
-        console.print()
+        if begun:
+            console.print()
         complain(error.message)
         return False
     return True

@@ -12,6 +12,9 @@ from rich.text import Text
 
 from parrotserve.errors import DeclarationError, ParrotError
 
+CUT = "cut at max_tokens"
+"""How an output ended that was not at its end."""
+
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended: 128 + SIGINT."""
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from parrotserve.cli.console import harmless
+from parrotserve.cli.console import CUT, harmless
 from parrotserve.cli.prints import ProgramOutput
 from parrotserve.cli.watch import Screen, Watched
 from parrotserve.sampling import FinishReason
@@ -67,7 +67,7 @@ def ending(watched: Watched) -> str:
     """What a reader should know of how it ended; nothing if it came to its end."""
     if watched.error is not None:
         return f"{watched.error.code}: {watched.error.message}"
-    return "cut at max_tokens" if watched.reason is FinishReason.LENGTH else ""
+    return CUT if watched.reason is FinishReason.LENGTH else ""
 
 
 class LineScreen:

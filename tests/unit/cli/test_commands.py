@@ -246,29 +246,50 @@ class TestChat:
         monkeypatch.setenv("PARROT_MODELS", "fake")
         return lambda *lines, arguments=(): CliRunner().invoke(app, ["chat", *arguments], input="\n".join(lines))
 
-    @staticmethod
-    def answers(result: Result) -> list[str]:
-        """What stands behind prompts."""
-        return [line.lstrip("> ") for line in result.stdout.splitlines() if line.startswith("> ") and line.lstrip("> ")]
+    @pytest.fixture
+    def on_terminal(self, monkeypatch) -> None:
+        monkeypatch.setattr("parrotserve.cli.chat._on_terminal", lambda: True)
 
-    def test_answers_follow_messages_until_exit(self, talk):
+    def test_a_script_gets_the_answers_to_its_messages_until_exit_and_nothing_else(self, talk):
         result = talk("Hello", "", "Again", "/exit", "not read")
-        assert result.exit_code == 0
-        assert len(self.answers(result)) == 2
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert [line[-1:] for line in result.stdout.splitlines()] == [".", "."]
+        assert "> " not in result.stdout
+
+    @pytest.mark.usefixtures("on_terminal")
+    def test_a_person_is_told_what_to_type_and_sees_a_prompt(self, talk):
+        welcome, *_, last = talk("Hello").stdout.splitlines()
+        assert welcome.startswith("Type a message")
+        assert last == "> "
 
     def test_a_turn_reads_the_turns_before_it_until_reset(self, talk):
-        first, second = self.answers(talk("Hello", "Hello", arguments=["--seed", "1"]))
+        first, second = talk("Hello", "Hello", arguments=["--seed", "1"]).stdout.splitlines()
         assert first != second
-        first, second = self.answers(talk("Hello", "/reset", "Hello", arguments=["--seed", "1"]))
+        first, second = talk("Hello", "/reset", "Hello", arguments=["--seed", "1"]).stdout.splitlines()
         assert first == second
 
+    @pytest.mark.usefixtures("on_terminal")
+    def test_a_reset_is_confirmed(self, talk):
+        assert "> A new conversation.\n" in talk("/reset").stdout
+
     def test_an_unknown_command_lists_the_commands(self, talk):
-        assert "There is no command /rest. Type a message" in talk("/rest").output
+        result = talk("/rest")
+        assert "There is no command /rest. Type a message" in result.stderr
+        assert result.stdout == ""
+
+    def test_an_answer_that_was_cut_says_so(self, talk, monkeypatch):
+        arguments = ["--max-tokens", "2"]
+        result = talk("Hello", arguments=arguments)
+        (answer,) = result.stdout.splitlines()
+        assert result.stderr == "(cut at max_tokens)\n"
+        monkeypatch.setattr("parrotserve.cli.chat._on_terminal", lambda: True)
+        assert " (cut at max_tokens)\n" in talk("Hello", arguments=arguments).stdout
+        assert "cut at max_tokens" not in answer + talk("Hello").output
 
     def test_a_failed_answer_does_not_end_the_chat(self, talk):
         result = talk("word " * 3000, "Hello")
         assert result.stderr.startswith("Error: ")
-        assert result.output.rstrip().splitlines()[-1] == ">"
+        assert len(result.stdout.splitlines()) == 1
 
     @pytest.mark.parametrize(("terminal", "code"), [(False, 1), (True, 0)])
     def test_scripts_are_told_of_a_failed_answer_people_have_seen_it(self, talk, monkeypatch, terminal, code):
