@@ -18,18 +18,42 @@ def test_help_and_typos_do_not_wait_for_heavy_imports():
     assert found == []
 
 
-def test_ctrl_c_while_the_command_is_loaded_leaves_no_traceback():
+@pytest.mark.parametrize("module", ["parrotserve.cli.app", "typer.main", "parrotserve.errors"])
+def test_ctrl_c_while_the_command_is_loaded_leaves_no_traceback(module: str):
     code = (
         "import sys\n"
         "class Interrupted:\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'parrotserve.cli.app': raise KeyboardInterrupt\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupted())\n"
         "from parrotserve.cli.main import main\n"
         "main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_ctrl_c_before_a_command_begins_leaves_no_traceback():
+    code = (
+        "from parrotserve.cli import app, main\n"
+        "def interrupted(*_): raise KeyboardInterrupt\n"
+        "app.app = interrupted\n"
+        "main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "begin"), [((), "said 🦜\nmain() returned: 'naïve 🦜'\n"), (("-q",), "said 🦜\nnaïve 🦜\n")]
+)
+def test_characters_that_the_terminal_does_not_have_are_replaced(tmp_path: Path, options: tuple[str, ...], begin: str):
+    program = tmp_path / "colourful.py"
+    program.write_text("def main():\n    print('said 🦜')\n    return 'naïve 🦜'\n", encoding="utf-8")
+    command = [*PARROT, "run", program, "--model", "fake", *options]
+    done = subprocess.run(command, capture_output=True, env=environment(PYTHONIOENCODING="latin-1"), timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode("latin-1").startswith(begin.replace("🦜", "?"))
 
 
 def test_run_shows_outputs_in_a_pipe():

@@ -1,5 +1,6 @@
 """The entry point of the command `parrot`: it loads at once, so that Ctrl-C is answered while the rest is loaded."""
 
+import io
 import os
 import signal
 import sys
@@ -7,13 +8,22 @@ import sys
 
 def main() -> None:
     """Run the command."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+        _never_refuse_characters()
         from parrotserve.cli.app import app
+
+        app()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    app()
+
+
+def _never_refuse_characters() -> None:
+    """A model may write any character, and the terminal's encoding may not have it: then a `?` stands for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")
 
 
 if __name__ == "__main__":
