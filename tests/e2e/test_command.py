@@ -114,6 +114,14 @@ def test_serve_ends_cleanly_on_a_signal(number: signal.Signals):
     assert complaints == ""
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_serve_says_on_a_terminal_that_it_is_loading():
+    with terminal("serve", "--port", "0", "--model", "fake") as (process, screen):
+        screen.until("Parrot is loading fake for http://127.0.0.1:", "Parrot serves fake at http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
 def test_metrics_tell_nothing_of_when_they_began():
     with served("--model", "fake") as url:
         told = httpx.get(f"{url}/metrics").text

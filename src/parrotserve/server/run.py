@@ -49,13 +49,14 @@ def serve(
     """Serve until SIGINT, SIGTERM or the end of its terminal: then what is waited for may end, for `drain_seconds`; a
     second signal ends it. Before its models are there, SIGTERM ends it at once.
 
-    Says one line, by default on standard error, once all engines are up, and one if it waits for exchanges to end.
+    Says one line, by default on standard error, once all engines are up, and one if it waits for exchanges to end; on
+    a terminal, also one that it is loading.
 
     Raises `DeclarationError` for an address that others can reach without keys, `ServiceUnavailable` where the port is
     taken, `ModelError` and `EngineFailed` where a model or an engine does not come up.
     """
     disable_created_metrics()  # beside each line of /metrics that tells something, one of when it began to
-    asyncio.run(serve_until_stopped(config, progress=progress, announce=announce or _on_stderr))
+    asyncio.run(serve_until_stopped(config, progress=progress, announce=announce or _on_stderr, loading=_on_terminal))
 
 
 async def serve_until_stopped(
@@ -63,14 +64,17 @@ async def serve_until_stopped(
     *,
     progress: Progress | None = None,
     announce: Callable[[str], None],
+    loading: Callable[[str], None] = lambda _: None,
     load: Loader = load_model,
 ) -> None:
-    """The same inside a running event loop; cancelling it ends the server too."""
+    """The same inside a running event loop; cancelling it ends the server too. `loading` is told that it listens, and
+    what it loads, `announce` the rest."""
     with contextlib.closing(TenantStore(config.data_folder)) as store, contextlib.ExitStack() as opened:
         directory = Directory(store, always=config.keys == "always", never=config.keys == "never")
         check_resolves(config.host)
         check_reach(config, directory)
         listener = opened.enter_context(contextlib.closing(open_socket(config.host, config.port)))
+        loading(f"Parrot is loading {', '.join(config.models)} for {url_of(listener)} ...")
         raise_limit()
         asyncio.get_running_loop().set_exception_handler(ShortageHandler())
         service = await _unless_told_to_end(Service.start(config, progress=progress, load=load, directory=directory))
@@ -202,12 +206,17 @@ async def _until_ready(service: Service, serving: asyncio.Future[None]) -> None:
 
 def banner(service: Service, listener: socket.socket) -> str:
     """One line: where, what, and how much cache."""
-    host, port = listener.getsockname()[:2]
-    address = f"[{host}]" if ":" in host else host
     models = ", ".join(model.name for model in service.models())
     tokens = sum(engine.free_tokens for engine in service.engines())
     keys = ", API keys asked for" if service.directory.closed else ""
-    return f"Parrot serves {models} at http://{address}:{port} (KV cache: {tokens:,} tokens{keys}). Ctrl-C stops it."
+    return f"Parrot serves {models} at {url_of(listener)} (KV cache: {tokens:,} tokens{keys}). Ctrl-C stops it."
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where it listens: `http://127.0.0.1:8000`."""
+    host, port = listener.getsockname()[:2]
+    address = f"[{host}]" if ":" in host else host
+    return f"http://{address}:{port}"
 
 
 class _Server(uvicorn.Server):
@@ -241,6 +250,12 @@ def _ending_signals() -> list[signal.Signals]:
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
         ending.append(hangup)
     return ending
+
+
+def _on_terminal(line: str) -> None:
+    """For people alone: what starts a service may take the first line with a URL to say that it is ready."""
+    if sys.stderr.isatty():
+        _on_stderr(line)
 
 
 def _on_stderr(line: str) -> None:

@@ -187,6 +187,24 @@ async def test_what_takes_longer_than_the_service_has_is_ended(seconds: float, s
         await running.stop()
 
 
+async def test_a_service_says_what_it_loads_and_where_before_it_has_loaded():
+    lines: asyncio.Queue[str] = asyncio.Queue()
+
+    def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+        lines.put_nowait("loaded")
+        return fake_model(FakeEngine, name=name)
+
+    config = ServiceConfig(models=("fake",), port=0)
+    say = lines.put_nowait
+    task = asyncio.create_task(serve_until_stopped(config, announce=say, loading=say, load=load))
+    loading, loaded, ready = [await lines.get() for _ in range(3)]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert loaded == "loaded"
+    url = ready.split()[4]
+    assert loading == f"Parrot is loading fake for {url} ..."
+
+
 async def test_a_service_whose_engines_do_not_start_says_why():
     def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
         from parrotserve.engines.fake import Faults
