@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from parrotserve.bench.served import served
+from parrotserve.bench.sides import PEERS
 from parrotserve.bench.workloads import WORKLOADS
 from parrotserve.cli.app import app
 
@@ -39,6 +40,14 @@ def test_help_names_every_workload():
     assert f"{', '.join(WORKLOADS)}, or all." in told
 
 
+def test_help_names_every_side_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    told = CliRunner().invoke(app, ["bench", "--help"]).stdout.replace("│", " ").split()
+    sides = "on, off, capped, throughput, chat priority, chats alone, without prefix"
+    assert sides in " ".join(told)
+    assert all(f"{peer}," in told or f"{peer}." in told for peer in PEERS)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -46,6 +55,8 @@ def test_help_names_every_workload():
         (["chain", "--sides", "on,valley"], "there are: on, off"),
         (["chain", "--sides", "on,vllm"], "name it by --vllm URL"),
         (["chain", "--sides", "on,vllm", "--vllm", "http://127.0.0.1:9,x"], "http://127.0.0.1:9,x"),
+        (["chain", "--sides", "on,vllm", "--vllm", "127.0.0.1:9"], "--vllm 127.0.0.1:9: write a whole URL"),
+        (["chain", "--resume"], "--into FOLDER"),
         (["chain", "--case", "25 chians"], "No case of chain has such a name; there are: '"),
     ],
 )

@@ -122,6 +122,8 @@ def _sides(options: Options, tokenizer: Tokenizer) -> dict[str, Side]:
     there: dict[str, Side] = dict(parrot_sides(options.service, cap=options.cap))
     for name, address in options.peers.items():
         url, _, group = address.partition(",")
+        if not url.startswith(("http://", "https://")):
+            raise DeclarationError(f"--{name} {address}: write a whole URL, such as http://127.0.0.1:8101.")
         if group and not (group.isdecimal() and hasattr(os, "killpg")):
             raise DeclarationError(
                 f"--{name} {address}: behind the comma is a process group's number, on Linux and macOS."

@@ -12,8 +12,9 @@ _Workload = Annotated[
 _Sides = Annotated[
     str,
     typer.Option(
-        help="Sides to compare, separated by commas: on,off,capped,throughput,chat priority,chats alone,without prefix,"
-        "ablations,vllm,vllm-ngram,llamacpp,llamacpp-ngram."
+        metavar="SIDE,...",
+        help="Sides to compare: on, off, capped, throughput, chat priority, chats alone, without prefix (or another "
+        "switch), ablations, vllm, vllm-ngram, llamacpp, llamacpp-ngram.",
     ),
 ]
 _Vllm = Annotated[
@@ -37,7 +38,8 @@ _Seconds = Annotated[
 _Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Continue from the records there; retry failed trials, except those that took too long."
+        "--resume",
+        help="Continue from the records in --into; retry failed trials, except those that took too long.",
     ),
 ]
 _Limit = Annotated[float, typer.Option(min=1, help="Seconds after which a trial has failed.")]
@@ -84,6 +86,8 @@ def bench(
     from parrotserve.bench.command import Options, run
     from parrotserve.cli.console import standard_error, standard_output
 
+    if resume and into is None:
+        raise typer.BadParameter("--resume goes on with what is recorded in a folder; name it by --into FOLDER.")
     if not run(
         Options(
             workload=workload,
