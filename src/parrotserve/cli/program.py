@@ -51,10 +51,10 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-def choose(module: ModuleType, path: Path, name: str | None) -> Function:
+def choose(module: ModuleType, path: Path, name: str | None, *, ran: bool = False) -> Function:
     """The function of this name, else the only one of the file that can be called without arguments.
 
-    Raises `UsageError`, saying what there is.
+    `ran`: the file called functions of the model already when it was loaded. Raises `UsageError`, saying what there is.
     """
     callables = [
         each
@@ -63,7 +63,7 @@ def choose(module: ModuleType, path: Path, name: str | None) -> Function:
     ]
     plain = [each for each in callables if _is_entry(vars(module)[each]) and not each.startswith("_")]
     if name is None:
-        return getattr(module, _only(plain, path))
+        return getattr(module, _only(plain, path, ran=ran))
     if name not in vars(module) or not callable(getattr(module, name)):
         close = difflib.get_close_matches(name, callables, n=1)
         hint = f"Did you mean {close[0]}?" if close else f"It defines: {', '.join(callables) or 'none'}."
@@ -90,7 +90,12 @@ def _is_entry(value: Any) -> bool:
     return inspect.isroutine(value) and not required_parameters(value)
 
 
-def _only(names: list[str], path: Path) -> str:
+def _only(names: list[str], path: Path, *, ran: bool) -> str:
+    if not names and ran:
+        raise UsageError(
+            f"{path} has run its calls while it was loaded, as a script does, and defines no function to call. Run it "
+            f"with `python {path}`, or put the calls into a function, such as `def main():`."
+        )
     if not names:
         raise UsageError(f"{path} has no function that can be called without arguments; define one to run.")
     if len(names) > 1:

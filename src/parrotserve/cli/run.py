@@ -103,7 +103,8 @@ def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Ou
     from parrotserve.sdk.session import current_session
 
     with users_errors():
-        function = choose(load(path), path, name)
+        module = load(path)
+        function = choose(module, path, name, ran=bool(transport.variables))
         began = time.monotonic()
         result = function()
         if is_pending(result):

@@ -227,6 +227,15 @@ class TestRun:
         assert result.exit_code == 130
         assert result.stderr == "Interrupted.\n"
 
+    def test_a_script_that_runs_its_calls_when_it_is_loaded_is_told_what_to_do(self, parrot, program):
+        path = program("print(Say('a').get())")
+        result = run(parrot, path)
+        assert result.exit_code == 2
+        assert f"{path} has run its calls while it was loaded" in result.stderr
+        assert f"`python {path}`" in result.stderr
+        assert "def main():" in result.stderr
+        assert "has run its calls" not in run(parrot, program("def helper(x): ...")).stderr
+
     def test_a_model_for_a_service_elsewhere_is_refused(self, parrot, program):
         result = parrot("run", program("def main(): ..."), "--url", "http://127.0.0.1:1", "--model", "fake")
         assert result.exit_code == 2
