@@ -4,13 +4,16 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from parrotserve.errors import DeclarationError, ParrotError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 CUT = "cut at max_tokens"
 """How an output ended that was not at its end."""
@@ -49,6 +52,14 @@ def complain(message: str) -> None:
     """One red line on stderr."""
     line = " ".join(harmless(message).split())
     standard_error().print(Text.assemble(("Error: ", "bold red"), (line, "red")))
+
+
+def show_table(table: "Table", none: str) -> None:
+    """A table on stdout; where it has no rows, `none` on stderr."""
+    if table.row_count:
+        standard_output().print(table)
+    else:
+        standard_error().print(none)
 
 
 Command = Callable[..., None]

@@ -69,7 +69,7 @@ def list_(
 
     from rich.table import Table
 
-    from parrotserve.cli.console import standard_output
+    from parrotserve.cli.console import show_table
     from parrotserve.cli.tenants import opened
 
     def day(moment: float | None) -> str:
@@ -84,4 +84,5 @@ def list_(
         for key in store.keys(tenant):
             role = "operator" if key.operator else "tenant"
             table.add_row(key.id, key.tenant, key.label, role, day(key.created), day(key.revoked))
-    standard_output().print(table)
+    whose = "" if tenant is None else f" of tenant {tenant!r}"
+    show_table(table, f"There are no keys{whose}. Make one with: parrot key create {tenant or 'TENANT'}")

@@ -17,10 +17,15 @@ def models() -> None:
     from parrotserve.models.registry import list_models
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "cached", "size", "what it is", "path"):
+    for column in ("name", "cached", "size", "what it is"):
         table.add_column(column, overflow="fold", justify="right" if column == "size" else "left")
     for model in list_models():
         name = " ".join((model.name, *(f"({alias})" for alias in model.aliases)))
         cached = "no" if model.path is None else "yes"
-        table.add_row(name, cached, decimal(model.size), model.description, str(model.path or "-"))
-    standard_output().print(table)
+        table.add_row(name, cached, decimal(model.size), model.description)
+    console = standard_output()
+    console.print(table)
+    for model in list_models():
+        if model.path is not None:
+            # On a line of its own, which is not folded, so that it can be copied.
+            console.out(f"{model.name}: {model.path}", highlight=False)

@@ -28,7 +28,7 @@ def publish(
     """
     from rich.table import Table
 
-    from parrotserve.cli.console import standard_output
+    from parrotserve.cli.console import show_table, standard_output
     from parrotserve.cli.tenants import opened
     from parrotserve.errors import DeclarationError
 
@@ -46,7 +46,7 @@ def publish(
             table.add_column(column, overflow="fold")
         for one in store.published():
             table.add_row(one.id, str(len(one.text)), " ".join(one.text.split())[:60])
-    standard_output().print(table)
+    show_table(table, "No text is published. Publish one with: parrot publish FILE")
 
 
 @takes_data

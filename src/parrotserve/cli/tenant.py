@@ -37,7 +37,7 @@ def list_(settings: dict[str, Any]) -> None:
     """
     from rich.table import Table
 
-    from parrotserve.cli.console import standard_output
+    from parrotserve.cli.console import show_table
     from parrotserve.cli.tenants import opened
     from parrotserve.tenancy.limits import LIMITS
 
@@ -50,7 +50,7 @@ def list_(settings: dict[str, Any]) -> None:
             values = {one: getattr(tenant.limits, one.name) for one in LIMITS.values()}
             told = (f"{one.name}={one.shown(value)}" for one, value in values.items() if value != one.default)
             table.add_row(tenant.name, str(keys), ", ".join(told))
-    standard_output().print(table)
+    show_table(table, "There are no tenants. Create one with: parrot tenant create NAME")
 
 
 @takes_limits

@@ -24,7 +24,7 @@ def usage(
     """
     from rich.table import Table
 
-    from parrotserve.cli.console import standard_output
+    from parrotserve.cli.console import show_table
     from parrotserve.cli.tenants import opened
     from parrotserve.ids import LOCAL_TENANT
 
@@ -38,4 +38,4 @@ def usage(
         for day, name, used in rows:
             counts = (used.requests, used.prompt_tokens, used.cached_tokens, used.output_tokens)
             table.add_row(day, name, *map(str, counts), f"{used.seconds:.1f}")
-    standard_output().print(table)
+    show_table(table, "There is no use yet" + (f" of tenant {tenant!r}." if tenant else "."))

@@ -1,5 +1,6 @@
 """The command line itself, on a service without a model: what commands print, and how they refuse."""
 
+import dataclasses
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from parrotserve.cli.console import guarded
 from parrotserve.cli.sessions import _ago
 from parrotserve.config import SETTINGS
 from parrotserve.errors import ServiceUnavailable
+from parrotserve.models.registry import list_models
 from parrotserve.sdk.variable import SemanticVariable
 
 PRELUDE = """
@@ -403,8 +405,30 @@ class TestOthers:
     def test_models_lists_what_is_known_and_whether_it_is_there(self, parrot, monkeypatch, tmp_path):
         monkeypatch.setenv("PARROT_CACHE", str(tmp_path))
         header, row = parrot("models").output.splitlines()
-        assert header.split() == ["name", "cached", "size", "what", "it", "is", "path"]
+        assert header.split() == ["name", "cached", "size", "what", "it", "is"]
         assert row.split()[:3] == ["smollm2-135m", "(default)", "no"]
+
+    def test_a_path_of_a_model_is_one_line_on_a_narrow_terminal(self, parrot, monkeypatch, tmp_path):
+        path = tmp_path / ("a folder of a long name " * 8) / "model.gguf"
+        known = [dataclasses.replace(each, path=path) for each in list_models()]
+        monkeypatch.setattr("parrotserve.models.registry.list_models", lambda: known)
+        monkeypatch.setenv("COLUMNS", "80")
+        assert parrot("models").output.endswith(f"\nsmollm2-135m: {path}\n")
+
+    @pytest.mark.parametrize(
+        ("command", "said"),
+        [
+            ("usage", "There is no use yet."),
+            ("tenant list", "parrot tenant create NAME"),
+            ("key list", "parrot key create TENANT"),
+            ("publish", "parrot publish FILE"),
+        ],
+    )
+    def test_a_list_without_entries_says_so(self, parrot, monkeypatch, tmp_path, command: str, said: str):
+        monkeypatch.setenv("PARROT_DATA", str(tmp_path))
+        result = parrot(*command.split())
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert said in result.stderr
 
     def test_version_says_what_a_report_needs(self, parrot):
         output = parrot("version").output
