@@ -49,16 +49,19 @@ _Into = Annotated[
 ]
 
 
+_Delay = Annotated[
+    list[float] | None,
+    typer.Option(min=0, help="Milliseconds added to every HTTP exchange; repeatable.", show_default="0 and 250"),
+]
+
+
 def bench(
     workload: _Workload,
     sides: _Sides = "on,off,capped",
     case: Annotated[list[str] | None, typer.Option(help="Only cases whose names contain this; repeatable.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small cases and one round, to see that all works.")] = False,
     rounds: Annotated[int | None, typer.Option(min=0, help="Trials of each side.", show_default="5; quick: 1")] = None,
-    delay: Annotated[
-        list[float] | None,
-        typer.Option(min=0, help="Milliseconds added to every HTTP exchange; repeatable.", show_default="0 and 250"),
-    ] = None,
+    delay: _Delay = None,
     model: Annotated[str, typer.Option(help="Name or path of the model.")] = "default",
     kv_memory: Annotated[str, typer.Option(metavar="SIZE", help="KV cache of each engine.")] = "3GiB",
     cap: Annotated[int, typer.Option(min=1, help="Most sequences in a batch of the side `capped`.")] = 4,

@@ -13,6 +13,8 @@ from parrotserve.errors import ParrotError
 from parrotserve.sampling import FinishReason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from parrotserve.sdk.chat import Chat
@@ -69,18 +71,7 @@ def chat(
         if _on_terminal() and console.is_terminal:
             console.print("Starting ...", style="dim", end="\r")
         background().call(connection.opened())
-        if _on_terminal():
-            console.print(WELCOME, style="dim")
-        talk, failed = begin(), False
-        while (text := _read(console)) is not None:
-            if text == "/reset":
-                talk = begin()
-                if _on_terminal():
-                    console.print(RESET, style="dim")
-            elif text.startswith("/"):
-                _remark(f"There is no command {text}. {WELCOME}", console)
-            elif text:
-                failed = not _answer(talk, text, console) or failed
+        failed = _converse(begin, console)
     if failed and not _on_terminal():
         raise typer.Exit(1)
 
@@ -88,6 +79,23 @@ def chat(
 def _on_terminal() -> bool:
     """Whether a person types, who has seen what went wrong."""
     return sys.stdin.isatty()
+
+
+def _converse(begin: "Callable[[], Chat]", console: "Console") -> bool:
+    """Answers what is written until there is no more; whether an answer failed."""
+    if _on_terminal():
+        console.print(WELCOME, style="dim")
+    talk, failed = begin(), False
+    while (text := _read(console)) is not None:
+        if text == "/reset":
+            talk = begin()
+            if _on_terminal():
+                console.print(RESET, style="dim")
+        elif text.startswith("/"):
+            _remark(f"There is no command {text}. {WELCOME}", console)
+        elif text:
+            failed = not _answer(talk, text, console) or failed
+    return failed
 
 
 def _read(console: "Console") -> str | None:
