@@ -21,6 +21,7 @@ from parrotserve.sampling import FinishReason
 _PANEL_FRAME = 2
 """Lines that a panel needs besides its text."""
 _REFRESH_PER_SECOND = 12
+_STARTING = "Starting ..."
 
 
 class RunScreen(Screen, Protocol):
@@ -156,15 +157,18 @@ class PanelScreen:
         self._open: list[Watched] = []
         self._began = time.monotonic()
         self._live: Live | None = None
+        self._starting = False
         self._down = False
         self._stack = contextlib.ExitStack()
 
     def starting(self) -> None:
-        """One line, so that loading a model does not look like standing still."""
-        self._console.print("Starting ...", style="dim")
+        """One line until something else is shown, so that loading a model does not look like standing still."""
+        self._starting = True
+        self._console.print(_STARTING, style="dim", end="\r")
 
     def declared(self, watched: Watched) -> None:
         """Show it from now on."""
+        self._erase_starting()
         self._open = [*self._open, watched]
         if self._live is None and not self._down:
             self._live = live = Live(
@@ -203,6 +207,7 @@ class PanelScreen:
     ) -> None:
         """What is unfinished is shown as far as it came; what comes later is not."""
         self._down = True
+        self._erase_starting()
         self._stop()
         for watched in self._open:
             if watched.text:
@@ -214,7 +219,13 @@ class PanelScreen:
         self._stack.callback(prints.finish)
         return cast("TextIO", prints)
 
+    def _erase_starting(self) -> None:
+        starting, self._starting = self._starting, False
+        if starting:
+            self._console.out(" " * len(_STARTING), end="\r")
+
     def _above(self, text: str) -> None:
+        self._erase_starting()
         self._console.out(text, end="")
 
     def _stop(self) -> None:

@@ -145,6 +145,16 @@ class TestPanels:
         assert all(f"line {number} " in drawn for number in range(30))
         assert "cut at max_tokens" in drawn
 
+    def test_that_it_starts_is_shown_only_until_something_else_is(self, terminal):
+        with PanelScreen(terminal) as screen:
+            screen.starting()
+            code = variable()
+            screen.declared(code)
+            grow(screen, code, "text")
+            finish(screen, code)
+        drawn = self.drawn(terminal)
+        assert drawn.startswith("Starting ...\r" + " " * len("Starting ...") + "\r")
+
     def test_what_is_being_written_fits_the_terminal_and_shows_its_end(self, terminal):
         screen = PanelScreen(terminal)
         many = [variable(f"v{number}") for number in range(9)]
