@@ -71,6 +71,8 @@ def run(target: Target, url: Url = None, model: Model = None, quiet: Quiet = Fal
             raise screen.lost from interrupt
         raise
     _tell(outcome, transport, quiet=quiet)
+    if lost := transport.lost:
+        complain(lost)
     for told in outcome.explanations:
         standard_output().print(harmless(f"\n{told}"), end="")
     if outcome.missing:

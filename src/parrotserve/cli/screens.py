@@ -16,6 +16,7 @@ from rich.text import Text
 from parrotserve.cli.console import CUT, harmless
 from parrotserve.cli.prints import ProgramOutput
 from parrotserve.cli.watch import Screen, Watched
+from parrotserve.errors import ServiceUnavailable
 from parrotserve.sampling import FinishReason
 
 _PANEL_FRAME = 2
@@ -66,6 +67,8 @@ class SilentScreen:
 
 def ending(watched: Watched) -> str:
     """What a reader should know of how it ended; nothing if it came to its end."""
+    if isinstance(watched.error, ServiceUnavailable):
+        return watched.error.code  # all outputs end so at once: what to do about it is told once, by the command
     if watched.error is not None:
         return f"{watched.error.code}: {watched.error.message}"
     return CUT if watched.reason is FinishReason.LENGTH else ""

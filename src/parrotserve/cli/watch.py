@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from parrotserve.criteria import Criteria
-from parrotserve.errors import GetTimeout, ParrotError
+from parrotserve.errors import GetTimeout, ParrotError, ServiceUnavailable
 from parrotserve.explain import explain_view
 from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.protocol import (
@@ -115,6 +115,12 @@ class WatchedTransport:
         self._finished = False
         self._titles: Counter[str] = Counter()
         self._pumps: set[asyncio.Task[None]] = set()
+
+    @property
+    def lost(self) -> str | None:
+        """What to do about a service that is not there any more, where outputs ended for that."""
+        errors = (watched.error for watched in self.variables.values())
+        return next((error.message for error in errors if isinstance(error, ServiceUnavailable)), None)
 
     # --- What the command asks ------------------------------------------------------------------------------
 

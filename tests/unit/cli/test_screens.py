@@ -10,7 +10,7 @@ from rich.console import Console
 from parrotserve.cli.console import harmless
 from parrotserve.cli.screens import LineScreen, PanelScreen, SilentScreen, screen_on
 from parrotserve.cli.watch import Watched
-from parrotserve.errors import EngineFailed
+from parrotserve.errors import EngineFailed, ServiceUnavailable
 from parrotserve.sampling import FinishReason
 
 WIDTH = 40
@@ -87,6 +87,13 @@ class TestLines:
             "cut - cut at max_tokens",
             "broken ! engine_failed: its engine died.",
         ]
+
+    def test_what_to_do_about_a_lost_service_is_not_repeated_with_every_output(self, screen, out):
+        for title in ("one", "two"):
+            lost = variable(title)
+            screen.declared(lost)
+            finish(screen, lost, value=None, error=ServiceUnavailable("It is gone. Start it again."))
+        assert self.read(out).splitlines() == ["one ! service_unavailable", "two ! service_unavailable"]
 
     def test_what_the_program_prints_stays_whole_lines_meanwhile(self, screen, out):
         code = variable()
