@@ -124,7 +124,8 @@ class BackgroundLoop:
 
 
 def _nowhere(function: Callable[..., T], *args: object) -> T:
-    """Call with no context variables: tasks keep the context they were made in, and it would keep the session alive."""
+    """Call with no context variables: loops and tasks keep the context they were made in, and it would keep the session
+    alive."""
     return contextvars.Context().run(function, *args)
 
 
@@ -187,7 +188,7 @@ def background() -> BackgroundLoop:
     global _background
     with _lock:
         if _background is None or _background.closed:
-            _background = BackgroundLoop()
+            _background = _nowhere(BackgroundLoop)
         return _background
 
 

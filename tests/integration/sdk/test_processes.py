@@ -132,6 +132,23 @@ def test_at_exit_sessions_are_ended_and_the_transport_is_closed():
     assert run("print(Write('x').get())") == ["submit", "<text>", "end", "close"]
 
 
+def test_the_first_session_is_ended_when_the_program_forgets_it():
+    program = """
+        import contextvars, gc
+        ended = threading.Event()
+
+        async def end_session(session):
+            await Told.end_session(service, session)
+            ended.set()
+
+        service.end_session = end_session
+        contextvars.Context().run(lambda: print(Write("x").get()))
+        gc.collect()
+        print(ended.wait(20))
+    """
+    assert run(program) == ["submit", "<text>", "end", "True", "close"]
+
+
 def test_a_program_that_only_declares_exits():
     assert run("courier.FLUSH_SECONDS = 0.005\nWrite('x')")[-1:] in ([], ["close"])
 
