@@ -18,7 +18,7 @@ from parrotserve.sdk.connection import Connection
 from parrotserve.sdk.debounce import Debounce
 from parrotserve.sdk.exchange import Exchange
 from parrotserve.sdk.loop import background, running
-from parrotserve.sdk.natives import NativeCalls
+from parrotserve.sdk.natives import BoundCalls, NativeCalls
 from parrotserve.sdk.outbox import Batch, Outbox
 from parrotserve.sdk.transport import Transport
 
@@ -34,11 +34,13 @@ END_SECONDS = 3.0
 class Courier:
     """Carries one session's declarations, waits and answers. Only what says so may be called on other threads."""
 
-    def __init__(self, session: SessionId, connection: Connection, lease_seconds: float) -> None:
+    def __init__(
+        self, session: SessionId, connection: Connection, lease_seconds: float, native_calls: BoundCalls
+    ) -> None:
         self.session = session
         self.connection = connection
         self.outbox = Outbox()
-        self.natives = NativeCalls(session, connection)
+        self.natives = NativeCalls(session, connection, native_calls)
         self.cells: weakref.WeakValueDictionary[VariableId, Cell] = weakref.WeakValueDictionary()
         self.ended = False
         self.lease = lease_seconds
@@ -122,6 +124,7 @@ class Courier:
             outbox=self.outbox,
             deliver=self._deliver,
             accepted=accepted,
+            refused=self.natives.drop,
             lost=self._lose,
         )
         try:

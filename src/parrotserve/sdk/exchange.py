@@ -12,8 +12,8 @@ from parrotserve.errors import (
     Unauthorized,
     UnknownModel,
 )
-from parrotserve.ids import SessionId, VariableId
-from parrotserve.protocol import Accepted, Failure, RequestSpec, Submit, Value, VariableEvent, VariableSpec
+from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.protocol import Accepted, CallSpec, Failure, RequestSpec, Submit, Value, VariableEvent, VariableSpec
 from parrotserve.sdk.connection import Connection
 from parrotserve.sdk.outbox import Batch, Declaration, Outbox, Want
 from parrotserve.sdk.transport import Transport
@@ -58,6 +58,8 @@ class Exchange:
     """Hands an event to the cell that it is about."""
     accepted: Callable[[], None]
     """Called when a batch, or a part of it, is in."""
+    refused: Callable[[CallId], None]
+    """Called with each native call that will never be in."""
     lost: Callable[[SessionLost], None]
     """Called where the service does not have any more what the session has read."""
 
@@ -217,6 +219,8 @@ class Exchange:
                 failed[named.id] = reason
                 named.cell.refused = True
                 named.cell.fail(reason, cause=reason.__cause__)
+            if isinstance(declaration.spec, CallSpec):
+                self.refused(CallId(declaration.spec.id))
         self.outbox.settle(declarations)
 
 

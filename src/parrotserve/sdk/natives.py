@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import inspect
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,13 +65,18 @@ class BoundCall:
         return asyncio.run(_awaited(result)) if is_pending(result) else result
 
 
+class BoundCalls(dict[CallId, BoundCall]):
+    """Native calls of one session that may still be offered. Held by the `Session` alone: through the contexts,
+    arguments and failures of their functions they may hold it."""
+
+
 class NativeCalls:
     """Answers the service's offers of one session's native calls. On the background loop, but for `add`."""
 
-    def __init__(self, session: SessionId, connection: Connection) -> None:
+    def __init__(self, session: SessionId, connection: Connection, bound: BoundCalls) -> None:
         self._session = session
         self._connection = connection
-        self._pending: dict[CallId, BoundCall] = {}
+        self._bound = weakref.ref(bound)
         self._running: dict[CallId, int] = {}
         """The last attempt at each; earlier ones may still run beside it, unheard."""
         self._again: set[CallId] = set()
@@ -78,9 +84,19 @@ class NativeCalls:
         self._room = asyncio.Semaphore(CONCURRENT_CALLS)
         self._server: asyncio.Task[None] | None = None
 
+    @property
+    def _pending(self) -> BoundCalls:
+        """Nothing where the program has forgotten the session."""
+        bound = self._bound()
+        return BoundCalls() if bound is None else bound
+
     def add(self, call: CallId, bound: BoundCall) -> None:
         """Expect an offer of this call; on any thread, before it is declared."""
         self._pending[call] = bound
+
+    def drop(self, call: CallId) -> None:
+        """Expect none: the call was refused."""
+        self._pending.pop(call, None)
 
     def serve(self) -> None:
         """Listen for offers, if nobody does."""

@@ -17,7 +17,7 @@ from parrotserve.sdk.cell import FOREVER, Cell
 from parrotserve.sdk.connection import Connection, current_connection
 from parrotserve.sdk.courier import Courier
 from parrotserve.sdk.loop import background
-from parrotserve.sdk.natives import BoundCall
+from parrotserve.sdk.natives import BoundCall, BoundCalls
 from parrotserve.sdk.options import is_number
 from parrotserve.sdk.outbox import Declaration, Named, Want
 from parrotserve.sdk.transport import Transport
@@ -51,7 +51,8 @@ class Session:
         if not isinstance(connection, Connection | None):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
             raise DeclarationError(f"connection={connection!r:.80}: a connection is what P.connect(url) gives.")
         self.id = SessionId(new_id("s"))
-        self._courier = Courier(self.id, connection or current_connection(), lease_seconds)
+        self._native_calls = BoundCalls()
+        self._courier = Courier(self.id, connection or current_connection(), lease_seconds, self._native_calls)
         self._ids: weakref.WeakKeyDictionary[Cell, VariableId] = weakref.WeakKeyDictionary()
         self._depth = 0
         self.declaring = threading.RLock()

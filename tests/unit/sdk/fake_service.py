@@ -71,7 +71,7 @@ class FakeService:
     script: dict[str, str | Callable[..., str] | ParrotError] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
     refused: dict[str, ParrotError] = field(default_factory=dict)
-    """By function: submits with a request of it are refused."""
+    """By function: submits with a call of it are refused."""
     most_requests: int | None = None
     """Submits that would bring more into the session are refused."""
     down: ParrotError | None = None
@@ -238,9 +238,9 @@ class FakeService:
     def _check(self, body: Submit) -> None:
         if self.down is not None:
             raise self.down
-        for request in body.requests:
-            if request.function in self.refused:
-                raise self.refused[request.function]
+        for spec in (*body.requests, *body.calls):
+            if spec.function in self.refused:
+                raise self.refused[spec.function]
         more = sum(request.id not in self.requests for request in body.requests)
         if self.most_requests is not None and more and more + len(self.requests) > self.most_requests:
             raise TooLarge(f"It has {len(self.requests)} and {more} are too many.", limit="session_requests")
