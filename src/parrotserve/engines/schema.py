@@ -48,7 +48,8 @@ def grammar_of(schema: dict[str, Any] | None, calls: Calls | None = None, *, tok
     `InvalidSchema` for what the library must not be given."""
     answer = None if schema is None else _checked(schema)
     if calls is None:
-        return answer or _checked({})
+        assert answer is not None, "there is nothing to enforce"
+        return answer
     parts = [] if answer is None else [_part("answer", answer)]
     parts.append(_part("call", _checked(calls.schema)))
     rules = _alternatives(calls, tokens) if answer is not None else _in_text(calls, tokens)

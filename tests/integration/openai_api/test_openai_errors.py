@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from api_here import Begin, user
+from api_here import TOOL_CALLS, Begin, user
 
 from parrotserve.engines.fake import Faults
 from parrotserve.ids import LOCAL_TENANT
@@ -15,6 +15,7 @@ from parrotserve.protocol import PROTOCOL_HEADER
 from parrotserve.server.openai.answers import OpenAIError
 
 JSON = {"content-type": "application/json"}
+LOOK = {"type": "function", "function": {"name": "look"}}
 
 
 def nest(depth: int) -> str:
@@ -343,3 +344,19 @@ async def test_a_misspelt_field_of_the_parrot_object_is_told_which_was_meant(beg
     api = await begin()
     answer = await api.chat(user("Hi"), parrot={"sesion": "s"})
     assert "there is no such field, but there is 'session'" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"tool_choice": {"type": "function", "function": {"name": "nothing"}}}, "tool_choice"),
+        ({"tool_choice": "sometimes"}, "tool_choice"),
+        ({"tools": [{"type": "code_interpreter"}]}, "tools.0.type"),
+        ({"tools": [{"type": "function", "function": {"name": "no good"}}]}, "tools.0.function.name"),
+    ],
+)
+async def test_tools_that_make_no_sense_are_refused(begin: Begin, body: dict[str, Any], param: str):
+    api = await begin(template=TOOL_CALLS)
+    answer = await api.chat(user("Hello"), **{"tools": [LOOK]} | body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"].startswith(param)

@@ -1,6 +1,5 @@
 """The command line itself, on a service without a model: what commands print, and how they refuse."""
 
-import dataclasses
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -14,10 +13,8 @@ from typer.testing import CliRunner, Result
 from parrotserve import __version__
 from parrotserve.cli.app import app
 from parrotserve.cli.console import guarded
-from parrotserve.cli.sessions import _ago
 from parrotserve.config import SETTINGS
 from parrotserve.errors import ServiceUnavailable
-from parrotserve.models.registry import list_models
 from parrotserve.sdk.variable import SemanticVariable
 
 PRELUDE = """
@@ -76,15 +73,6 @@ def test_help_has_every_command_under_what_it_is_for(parrot: Parrot):
     told = parrot("--help").output
     panels = ["Programs", "Services and their tenants", "Models", "This machine"]
     assert [line.strip("╭─╮ ") for line in told.splitlines() if line.startswith("╭")] == ["Options", *panels]
-
-
-def test_usage_of_a_tenant_that_there_is_not(parrot: Parrot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setenv("PARROT_DATA", str(tmp_path))
-    assert parrot("tenant", "create", "search").exit_code == 0
-    assert parrot("usage", "search").exit_code == 0
-    result = parrot("usage", "serach")
-    assert result.exit_code == 1
-    assert "There is no tenant 'serach'" in result.stderr
 
 
 def test_who_uses_a_service_without_keys_is_known_and_has_no_keys(
@@ -390,45 +378,10 @@ class TestOthers:
         assert result.exit_code == 2
         assert "say which session: `parrot sessions` lists those that live" in result.output
 
-    @pytest.mark.parametrize(
-        ("seconds", "told"),
-        [(-0.2, "0 s ago"), (119.4, "119 s ago"), (120, "2 min ago"), (7200, "2 h ago"), (3e5, "3 days ago")],
-    )
-    def test_ages_of_sessions_are_short(self, seconds: float, told: str):
-        assert _ago(seconds) == told
-
     def test_pull_of_an_unknown_model_says_what_there_is(self, parrot):
         result = parrot("pull", "smolm2-135m")
         assert result.exit_code == 1
         assert "Did you mean 'smollm2-135m'?" in result.stderr
-
-    def test_models_lists_what_is_known_and_whether_it_is_there(self, parrot, monkeypatch, tmp_path):
-        monkeypatch.setenv("PARROT_CACHE", str(tmp_path))
-        header, row = parrot("models").output.splitlines()
-        assert header.split() == ["name", "cached", "size", "what", "it", "is"]
-        assert row.split()[:3] == ["smollm2-135m", "(default)", "no"]
-
-    def test_a_path_of_a_model_is_one_line_on_a_narrow_terminal(self, parrot, monkeypatch, tmp_path):
-        path = tmp_path / ("a folder of a long name " * 8) / "model.gguf"
-        known = [dataclasses.replace(each, path=path) for each in list_models()]
-        monkeypatch.setattr("parrotserve.models.registry.list_models", lambda: known)
-        monkeypatch.setenv("COLUMNS", "80")
-        assert parrot("models").output.endswith(f"\nsmollm2-135m: {path}\n")
-
-    @pytest.mark.parametrize(
-        ("command", "said"),
-        [
-            ("usage", "There is no use yet."),
-            ("tenant list", "parrot tenant create NAME"),
-            ("key list", "parrot key create TENANT"),
-            ("publish", "parrot publish FILE"),
-        ],
-    )
-    def test_a_list_without_entries_says_so(self, parrot, monkeypatch, tmp_path, command: str, said: str):
-        monkeypatch.setenv("PARROT_DATA", str(tmp_path))
-        result = parrot(*command.split())
-        assert (result.exit_code, result.stdout) == (0, "")
-        assert said in result.stderr
 
     def test_version_says_what_a_report_needs(self, parrot):
         output = parrot("version").output
