@@ -29,45 +29,54 @@ struct alignas(64) TileShape {
   std::uint16_t bytes[16] = {};
   std::uint8_t rows[16] = {};
 
-  void set(int tile, int count) {
+  void set(int tile, int count, int width) {
     rows[tile] = static_cast<std::uint8_t>(count);
-    bytes[tile] = static_cast<std::uint16_t>(count ? 64 : 0);
+    bytes[tile] = static_cast<std::uint16_t>(count ? width : 0);
   }
 };
 
-static thread_local int rows_in_use = -1;
+static thread_local int shape_in_use = -1;
 
-// The registers take `rows` rows from now on.
-static inline void shape_tiles(int rows) {
-  if (rows == rows_in_use) return;
-  rows_in_use = rows;
+// The registers take `rows` and `others` rows from now on, and panels of `lines` lines: pairs of bf16, or fours of int8.
+static inline void shape_tiles(int rows, int others, int lines) {
+  const int wanted = (rows * (kTileRows + 1) + others) * (kRun + 1) + lines;
+  if (wanted == shape_in_use) return;
+  shape_in_use = wanted;
   TileShape shape;
   for (int half = 0; half < 2; ++half) {
-    const int count = std::min(std::max(rows - half * kTileRows, 0), kTileRows);
-    for (const int tile : {2 * half, 2 * half + 1, 4 + half}) shape.set(tile, count);
-    shape.set(6 + half, kRun);
+    const int count = half ? others : rows;
+    for (const int sums : {2 * half, 2 * half + 1}) shape.set(sums, count, 4 * kLanes);
+    shape.set(4 + half, count, 4 * lines);
+    shape.set(6 + half, lines, 4 * kLanes);
   }
   __asm__ volatile("ldtilecfg %0" ::"m"(shape));
+}
+
+static inline void shape_tiles(int rows) {
+  const int first = std::min(rows, kTileRows);
+  shape_tiles(first, rows - first, kRun);
 }
 
 // What a thread holds while it multiplies: the tile registers, which others may have used before, and which the system
 // need not save once they are released.
 struct TileUse {
-  TileUse() { rows_in_use = -1; }
+  TileUse() { shape_in_use = -1; }
   ~TileUse() { __asm__ volatile("tilerelease" ::: "memory"); }
 };
 
 // The instructions themselves: GCC 12's intrinsics do not tell the compiler that they read memory.
 #define PARROT_TILE_LOAD(tile, from, stride) \
-  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"(stride) : "memory")
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"(std::size_t{stride}) : "memory")
 // Of what is read once before much else is: it takes no room of the first-level cache from rows, which are read again.
 #define PARROT_TILE_STREAM(tile, from, stride) \
-  __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #tile ::"r"(from), "r"(stride) : "memory")
+  __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #tile ::"r"(from), "r"(std::size_t{stride}) : "memory")
 #define PARROT_TILE_STORE(tile, to, stride) \
-  __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"(stride) : "memory")
+  __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"(std::size_t{stride}) : "memory")
 #define PARROT_TILE_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile ::)
 #define PARROT_TILE_MULTIPLY(sum, rows, panel) \
   __asm__ volatile("tdpbf16ps %%tmm" #panel ", %%tmm" #rows ", %%tmm" #sum ::)
+#define PARROT_TILE_MULTIPLY_BYTES(sum, rows, panel) \
+  __asm__ volatile("tdpbssd %%tmm" #panel ", %%tmm" #rows ", %%tmm" #sum ::)
 
 // Sums of up to 32 rows by P panels, in tile registers.
 template <int P, bool kBoth>

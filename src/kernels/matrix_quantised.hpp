@@ -20,6 +20,7 @@ struct WholeNumbers {
   static constexpr int kInputs = kSize, kGroup = kSize, kFoursALine = 1, kFactors = 1;
 
   static TileInts fours(TileInts line, int) { return line; }
+  static TileInts signed_fours(TileInts line, int) { return line ^ TileInts(TileBits{} + 0x80808080u); }
   static SumVector start(const RowGroup& group) { return start_sum(group.start); }
   template <class Factors>
   static TileVector scaled(TileVector acc, TileVector sum, const Factors& f, const RowGroup& group, int) {
@@ -29,6 +30,7 @@ struct WholeNumbers {
 
 // With scales in bf16, rounded up and known before the weights are: so they cost nothing.
 struct Int8 : WholeNumbers<64> {
+  static constexpr int kFewestTileRows = 16;
   struct Factors {
     TileVector scale;
     Factors(const std::uint16_t* from, int) : scale(widen_bf16(from)) {}
@@ -42,6 +44,7 @@ struct Int8 : WholeNumbers<64> {
 
 // With scales in fp16: weights that a file has in GGUF's Q8_0 are these again.
 struct FineInt8 : WholeNumbers<32> {
+  static constexpr int kFewestTileRows = std::numeric_limits<int>::max();  // the screen never has as many
   struct Factors {
     TileVector scale;
     Factors(const std::uint16_t* from, int) : scale(widen_f16(from)) {}
@@ -54,9 +57,11 @@ struct FineInt8 : WholeNumbers<32> {
 // again. A line has a four in its low halves of bytes, and in the high ones that which lies sixteen inputs on.
 struct Int4 {
   static constexpr int kInputs = 32, kGroup = 64, kFoursALine = 2, kFactors = 2;
+  static constexpr int kFewestTileRows = 32;
   static constexpr int kBlockBytes = 20;  // in the file: scale, least, sixteen bytes of two weights
 
   static TileInts fours(TileInts line, int half) { return (half ? line >> 4 : line) & 0x0f0f0f0f; }
+  static TileInts signed_fours(TileInts line, int half) { return fours(line, half); }
   static SumVector start(const RowGroup&) { return start_sum(0); }
   struct Factors {
     TileVector scale, least;
@@ -124,6 +129,9 @@ class QuantisedMatrix {
   // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row.
   template <class Done>
   void rows(int index, const Rows& a, int first, int last, const Ahead& ahead, const Done& done) const {
+#if defined(PARROT_HAS_AMX)  // of so many rows it is faster, though weights are unpacked for it
+    if (last - first >= Format::kFewestTileRows) return rows_by_tiles(index, a, first, last, ahead, done);
+#endif
     const auto* bytes = static_cast<const std::uint8_t*>(ahead.whole());
     by_register_groups(tile_outputs_ / kLanes,
                        [&](auto panels) { rows_by<decltype(panels)::value>(index, a, first, last, bytes, done); });
@@ -274,6 +282,59 @@ class QuantisedMatrix {
       for (int v = 0; v < kVectors; ++v)
         store_tile(out + static_cast<std::size_t>(r) * tile_outputs_ + column + v * kTileLanes, acc[r][v]);
   }
+
+#if defined(PARROT_HAS_AMX)
+
+  // The first pass over a tile unpacks its weights for the others. All fetch their share of the next tile.
+  template <class Done>
+  void rows_by_tiles(int index, const Rows& a, int first, int last, const Ahead& ahead, const Done& done) const {
+    alignas(64) float out[kTileRows * PackedMatrix::kMostTileOutputs];
+    static thread_local Aligned<std::uint8_t> unpacked;
+    unpacked.reserve(static_cast<std::size_t>(tile_outputs_) * blocks_ * Format::kInputs);
+    const int rows = last - first, passes = (rows + kTileRows - 1) / kTileRows, panels = tile_outputs_ / kLanes;
+    for (int pass = 0; pass < passes; ++pass) {
+      const int row = first + rows * pass / passes, count = first + rows * (pass + 1) / passes - row;
+      for (int panel = 0; panel < panels; ++panel) {
+        const Share share(ahead.tile, tile_size(), (ahead.part * passes + pass) * panels + panel,
+                          ahead.parts * passes * panels, blocks_);
+        multiply_tiles(count, {a.values(row), a.scales(row), a.groups()}, tile(index) + panel * 4 * kLanes, panel,
+                       pass == 0, unpacked.get(), share, out + panel * kLanes);
+      }
+      for (int r = 0; r < count; ++r) done(row + r, out + r * tile_outputs_);
+    }
+  }
+
+  // Rows by the panel that begins at `from`.
+  void multiply_tiles(int rows, const QuantisedRowsIn& a, const std::uint8_t* from, int panel, bool unpacks,
+                      std::uint8_t* unpacked, const Share& share, float* out) const {
+    const int steps = (rows + kRowStep - 1) / kRowStep;
+    shape_tiles(steps * kRowStep, 0, Format::kInputs / 4);
+    switch (steps) {
+      case 1: return multiply_tile<kRowStep>(a, from, panel, unpacks, unpacked, share, out);
+      case 2: return multiply_tile<2 * kRowStep>(a, from, panel, unpacks, unpacked, share, out);
+      case 3: return multiply_tile<3 * kRowStep>(a, from, panel, unpacks, unpacked, share, out);
+      default: return multiply_tile<4 * kRowStep>(a, from, panel, unpacks, unpacked, share, out);
+    }
+  }
+
+  template <int R>
+  __attribute__((noinline)) void multiply_tile(const QuantisedRowsIn& a, const std::uint8_t* from, int panel, bool unpacks,
+                                               std::uint8_t* unpacked, const Share& share, float* out) const {
+    unpacked += static_cast<std::size_t>(panel) * blocks_ * kLanes * Format::kInputs;
+    const auto prepare = [&](int b) {
+      std::uint8_t* to = unpacked + static_cast<std::size_t>(b) * kLanes * Format::kInputs;
+      share.fetch(b);
+      if (unpacks) unpack_panel<Format>(from + b * block_size(), static_cast<std::size_t>(tile_outputs_) * 4, to);
+      return to;
+    };
+    const auto factors_of = [&](int b) {
+      return typename Format::Factors(factors(from - panel * 4 * kLanes + b * block_size()) + panel * kLanes,
+                                      tile_outputs_);
+    };
+    multiply_by_tile<Format, R>(a, blocks_, prepare, factors_of, out, tile_outputs_);
+  }
+
+#endif
 
   Aligned<std::uint8_t> data_;
   int outputs_ = 0, inputs_ = 0, blocks_ = 0, tile_outputs_ = 0, tiles_ = 0;

@@ -68,6 +68,13 @@ static inline TileVector load_quantised(const Quantised* from) {
 
 #endif
 
+// Rows may be multiplied by so many at once, up to so many less one behind the last; what those give is not looked at.
+#if defined(PARROT_HAS_AMX)
+constexpr int kRowStep = 4;
+#else
+constexpr int kRowStep = 1;
+#endif
+
 // The rows of a matrix's input: int8 values, a scale for each `kGroup` of them.
 template <int kGroup>
 class QuantisedRows {
@@ -75,7 +82,7 @@ class QuantisedRows {
   void reserve(int rows, int inputs) {
     inputs_ = inputs;
     groups_ = (inputs + kGroup - 1) / kGroup;
-    const std::size_t groups = static_cast<std::size_t>(rows) * groups_;
+    const std::size_t groups = static_cast<std::size_t>(rows + kRowStep - 1) * groups_;
     values_.reserve(groups * kGroup);
     scales_.reserve(groups);
   }

@@ -62,6 +62,8 @@ namespace {
 
 #include "quantised_rows.hpp"    // input rows in int8
 
+#include "amx_quantised.hpp"     // products of these with panels by AMX
+
 #include "matrix_quantised.hpp"  // matrices in int8 and int4
 
 #include "matrix_restored.hpp"   // bf16 restored from a file's 4-bit blocks, for few rows
