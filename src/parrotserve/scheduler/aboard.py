@@ -1,4 +1,4 @@
-"""A request that runs on an engine, as the scheduler counts it."""
+"""A request on an engine, as the scheduler accounts for it."""
 
 from dataclasses import dataclass
 
@@ -11,25 +11,25 @@ from parrotserve.scheduler.tickets import Ticket
 
 @dataclass(slots=True, eq=False)
 class Aboard:
-    """A request that runs on an engine."""
+    """A request that is running or paused on an engine."""
 
     ticket: Ticket
     objective: Objective
-    """By which it is counted."""
+    """The objective under which it is counted."""
     tokens: float
-    """Of prompt and outputs, together."""
+    """Tokens of prompt and outputs together."""
     tail: float
-    """Of these, those that are not in the prefix that others may share."""
+    """Those of its tokens that lie behind the prefix that others may share."""
     service: float
-    """Seconds of the engine that it was charged."""
+    """Seconds of engine time that its tenant was charged for it."""
     prefill: float
-    """Of these, for reading its prompt."""
+    """Those of its `service` that are prefill."""
     stretch: float
-    """Seconds of work that it adds to a step: its service, spread over the steps that it is expected to write in."""
+    """Seconds of work that it adds to a step: its service, spread over its expected decode steps."""
     precedence: Precedence = NO_PRECEDENCE
-    """On this engine, among requests of one objective."""
+    """Its precedence on this engine among requests of the same objective."""
     received: float = 0.0
-    """Seconds of the engine that it is thought to have got so far."""
+    """Estimated seconds of engine time that it has received so far."""
     paused: bool = False
 
     @property
@@ -46,5 +46,5 @@ class Aboard:
 
     @property
     def pressing(self) -> bool:
-        """Whether somebody waits for it, or for its group."""
+        """Whether somebody waits for it or for its task group."""
         return self.objective.pressing

@@ -1,4 +1,4 @@
-"""What the machine asks of a scheduler: where and when requests run."""
+"""The interface between the machine and its scheduler, which decides where and when requests run."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -14,31 +14,31 @@ from parrotserve.sampling import Usage
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A queued request is to run."""
+    """Start a queued request."""
 
     request: Request
     placement: Placement
     precedence: Precedence = NO_PRECEDENCE
-    """Among the engine's requests of one objective."""
+    """Its precedence among the engine's requests of the same objective."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """A running request is to make room."""
+    """Pause a running request to make room."""
 
     request: Request
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A paused request is to go on."""
+    """Resume a paused request."""
 
     request: Request
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """Where a request runs ahead from now on, and which other one no longer does, for there was no other place."""
+    """Where a request reads ahead from now on, and which other request had to stop doing so to make room."""
 
     engine: EngineId
     instead_of: Request | None = None
@@ -46,14 +46,14 @@ class Ahead:
 
 @dataclass(frozen=True, slots=True)
 class ReadNoMore:
-    """A request that runs ahead is to do so no more, for another one is to be alone there."""
+    """Stop a request from reading ahead, because its engine is needed for a request that has to run alone."""
 
     request: Request
 
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """An engine is to keep what this request, which is still to run, begins with, up to so many segments."""
+    """Tell an engine to evict last the first `segments` segments of a request that is still to run."""
 
     request: Request
     engine: EngineId
@@ -63,7 +63,7 @@ class Retained:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """That is over: `request` was the last one."""
+    """Undo `Retained`: `request` was the last one that needed this prefix."""
 
     request: Request
     engine: EngineId
@@ -74,77 +74,79 @@ Outcome = Placed | Paused | Resumed | ReadNoMore | Retained | Released
 
 
 class Scheduler(ABC):
-    """Queued requests, engines, and who runs where."""
+    """Keeps queued requests and engines, and decides which request runs where."""
 
-    # --- What happens ----------------------------------------------------------------------------------------
+    # --- Events ----------------------------------------------------------------------------------------------
 
     @abstractmethod
     def join(self, description: EngineJoined) -> None:
-        """There is a new engine."""
+        """Add an engine."""
 
     @abstractmethod
     def lose(self, engine: EngineId) -> list[Request]:
-        """An engine is gone: the requests that ran there, or ran ahead. None if it was not known."""
+        """Remove an engine. Returns the requests that ran or read ahead there; an empty list if it was unknown."""
 
     @abstractmethod
     def wait(self, request: Request) -> None:
-        """A request waits for values: it came, or one more of them is known. What it begins with is worth keeping."""
+        """Note that a request waits for values: it is new, or one more value is known. Its prefix is worth keeping."""
 
     @abstractmethod
     def queue(self, request: Request) -> None:
-        """A request waits for an engine."""
+        """Add a request that is ready to run."""
 
     @abstractmethod
     def unqueue(self, request: Request) -> None:
-        """A request no longer waits."""
+        """Remove a request from the queue."""
 
     @abstractmethod
     def run_ahead(self, request: Request, near: EngineId | None) -> Ahead | None:
-        """Where a request that still waits for inputs runs ahead from now on: on this engine, or on any, where it is
-        None, gone, or one of another model. None: nowhere."""
+        """Let a request that still waits for inputs read ahead: on engine `near`, or on any if that is None, gone, or
+        of another model. None if there is no place for it."""
 
     @abstractmethod
     def free(self, engine: EngineId, request: RequestId, usage: Usage | None, now: float) -> None:
-        """An engine no longer runs a request (ahead or not), which has used so much; None: it is yet to say so."""
+        """Note that an engine no longer runs a request or reads it ahead. `usage` is None until the engine reports
+        it."""
 
     @abstractmethod
     def settle(self, request: RequestId, epoch: int, usage: Usage) -> None:
-        """What a run used that was freed before that was known. Other runs than those are ignored."""
+        """Report the usage of a run that was freed before it was known. Other runs are ignored."""
 
     @abstractmethod
     def reclassify(self, request: Request) -> Precedence | None:
-        """A request that is queued, or runs, has another objective or task group. Gives its precedence on the engine
-        where it runs, if it has one."""
+        """Account for the new objective or task group of a queued or running request. Returns its new precedence on its
+        engine, if it has one."""
 
     @abstractmethod
     def wrote(self, request: Request) -> None:
-        """An output of a running request is known."""
+        """Note that an output of a running request has become known."""
 
     @abstractmethod
     def finish(self, request: Request, usage: Usage | None) -> None:
-        """A request is over for good; `usage` is of its last run, if that made all of its outputs."""
+        """Forget a request. `usage` is that of its last run, if it produced all of its outputs."""
 
     @abstractmethod
     def timed(self, event: StepsRun, now: float) -> None:
-        """Steps of an engine took so long."""
+        """Learn from the measured times of an engine's steps."""
 
     @abstractmethod
     def weigh(self, tenant: TenantId, weight: float) -> None:
-        """A tenant's share is proportional to this from now on."""
+        """Set a tenant's weight, to which its share is proportional."""
 
-    # --- What is decided -------------------------------------------------------------------------------------
+    # --- Decisions -------------------------------------------------------------------------------------------
 
     @abstractmethod
     def place(self, now: float) -> Sequence[Outcome]:
-        """Every queued request that can run now, with the engine that is to run it, and what makes room for it."""
+        """Place every queued request that can run now. Returns the placements, and what is paused or resumed for
+        them."""
 
     @property
     def unfinished(self) -> bool:
-        """Whether requests that were queued are still to be looked at, by another `place`."""
+        """Whether queued requests remain that only another `place` will look at."""
         return False
 
-    # --- What always holds -----------------------------------------------------------------------------------
+    # --- Invariants ------------------------------------------------------------------------------------------
 
     @abstractmethod
     def check_integrity(self, requests: Iterable[Request]) -> None:
-        """Compare queues and engines with these requests, all there are. Raises `AssertionError`."""
+        """Check queues and engines against `requests`, which are all there are. Raises `AssertionError`."""

@@ -1,13 +1,13 @@
-"""What each tenant's requests add to an engine's steps, and how much that may be beside others'.
+"""How much each tenant's requests add to the steps of an engine, and how much they may add beside other tenants.
 
-A step takes as long as all that is in it, for every request there. So a tenant that runs many requests slows those of
-one that runs few, however fairly places are given out. The rule: beside a tenant that somebody waits for, a step may
-take some times (`Bounds.crowding`) what it would if nobody added more to it, by weight, than this tenant does, or would
-with all that it asked for. It is enough to look at the one that adds least: a step that is fair to it is fair to those
-that add more. One request may always run of every tenant.
+A step takes the same time for every request in it. So a tenant that runs many requests slows down a tenant that runs
+few, however fairly places are given out. The rule: while somebody waits for a tenant's requests, a step may take at
+most `Bounds.crowding` times as long as it would if no tenant added more to it, by weight, than this one adds, or would
+add with everything that it has queued. Only the tenant that adds least has to be looked at: a step that is fair to it
+is fair to those that add more. Every tenant may always run one request.
 
-So tenants that all have much to run fill an engine, and get their shares by turns (`lines`); so does one that is alone,
-and so do those for whom nobody waits.
+So an engine can still be filled by tenants that all have much to run, which then share it by turns (`lines`), by a
+tenant that is alone, and by tenants for which nobody waits.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,24 +20,24 @@ from parrotserve.scheduler.aboard import Aboard
 from parrotserve.scheduler.lines import EVERYBODY
 
 LINGER_SECONDS = 0.25
-"""After its last request a tenant is thought to ask again within this time, as a program does for its next step. Until
-then its part is left to it: what others would fill it with, it would wait for."""
+"""For so long after its last request a tenant is expected to send the next one, as a program does for its next step.
+Its part is left free until then, since it would have to wait for whatever others filled it with."""
 
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """What is one tenant's on an engine."""
+    """One tenant's requests on an engine."""
 
     tenant: TenantId
     weights: Mapping[TenantId, float]
     running: dict[Aboard, None] = field(default_factory=dict[Aboard, None])
     paused: dict[Aboard, None] = field(default_factory=dict[Aboard, None])
     pressing: int = 0
-    """Of those that run, how many somebody waits for."""
+    """Number of running requests that somebody waits for."""
     seconds: float = 0.0
-    """Of work that those that run add to a step, together; while none does, that the last one added."""
+    """Seconds of work that its running requests add to a step; if none runs, what the last one added."""
     until: float = -inf
-    """While none runs, the part is left to the tenant up to this moment."""
+    """If none runs: the time until which the part is left free."""
 
     @property
     def weight(self) -> float:
@@ -45,16 +45,16 @@ class Part:
 
     @property
     def level(self) -> float:
-        """Seconds of work that it adds to a step, for each unit of weight."""
+        """Seconds of work that it adds to a step, per unit of weight."""
         return self.seconds / self.weight
 
     def in_order(self) -> list[Aboard]:
-        """Those that run; who makes room first is last: the latest one for whom nobody waits, if there is one."""
+        """Running requests in reverse order of pausing: last comes the newest one that nobody waits for, if any."""
         return sorted(self.running, key=lambda one: (not one.pressing, one.request.arrival))
 
 
 class Crowd:
-    """The tenants on one engine. Every question costs O(tenants there)."""
+    """The tenants on one engine. Every query takes O(tenants on it)."""
 
     def __init__(
         self,
@@ -64,18 +64,18 @@ class Crowd:
         most: float,
         fair: bool = True,
     ) -> None:
-        """`weights` are 1 where there is none; `queued` counts who waits for an engine. A step may be `most` times
-        longer than fair. Without `fair` all are one tenant."""
+        """`weights` are those of tenants, by default 1; `queued` counts a tenant's queued requests. A step may take
+        `most` times as long as a fair one. Without `fair`, all tenants count as one."""
         self._weights = weights
         self._queued = queued
         self._most = most
         self._fair = fair
         self._parts: dict[TenantId, Part] = {}
 
-    # --- What happens ----------------------------------------------------------------------------------------
+    # --- Events ----------------------------------------------------------------------------------------------
 
     def start(self, aboard: Aboard) -> None:
-        """A request runs from now on."""
+        """Count a request that starts or resumes."""
         tenant = self._payer(aboard.tenant)
         part = self._parts.get(tenant)
         if part is None:
@@ -88,12 +88,12 @@ class Crowd:
         part.seconds += aboard.stretch
 
     def pause(self, aboard: Aboard) -> None:
-        """A request makes room."""
+        """Count a request as paused."""
         part = self._stop(aboard)
         part.paused[aboard] = None
 
     def end(self, aboard: Aboard, now: float) -> None:
-        """A request is gone."""
+        """Remove a request."""
         part = self._part_of(aboard)
         if aboard in part.paused:
             del part.paused[aboard]
@@ -104,13 +104,13 @@ class Crowd:
         self.expire(now)
 
     def reclassify(self, aboard: Aboard, objective: Objective) -> None:
-        """A request is about to get this objective."""
+        """Account for the objective that a request is about to get."""
         part = self._part_of(aboard)
         if aboard in part.running:
             part.pressing += objective.pressing - aboard.pressing
 
     def expire(self, now: float) -> bool:
-        """Whether what was left to a tenant is there for others again."""
+        """Drop parts that were left free long enough. Returns whether that freed any for other tenants."""
         over = [one for one in self._parts.values() if not one.running and one.until <= now]
         opened = any(part.until > -inf for part in over)
         for part in over:
@@ -126,26 +126,27 @@ class Crowd:
         part.seconds = part.seconds - aboard.stretch if part.running else 0.0
         return part
 
-    # --- What may be -----------------------------------------------------------------------------------------
+    # --- Queries ---------------------------------------------------------------------------------------------
 
     def is_alone(self, tenant: TenantId) -> bool:
-        """Whether nobody else is here, or the tenant has nothing that runs: then it may run one more request."""
+        """Whether no other tenant is here or the tenant runs nothing: in both cases it may run one more request."""
         part = self._parts.get(self._payer(tenant))
         return part is None or not part.running or len(self._parts) == 1
 
     def is_fullest(self, tenant: TenantId) -> bool:
-        """Whether nobody adds more to a step, by weight, than this tenant."""
+        """Whether no tenant adds more to a step, by weight, than this one."""
         part = self._parts.get(self._payer(tenant))
         return part is not None and all(one.level <= part.level for one in self._parts.values())
 
     def first_paused(self, tenant: TenantId) -> Aboard | None:
-        """A tenant's first request that is paused and that somebody waits for: it comes before those in the queue."""
+        """A tenant's oldest paused request that somebody waits for; it has precedence over queued ones."""
         part = self._parts.get(self._payer(tenant))
         pressing = (one for one in part.paused if one.pressing) if part is not None else ()
         return min(pressing, key=lambda one: one.request.arrival, default=None)
 
     def admits(self, tenant: TenantId, stretch: float, *, step: float, now: float) -> bool:
-        """Whether a tenant may run one more request, which adds `stretch` to a step that takes `step` when empty."""
+        """Whether a tenant may run one more request, which adds `stretch` seconds to a step; an empty one takes
+        `step`."""
         self.expire(now)
         if self.is_alone(tenant):
             return True
@@ -156,7 +157,7 @@ class Crowd:
         return least is None or seconds[part] / part.weight <= least or not self._is_too_long(step, seconds, least)
 
     def crowding(self, *, step: float, now: float) -> Aboard | None:
-        """Who is to make room because a step takes longer than it may; None if it does not, or nobody can."""
+        """The request to pause because a step takes longer than it may. None if it does not, or no pause would help."""
         self.expire(now)
         if len(self._parts) < 2:
             return None
@@ -169,8 +170,8 @@ class Crowd:
         return fullest.in_order()[-1] if fullest is not None else None
 
     def yielding(self, tenant: TenantId, stretch: float) -> Iterator[Aboard]:
-        """Who may make room for a tenant's next request, one after the other: those of tenants that add more to a step
-        than it will, and still do without them."""
+        """Requests that may be paused, in order, for a tenant's next one: those of tenants that add more to a step than
+        this tenant will, even after the pause."""
         own = self._parts.get(self._payer(tenant)) or Part(tenant, self._weights)
         level = (own.seconds + stretch) / own.weight
         left = {one: one.in_order() for one in self._parts.values() if one is not own and len(one.running) > 1}
@@ -185,8 +186,8 @@ class Crowd:
                 del left[fullest]
 
     def _least(self, *, besides: Part | None = None) -> float | None:
-        """The least that a tenant for which somebody waits adds to a step by weight, or would with all that it asked
-        for; None if there is no such tenant."""
+        """The least that any tenant for which somebody waits adds to a step by weight, or would add with everything
+        that it has queued or paused. None if there is no such tenant."""
         levels = (
             part.level * (1 + (len(part.paused) + self._queued(part.tenant)) / max(len(part.running), 1))
             for part in self._parts.values()
@@ -195,8 +196,8 @@ class Crowd:
         return min(levels, default=None)
 
     def _is_too_long(self, step: float, seconds: Mapping[Part, float], least: float) -> bool:
-        """Whether a step takes more than it may where one tenant, for each unit of weight, adds only `least` to it. All
-        that is added is computing, which overlaps with the reading of the weights (`step_cost`)."""
+        """Whether a step takes longer than it may for a tenant that adds only `least` to it per unit of weight. What
+        requests add is arithmetic, which overlaps with reading the weights (`step_cost`)."""
         whole = sum(seconds.values())
         fair = sum(min(more, least * part.weight) for part, more in seconds.items())
         return hypot(step, whole) > self._most * hypot(step, fair)
@@ -208,7 +209,7 @@ class Crowd:
         return self._parts[self._payer(aboard.tenant)]
 
     def check_integrity(self, running: Iterable[Aboard], paused: Iterable[Aboard]) -> None:
-        """Compare with these, all that there are. Raises `AssertionError`."""
+        """Check against `running` and `paused`, which are all there are. Raises `AssertionError`."""
         assert {one for part in self._parts.values() for one in part.running} == set(running), "parts of who runs"
         assert {one for part in self._parts.values() for one in part.paused} == set(paused), "parts of who is paused"
         for name, part in self._parts.items():

@@ -1,9 +1,9 @@
-"""How long prompts and outputs are in tokens, as far as can be told without a tokenizer and before they are written.
+"""Estimates of the lengths of prompts and outputs in tokens, without a tokenizer and before outputs are written.
 
-The machine knows characters. Ended runs tell how many tokens they were: so the ratio is learned online, for each model
-and tenant, whose texts are mostly in one language. That is as good as a tokenizer for choosing a place, costs nothing,
-and needs no text in the machine's events. What a function writes is guessed from what it wrote before; what a new one
-writes, from how much of what they may write its tenant's others do.
+The machine knows characters. Runs that end report their tokens, so the ratio is learned online, per model and tenant
+(whose texts are mostly in one language). For choosing a place this is as good as a tokenizer, costs nothing, and needs
+no text in the machine's events. The output length of a function is estimated from its earlier outputs; that of a new
+function from the fraction of `max_tokens` that its tenant's other functions use.
 """
 
 from collections import OrderedDict
@@ -20,19 +20,19 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _FIRST_RATIO = 4.0
-"""Characters a token, before anything was seen: English in a large vocabulary."""
+"""Characters per token before anything was learned: English text in a large vocabulary."""
 _FIRST_SHARE = 0.5
-"""Of the most tokens that an output may have, how many it is thought to get, before its tenant had any."""
+"""Fraction of `max_tokens` that an output is assumed to have before its tenant had any."""
 _MEMORY = 0.98
-"""What an earlier run still weighs after another one."""
+"""Factor by which the weight of earlier runs shrinks with each new one."""
 _STEP = 0.3
-"""How far a guess moves towards the last output."""
+"""Fraction of the way that an estimate moves towards the latest output."""
 _MOST_REMEMBERED = 1024
-"""Functions whose outputs are remembered, and tenants: the latest ones."""
+"""Most functions, and most tenants, that are remembered: the latest ones."""
 
 
 class Ratio:
-    """How many characters of one tenant's texts make a token."""
+    """Characters per token in one tenant's texts."""
 
     __slots__ = ("_chars", "_tokens")
 
@@ -42,32 +42,32 @@ class Ratio:
 
     @property
     def chars_per_token(self) -> float:
-        """How many characters of a prompt make a token."""
+        """Characters per token."""
         return self._chars / self._tokens
 
     def tokens(self, chars: float) -> float:
-        """How many tokens so many characters are."""
+        """Estimated tokens of `chars` characters."""
         return chars / self.chars_per_token
 
     def learn(self, chars: float, tokens: float) -> None:
-        """A prompt of so many characters had so many tokens."""
+        """Learn that a prompt of `chars` characters had `tokens` tokens."""
         self._chars = self._chars * _MEMORY + chars
         self._tokens = self._tokens * _MEMORY + tokens
 
 
 class Estimates:
-    """What is learned of one model's prompts and outputs."""
+    """What has been learned about the prompts and outputs of one model."""
 
     def __init__(self) -> None:
         self._ratios: OrderedDict[TenantId, Ratio] = OrderedDict()
         self._outputs: OrderedDict[tuple[TenantId, str], float] = OrderedDict()
         self._shares: OrderedDict[TenantId, float] = OrderedDict()
-        """How much of what they may write a tenant's requests write."""
+        """Fraction of `max_tokens` that a tenant's requests write."""
         self.longest = inf
-        """Tokens of the largest context that there is: nothing more is ever written, whatever a request asks for."""
+        """Tokens of the largest context of any engine, which bounds every output whatever its `max_tokens`."""
 
     def ratio(self, tenant: TenantId) -> Ratio:
-        """A tenant's: what is learned later shows in it."""
+        """A tenant's ratio, a live object that goes on learning."""
         ratio = self._ratios.get(tenant)
         if ratio is None:
             ratio = self._ratios[tenant] = Ratio()
@@ -75,7 +75,7 @@ class Estimates:
         return ratio
 
     def output_tokens(self, request: Request) -> float:
-        """How many tokens a request's outputs will have, together."""
+        """Estimated tokens of a request's outputs together."""
         samplings = _samplings(request)
         least, sure = 0, True
         for sampling in samplings:
@@ -89,7 +89,7 @@ class Estimates:
         return min(max(guess, least, len(samplings)), most)
 
     def output_chars(self, variable: Variable) -> float:
-        """How many characters a variable will have whose value is not known yet."""
+        """Estimated characters of a variable whose value is not known yet."""
         producer = variable.producer
         if not isinstance(producer, Request):
             return 0.0
@@ -97,7 +97,7 @@ class Estimates:
         return self.output_tokens(producer) / len(producer.outputs) * ratio.chars_per_token
 
     def learn(self, request: Request, prompt_chars: float, usage: Usage) -> None:
-        """A run of a request with such a prompt ended, complete."""
+        """Learn from a complete run of a request whose prompt had `prompt_chars` characters."""
         tenant = request.session.tenant
         if usage.prompt_tokens > 0 and prompt_chars > 0:
             self.ratio(tenant).learn(prompt_chars, usage.prompt_tokens)
@@ -108,12 +108,12 @@ class Estimates:
             _follow(self._shares, tenant, usage.output_tokens / most)
 
     def _most(self, samplings: Sequence[Sampling]) -> float:
-        """Tokens that such outputs may have together."""
+        """Most tokens that these outputs may have together."""
         return min(sum(sampling.max_tokens for sampling in samplings), self.longest)
 
 
 def _follow(guesses: OrderedDict[K, float], key: K, value: float) -> None:
-    """Move a guess towards what was seen; the first one is that."""
+    """Move an estimate towards `value`; the first value becomes the estimate."""
     before = guesses.pop(key, value)
     guesses[key] = before + _STEP * (value - before)
     _limit(guesses)

@@ -1,7 +1,8 @@
-"""Engines that are kept for requests which somebody waits for and which have room nowhere.
+"""Engines that are reserved ("kept") for pressing requests that have room nowhere.
 
-If all waited with one that is big, other engines would run empty; if nobody did, small ones would take what becomes
-free, for ever. So the engine where it lacks least is kept for it, from pass to pass, and others go past it elsewhere.
+If all requests waited behind a big one, other engines would run empty; if none did, small ones would take all room that
+becomes free, for ever. So the engine where the big one lacks least is reserved for it, from pass to pass, and others
+pass it on other engines.
 """
 
 from collections.abc import Sequence
@@ -15,30 +16,30 @@ from parrotserve.scheduler.share import SHARE_SECONDS
 from parrotserve.scheduler.tickets import Ticket
 
 _MOST = 8
-"""Requests for which engines are kept: each is looked at in every pass."""
+"""Most requests with a reserved engine, since each of them is looked at in every pass."""
 
 
 class Keeping:
-    """What is kept of a pool's engines, for one pass."""
+    """The reserved engines of a pool, as seen by one pass."""
 
     def __init__(self, pool: Pool, now: float) -> None:
         self._pool = pool
         self._now = now
 
     def is_due(self, member: Request) -> bool:
-        """Whether a member of a task group has long waited while such got little: who is waited for alone may never end
-        to come."""
+        """Whether a member of a task group has waited long while groups got little service. Without this, an endless
+        stream of latency-sensitive requests would starve groups."""
         ready = member.times.ready
         return ready is not None and self._now - ready >= SHARE_SECONDS and self._pool.group_share.is_low(self._now)
 
     def goes_before(self, request: Request, holder: Request) -> bool:
-        """Whether a request goes before one of its line for which an engine is kept."""
+        """Whether a request has precedence over `holder`, a request of the same line with a reserved engine."""
         return stricter(request.objective, holder.objective) and not self.is_due(holder)
 
     def is_open(self, load: EngineLoad, request: Request, *, bulk_is_due: bool) -> bool:
-        """Whether an engine is kept for nobody else. What it is kept for is taken by those who go before in its line,
-        by other tenants if they add less to steps there, and by work that nobody waits for if it can be taken back, or
-        is its minimum share."""
+        """Whether a request may use an engine, reserved or not. The room of a reserved engine is open to requests with
+        precedence in the holder's line, to other tenants if they add less to its steps, and to throughput work if that
+        can be paused again or is due its minimum share."""
         holder = next((one for one, kept in self._pool.kept.items() if kept is load), None)
         if holder is None or holder is request:
             return True
@@ -49,8 +50,8 @@ class Keeping:
         return load.crowd.is_fullest(holder.session.tenant)
 
     def keep(self, ticket: Ticket, able: Sequence[EngineLoad]) -> EngineLoad | None:
-        """Keep one of these engines for a request; None if there may be no more. One of a line, but for those that go
-        before: for it goes ahead of its turn once it has room."""
+        """Reserve one of these engines for a request. None if no more may be reserved: a line has one reservation, but
+        for requests with precedence over its holder, because a holder is placed out of turn once it has room."""
         kept, request = self._pool.kept, ticket.request
         if kept.get(request) in able:
             return kept[request]

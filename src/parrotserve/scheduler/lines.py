@@ -1,17 +1,19 @@
-"""Queued requests of one model, a line for each tenant, in fair order.
+"""Queued requests of one model in fair order, with one line for each tenant.
 
-Start-time fair queueing (Goyal, Vin, Cheng 1996) over service received: every line has a virtual time, the service that
-its tenant got divided by its weight, and the line that is furthest behind is next. A line that was empty goes on
-where the one served last was, or who is furthest behind of those that wait, so nobody saves up by being idle. Service
-belongs to the tenant, whatever sessions it is split into. Of two tenants that always have requests waiting, neither is
-ever ahead of the other, in service divided by weight, by more than one request and one turn of each.
+Start-time fair queueing (Goyal, Vin, Cheng 1996) over service received: every line has a virtual time, which is the
+service that its tenant got divided by the tenant's weight, and the line that is furthest behind is next. A line that
+becomes non-empty continues at the virtual time of the line served last, or of the waiting line that is furthest behind,
+so nobody saves up service by being idle. Service is counted per tenant, whatever sessions it is split into. If two
+tenants always have requests waiting, neither gets ahead of the other, in service divided by weight, by more than one
+request and one turn of each.
 
-A request is charged when it is placed, for all that it is expected to take: else many would be placed before the first
-of them shows. Who makes room for whom once they run goes by what they have received.
+A request is charged its expected cost when it is placed; otherwise many would be placed before the cost of the first
+one shows. Which running request makes room for which is decided by service actually received.
 
-In a line, requests go by objective, then by arrival: that of submission, not of readiness, so the later steps of an
-application do not queue anew. Members of a task group stand together, where the first of them does. Suspects, which run
-alone, stand apart: each has to be its tenant's turn, too, and comes before what else the tenant asked for.
+Within a line, requests are ordered by objective, then by arrival: that of submission, not of readiness, so the later
+steps of an application do not queue anew. Members of a task group stand together at the place of the first one.
+Suspects, which run alone, are queued separately: a suspect waits for its tenant's turn and comes before the tenant's
+other requests.
 """
 
 from collections.abc import Iterator
@@ -24,16 +26,16 @@ from parrotserve.graph.objects import Request
 from parrotserve.ids import TenantId
 
 TURN_SECONDS = 1.0
-"""Service that a tenant may get beyond its first request while others wait: so that groups and requests that begin
-alike stay together."""
+"""Seconds of service that a tenant may get in one turn while others wait, so that task groups and requests with a
+common prefix stay together."""
 
 _KINDS = {
     pressing: tuple(objective for objective in Objective if objective.pressing is pressing)
     for pressing in (True, False)
 }
-"""Objectives of requests that somebody waits for, and of others; the strictest first."""
+"""Objectives of pressing requests (True) and of throughput work (False), the strictest first."""
 EVERYBODY = TenantId("")
-"""Stands for all tenants where they are not told apart."""
+"""Stands for all tenants when they are not told apart."""
 _ARRIVAL_BITS = 48
 
 
@@ -49,22 +51,23 @@ class Line:
     weight: float = 1.0
     virtual: float = 0.0
     received: float = 0.0
-    """Service that the tenant's requests are known to have got, divided by its weight."""
+    """Service that the tenant's requests are known to have received, divided by its weight."""
     heaps: dict[Objective, LazyHeap[Request]] = field(default_factory=_heaps)
     standing: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
-    """How many requests there are that somebody waits for, and how many others."""
+    """Number of pressing requests (True) and of others (False)."""
     suspects: LazyHeap[Request] = field(default_factory=LazyHeap[Request])
-    """Those that engines died of, perhaps; by arrival."""
+    """Requests that may have killed engines, by arrival."""
     aboard: int = 0
-    """Requests of the tenant that run, or were cancelled a moment ago, whose charge may still be corrected."""
+    """Number of the tenant's requests whose charge is not final: they run, or their cancelled run is yet to be
+    reported."""
 
     def head(self, *, pressing: bool) -> Request | None:
-        """Who is next among those that somebody waits for, or among the others."""
+        """The next pressing request, or the next one of throughput work."""
         firsts = (self.first_of(objective) for objective in _KINDS[pressing])
         return next((first for first in firsts if first is not None), None)
 
     def first_of(self, objective: Objective) -> Request | None:
-        """Who is next among those of one objective."""
+        """The next request of one objective."""
         first = self.heaps[objective].first()
         return first[1] if first is not None and first[0] < inf else None
 
@@ -74,31 +77,31 @@ class Line:
 
 
 class Lines:
-    """All lines of one model. Every operation costs O(log waiting)."""
+    """All lines of one model. Every operation takes O(log waiting)."""
 
     def __init__(self, *, fair: bool = True) -> None:
-        """Without `fair` there is one line for everybody."""
+        """Without `fair`, all tenants share one line."""
         self._fair = fair
         self._lines: dict[TenantId, Line] = {}
         self.weights: dict[TenantId, float] = {}
-        """Of tenants; 1 where there is none."""
+        """Weights of tenants; those not in it have weight 1."""
         self._behind = {pressing: LazyHeap[Line]() for pressing in (True, False)}
-        """Lines with pressing requests, and with others; the one furthest behind first."""
+        """Lines with pressing requests (True) and with others (False), the one furthest behind first."""
         self._suspected: LazyHeap[Line] = LazyHeap()
-        """Lines with suspects; the one furthest behind first."""
+        """Lines with suspects, the one furthest behind first."""
         self.suspects: dict[Request, None] = {}
-        """They are not counted, and not found, among the requests that wait."""
+        """Queued suspects, which are not among the waiting requests that this container counts and iterates over."""
         self._idle: LazyHeap[Line] = LazyHeap()
-        """Lines without requests, until the others are where they are: then they may be forgotten."""
+        """Lines without requests. They may be forgotten once the other lines have caught up with them."""
         self._held = {pressing: dict[Line, None]() for pressing in (True, False)}
-        """Lines whose pressing requests, or whose others, are passed over."""
+        """Lines whose pressing requests (True), or whose others (False), are passed over."""
         self.aside: dict[Request, None] = {}
-        """Requests that are passed over, and nobody else of their lines for it."""
+        """Single requests that are passed over, without those behind them in their lines."""
         self._standing: dict[Request, Objective] = {}
         self._virtual = 0.0
-        """Where the line stood that was served last."""
+        """Virtual time of the line that was served last."""
         self._served: dict[Line, None] = {}
-        """Lines that have requests aboard."""
+        """Lines with requests aboard."""
 
     def __len__(self) -> int:
         return len(self._standing)
@@ -110,7 +113,7 @@ class Lines:
         return iter(self._standing)
 
     def put(self, request: Request) -> None:
-        """A request joins its tenant's line."""
+        """Queue a request in its tenant's line."""
         line = self._line(request.session.tenant)
         self._join(line)
         self._standing[request] = request.objective
@@ -121,7 +124,7 @@ class Lines:
             self._sort(line)
 
     def put_suspect(self, request: Request) -> None:
-        """A suspect joins its tenant's line."""
+        """Queue a suspect in its tenant's line."""
         line = self._line(request.session.tenant)
         self._join(line)
         self.suspects[request] = None
@@ -129,7 +132,7 @@ class Lines:
         self._sort(line)
 
     def next_suspect(self) -> Request | None:
-        """The suspect that is next, if others' requests wait for no less service than its tenant has got."""
+        """The next suspect, if no line with waiting requests is further behind than its tenant's."""
         first = self._suspected.first()
         if first is None:
             return None
@@ -141,7 +144,7 @@ class Lines:
         return head[1] if head is not None else None
 
     def discard(self, request: Request) -> None:
-        """A request leaves its line, if it stands in one."""
+        """Take a request out of its line, if it is in one."""
         if request in self.suspects:
             del self.suspects[request]
             line = self._line(request.session.tenant)
@@ -158,7 +161,7 @@ class Lines:
 
     @property
     def aboard(self) -> int:
-        """How many requests were served and are not settled."""
+        """Number of requests that were served and not settled."""
         return sum(line.aboard for line in self._lines.values())
 
     def any(self, *, pressing: bool) -> bool:
@@ -166,17 +169,17 @@ class Lines:
         return len(self._behind[pressing]) > 0
 
     def next(self, *, pressing: bool) -> Line | None:
-        """Whose turn it is, of the tenants that have such requests."""
+        """The line whose turn it is, among those with requests of this kind."""
         first = self._behind[pressing].first()
         return first[1] if first is not None else None
 
     def pressing_first(self) -> bool:
-        """Whether the next one's request is pressing; of lines that are equally far, the pressing one is first."""
+        """Whether the line that is furthest behind is one with pressing requests; these win ties."""
         pressing, other = self._behind[True].first(), self._behind[False].first()
         return other is None or (pressing is not None and pressing[0] <= other[0])
 
     def turn_ends(self, line: Line) -> float:
-        """Up to which virtual time a line may be served before it is another's turn."""
+        """The virtual time at which a line's turn ends and another line is next."""
         if len(self._lines) == 1:
             return inf
         others: list[float] = []
@@ -192,17 +195,17 @@ class Lines:
         return min(others, default=inf) + TURN_SECONDS / line.weight
 
     def hold(self, line: Line, *, pressing: bool) -> None:
-        """A line's requests of this kind are passed over, until `release`."""
+        """Pass over a line's requests of this kind until `release`."""
         self._held[pressing][line] = None
         self._behind[pressing].discard(line)
 
     def set_aside(self, request: Request) -> None:
-        """A request that waits is passed over, until `release`; those behind it in its line are not."""
+        """Pass over one request until `release`, but not those behind it in its line."""
         self.aside[request] = None
         self._line(request.session.tenant).heaps[self._standing[request]].put(request, inf)
 
     def release(self) -> None:
-        """Nobody is passed over any more."""
+        """Pass over nothing any more."""
         for request in self.aside:
             if request in self._standing:
                 self._line(request.session.tenant).heaps[self._standing[request]].put(request, _order(request))
@@ -215,7 +218,7 @@ class Lines:
             self._sort(line)
 
     def serve(self, request: Request, seconds: float) -> Line:
-        """A request is placed, which is expected to take so much service."""
+        """Take a placed request out of its line, and charge the line `seconds` of expected service."""
         line = self._line(request.session.tenant)
         line.aboard += 1
         self._served[line] = None
@@ -225,12 +228,12 @@ class Lines:
         return line
 
     def receive(self, tenant: TenantId, seconds: float) -> None:
-        """A tenant's requests that run have got so much service."""
+        """Note service that a tenant's running requests have received."""
         line = self._line(tenant)
         line.received += seconds / line.weight
 
     def settle(self, tenant: TenantId, correction: float) -> None:
-        """A placed request of a tenant ended, and took so much more service than expected."""
+        """Correct the charge of a request that ended by what it took beyond its expected service (may be negative)."""
         line = self._line(tenant)
         line.aboard -= 1
         if not line.aboard:
@@ -238,13 +241,13 @@ class Lines:
         self._charge(line, correction)
 
     def weigh(self, tenant: TenantId, weight: float) -> None:
-        """From now on a tenant's share is proportional to this."""
+        """Set a tenant's weight, to which its share is proportional."""
         self.weights[tenant] = weight
         if self._fair and tenant in self._lines:
             self._lines[tenant].weight = weight
 
     def waiting(self, tenant: TenantId) -> int:
-        """How many requests of a tenant wait."""
+        """Number of a tenant's waiting requests."""
         line = self.line_of(tenant)
         return sum(map(len, line.heaps.values())) if line is not None else 0
 
@@ -260,7 +263,7 @@ class Lines:
         return line
 
     def _join(self, line: Line) -> None:
-        """A line that was empty goes on where others are, so that nobody saves up by being idle."""
+        """Move an empty line up to where the others are, so that nobody saves up service by being idle."""
         if not line.empty:
             return
         line.virtual = max(line.virtual, self._joins_at())
@@ -269,7 +272,8 @@ class Lines:
         line.received = max((line.received, *(one.received for one in others)))
 
     def _joins_at(self) -> float:
-        """Where a line goes on that was empty: corrections take those that wait back behind who was served last."""
+        """Virtual time at which an empty line continues. Corrections of charges can set waiting lines back behind the
+        line that was served last, so the minimum counts."""
         joins_at = self._virtual
         for behind in (*self._behind.values(), self._suspected):
             if (first := behind.first()) is not None:
@@ -298,7 +302,7 @@ class Lines:
             return
         self._idle.put(line, line.virtual)
         if len(self._idle) == len(self._lines):
-            # Nobody is served, so nobody is behind. One line stays, as good as new: its tenant may be the next to ask.
+            # Nothing is served, so nobody is behind. One line is kept and reset: its tenant may be the next to ask.
             line.virtual = line.received = self._virtual = 0.0
             if len(self._lines) > 1:
                 self._idle, self._lines = LazyHeap(), {line.tenant: line}
@@ -309,7 +313,7 @@ class Lines:
             del self._lines[self._idle.pop().tenant]
 
     def check_integrity(self) -> None:
-        """Compare the heaps with one another. Raises `AssertionError`."""
+        """Check the heaps against one another. Raises `AssertionError`."""
         standing = {one: objective for line in self._lines.values() for objective, heap in line.heaps.items()
                     for one in heap}  # fmt: skip
         assert standing == self._standing, "requests stand where they should not"
@@ -330,6 +334,6 @@ class Lines:
 
 
 def _order(request: Request) -> int:
-    """Members of a task group where its first one stands; all else by arrival."""
+    """Sort key: arrival, or for members of a task group the arrival of its first member."""
     first = request.group.first if request.group is not None else request.arrival
     return (first << _ARRIVAL_BITS) + request.arrival

@@ -1,4 +1,4 @@
-"""The scheduler's picture of an engine under load: who is aboard, what that takes, how long more would take."""
+"""The scheduler's model of one engine: the requests placed on it, what they use, and predictions for one more."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -21,46 +21,46 @@ from parrotserve.scheduler.tickets import Ticket
 from parrotserve.step_cost import StepCost, Work
 
 _MOST_AHEAD = 16
-"""Requests that run ahead on one engine."""
+"""Most requests that may read ahead on one engine."""
 _READ_AHEAD = 0.9
-"""Of its prompt, what a request that ran ahead is thought to have been read when the last input is there."""
+"""Fraction of its prompt that a request reading ahead is assumed to have prefilled when its last input arrives."""
 BULK_WEIGHT = 0.1
-"""What a second that throughput work ends later counts, against one that somebody waits."""
+"""Weight of a second of delay to throughput work, relative to a second for which somebody waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Demand:
-    """What a request would take of an engine, as it is now."""
+    """What a request would use of an engine in its present state."""
 
     found: float
-    """Tokens of its prompt that are thought to be in the cache."""
+    """Tokens of its prompt that are expected to be in the cache."""
     prompt: float
     """Tokens of its prompt."""
     output: float
-    """Tokens that it is expected to write; no more than the context has room for, whatever it may write."""
+    """Tokens that it is expected to write, capped by the room that the context leaves."""
     prefill: float
-    """Seconds of work to read what is not found."""
+    """Seconds of work to prefill the rest of the prompt."""
     row: float
     """Seconds of work for each token that it writes."""
 
     @property
     def tokens(self) -> float:
-        """Of KV, in the end."""
+        """Tokens of KV that it holds when it ends."""
         return self.prompt + self.output
 
     @property
     def work(self) -> float:
-        """Seconds of the engine's time, in all."""
+        """Seconds of the engine's time in total."""
         return self.prefill + self.output * self.row
 
     @property
     def stretch(self) -> float:
-        """Seconds of work that it adds to every step in which it writes, its prompt included."""
+        """Seconds of work that it adds to each of its decode steps, with its prefill spread over them."""
         return self.prefill / max(self.output, 1.0) + self.row
 
 
 class EngineLoad:
-    """One engine. Quantities count requests that are not paused."""
+    """One engine. Unless said otherwise, quantities leave out paused requests."""
 
     def __init__(
         self,
@@ -78,20 +78,20 @@ class EngineLoad:
         self.aboard: dict[RequestId, Aboard] = {}
         self.paused: dict[RequestId, Aboard] = {}
         self.paused_bulk = 0
-        """How many of the paused ones nobody waits for."""
+        """Number of paused requests that are throughput work."""
         self.ahead: dict[RequestId, Request] = {}
-        """Requests that run ahead. Their KV is reclaimable, and they run in what others leave of a step, so they take
-        nothing but a credit."""
+        """Requests that read ahead. Their KV can be reclaimed at any time and they only use what others leave of a
+        step, so they count against nothing but the engine's credits."""
         self.retained: dict[bytes, None] = {}
-        """Beginnings that it was asked to evict last."""
+        """Prefix hashes that the engine was last asked to evict last."""
         self.reserved = False
-        """It is being emptied for a suspect, or runs one."""
+        """Whether it is being emptied for a suspect, or is running one."""
         self._bounds = bounds
         self._active = dict.fromkeys(Objective, 0)
         self._tails = 0.0
         self._row_tokens = 0.0
         self._prefilled_at = 0.0
-        """When the prompts of those aboard are expected to be read."""
+        """When the prompts of all running requests are expected to be prefilled."""
         self._places = places
 
     @property
@@ -100,63 +100,63 @@ class EngineLoad:
 
     @property
     def active(self) -> int:
-        """How many run."""
+        """Number of running requests."""
         return len(self.aboard) - len(self.paused)
 
     @property
     def bulk(self) -> int:
-        """How many of them nobody waits for."""
+        """Number of running requests that are throughput work."""
         return self._active[Objective.THROUGHPUT]
 
     @property
     def grouped(self) -> int:
-        """How many of them are members of task groups."""
+        """Number of running requests that belong to task groups."""
         return self._active[Objective.GROUP]
 
     @property
     def width(self) -> int:
-        """How many may run: as many as a step takes."""
+        """Most requests that may run: the rows of one step."""
         return self.description.batch or self.description.credits
 
     @property
     def kv_tokens(self) -> float:
-        """Tokens of KV that those aboard need, what they share once."""
+        """Tokens of KV that running requests need, shared prefixes counted once."""
         return self.residents.held_tokens + self._tails
 
     @property
     def fullness(self) -> float:
-        """What part of it is taken, of its rows or of its cache, whichever is more; above 1 it takes nobody at all."""
+        """Fraction of its rows or of its cache in use, whichever is more; above 1 if it cannot take any request."""
         taken = max(self.active / self.width, self.kv_tokens / max(self.description.cache_tokens, 1))
         return taken if self.has_credit else taken + 1.0
 
     # --- Room ------------------------------------------------------------------------------------------------
 
     def need(self, ticket: Ticket) -> float:
-        """Tokens of KV that a request would take beside what is held there already."""
+        """Tokens of KV that a request would need on top of the prefix that the engine already holds."""
         held = ticket.ratio.tokens(self.residents.held(ticket.prefix.boundaries))
         whole = ticket.prompt_tokens + self._output_tokens(ticket)
         return max(min(whole, self.description.context_length) - held, 0.0)
 
     def has_room(self, ticket: Ticket, *, kept_for_bulk: bool = False) -> bool:
-        """Whether a request can be admitted now; `kept_for_bulk`: beside the minimum share of throughput work."""
+        """Whether a request can be admitted now; with `kept_for_bulk`, outside the rows kept for throughput work."""
         if not self.has_credit_for(ticket) or not self.has_row(kept_for_bulk=kept_for_bulk):
             return False
         return not self.active or self.kv_tokens + self.need(ticket) <= self.description.cache_tokens
 
     def has_row(self, *, kept_for_bulk: bool = False) -> bool:
-        """Whether a step has a row for one more, however few tokens it needs; see `has_room`."""
+        """Whether a step has a free row, whatever KV the request needs; see `has_room`."""
         if self.reserved or self.active >= self.width:
             return False
         return not (self.active and kept_for_bulk) or self.active - self.bulk < self.width - _kept(self.width)
 
     def has_room_again(self, aboard: Aboard) -> bool:
-        """Whether a paused request can go on: to its end, too, where that empties the engine for a suspect."""
+        """Whether a paused request can resume, also on an engine that is being emptied for a suspect: it has to end."""
         if self.active >= self.width or (self.reserved and any(one.request.suspect for one in self.aboard.values())):
             return False
         return not self.active or self.kv_tokens + self.need(aboard.ticket) <= self.description.cache_tokens
 
     def welcomes(self, ticket: Ticket, now: float) -> bool:
-        """Whether a request would add no more to a step than its tenant may, beside others."""
+        """Whether a request would keep its tenant's part of a step within what it may have beside other tenants."""
         tenant, pressing = ticket.request.session.tenant, ticket.request.objective.pressing
         if self.crowd.is_alone(tenant):
             return True
@@ -165,15 +165,15 @@ class EngineLoad:
         return self.crowd.admits(tenant, self.stretch(ticket), step=self.cost.rates.step, now=now)
 
     def welcomes_again(self, aboard: Aboard, now: float) -> bool:
-        """The same for one that is paused."""
+        """`welcomes`, for a paused request."""
         return self.crowd.admits(aboard.tenant, aboard.stretch, step=self.cost.rates.step, now=now)
 
     def crowding(self, now: float) -> Aboard | None:
-        """Who is to make room because tenants here add more to a step than they may."""
+        """The request to pause because its tenant takes more of a step than it may, if there is one."""
         return self.crowd.crowding(step=self.cost.rates.step, now=now) if self.pausable else None
 
     def stretch(self, ticket: Ticket) -> float:
-        """Seconds of work that a request would add to every step in which it writes, its prompt included."""
+        """`_Demand.stretch` of a request: seconds of work that it would add to each of its decode steps."""
         return self._demand(ticket).stretch
 
     @property
@@ -183,15 +183,15 @@ class EngineLoad:
 
     @property
     def has_credit(self) -> bool:
-        """Whether it takes one more request at all."""
+        """Whether it has a credit for one more request."""
         return len(self.aboard) + len(self.ahead) < self.description.credits
 
     def has_credit_for(self, ticket: Ticket) -> bool:
-        """Whether it takes this one: one that runs ahead here has its credit."""
+        """Whether it has a credit for this request, which it has already if the request reads ahead here."""
         return self.has_credit or ticket.request.id in self.ahead
 
     def run_ahead(self, request: Request) -> Ahead | None:
-        """A place for one that runs ahead, another one's if need be: it is here from now on. None: there is none."""
+        """Let a request read ahead here, in place of another one if need be. None if there is no place for it."""
         if not self.description.late or self.reserved:
             return None
         instead_of: Request | None = None
@@ -204,8 +204,8 @@ class EngineLoad:
         return Ahead(self.id, instead_of)
 
     def _leaving_place_to(self, request: Request) -> Request | None:
-        """Who has nothing to read until a native call ends, or another request begins, leaves its place to one of which
-        more is being written, or to one of a tenant that has fewer."""
+        """The request that gives up its place: one that has nothing to read until a native call ends or another request
+        begins, in favour of one whose inputs are being written or of a tenant with fewer such requests."""
         tenants = Counter(one.session.tenant for one in self.ahead.values())
         own = tenants[request.session.tenant]
         idle = (one for one in self.ahead.values() if one.idle)
@@ -213,20 +213,20 @@ class EngineLoad:
         return next(leaves, None)
 
     def lacking(self, ticket: Ticket) -> tuple[int, float]:
-        """How many rows, and tokens of KV, a request lacks to be admitted."""
+        """Rows and tokens of KV that must become free before a request can be admitted."""
         tokens = self.kv_tokens + self.need(ticket) - self.description.cache_tokens
         return self.active + 1 - self.width, tokens if self.active else 0.0
 
     def victims(self, *, protected: bool) -> Iterable[Aboard]:
-        """Throughput work that may be paused, the latest first; what is `protected` keeps its minimum share."""
+        """Throughput work that may be paused, the latest first; if `protected`, its minimum share is left running."""
         spared = ceil(THROUGHPUT_SHARE * self.active) if protected else 0
         bulk = [one for one in self.aboard.values() if not (one.paused or one.pressing)]
         return reversed(bulk[spared:])
 
-    # --- What is placed and ends -----------------------------------------------------------------------------
+    # --- Placing and ending ----------------------------------------------------------------------------------
 
     def add(self, ticket: Ticket, now: float, *, together: bool = True) -> Aboard:
-        """A request is placed here. `together`: what was submitted together takes precedence together."""
+        """Place a request here. With `together`, requests of one submission share their precedence."""
         demand = self._demand(ticket)
         self._prefilled_at = max(self._prefilled_at, now) + demand.prefill
         last = ticket.prefix.boundaries[-1].chars if ticket.prefix.boundaries else 0.0
@@ -248,7 +248,7 @@ class EngineLoad:
         return aboard
 
     def took(self, seconds: float) -> dict[TenantId, float]:
-        """Steps took so long: what tenants got of that, each request that runs its part."""
+        """Divide `seconds` of steps among the running requests by their stretch, and return each tenant's part."""
         running = [one for one in self.aboard.values() if not one.paused]
         part = seconds / (sum(one.stretch for one in running) or 1.0)
         received: defaultdict[TenantId, float] = defaultdict(float)
@@ -258,7 +258,7 @@ class EngineLoad:
         return received
 
     def remove(self, request: RequestId, now: float) -> Aboard | None:
-        """A request no longer runs here."""
+        """Take a request off the engine. None if it was not here."""
         aboard = self.aboard.get(request)
         if aboard is None:
             return None
@@ -278,7 +278,7 @@ class EngineLoad:
         return aboard
 
     def pause(self, aboard: Aboard) -> None:
-        """A request makes room."""
+        """Pause a request, to make room."""
         self._stop(aboard)
         self.crowd.pause(aboard)
         aboard.paused = True
@@ -286,14 +286,14 @@ class EngineLoad:
         self.paused_bulk += not aboard.pressing
 
     def resume(self, aboard: Aboard) -> None:
-        """A paused request goes on."""
+        """Resume a paused request."""
         del self.paused[aboard.request.id]
         self.paused_bulk -= not aboard.pressing
         aboard.paused = False
         self._start(aboard)
 
     def reclassify(self, aboard: Aboard) -> None:
-        """A request that runs here has another objective."""
+        """Account for a request's new objective."""
         self.crowd.reclassify(aboard, aboard.request.objective)
         if not aboard.paused:
             self._active[aboard.objective] -= 1
@@ -305,7 +305,7 @@ class EngineLoad:
             aboard.precedence = staged(aboard.precedence, aboard.request)
 
     def rekey(self, aboard: Aboard, change: Callable[[], object]) -> None:
-        """`change` what a request begins with, because values have come that it wrote or reads."""
+        """Call `change`, which changes a request's prefix because values that it reads or wrote have become known."""
         if not aboard.paused:
             self.residents.release(aboard.boundaries, kept=0)
         change()
@@ -327,10 +327,11 @@ class EngineLoad:
         self.residents.release(aboard.boundaries, kept=aboard.ticket.prefix.known)
         self.residents.make_room(self.kv_tokens)
 
-    # --- What it would take ----------------------------------------------------------------------------------
+    # --- Predictions -----------------------------------------------------------------------------------------
 
     def consider(self, ticket: Ticket, now: float, *, own: int = 0) -> Considered:
-        """What is predicted if a request ran here too; `own` members of its group are here, and are not harmed."""
+        """Prediction for running a request here too. `own` members of its group run here; they do not count as
+        harmed."""
         demand = self._demand(ticket)
         step = self._step(more_rows=1, more_tokens=demand.prompt, more_kv=max(demand.prompt - demand.found, 0.0))
         waits = max(self._prefilled_at - now, 0.0)
@@ -360,11 +361,11 @@ class EngineLoad:
         )
 
     def _output_tokens(self, ticket: Ticket) -> float:
-        """What it is expected to write, as far as it can here: limits far beyond the context are common."""
+        """Tokens that it is expected to write, within the context: `max_tokens` far beyond it are common."""
         return min(ticket.output_tokens, max(self.description.context_length - ticket.prompt_tokens, 1.0))
 
     def breaks_bound(self, ticket: Ticket) -> bool:
-        """Whether latency-sensitive requests would write more slowly here than they may."""
+        """Whether latency-sensitive requests here would exceed their bound on the time between tokens."""
         if not self._active[Objective.LATENCY] and ticket.request.objective is not Objective.LATENCY:
             return False
         prompt = ticket.prompt_tokens
@@ -376,7 +377,7 @@ class EngineLoad:
         return self.cost.rates.seconds(Work(1, 0, rows, self.kv_tokens + more_kv, self._row_tokens + more_tokens))
 
     def check_integrity(self) -> None:
-        """Recount what is kept incrementally. Raises `AssertionError`."""
+        """Recompute everything that is kept incrementally. Raises `AssertionError` on a difference."""
         running = [one for one in self.aboard.values() if not one.paused]
         assert all(one.objective is one.request.objective for one in self.aboard.values()), f"{self.id}: objectives"
         for objective, count in self._active.items():
@@ -395,5 +396,5 @@ class EngineLoad:
 
 
 def _kept(width: int) -> int:
-    """Rows of a step that are kept for throughput work that waits. In narrow steps it takes turns instead."""
+    """Rows of a step reserved for waiting throughput work. In narrow steps it takes turns instead."""
     return ceil(THROUGHPUT_SHARE * width) if width * THROUGHPUT_SHARE >= 1 else 0

@@ -1,8 +1,8 @@
-"""The naive scheduler: order of arrival, least loaded engine. The baseline that ablations compare with.
+"""The naive scheduler: order of arrival, least loaded engine. It is the baseline of ablations.
 
 Order of arrival is that of submission, not of readiness: the later steps of an application do not queue anew behind
 everybody who came after it. A request stays queued until an engine can admit it. A suspect (`Request.suspect`) runs
-alone: an engine that is empty, or else the least loaded one once it has emptied, is reserved for it.
+alone, on an empty engine or on the least loaded one, which is then reserved for it and drained.
 """
 
 from collections.abc import Iterable
@@ -32,9 +32,9 @@ class _Pool:
 
 
 class NaiveScheduler(Scheduler):
-    """Requests whose inputs are known go, in order of arrival, to the least loaded engine of their model.
+    """Places requests whose inputs are known, in order of arrival, on the least loaded engine of their model.
 
-    A pass costs O(placed x (log waiting + engines of the model)), and looks only at models where something changed.
+    A pass takes O(placed x (log waiting + engines of the model)) and visits only models in which something has changed.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class NaiveScheduler(Scheduler):
         self._engines: dict[EngineId, EngineSlot] = {}
         self._changed: dict[str, None] = {}
 
-    # --- What happens ----------------------------------------------------------------------------------------
+    # --- Events ----------------------------------------------------------------------------------------------
 
     def join(self, description: EngineJoined) -> None:
         slot = EngineSlot(description)
@@ -63,7 +63,7 @@ class NaiveScheduler(Scheduler):
         self._pool(request.spec.model).queue_of(request).discard(request)
 
     def wait(self, request: Request) -> None:
-        """Nothing is kept for anybody."""
+        """Does nothing: this scheduler keeps no prefixes."""
 
     def run_ahead(self, request: Request, near: EngineId | None) -> None:
         return None
@@ -87,7 +87,7 @@ class NaiveScheduler(Scheduler):
 
     def weigh(self, tenant: TenantId, weight: float) -> None: ...
 
-    # --- What is decided -------------------------------------------------------------------------------------
+    # --- Decisions -------------------------------------------------------------------------------------------
 
     def place(self, now: float) -> list[Placed]:
         placed: list[Placed] = []
@@ -105,7 +105,7 @@ class NaiveScheduler(Scheduler):
     def _place_suspects(self, pool: _Pool, placed: list[Placed]) -> None:
         engines = pool.engines.values()
         for slot in engines:
-            # One that was kept for a suspect which has ended, or is queued no more, is open to all again.
+            # Free an engine that was reserved for a suspect which has ended or is not queued any more.
             slot.reserved = any(request.suspect for request in slot.running.values())
         while len(pool.suspects):
             empty = next((slot for slot in engines if not slot.running), None)
@@ -117,10 +117,10 @@ class NaiveScheduler(Scheduler):
             empty.reserved = True
             _run(pool.suspects.pop(), empty, placed)
 
-    # --- What always holds -----------------------------------------------------------------------------------
+    # --- Invariants ------------------------------------------------------------------------------------------
 
     def check_integrity(self, requests: Iterable[Request]) -> None:
-        """Compare queues and engines with these requests, all there are. Raises `AssertionError`."""
+        """Check queues and engines against `requests`, which are all there are. Raises `AssertionError`."""
         queued = {request for pool in self._pools.values() for request in (*pool.waiting, *pool.suspects)}
         running = {request: slot for slot in self._engines.values() for request in slot.running.values()}
         for request in requests:

@@ -1,11 +1,11 @@
-"""One pass of the scheduler over a model's queue: who runs now, where, and who makes room.
+"""One pass of the scheduler over a model's queue: which requests start, on which engines, and which are paused.
 
-Whose turn it is comes first: the tenant that is furthest behind, and of its requests the one with the strictest
-objective. Then where: a member of a task group with its group, else with queued requests that begin alike, on the
-engine where it and those who are there lose least time. Nobody who is small overtakes for ever somebody who is big: one
-who is waited for and has room nowhere has an engine kept for it (`keeping`), so that others go past it on other engines
-alone; else, and where no other engine has a row, a pass ends when the next one has no room. It costs O(placed x (log
-waiting + engines looked at)).
+First, whose turn it is: the tenant that is furthest behind, and of its requests the one with the strictest objective.
+Then where: members of a task group are placed together, other requests with queued requests that share their prefix, on
+the engine where they and those already there lose the least time. Small requests cannot overtake a big one for ever: an
+engine is reserved for a pressing request that has room nowhere (`keeping`), and others pass it on other engines only.
+Otherwise, or if no other engine has a free row, the pass ends when the next request has no room. A pass takes O(placed
+x (log waiting + engines considered)).
 """
 
 from collections import Counter
@@ -27,9 +27,9 @@ from parrotserve.scheduler.tickets import Ticket
 from parrotserve.scheduler.victims import victims
 
 _WORK_WEIGHT = 0.1
-"""What a second of an engine's time counts."""
+"""Weight of a second of an engine's time, relative to a second for which somebody waits."""
 _MOST_TOLD = 3
-"""Engines that were not chosen, of which is kept why."""
+"""Most rejected engines whose predictions are recorded with a placement."""
 
 
 class Pass:
@@ -41,21 +41,21 @@ class Pass:
         self._outcomes: list[Outcome] = []
         self._paused_bulk = _paused_bulk(pool)
         self._crowded = self._bulk_stays = False
-        """Paused throughput work would add more to steps than its tenant may: some of it, and all that has room."""
+        """Whether some, or all, paused throughput work with room stays paused because its tenant is at its limit."""
         self._kept: set[EngineLoad] = set()
-        """Where what ends next makes room for throughput work, and for nobody else."""
+        """Engines on which the next free room is reserved for throughput work."""
         self._draining, pool.draining = pool.draining, None
         self._keeping = Keeping(pool, now)
         self._looked_at_kept = False
 
     def run(self) -> list[Outcome]:
-        """Place all that can be placed."""
+        """Place every request that can be placed."""
         if self._pool.at_rest:
             return []
         self._place_suspects()
         self._take_turns()
         self._pool.lines.release()
-        self._place_suspects()  # where those before them left room, or are before them no more
+        self._place_suspects()  # again: requests ahead of them may have left room or the queue
         self._resume_pressing()
         self._relieve()
         return self._outcomes
@@ -71,7 +71,7 @@ class Pass:
     # --- Whose turn it is ------------------------------------------------------------------------------------
 
     def _whose_turn(self, blocked: set[bool]) -> bool | None:
-        """True: requests that somebody waits for, or whose group; False: others; None: nobody can go on."""
+        """True: latency-sensitive requests and task groups; False: throughput work; None: nothing can go on."""
         lines = self._pool.lines
         pressing = True not in blocked and lines.any(pressing=True)
         bulk = False not in blocked and self._bulk_waits
@@ -80,7 +80,7 @@ class Pass:
         return pressing if pressing or bulk else None
 
     def _pressing_is_first(self) -> bool:
-        """Whether no tenant of other work, be it queued or paused, is behind that of the next pressing request."""
+        """Whether no tenant with throughput work, queued or paused, is behind that of the next pressing request."""
         line = self._pool.lines.next(pressing=True)
         if line is None or (self._pool.lines.any(pressing=False) and not self._pool.lines.pressing_first()):
             return False
@@ -95,7 +95,7 @@ class Pass:
         return self._pool.lines.any(pressing=False) or (not self._bulk_stays and self._pool.bulk_waits)
 
     def _press(self) -> bool:
-        """Somebody who is waited for begins: first who has an engine kept, for it was its turn when it had no room."""
+        """Start a pressing request. Those with a reserved engine come first: their turn came when they had no room."""
         if not self._looked_at_kept:
             self._looked_at_kept = True
             self._place_kept()
@@ -103,8 +103,8 @@ class Pass:
         return self._serve_next(pressing=True)
 
     def _fill(self) -> bool:
-        """Throughput work goes on, or begins."""
-        for load, aboard in self._paused_bulk:  # on from where it was: there is no more room than then
+        """Resume or start throughput work."""
+        for load, aboard in self._paused_bulk:  # one iterator for the whole pass: room only shrinks in it
             if not load.has_room_again(aboard):
                 continue
             if load.welcomes_again(aboard, self._now):
@@ -115,14 +115,14 @@ class Pass:
         return self._serve_next(pressing=False)
 
     def _serve_next(self, *, pressing: bool) -> bool:
-        """Place the next request, or pass it over, if others may have room; or its line, if its tenant adds as much to
-        steps as it may beside others, or fills the engines itself. False: nobody behind it goes on."""
+        """Place the next request. If it has no room, pass it over where others may have some; pass over its whole line
+        if its tenant is at its limit or fills the engines by itself. False: nothing behind it may go on."""
         line = self._pool.lines.next(pressing=pressing)
         request = self._next_of(line, pressing=pressing) if line is not None else None
         if line is None:
             return False
         if request is None:
-            self._pool.lines.hold(line, pressing=pressing)  # all of them are set aside
+            self._pool.lines.hold(line, pressing=pressing)  # all of its requests are set aside
             return True
         if (pressing and self._resume_first_of(request.session.tenant)) or self._place(line, request):
             return True
@@ -137,7 +137,7 @@ class Pass:
         return True
 
     def _place_kept(self) -> None:
-        """Place those for whom engines are kept; who still has no room is passed over."""
+        """Place the requests that engines are reserved for; pass over those that still have no room."""
         for request in list(self._pool.kept):
             ticket, line = self._pool.tickets.of(request), self._pool.lines.line_of(request.session.tenant)
             head = line.head(pressing=True) if line is not None else None
@@ -146,13 +146,13 @@ class Pass:
             elif self._place_one(ticket) is not None:
                 continue
             elif any(self._has_room(load, ticket) for load in self._pool.candidates(ticket)):
-                del self._pool.kept[request]  # it is not for want of room that it waits
+                del self._pool.kept[request]  # it waits for another reason than room
             else:
                 self._pool.lines.set_aside(request)
 
     def _set_aside(self, ticket: Ticket) -> bool:
-        """Keep an engine for a request that has room nowhere. Whether those behind it may have room elsewhere; nobody
-        has where no engine has a row."""
+        """Reserve an engine for a request that has room nowhere. Returns whether those behind it may have room on other
+        engines, which takes another engine with a free row."""
         able = [load for load in self._open_to(ticket) if not load.reserved]
         with_rows = [load for load in able if load.has_row(kept_for_bulk=self._pool.bulk_waits)]
         load = self._keeping.keep(ticket, able) if with_rows else None
@@ -162,7 +162,7 @@ class Pass:
         return with_rows != [load]
 
     def _next_of(self, line: Line, *, pressing: bool) -> Request | None:
-        """A line's next request: the one with the strictest objective, but for a member of a task group that is due."""
+        """A line's next request: a member of a task group if it is due, else the one with the strictest objective."""
         member = line.first_of(Objective.GROUP) if pressing else None
         return member if member is not None and self._keeping.is_due(member) else line.head(pressing=pressing)
 
@@ -180,15 +180,15 @@ class Pass:
             if sharer.request.group is not None and self._pool.switches.groups:
                 break
             its = self._pool.lines.line_of(sharer.request.session.tenant)
-            if its is not None and its is not line:  # another tenant's, that begins with the same published text
+            if its is not None and its is not line:  # another tenant's request that shares a published prefix
                 line, turn_ends = its, self._pool.lines.turn_ends(its)
             if line.virtual >= turn_ends or self._place_one(sharer, only=load) is None:
                 break
         return True
 
     def _place_one(self, ticket: Ticket, *, only: EngineLoad | None = None) -> EngineLoad | None:
-        """Run a request where it does least harm, with room that is made for it if need be. With `only`: where others
-        run that begin alike, if that is such a place and has room."""
+        """Run a request where it does the least harm, making room if need be. With `only`, the engine of requests that
+        share its prefix: run it if that engine is the best one and has room."""
         seen = {load: self._look(load, ticket) for load in self._pool.candidates(ticket)}
         fitting = [load for load, told in seen.items() if told.seconds is not None]
         if not fitting:
@@ -216,10 +216,10 @@ class Pass:
         return seen if lacks is None else replace(seen, seconds=None, lacks=lacks)
 
     def _place_group(self, line: Line, group: TaskGroup, turn_ends: float) -> bool:
-        """As many members as have room and fit into the turn, each where the group's end is pushed out least.
+        """Place as many members as have room and fit into the turn, each where it delays the group's end least.
 
-        List scheduling (Graham, 1969): an engine that holds what members share attracts them, until another one would
-        end sooner though it has to read that first.
+        List scheduling (Graham, 1969): the engine that holds the members' shared prefix attracts them until another one
+        would finish sooner although it has to prefill that prefix first.
         """
         ends: dict[EngineLoad, float] = {}
         members: Counter[EngineLoad] = Counter()
@@ -247,11 +247,11 @@ class Pass:
         return first is not None and self._place_one(self._pool.tickets.of(first)) is not None
 
     def _first_of(self, group: TaskGroup) -> Request | None:
-        """The member that has waited longest, of those that are not set aside."""
+        """The member that has waited longest, among those that are not set aside."""
         return next((one for one in self._pool.groups.get(group, ()) if one not in self._pool.lines.aside), None)
 
     def _lacks(self, load: EngineLoad, ticket: Ticket) -> Lack | None:
-        """Why a request cannot begin on an engine; None: it can."""
+        """Why a request cannot start on an engine, or None if it can."""
         if self._has_room(load, ticket):
             return None if load.welcomes(ticket, self._now) else Lack.TENANT
         return Lack.KEPT if load.reserved or load.has_room(ticket) else Lack.ROOM
@@ -261,13 +261,13 @@ class Pass:
         return self._is_open(load, ticket) and load.has_room(ticket, kept_for_bulk=kept)
 
     def _is_open(self, load: EngineLoad, ticket: Ticket) -> bool:
-        """Whether an engine is kept for nobody else."""
+        """Whether the engine is not reserved for others."""
         if load in self._kept or not self._pool.kept:
             return load not in self._kept
         return self._keeping.is_open(load, ticket.request, bulk_is_due=self._bulk_is_due())
 
     def _open_to(self, ticket: Ticket) -> list[EngineLoad]:
-        """Engines that may be best for a request, and are not kept for others."""
+        """Candidate engines for a request that are not reserved for others."""
         return [load for load in self._pool.candidates(ticket) if self._is_open(load, ticket)]
 
     def _run(
@@ -283,7 +283,7 @@ class Pass:
         aboard = load.add(ticket, self._now, together=self._pool.switches.groups)
         if request.ahead is not None:
             where = self._pool.loads[request.ahead]
-            if where.ahead.pop(request.id, None) is not None:  # this pass may have made it leave
+            if where.ahead.pop(request.id, None) is not None:  # unless this pass has evicted it already
                 by = PlacedBy.AHEAD if where is load else by
                 self._pool.touched(where)
         self._pool.lines.serve(request, aboard.service)
@@ -293,10 +293,10 @@ class Pass:
         placement = Placement(by=by, chosen=chosen, prompt_tokens=ticket.prompt_tokens, others=tuple(told))
         self._outcomes.append(Placed(request, placement, aboard.precedence))
 
-    # --- Who makes room --------------------------------------------------------------------------------------
+    # --- Making room -----------------------------------------------------------------------------------------
 
     def _make_room(self, ticket: Ticket) -> EngineLoad | None:
-        """Pause others where the fewest have to go for this request. None: that is nowhere possible."""
+        """Pause other requests on the engine where the fewest suffice. None if that is not possible anywhere."""
         if not (ticket.request.objective.pressing and self._pool.switches.preemption):
             return None
         able = (one for one in self._open_to(ticket) if one.has_credit_for(ticket))
@@ -316,7 +316,7 @@ class Pass:
         self._outcomes.append(Resumed(aboard.request))
 
     def _resume_first_of(self, tenant: TenantId) -> bool:
-        """Whether a tenant's first request that is paused, and waited for, goes on where there is room."""
+        """Resume the tenant's first paused pressing request on an engine with room. Returns whether there was one."""
         for load in self._pool.paused:
             first = load.crowd.first_paused(tenant) if load not in self._kept else None
             if first is not None and load.has_room_again(first) and load.welcomes_again(first, self._now):
@@ -325,8 +325,8 @@ class Pass:
         return False
 
     def _resume_pressing(self) -> None:
-        """Who is waited for goes on as soon as there is room, or, for one that was throughput work when it was paused,
-        can be made; the first ones first."""
+        """Resume paused pressing requests, oldest first, where there is room or room can be made (which is the case for
+        those that were throughput work when they were paused)."""
         for load in list(self._pool.paused):
             crowded: set[TenantId] = set()
             lacked: dict[TenantId, float] = {}
@@ -340,12 +340,12 @@ class Pass:
                 _, lacks = load.lacking(aboard.ticket)
                 if not load.has_room_again(aboard) and lacks < lacked.get(aboard.tenant, inf):
                     self._pause(load, victims(self._pool, load, aboard.ticket, self._now))
-                    lacked[aboard.tenant] = lacks  # whoever lacks as much need not be looked at
+                    lacked[aboard.tenant] = lacks  # no need to try again for one that lacks as much
                 if load.has_room_again(aboard):
                     self._resume(load, aboard)
 
     def _relieve(self) -> None:
-        """Where somebody came who is waited for, others make room who add more to steps than they may."""
+        """On engines that requests joined, pause requests of tenants that exceed their part of a step."""
         joined, self._pool.joined = self._pool.joined, {}
         if not self._pool.switches.preemption:
             return
@@ -360,13 +360,13 @@ class Pass:
         self._pool.touched(load)
 
     def _place_suspects(self) -> None:
-        """A suspect runs alone: an engine that is empty, or else the least loaded one once it has emptied, is kept
-        for it when it is its turn."""
+        """Run suspects, each alone on an engine: on an empty one, or else on the least loaded one, which is reserved
+        and drained when the suspect's turn comes."""
         pool, loads = self._pool, self._pool.loads.values()
         if not pool.lines.suspects and not any(load.reserved for load in loads):
             return
         for load in loads:
-            # One that was kept for a suspect which has ended, or is not next any more, is open to all again.
+            # Free an engine that was reserved for a suspect which has ended or is not next any more.
             load.reserved = any(one.request.suspect for one in load.aboard.values())
         while (request := pool.lines.next_suspect()) is not None:
             empty = next((load for load in loads if not load.aboard), None)
@@ -386,7 +386,7 @@ class Pass:
 
 
 def _paused_bulk(pool: Pool) -> Iterator[tuple[EngineLoad, Aboard]]:
-    """Throughput work that is paused, on each engine the first ones first."""
+    """Paused throughput work, engine by engine, the oldest first."""
     for load in [one for one in pool.paused if one.paused_bulk]:
         bulk = [one for one in load.paused.values() if not one.pressing]
         yield from ((load, one) for one in sorted(bulk, key=lambda one: one.request.arrival) if one.paused)

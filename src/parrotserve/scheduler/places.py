@@ -1,11 +1,12 @@
-"""Which of those who run on an engine goes first: places, by tenant and by what was submitted together.
+"""Precedence among the requests on one engine: places, by tenant and submission.
 
-A request goes behind everybody who is there, but no further back than what its tenant submitted with it, or later. So
-a tenant's places never fall from one submission to the next: what was submitted together shares one, and the next
-submission that is there has the lowest place of all later ones. Nobody else need be looked at.
+A request gets a place behind all requests that are there, but not behind those of its tenant that were submitted with
+it or later. So the requests of one submission share a place, and a tenant's places never decrease from one submission
+to the next. It is enough to look at the tenant's next later submission, which has the lowest place of all later ones.
 
-Requests that come to an old place overtake those of other tenants behind it. Where a tenant has a long row of them
-that would go on for as long as it lasts: so when they took a turn, all that the tenant still has to come goes behind.
+A request that joins an old place overtakes other tenants' requests behind it. A tenant with a long row of such requests
+would overtake for as long as the row lasts. So once they have taken a turn of service, all further requests of the
+tenant go to the back.
 """
 
 from bisect import bisect_left
@@ -19,10 +20,10 @@ from parrotserve.scheduler.lines import TURN_SECONDS
 
 @dataclass(slots=True)
 class _Shared:
-    """The place of what was submitted together."""
+    """The place that the requests of one submission share."""
 
     place: int
-    """Of those that come next. Those that are here keep what they got."""
+    """The place of requests that come next. Those that are here keep the one that they got."""
     holders: int = 0
 
 
@@ -31,10 +32,10 @@ class _Row:
     """A tenant's places."""
 
     order: list[int] = field(default_factory=list[int])
-    """Its submissions of which any request is here, in their order."""
+    """Its submissions with requests here, in order."""
     shared: dict[int, _Shared] = field(default_factory=dict[int, _Shared])
     overtook: float = 0.0
-    """Seconds of service of those that came before others who were here."""
+    """Seconds of service of its requests that overtook others."""
 
     @property
     def last(self) -> int:
@@ -43,18 +44,18 @@ class _Row:
 
 
 class Places:
-    """One engine's. Every operation costs O(tenants there + log submissions) of one tenant, and moving its list's end;
-    once a turn, all of its submissions are looked at."""
+    """The places of one engine. An operation takes O(tenants + log(the tenant's submissions)), plus moving the end of a
+    list; once in a turn it visits all of the tenant's submissions."""
 
     def __init__(self, *, fair: bool = True) -> None:
-        """Without `fair` tenants overtake others for as long as they like."""
+        """Without `fair`, a tenant may overtake others without limit."""
         self._fair = fair
         self._rows: dict[TenantId, _Row] = {}
         self._given = 0
-        """To those who are, or were, here."""
+        """The last place that was given out."""
 
     def take(self, tenant: TenantId, submission: int, seconds: float) -> Precedence:
-        """A request comes that is expected to take so much service: where does it go?"""
+        """The precedence of a new request, which is expected to take `seconds` of service."""
         row = self._rows.setdefault(tenant, _Row())
         at = bisect_left(row.order, submission)
         if at < len(row.order):
@@ -70,7 +71,7 @@ class Places:
         return Precedence(shared.place, submission)
 
     def leave(self, tenant: TenantId, submission: int) -> None:
-        """One that took a place goes."""
+        """Undo one `take`: the request has left the engine."""
         row = self._rows[tenant]
         shared = row.shared[submission]
         shared.holders -= 1
@@ -81,7 +82,7 @@ class Places:
             del self._rows[tenant]
 
     def holders(self) -> dict[tuple[TenantId, int], int]:
-        """How many of each submission are here; for tests."""
+        """Number of requests here for each submission, for integrity checks."""
         return {
             (tenant, submission): row.shared[submission].holders
             for tenant, row in self._rows.items()
@@ -89,7 +90,8 @@ class Places:
         }
 
     def _overtake(self, row: _Row, place: int, seconds: float) -> None:
-        """A tenant's next request is to have this place, unless others behind it have waited for a turn."""
+        """Account for a request that is about to overtake others at `place`, or move the tenant's submissions to the
+        back if it has overtaken for a turn."""
         if not self._fair or all(one is row or one.last <= place for one in self._rows.values()):
             return
         if row.overtook >= TURN_SECONDS:
@@ -102,5 +104,5 @@ class Places:
 
 
 def staged(precedence: Precedence, request: Request) -> Precedence:
-    """The precedence, with how many stages of its work follow a request."""
+    """The precedence, with the number of stages of its application that follow the request."""
     return precedence._replace(stages=request.deduced.level if request.deduced is not None else 0)

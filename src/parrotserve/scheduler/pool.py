@@ -1,4 +1,4 @@
-"""The engines of one model, the requests that wait for one, and what is known of both."""
+"""The engines of one model, its queued requests, and what the scheduler knows about both."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,36 +24,36 @@ from parrotserve.step_cost import StepCost
 from parrotserve.switches import Switches
 
 _MOST_RETAINED = 8
-"""Beginnings that one engine is asked to evict last."""
+"""Most prefixes that one engine is asked to evict last."""
 _FEW = 16
-"""So many engines are all looked at for every request. Of more, those that hold its beginning, and the least full."""
+"""Up to so many engines, all are candidates for a request; of more, those that hold its prefix and the least full."""
 
 Run = tuple[RequestId, int]
-"""A request, and the epoch in which an engine has it."""
+"""A request, and its epoch on an engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Charge:
-    """What a run was charged: it holds on to nothing of a session that may be over."""
+    """What a run was charged. Keeps no reference to the session, which may have ended."""
 
     engine: EngineId
     tenant: TenantId
     seconds: float
     received: float
-    """Seconds that it is thought to have got."""
+    """Seconds that it is estimated to have received."""
 
     @classmethod
     def of(cls, load: EngineLoad, aboard: Aboard) -> "_Charge":
-        """That of one that runs there."""
+        """The charge of a running request."""
         return cls(load.id, aboard.tenant, aboard.service, aboard.received)
 
     def took(self, usage: Usage, *, ran: bool) -> float:
-        """Seconds that it took. An engine that `ran` it and does not say how long is paid what was charged."""
+        """Seconds that the run took. If it `ran` and the engine does not report how long, it is what was charged."""
         return self.seconds if ran and not usage.engine_seconds else usage.engine_seconds
 
 
 class Pool:
-    """One model's."""
+    """The scheduling state of one model."""
 
     def __init__(self, switches: Switches, bounds: Bounds) -> None:
         self.switches = switches
@@ -62,38 +62,38 @@ class Pool:
         self.tickets = Tickets(self.estimates, prefix=switches.prefix)
         self.lines = Lines(fair=switches.fairness)
         self.groups: dict[TaskGroup, dict[Request, None]] = {}
-        """Queued members."""
+        """Queued members of task groups."""
         self.loads: dict[EngineId, EngineLoad] = {}
         self.paused: dict[EngineLoad, None] = {}
-        """Engines that have paused requests."""
+        """Engines with paused requests."""
         self.joined: dict[EngineLoad, None] = {}
-        """Engines where somebody came whom those who are there may have to make room for."""
+        """Engines that requests joined since the last pass, for which others may have to make room."""
         self.draining: EngineLoad | None = None
-        """Where the last pass kept what ends next for throughput work that is due and has no room anywhere."""
+        """The engine whose next free room the last pass reserved for throughput work that is due and has no room."""
         self.kept: dict[Request, EngineLoad] = {}
-        """Engines that are kept for requests which somebody waits for and which have room nowhere: see `keeping`."""
+        """Engines reserved for pressing requests that have room nowhere; see `keeping`."""
         self._ended: list[tuple[EngineLoad, Aboard]] = []
-        """Who ended since the last pass, and where."""
+        """Requests that ended since the last pass, and where."""
         self._leaving: dict[Run, _Charge] = {}
-        """What was cancelled and its engine has not ended."""
+        """Charges of cancelled runs that their engines have not ended yet."""
         self.share = Share()
-        """Of throughput work."""
+        """The minimum share of throughput work."""
         self.group_share = Share()
-        """Of task groups, which who is waited for alone goes before."""
+        """The minimum share of task groups against latency-sensitive requests."""
         self._index: Index = {}
         self._retaining: dict[bytes, dict[EngineId, None]] = {}
-        """Which engines were asked to keep a beginning."""
+        """Engines that were asked to keep a prefix, by its hash."""
         self._by_load: LazyHeap[EngineLoad] = LazyHeap()
-        """By how many run there."""
+        """Engines by their number of running requests."""
         self._by_fullness: LazyHeap[EngineLoad] = LazyHeap()
         self._grouped: dict[Request, TaskGroup] = {}
         self._cost = StepCost()
-        """Of the engine that was timed last: what a new one begins with."""
+        """Step costs of the engine that was timed last, with which a new one starts."""
 
     # --- Engines ---------------------------------------------------------------------------------------------
 
     def join(self, description: EngineJoined) -> None:
-        """There is a new engine."""
+        """Add an engine."""
         lines, fair = self.lines, self.switches.fairness
         crowd = Crowd(lines.weights, lines.waiting, most=self._bounds.crowding, fair=fair)
         load = EngineLoad(description, self._index, StepCost(self._cost), crowd, Places(fair=fair), self._bounds)
@@ -102,8 +102,9 @@ class Pool:
         self.touched(load)
 
     def lose(self, engine: EngineId) -> list[Request]:
-        """An engine is gone: who ran there. What it did for them is lost, and not charged, but for a suspect, which
-        it died of; who was cancelled there has paid what was expected, for nobody knows better any more."""
+        """Remove an engine and return the requests that ran or read ahead there. Their work is lost and not charged,
+        except to suspects, which may have killed the engine. Cancelled runs pay what was expected of them, as their
+        true usage will not become known."""
         load = self.loads.pop(engine)
         self._by_load.discard(load)
         self._by_fullness.discard(load)
@@ -113,7 +114,7 @@ class Pool:
         if self.draining is load:
             self.draining = None
         for aboard in load.aboard.values():
-            # A turn at least, for that is what others lose: else a tenant's suspects would come one after the other.
+            # At least a turn, which is what others lose: else a tenant's suspects would follow one another at once.
             paid = max(aboard.service, TURN_SECONDS) if aboard.request.suspect else 0.0
             self._pay(_Charge.of(load, aboard), paid)
         for run in [run for run, charge in self._leaving.items() if charge.engine == engine]:
@@ -125,7 +126,7 @@ class Pool:
         return [*load.ahead.values(), *(aboard.request for aboard in load.aboard.values())]
 
     def touched(self, load: EngineLoad) -> None:
-        """More or fewer requests run on an engine."""
+        """Update the order of engines after the load of one has changed."""
         self._by_load.put(load, load.active)
         self._by_fullness.put(load, load.fullness)
         if load.paused:
@@ -156,14 +157,14 @@ class Pool:
         return dict.fromkeys([*(self.loads[engine] for engine in found), *least])
 
     def least_loaded(self) -> EngineLoad | None:
-        """The engine on which the fewest requests run; None: there is none."""
+        """The engine with the fewest running requests, or None if there is no engine."""
         first = self._by_load.first()
         return first[1] if first is not None else None
 
     # --- Requests --------------------------------------------------------------------------------------------
 
     def queue(self, request: Request) -> None:
-        """A request waits."""
+        """Queue a request."""
         ticket = self.tickets.measured(request)
         if request.suspect:
             self.tickets.sharers.discard(ticket)
@@ -176,7 +177,7 @@ class Pool:
             self.groups.setdefault(request.group, {})[request] = None
 
     def unqueue(self, request: Request) -> None:
-        """A request no longer waits."""
+        """Remove a request from the queue."""
         self.kept.pop(request, None)
         self.lines.discard(request)
         self.tickets.sharers.discard(self.tickets.of(request))
@@ -187,23 +188,23 @@ class Pool:
                 del self.groups[group]
 
     def is_queued(self, request: Request) -> bool:
-        """Whether it waits."""
+        """Whether a request is queued."""
         return request in self.lines or request in self.lines.suspects
 
     def aboard(self, request: Request) -> tuple[EngineLoad, Aboard] | None:
-        """Where a request runs."""
+        """The engine that a request is running or paused on, and its entry there."""
         load = self.loads.get(request.engine) if request.engine is not None else None
         found = load.aboard.get(request.id) if load is not None else None
         return (load, found) if load is not None and found is not None and found.request is request else None
 
     def reclassify(self, load: EngineLoad, aboard: Aboard) -> None:
-        """A request that runs on an engine has another objective."""
+        """Account for a running request's new objective."""
         load.reclassify(aboard)
         self.joined[load] = None
 
     def free(self, load: EngineLoad, aboard: Aboard, usage: Usage | None, now: float) -> None:
-        """A request no longer runs on an engine. Without `usage` the engine will tell: it was cancelled, or failed
-        before the engine heard of it."""
+        """Take a request off an engine. Without `usage`, the engine will still report it: the request was cancelled, or
+        failed before the engine heard of it."""
         load.remove(aboard.request.id, now)
         self.touched(load)
         self._ended.append((load, aboard))
@@ -214,24 +215,24 @@ class Pool:
             self._pay(charge, charge.took(usage, ran=usage != Usage() or aboard.request.state is ProducerState.DONE))
 
     def settle(self, run: Run, usage: Usage) -> None:
-        """An engine has ended a run that was cancelled, if this is one: only now is known what it used."""
+        """Settle the charge of a cancelled run, whose usage has become known. Other runs are ignored."""
         charge = self._leaving.pop(run, None)
         if charge is not None:
             self._pay(charge, charge.took(usage, ran=usage != Usage()))
 
     def _pay(self, charge: _Charge, took: float) -> None:
-        """A run is over, which took so long."""
+        """Settle the charge of a run that took `took` seconds."""
         self.lines.receive(charge.tenant, took - charge.received)
         self.lines.settle(charge.tenant, took - charge.seconds)
 
     def retain_and_release(self) -> list[Outcome]:
-        """After a pass: what engines are to keep because queued requests begin so, and what they need not any more."""
+        """After a pass: the prefixes that engines are to keep for queued requests, and those that they may drop."""
         kept = [retained for load, aboard in self._ended if (retained := self._retain(load, aboard)) is not None]
         self._ended.clear()
         return [*self._release(), *kept]
 
     def _retain(self, load: EngineLoad, ended: Aboard) -> Retained | None:
-        """Have an engine keep the longest beginning of a request that has ended which queued ones share."""
+        """Have an engine keep the longest prefix of an ended request that a queued one shares."""
         here = self.loads.get(load.id) is load and load.description.retains
         if not here or len(load.retained) >= _MOST_RETAINED:
             return None
@@ -261,12 +262,13 @@ class Pool:
 
     @property
     def bulk_waits(self) -> bool:
-        """Whether there is throughput work that could run and does not."""
+        """Whether throughput work is queued or paused."""
         return self.lines.any(pressing=False) or any(load.paused_bulk for load in self.paused)
 
     def where_bulk_is_due(self, before: EngineLoad | None) -> list[EngineLoad]:
-        """Where throughput work that is due is paused; else one engine, where the next one to begin lacks least: that
-        one from then on (`before`), for others fill where it lacks more."""
+        """Engines whose next free room is reserved for throughput work that is due: those where some is paused, or else
+        the one where the next queued request lacks least. That choice is kept from pass to pass (`before`), since the
+        other engines fill up meanwhile."""
         paused = [load for load in self.paused if load.paused_bulk]
         line = self.lines.next(pressing=False)
         request = line.head(pressing=False) if line is not None else None
@@ -280,19 +282,19 @@ class Pool:
 
     @property
     def at_rest(self) -> bool:
-        """Whether nobody waits or is paused, and nobody came for whom others may have to make room."""
+        """Whether a pass has nothing to do: nothing is queued or paused, and no request joined an engine."""
         waiting = self.lines or self.lines.suspects or self.paused or self.joined
         return not waiting and not any(load.reserved for load in self.loads.values())
 
     def line_is_ahead(self, tenant: TenantId, other: TenantId, by: float) -> bool:
-        """Whether a tenant has received more service than another one, by more than so much."""
+        """Whether a tenant has received more service than another one by more than `by` weighted seconds."""
         mine, its = self.lines.line_of(tenant), self.lines.line_of(other)
         return mine is not None and its is not None and mine.received > its.received + by
 
-    # --- What always holds -----------------------------------------------------------------------------------
+    # --- Invariants ------------------------------------------------------------------------------------------
 
     def check_integrity(self, unfinished: set[Request]) -> None:
-        """Recount everything that is kept incrementally. Raises `AssertionError`."""
+        """Recompute everything that is kept incrementally. Raises `AssertionError` on a difference."""
         self.lines.check_integrity()
         charged = len(self._leaving) + sum(len(load.aboard) for load in self.loads.values())
         assert self.lines.aboard == charged, "charges that may still be corrected"

@@ -1,7 +1,7 @@
-"""What an engine's cache is thought to hold: the prefixes of what was placed there, less what went since.
+"""A model of an engine's cache: the prefixes of requests placed there, less those that it has evicted since.
 
-Engines do not tell what they evict; they keep what sequences hold and evict the rest least recently used first, leaves
-before what they hang on. So does this picture, with estimated tokens. Where it errs, a prefix is computed again.
+Engines do not report evictions. They keep what sequences hold and evict the rest, least recently used first, leaves
+before their parents. This model does the same with estimated tokens. Where it is wrong, a prefix is computed again.
 """
 
 from collections import Counter, OrderedDict
@@ -12,7 +12,7 @@ from parrotserve.analysis.prefix import Boundary
 from parrotserve.ids import EngineId
 
 Index = dict[bytes, dict[EngineId, None]]
-"""Which engines have a prefix resident, by its hash."""
+"""Engines on which a prefix is resident, by its hash."""
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class _Held:
 
 
 class LettingGo:
-    """Running requests that are to let go of their prefixes one after the other: what is free then."""
+    """Counts the tokens that become free as running requests release their prefixes one after the other."""
 
     def __init__(self, held: Mapping[bytes, _Held], needed: Set[bytes]) -> None:
         self._held = held
@@ -30,7 +30,7 @@ class LettingGo:
         self._gone: Counter[bytes] = Counter()
 
     def freed(self, boundaries: Sequence[Boundary]) -> float:
-        """Tokens that nobody holds any more, and nobody needs, once one that begins like this lets go, too."""
+        """Tokens that become free once a request with these boundaries, too, releases them."""
         tokens = 0.0
         for boundary in boundaries:
             self._gone[boundary.hash] += 1
@@ -41,21 +41,21 @@ class LettingGo:
 
 
 class Residents:
-    """Prefixes in one engine's cache. Every operation costs O(boundaries)."""
+    """Prefixes in one engine's cache. Every operation takes O(boundaries)."""
 
     def __init__(self, engine: EngineId, capacity: float, index: Index) -> None:
-        """`index` is shared by all engines and kept up to date."""
+        """`index` is shared by all engines and updated by this object."""
         self._engine = engine
         self._capacity = capacity
         self._index = index
         self._held: dict[bytes, _Held] = {}
         self._idle: OrderedDict[bytes, float] = OrderedDict()
         self.held_tokens = 0.0
-        """Of prefixes that running requests need, each counted once."""
+        """Tokens of prefixes that running requests hold, each counted once."""
         self._idle_tokens = 0.0
 
     def hold(self, boundaries: Sequence[Boundary], tokens_per_char: float) -> None:
-        """A request that begins like this is placed."""
+        """Hold the prefix of a request that starts or resumes."""
         before = 0.0
         for boundary in boundaries:
             held = self._held.get(boundary.hash)
@@ -73,7 +73,8 @@ class Residents:
             before = boundary.chars
 
     def release(self, boundaries: Sequence[Boundary], *, kept: int) -> None:
-        """It ended, or is paused. Of what it alone held, the first `kept` boundaries stay until they are evicted."""
+        """Release the prefix of a request that ended or is paused. Of what it alone held, the first `kept` boundaries
+        stay resident until they are evicted."""
         for number, boundary in reversed(list(enumerate(boundaries))):
             held = self._held[boundary.hash]
             held.count -= 1
@@ -87,7 +88,7 @@ class Residents:
                     self._gone(boundary.hash)
 
     def make_room(self, used: float) -> None:
-        """So many tokens are in use, what is held included: the rest of the cache is for what is idle."""
+        """Evict idle prefixes until they fit into what `used` tokens, held prefixes included, leave of the cache."""
         while self._idle and self._idle_tokens > self._capacity - used:
             boundary, tokens = self._idle.popitem(last=False)
             self._idle_tokens -= tokens
@@ -101,18 +102,18 @@ class Residents:
         return 0.0
 
     def held(self, boundaries: Sequence[Boundary]) -> float:
-        """Characters of the longest prefix that running requests hold, so that it takes no more room."""
+        """Characters of the longest prefix that running requests hold, which takes no further room."""
         for boundary in reversed(boundaries):
             if boundary.hash in self._held:
                 return boundary.chars
         return 0.0
 
     def letting_go(self, needed: Sequence[Boundary]) -> "LettingGo":
-        """What running requests would give up for one that begins with what is `needed`."""
+        """Counter of what running requests would free for a request that needs the boundaries `needed`."""
         return LettingGo(self._held, {boundary.hash for boundary in needed})
 
     def clear(self) -> None:
-        """The engine is gone."""
+        """Forget everything: the engine is gone."""
         for boundary in (*self._held, *self._idle):
             self._gone(boundary)
         self._held.clear()
@@ -120,7 +121,7 @@ class Residents:
         self.held_tokens = self._idle_tokens = 0.0
 
     def check_integrity(self, running: Sequence[Sequence[Boundary]]) -> None:
-        """Compare with what runs and holds room. Raises `AssertionError`."""
+        """Check against the boundaries of running requests. Raises `AssertionError`."""
         counts: dict[bytes, int] = {}
         for boundaries in running:
             for boundary in boundaries:

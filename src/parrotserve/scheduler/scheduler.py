@@ -1,8 +1,8 @@
-"""The scheduler: requests run where and when it suits the applications that they belong to.
+"""The application-aware scheduler.
 
-Which tenant is next, which of its requests, and on which engine, is in `passes`; here is what scheduling is told. A
-request stays queued until an engine can admit it. Engines of one model share a queue; a pass looks only at models
-where something changed.
+This module takes in events; `passes` decides which tenant is next, which of its requests, and on which engine. A
+request stays queued until an engine can admit it. Engines of one model share a queue, and a pass visits only models in
+which something has changed.
 """
 
 from collections.abc import Iterable
@@ -22,14 +22,15 @@ from parrotserve.step_cost import Work
 from parrotserve.switches import Switches
 
 AT_ONCE = 1000
-"""Requests that one pass takes into its queues: some 20 ms, during which nothing else happens in the service."""
+"""Most requests that are taken into the queues for one pass. It takes some 20 ms, for which the service stands
+still."""
 
 
 class AppScheduler(Scheduler):
-    """Schedules by what applications want.
+    """Schedules requests by the objectives of their applications.
 
-    One value may let tens of thousands of requests run. So many are taken in over several passes, those that the event
-    itself brings first, so that nobody who brings few waits for somebody who brought many.
+    One value may make tens of thousands of requests ready. These are taken in over several passes, requests of the
+    current event first, so that an application with few requests does not wait for one with many.
     """
 
     def __init__(self, switches: Switches, bounds: Bounds = Bounds(), *, at_once: int = AT_ONCE) -> None:
@@ -41,11 +42,11 @@ class AppScheduler(Scheduler):
         self._changed: dict[str, None] = {}
         self._at_once = at_once
         self._taken = 0
-        """Requests that were taken in since the last pass."""
+        """Number of requests that were taken in since the last pass."""
         self._arriving: dict[Request, None] = {}
-        """Queued ones that are not taken in yet."""
+        """Queued requests that are not taken in yet."""
 
-    # --- What happens ----------------------------------------------------------------------------------------
+    # --- Events ----------------------------------------------------------------------------------------------
 
     def join(self, description: EngineJoined) -> None:
         pool = self._pool(description.model)
@@ -158,7 +159,7 @@ class AppScheduler(Scheduler):
         for pool in self._pools.values():
             pool.lines.weigh(tenant, weight)
 
-    # --- What is decided -------------------------------------------------------------------------------------
+    # --- Decisions -------------------------------------------------------------------------------------------
 
     def place(self, now: float) -> list[Outcome]:
         if self._arriving:
@@ -177,7 +178,7 @@ class AppScheduler(Scheduler):
     def unfinished(self) -> bool:
         return bool(self._arriving)
 
-    # --- What always holds -----------------------------------------------------------------------------------
+    # --- Invariants ------------------------------------------------------------------------------------------
 
     def check_integrity(self, requests: Iterable[Request]) -> None:
         unfinished = {one for one in requests if not one.finished}

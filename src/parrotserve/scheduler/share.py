@@ -1,11 +1,11 @@
-"""The minimum share of a kind of work: what it got of the tokens decoded lately, and whether that is too little."""
+"""The minimum share of a kind of work: its part of the tokens decoded lately, and whether that is too small."""
 
 from collections import deque
 
 from parrotserve.bounds import THROUGHPUT_SHARE
 
 SHARE_SECONDS = 5.0
-"""Seconds looked back. Half of those in which the share is to hold, so that there is time to make up for it."""
+"""Length of the window in seconds. The share has to hold over twice as long, which leaves time to make up for it."""
 _BUCKET = 0.5
 _TARGET = 1.5 * THROUGHPUT_SHARE
 
@@ -15,12 +15,12 @@ class Share:
 
     def __init__(self) -> None:
         self._buckets: deque[tuple[float, float, float]] = deque()
-        """(when it began, tokens of this kind, all tokens)"""
+        """(start time, tokens of this kind, all tokens)"""
         self._got = 0.0
         self._all = 0.0
 
     def note(self, now: float, *, got: float, total: float) -> None:
-        """So many tokens were decoded just now, some of them for this kind of work."""
+        """Note that `total` tokens were decoded just now, `got` of them for this kind of work."""
         self._forget(now)
         if self._buckets and now - self._buckets[-1][0] < _BUCKET:
             began, some, more = self._buckets.pop()
@@ -31,7 +31,7 @@ class Share:
         self._all += total
 
     def is_low(self, now: float) -> bool:
-        """Whether this kind of work, where there is any, is due before others."""
+        """Whether this kind of work, if there is any, is due before others."""
         self._forget(now)
         return self._all > 0 and self._got < _TARGET * self._all
 

@@ -1,4 +1,4 @@
-"""The naive scheduler's picture of an engine: what it can take, and what was placed on it."""
+"""The naive scheduler's model of an engine: its capacity, and the requests placed on it."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ class EngineSlot:
     description: EngineJoined
     running: dict[RequestId, Request] = field(default_factory=dict[RequestId, Request])
     reserved: bool = False
-    """It is being emptied for a suspect, or runs one: nothing else is placed there."""
+    """Whether it is being emptied for a suspect, or is running one: nothing else is placed there."""
 
     @property
     def id(self) -> EngineId:
@@ -22,5 +22,5 @@ class EngineSlot:
 
     @property
     def free(self) -> int:
-        """How many more requests it takes."""
+        """Number of further requests that it takes."""
         return 0 if self.reserved else self.description.credits - len(self.running)

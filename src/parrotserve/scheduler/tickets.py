@@ -1,4 +1,5 @@
-"""What the scheduler keeps of every request that has not ended: its beginning, its size, who begins alike."""
+"""What the scheduler keeps for every unfinished request: its prefix, its size, and the requests that share the
+prefix."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,57 +13,58 @@ from parrotserve.scheduler.estimates import Estimates, Ratio
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One request."""
+    """The scheduler's record of one request."""
 
     request: Request
     ratio: Ratio
-    """Of its tenant."""
+    """Its tenant's characters per token."""
     prefix: Prefix
     chars: float
-    """Of its prompt; expected ones, where values are unknown."""
+    """Characters of its prompt; estimated where values are unknown."""
     output_tokens: float
-    """Expected, of all its outputs."""
+    """Expected tokens of all its outputs."""
     listed: "Alike | None" = None
-    """Where it is listed among those that begin alike."""
+    """The table of `Sharers` in which it is listed, if any."""
 
     @property
     def prompt_tokens(self) -> float:
-        """Expected."""
+        """Expected tokens of its prompt."""
         return self.ratio.tokens(self.chars)
 
 
 Alike = dict[bytes, dict[Ticket, None]]
-"""Hash -> requests that begin so, in the order they came."""
+"""Prefix hash -> requests with that prefix, in order of arrival."""
 
 
 class Sharers:
-    """Requests that begin alike: those that are queued, apart by objective, and those that still wait for values."""
+    """Requests by common prefix: queued ones, separately for each objective, and those that still wait for values."""
 
     def __init__(self) -> None:
         self._queued: dict[Objective, Alike] = {objective: {} for objective in Objective}
         self._waiting: Alike = {}
         self.watched: set[bytes] = set()
-        """Beginnings of which it matters when no request that is still to run has them any more."""
+        """Hashes of prefixes for which it is recorded when the last request that is still to run and has them
+        leaves."""
         self.gone: list[tuple[bytes, Request]] = []
-        """Those of which that is so since this was last emptied, and who was the last."""
+        """Watched hashes whose last request has left, with that request. The caller empties it."""
 
     def put(self, ticket: Ticket) -> None:
-        """A request is queued."""
+        """List a queued request."""
         self.discard(ticket)
         self._list(ticket, self._queued[ticket.request.objective])
 
     def put_waiting(self, ticket: Ticket) -> None:
-        """A request waits for values."""
+        """List a request that waits for values."""
         self.discard(ticket)
         self._list(ticket, self._waiting)
 
     def discard(self, ticket: Ticket) -> None:
-        """A request neither is queued nor waits any more."""
+        """Take a request off the lists."""
         self._unlist(ticket)
         ticket.listed = None
 
     def change(self, ticket: Ticket, change: Callable[[], object], *, lasting: int) -> None:
-        """`change` how a request begins, but for its first boundaries, so many."""
+        """Call `change`, which changes a request's prefix behind its first `lasting` boundaries."""
         table = ticket.listed
         self._unlist(ticket, lasting)
         change()
@@ -86,22 +88,22 @@ class Sharers:
                     self.gone.append((boundary.hash, ticket.request))
 
     def first(self, key: bytes) -> Ticket | None:
-        """A request that is still to run and begins so, a queued one if there is one."""
+        """A request that is still to run and has this prefix; a queued one if there is one."""
         for table in (*self._queued.values(), self._waiting):
             if sharers := table.get(key):
                 return next(iter(sharers))
         return None
 
     def of(self, ticket: Ticket) -> Iterator[Ticket]:
-        """Queued requests of the same objective that begin like this one (which is queued no more), as far as any
-        do. The caller may take each from the queue before it asks for the next."""
+        """Queued requests of the same objective that share a prefix with this one (which is not queued any more), those
+        with the longest common prefix first. The caller has to unqueue each before it asks for the next."""
         table = self._queued[ticket.request.objective]
         for boundary in reversed(ticket.prefix.boundaries):
             while sharers := table.get(boundary.hash):
                 yield next(iter(sharers))
 
     def check_integrity(self, tickets: dict[Request, Ticket], queued: set[Request]) -> None:
-        """Compare with these tickets, all there are. Raises `AssertionError`."""
+        """Check against `tickets`, which are all there are. Raises `AssertionError`."""
         tables = {**self._queued, None: self._waiting}
         listed = {
             (objective, key, ticket)
@@ -126,7 +128,7 @@ class Tickets:
     """The tickets of one model's requests."""
 
     def __init__(self, estimates: Estimates, *, prefix: bool = True) -> None:
-        """Without `prefix`, no request is known to begin like another one."""
+        """Without `prefix`, requests are treated as sharing no prefix."""
         self._estimates = estimates
         self._prefix = prefix
         self._tickets: dict[Request, Ticket] = {}
@@ -136,7 +138,7 @@ class Tickets:
         return len(self._tickets)
 
     def of(self, request: Request) -> Ticket:
-        """A request's ticket, made when it is first asked for."""
+        """A request's ticket, created when it is first asked for."""
         ticket = self._tickets.get(request)
         if ticket is None:
             expected = self._estimates.output_chars
@@ -150,7 +152,8 @@ class Tickets:
         return ticket
 
     def rekey(self, ticket: Ticket) -> bool:
-        """Values have come that it reads or wrote; whether its beginning changed."""
+        """Update the prefix of a request for which values became known. Returns whether there was anything to
+        change."""
         stays = lasting(ticket.prefix)
         if stays is None:
             return False
@@ -158,14 +161,14 @@ class Tickets:
         return True
 
     def wait(self, request: Request) -> None:
-        """A request waits for values: it came, or one more of them is known."""
+        """List a request that waits for values, or update it because one more of them is known."""
         ticket = self.of(request)
         if ticket.listed is None:
             self.sharers.put_waiting(ticket)
         self.rekey(ticket)
 
     def measured(self, request: Request) -> Ticket:
-        """The ticket of a request of which all that it reads is known now."""
+        """The ticket of a request whose inputs are all known, measured anew."""
         if request not in self._tickets:
             return self.of(request)
         ticket = self._tickets[request]
@@ -175,7 +178,7 @@ class Tickets:
         return ticket
 
     def forget(self, request: Request) -> None:
-        """It is over."""
+        """Forget a request that has ended."""
         ticket = self._tickets.pop(request, None)
         if ticket is not None:
             self.sharers.discard(ticket)

@@ -1,4 +1,4 @@
-"""Who makes room on an engine for a request that somebody waits for."""
+"""The requests that an engine pauses to make room for a pressing one."""
 
 from collections.abc import Iterator
 
@@ -10,8 +10,8 @@ from parrotserve.scheduler.tickets import Ticket
 
 
 def victims(pool: Pool, load: EngineLoad, ticket: Ticket, now: float) -> list[Aboard]:
-    """Who has to pause on this engine: throughput work, then who adds more to steps than this request's tenant will;
-    nobody, if it would not be enough. Costs O(aboard log aboard)."""
+    """The requests to pause on this engine: throughput work first, then requests of tenants that add more to its steps
+    than this request's tenant will. An empty list if pausing would not suffice. Takes O(aboard log aboard)."""
     if not load.pausable:
         return []
     found: list[Aboard] = []
