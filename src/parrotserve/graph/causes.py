@@ -8,20 +8,20 @@ from parrotserve.ids import EngineId, shown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """The first failure or cancellation of a chain of them."""
+    """The failure or cancellation that began a chain of them."""
 
     error: ParrotError
-    """As it was reported: its class and details are kept in all that follows from it."""
+    """The error as it was reported: its class and details are kept in all errors that follow from it."""
     sentence: str
     """What happened first, such as `'Write' (r-1) failed on engine native-0: out of memory`."""
     origin: str | None = None
-    """The request or native call that fell first; None where no one of them did (a session ended)."""
+    """The request or native call that failed or was cancelled first; None if none was (a session ended, say)."""
     became: str = "was not run"
-    """What that means for a request or native call that fell for it."""
+    """What happened to the others because of it, as a predicate for their error messages."""
     engine: EngineId | None = None
 
     def error_of(self, *, producer: str, function: str, label: str) -> ParrotError:
-        """The error of a request or native call (and of its outputs) that fell for this cause."""
+        """The error of a request or native call, and of its outputs, that failed or was cancelled for this cause."""
         details = {**self.error.details, "request": shown(producer), "function": function}
         if self.engine is not None:
             details["engine"] = self.engine

@@ -7,9 +7,10 @@ from parrotserve.sampling import Usage
 
 
 class Changes:
-    """The decisions so far, and what the scheduler has to know.
+    """The decisions so far, and what the scheduler has to be told.
 
-    Not a dataclass: there is one for every event, and making ten fields' defaults takes as long as some events do.
+    Not a dataclass: one is made for every event, and filling in ten default fields takes as long as handling some
+    events.
     """
 
     __slots__ = (
@@ -21,23 +22,23 @@ class Changes:
         self.now = now
         self.decisions: list[Decision] = []
         self.queued: list[Request] = []
-        """They wait for an engine now."""
+        """Requests that began to wait for an engine."""
         self.unqueued: list[Request] = []
-        """They did, and no longer do."""
+        """Requests that waited for an engine and no longer do."""
         self.freed: list[tuple[EngineId, RequestId, Usage | None]] = []
-        """These engines no longer run these requests, and what they used, if that is known."""
+        """Requests that engines no longer run, or run ahead, with the usage of that run if it is known."""
         self.late: list[tuple[RequestId, int, Usage]] = []
-        """Runs that engines have ended and nobody knows (any more), by request and epoch, and what they used: cancelled
-        ones, and whatever is told late or twice."""
+        """Usage reported for runs (request, epoch) that are no longer known here: cancelled ones, and what is reported
+        late or twice."""
         self.informed: dict[Request, None] = {}
-        """They came, or an input of theirs is known now, and others are not: they may run ahead."""
+        """Requests that are new, or have one more input, but not all of them: they may run ahead."""
         self.wrote: list[Request] = []
-        """An output of theirs is known."""
+        """Requests of which one more output is known."""
         self.over: list[tuple[Request, Usage | None]] = []
-        """They ended; with the usage of the last run, if it made all outputs that were missing."""
+        """Requests that ended, with the usage of the last run if it completed all outputs."""
         self.rewired: list[Producer] = []
-        """New or revived, with all that is downstream of them: what they are scheduled for is to be deduced."""
+        """New and revived producers, and those downstream of new ones: objectives are to be deduced again for them."""
         self.asked: list[Variable] = []
-        """Somebody waits for them now who did not before."""
+        """Variables for which somebody now waits urgently (other than for THROUGHPUT), for the first time."""
         self.streams: dict[Request, set[VariableId]] = {}
-        """Outputs of running requests that somebody streams now."""
+        """Outputs of running requests that somebody now streams."""

@@ -8,12 +8,12 @@ from parrotserve.graph.objects import Producer, Variable
 
 
 def in_dataflow_order(new: Sequence[Producer], consumers: Mapping[Variable, Sequence[Producer]]) -> list[Producer]:
-    """The new producers and everything downstream of them, each after what it needs among them.
+    """The new producers and everything downstream of them, in topological order.
 
-    `consumers` are the new producers that need a variable; older ones are found from the variable. A cycle that
-    the new producers close passes through one of them, so nothing upstream of them is looked at: the cost is
-    that of the batch where nobody waited for its outputs before. Depth-first search; raises `InvalidGraph`
-    naming the cycle.
+    `consumers` holds the new producers that need a variable; older ones are found from the variable itself. Any
+    cycle that the new producers close passes through one of them, so nothing upstream is visited: the cost is
+    proportional to the batch, unless older producers already waited for its outputs. Depth-first search; raises
+    `InvalidGraph` naming the cycle.
     """
     finished: list[Producer] = []
     done: set[Producer] = set()

@@ -12,7 +12,7 @@ from parrotserve.sampling import FinishReason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
-    """A request is to run on an engine."""
+    """What `OpenSequence` and `CompleteSequence` have in common: a request is to run on an engine."""
 
     request: RequestId
     engine: EngineId
@@ -26,23 +26,23 @@ class Beginning:
 class OpenSequence(Beginning):
     """Run this request on this engine: all of its inputs are known, or it runs `ahead` of some that are not.
 
-    Outputs that were READY before (a rerun) are given to the engine as delivered.
+    In a rerun, outputs that are READY already are given to the engine as delivered.
     """
 
     ahead: bool = False
-    """Let the engine read what is known, and inputs as they are written, as far as no later text can change it; the
-    last of it is kept back until `CompleteSequence`."""
+    """Prefill what is known of the prompt, and inputs as they are written, up to where later text could still change
+    the tokens; the last part is held back until `CompleteSequence`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompleteSequence(Beginning):
-    """A request that runs ahead on this engine is to run there: all of its inputs are known now."""
+    """Run a request on the engine where it runs ahead: all of its inputs are known now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateSequence:
-    """A running request has a new objective, and precedence with it, or outputs that somebody now streams, or follows
-    to read ahead."""
+    """A running request has a new objective and precedence, or outputs that are now streamed to a client, or followed
+    by a request that runs ahead."""
 
     request: RequestId
     engine: EngineId
@@ -55,7 +55,7 @@ class UpdateSequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PauseSequence:
-    """A running request makes room for others, and no progress until it is resumed."""
+    """Pause a running request to make room for others: it makes no progress until it is resumed."""
 
     request: RequestId
     engine: EngineId
@@ -78,7 +78,8 @@ class CancelSequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetainPrefix:
-    """Queued requests begin as this one does, up to so many segments: its engine is to evict that last."""
+    """Requests that are still to run, this one among them, share the prefix up to the end of its first `segments`
+    segments: the engine is to evict that prefix last."""
 
     engine: EngineId
     key: str
@@ -88,7 +89,7 @@ class RetainPrefix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleasePrefix:
-    """No queued request begins so any more."""
+    """No request that is still to run has that prefix any more; `request` was the last one."""
 
     engine: EngineId
     key: str
@@ -97,7 +98,7 @@ class ReleasePrefix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishValue:
-    """A variable is READY: tell whoever waits."""
+    """A variable is READY: tell those that wait for it."""
 
     variable: VariableId
     value: str
@@ -106,7 +107,7 @@ class PublishValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishFailure:
-    """A variable is FAILED or CANCELLED (then `error` is `Cancelled`): tell whoever waits."""
+    """A variable is FAILED or CANCELLED (then `error` is `Cancelled`): tell those that wait for it."""
 
     variable: VariableId
     error: ParrotError
@@ -132,12 +133,12 @@ class RunCall:
     call: CallId
     sandboxed: SandboxedCall
     values: Mapping[VariableId, str]
-    """Of its inputs."""
+    """The values of its inputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokeCall:
-    """A native call that was offered or is in the sandbox is no longer wanted."""
+    """A native call that was offered to the client or runs in the sandbox is no longer wanted."""
 
     session: SessionId
     call: CallId
@@ -145,21 +146,22 @@ class RevokeCall:
 
 @dataclass(frozen=True, slots=True)
 class ForgetRequest:
-    """A request is over for good: drop what is kept to run it again."""
+    """A request will never run again: drop what is kept for reruns of it."""
 
     request: RequestId
 
 
 @dataclass(frozen=True, slots=True)
 class SettleRequest:
-    """A request fell, and does not run unless it is retried: settle its account. `ForgetRequest` does so, too."""
+    """A request FAILED or was CANCELLED, and runs again only if it is retried: settle its claim on the tenant's limits.
+    `ForgetRequest` settles it too."""
 
     request: RequestId
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetSession:
-    """A session is over: drop all that is kept for it, its variables included."""
+    """A session has ended: drop everything that is kept for it and for these variables."""
 
     session: SessionId
     variables: tuple[VariableId, ...]
@@ -168,7 +170,7 @@ class ForgetSession:
 EngineDecision = (
     CompleteSequence | UpdateSequence | PauseSequence | ResumeSequence | CancelSequence | RetainPrefix | ReleasePrefix
 )
-"""What an engine is told of what it has; each names the engine."""
+"""Decisions that concern what an engine already has; each names the engine."""
 
 Decision = (
     OpenSequence

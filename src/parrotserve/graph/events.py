@@ -19,47 +19,47 @@ class NewVariable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRequest:
-    """A request in the flat form: chat template applied, every sampling with its seed."""
+    """A request in flat form: its chat template is applied, and every sampling has its seed."""
 
     id: RequestId
     function: str
     model: str
     segments: tuple[Text | Input | Output, ...]
     published: int = field(default=0, compare=False)
-    """How many leading segments are constant text that an operator has published: tenants share these. It may be
-    another number when the request is sent again."""
+    """Number of leading segments that are constant text published by an operator, whose KV tenants share. May differ
+    when the same request is sent again."""
     text_tokens: int | None = field(default=None, compare=False)
-    """The most tokens that its constant texts make; None: nobody has counted them. Not a part of what it is."""
+    """Upper bound on the tokens of its constant texts; None: not counted. Not part of the request's identity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCall:
-    """A native call, for the session's own client or for the service's sandbox."""
+    """A native call, to be run by the session's client or, if `sandboxed`, by the service's sandbox."""
 
     id: CallId
     function: str
     inputs: tuple[VariableId, ...]
     output: VariableId
     timeout: float | None = None
-    """Seconds that the client has; the sandbox keeps its own time."""
+    """Seconds that the client may take; the sandbox has limits of its own."""
     sandboxed: SandboxedCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Somebody asks for a variable; `stream` wants its text as it grows."""
+    """Somebody waits for a variable; with `stream`, for its text as it grows."""
 
     variable: VariableId
     criteria: Criteria
     stream: bool = False
 
 
-# --- From clients; refused by raising `RequestRefused`, and then nothing has changed --------------------------
+# --- From clients; if one is refused (`RequestRefused` is raised), nothing has changed ------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """A batch, whole or not at all. Requests, calls and variables that the session has already are skipped."""
+    """A batch, accepted or refused as a whole. What the session already has of it is skipped."""
 
     session: SessionId
     tenant: TenantId
@@ -96,7 +96,7 @@ class Retried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawn:
-    """Cancel the producer of a variable, and producers upstream that nothing else needs."""
+    """Cancel the producer of a variable, what needs it, and producers upstream that nothing else needs."""
 
     session: SessionId
     tenant: TenantId
@@ -112,12 +112,12 @@ class SessionEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionTouched:
-    """Contact: the session's lease starts anew. While clients are attached it does not run."""
+    """A client was in contact: the session's lease starts anew. It does not run while exchanges are open."""
 
     session: SessionId
     tenant: TenantId
     attached: int
-    """How many of its clients' exchanges are open now."""
+    """Number of its clients' exchanges that are open now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ class CallReturned:
     tenant: TenantId
     call: CallId
     attempt: int | None = None
-    """What it is the result of; None: the last attempt."""
+    """The attempt that it is the result of; None: the latest one."""
     value: str | None = None
     error: str | None = None
 
@@ -153,18 +153,18 @@ class EngineJoined:
     cache_tokens: int
     credits: int
     batch: int = 0
-    """Requests that one step runs at most; 0: as many as there are credits."""
+    """Most requests that one step runs; 0: as many as there are credits."""
     pauses: bool = False
-    """It can pause requests and resume them."""
+    """Whether it can pause and resume requests."""
     retains: bool = False
-    """It can be asked to evict a prefix last."""
+    """Whether it can be asked to evict a prefix last."""
     late: bool = False
-    """It takes requests of which a part is still unknown."""
+    """Whether it accepts requests whose prompts are not known completely (`Capability.LATE_SEGMENTS`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLost:
-    """It died or hung. Its requests go back to the queue; two such deaths make a suspect."""
+    """An engine died or hung. Its requests go back to the queue; a request under which two have died is a suspect."""
 
     engine: EngineId
     reason: str
@@ -180,33 +180,33 @@ class OutputProduced:
     value: str
     reason: FinishReason
     logprobs: int = 0
-    """Log-probabilities that are kept with it."""
+    """Number of log-probabilities kept with the value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestEnded:
-    """A request's sequence ended: with an error, cancelled, or else done."""
+    """A request's sequence ended: with an `error`, `cancelled`, or otherwise done."""
 
     request: RequestId
     epoch: int
     usage: Usage | None = Usage()
-    """None: it ends before its engine has let go of it, which will tell what it used."""
+    """None: the engine has not released the sequence yet, and will report its usage later."""
     error: ParrotError | None = None
     cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepsRun:
-    """Steps of an engine held so much, summed, and took so long."""
+    """What some steps of an engine held, and how long they took, summed over the steps."""
 
     engine: EngineId
     steps: int
     prefill_tokens: int
     decode_rows: int
     kv_tokens: int
-    """Whose KV was read; what several requests share, once."""
+    """Tokens whose KV was read; tokens shared by several requests count once."""
     attended: int
-    """Pairs of a row and a token that it attends to."""
+    """Number of pairs of a row and a token that it attends to."""
     seconds: float
 
 
@@ -215,7 +215,7 @@ class StepsRun:
 
 @dataclass(frozen=True, slots=True)
 class Continued:
-    """The machine has work left of earlier events (`Machine.unfinished`): a part of it is done."""
+    """Do a part of the work that is left from earlier events (see `Machine.unfinished`)."""
 
 
 # --- From the operator --------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class Continued:
 
 @dataclass(frozen=True, slots=True)
 class TenantWeighed:
-    """From now on a tenant's share of the engines is proportional to this; 1 until then."""
+    """From now on a tenant's share of the engines is proportional to this weight. Tenants start with 1."""
 
     tenant: TenantId
     weight: float
@@ -231,11 +231,11 @@ class TenantWeighed:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Time passed: leases and native calls' timeouts are looked at."""
+    """Time passed: expired leases and native calls that timed out are ended."""
 
 
 FromClient = Submitted | Waited | ValueSet | Retried | Withdrawn | SessionEnded | SessionTouched | CallReturned
-"""Of a session; whoever sends it is there to be told what is wrong with it."""
+"""Events of a session that a client sends, and can be told what is wrong with."""
 
 Event = (
     FromClient

@@ -1,7 +1,7 @@
 """How values, failures and cancellations move through the graph.
 
 All loops are iterative (a graph may be a chain of any length), and their cost is proportional to what they
-change: nothing here looks at a session, or at a producer, that the event does not reach.
+change: sessions and producers that the event does not affect are never visited.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,16 +27,17 @@ from parrotserve.sampling import FinishReason
 from parrotserve.texts import briefly
 
 MOST_GIVEN = 1 << 24
-"""Characters of all that a native call is given: its inputs as often as it reads them."""
+"""Most characters that a native call is given in all, each input counted as often as it is passed."""
 _MOST_READERS = 32
-"""Of those that wait for what a producer makes, who are looked at when it begins: more would hardly run ahead."""
+"""Most consumers of a producer's outputs that are considered for running ahead when it begins: hardly more than that
+would find a place."""
 
 
 def fill(
     graph: Graph, variable: Variable, value: str, reason: FinishReason | None, changes: Changes, *, logprobs: int = 0
 ) -> None:
-    """A variable has its value, and so many log-probabilities with it: it is READY, and so is whatever waited only for
-    it."""
+    """Give a variable its value, with `logprobs` log-probabilities: it becomes READY, and consumers that waited only
+    for it begin."""
     variable.value, variable.reason, variable.logprobs = value, reason, logprobs
     graph.held[variable.tenant] += size_of_value(variable)
     variable.move(VariableState.READY, changes.now, "its value is known")
@@ -82,13 +83,13 @@ def begin(graph: Graph, producer: Producer, changes: Changes) -> None:
 
 
 def first_readers(producer: Producer) -> Iterator[Request]:
-    """Who waits for what a producer makes, and may run ahead when it begins."""
+    """Requests that wait for a producer's outputs and may run ahead now that it begins; at most `_MOST_READERS`."""
     readers = (one for output in producer.outputs for one in output.consumers if isinstance(one, Request))
     return islice(readers, _MOST_READERS)
 
 
 def end_call(graph: Graph, call: Call, value: str | None, error: str | None, changes: Changes) -> None:
-    """A native call has its result, or an error."""
+    """A native call returned a value, or failed with an error."""
     graph.deadlines.discard(call)
     call.aboard = False
     if value is None:
@@ -105,7 +106,7 @@ def finish(producer: Producer, changes: Changes) -> None:
 
 
 def fail(graph: Graph, producer: Producer, error: ParrotError, changes: Changes) -> None:
-    """A producer fails, and with it all that needs its outputs."""
+    """A producer fails, and with it everything that needs its outputs."""
     where = f" on engine {producer.engine}" if isinstance(producer, Request) and producer.engine else ""
     cause = Cause(
         error=error,
@@ -117,7 +118,7 @@ def fail(graph: Graph, producer: Producer, error: ParrotError, changes: Changes)
 
 
 def cancel(graph: Graph, variable: Variable, changes: Changes) -> None:
-    """Cancel a variable's producer, what is downstream of it, and what upstream nothing else needs."""
+    """Cancel a variable's producer, everything downstream, and the producers upstream that nothing else needs."""
     producer = variable.producer
     if producer is None:
         sentence = f"{variable} was cancelled before anything produced it"
@@ -132,7 +133,7 @@ def cancel(graph: Graph, variable: Variable, changes: Changes) -> None:
 
 
 def _cancel_unneeded(graph: Graph, fallen: Iterable[Producer], cause: Cause, changes: Changes) -> None:
-    """Cancel producers upstream of cancelled ones whose remaining outputs nobody needs any more."""
+    """Cancel those producers upstream of cancelled ones whose remaining outputs are no longer needed."""
     pending = list(fallen)
     while pending:
         for variable in pending.pop().inputs:
@@ -145,7 +146,8 @@ def _cancel_unneeded(graph: Graph, fallen: Iterable[Producer], cause: Cause, cha
 
 
 def _needed(producer: Producer) -> bool:
-    """Whether somebody needs what it has not made yet. Of one that has made all, its end is only still to be told."""
+    """Whether an output that it has not made yet is needed. A running producer with all outputs READY counts too: it is
+    over, only its end is still to be reported."""
     if producer.aboard and all(output.ready for output in producer.outputs):
         return True
     return any(not output.settled and (output.asked or output.consumers) for output in producer.outputs)
@@ -160,9 +162,9 @@ def fall(
     *,
     by_input: bool = False,
 ) -> list[Producer]:
-    """End producers without their outputs, and everything downstream; return all that ended.
+    """End producers that have not made their outputs, and everything downstream; return all that ended.
 
-    `by_input` says whether the given ones themselves end only because an input did.
+    `by_input`: the given producers themselves end only because an input did.
     """
     fallen: list[Producer] = []
     pending = [(producer, by_input) for producer in reversed(producers)]
@@ -215,7 +217,7 @@ def _stop(graph: Graph, producer: Producer, changes: Changes) -> None:
 
 
 def stop_ahead(request: Request, changes: Changes) -> None:
-    """A request no longer runs ahead, if it did."""
+    """Recall a request that runs ahead; does nothing for others."""
     if request.ahead is not None:
         changes.freed.append((request.ahead, request.id, None))
         changes.decisions.append(recall(request))
@@ -230,8 +232,8 @@ def recall(request: Request) -> CancelSequence:
 
 
 def ahead_stopped(request: Request) -> None:
-    """A request runs ahead no more: it was taken back, or its engine ended that, or died, which is no fault of the
-    request. What it does next is another run."""
+    """A request no longer runs ahead: it was recalled, or its engine ended it or died (not counted as a death under the
+    request). What it does next is a new run, so its epoch rises."""
     request.ahead = None
     request.epoch += 1
 

@@ -9,7 +9,7 @@ from parrotserve.ids import CallId, RequestId, SessionId, TenantId, VariableId, 
 
 
 class Graph:
-    """All sessions' variables, requests and native calls by id, and what has a deadline."""
+    """The variables, requests and native calls of all sessions by id, and their deadlines."""
 
     def __init__(self) -> None:
         self.sessions: dict[SessionId, Session] = {}
@@ -17,21 +17,21 @@ class Graph:
         self.requests: dict[RequestId, Request] = {}
         self.calls: dict[CallId, Call] = {}
         self.deadlines: LazyHeap[Session | Call] = LazyHeap()
-        """Sessions whose lease runs, and native calls with a timeout that are handed out."""
+        """Sessions whose lease is running, and native calls with a timeout that clients are running."""
         self.held: Counter[TenantId] = Counter()
-        """Bytes of memory that tenants' sessions take, about."""
+        """Approximate memory of each tenant's sessions and variables, in bytes."""
         self.openings = 0
-        """How many sessions were ever opened."""
+        """Number of sessions that were ever opened."""
         self.arrivals = 0
-        """How many requests and native calls were ever submitted."""
+        """Number of requests and native calls that were ever submitted."""
         self.positions = 0
-        """The last of producers' positions in dataflow order that was given."""
+        """The highest `position` that was given to a producer."""
         self.first_epoch = 0
-        """Of new requests: above all epochs of those that were forgotten while engines had them. What is still heard of
-        those is then nothing that is heard of another request with the same id."""
+        """Epoch at which new requests start: above all epochs of forgotten requests that engines have known. So late
+        events of those are never taken for events of a new request with the same id."""
 
     def session(self, session: SessionId, tenant: TenantId) -> Session:
-        """A tenant's session. Raises `UnknownObject` for another tenant's too: its existence is no one's business."""
+        """A tenant's session. Raises `UnknownObject`, also for another tenant's, so as not to reveal that it exists."""
         found = self.sessions.get(session)
         if found is None or found.tenant != tenant:
             raise UnknownObject(

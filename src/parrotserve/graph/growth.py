@@ -17,7 +17,7 @@ from parrotserve.graph.validation import Plan
 
 
 def grow(graph: Graph, plan: Plan, changes: Changes) -> None:
-    """Take a batch in; what has all its inputs begins."""
+    """Add a batch to the graph; producers that have all their inputs begin."""
     session = plan.session
     if session.id not in graph.sessions:
         graph.openings += 1
@@ -59,8 +59,8 @@ def ask(variable: Variable, wait: Wait, changes: Changes) -> None:
 
 
 def end_session(graph: Graph, session: Session, reason: str, changes: Changes) -> None:
-    """Cancel what is unfinished in a session, and forget all of it. Of variables that nobody has set, `ForgetSession`
-    alone says that they are gone: there may be many more of them than of all else."""
+    """Cancel what is unfinished in a session, and forget the session. EMPTY variables get no decision of their own, as
+    there may be far more of them than of everything else: `ForgetSession` names them."""
     why = f"its session ended ({reason})"
     cause = Cause(error=Cancelled(why), sentence=why, became="was cancelled")
     fall(graph, list(session.producers), cause, ProducerState.CANCELLED, changes)
@@ -68,7 +68,7 @@ def end_session(graph: Graph, session: Session, reason: str, changes: Changes) -
     for request in session.requests.values():
         del graph.requests[request.id]
         if request.epoch or request.times.started is not None:
-            # An engine remembers what has ended there: the same id again is of a later epoch, or it would not run.
+            # An engine remembers sequences that have ended there, and runs the same id again only at a later epoch.
             graph.first_epoch = max(graph.first_epoch, request.epoch + 1)
         if request.state is not ProducerState.DONE:
             changes.decisions.append(ForgetRequest(request.id))
@@ -84,8 +84,8 @@ def end_session(graph: Graph, session: Session, reason: str, changes: Changes) -
 
 
 def _untie(session: Session, gone: list[Variable]) -> None:
-    """Let its objects go by themselves, for they hold each other: else they would stay until all of memory is looked
-    through for garbage, which stops everything."""
+    """Break the reference cycles among its objects, so that they are freed at once: else they would stay until a full
+    garbage collection, which pauses the whole process."""
     for variable in gone:
         variable.producer = None
         for group in variable.stages.values():
@@ -104,7 +104,7 @@ def _hold(session: Session, variable: Variable) -> None:
 
 
 def _release(graph: Graph, variable: Variable) -> bool:
-    """One session less has it; whether that was the last."""
+    """One session fewer holds the variable; returns whether that was the last, and then forgets it."""
     variable.holders -= 1
     if variable.holders == 0:
         del graph.variables[variable.id]
@@ -112,8 +112,8 @@ def _release(graph: Graph, variable: Variable) -> bool:
 
 
 def _number(graph: Graph, ordered: Sequence[Producer]) -> None:
-    """Give new producers, and everything downstream of them, new positions: above those of all else, and among
-    themselves by how far they are from the end, so that each is near what needs it."""
+    """Give new producers, and everything downstream of them, new positions: above all others, and among themselves by
+    falling distance from the end of the graph (longest path), so that each is close to its consumers."""
     ahead = dict.fromkeys(ordered, 0)
     for producer in reversed(ordered):
         for variable in producer.inputs:
@@ -144,7 +144,7 @@ def _attach(graph: Graph, producer: Producer, submission: int, changes: Changes)
 
 
 def _start(graph: Graph, producer: Producer, changes: Changes) -> None:
-    """A new producer begins, or falls at once where an input has fallen already."""
+    """Begin a new producer if it has all its inputs; end it at once if an input FAILED or was CANCELLED before."""
     if producer.finished:
         return
     for variable in producer.inputs:

@@ -16,7 +16,7 @@ V = TypeVar("V")
 
 
 def check_graph(graph: Graph) -> None:
-    """Raises `AssertionError` naming the object that is not as it should be."""
+    """Raises `AssertionError` naming the object that breaks an invariant."""
     holders = dict.fromkeys(graph.variables.values(), 0)
     for session in graph.sessions.values():
         for variable in session.variables.values():

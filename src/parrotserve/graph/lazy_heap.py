@@ -8,14 +8,14 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 _SLACK = 32
-"""Stale entries that are tolerated however few items there are."""
+"""Number of stale entries that are tolerated, however few items there are."""
 
 
 class LazyHeap(Generic[T]):
     """Items by priority (lowest first; equal ones in order of `put`), each at most once.
 
-    Removal only marks; stale entries are dropped when they surface, or all at once when they outnumber the
-    items. So every operation costs O(log n) amortised, and memory is proportional to the items.
+    Removal only marks an entry as stale; stale entries are dropped when they reach the top, or all at once when they
+    outnumber the items. So every operation costs O(log n) amortised, and memory is proportional to the items.
     """
 
     __slots__ = ("_counter", "_heap", "_live")

@@ -13,27 +13,27 @@ _VARIABLE = 1_500
 _PRODUCER = 5_000
 _PART = 200
 _LOGPROB = 150
-"""Bytes of what there is of each besides texts: of a session, a variable, a request or native call, a piece of one, and
-the log-probability of a token or of a rival of one."""
+"""Bytes that each object takes besides its texts: a session, a variable, a request or native call, a segment, input or
+slot of one, and one log-probability (of a chosen token or of an alternative)."""
 
 
 def size_of_text(text: str | None) -> int:
-    """In bytes. Texts of characters beyond Latin-1 take two or four for each."""
+    """Bytes of a text. One with characters beyond Latin-1 takes two or four bytes for each character."""
     return 0 if text is None else sys.getsizeof(text)
 
 
 def size_of_value(variable: Variable) -> int:
-    """In bytes, of its value and of the log-probabilities kept with it."""
+    """Bytes of a variable's value and of the log-probabilities kept with it."""
     return size_of_text(variable.value) + _LOGPROB * variable.logprobs
 
 
 def size_of_variable(variable: Variable) -> int:
-    """In bytes, with its value."""
+    """Bytes of a variable, with its value."""
     return _VARIABLE + size_of_value(variable)
 
 
 def size_of_producer(spec: NewRequest | NewCall) -> int:
-    """In bytes."""
+    """Bytes of a request or native call."""
     if isinstance(spec, NewRequest):
         texts = sum(size_of_text(part.text) for part in spec.segments if isinstance(part, Text))
         return _PRODUCER + _PART * len(spec.segments) + texts
@@ -43,7 +43,7 @@ def size_of_producer(spec: NewRequest | NewCall) -> int:
 
 
 def size_of_new(batch: Submitted, graph: Graph) -> int:
-    """In bytes, of what a batch would add."""
+    """Bytes that a batch would add to the graph."""
     variables = {one.id: one for one in batch.variables if one.id not in graph.variables}
     producers = [one for one in batch.requests if one.id not in graph.requests]
     calls = [one for one in batch.calls if one.id not in graph.calls]
@@ -53,7 +53,7 @@ def size_of_new(batch: Submitted, graph: Graph) -> int:
 
 
 def hold(graph: Graph, producer: Producer) -> None:
-    """A session has one more request or native call."""
+    """Count the memory of a new request or native call for its session and tenant."""
     session, size = producer.session, size_of_producer(producer.spec)
     session.held += size
     graph.held[session.tenant] += size

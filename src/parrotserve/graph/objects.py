@@ -27,7 +27,7 @@ from parrotserve.sampling import FinishReason, Sampling, Usage
 from parrotserve.segments import Input, Output
 
 DEATHS_OF_A_SUSPECT = 2
-"""A request that was aboard so many engines' deaths runs alone from then on, and fails at the next."""
+"""Number of engine deaths under it after which a request runs alone; it fails at the next one."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True, repr=False)
@@ -42,27 +42,27 @@ class Variable(Tracked[VariableState]):
     producer: "Producer | None" = None
     value: str | None = None
     digests: tuple[tuple[int, bytes], ...] = ()
-    """Of its value and of beginnings of it, by length; made when they are first needed."""
+    """(length, hash) of its value and of beginnings of it; computed when first needed."""
     logprobs: int = 0
-    """Log-probabilities that are kept with its value."""
+    """Number of log-probabilities kept with its value."""
     reason: FinishReason | None = None
     cause: Cause | None = None
     error: ParrotError | None = None
     asked: bool = False
-    """Somebody has waited for it."""
+    """Whether somebody has waited for it."""
     criteria: Criteria | None = None
-    """What was asked of it first that is not THROUGHPUT."""
+    """The first criteria other than THROUGHPUT that was asked of it."""
     streamed: bool = False
     followed: bool = False
-    """The engine that writes it now tells what it has written to those that read ahead."""
+    """Whether the engine that writes it was asked to report its text as it grows, for requests that run ahead."""
     stages: "dict[int, TaskGroup]" = field(default_factory=dict[int, "TaskGroup"])
-    """The task groups upstream of it, by their distance in stages."""
+    """The task groups upstream of it, by their distance from it in stages."""
     holders: int = 0
-    """Sessions that have it: one, or for a set value all that use it."""
+    """Number of sessions that hold it: one, or all that use it if its value was set."""
     consumers: "dict[Producer, None]" = field(default_factory=dict["Producer", None])
-    """Unfinished requests and native calls that need its value; nobody once it is READY."""
+    """Unfinished requests and native calls that need its value; empty once it is READY."""
     fallen_consumers: "dict[Producer, None]" = field(default_factory=dict["Producer", None])
-    """FAILED and CANCELLED ones, which a retry brings back."""
+    """FAILED and CANCELLED consumers, which a retry may revive; empty once it is READY."""
 
     @property
     def id(self) -> VariableId:
@@ -97,7 +97,7 @@ class Variable(Tracked[VariableState]):
 
 @dataclass(slots=True, kw_only=True)
 class Times:
-    """When things happened to a producer, on the clock of `now`."""
+    """When a producer was submitted, had its inputs, started and ended, on the clock of `now`."""
 
     submitted: float
     ready: float | None = None
@@ -116,19 +116,19 @@ class _Node(Tracked[ProducerState]):
     times: Times
     state: ProducerState = ProducerState.WAITING
     missing: int = 0
-    """How many inputs are not READY."""
+    """Number of inputs that are not READY."""
     arrival: int = 0
     """Its number in order of submission."""
     submission: int = 0
-    """The number of the first one that was submitted with it."""
+    """The arrival number of the first producer of its batch."""
     position: int = 0
-    """Its number in an order of the whole graph in which each comes after all that it needs."""
+    """Its number in a topological order of the whole graph: above those of all producers that it depends on."""
     cause: Cause | None = None
     error: ParrotError | None = None
     fell_by_input: bool = False
-    """FAILED or CANCELLED only because an input did."""
+    """Whether it FAILED or was CANCELLED only because an input did."""
     aboard: bool = False
-    """An engine, the client or the sandbox has it and must be told if it is no longer wanted."""
+    """Whether an engine, the client or the sandbox is running it, and must be told if it is no longer wanted."""
 
     @property
     def finished(self) -> bool:
@@ -139,7 +139,7 @@ class _Node(Tracked[ProducerState]):
         return self.state in FALLEN
 
     def move(self, state: ProducerState, now: float, why: str) -> None:
-        """See `Tracked`; the session keeps count."""
+        """See `Tracked.move`; also updates the session's counts of states."""
         before = self.state
         Tracked.move(self, state, now, why)
         states = self.session.states_of(self)
@@ -156,26 +156,27 @@ class Request(_Node):
     spec: NewRequest
     objective: Objective = Objective.THROUGHPUT
     deduced: "Deduction | None" = None
-    """Why it has its objective; None: nobody waits for what it leads to."""
+    """Why it has its objective; None: nobody waits for anything downstream of it."""
     engine: EngineId | None = None
-    """Where it runs, or ran last."""
+    """The engine that runs it, or ran it last."""
     epoch: int = 0
-    """Counts its runs, so that late events of an earlier one are recognised."""
+    """Number of the current run, by which late events of earlier runs are recognised."""
     deaths: tuple[tuple[EngineId, str], ...] = ()
-    """The engines that died under it, and of what."""
+    """The engines that died while they ran it, each with the reason."""
     placement: Placement | None = None
-    """Why it runs, or ran last, where it did."""
+    """Why the engine of its current or last run was chosen."""
     ahead: EngineId | None = None
-    """Where it is read while inputs of it are still being written."""
+    """The engine that prefills it ahead, while inputs of it are still being written."""
     usage: Usage = Usage()
     samplings: dict[VariableId, Sampling] = field(init=False)
-    """How each output is written, by its id."""
+    """The sampling of each output, by variable."""
     keeps_space: bool = field(init=False)
-    """How an output begins depends on how the prompt before it ends: then all of it has to be known."""
+    """Whether an output keeps its leading space. That depends on how the prompt before it ends, so all of the prompt
+    must be known before the request runs."""
     _awaited: int = 0
-    """So many of its first inputs are READY, which they stay; there may be more."""
+    """At least this many of its first inputs are READY (and stay so)."""
     _reads: int = 0
-    """So many of its first segments read none of the others."""
+    """At least this many of its first segments read none of the other inputs."""
 
     def __post_init__(self) -> None:
         self.samplings = {part.variable: part.sampling for part in self.spec.segments if isinstance(part, Output)}
@@ -183,14 +184,14 @@ class Request(_Node):
 
     @property
     def awaited(self) -> Variable:
-        """The first input that is not READY, of one that has such. Looks at each input once, however often asked."""
+        """The first input that is not READY; there must be one. Amortised: each input is passed once."""
         while self.inputs[self._awaited].ready:
             self._awaited += 1
         return self.inputs[self._awaited]
 
     @property
     def idle(self) -> bool:
-        """It waits for inputs, and no engine writes the first that is not READY."""
+        """Whether it waits for inputs, and no engine is writing the first one that is not READY."""
         if self.state is not ProducerState.WAITING:
             return False
         writer = self.awaited.producer
@@ -198,7 +199,8 @@ class Request(_Node):
 
     @property
     def reads(self) -> Input:
-        """Where its prompt reads `awaited` first. Looks at each segment once, for inputs come in order of first use."""
+        """The first segment that reads `awaited`. Amortised: each segment is passed once, as inputs are in order of
+        first use."""
         awaited, parts = self.awaited.id, self.spec.segments
         while not (isinstance(part := parts[self._reads], Input) and part.variable == awaited):
             self._reads += 1
@@ -214,7 +216,7 @@ class Request(_Node):
 
     @property
     def group(self) -> "TaskGroup | None":
-        """The task group that it is a member of."""
+        """The task group that it is a member of, if any."""
         return self.deduced.group if self.deduced is not None else None
 
     @property
@@ -230,13 +232,13 @@ class TaskGroup:
     """Parallel requests of one stage: only the end of the last one counts."""
 
     result: Variable
-    """What somebody waits for."""
+    """The variable that somebody waits for."""
     level: int
-    """Stages between it and the result's producer."""
+    """How many stages upstream of the result's producer it is."""
     members: dict[Request, None] = field(default_factory=dict[Request, None])
-    """Without those that something stricter was found for."""
+    """Its requests, except those that have a stricter objective for another reason."""
     first: int = 0
-    """Arrival of the member that came first."""
+    """The lowest arrival number of its members."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -257,7 +259,7 @@ class Call(_Node):
 
     spec: NewCall
     attempt: int = 1
-    """Counts its retries, so that late results of an earlier one are recognised."""
+    """Number of the current attempt (retries add one), by which late results of earlier ones are recognised."""
 
     @property
     def id(self) -> CallId:
@@ -269,7 +271,7 @@ class Call(_Node):
 
     @property
     def given(self) -> tuple[VariableId, ...]:
-        """Inputs, as often as it is given them."""
+        """Its inputs, each as often as it is passed to the function."""
         sandboxed = self.spec.sandboxed
         return self.spec.inputs if sandboxed is None else tuple(slots_in(sandboxed.arguments))
 
@@ -278,7 +280,7 @@ class Call(_Node):
 
 
 Producer = Request | Call
-"""What makes a variable's value."""
+"""What can produce a variable's value."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True, repr=False)
@@ -292,16 +294,16 @@ class Session:
     used: float = 0.0
     """When its client was last in touch."""
     number: int = 0
-    """In the order in which sessions were opened."""
+    """Its number in the order in which sessions were opened."""
     held: int = 0
-    """Bytes of memory that it takes with its requests and native calls, about."""
+    """Approximate memory of the session, its requests and native calls, in bytes; variables are not included."""
     attached: int = 0
     variables: dict[VariableId, Variable] = field(default_factory=dict[VariableId, Variable])
     requests: dict[RequestId, Request] = field(default_factory=dict[RequestId, Request])
     calls: dict[CallId, Call] = field(default_factory=dict[CallId, Call])
 
     request_states: Counter[ProducerState] = field(default_factory=Counter[ProducerState])
-    """How many of its requests are in each state."""
+    """Number of its requests in each state."""
     call_states: Counter[ProducerState] = field(default_factory=Counter[ProducerState])
 
     @property
@@ -309,5 +311,5 @@ class Session:
         return [*self.requests.values(), *self.calls.values()]
 
     def states_of(self, producer: _Node) -> Counter[ProducerState]:
-        """How many producers of its kind are in each state."""
+        """The counts by state of the session's producers of the same kind."""
         return self.request_states if isinstance(producer, Request) else self.call_states

@@ -10,47 +10,47 @@ class PlacedBy(StrEnum):
     """What decided where a request runs."""
 
     ARRIVAL = "arrival"
-    """Order of arrival, least loaded engine: the scheduler's optimisations are off."""
+    """In order of arrival, on the least loaded engine: the scheduler's optimisations are off."""
     GROUP = "group"
     """With its task group, so that the last member ends soonest."""
     SHARERS = "sharers"
-    """With a queued request that begins alike."""
+    """With a queued request that has the same prefix."""
     RESIDENT = "resident"
-    """Where its beginning is resident, and that pays."""
+    """Where its prefix is resident, because that saves time."""
     HARM = "harm"
-    """Where it and those who are there lose least time."""
+    """Where it and the requests already there lose the least time."""
     AHEAD = "ahead"
-    """Where it was read while its inputs were still being written."""
+    """Where it was prefilled while its inputs were still being written."""
     ALONE = "alone"
-    """A suspect: on an engine without anything else."""
+    """On an engine that runs nothing else, because it is a suspect."""
 
 
 class Lack(StrEnum):
     """Why a request cannot begin on an engine."""
 
     ROOM = "room"
-    """Others have taken it, of rows, of cache, or of what the engine takes in at all."""
+    """There is no room left: no row, not enough of the cache, or no credit."""
     KEPT = "kept"
-    """There is room, which is kept for one that waits for more of it, or for work that nobody waits for."""
+    """There is room, but it is reserved: for a request that needs more room, for a suspect, or for throughput work."""
     TENANT = "tenant"
-    """There is room, but its tenant adds as much to steps there as it may beside others."""
+    """There is room, but its tenant already adds as much to steps there as it may beside other tenants (ADR 008)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Considered:
-    """An engine that was looked at for a request."""
+    """An engine that was considered for a request, and what was predicted for the request there."""
 
     engine: EngineId
     seconds: float | None
-    """Predicted until the request ends there; None where it cannot begin, or nothing is predicted."""
+    """Predicted seconds until the request ends there; None if it cannot begin there, or nothing was predicted."""
     cached_tokens: float
-    """Of its prompt, as far as they are thought to be resident there."""
+    """Number of its prompt tokens that are believed to be resident there."""
     harm: float
-    """Seconds that others there were predicted to lose."""
+    """Predicted seconds that the other requests there lose in sum; throughput work counts less."""
     work: float
-    """Seconds of the engine's time that it was predicted to take."""
+    """Predicted seconds of the engine's time that it takes."""
     lacks: Lack | None = None
-    """Why it cannot begin there."""
+    """Why it cannot begin there; None if it can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,5 +60,5 @@ class Placement:
     by: PlacedBy
     chosen: Considered
     prompt_tokens: float
-    """Estimated."""
+    """Estimated length of its prompt."""
     others: tuple[Considered, ...] = ()

@@ -11,22 +11,22 @@ from parrotserve.graph.states import ProducerState, VariableState
 
 @dataclass(frozen=True, slots=True)
 class Revival:
-    """FAILED and CANCELLED variables and producers that come back together."""
+    """FAILED and CANCELLED variables and producers that a retry brings back together."""
 
     variables: tuple[Variable, ...]
     producers: tuple[Producer, ...]
-    """Those that the variable needs, then those that fell because of them."""
+    """Those that the retried variable depends on, then those that fell because of them."""
 
     @property
     def requests(self) -> list[Request]:
-        """Of the producers, those that engines run."""
+        """The producers that are requests."""
         return [producer for producer in self.producers if isinstance(producer, Request)]
 
 
 def revival(variable: Variable) -> Revival:
-    """What failed upstream of a FAILED or CANCELLED variable, and downstream because of that; else nothing.
+    """What has failed upstream of a FAILED or CANCELLED variable, and downstream as a consequence; nothing for others.
 
-    Costs what comes back and what reads it: nothing else of the session is looked at.
+    The cost is proportional to what comes back and its consumers, not to the session.
     """
     upstream = _fallen_upstream(variable) if variable.fallen else []
     producers = dict.fromkeys(found.producer for found in upstream if found.producer is not None)
@@ -48,7 +48,7 @@ def revival(variable: Variable) -> Revival:
 
 
 def revive(graph: Graph, back: Revival, changes: Changes) -> None:
-    """Bring it back; what then has all its inputs begins."""
+    """Bring a revival's variables and producers back; producers that have all their inputs begin."""
     for variable in back.variables:
         variable.cause = variable.error = None
         state = VariableState.EMPTY if variable.producer is None else VariableState.PRODUCING
@@ -63,7 +63,7 @@ def revive(graph: Graph, back: Revival, changes: Changes) -> None:
 
 
 def _fallen_upstream(variable: Variable) -> list[Variable]:
-    """The variable, and those that its producer misses, and theirs, as far as they are FAILED or CANCELLED."""
+    """The variable, and all FAILED or CANCELLED variables that it depends on through such variables."""
     found = {variable: None}
     pending = [variable]
     while pending:

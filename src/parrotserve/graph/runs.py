@@ -15,7 +15,7 @@ from parrotserve.sampling import Usage
 
 
 def board(request: Request, placement: Placement, changes: Changes) -> None:
-    """The request is handed to an engine."""
+    """Note that a request is handed to the engine that the placement chose."""
     engine = placement.chosen.engine
     request.move(ProducerState.RUNNING, changes.now, f"placed on engine {engine}")
     request.placement, request.engine, request.aboard = placement, engine, True
@@ -24,7 +24,7 @@ def board(request: Request, placement: Placement, changes: Changes) -> None:
 
 
 def output_produced(graph: Graph, event: OutputProduced, changes: Changes) -> None:
-    """An output is READY. What comes late, or twice, is ignored."""
+    """An output of a request is READY. Events that come late, or twice, are ignored."""
     request = _aboard(graph, event.request, event.epoch)
     if request is None:
         return
@@ -35,10 +35,11 @@ def output_produced(graph: Graph, event: OutputProduced, changes: Changes) -> No
 
 
 def request_ended(graph: Graph, event: RequestEnded, changes: Changes) -> None:
-    """A sequence ended: well if all outputs are there, whatever the engine says, and else badly."""
+    """A sequence ended. Its request is DONE if all outputs are READY, whatever the engine says of the end; otherwise it
+    FAILED or was CANCELLED. The end of a sequence that ran ahead only ends its running ahead."""
     ahead = graph.requests.get(event.request)
     if ahead is not None and ahead.ahead is not None and ahead.epoch == event.epoch:
-        # Whatever was wrong will show again when it runs.
+        # Whatever was wrong will show again when the request itself runs.
         changes.freed.append((ahead.ahead, ahead.id, None))
         ahead_stopped(ahead)
         return
@@ -64,7 +65,7 @@ def request_ended(graph: Graph, event: RequestEnded, changes: Changes) -> None:
 
 
 def engine_died(graph: Graph, request: Request, engine: EngineId, reason: str, changes: Changes) -> None:
-    """An engine died or hung under a request: it runs again, unless too many did."""
+    """An engine died or hung under a request: queue it again, unless too many engines have died under it."""
     request.aboard = False
     request.epoch += 1
     request.deaths = (*request.deaths, (engine, reason))

@@ -18,9 +18,9 @@ class Timings:
 
     submitted: float
     ready: float | None
-    """All inputs known."""
+    """When all inputs were known."""
     started: float | None
-    """First handed to an engine, or to the client."""
+    """When it was first handed to an engine, to the client or to the sandbox."""
     ended: float | None
 
 
@@ -39,14 +39,14 @@ class VariableSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Because:
-    """Somebody waits for a variable."""
+    """Why a request has its objective: somebody waits for `result`, which depends on it."""
 
     result: VariableId
     criteria: Criteria
     stages: int
-    """Stages of requests between the request and that variable's producer; 0: it produces it."""
+    """How many stages of requests it is upstream of the result's producer; 0: it is in the last stage."""
     group: int | None
-    """How many requests the task group has that it is a member of; None: it is serial."""
+    """Size of the task group that it is a member of; None: it is alone in its stage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +61,16 @@ class RequestSnapshot:
     outputs: tuple[VariableId, ...]
     objective: Objective
     engine: EngineId | None
-    """Where it runs, or ran last."""
+    """The engine that runs it, or ran it last."""
     epoch: int
     timings: Timings
     usage: Usage
-    """Of all its runs that ended; what an engine that died had done is not known."""
+    """Summed over its runs that ended; what an engine did before it died is unknown."""
     error: ParrotError | None
     because: Because | None
-    """Why it has its objective; None: nobody waits for what it leads to."""
+    """Why it has its objective; None: nobody waits for anything downstream of it."""
     placement: Placement | None
-    """Why it runs, or ran last, where it did; None: it has not run yet."""
+    """Why the engine of its current or last run was chosen; None: it has not run yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,22 +108,22 @@ class SessionSummary:
     id: SessionId
     tenant: TenantId
     number: int
-    """In the order in which sessions were opened."""
+    """Its number in the order in which sessions were opened."""
     lease_seconds: float
     began: float
     """This and `used` are on the clock of `now`."""
     used: float
-    """When its client was last in touch; of one that is attached, whenever it came to be."""
+    """When its client was last in touch; not kept up to date while exchanges are open."""
     attached: int
     variables: int
     requests: dict[ProducerState, int]
-    """How many are in each state that any is in."""
+    """Number of its requests in each state; states without any are left out."""
     calls: dict[ProducerState, int]
 
 
 def picture_sessions(sessions: Iterable[Session], tenant: TenantId | None, after: int) -> Iterator[SessionSummary]:
-    """Sessions of a tenant (None: all of them) that were opened after so many others, in that order. Costs nothing for
-    what is in them."""
+    """Sessions of a tenant (None: of all tenants) with numbers above `after`, in the order given. The cost does not
+    depend on what the sessions hold."""
     for session in sessions:
         if session.number > after and tenant in (None, session.tenant):
             yield SessionSummary(

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import ClassVar, Generic, TypeVar
 
 HISTORY_LENGTH = 16
-"""How many of an object's last states are remembered."""
+"""Number of an object's last states that are remembered."""
 
 
 class VariableState(StrEnum):
@@ -25,13 +25,13 @@ class ProducerState(StrEnum):
     """Where a request or a native call stands."""
 
     WAITING = "waiting"
-    """For its inputs."""
+    """Not all of its inputs are known."""
     QUEUED = "queued"
-    """A request whose inputs are known, for an engine."""
+    """Requests only: its inputs are known, and it waits for an engine."""
     RUNNING = "running"
-    """A request that an engine runs."""
+    """Requests only: an engine runs it."""
     OFFERED = "offered"
-    """A native call that was handed to the session's client, or to the sandbox."""
+    """Native calls only: it was handed to the session's client, or to the sandbox."""
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -85,7 +85,7 @@ S = TypeVar("S", bound=StrEnum)
 
 @dataclass(slots=True, eq=False, kw_only=True, repr=False)
 class Tracked(Generic[S]):
-    """Something whose state changes only along its table, and which remembers how it got there."""
+    """An object whose state changes only as its table of transitions allows, and which keeps its history."""
 
     transitions: ClassVar[Transitions]
 
@@ -94,7 +94,7 @@ class Tracked(Generic[S]):
     """(time, state, why), oldest first."""
 
     def move(self, state: S, now: float, why: str) -> None:
-        """Enter a state. Raises `RuntimeError` with the history where the table has no such transition."""
+        """Enter a state. Raises `RuntimeError` with the history if the table has no such transition."""
         if state not in self.transitions[self.state]:
             past = "; ".join(f"{when:.3f} {entered} ({reason})" for when, entered, reason in self.history)
             raise RuntimeError(f"{self} cannot go from {self.state} to {state} ({why}). History: {past or 'none'}.")

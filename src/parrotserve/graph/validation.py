@@ -1,6 +1,6 @@
 """What a submitted batch means, found without changing anything, so that refusing it leaves no trace.
 
-The result is a `Plan`: new objects, already linked to what they use but not yet to be found from it.
+The result is a `Plan`: new objects that refer to what they use, while nothing in the graph refers to them yet.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,21 +18,21 @@ from parrotserve.segments import Input, Output, Text
 
 @dataclass(slots=True, eq=False)
 class Plan:
-    """A batch that may be taken in as it is."""
+    """A batch that was found valid and can be added to the graph as it is."""
 
     session: Session
     variables: list[Variable] = field(default_factory=list[Variable])
     adopted: list[Variable] = field(default_factory=list[Variable])
-    """Set values of the tenant's other sessions, which this session holds too from now on."""
+    """Variables with set values from the tenant's other sessions, which this session will hold too."""
     producers: list[Producer] = field(default_factory=list[Producer])
-    """As they were listed."""
+    """New producers, in the order of the batch."""
     ordered: list[Producer] = field(default_factory=list[Producer])
-    """The same and everything downstream of them, each after what it needs."""
+    """The new producers and everything downstream of them, in topological order."""
     waits: list[tuple[Variable, Wait]] = field(default_factory=list[tuple[Variable, Wait]])
 
 
 def plan_submit(graph: Graph, event: Submitted, models: AbstractSet[str], now: float) -> Plan:
-    """Raises the `RequestRefused` that says what is wrong with a batch."""
+    """The plan for a batch. Raises the `RequestRefused` that says what is wrong with it."""
     return _Planner(graph, event, models, now).plan()
 
 
@@ -45,7 +45,7 @@ class _Planner:
             session = Session(id=event.session, tenant=event.tenant, lease_seconds=event.lease_seconds, began=now)
         self._plan = Plan(session)
         self._variables: dict[VariableId, Variable] = {}
-        """New and adopted ones."""
+        """Variables that the batch declares or adopts, by id."""
         self._producers: dict[Variable, Producer] = {}
         self._consumers: dict[Variable, list[Producer]] = {}
 
@@ -85,7 +85,7 @@ class _Planner:
         return found
 
     def _new_requests(self) -> Iterator[NewRequest]:
-        """Those of the batch that are not known already. Raises `InvalidGraph` for one id with two contents."""
+        """The requests of the batch that are not known yet. Raises `InvalidGraph` for one id with two contents."""
         seen: dict[RequestId, NewRequest] = {}
         for spec in self._event.requests:
             known = self._graph.requests.get(spec.id)
@@ -174,7 +174,7 @@ def _taken(kind: str, identity: str) -> InvalidGraph:
 
 
 def _same(one: NewRequest, other: NewRequest) -> bool:
-    """Whether they are one request sent twice. Seeds that the service chose differ from one time to the next."""
+    """Whether they are one request sent twice. Seeds are ignored: the service may have chosen them, anew each time."""
     if one == other:
         return True
     return replace(one, segments=_without_seeds(one)) == replace(other, segments=_without_seeds(other))
