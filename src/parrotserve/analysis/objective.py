@@ -2,13 +2,13 @@
 
 After section 5.2 of "Parrot: Efficient Serving of LLM-based Applications with Semantic Variable" (OSDI 2024).
 From a result that is waited for urgently, walk upstream. Requests at the same distance from the result (the
-longest path counts, in requests) are a *stage*. A stage of one is serial: the result comes no sooner than it
+longest path counts, in requests) are a *stage*. A stage of one is serial: the result cannot come before it
 ends, so it is latency-sensitive. A stage of several is a task group: only its last member's end counts. A request
 that several results need takes the strictest objective, and is in the group of the result that was asked for first;
-what no urgent result needs is there for throughput. Native calls pass the walk on and are no stage.
+what no urgent result needs is throughput work. Native calls form no stage: the walk passes through them.
 
 Every criteria but THROUGHPUT makes a result urgent. TTFT and TPOT ask more of the engine that writes the result (its
-first token, its gaps), and nothing else of what comes before it: that is to end soon, as for LATENCY.
+first token, the gaps between tokens). For the requests upstream they mean the same as LATENCY.
 """
 
 import heapq
@@ -28,10 +28,10 @@ def stricter(one: Objective, other: Objective) -> bool:
 
 
 def deduce(results: Iterable[Variable], rewired: AbstractSet[Producer]) -> dict[Request, Deduction]:
-    """New objectives of unfinished requests upstream of these urgent results, where they are stricter than now.
+    """New objectives of unfinished requests upstream of these urgent results, where they are stricter than before.
 
-    `rewired` are producers that came or came back since objectives were last deduced, with all that is downstream
-    of them. Everywhere else a latency-sensitive request is a sign that what lies upstream of it has been walked.
+    `rewired` are the producers that were added or revived since objectives were last deduced, and those downstream of
+    added ones. For all others, being latency-sensitive implies that everything upstream has been walked already.
     """
     found: dict[Request, Deduction] = {}
     firsts = [(result, result.producer) for result in results if result.producer and not result.producer.finished]
@@ -58,7 +58,7 @@ def _deduction(objective: Objective, result: Variable, level: int) -> Deduction:
 
 
 def assign(request: Request, deduction: Deduction) -> None:
-    """Give a request its new objective, and its place in a task group."""
+    """Give a request its new objective, and move it to the new task group, if any."""
     if request.group is not None:
         del request.group.members[request]
     request.objective, request.deduced = deduction.objective, deduction
@@ -68,30 +68,31 @@ def assign(request: Request, deduction: Deduction) -> None:
 
 
 _Cut = tuple[frozenset[tuple[Producer, int]], tuple[Request | None, ...]]
-"""Producers with how far their stages are behind the first one of them; and of those stages that are begun, the only
-request, or None for several."""
+"""The state of a walk: the pending producers, each with its stage counted from the nearest pending stage; and, for each
+stage from there on that has requests, its only one, or None if it has several."""
 
 
 @dataclass(slots=True)
 class _Known:
-    """What need not be walked (again)."""
+    """What need not be walked, or not again."""
 
     rewired: AbstractSet[Producer]
     settled: AbstractSet[Producer]
-    """They and all upstream of them are latency-sensitive by results of their own."""
+    """Producers whose whole upstream is latency-sensitive, as they are, because of results of its own."""
     walked: set[Producer] = field(default_factory=set[Producer])
-    """Requests that were a stage alone."""
+    """Requests that were found to be alone in their stage."""
     cuts: set[_Cut] = field(default_factory=set[_Cut])
-    """What was pending in walks from earlier results, wherever it was looked at."""
+    """States at which walks from earlier results were checked."""
 
     def alone(self, request: Request) -> bool:
-        """Whether it was a stage alone before: of an earlier result, or at an earlier time."""
+        """Whether it was found alone in its stage before: for an earlier result now, or in an earlier deduction."""
         before = request.objective is Objective.LATENCY and request not in self.rewired
         return before or request in self.walked
 
 
 def _settled(firsts: Sequence[Producer]) -> set[Producer]:
-    """Of several results' producers, and calls that they read: those upstream of which is nothing else."""
+    """Of the producers of several results, and the native calls that they read: those that have no other unfinished
+    producers upstream."""
     if len(firsts) < 2:
         return set()
     asked, pending = dict.fromkeys(firsts), list(firsts)
@@ -112,12 +113,12 @@ def _settled(firsts: Sequence[Producer]) -> set[Producer]:
 class _Walk:
     """The stages upstream of a result, as far as they may bring something new.
 
-    Producers are taken by falling position, so that each comes after all that need it and its distance is final. Which
-    are pending at some position, in which stages, and what these stages have by then, decides alone what stages all
-    further upstream makes. So the walk ends where the same was pending in a walk from an earlier result, or one
-    request that was a stage alone before: chains are walked once, however many results hang on them. So is what wide
-    graphs have in common: however much walks differ where they begin, a little further on they agree about how far one
-    producer is behind another. The walk ends, too, where all that is pending is settled.
+    Producers are taken in order of falling position, so that each comes after all its consumers and its distance is
+    final. The stages further upstream then depend only on which producers are pending, in which stages, and on what
+    these stages hold so far. So the walk ends in a state that a walk from an earlier result was in, or when only one
+    request is pending that was alone in its stage before: chains are walked once, however many results depend on them.
+    So are the common parts of wide graphs: however differently two walks begin, a little further upstream they agree
+    on how far one producer is behind another. The walk also ends when everything that is pending is settled.
     """
 
     def __init__(self, first: Producer, known: _Known) -> None:
@@ -127,13 +128,14 @@ class _Walk:
         self._pending = [(-first.position, first)]
         self._position = first.position
         self._stride = 1
-        """It is looked where positions that are multiples of this power of two are passed: so that walks that do it
-        rarely, because much is pending, do it at the same places."""
+        """A power of two: the state is checked where the walk passes a multiple of it. So walks that check rarely,
+        because much is pending, still check at the same positions."""
         self._unpaid = 0
-        """Inputs looked at since what is pending was: so that one costs no more than the other."""
+        """Inputs visited since the last check. A check costs as much as there is pending, and is put off until as many
+        inputs were visited."""
 
     def run(self) -> list[list[Request]]:
-        """Walk."""
+        """Walk, and return the stages, nearest first. A stage of which nothing new was found may be empty."""
         while self._pending and not (self._looks() and self._brings_nothing_new()):
             _, producer = heapq.heappop(self._pending)
             level = self._levels[producer]
@@ -149,7 +151,7 @@ class _Walk:
         return self._stages
 
     def _looks(self) -> bool:
-        """Whether it is time to look at what is pending."""
+        """Whether it is time to check the state."""
         position, before = -self._pending[0][0], self._position
         self._position = position
         if position // self._stride == before // self._stride:
@@ -163,7 +165,8 @@ class _Walk:
         return True
 
     def _brings_nothing_new(self) -> bool:
-        """Whether that is known of what is pending. Then stages that are still open are known as well."""
+        """Whether walking on from what is pending would find nothing new. Then the stages that are still open are known
+        as well, and lone requests are taken out of them."""
         pending = [(producer, self._levels[producer]) for _, producer in self._pending]
         lowest = min(level for _, level in pending)
         still_open = self._stages[lowest:]

@@ -1,13 +1,13 @@
 """Prefix detection: what requests have in common at their beginning, known before they run, and before values exist.
 
 After section 5.3 of "Parrot: Efficient Serving of LLM-based Applications with Semantic Variable" (OSDI 2024). A
-request's content up to a boundary has a hash, H(hash before, segment). A segment is keyed by its content: equal text is
-equal whether it is constant, a variable's value, or an output; while a value is unknown, by the identity of its
-variable. So two requests that will read the same variable share it already, and a conversation's next turn shares
-the turn that is still being written. The model (and with it the chat template, whose text is part of the
-segments) and the tenant's salt begin the chain.
+request's content up to a boundary has a hash, H(hash before, segment). A segment is keyed by its content, so that equal
+texts are equal whether constant, a variable's value or an output; while its value is unknown, it is keyed by the
+identity of its variable. So two requests that will read the same variable share it already, and a conversation's next
+turn shares the turn that is still being written. The chain begins with the model (the chat template is covered by the
+segments, which contain its text); the tenant's salt enters it behind the published segments.
 
-Beside the ends of segments, a text has boundaries at doubling lengths inside: functions whose constant texts begin
+Besides the ends of segments, a text has inner boundaries at doubling lengths: functions whose constant texts begin
 alike, and differ later, share at least half of what they have in common.
 """
 
@@ -21,20 +21,21 @@ from parrotserve.ids import VariableId
 from parrotserve.segments import Input, Output, Text
 
 SHORTEST = 128
-"""Characters. Shorter beginnings (what a chat template writes first) are not worth being found."""
+"""Characters before the first boundary, at least. Shorter prefixes (the start of a chat template) are not worth
+finding."""
 APART = 4
-"""Characters from one boundary to the next, at least: about a token. Boundaries are remembered for as long as tokens
-before them are in a cache, and there would be more of them than memory for them: of a value that is empty, say."""
+"""Least distance between boundaries, in characters: about a token. Boundaries are remembered for as long as the tokens
+before them are in a cache; without this bound (empty values, say) there could be more of them than fit in memory."""
 _FIRST_CUT = 512
 """Characters of a text up to its first inner boundary; the next ones are at twice that, and so on."""
 _MOST_UNKNOWN = 4
-"""Unknown values that a chain passes; it ends at the next one, until some of these are known. So n values that come
-one by one cost O(n) links."""
+"""Number of unknown values that a chain extends over; it ends at the next one, until some become known. So n values
+that come one by one cost O(n) links."""
 
 _MOST_CHARS = 1 << 24
 _MOST_SEGMENTS = 10_000
-"""A chain ends behind so many characters or segments: no model reads on, and whoever names one long value a thousand
-times in a request would have everybody wait for the hashes."""
+"""A chain ends after this many characters or segments. No model reads further, and hashing a request that names one
+long value a thousand times would hold up everybody."""
 
 _SIZE = 16
 
@@ -42,18 +43,19 @@ Digests = tuple[tuple[int, bytes], ...]
 
 
 class Boundary(NamedTuple):
-    """A place in a request that others may share up to."""
+    """A place in a request up to which others may share its content."""
 
     hash: bytes
     chars: float
-    """Characters before it; expected ones, where values are unknown."""
+    """Number of characters before it, with expected lengths for unknown values."""
     segments: int = 0
-    """Segments before it, if it is at the end of one whose tokens are those of its text; else 0."""
+    """Number of segments before it; 0 inside a segment, behind an unknown value, or behind an output (whose tokens need
+    not be those of its text)."""
 
 
 @dataclass(slots=True)
 class _Unknown:
-    """A segment that was keyed by identity, or at which the chain ended, and what came before it."""
+    """A segment that was keyed by identity, or at which the chain ended, with the state of the chain before it."""
 
     segment: int
     variable: Variable
@@ -61,7 +63,7 @@ class _Unknown:
     chars: float
     boundaries: int
     generated: bool
-    """Whether an output comes before it."""
+    """Whether an output precedes it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,34 +72,34 @@ class Prefix:
 
     request: Request
     variables: dict[VariableId, Variable] = field(default_factory=dict[VariableId, Variable])
-    """That it reads and writes."""
+    """The variables that the request reads and writes."""
     boundaries: list[Boundary] = field(default_factory=list[Boundary])
     unknown: list[_Unknown] = field(default_factory=list[_Unknown])
 
     @property
     def known(self) -> int:
-        """How many of the boundaries are keyed by content alone."""
+        """Number of leading boundaries that are keyed by content alone."""
         return self.unknown[0].boundaries if self.unknown else len(self.boundaries)
 
 
 Expected = Callable[[Variable], float]
-"""How many characters a value that is not known yet is expected to have."""
+"""The expected length of a value that is not known yet, in characters."""
 
 
 def prefix_of(request: Request, expected: Expected) -> Prefix:
-    """The chain of a request, as far as it can be known now. O(segments), and of long texts their length."""
+    """The chain of a request, as far as it can be known now. O(segments + characters to hash)."""
     prefix = Prefix(request, {one.id: one for one in (*request.inputs, *request.outputs)})
     _walk(prefix, 0, _start(request.spec.model), 0.0, expected, generated=False)
     return prefix
 
 
 def lasting(prefix: Prefix) -> int | None:
-    """How many of its boundaries stay as they are when it is keyed again; None: all, for no value has come."""
+    """Number of leading boundaries that `rekey` would leave as they are; None: all, because no value has come."""
     return next((place.boundaries for place in prefix.unknown if place.variable.ready), None)
 
 
 def rekey(prefix: Prefix, expected: Expected) -> bool:
-    """Values have come: key what they are in by their content, and what follows. Whether anything changed."""
+    """Key segments whose values have come by their content, and rebuild what follows; returns whether any was there."""
     for number, place in enumerate(prefix.unknown):
         if place.variable.ready:
             del prefix.unknown[number:]
@@ -158,7 +160,7 @@ def _link(before: bytes, tag: bytes, content: bytes) -> bytes:
 
 
 def _digests(text: str) -> Digests:
-    """Of the whole text, which comes last, and of its beginnings of doubling length."""
+    """(length, hash) of the beginnings of a text at doubling lengths, then of the whole text."""
     hasher, start, found = blake2b(digest_size=_SIZE), 0, list[tuple[int, bytes]]()
     for end in (*_cuts(len(text)), len(text)):
         hasher.update(text[start:end].encode(errors="surrogatepass"))
@@ -175,7 +177,7 @@ def _cuts(length: int) -> Iterator[int]:
 
 
 def prompt_chars(request: Request, expected: Expected) -> float:
-    """Characters of a request's prompt: all but its outputs."""
+    """Number of characters of a request's prompt (all but its outputs), with expected lengths for unknown values."""
     variables = {one.id: one for one in request.inputs}
     chars = 0.0
     for part in request.spec.segments:
