@@ -11,7 +11,7 @@ def without_credentials(url: str) -> str:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        return after  # no telling where its password ends
+        return after  # it is unclear where the password ends
     if not parts.netloc and at and re.fullmatch(r"[^/\\:]*:[^/\\]*", before):
-        return after  # it lacks its scheme, and has a password all the same
+        return after  # it has no scheme, but a password
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -7,12 +7,12 @@ from concurrent.futures import Future
 from typing import Any
 
 Work = Callable[[], Any]
-"""Something that lets other threads go on for most of its time, as what is compiled does."""
+"""A function that lets other threads run for most of its time, as compiled code does that releases the GIL."""
 Doing = Callable[[str, Work], "Future[Any]"]
-"""Has work done for somebody."""
+"""Has work done on behalf of an owner: `at_once`, or `Aside.do`."""
 
 _MOST_THREADS = 2
-"""So that whoever takes long, by himself, keeps nobody else waiting."""
+"""More than one, so that a single owner whose work takes long does not hold up the others."""
 
 
 def at_once(owner: str, work: Work) -> Future[Any]:
@@ -23,9 +23,9 @@ def at_once(owner: str, work: Work) -> Future[Any]:
 
 
 class Aside:
-    """Has work done on threads of its own, which are there while there is something to do, and end with the process.
+    """Does work on threads of its own, which exist while there is something to do, and end with the process.
 
-    Each owner has a line, of which one piece of work is done at a time; owners take turns. Safe to use from any thread.
+    Each owner has a queue, of which one piece of work is done at a time; owners take turns. Thread-safe.
     """
 
     def __init__(self, name: str, *, threads: int = _MOST_THREADS) -> None:
@@ -33,12 +33,12 @@ class Aside:
         self._most = threads
         self._lock = threading.Lock()
         self._lines: OrderedDict[str, deque[tuple[Future[Any], Work]]] = OrderedDict()
-        """What waits, by owner; whose turn it is comes first."""
+        """Waiting work by owner; the owner whose turn is next comes first."""
         self._busy: set[str] = set()
         self._threads = 0
 
     def do(self, owner: str, work: Work) -> Future[Any]:
-        """Has the work done in its turn; whoever cancels the future before that has it left out."""
+        """Does the work when its turn comes; if the future is cancelled before that, it is skipped."""
         future: Future[Any] = Future()
         with self._lock:
             self._lines.setdefault(owner, deque()).append((future, work))
@@ -56,7 +56,8 @@ class Aside:
             del turn, future, work  # what is waited for next may take long
 
     def _next(self, done: str | None) -> tuple[str, Future[Any], Work] | None:
-        """Whose turn it is, once that of `done` has ended; None: the thread is not needed any more."""
+        """The next owner and its work, after the turn of owner `done`, if any, has ended. None: the thread is no longer
+        needed."""
         with self._lock:
             if done is not None:
                 self._busy.discard(done)
@@ -78,7 +79,7 @@ def _do(future: Future[Any], work: Work) -> None:
         return
     try:
         result = work()
-    except BaseException as error:  # also what a compiled library panics with: it is for whoever asked
+    except BaseException as error:  # also what a panic in a compiled library raises: it is for whoever asked
         future.set_exception(error)
     else:
         future.set_result(result)

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 
 SLOWDOWN = 1.5
-"""A latency-sensitive request may wait for its next token so many times as long as it would alone, where no `tpot` is
-set."""
+"""Factor by which other work may lengthen the time between two tokens of a latency-sensitive request, compared with
+running alone, if no `tpot` is set."""
 LATER_PROMPTS = 2.0
-"""Throughput work that decodes may wait for its next token so many times as long because of prompts of later work."""
+"""Factor by which prompts of later work may lengthen the time between two tokens of throughput work."""
 CROWDING = 1.1
-"""A step may take so many times what a fair one takes (ADR 008), where nothing is set. With less, engines are left half
-empty for tenants with few requests; with more, these wait for the steps of full engines."""
+"""Default of `Bounds.crowding` (ADR 008). With less, engines are left half empty for the sake of tenants with few
+requests; with more, these tenants wait for the steps of full engines."""
 
 THROUGHPUT_SHARE = 0.1
-"""Of the tokens decoded in any ten seconds, the least that throughput work gets where there is any."""
+"""Least fraction of the tokens decoded in any ten seconds that throughput work gets, if there is any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +22,9 @@ class Bounds:
     tpot: float | None = None
     """Seconds between two tokens of a latency-sensitive request; None: `SLOWDOWN` times what one takes alone."""
     crowding: float = CROWDING
-    """Beside requests of a tenant that somebody waits for, a step may take so many times what it would if no other
-    tenant added more to it, by weight, than this one does."""
+    """How many times as long as a fair step a step may be if a tenant in it has requests that somebody waits for. A
+    fair one is what it would be if no other tenant added more, relative to its weight, than this tenant does."""
 
     def step(self, alone: float) -> float:
-        """Seconds that a step may take for a latency-sensitive request whose steps take so long `alone`."""
+        """Most seconds that a step of a latency-sensitive request may take, whose steps take `alone` without others."""
         return SLOWDOWN * alone if self.tpot is None else self.tpot

@@ -14,7 +14,7 @@ _PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 @contextlib.contextmanager
 def environment_read(kind: type[ParrotError]) -> Generator[None]:
-    """Within it clients are made. Raises `kind` for what httpx cannot use: the setting, and what to do."""
+    """A context in which HTTP clients are made. Raises `kind`, with advice, for a setting that httpx cannot use."""
     try:
         yield
     except OSError as error:
@@ -31,6 +31,6 @@ def environment_read(kind: type[ParrotError]) -> Generator[None]:
 
 
 def _named(names: tuple[str, ...], *, otherwise: str, having: str = "") -> str:
-    """Those that are set; without their values, for a proxy's may hold a password."""
+    """The names of those that are set; not their values, as a proxy's may contain a password."""
     found = [name for name, value in os.environ.items() if name.upper() in names and value and having in value.lower()]
     return " or ".join(sorted(found)) or otherwise

@@ -1,8 +1,8 @@
 """Settings of a service: one frozen object, filled from flags, then the environment, then a file, then defaults.
 
 `ServiceConfig` is the one table of them: a new setting is a new field, and its flag, its variable, its key in the
-file and its row in docs/configuration.md follow. What nothing reads is refused in the environment and in the file
-alike, so that a typo is not a silent default.
+file and its row in docs/configuration.md follow. Unknown settings are refused, in the environment and in the file
+alike, so that a typo does not silently leave a default in place.
 """
 
 import os
@@ -58,7 +58,7 @@ READ_ELSEWHERE = {
     "PARROT_INDEX_URL": "the Python package index that models come from, instead of PyPI",
     "PARROT_PEERS": "where the servers that benchmarks compare with are installed, instead of the user's cache folder",
 }
-"""Variables that are no settings of a service, and what they are."""
+"""`PARROT_` variables that are not settings of a service, and their meaning."""
 
 _PREFIX = "PARROT_"
 _FILE_VARIABLE = "PARROT_CONFIG"
@@ -284,7 +284,7 @@ class ServiceConfig:
 
     @property
     def sandbox(self) -> Limits:
-        """Of native functions that the service runs itself."""
+        """Limits of native functions that the service runs itself."""
         return Limits(
             seconds=self.sandbox_seconds,
             memory=self.sandbox_memory,
@@ -298,7 +298,7 @@ class ServiceConfig:
     ) -> "ServiceConfig":
         """Settings from flags (None: not given), else the environment, else the file, else the defaults.
 
-        `file` must be there; without one, it is PARROT_CONFIG's, else `default_file()` if that is there.
+        `file` must exist; without it, the file is that of PARROT_CONFIG, else `default_file()` if it exists.
         """
         return effective(file=file, environment=environment, **flags)[0]
 
@@ -332,7 +332,7 @@ def effective(
 
 
 def default_file() -> Path:
-    """Where settings are looked for if nothing says where: `parrot/config.toml` in the user's configuration folder."""
+    """The file of settings if none is named: `parrot/config.toml` in the user's configuration folder."""
     return platformdirs.user_config_path("parrot") / "config.toml"
 
 
@@ -358,7 +358,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def read_file(path: Path) -> dict[str, Any]:
     """The settings of a TOML file. Raises `DeclarationError` for unknown ones, bad values and unreadable files."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin files with a mark of their encoding
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin files with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise DeclarationError(f"The settings in {path} cannot be read: {why}.", setting="config") from error

@@ -1,6 +1,7 @@
 """What Linux's control groups leave a process of its machine: containers are in some, and services of systemd.
 
-Of both versions: https://docs.kernel.org/admin-guide/cgroup-v2.html and https://docs.kernel.org/admin-guide/cgroup-v1.
+Both versions are supported: https://docs.kernel.org/admin-guide/cgroup-v2.html and
+https://docs.kernel.org/admin-guide/cgroup-v1.
 """
 
 import contextlib
@@ -10,17 +11,17 @@ from pathlib import Path
 _ROOT = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 _SECOND_VERSION = ""
-"""What its groups have for the name of a controller: there they are the same for all."""
+"""The controller name of version 2, which has one hierarchy for all controllers: none."""
 
 
 def memory_limit() -> int | None:
-    """The bytes that this process and those beside it may use together; None where nothing limits them."""
+    """Bytes of memory that this process and others in its groups may use together; None if they are not limited."""
     texts = [*_texts(_SECOND_VERSION, "memory.max"), *_texts("memory", "memory.limit_in_bytes")]
     return min((int(text) for text in texts if text.isdecimal()), default=None)
 
 
 def processor_quota() -> float | None:
-    """How many processors' time they may use together; None where nothing limits it."""
+    """Number of processors whose time they may use together (may be a fraction); None if it is not limited."""
     second = [text.split() for text in _texts(_SECOND_VERSION, "cpu.max")]
     first = zip(_texts("cpu", "cpu.cfs_quota_us"), _texts("cpu", "cpu.cfs_period_us"), strict=False)
     pairs = (*second, *first)
@@ -28,7 +29,7 @@ def processor_quota() -> float | None:
 
 
 def _texts(controller: str, file: str) -> Iterator[str]:
-    """What a file says in each of the groups that this process is in, and in those around them."""
+    """The contents of a file in each of the groups that this process is in, and in the groups around them."""
     for group in _groups(controller):
         with contextlib.suppress(OSError):  # a container sees its own group as the root, whatever its name is outside
             yield (group / file).read_text().strip()

@@ -32,22 +32,21 @@ class Objective(StrEnum):
 
 
 class Precedence(NamedTuple):
-    """Which of an engine's requests of one objective goes first: the smaller one, of equal ones the earlier one.
+    """Orders an engine's requests of one objective: the smaller goes first; of equal ones, the one that came earlier.
 
-    Requests that were submitted together have the same. They are one piece of work, and none is held up for another.
+    Requests that were submitted together are equal in `order`: they are one piece of work, and none waits for another.
     """
 
     place: int = 0
     submission: int = 0
     stages: int = 0
-    """How many stages of its work follow after it until what somebody waits for is there. Says nothing of who goes
-    first."""
+    """Number of stages that follow it until the result that somebody waits for. Does not affect the order."""
 
     @property
     def order(self) -> tuple[int, int]:
-        """What they are compared by."""
+        """The part by which requests are compared."""
         return self[:2]
 
 
 NO_PRECEDENCE = Precedence()
-"""Of requests that go by arrival alone."""
+"""The precedence of requests that are ordered by arrival alone."""

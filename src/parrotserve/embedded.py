@@ -16,11 +16,11 @@ from parrotserve.runtime.service import Service
 
 
 class EmbeddedTransport:
-    """A `Transport` to a service of its own, in the same event loop; engines run in processes of their own.
+    """A `Transport` to a service of its own in the same event loop; engines run in processes of their own.
 
-    The service starts with `open` and ends with `close`. Its sessions live as long as their client, which is here:
-    their leases do not run. Settings come from `PARROT_` variables where none are given; models other than those
-    configured are served on demand, those at paths too. `load` finds models; tests hand in one that finds fakes.
+    The service starts with `open` and ends with `close`. Leases of its sessions do not run, because their client is in
+    the same process. Without `config`, settings come from the environment and the file, and other models than the
+    configured ones are served on demand, also by path. `load` finds models; tests pass one that finds fakes.
     """
 
     def __init__(self, config: ServiceConfig | None = None, *, load: Loader = load_model) -> None:
@@ -34,7 +34,7 @@ class EmbeddedTransport:
 
     async def open(self) -> None:
         """Start the service, with a progress bar on standard error while a model is pulled. Raises `ModelError`, and
-        `EngineFailed` where no engine comes up."""
+        `EngineFailed` if no engine starts."""
         config = self._config or ServiceConfig.load(on_demand=True)
         with PullBar() as bar:
             service = await Service.start(config, progress=bar, load=self._load, by_path=True)
@@ -134,7 +134,7 @@ class PullBar:
             self._bars.stop()
 
     def __call__(self, done: int, total: int) -> None:
-        """So many bytes of so many (0: not known) have come. Called from the thread that pulls."""
+        """Show that `done` of `total` bytes (0: unknown) have come. Called from the thread that pulls."""
         if self._bars is None:
             columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
             self._bars = Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True))

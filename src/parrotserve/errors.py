@@ -34,8 +34,8 @@
     ├── IncompatibleVersions      client and service do not speak the same protocol
     └── InternalError             a fault of the service itself, of which its log has more
 
-Each has a stable `code` (the class's, in snake case) that travels on the wire and in logs; `from_wire` turns
-it back into the same class. Foreign exceptions are translated where they enter and chained.
+Each has a stable `code` (the class's name in snake case), used on the wire and in logs; `from_wire` turns it back into
+the same class. Exceptions of other libraries are translated where they enter, and chained.
 """
 
 import re
@@ -43,11 +43,11 @@ from typing import ClassVar
 
 
 class ParrotError(Exception):
-    """Base of all: `message` says what happened and what to do; `details` are machine-readable facts."""
+    """Base of all errors: `message` says what happened and what to do; `details` are machine-readable facts."""
 
     code: ClassVar[str] = "parrot_error"
     status: ClassVar[int] = 500
-    """The HTTP status that carries it."""
+    """The HTTP status of answers that carry it."""
     by_code: ClassVar[dict[str, type["ParrotError"]]] = {}
 
     def __init__(self, message: str, **details: str) -> None:

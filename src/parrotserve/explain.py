@@ -9,10 +9,10 @@ from parrotserve.ids import VariableId
 from parrotserve.protocol import CallView, ConsideredView, PlacementView, RequestView, SessionView, VariableView
 
 Variables = dict[VariableId, tuple[str, str]]
-"""What each is called, and its state."""
+"""The name to show and the state of each variable."""
 
 WIDTH = 79
-"""Columns of a terminal, less one: some fold lines that fill them."""
+"""Columns of a terminal, less one: some terminals wrap lines that fill all of them."""
 
 _BY = {
     "arrival": "the least loaded engine, in order of arrival",
@@ -71,7 +71,7 @@ def _call(call: CallView, variables: Variables) -> Iterator[str]:
 
 
 def _folded(label: str, text: str) -> list[str]:
-    """What stands behind a label, as lines of which those after the first are indented further."""
+    """A label and its text, wrapped, with a hanging indent."""
     start = f"  {label:<11}" if label else ""
     further = " " * (len(start) + 2)
     return textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=further, break_on_hyphens=False)

@@ -1,7 +1,7 @@
 """Typed identifiers: distinct types for the type checker, plain strings on the wire.
 
-Clients make the ids of what they declare, and each tenant has all ids to itself: inside the service they are `owned`
-by their tenant, and whatever is told to people or clients has them as they are `shown`.
+Clients make the ids of what they declare, and each tenant has an id space of its own: inside the service ids carry
+their tenant (`owned`), while people and clients see them as the client made them (`shown`).
 """
 
 import secrets
@@ -26,13 +26,13 @@ def new_id(prefix: str) -> str:
 
 
 _OWNER_ENDS = "/"
-"""No id of a client has it."""
+"""Separates the tenant from the client's id, in which it cannot occur."""
 
 Id = TypeVar("Id", bound=str)
 
 
 def owned(tenant: TenantId, shown: Id) -> Id:
-    """A client's id, as the service knows it inside: no other tenant's id is the same."""
+    """A client's id in the form that the service uses inside, which no other tenant's id has."""
     return shown if tenant == LOCAL_TENANT else cast("Id", f"{tenant}{_OWNER_ENDS}{shown}")
 
 

@@ -10,7 +10,7 @@ Path = tuple[str | int, ...]
 
 _STEP = re.compile(r"""\.?(?P<name>[^\s.\[\]"']+)|\[(?P<index>-?\d{1,9})\]|\[(?P<quoted>"[^"]*"|'[^']*')\]""")
 _MOST_SHOWN = 8
-"""Names that a message lists."""
+"""Most names that a message lists."""
 
 
 def parse_path(path: str) -> Path:
@@ -19,7 +19,7 @@ def parse_path(path: str) -> Path:
     at = 0
     while at < len(path):
         match = _STEP.match(path, at)
-        # Names are parted by dots, and none stands before the first.
+        # Names are separated by dots, and no dot comes before the first.
         if match is None or (match["name"] and (path[at] == ".") == (at == 0)):
             raise ValueError(f"cannot be read from {path[at:]!r} on; write names and indexes such as 'a.b[0]'")
         name, index, quoted = match.group("name", "index", "quoted")
@@ -31,7 +31,7 @@ def parse_path(path: str) -> Path:
 
 
 def at_path(text: str, path: str) -> str:
-    """What a JSON text has there: a string as it is, everything else as JSON. Raises `TransformFailed`."""
+    """The value at a path in a JSON text: a string as it is, everything else as JSON. Raises `TransformFailed`."""
     value = _parsed(text)
     done: Path = ()
     for step in parse_path(path):

@@ -1,6 +1,6 @@
 """Variables that Kubernetes sets in pods: where the services of their namespace are, under the names of these.
 
-Beside a service that is called `parrot`, or `parrot-web`, they begin like settings of ours.
+In a namespace with a service called `parrot`, or `parrot-web`, some of them begin with `PARROT_`, as our settings do.
 """
 
 import re
@@ -12,7 +12,7 @@ _ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
 
 
 def is_service_link(variable: str, environment: Mapping[str, str]) -> bool:
-    """Whether Kubernetes says by a variable where a service is. Elsewhere than in a pod none does."""
+    """Whether Kubernetes has set a variable to tell where a service is. Always False outside of pods."""
     if _ALWAYS_THERE not in environment:
         return False
     if _LINK.fullmatch(variable):

@@ -1,6 +1,6 @@
 """The list of sessions on the wire: what those who run a service see of whom it works for. Programs have no use for it.
 
-It stands beside `protocol`, of which it is no part: neither side has to know it to speak with the other.
+It is not a part of `protocol`: client and service can talk to each other without it.
 """
 
 from parrotserve.ids import SessionId, TenantId

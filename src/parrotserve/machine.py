@@ -1,8 +1,8 @@
 """The machine: the service's deterministic core behind one façade.
 
 It owns the graph of every session and the scheduler's picture of the engines, mutates only itself, and answers every
-event with decisions, as data, that the runtime carries out in their order. It does no I/O and reads no clock: `now` is
-an argument, in seconds from any start, never falling. The same events give the same decisions.
+event with decisions, as data, that the runtime carries out in order. It does no I/O and reads no clock: `now` is an
+argument, in seconds from an arbitrary start, and never decreases. The same events give the same decisions.
 """
 
 from collections.abc import Iterable, Iterator
@@ -55,7 +55,8 @@ from parrotserve.switches import Switches
 from parrotserve.transforms import WHOLE_VALUE
 
 _WORTH_FOLLOWING = 32
-"""Tokens that an output may have: a shorter one is read faster at once than told word by word."""
+"""Least `max_tokens` of an output that is followed by requests that run ahead: it takes less time to prefill a shorter
+one at once than to report it piece by piece."""
 
 
 class Machine:
@@ -63,7 +64,7 @@ class Machine:
 
     `models` are those that requests may name before any engine serves them; an engine that joins adds its own.
     A variable is published once, when it becomes READY, FAILED or CANCELLED, and again only after a retry: the runtime
-    keeps what was published for whoever waits later.
+    keeps what was published for those that wait later.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Machine:
         at_once: int = AT_ONCE,
     ) -> None:
         self.graph = Graph()
-        """To be read only."""
+        """For others to read only."""
         self._switches = switches
         self._scheduler: Scheduler = (
             NaiveScheduler() if switches.plain else AppScheduler(switches, bounds, at_once=at_once)
@@ -83,10 +84,10 @@ class Machine:
         self._models = set(models)
 
     def handle(self, event: Event, now: float) -> list[Decision]:
-        """Take an event in, and say what is to be done.
+        """Handle an event, and return what is to be done.
 
-        Raises the `RequestRefused` that a client's event deserves; then nothing has changed. Late events of engines,
-        about what was cancelled, lost or forgotten, are ignored.
+        Raises `RequestRefused` if a client's event is refused; then nothing has changed. Late events of engines, about
+        what was cancelled, lost or forgotten, are ignored.
         """
         changes = Changes(now)
         match event:
@@ -104,7 +105,7 @@ class Machine:
                 session = self.graph.session(event.session, event.tenant)
                 session.attached = event.attached
                 self._renew_lease(session, now)
-                return []  # nothing follows from it, and every exchange does it twice
+                return []  # there is nothing to schedule, and every exchange sends this twice
             case CallReturned():
                 self._call_returned(event, changes)
             case CallRan():
@@ -135,7 +136,7 @@ class Machine:
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is work left of events that brought much: `Continued` goes on with it."""
+        """Whether work is left from events that brought too much for one pass: `Continued` goes on with it."""
         return self._scheduler.unfinished
 
     def add_model(self, model: str) -> None:
@@ -149,7 +150,7 @@ class Machine:
         return picture_session(self.graph.session(session, tenant))
 
     def sessions(self, tenant: TenantId | None, *, after: int = 0) -> Iterator[SessionSummary]:
-        """Sessions of a tenant (None: all of them) that were opened after so many others, in that order."""
+        """Sessions of a tenant (None: of all tenants) with numbers above `after`, in the order they were opened."""
         return picture_sessions(self.graph.sessions.values(), tenant, after)
 
     def revival(self, session: SessionId, tenant: TenantId, variable: VariableId) -> Revival:
@@ -157,7 +158,7 @@ class Machine:
         return revival(self.graph.variable(self.graph.session(session, tenant), variable))
 
     def request_of(self, session: SessionId, tenant: TenantId, variable: VariableId) -> RequestId | None:
-        """The request that produces a variable, if one does. Raises `UnknownObject`, `ForeignVariable`."""
+        """The request that produces a variable, if any. Raises `UnknownObject`, `ForeignVariable`."""
         producer = self.graph.variable(self.graph.session(session, tenant), variable).producer
         return producer.id if isinstance(producer, Request) else None
 
@@ -171,7 +172,7 @@ class Machine:
         return found
 
     def check_integrity(self) -> None:
-        """Recount everything that is kept incrementally. Raises `AssertionError`. For tests: it looks at all."""
+        """Recount everything that is kept incrementally. Raises `AssertionError`. For tests: it visits all objects."""
         check_graph(self.graph)
         self._scheduler.check_integrity(self.graph.requests.values())
 
@@ -198,7 +199,7 @@ class Machine:
                 variable=shown(variable.id),
             )
         if variable.was_set and variable.value == event.value:
-            # The answer to the first time was lost.
+            # The client repeats itself, because the answer was lost.
             self._renew_lease(session, changes.now)
             return
         if variable.state is not VariableState.EMPTY:
@@ -236,7 +237,7 @@ class Machine:
             end_call(self.graph, call, event.value, event.error, changes)
 
     def _renew_lease(self, session: Session, now: float) -> None:
-        """Contact: the session's lease starts anew, or stands still while a client is attached."""
+        """A client was in contact: the session's lease starts anew, or does not run while a client is attached."""
         session.used = now
         if session.attached > 0:
             self.graph.deadlines.discard(session)
@@ -297,8 +298,8 @@ class Machine:
             self._run_ahead(request, changes)
 
     def _run_ahead(self, request: Request, changes: Changes) -> None:
-        """Let a request be read while the first input that it misses is being made; by another request, then where that
-        runs, and what it writes with it."""
+        """Let a request run ahead while its first missing input is being produced, if possible on the engine that has
+        what belongs to it. Where another request writes the input, follow its text if that can be read in parts."""
         if request.state is not ProducerState.WAITING or request.suspect or request.keeps_space:
             return
         awaited = request.awaited
@@ -324,7 +325,7 @@ class Machine:
             )
 
     def _deduce(self, changes: Changes) -> None:
-        """What requests that the event reached are scheduled for; engines are told of that, and of new streams."""
+        """Deduce objectives of the requests that the event affects; tell engines of changes, and of new streams."""
         if not (changes.asked or changes.rewired or changes.streams):
             return
         rewired = set(changes.rewired)
@@ -350,7 +351,8 @@ class Machine:
 
 
 def _near(writer: Producer) -> EngineId | None:
-    """The engine that has what belongs to a producer's work: where it runs, or where what a call reads was written."""
+    """The engine to run ahead on for a reader of a producer's output: where the producer runs, or, for a native call,
+    where an input of it was written."""
     if isinstance(writer, Request):
         return writer.engine
     written = (one.producer for one in writer.inputs if isinstance(one.producer, Request))
@@ -358,6 +360,7 @@ def _near(writer: Producer) -> EngineId | None:
 
 
 def _may_flow(request: Request, variable: Variable, writer: Request) -> bool:
-    """Whether what a request makes of the text that it awaits can be read before it is all there, and is worth it."""
+    """Whether a request can prefill the text that it awaits before it is complete (which not all transforms allow), and
+    the text may be long enough for that to pay."""
     whole = any(transform.name in WHOLE_VALUE for transform in request.reads.transforms)
     return not whole and writer.samplings[variable.id].max_tokens >= _WORTH_FOLLOWING

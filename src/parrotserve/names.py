@@ -18,8 +18,8 @@ def closest(name: str, known: Collection[str]) -> str:
 
 
 def near(name: str, known: Iterable[str], *, alike: str = "") -> str:
-    """A sentence: which of the known names may be meant, or all of them where none is close. `alike`: what all begin
-    with, which makes none of them closer."""
+    """A sentence: which of the known names may be meant, or all of them if none is close. `alike`: a prefix that all of
+    them have, and which is not compared."""
     rests = sorted(one.removeprefix(alike) for one in known)
     rest = name.removeprefix(alike)
     close = difflib.get_close_matches(rest, rests, n=2)
@@ -44,8 +44,8 @@ def check_names(given: Iterable[str], known: Collection[str], what: str) -> None
 
 
 def takes_names(kind: type[T]) -> type[T]:
-    """For a class whose constructor takes keywords only: for another argument it raises a `DeclarationError` that says
-    what it takes, where Python would raise a `TypeError`."""
+    """Decorates a class whose constructor takes keywords only: for any other argument it raises a `DeclarationError`
+    that says what there is, where Python would raise a `TypeError`."""
     init: Any = kind.__init__
     parameters = list(inspect.signature(init).parameters.values())[1:]
     known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]

@@ -16,28 +16,28 @@ class Slot:
 
 
 Template = tuple[str | Slot, ...]
-"""JSON, with places where texts are to be."""
+"""JSON in parts, with slots where the values of variables are to be inserted as strings."""
 _PIECE = 1 << 16
-"""Characters."""
+"""Most characters of a piece that `written` yields, before escaping."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxedCall:
-    """A call that the service runs itself: a function in Starlark, and its arguments."""
+    """A native call that the service runs itself: a function in Starlark, and its arguments."""
 
     name: str
     source: str
     file: str
     line: int
-    """Where the source begins in its file."""
+    """The line of the file at which the source begins."""
     arguments: Template
-    """By parameter."""
+    """A JSON object of the arguments by parameter."""
     seconds: float | None = None
-    """The most that it may take, if less than the service allows."""
+    """The longest time that it may take, if less than the service allows."""
 
 
 def fill(argument: Any, values: Mapping[VariableId, str]) -> Any:
-    """The argument with texts for its slots; what has none is the caller's own and passes untouched."""
+    """The argument with values in place of its slots; an object without slots is returned as it is, not copied."""
     if isinstance(argument, Slot):
         return values[argument.variable]
     if isinstance(argument, list | tuple | dict) and _has_slots(argument):
@@ -48,20 +48,20 @@ def fill(argument: Any, values: Mapping[VariableId, str]) -> Any:
 
 
 def remade(sequence: list[Any] | tuple[Any, ...], items: list[Any]) -> Any:
-    """A sequence of the same kind with these items."""
+    """A sequence of the same type with these items."""
     if isinstance(sequence, list):
         return items
-    return getattr(sequence, "_make", tuple)(items)  # which named tuples have
+    return getattr(sequence, "_make", tuple)(items)  # named tuples have `_make`
 
 
 def slots_in(arguments: Template) -> Iterator[VariableId]:
-    """The variables that have places there, each as often as it has."""
+    """The variables of the slots, in order, each as often as it occurs."""
     return (part.variable for part in arguments if isinstance(part, Slot))
 
 
 def written(arguments: Template, values: Mapping[VariableId, str]) -> Iterator[str]:
-    """The JSON with texts for its slots, in pieces that are made one by one: all of a long one at once would hold up
-    whatever else the process does."""
+    """The JSON with values in place of its slots, in pieces that are made one by one: making a long one at once would
+    hold up everything else in the process."""
     for part in arguments:
         text = values[part.variable] if isinstance(part, Slot) else part
         pieces = (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))

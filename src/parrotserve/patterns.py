@@ -7,15 +7,15 @@ import re2
 from parrotserve.errors import TransformFailed
 
 LONGEST_PATTERN = 1000
-"""Characters."""
+"""Most characters of a pattern."""
 _MEMORY = 256 << 10
-"""Bytes of a compiled pattern and its automaton. What exceeds it is refused where it is declared."""
+"""Most bytes of a compiled pattern and its automaton. A pattern that needs more is refused when it is declared."""
 _MOST_WORK = 300_000_000
 """Instructions of the pattern times characters of the text: a few seconds at the very worst."""
 
 
 def check_pattern(pattern: str) -> None:
-    """Raises `ValueError` for what is no pattern, or gives more than one text."""
+    """Raises `ValueError` for a pattern that is not valid, is too long, or has more than one group."""
     if not pattern:
         raise ValueError("is empty, and finds nothing in any text")
     if len(pattern) > LONGEST_PATTERN:
@@ -34,9 +34,9 @@ def check_pattern(pattern: str) -> None:
 
 
 def first_match(text: str, pattern: str) -> str:
-    """What the pattern's group took of its first match, or all of that where it has no group.
+    """The text of the pattern's group in the first match, or the whole match if it has no group.
 
-    Raises `TransformFailed`.
+    Raises `TransformFailed`, also for a text that is too long for the pattern.
     """
     compiled = _compiled(pattern)
     if compiled.programsize * len(text) > _MOST_WORK:

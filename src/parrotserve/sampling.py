@@ -14,7 +14,7 @@ MAX_STOP_LENGTH = 1000
 MAX_BIASES = 1024
 _MOST_SHOWN = 200
 _LEAST_TEMPERATURE = 1e-300
-"""What is divided by less may be no number any more."""
+"""Logits divided by less may overflow."""
 _MOST_BIAS = 10_000
 
 
@@ -110,11 +110,11 @@ class Sampling:
                 raise InvalidSampling(f"{name}={_shortened(getattr(self, name))}: {name} {rule}.", param=name)
 
     def _check_types(self) -> None:
-        """What a type checker would have said, for those who use none."""
+        """Check types at run time, for those who use no type checker."""
         for names, kinds, rule in _TYPES:
             for name in names:
                 value = getattr(self, name)
-                # To Python a truth is a number too; whoever wrote one meant something else.
+                # In Python a bool is an int too; whoever passed one meant something else.
                 right = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
                 if not right and not (value is None and name in _OPTIONAL):
                     raise InvalidSampling(
@@ -156,10 +156,10 @@ class Calls:
     schema: dict[str, Any]
     """A JSON schema of one call."""
     tagged: Truth
-    """Whether a call is written between `CALL_TAGS`; otherwise the text is a call, or a list of them. (Then other text
-    without a schema does not begin with a bracket.)"""
+    """Whether each call is written between `CALL_TAGS`; otherwise the whole text is a call, or a list of calls. (Then
+    an output that is no call, and has no schema, does not begin with a bracket.)"""
     several: Truth = True
-    """Whether there may be more than one."""
+    """Whether there may be more than one call."""
 
 
 CALL_TAGS = ("<tool_call>", "</tool_call>")
@@ -180,13 +180,13 @@ class Usage:
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Of the prompt tokens, those whose KV was already in the cache."""
+    """Number of prompt tokens whose KV was already in the cache."""
     output_tokens: int = 0
     engine_seconds: float = 0.0
     """Its share of the engine's step time."""
 
     def plus(self, other: "Usage") -> "Usage":
-        """Both together."""
+        """The sum of both."""
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.cached_tokens + other.cached_tokens,

@@ -9,11 +9,11 @@ from parrotserve.addresses import without_credentials
 from parrotserve.errors import DeclarationError, ServiceUnavailable
 
 _NO_TLS = "WRONG_VERSION_NUMBER"
-"""How OpenSSL says that an answer is none of TLS."""
+"""What OpenSSL's error contains if the answer is not TLS."""
 
 
 def service_url(url: str) -> str:
-    """The URL without what clients of OpenAI have at its end. Raises `ServiceUnavailable` for what is no URL."""
+    """The URL without the `/v1` that OpenAI clients have at its end. Raises `ServiceUnavailable` if it is not valid."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -29,7 +29,7 @@ def service_url(url: str) -> str:
 
 
 def service_key(key: str) -> str:
-    """The key without blanks around it. Raises `DeclarationError` for what can be none."""
+    """The key, stripped. Raises `DeclarationError` for what cannot be a key."""
     if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
         raise DeclarationError(f"An API key is a text, not {type(key).__name__}.")
     key = key.strip()
@@ -41,7 +41,7 @@ def service_key(key: str) -> str:
 
 
 def plain_http_advice(url: str, fault: str) -> str:
-    """What to write where a connection failed because the URL has https:// and the server does not; else empty."""
+    """Advice if a connection failed because the URL says https:// and the server speaks plain HTTP; else empty."""
     if not url.startswith("https:") or _NO_TLS not in fault:
         return ""
     return f"What answers there speaks plain HTTP: write http:{url.removeprefix('https:')}."

@@ -17,13 +17,13 @@ from typing import Any, TypeVar, cast
 T = TypeVar("T")
 
 FLAG = "flag"
-"""Where a value comes from that a command, or a program, was given."""
+"""The origin of a value that was given to a command, or by a program."""
 
 _KEY = "setting"
 
 
 class Group(StrEnum):
-    """What settings are sorted by wherever they are listed."""
+    """The headings under which settings are listed."""
 
     MODELS = "Models and engines"
     SCHEDULING = "Scheduling"
@@ -34,19 +34,19 @@ class Group(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A type of values: read from texts, taken from TOML, shown."""
+    """A type of values: how they are read from text, taken from TOML, and shown."""
 
     read: Callable[[str], Any]
-    """From a text without blanks around it; raises ValueError."""
+    """Reads a value from a stripped text; raises ValueError."""
     advice: str
-    """What to write."""
+    """What to write, for error messages."""
     metavar: str
     native: tuple[type, ...] = ()
-    """What TOML may have in place of a text."""
+    """Types that TOML may have in place of a string."""
     show: Callable[[Any], str] = str
-    """As `parse` reads it."""
+    """Writes a value in the form that `parse` reads."""
     advice_in_toml: str = ""
-    """What to write in a file, where that is not the same."""
+    """What to write in a file, if that differs from `advice`."""
 
     def parse(self, text: str) -> Any:
         """A value from a flag or the environment. Raises ValueError with the advice."""
@@ -63,14 +63,14 @@ class Kind:
         if isinstance(value, list):
             return tuple(map(str, cast("list[object]", value)))
         try:
-            return self.read(str(value).strip())  # a flag may be no larger and no other kind of number
+            return self.read(str(value).strip())  # through its text, so that a file may say no more than a flag
         except ValueError:
             raise ValueError(advice) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a value must be."""
+    """A condition on a value, and its wording for messages."""
 
     holds: Callable[[Any], bool]
     must: str
@@ -78,7 +78,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting, as all that list or read settings see it."""
+    """One setting, as everything that lists or reads settings sees it."""
 
     name: str
     default: Any
@@ -87,7 +87,7 @@ class Setting:
     group: Group
     rules: tuple[Rule, ...]
     unset: str
-    """What holds while the value is None or empty."""
+    """What applies while the value is None or empty."""
     flag: str
 
     @property
@@ -97,23 +97,23 @@ class Setting:
 
     @property
     def told(self) -> str:
-        """What it is and what its values must be, in a line."""
+        """Its description and its rules, in one line."""
         rules = " and ".join(rule.must for rule in self.rules)
         return f"{self.about} {rules[0].upper()}{rules[1:]}." if rules else self.about
 
     def shown(self, value: Any) -> str:
-        """The value as people write it."""
+        """The value as people write it, or what applies if there is none."""
         return self.unset if value in (None, ()) else self.kind.show(value)
 
     def as_given(self, value: Any, origin: str, environment: Mapping[str, str]) -> str:
-        """The value as somebody wrote it, and where: by `FLAG`, in the environment, or in a file."""
+        """The value as it was written, with its place: a flag (`origin` is `FLAG`), the environment, or a file."""
         if origin == self.variable:
             return f"{origin}={environment[origin]!r}"
         shown = self.kind.show(value)
         return f"{self.flag} {shlex.quote(shown)}" if origin == FLAG else f"{self.name} = {shown} in {origin}"
 
     def broken_rule(self, value: Any) -> str | None:
-        """What the value must be and is not."""
+        """The wording of the first rule that the value breaks; None if there is none."""
         if value is None and self.default is None:
             return None
         return next((rule.must for rule in self.rules if not rule.holds(value)), None)
@@ -122,8 +122,8 @@ class Setting:
 def setting(
     default: T, about: str, *, kind: Kind, group: Group, rules: tuple[Rule, ...] = (), unset: str = "", flag: str = ""
 ) -> T:
-    """A field of a config class. `about`: one sentence, as in help and documents. `flag`: where its name is not that
-    of the field."""
+    """A field of a config class. `about`: one sentence, for help and documents. `flag`: the command-line flag, if it is
+    not named like the field."""
     return field(default=default, metadata={_KEY: (about, kind, group, rules, unset, flag)})
 
 
@@ -149,7 +149,7 @@ def settings_of(config: type[Any]) -> dict[str, Setting]:
 
 
 _BOUNDLESS = 2.0**63
-"""Bytes that nothing has, and no system call takes."""
+"""More bytes than any machine has, or any system call accepts."""
 
 
 def parse_size(text: str) -> int:
@@ -191,18 +191,18 @@ def _show_switch(on: bool) -> str:
 
 def _folder(text: str) -> Path:
     path = home_expanded(text)
-    if not text or str(path).startswith("~"):  # better no folder than one that is called like somebody's home
+    if not text or str(path).startswith("~"):  # else a folder named "~name" would be made
         raise ValueError(text)
     return path
 
 
 def home_expanded(path: str) -> Path:
-    """The path with `~` as shells have it: what names nobody's home is left as it is."""
-    return Path(os.path.expanduser(path))  # Path's own fails where there is no such user
+    """The path with `~` expanded as in shells: the name of an unknown user is left as it is."""
+    return Path(os.path.expanduser(path))  # Path.expanduser fails for unknown users
 
 
 def _address(text: str) -> str:
-    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text  # as URLs have addresses of IPv6
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text  # URLs have IPv6 addresses in brackets
     if ":" in bare:
         ipaddress.IPv6Address(bare)
     return bare
@@ -223,22 +223,22 @@ SWITCH = Kind(_switch, "write on or off", "", (bool,), _show_switch, "write true
 
 
 def at_least(least: float, shown: str | None = None) -> Rule:
-    """Not below; `shown` where the number alone says little."""
+    """A lower bound; `shown` is its wording, if not the number itself."""
     return Rule(lambda value: value >= least, f"must be at least {shown or least}")
 
 
 def at_most(most: float) -> Rule:
-    """Not above."""
+    """An upper bound."""
     return Rule(lambda value: value <= most, f"must be at most {most}")
 
 
 def between(least: float, most: float) -> Rule:
-    """Within, the ends too."""
+    """A range that includes both ends."""
     return Rule(lambda value: least <= value <= most, f"must be between {least} and {most}")
 
 
 def above(bound: float) -> Rule:
-    """Larger; not-a-number is not."""
+    """A lower bound that is excluded; NaN breaks it too."""
     return Rule(lambda value: value > bound, f"must be above {bound}")
 
 

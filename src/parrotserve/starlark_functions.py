@@ -1,7 +1,7 @@
 """Functions in Starlark, the language of server-side native functions: how one is made, called, and blamed.
 
-Starlark (https://github.com/bazelbuild/starlark/blob/master/spec.md) looks like Python and reaches nothing: no files,
-no network, no clock, no imports. It may still take time and memory without end; the sandbox bounds that.
+Starlark (https://github.com/bazelbuild/starlark/blob/master/spec.md) looks like Python and has access to nothing: no
+files, no network, no clock, no imports. It may still use unlimited time and memory; the sandbox bounds that.
 """
 
 import re
@@ -13,10 +13,10 @@ import starlark
 from parrotserve.errors import NativeCallFailed
 
 TextFunction = Callable[[Mapping[str, Any]], str | None]
-"""Takes arguments by name; gives the result's text, or None where there is no result."""
+"""Takes arguments by name; returns the result as text, or None if there is no result."""
 
 _CALLER = "parrot_call"
-"""Calls the function and makes its result a text by Starlark's own rules."""
+"""Name of the Starlark function that calls the user's and converts its result to text by Starlark's own rules."""
 _ERROR = re.compile(r"error: (?P<what>.*?)\n\s*--> .*?:(?P<line>\d+):\d+\n.*?\n\s*\d+ \| (?P<code>[^\n]*)", re.DOTALL)
 _MOST_SAID = 500
 
@@ -24,7 +24,7 @@ _MOST_SAID = 500
 def define(source: str, name: str, *, file: str = "", line: int = 1) -> TextFunction:
     """The function `name` of a source whose first line is line `line` of a file.
 
-    Where it is no Starlark, and where a call goes wrong, `NativeCallFailed` says what happened and in which line.
+    If the source is not valid Starlark, and if a call fails, raises `NativeCallFailed` with what happened and the line.
     """
     text = f"{source}\n\ndef {_CALLER}(arguments):\n    result = {name}(**arguments)\n"
     text += "    return None if result == None else str(result)\n"
@@ -59,7 +59,7 @@ _GLOBALS = starlark.Globals.extended_by(
 
 
 def _failed(error: starlark.StarlarkError, file: str, first: int) -> NativeCallFailed:
-    """One sentence of an error that draws its place in the source."""
+    """The error in one sentence, with its line, instead of Starlark's drawing of its place in the source."""
     match = _ERROR.search(f"{error}\n")
     if match is None:
         return NativeCallFailed(_shortened(str(error).removeprefix("error: ").strip()))

@@ -1,7 +1,7 @@
 """Types of fields that are taken from the wire as they are written: `true` is no 1, and `"5"` no 5.
 
-Who sends such a value means something else, and is told rather than guessed at. To everything but pydantic, which is
-not needed for them, these are the plain types.
+A client that sends such a value means something else, and gets an error rather than a guess. For everything but
+pydantic, which this module does not import, these are the plain types.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 
 class _AsWritten:
-    """Asks pydantic for no other type than the field's, where it makes values of JSON."""
+    """Makes pydantic validate a field strictly: no other type is converted to the field's."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         return {**handler(source), "strict": True}

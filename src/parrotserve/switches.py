@@ -13,7 +13,7 @@ EVERYTHING = "all"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switches:
-    """What is on. Turning one off costs time, never a result.
+    """Which optimisations are on. Turning one off costs time, but never changes a result.
 
     With everything off, requests go in order of arrival to the least loaded engine, which batches them without regard
     to who waits for what, and keeps KV for each alone.
@@ -24,25 +24,25 @@ class Switches:
     groups: bool = True
     """Place the members of a task group as one unit, and let engines finish what was submitted earlier first."""
     prefix: bool = True
-    """Place requests that begin alike together, and where their beginning is resident."""
+    """Place requests with a common prefix together, and where their prefix is resident."""
     fairness: bool = True
-    """Serve tenants by their weights, whatever number of sessions they have."""
+    """Serve tenants by their weights, however many sessions they have."""
     preemption: bool = True
-    """Pause throughput work where latency-sensitive requests would wait for room."""
+    """Pause throughput work where latency-sensitive requests would otherwise wait for room."""
     ahead: bool = True
-    """Prefill what is known of a request while another one still writes its input."""
+    """Prefill what is known of a request while an input of it is still being written."""
     sharing: bool = True
-    """Engines keep the KV of equal prefixes once."""
+    """Engines keep the KV of equal prefixes only once."""
     attention: bool = True
-    """Engines read KV that sequences of a batch share once for all of them."""
+    """Engines read KV that sequences of a batch share only once for all of them."""
     pace: bool = True
-    """Engines keep steps as short as latency-sensitive sequences' TPOT bound asks."""
+    """Engines keep steps short enough for the TPOT bound of latency-sensitive sequences."""
     speculation: bool = True
-    """Engines try tokens ahead of their turn where a text repeats what came before."""
+    """Engines decode speculatively where a text repeats what came before."""
 
     @classmethod
     def without(cls, names: Iterable[str]) -> "Switches":
-        """All on but these (`all`: none is on). Raises `DeclarationError` for a name that is no switch."""
+        """All on except these (`all`: every one off). Raises `DeclarationError` for a name that is no switch."""
         off = set(names)
         known = {field.name for field in dataclasses.fields(cls)}
         for name in sorted(off - known - {EVERYTHING}):
@@ -53,5 +53,5 @@ class Switches:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing is left of what the scheduler does better than order of arrival."""
+        """Whether all optimisations of the scheduler itself are off, so that it goes by order of arrival."""
         return not (self.objectives or self.groups or self.prefix or self.fairness or self.preemption)

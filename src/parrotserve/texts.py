@@ -4,7 +4,7 @@ from parrotserve.errors import DeclarationError
 
 MOST_NAME = 1_000
 MOST_TOLD = 4_000
-"""Characters of a name, and of what went wrong: both are told once more with everything that fails for it."""
+"""Most characters of a name, and of an error's text: each is repeated in the errors of everything that fails for it."""
 
 
 def check_text(text: str, what: str) -> str:
@@ -20,12 +20,12 @@ def check_text(text: str, what: str) -> str:
 
 
 def check_name(name: str, what: str) -> str:
-    """The name. Raises `DeclarationError` for one that is no text, or too long for a name."""
+    """The name. Raises `DeclarationError` for one that is not valid Unicode, or too long."""
     if len(name) > MOST_NAME:
         raise DeclarationError(f"{what} has {len(name):,} characters, and may have {MOST_NAME:,}.")
     return check_text(name, what)
 
 
 def briefly(told: str) -> str:
-    """What went wrong, cut off where nobody reads on."""
+    """The text of an error, cut off at `MOST_TOLD` characters."""
     return told if len(told) <= MOST_TOLD else told[:MOST_TOLD] + "..."
