@@ -15,8 +15,9 @@ from parrotserve.tenancy.usage import Usage
 log = logging.getLogger(__name__)
 
 _TELLING_FAILURES = 2
+"""Failures in a row to save usage without waiting, at which a line is logged."""
 _SAY_SECONDS = 60.0
-"""Between two lines about a store that cannot be read: every exchange looks, and clients that are refused ask again."""
+"""Time between two log lines about a store that cannot be read: every exchange reads it, and refused clients retry."""
 _LOCAL = Tenant(LOCAL_TENANT, Limits())
 
 
@@ -26,18 +27,18 @@ class Caller:
 
     tenant: TenantId
     operator: bool
-    """Whether it may see what is of all tenants."""
+    """Whether it may see what belongs to all tenants, such as metrics and usage."""
 
 
 _ANYBODY = Caller(LOCAL_TENANT, operator=True)
 
 
 class Directory:
-    """Tenants and keys in memory, read anew where another process has changed them: whenever a key is shown, so with
-    every exchange, and whenever all are asked for.
+    """Tenants and keys in memory. They are read again, if another process has changed them, whenever a key is checked
+    (with every exchange) and whenever all tenants are listed.
 
-    Without a store, or while none of its keys was ever made, the service is open: everybody is one tenant. Once there
-    was a key it stays closed, the last one revoked or not. `always` closes it from the start; `never` leaves it open.
+    Without a store, or as long as no key was ever made, the service is open: everybody is one tenant. Once a key has
+    been made it stays closed, even if all are revoked. `always` closes it from the start; `never` leaves it open.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class Directory:
         self._keys: dict[bytes, Caller] = {}
         self._published: frozenset[str] = frozenset()
         self._failures = 0
-        """To save usage, in a row."""
+        """Number of consecutive failures to save usage."""
         self._stale = False
-        """The store has changed since it was last read whole."""
+        """Whether the store has changed since it was last read completely."""
         self._unread_since: float | None = None
-        """When it could not be read for the first time; None while it can."""
+        """Since when the store cannot be read; None while it can."""
         self._quiet_until = 0.0
         self._read()
 
@@ -82,40 +83,41 @@ class Directory:
 
     @property
     def usable(self) -> bool:
-        """Whether there is a key that opens anything."""
+        """Whether any key is valid."""
         return bool(self._keys)
 
     def limits(self, tenant: TenantId) -> Limits:
-        """A tenant's limits; nobody's for one that is not known."""
+        """A tenant's limits; the defaults for one that is not known."""
         return self._tenants.get(tenant, _LOCAL).limits
 
     def published_texts(self) -> frozenset[str]:
-        """Texts whose KV all tenants share, without blanks around them, as of the last exchange that began."""
+        """Texts whose KV all tenants share, stripped, as of the last `refresh`."""
         return self._published
 
     def tenants(self) -> list[Tenant]:
-        """All tenants, who uses an open service among them."""
+        """All tenants, including the one that uses an open service."""
         self.refresh()
         return [_LOCAL, *self._tenants.values()]
 
     @property
     def stores_usage(self) -> bool:
-        """Whether what is used lasts."""
+        """Whether usage is stored."""
         return self._store is not None
 
     def usage(self, tenant: TenantId | None) -> list[tuple[str, TenantId, Usage]]:
-        """What is stored of what a tenant used (None: all of them), by day. Any thread may ask."""
+        """The stored usage of a tenant (None: of all tenants), by day. Thread-safe."""
         return self._store.usage(tenant) if self._store is not None else []
 
     def add_usage(self, day: str, used: Mapping[TenantId, Usage], *, wait: bool = True) -> bool:
-        """Store what was used on a day, `wait`ing for others that write; whether that was done. Any thread may."""
+        """Store what was used on a day, with `wait` after other writers; returns whether it was stored. Thread-safe."""
         if self._store is None:
             return False
         try:
             self._store.add_usage(day, used, wait=wait)
         except ServiceUnavailable as error:
             self._failures += 1
-            # Whoever does not wait fails where anybody writes at that moment, and a full disk stays full for long.
+            # Without `wait` it fails whenever somebody else writes at that moment, so one failure says nothing yet; and
+            # a full disk stays full for long, so that later failures are not logged again.
             if wait or self._failures == _TELLING_FAILURES:
                 log.warning("usage is not saved yet: %s", error)
             return False
@@ -125,7 +127,7 @@ class Directory:
         return True
 
     def refresh(self) -> None:
-        """Read the store again if another process changed it. Raises `ServiceUnavailable` where it cannot be read."""
+        """Read the store again if another process changed it. Raises `ServiceUnavailable` if it cannot be read."""
         if self._store is None:
             return
         try:

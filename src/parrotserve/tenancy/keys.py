@@ -5,16 +5,16 @@ import secrets
 from typing import NamedTuple
 
 PREFIX = "parrot-"
-"""So that people, and scanners of leaked secrets, know what it is."""
+"""Lets people, and scanners for leaked secrets, recognise a key."""
 
 _ID_LENGTH = 12
 
 
 class NewKey(NamedTuple):
-    """A key as it is shown, once."""
+    """A new key, with its text, which is shown only once."""
 
     id: str
-    """What it is called when it is listed and revoked; says nothing of the key."""
+    """Its name in lists and for revoking it; reveals nothing about the text."""
     text: str
     hash: bytes
 
@@ -26,10 +26,10 @@ def make_key() -> NewKey:
 
 
 def hash_key(text: str) -> bytes:
-    """What is stored of a key, and looked up.
+    """The hash of a key, which is stored and looked up in its place.
 
     One SHA-256, without salt: slow and salted hashes protect secrets that people choose, which can be guessed. Nobody
-    guesses 256 random bits, and a key must be checked at every exchange. Looking the hash up in a table tells by its
-    timing nothing that helps to find a key.
+    guesses 256 random bits, and a key must be checked at every exchange. The timing of a look-up of the hash in a table
+    reveals nothing that helps to find a key.
     """
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()

@@ -1,8 +1,9 @@
 """The ledger: what tenants' limits leave, reserved before it is used. Pure; `now` is an argument, in seconds.
 
-A request claims the most that it may take (its prompt and all the output it may write) when it is accepted, in one step
-with all requests of its batch: all are accepted or none. When it ends, its claim becomes what it took; one that never
-ran leaves nothing. So what is claimed and what was taken together never exceed a limit, whatever is accepted at once.
+When a request is accepted, it claims the most tokens that it may take (its prompt and all the output it may write), in
+one step with all requests of its batch: all are accepted or none. When it ends, the claim is replaced by what it took,
+which is nothing if it never ran. So the claimed and taken tokens together never exceed a limit, even if many requests
+are accepted at the same time.
 """
 
 import math
@@ -16,12 +17,12 @@ from parrotserve.tenancy.limits import Limits
 
 WINDOW_SECONDS = 60.0
 _SOON = 1.0
-"""Seconds after which to try again where nobody knows when there will be room."""
+"""Seconds after which to try again if it is not known when there will be room."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The most that a request may take: tokens of its prompt and its outputs."""
+    """The most tokens that a request may take, prompt and outputs together."""
 
     request: RequestId
     tokens: int
@@ -40,7 +41,7 @@ class _Account:
     claims: int = 0
     claimed: int = 0
     taken: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
-    """When how many tokens were taken, within the last window, in the order of time."""
+    """(time, tokens) of what was taken within the last window, oldest first."""
     taken_sum: int = 0
 
     def expire(self, now: float) -> None:
@@ -52,7 +53,8 @@ class _Account:
         self.taken_sum += tokens
 
     def room_at(self, tokens: int, limit: int, now: float) -> float:
-        """How long until so many more fit, if what is claimed now is not what stands in their way."""
+        """Seconds until `tokens` more fit, as taken ones leave the window; `_SOON` if that depends on claims that are
+        still open."""
         excess = self.taken_sum + self.claimed + tokens - limit
         for moment, taken in self.taken:
             excess -= taken
@@ -62,7 +64,7 @@ class _Account:
 
 
 class Ledger:
-    """Accounts of all tenants. Methods refuse by `LimitExceeded` and `TooLarge`, and then has changed nothing."""
+    """The accounts of all tenants. A method that raises `LimitExceeded` or `TooLarge` has changed nothing."""
 
     def __init__(self) -> None:
         self._accounts: dict[TenantId, _Account] = {}
@@ -72,7 +74,7 @@ class Ledger:
     def accept(
         self, tenant: TenantId, session: SessionId, claims: Sequence[Claim], limits: Limits, *, now: float
     ) -> None:
-        """Claim for a batch in a session, which is opened if it is new. Requests must be new."""
+        """Claim for the requests of a batch, which must be new, in a session, which is opened if it is new."""
         account = self._accounts.get(tenant)
         if account is None:
             account = self._accounts[tenant] = _Account()
@@ -90,11 +92,11 @@ class Ledger:
         self._claims |= {claim.request: (opened, claim.tokens) for claim in claims}
 
     def check(self, tenant: TenantId, session: SessionId, requests: int, limits: Limits) -> None:
-        """Refuses what `accept` would of so many new requests, whatever they take; changes nothing."""
+        """Raise what `accept` would raise for this many new requests, however few tokens they take. Changes nothing."""
         self._check_counts(self._accounts.get(tenant, _Account()), requests, session not in self._sessions, limits)
 
     def resize(self, request: RequestId, tokens: int, limits: Limits, *, now: float) -> None:
-        """Claim what is known now to be the most that a request may take. Growing is subject to the limits."""
+        """Replace a request's claim, now that more is known about it. A larger one is subject to the limits."""
         if request not in self._claims:
             return
         session, before = self._claims[request]
@@ -107,11 +109,11 @@ class Ledger:
         self._claims[request] = (session, tokens)
 
     def rename(self, request: RequestId, name: RequestId) -> None:
-        """A claim goes by another name from now on."""
+        """Move a claim to another request id."""
         self._claims[name] = self._claims.pop(request)
 
     def settle(self, request: RequestId, taken: int, *, now: float) -> None:
-        """A request ended, and took so many tokens: the rest of its claim is free. Unknown ones are fine."""
+        """A request ended and took `taken` tokens: the rest of its claim is free. Unknown requests are ignored."""
         if request not in self._claims:
             return
         session, tokens = self._claims.pop(request)
@@ -124,7 +126,7 @@ class Ledger:
             session.taken += taken
 
     def end_session(self, session: SessionId) -> None:
-        """A session is over. Its last requests may be settled later."""
+        """A session is over. Requests of it may still be settled later."""
         ended = self._sessions.pop(session, None)
         if ended is not None:
             ended.account.sessions -= 1
@@ -154,7 +156,7 @@ class Ledger:
     def _check_tokens(
         self, account: _Account, session: _Session | None, tokens: int, whole: int, limits: Limits, now: float
     ) -> None:
-        """`tokens` more, for something that takes `whole`."""
+        """Check `tokens` more, for a batch or request that takes `whole` in all."""
         budget = limits.session_tokens
         spent = session.claimed + session.taken if session is not None else 0
         if tokens and budget is not None and spent + tokens > budget:
@@ -173,7 +175,7 @@ class Ledger:
 
 
 def _later(why: str, limit: str, seconds: float) -> LimitExceeded:
-    # 60 seconds from now may be 60.00000000000001 of floating point, which is no 61.
+    # In floating point, 60 seconds from now may be 60.00000000000001, which must not become 61.
     wait = math.ceil(round(seconds, 6))
     return LimitExceeded(f"{why}. Try again in {wait} s.", limit=limit, retry_after=str(wait))
 

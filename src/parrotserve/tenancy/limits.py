@@ -18,7 +18,7 @@ LIFT = _Lift()
 
 
 def _or_none(kind: Kind) -> Kind:
-    """The kind, or the word that lifts a limit."""
+    """The kind, extended by the word that lifts a limit."""
 
     def read(text: str) -> Any:
         return LIFT if text.lower() == UNLIMITED else kind.read(text)
@@ -32,7 +32,7 @@ _POSITIVE = (at_least(1),)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits of one tenant; None is no limit but the service's own. Raises `DeclarationError`."""
+    """Limits of one tenant; None: only the service's own limit holds. Raises `DeclarationError` for invalid values."""
 
     weight: float = setting(
         1.0,
@@ -117,31 +117,31 @@ class Limits:
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether it matters how many tokens a request may take."""
+        """Whether any limit depends on how many tokens a request may take."""
         return self.tokens_per_minute is not None or self.session_tokens is not None
 
     def usual_output(self, texts: int = 1) -> int | None:
-        """Tokens that each of so many outputs may have where nobody says; None: as many as their model can write.
+        """Default for the most tokens of each of `texts` outputs; None: as many as their model can write.
 
-        Together they have half of what is for a minute or for a session, so that their prompts fit beside them.
+        Together they get half of the tokens of a minute or of a session, to leave room for their prompts.
         """
         in_all = [most // (2 * texts) for most in (self.tokens_per_minute, self.session_tokens) if most is not None]
         outputs = [self.output_tokens] if self.output_tokens is not None else []
         return max(1, min([*outputs, *in_all])) if outputs or in_all else None
 
     def changed(self, changes: dict[str, Any]) -> "Limits":
-        """With some limits set anew: None leaves one as it is, and `LIFT` lifts it."""
+        """A copy with some limits changed: None leaves a limit as it is, and `LIFT` lifts it."""
         given = {name: value for name, value in changes.items() if value is not None}
         lifted: dict[str, Any] = {name: None if value is LIFT else value for name, value in given.items()}
         return Limits(**asdict(self) | lifted)
 
     def to_json(self) -> str:
-        """What is stored: limits that are not the defaults."""
+        """The stored form: those limits that are not the defaults."""
         return json.dumps({name: value for name, value in asdict(self).items() if value != LIMITS[name].default})
 
     @classmethod
     def from_json(cls, text: str) -> "Limits":
-        """What was stored; limits that this version does not know are left out."""
+        """Limits from their stored form; those that this version does not know are left out."""
         return cls(**{name: value for name, value in json.loads(text).items() if name in LIMITS})
 
 

@@ -1,7 +1,7 @@
 """What lasts of tenants, in one SQLite file: names, limits, hashed keys, published texts and usage.
 
-Commands write it while services read it: the file is in WAL mode, where readers never wait, and whoever holds a
-store open sees by `changed` that another process wrote.
+Commands write it while services read it: the file is in WAL mode, where readers never wait, and `changed` tells a
+process that has the store open whether another one wrote to it.
 """
 
 import contextlib
@@ -39,10 +39,10 @@ CREATE TABLE IF NOT EXISTS revision AS SELECT 0 AS number;
     for table in ("tenants", "keys", "published")
     for change in ("insert", "update", "delete")
 )
-"""The revision counts changes of all but usage, whoever makes them: usage is written every few seconds."""
+"""`revision` counts all changes of the tables except usage, which is written every few seconds."""
 
 _FORM = 1
-"""Of the tables above, as the file says it: what a later version makes of them, this one must not write."""
+"""Version of the tables above, stored in the file. Files with a higher one must not be written."""
 _ADVICE = {
     sqlite3.SQLITE_NOTADB: "Put a backup in its place, or move it away for a new one, without tenants and keys.",
     sqlite3.SQLITE_CORRUPT: "Put a backup in its place, or move it away for a new one, without tenants and keys.",
@@ -66,13 +66,13 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as it is listed: never its text."""
+    """A key as it is listed, without its text."""
 
     id: str
     tenant: TenantId
     label: str
     operator: bool
-    """Whether it also opens what is of all tenants: metrics, engines and usage."""
+    """Whether it also gives access to what belongs to all tenants: metrics, engines and usage."""
     created: float
     revoked: float | None
     hash: bytes
@@ -88,16 +88,16 @@ class Published:
 
 
 class TenantStore:
-    """The file in a data folder, made if it is not there, readable by its owner only.
+    """The file in a data folder, created if it does not exist, readable by its owner only.
 
-    Raises `ServiceUnavailable` where the file cannot be opened, read or written.
+    Raises `ServiceUnavailable` if the file cannot be opened, read or written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Made here, for SQLite gives a new file what the umask leaves, and its WAL the permissions of the file.
+            # Created here, because SQLite would use the umask's permissions; its WAL gets those of the file.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
             try:
@@ -131,13 +131,13 @@ class TenantStore:
         self._db.close()
 
     def changed(self) -> bool:
-        """Whether anything but usage was written since this was asked last, by another process above all. Takes
-        microseconds."""
+        """Whether anything but usage was written since the last call, above all by other processes: writes of this
+        object alone do not count. Takes microseconds."""
         version = self._version()
         if version == self._seen:
             return False
         known, self._revision = self._revision, self._read_revision()
-        self._seen = version  # not before: what could not be read was not seen
+        self._seen = version  # only now: if the revision could not be read, the change has not been seen
         return known != self._revision
 
     # --- Tenants and keys ------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class TenantStore:
         return found
 
     def create_tenant(self, name: str, limits: Limits) -> None:
-        """A new tenant. Raises `DeclarationError` for a name that is taken, or that is none."""
+        """Add a tenant. Raises `DeclarationError` for a name that is taken or not valid."""
         plain = name.replace("-", "").replace("_", "").replace(".", "")
         if not (plain.isascii() and plain.isalnum() and len(name) <= _NAME_LENGTH):
             raise DeclarationError(f"A tenant's name is letters, digits, '-', '_' and '.', at most {_NAME_LENGTH}.")
@@ -179,7 +179,7 @@ class TenantStore:
             self._db.execute("UPDATE tenants SET limits = ? WHERE name = ?", (limits.to_json(), name))
 
     def keys(self, tenant: str | None = None) -> list[Key]:
-        """All keys, or a tenant's, revoked ones too, in the order they were made."""
+        """All keys, or those of a tenant, including revoked ones, in the order they were made."""
         rows = self._rows("SELECT id, tenant, label, operator, created, revoked, hash FROM keys ORDER BY created")
         return [
             Key(name, TenantId(owner), label, bool(operator), *rest)
@@ -188,7 +188,7 @@ class TenantStore:
         ]
 
     def create_key(self, tenant: str, *, label: str = "", operator: bool = False) -> tuple[str, str]:
-        """A new key for a tenant: its id, and its text, which is not kept. Raises `UnknownObject`."""
+        """Make a key for a tenant; returns its id and its text, which is not kept. Raises `UnknownObject`."""
         key = make_key()
         with self._writing():
             self.tenant(tenant)
@@ -197,7 +197,7 @@ class TenantStore:
         return key.id, key.text
 
     def revoke_key(self, key: str) -> Key:
-        """End a key, named by its id or its text; twice is fine. Raises `UnknownObject`."""
+        """Revoke a key, given by its id or its text; doing so twice is fine. Raises `UnknownObject`."""
         with self._writing():
             found = next((one for one in self.keys() if one.id == key or one.hash == hash_key(key)), None)
             if found is None:
@@ -212,7 +212,7 @@ class TenantStore:
         return [Published(*row) for row in self._rows("SELECT id, text, created FROM published ORDER BY created")]
 
     def publish(self, text: str) -> str:
-        """Publish a constant text; its id. Publishing it again changes nothing. Raises `DeclarationError` for none."""
+        """Publish a constant text; returns its id. Doing so twice is fine. Raises `DeclarationError` if it is empty."""
         if not text.strip():
             raise DeclarationError("There is nothing to publish: the text is empty.")
         identity = f"p-{hash_key(text).hex()[:12]}"
@@ -221,7 +221,7 @@ class TenantStore:
         return identity
 
     def unpublish(self, identity: str) -> None:
-        """Take a published text back. Raises `UnknownObject`."""
+        """Remove a published text. Raises `UnknownObject`."""
         with self._writing():
             if self._db.execute("DELETE FROM published WHERE id = ?", (identity,)).rowcount == 0:
                 raise UnknownObject(f"There is no published text {identity!r}; `parrot publish` lists all.")
@@ -229,8 +229,8 @@ class TenantStore:
     # --- Usage -----------------------------------------------------------------------------------------------
 
     def add_usage(self, day: str, used: Mapping[TenantId, Usage], *, wait: bool = True) -> None:
-        """Add to what tenants used on a day. Any thread may. Does not wait for the disk: the last of it may be lost
-        with the power. Without `wait` it fails at once, too, where another process writes."""
+        """Add to what tenants used on a day. Thread-safe. Does not wait for the disk: a power failure may lose the last
+        additions. Without `wait` it fails at once if another process is writing."""
         rows = [
             (tenant, day, one.requests, one.prompt_tokens, one.cached_tokens, one.output_tokens, one.seconds)
             for tenant, one in used.items()
@@ -248,7 +248,7 @@ class TenantStore:
             db.execute("COMMIT")
 
     def usage(self, tenant: str | None = None) -> list[tuple[str, TenantId, Usage]]:
-        """What each tenant (or one) used on each day, the days in order. Any thread may ask."""
+        """What each tenant, or the one given, used on each day, in order of days. Thread-safe."""
         with self._beside("read", patience=_BUSY_SECONDS) as db:
             rows = db.execute(
                 "SELECT day, tenant, requests, prompt, cached, output, seconds FROM usage "
@@ -270,17 +270,15 @@ class TenantStore:
             raise ServiceUnavailable(f"The tenants in {self.path} cannot be read: {error}.") from error
 
     def _read_revision(self) -> tuple[int, int]:
-        """Of the tables' form, and of what they hold."""
+        """The revisions of the schema and of the tables' contents."""
         ((form,),), ((content,),) = self._rows("PRAGMA schema_version"), self._rows("SELECT number FROM revision")
         return form, content
 
     @contextlib.contextmanager
     def _beside(self, what: str, *, patience: float) -> Generator[sqlite3.Connection]:
-        """A connection of its own, which the thread that keys are looked up in need not wait for."""
+        """A connection of its own, so that the thread that looks up keys never waits for it."""
         try:
-            there = (
-                f"{self.path.absolute().as_uri()}?mode=rw"  # where it was removed, none is made that others may read
-            )
+            there = f"{self.path.absolute().as_uri()}?mode=rw"  # a removed file is not made anew: others could read it
             with contextlib.closing(sqlite3.connect(there, uri=True, timeout=patience, isolation_level=None)) as db:
                 yield db
         except sqlite3.Error as error:
@@ -288,7 +286,7 @@ class TenantStore:
 
     @contextlib.contextmanager
     def _writing(self) -> Generator[None]:
-        """One transaction, from its first read on the only one that writes."""
+        """One transaction, which is the only writer from its first read on."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:

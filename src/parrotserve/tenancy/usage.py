@@ -12,13 +12,13 @@ class Usage:
     requests: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Of the prompt tokens, those whose KV was already in the cache."""
+    """Number of prompt tokens whose KV was already in the cache."""
     output_tokens: int = 0
     seconds: float = 0.0
     """Engine time."""
 
     def plus(self, run: sampling.Usage) -> "Usage":
-        """With one more run."""
+        """The sum with one more run."""
         return Usage(
             self.requests + 1,
             self.prompt_tokens + run.prompt_tokens,
@@ -28,7 +28,7 @@ class Usage:
         )
 
     def merged(self, other: "Usage") -> "Usage":
-        """With the runs of another sum."""
+        """The sum of both."""
         return Usage(
             self.requests + other.requests,
             self.prompt_tokens + other.prompt_tokens,
