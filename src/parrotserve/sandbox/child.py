@@ -1,7 +1,7 @@
 """The inside of a child process: one job after another from standard input, results on standard output.
 
-It has no environment and no files. Memory is limited by the kernel; time by the parent, and by the kernel too, should
-the parent be gone. Whatever a job did to the process, the parent ends it if it does not answer.
+It has no environment and no files. Memory is limited by the kernel, and time by the parent; should the parent be gone,
+the kernel limits processor time as well. Whatever a job does to the process, the parent ends it if it does not answer.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from parrotserve.starlark_functions import define
 
 _OUT_OF_MEMORY = {"memory": True}
 _GRACE_SECONDS = 2
-"""Of the processor's time, beyond what a job may take of the wall clock's."""
+"""How much more processor time than wall-clock time the kernel lets a job take."""
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     while (body := read_parts(source)) is not None:
         try:
             job = json.loads(body)
-            del body  # what a job may take is what is left
+            del body  # a job may use whatever memory is left
             _limit_processor(job["seconds"])
             answer = _run(job, limits["output"])
             written = json.dumps(answer).encode()
@@ -48,7 +48,7 @@ def _run(job: dict[str, Any], longest: int) -> dict[str, Any]:
     except NativeCallFailed as error:
         return {"error": str(error)}
     except BaseException as error:
-        # Starlark's interpreter panics where it cannot allocate; its exception is no `Exception`.
+        # Starlark's interpreter panics if it cannot allocate; the exception for that is no `Exception`.
         if isinstance(error, MemoryError) or "memory" in str(error):
             return _OUT_OF_MEMORY
         return {"error": f"{type(error).__name__}: {error}"[:500]}
@@ -80,7 +80,7 @@ def _limit_processor(seconds: float) -> None:
     except ImportError:
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
-    with contextlib.suppress(OSError, ValueError, OverflowError):  # the last one: as long as you like
+    with contextlib.suppress(OSError, ValueError, OverflowError):  # OverflowError: too long for a limit
         most = int(used.ru_utime + used.ru_stime + seconds) + _GRACE_SECONDS
         resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
 

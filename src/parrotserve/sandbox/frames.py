@@ -7,7 +7,7 @@ HEADER = struct.Struct(">I")
 
 
 def frame(body: bytes) -> bytes:
-    """A body with its length before it."""
+    """A body preceded by its length."""
     return HEADER.pack(len(body)) + body
 
 
@@ -20,7 +20,7 @@ def write_frame(stream: IO[bytes], *body: bytes) -> None:
 
 
 def read_parts(stream: IO[bytes]) -> str | None:
-    """The next text that comes in parts, with an empty frame behind them; None where the stream ends."""
+    """The next text, which comes in parts that an empty frame ends; None at the end of the stream."""
     parts: list[str] = []
     while part := read_frame(stream):
         parts.append(part.decode())
@@ -28,7 +28,7 @@ def read_parts(stream: IO[bytes]) -> str | None:
 
 
 def read_frame(stream: IO[bytes]) -> bytes | None:
-    """The next body; None where the stream ends."""
+    """The next body; None at the end of the stream."""
     header = stream.read(HEADER.size)
     if len(header) < HEADER.size:
         return None

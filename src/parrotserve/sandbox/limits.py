@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Of every job."""
+    """Limits of every job, and of the sandbox."""
 
     seconds: float
-    """By the clock on the wall."""
+    """Wall-clock time of a job."""
     memory: int
-    """Bytes of a child's whole address space, its interpreter included (a tenth of 256 MiB)."""
+    """Bytes of a child's whole address space, including its interpreter (which takes a tenth of 256 MiB)."""
     output: int
-    """Bytes of a result."""
+    """Most bytes of a result."""
     processes: int
-    """Children that run side by side."""
+    """Most children that run side by side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,6 @@ class Job:
     file: str
     line: int
     arguments: Iterable[str]
-    """By parameter: JSON in pieces, of which each is made as it is sent."""
+    """The JSON object of the arguments by parameter, in pieces, each of which is made when it is sent."""
     seconds: float | None = None
-    """Less than the sandbox's own limit, if the function asked for less."""
+    """The time limit that the function asked for, used if it is below the sandbox's own."""

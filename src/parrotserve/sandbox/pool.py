@@ -10,7 +10,7 @@ from parrotserve.sandbox.process import Child
 
 
 class Sandbox:
-    """Runs jobs in its children, each tenant's in order, the tenants in turn. Owned by one event loop."""
+    """Runs jobs in its children: the jobs of one tenant in order, and tenants in turn. Owned by one event loop."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -20,11 +20,11 @@ class Sandbox:
 
     @property
     def idle(self) -> int:
-        """How many children wait for work."""
+        """Number of children that wait for work."""
         return sum(child.alive for child in self._idle)
 
     async def run(self, job: Job, *, tenant: TenantId) -> str:
-        """The result as text. Raises `NativeCallFailed`. Cancelled, the job is ended at once."""
+        """The result as text. Raises `NativeCallFailed`. If cancelled, the job is ended at once."""
         await self._turns.take(tenant)
         try:
             return await self._run(job)
@@ -32,7 +32,7 @@ class Sandbox:
             self._turns.give()
 
     async def close(self) -> None:
-        """End the children that wait for work; those at work end with the tasks that wait for them."""
+        """End the children that wait for work; busy ones end with the tasks that wait for them."""
         self._closed = True
         for child in self._idle:
             await child.end()
@@ -52,11 +52,11 @@ class Sandbox:
             if answered and child.alive and not self._closed:
                 self._idle.append(child)
             else:
-                # Also where the task was cancelled in the middle of a job.
+                # Also if the task was cancelled in the middle of a job.
                 await asyncio.shield(child.end())
 
     def _take(self) -> Child | None:
-        """One that waits for work, if it is still there."""
+        """A child that waits for work, if one is still alive."""
         while self._idle:
             child = self._idle.pop()
             if child.alive:
@@ -65,7 +65,7 @@ class Sandbox:
 
 
 class _Turns:
-    """So many places, given to tenants in turn."""
+    """A number of places, given to tenants in turn."""
 
     def __init__(self, places: int) -> None:
         self._free = places
@@ -81,7 +81,7 @@ class _Turns:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.give()  # it had come just then
+                self.give()  # the place was given just before the cancellation
             raise
 
     def give(self) -> None:
@@ -89,7 +89,7 @@ class _Turns:
             tenant, queue = self._waiting.popitem(last=False)
             turn = queue.popleft()
             if queue:
-                self._waiting[tenant] = queue  # behind everybody else
+                self._waiting[tenant] = queue  # behind all other tenants
             if not turn.done():
                 turn.set_result(None)
                 return

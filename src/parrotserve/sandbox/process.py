@@ -19,16 +19,16 @@ from parrotserve.sandbox.limits import Job, Limits
 
 _START_SECONDS = 30.0
 _EXIT_SECONDS = 5.0
-"""How long a child that has closed its output may take to be gone, before it is killed."""
+"""How long a child that has closed its output may take to exit before it is killed."""
 _ESCAPED = 6
-"""The most bytes that JSON makes of one byte of a text."""
+"""Most bytes that JSON makes of one byte of a text."""
 _SMALL = 4096
 _PART = 1 << 16
-"""Characters that are sent at once, at least: all but the last ones of a job."""
+"""Least number of characters sent in one frame, except for the last frame of a job."""
 
 
 class Child:
-    """Runs jobs. After a job that was not `done`, it is dead or must be ended."""
+    """Runs jobs, one at a time. If `run` was cancelled, or raised anything but `NativeCallFailed`, it must be ended."""
 
     def __init__(self, process: Process, limits: Limits) -> None:
         self._process = process
@@ -36,8 +36,8 @@ class Child:
 
     @classmethod
     async def start(cls, limits: Limits) -> "Child":
-        """A child that is ready. Raises `NativeCallFailed` where none can be started."""
-        # Isolated (-I): neither the environment nor the folder it is started in has a say in what it imports.
+        """A child that is ready. Raises `NativeCallFailed` if none can be started."""
+        # Isolated (-I): neither the environment nor the working directory influences what it imports.
         command = (sys.executable, "-I", "-m", "parrotserve.sandbox.child", json.dumps(asdict(limits)))
         needed = {"SYSTEMROOT": os.environ["SYSTEMROOT"]} if sys.platform == "win32" else {}
         try:
@@ -59,7 +59,7 @@ class Child:
         return child
 
     async def run(self, job: Job) -> str:
-        """A job's result. Raises `NativeCallFailed` where it has none."""
+        """A job's result. Raises `NativeCallFailed` if it has none; the child may have ended then (see `alive`)."""
         seconds = min(job.seconds or self._limits.seconds, self._limits.seconds)
         told = {"source": job.source, "name": job.name, "file": job.file, "line": job.line, "seconds": seconds}
         body = chain((json.dumps(told)[:-1], ', "arguments": '), job.arguments, ("}",))
@@ -84,7 +84,7 @@ class Child:
         return self._process.returncode is None
 
     async def end(self) -> None:
-        """Kill it, and wait until it is gone."""
+        """Kill it, and wait until it has exited."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
@@ -94,11 +94,11 @@ class Child:
         for part in chain(_parts(body), (b"",)):
             self._process.stdin.write(frame(part))
             await self._process.stdin.drain()
-            await asyncio.sleep(0)  # also where the child reads faster than parts are made
+            await asyncio.sleep(0)  # `drain` does not yield while the child reads faster than parts are made
         return await self._read()
 
     async def _read(self) -> dict[str, Any]:
-        """Raises `EOFError` where it ended, or says what no child says."""
+        """The next answer. Raises `EOFError` if the child has ended, or sends more than an answer can have."""
         assert self._process.stdout is not None
         (length,) = HEADER.unpack(await self._process.stdout.readexactly(HEADER.size))
         if length > self._limits.output * _ESCAPED + _SMALL:
@@ -106,14 +106,14 @@ class Child:
         return json.loads(await self._process.stdout.readexactly(length))
 
     async def _epitaph(self) -> str:
-        # A kill looks first whether the child is there, and so may take its exit status away from asyncio, which then
-        # reports 255. A child that is ending by itself is therefore left to do so.
+        # `kill` first polls whether the child still runs, and may thereby take its exit status away from asyncio, which
+        # then reports 255. So a child that is exiting by itself is given time to do so.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), _EXIT_SECONDS)
         if self.alive:
             await self.end()
         code = self._process.returncode or 0
-        if -code == signal.SIGABRT or code == 1:  # what Rust and Python do where they cannot allocate
+        if -code == signal.SIGABRT or code == 1:  # how Rust and Python end if they cannot allocate
             return self._out_of_memory
         how = signal_name(-code) if code < 0 else f"exit code {code}"
         return f"it ended its sandbox ({how}), perhaps by nesting too deeply"
