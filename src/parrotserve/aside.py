@@ -53,7 +53,7 @@ class Aside:
         while (turn := self._next(owner)) is not None:
             owner, future, work = turn
             _do(future, work)
-            del turn, future, work  # what is waited for next may take long
+            del turn, future, work  # so that nothing of them is kept in memory
 
     def _next(self, done: str | None) -> tuple[str, Future[Any], Work] | None:
         """The next owner and its work, after the turn of owner `done`, if any, has ended. None: the thread is no longer

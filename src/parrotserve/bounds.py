@@ -17,7 +17,7 @@ THROUGHPUT_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How long steps may be."""
+    """Bounds on how long steps may be."""
 
     tpot: float | None = None
     """Seconds between two tokens of a latency-sensitive request; None: `SLOWDOWN` times what one takes alone."""

@@ -279,7 +279,7 @@ class ServiceConfig:
 
     @property
     def bounds(self) -> Bounds:
-        """How much slower than alone requests may get."""
+        """How much other work may slow requests down."""
         return Bounds(tpot=self.tpot, crowding=self.crowding)
 
     @property

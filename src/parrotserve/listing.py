@@ -14,13 +14,13 @@ class SessionSummary(Wire):
     tenant: TenantId
     opened: float
     last_used: float
-    """When its client was last in touch; now, while exchanges of it are open."""
+    """When its client was last in touch: now, if exchanges of it are open."""
     lease_seconds: float
     exchanges: int
-    """Of it that are open now."""
+    """Number of its HTTP exchanges that are open now."""
     variables: int
     requests: dict[str, int]
-    """How many are in each state that any is in."""
+    """Number of its requests in each state; states without any are left out."""
     calls: dict[str, int]
 
 
@@ -29,4 +29,4 @@ class SessionList(Wire):
 
     data: tuple[SessionSummary, ...]
     next: int | None
-    """`after` of the page that follows; None: this is the last one."""
+    """Value of `after` for the next page; None: this is the last one."""

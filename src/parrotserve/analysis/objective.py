@@ -91,8 +91,8 @@ class _Known:
 
 
 def _settled(firsts: Sequence[Producer]) -> set[Producer]:
-    """Of the producers of several results, and the native calls that they read: those that have no other unfinished
-    producers upstream."""
+    """Those producers of results (if there are several), and native calls that they read, which have no unfinished
+    producers upstream but each other."""
     if len(firsts) < 2:
         return set()
     asked, pending = dict.fromkeys(firsts), list(firsts)
@@ -178,7 +178,7 @@ class _Walk:
             return False
         for stage in still_open:
             if len(stage) == 1:
-                stage.clear()  # whether others join it was found before
+                stage.clear()  # an earlier walk has found whether others join it
         return True
 
     def _need(self, producer: Producer | None, level: int) -> None:

@@ -67,7 +67,7 @@ class Directory:
         self._read()
 
     def authenticate(self, key: str | None) -> Caller:
-        """Whose key it is. Raises `Unauthorized`, and what `refresh` raises."""
+        """The caller that a key belongs to. Raises `Unauthorized`, and what `refresh` raises."""
         self.refresh()
         if not self.closed:
             return _ANYBODY
