@@ -1,4 +1,4 @@
-"""Admission: a batch from the wire, checked and in the machine's words."""
+"""Admission: checks a batch from the wire, and turns it into an event for the machine."""
 
 import json
 import secrets
@@ -44,18 +44,17 @@ from parrotserve.transforms import Transform
 
 _MANY_SEGMENTS = 2_000
 _LENGTH_OF_VALUE = 5
-"""Characters of a value beside those of texts in it."""
+"""Characters of JSON that a value counts for, beside those of its texts."""
 
 
 def has_schema(body: Submit) -> bool:
-    """Whether an output or its calls have a JSON schema: seconds may go by until it is known whether that can be
-    enforced."""
+    """Whether an output or its calls have a JSON schema: it may take seconds to check that it can be enforced."""
     outputs = (segment for spec in body.requests for segment in spec.segments if isinstance(segment, OutputSegment))
     return any(output.sampling.schema is not None or output.calls is not None for output in outputs)
 
 
 def is_big(body: Submit) -> bool:
-    """Whether taking it in may take so long that it is to be done in a thread."""
+    """Whether admitting the batch may take so long that it must be done in a thread."""
     length, count = 0, len(body.variables) + len(body.wait)
     for call in body.calls:
         length += 0 if call.sandbox is None else _length_of(call.sandbox.arguments)
@@ -73,7 +72,7 @@ def is_big(body: Submit) -> bool:
 
 
 def _length_of(value: Any) -> int:
-    """About as many characters as JSON has of it; of what is too long, some that are."""
+    """The approximate length of a value's JSON, in characters. Stops counting beyond `LONG_TEXT`."""
     length, rest = 0, [value] if value else []
     while rest and length <= LONG_TEXT:
         item = rest.pop()
@@ -103,11 +102,11 @@ def admit(
     count: bool = False,
     published: Collection[str] = (),
 ) -> Submitted:
-    """The batch for the machine: ids owned by the tenant, chat templates applied, every seed drawn. `models` are those
-    that it names. `count` has tokens of constant texts counted, for limits on them; `published` are texts that all
-    tenants share.
+    """The batch for the machine: ids owned by the tenant, chat templates applied, every seed drawn.
 
-    Raises `InvalidTransform`, `InvalidSampling`, `InvalidSchema`, `InvalidGraph` and what the chat template refuses.
+    `models` are those that the batch names. With `count`, tokens of constant texts are counted, for limits on tokens.
+    `published` are the texts that all tenants share. Raises `InvalidTransform`, `InvalidSampling`, `InvalidSchema`,
+    `InvalidGraph` and the errors of the chat template.
     """
     waits = _waits(body, tenant)
     return Submitted(
@@ -124,8 +123,8 @@ def admit(
 
 
 def _waits(body: Submit, tenant: TenantId) -> tuple[Wait, ...]:
-    """Raises `InvalidGraph` where one variable is waited for more than once: all that it grows by would be told as
-    often, token by token, while nobody else is told anything."""
+    """The batch's waits. Raises `InvalidGraph` if one variable is waited for more than once: every token of it would be
+    sent that many times, while nobody else is served."""
     waits = {spec.variable: Wait(_of(spec.variable, tenant), spec.criteria, spec.stream) for spec in body.wait}
     if len(waits) < len(body.wait):
         twice = Counter(spec.variable for spec in body.wait).most_common(1)[0][0]
@@ -207,7 +206,7 @@ def _request(
     try:
         segments = tuple(_segment(segment, model, tenant) for segment in spec.segments)
     except DeclarationError as error:
-        # Its text alone would not say which of a batch's requests it is about.
+        # The message alone would not say which of the batch's requests is meant.
         name = check_name(spec.function, "A function's name")
         label = f"{name!r} ({spec.id})" if name else f"Request {spec.id}"
         raise type(error)(f"{label}: {error.message}", **{**error.details, "request": spec.id}) from error
@@ -252,7 +251,8 @@ def _tokens(tokens: tuple[int, ...], model: ServedModel) -> Text:
 
 
 def _fixed(sampling: Sampling, calls: Calls | None, model: ServedModel) -> Sampling:
-    """The sampling with a schema that can be enforced and a seed, so that every rerun gives the same text."""
+    """Check a sampling, its schema included, and give it a seed if it has none, so that every rerun gives the same
+    text."""
     if sampling.schema is not None or calls is not None:
         try:
             check_schema(sampling.schema, calls)

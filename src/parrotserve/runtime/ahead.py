@@ -1,8 +1,9 @@
-"""Running ahead: prompts that are read while inputs of them are still being written.
+"""Running ahead: prefilling prompts while some of their inputs are still being generated.
 
-A sequence that runs ahead has late segments only. Its engine is sent what is known, in order, up to the first input
-that is not; of that one, what its writer has written, as far as no later text can change its tokens. The end of
-the first late segment is kept back until the machine completes the request, so nothing is generated before.
+The fills of a sequence that runs ahead are all late segments. Its engine is sent the known text, in order, up to the
+first input that is not complete, and of that input the part generated so far, as far as no later text can change its
+tokens. The end of the first late segment is held back until the machine completes the request, so nothing is generated
+before.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,15 +19,15 @@ from parrotserve.segments import Text
 from parrotserve.transforms import WHOLE_VALUE, apply_transforms
 
 _LEAST_NEWS = 48
-"""Characters that are worth sending. At least a quarter of what is there already, too: so the whole is tokenised
-only a few times over."""
+"""Fewest new characters of an input that are worth sending. They must also be a quarter of its text, so that the text
+is tokenised only a few times in all."""
 
 Content = Text | Known | Late
 
 
 @dataclass(slots=True)
 class Written:
-    """What is known of a variable."""
+    """The known text of a variable, and whether it is the whole value."""
 
     text: str
     whole: bool
@@ -34,40 +35,40 @@ class Written:
 
 @dataclass(slots=True)
 class AheadSequence:
-    """One sequence, and what its engine has been sent of it."""
+    """One sequence, and how much of it its engine has been sent."""
 
     request: RequestId
     epoch: int
     stretches: list[list[Content]]
-    """What leads to each output."""
+    """The pieces before each output."""
     tokenizer: Tokenizer
     prompt: PromptTokenizer
     most_output: int
-    """Tokens that its outputs may have, together."""
+    """Maximum number of tokens of all its outputs together."""
     sent: int = 0
-    """Tokens of the first stretch."""
+    """Number of tokens of the first stretch that were sent."""
     ordered: bool = False
-    """Whether its engine's keeper has an order to send it more, not carried out yet."""
+    """Whether its engine's keeper has an order to send it more that is not carried out yet."""
     _done: int = 0
-    """Pieces of the first stretch that were sent whole."""
+    """Number of pieces of the first stretch that were sent completely."""
     _begun: list[int] = field(default_factory=list[int])
     """Tokens of the next piece that were sent already."""
     _told: int = 0
-    """Characters of that piece when its beginning was last looked at."""
+    """Length of that piece's text, in characters, when its beginning was last tokenised."""
 
     @property
     def awaits(self) -> VariableId | None:
-        """The input that it cannot pass."""
+        """The incomplete input that it waits for."""
         pieces = self.stretches[0]
         piece = pieces[self._done] if self._done < len(pieces) else None
         return piece.variable if isinstance(piece, Late) else None
 
     def is_news(self, length: int) -> bool:
-        """Whether so many characters of what it awaits are worth looking at."""
+        """Whether tokenising the awaited input is worthwhile now that its text has `length` characters."""
         return length - self._told >= max(_LEAST_NEWS, length // 4)
 
     def is_long(self, written: Callable[[VariableId], Written]) -> bool:
-        """Whether it may take so long to tokenise that it is to be done in a thread."""
+        """Whether tokenising may take so long that it must be done in a thread."""
         return is_slow(self._as_known(written))
 
     def _as_known(self, written: Callable[[VariableId], Written]) -> Iterator[Text | Known]:
@@ -79,7 +80,7 @@ class AheadSequence:
                     yield piece
 
     def go_on(self, written: Callable[[VariableId], Written]) -> list[Extend]:
-        """What can be sent now."""
+        """The commands that can be sent now."""
         tokens: list[int] = []
         pieces = self.stretches[0]
         while self._done < len(pieces):
@@ -91,7 +92,7 @@ class AheadSequence:
         return self._extend(tokens)
 
     def complete(self, written: Callable[[VariableId], Written]) -> list[Extend]:
-        """All the rest; every input is known. Raises `TransformFailed`."""
+        """The commands with all that was not sent yet; every input must be known. Raises `TransformFailed`."""
         check_transforms(self._as_known(written))
         commands: list[Extend] = []
         for number, pieces in enumerate(self.stretches):
@@ -124,7 +125,7 @@ class AheadSequence:
         return self.prompt.text(apply_transforms(piece.transforms, piece.value, self.tokenizer))
 
     def _rest(self, whole: list[int]) -> list[int]:
-        """Of a piece's tokens, those that were not sent before. Raises `EngineFailed` if these were others."""
+        """The tokens of a piece that were not sent yet. Raises `EngineFailed` if those sent are not its beginning."""
         begun, self._begun, self._told = self._begun, [], 0
         self._done += 1
         if whole[: len(begun)] != begun:
@@ -162,8 +163,8 @@ class AheadSequences:
         return len(self._sequences)
 
     def begin(self, opening: Opening, tokenizer: Tokenizer, prompt: PromptTokenizer) -> None:
-        """A sequence is opened that runs ahead; `prompt` is to make its tokens. If it has been opened anew since, on an
-        engine whose orders were carried out sooner, nothing changes."""
+        """Add a sequence that runs ahead and is being opened; `prompt` tokenises it. Does nothing if a later epoch of
+        it was opened already, on an engine whose orders were carried out sooner."""
         found = self._sequences.get(opening.request)
         if found is not None and found.epoch > opening.epoch:
             return
@@ -181,12 +182,12 @@ class AheadSequences:
             self._readers.setdefault(variable, {})[opening.request] = None
 
     def find(self, request: RequestId, epoch: int) -> AheadSequence | None:
-        """A sequence, if it runs ahead in this epoch."""
+        """The sequence of a request, if it runs ahead in this epoch."""
         found = self._sequences.get(request)
         return found if found is not None and found.epoch == epoch else None
 
     def end(self, request: RequestId, epoch: int | None = None) -> None:
-        """A sequence runs ahead no more: that of this epoch, or whichever there is."""
+        """Remove a request's sequence if it is of this epoch (None: of any epoch)."""
         if epoch is not None and self.find(request, epoch) is None:
             return
         sequence = self._sequences.pop(request, None)
@@ -197,7 +198,8 @@ class AheadSequences:
                 self._readers.pop(variable, None)
 
     def readers(self, variable: VariableId, length: int | None = None) -> list[AheadSequence]:
-        """Who can go on now that a variable is known, or has grown to so many characters."""
+        """The sequences that can be extended now that a variable is complete (`length` None) or has so many
+        characters."""
         found = [self._sequences[request] for request in self._readers.get(variable, ())]
         return [one for one in found if one.awaits == variable and (length is None or one.is_news(length))]
 

@@ -1,4 +1,4 @@
-"""Which sessions somebody is in touch with: while an exchange of one is open, its lease does not run."""
+"""The open exchanges of sessions: while a session has one, its lease does not run."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -11,23 +11,23 @@ from parrotserve.runtime.driver import Driver
 
 
 class Attachments:
-    """The open exchanges of each session, of which the machine is told."""
+    """Counts the open exchanges of each session, and reports them to the machine."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._open: Counter[SessionId] = Counter()
 
     def __len__(self) -> int:
-        """Sessions that have an open exchange."""
+        """The number of sessions that have an open exchange."""
         return len(self._open)
 
     def touch(self, session: SessionId, tenant: TenantId) -> None:
-        """The session's client was here: its lease begins anew. Raises `UnknownObject` for no such session."""
+        """Renew the lease of a session whose client was in contact. Raises `UnknownObject` for an unknown session."""
         self._driver.apply(SessionTouched(session=session, tenant=tenant, attached=self._open[session]))
 
     @contextmanager
     def attached(self, session: SessionId, tenant: TenantId) -> Generator[RequestRefused | None]:
-        """While this is open, the session's lease does not run. Gives why, if there is no such session (any more)."""
+        """Suspend the session's lease while this is open. Gives the refusal if there is no such session (any more)."""
         refused = self._change(session, tenant, 1)
         try:
             yield refused
@@ -36,7 +36,7 @@ class Attachments:
                 self._change(session, tenant, -1)
 
     def refusal(self, session: SessionId, tenant: TenantId) -> RequestRefused | None:
-        """Why, if there is no such session (any more)."""
+        """The refusal if there is no such session (any more), else None."""
         return self._change(session, tenant, 0)
 
     def _change(self, session: SessionId, tenant: TenantId, change: int) -> RequestRefused | None:

@@ -1,7 +1,7 @@
-"""The board: what is known of every variable's text, and the exchanges that read it.
+"""The board: the known text of every variable, and the exchanges that read it.
 
-Readers are never sent to: they are woken, and read from the board what they have not seen. So a reader that is slow,
-or gone, costs nothing but its place in a set.
+Nothing is pushed to readers: they are woken, and pull from the board what they have not seen. So a reader that is slow,
+or gone, costs only its entry in a set.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from parrotserve.sampling import TokenLogprob
 Outcome = Value | Failure
 
 AT_ONCE = 200
-"""Variables of one exchange that are seen to in one turn of the event loop: some milliseconds, with what is sent."""
+"""Variables of one exchange that are handled in one turn of the event loop: a few milliseconds, sending included."""
 
 
 class Board:
@@ -30,24 +30,24 @@ class Board:
         return len(self._topics)
 
     def text(self, variable: VariableId) -> str:
-        """What readers may have seen of a variable so far."""
+        """The text of a variable that readers may have seen so far."""
         topic = self._topics.get(variable)
         return topic.text if topic else ""
 
     def outcome(self, variable: VariableId) -> Outcome | None:
-        """How a variable ended, if it has."""
+        """The value or failure of a variable, if it has one yet."""
         topic = self._topics.get(variable)
         return topic.outcome if topic else None
 
     def append(self, variable: VariableId, text: str, logprobs: Sequence[TokenLogprob] = ()) -> None:
-        """A variable's text grows, by tokens with these log-probabilities."""
+        """Append to a variable's text; `logprobs` are those of the tokens that make the new text."""
         topic = self._topic(variable)
         topic.logprobs += ((len(topic.text), logprob) for logprob in logprobs)
         topic.text += text
         topic.wake(streams_only=True)
 
     def publish(self, variable: VariableId, outcome: Outcome) -> None:
-        """A variable is READY, FAILED or CANCELLED."""
+        """Record that a variable is READY, FAILED or CANCELLED."""
         topic = self._topic(variable)
         topic.outcome = outcome
         if isinstance(outcome, Value):
@@ -55,13 +55,13 @@ class Board:
         topic.wake()
 
     def reopen(self, variable: VariableId) -> None:
-        """A failed variable is produced again; its text so far stands, for it will come again."""
+        """Clear the failure of a variable that is produced again. Its text stays, for the rerun begins with it."""
         topic = self._topics.get(variable)
         if topic is not None and isinstance(topic.outcome, Failure):
             topic.outcome = None
 
     def forget(self, variables: Iterable[VariableId]) -> None:
-        """These variables are gone; whoever still reads them is told so."""
+        """Drop these variables; their readers get `Cancelled`."""
         for variable in variables:
             topic = self._topics.pop(variable, None)
             if topic is not None:
@@ -69,29 +69,29 @@ class Board:
                 topic.abandon(Cancelled(why, variable=topic.shown))
 
     def fail_readers(self, session: SessionId, error: ParrotError) -> None:
-        """End every exchange of a session that would otherwise wait for something that cannot come."""
+        """End all reads of a session with this error, except those whose outcome is there: they would wait for ever."""
         for topic in self._topics.values():
             topic.abandon(error, session)
 
     def close(self, error: ParrotError) -> None:
-        """End every exchange, now and from now on, with this error, unless it has its outcome."""
+        """End every read, present and future, with this error, unless its outcome is there."""
         self._closed = error
         for topic in self._topics.values():
             topic.abandon(error)
 
     def watch(self, session: SessionId) -> "Watch":
-        """A new exchange of a session, reading nothing yet."""
+        """A new exchange of a session, which reads nothing yet."""
         return Watch(self, session)
 
     def attach(self, cursor: "Cursor", variable: VariableId) -> "_Topic":
-        """The topic of a variable, with one more reader."""
+        """Add a reader to a variable's topic, and return the topic."""
         topic = self._topic(variable)
         topic.cursors[cursor] = None
         cursor.error = self._closed
         return topic
 
     def detach(self, cursor: "Cursor") -> None:
-        """One reader fewer; a topic that holds nothing and that nobody reads goes."""
+        """Remove a reader from its topic. A topic without content and readers is dropped."""
         topic = cursor.topic
         topic.cursors.pop(cursor, None)
         bare = not (topic.cursors or topic.text or topic.outcome)
@@ -106,7 +106,7 @@ class Board:
 
 
 class _Topic:
-    """One variable: its text so far, its outcome, and who reads."""
+    """One variable: its text so far, its outcome, and its readers."""
 
     __slots__ = ("cursors", "logprobs", "outcome", "shown", "text", "variable")
 
@@ -115,7 +115,7 @@ class _Topic:
         self.shown = shown(variable)
         self.text = ""
         self.logprobs: list[tuple[int, TokenLogprob]] = []
-        """Of streamed tokens, each with where in the text its piece began."""
+        """Log-probabilities of streamed tokens, each with the offset in the text (characters) where its piece began."""
         self.outcome: Outcome | None = None
         self.cursors: dict[Cursor, None] = {}
 
@@ -132,7 +132,7 @@ class _Topic:
 
 
 class Cursor:
-    """One reader's place in one variable."""
+    """One reader's position in one variable."""
 
     __slots__ = ("_late", "_timer", "_told", "_watch", "error", "offset", "session", "stream", "topic")
 
@@ -140,12 +140,12 @@ class Cursor:
         self._watch = watch
         self._timer: asyncio.TimerHandle | None = None
         self._late: float | None = None
-        """How many seconds it has waited in vain."""
+        """The timeout in seconds, once it has expired."""
         self.session = watch.session
         self.stream = stream
         self.offset = offset
         self.error: ParrotError | None = None
-        """Why it ends without an outcome."""
+        """The error with which it ends if there is no outcome."""
         self.topic = board.attach(self, variable)
         self._told = sum(start < offset for start, _ in self.topic.logprobs)
 
@@ -156,7 +156,7 @@ class Cursor:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, seconds)
 
     def _expire(self, seconds: float) -> None:
-        self._late = seconds  # more is made of it when it is read: thousands may expire at once
+        self._late = seconds  # the error is made when it is read, since thousands may expire at once
         self.wake()
 
     def stop(self) -> None:
@@ -165,7 +165,7 @@ class Cursor:
 
     @property
     def behind(self) -> bool:
-        """Whether there is something to be read."""
+        """Whether there is something new to read."""
         ended = self.topic.outcome is not None or self.error is not None or self._late is not None
         return ended or self._text_behind
 
@@ -174,7 +174,7 @@ class Cursor:
         return self.stream and (len(self.topic.text) > self.offset or len(self.topic.logprobs) > self._told)
 
     def read(self) -> tuple[Delta | None, Outcome | None]:
-        """What is new: text, if it streams, and the end, if it has come."""
+        """The new text, if this reader streams, and the outcome, if there is one."""
         topic, delta = self.topic, None
         if self._text_behind:
             delta = Delta(
@@ -199,7 +199,7 @@ class Cursor:
 
 
 class Watch:
-    """One exchange: reads several variables at once, each with its own timeout, until all have ended."""
+    """One exchange: reads several variables at once, each with its own timeout, until each has its outcome."""
 
     def __init__(self, board: Board, session: SessionId) -> None:
         self.session = session
@@ -208,7 +208,7 @@ class Watch:
         self._changed: dict[Cursor, None] = {}
         self._wake = asyncio.Event()
         self._goes_on = False
-        """Only a part of what was new has been read."""
+        """Whether the last call of `news` returned only a part of what was new."""
 
     def read(
         self,
@@ -219,8 +219,8 @@ class Watch:
         timeout: float | None = None,
         error: ParrotError | None = None,
     ) -> None:
-        """Read this variable too: its text from character `offset` on if `stream`; give up after `timeout` seconds,
-        and at once where there is an `error`."""
+        """Read this variable too: its text from character `offset` on if `stream`. Ends with `GetTimeout` after
+        `timeout` seconds, and at once with `error` if there is one."""
         cursor = Cursor(self, self._board, variable, stream=stream, offset=offset)
         cursor.error = error or cursor.error
         self._cursors.add(cursor)
@@ -230,7 +230,7 @@ class Watch:
             self.wake(cursor)
 
     def wake(self, cursor: Cursor) -> None:
-        """Something changed for this reader."""
+        """Note that something changed for this reader."""
         self._changed[cursor] = None
         self._wake.set()
 
@@ -240,7 +240,8 @@ class Watch:
         return bool(self._cursors)
 
     async def news(self) -> list[Delta | Value | Failure]:
-        """What is new, once something is. Of much a part, and the rest the next times, between which others go on."""
+        """Wait for news, and return it. If there is much, the rest is left to the next calls, so that other tasks can
+        run in between."""
         await self._wake.wait()
         if self._goes_on:
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The desk where native calls wait for their session's client."""
+"""The desk: native calls that wait for their session's client."""
 
 import asyncio
 from collections import OrderedDict
@@ -11,7 +11,7 @@ from parrotserve.texts import check_text
 
 
 def outcome_of(result: CallResult) -> tuple[str | None, str | None]:
-    """The value of a native call, or its error: that its value cannot be told to anybody, if this is so."""
+    """The value of a native call, or its error. A value that is not valid text becomes an error."""
     value, error = result.value, result.error
     try:
         check_text(value or "", "The value")
@@ -23,8 +23,8 @@ def outcome_of(result: CallResult) -> tuple[str | None, str | None]:
 class CallDesk:
     """Calls that are offered and not yet answered, by session. Owned by one event loop.
 
-    Calls go by their ids as they are shown: they are looked for within their session only. A call is with one
-    connection at a time; when the connection goes without an answer, the next one gets it.
+    Calls are identified by the ids that clients see, as they are looked up within their session only. A call is given
+    to one connection at a time; if the connection closes without an answer, another one gets the call.
     """
 
     def __init__(self) -> None:
@@ -37,19 +37,19 @@ class CallDesk:
         return not self._queues
 
     def offer(self, session: SessionId, call: CallOffer) -> None:
-        """A call's inputs are ready."""
+        """Offer a call whose inputs are ready."""
         queue = self._queue(session)
         queue.offer(call)
 
     def settle(self, session: SessionId, call: CallId, *, attempt: int | None = None) -> None:
-        """A call, or this attempt of it, is answered or no longer wanted."""
+        """Drop a call, or this attempt of it, that is answered or no longer wanted."""
         queue = self._queues.get(session)
         if queue is not None and (attempt is None or queue.attempt_of(call) == attempt):
             queue.settle(call)
             self._drop_if_idle(session)
 
     def forget(self, session: SessionId) -> None:
-        """A session is over: its connections end."""
+        """End the connections of a session that is over."""
         queue = self._queues.pop(session, None)
         if queue is not None:
             queue.close()
@@ -61,7 +61,7 @@ class CallDesk:
             self.forget(session)
 
     async def connect(self, session: SessionId) -> AsyncGenerator[CallOffer, None]:
-        """Take calls of a session as they come, until it is over."""
+        """Yield calls of a session as they are offered, until the session is over."""
         if self._closed:
             return
         queue = self._queue(session)
@@ -91,14 +91,14 @@ class CallDesk:
 
 
 class _Queue:
-    """One session's unanswered calls, oldest first. Costs of a call do not depend on how many there are."""
+    """One session's unanswered calls, oldest first. The cost per call does not depend on their number."""
 
     def __init__(self) -> None:
         self.open: dict[CallId, CallOffer] = {}
         self.unclaimed: OrderedDict[CallId, None] = OrderedDict()
-        """Taken from the front one by one, for which a dict looks over all that were taken before."""
+        """Calls that no connection has. Not a dict: taking its first item scans past all that were taken before."""
         self.holders: dict[CallId, dict[CallId, None]] = {}
-        """Of the others, what the connection that has one has in all."""
+        """For each claimed call, all calls of the connection that has it."""
         self.connections = 0
         self.closed = False
         self.changed = asyncio.Event()
@@ -110,7 +110,7 @@ class _Queue:
         self.wake()
 
     def claim(self, claimed: dict[CallId, None]) -> CallOffer:
-        """The oldest call that no connection has is with the one that has `claimed`."""
+        """Give the oldest unclaimed call to the connection whose calls are `claimed`."""
         call, _ = self.unclaimed.popitem(last=False)
         claimed[call] = None
         self.holders[call] = claimed
@@ -127,7 +127,7 @@ class _Queue:
             del holder[call]
 
     def give_back(self, claimed: dict[CallId, None]) -> None:
-        """A connection is gone: others may have what it had."""
+        """Make the calls of a connection that is gone available to others."""
         for call in claimed:
             del self.holders[call]
             self.unclaimed[call] = None

@@ -1,4 +1,4 @@
-"""The models that a service serves: found, with the form of their prompts, and how engines for them are made."""
+"""The catalog: finds the models that a service serves, with their prompt formats, and makes engines for them."""
 
 import re
 import time
@@ -40,51 +40,51 @@ _ANY_TEMPLATE = "{% for one in messages %}{{ one.content }}{% endfor %}{% if too
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """A model that was found: how prompts for it are written, and how engines for it are made."""
+    """A model that was found: how its prompts are rendered, and how engines for it are made."""
 
     name: str
     context_length: int
     vocabulary: int
-    """Tokens that a prompt may have are numbered below it."""
+    """Upper bound (exclusive) of the token ids that a prompt may have."""
     renderer: Renderer
     make_engine: Callable[[EngineId], Engine]
     path: Path | None = None
-    """Where its weights lie, by whatever path it was asked for; None where there are none."""
+    """Resolved path of its weights, whatever path was used to name it; None for a model without weights."""
     created: int = field(default_factory=lambda: int(time.time()))
     """When it was found, in seconds since 1970."""
 
     @property
     def slug(self) -> str:
-        """Its name as ids may have it: the last part of a path."""
+        """The last part of its name or path, in characters that ids may have."""
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(self.name).name).strip("-.")[:40] or "model"
 
 
 Models = Mapping[str | None, ServedModel]
-"""By the names that requests have for them; None: the default one."""
+"""Models by the names that requests use for them; None: the default model."""
 
 Loader = Callable[[str, ServiceConfig, Progress | None], ServedModel]
-"""Finds a model by name or path. May take long, so it runs in a thread. Raises `ModelError`."""
+"""Finds a model by name or path. It may take long, so it runs in a thread. Raises `ModelError`."""
 
 
 NAMES_ON_DEMAND = tuple(KNOWN_MODELS)
-"""What a request from the network may name, where models are served on demand."""
+"""The models that requests from the network may name, if models are served on demand."""
 
 
 def may_serve(name: str, config: ServiceConfig, *, by_path: bool) -> bool:
-    """Whether a model may be served: one that is configured, and on demand one that a request names.
+    """Whether a model may be served: a configured one, or, on demand, one that a request names.
 
-    From the network, only by a name that is known: with paths, whoever has a key could find out which files there are,
-    and have as many engines started as there are ways to write one.
+    From the network (no `by_path`), only known names are allowed. With paths, anybody with a key could find out which
+    files exist, and have engines started for every way to write a path.
     """
     return name in config.models or (config.on_demand and (by_path or name == FAKE_MODEL or is_known(name)))
 
 
 def load_model(name: str, config: ServiceConfig, progress: Progress | None = None) -> ServedModel:
-    """The model of a known name, pulled on first use, or at a path. Raises `ModelError`, and `DeclarationError` where
-    the KV caches of the service's engines would not fit this machine."""
+    """Load a model by a known name (pulled on first use) or by path. Raises `ModelError`, and `DeclarationError` if
+    the KV caches of the service's engines would not fit into this machine's memory."""
     if name == FAKE_MODEL:
         return fake_model()
-    # Here, before anything is fetched: an engine would find out only by asking for that much, attempt by attempt.
+    # Checked here, before anything is fetched: engines would find out only by failing to allocate, at each start.
     engines = native_engines(config, name)
     fault = kv_fault(config.kv_memory, engines)
     if fault is not None:
@@ -109,7 +109,7 @@ def fake_model(
     name: str = FAKE_MODEL,
     template: ChatTemplate | None = None,
 ) -> ServedModel:
-    """The model without weights, served by these engines."""
+    """The fake model, which has no weights, served by engines that `make_engine` makes."""
     tokenizer = FakeTokenizer()
     return ServedModel(
         name=name,
@@ -121,18 +121,18 @@ def fake_model(
 
 
 def unfetched_model(name: str) -> ServedModel:
-    """What stands for a model of which nothing is known yet: what it refuses, the model would refuse, too."""
+    """A stand-in for a model of which nothing is known yet: whatever it refuses, the model would refuse, too."""
     fake = fake_model(name=name, template=ChatTemplate(_ANY_TEMPLATE))
     return replace(fake, context_length=_BOUNDLESS, vocabulary=_BOUNDLESS)
 
 
 def native_engines(config: ServiceConfig, *more: str) -> int:
-    """How many engines compute on this machine for the configured models, and for these."""
+    """The number of engines that compute on this machine for the configured models, and for these."""
     return config.engines * len({*config.models, *more} - {FAKE_MODEL})
 
 
 def engine_threads(config: ServiceConfig) -> int:
-    """Threads of each engine: as configured, or its share of the cores when all of the service's engines compute."""
+    """Threads of each engine: as configured, or an equal share of the cores for each of the service's engines."""
     return config.threads or max(1, usable_cores() // max(1, native_engines(config)))
 
 

@@ -1,4 +1,4 @@
-"""How many tokens a request may take, told before it runs: the most that its prompt can have and its outputs may."""
+"""Claims: upper bounds on the tokens of a request's prompt and outputs, known before it runs; and limits on size."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
@@ -18,7 +18,7 @@ from parrotserve.tenancy.ledger import Claim
 from parrotserve.tenancy.limits import Limits
 
 _VARIABLES_EACH = 10
-"""Variables that a submit, or a session, may have for each request that it may have."""
+"""Limit on the variables of a submit, or of a session, for each request that it may have."""
 SEAM = 2
 """Tokens that a boundary between segments may add to the sum of the segments."""
 
@@ -27,7 +27,7 @@ SizeOf = Callable[[VariableId], int]
 
 
 def check_variables(body: Submit, config: ServiceConfig) -> None:
-    """Raises `TooLarge` for more variables than a submit may have, before anything is made of them."""
+    """Raises `TooLarge` if a submit has too many variables; to be called before they are processed."""
     most = _VARIABLES_EACH * config.max_batch_requests
     if len(body.variables) > most:
         raise TooLarge(
@@ -39,8 +39,8 @@ def check_variables(body: Submit, config: ServiceConfig) -> None:
 def check_size(batch: Submitted, session: Session | None, limits: Limits, config: ServiceConfig) -> None:
     """Raises `TooLarge` for a batch, a graph or an output beyond what the tenant and the service allow.
 
-    What the session has already is not looked at: a client whose connection broke sends its batch again, and that
-    changes nothing.
+    Objects that the session already has are not counted again: a client whose connection broke sends its batch again,
+    which changes nothing.
     """
     size = len(batch.requests) + len(batch.calls)
     if size > config.max_batch_requests:
@@ -80,13 +80,13 @@ def check_size(batch: Submitted, session: Session | None, limits: Limits, config
 
 
 def most_of_texts(segments: Iterable[Flat], renderer: Renderer) -> int:
-    """The most tokens that the constant texts of a request make. Takes its time: they are made into tokens."""
+    """An upper bound on the tokens of a request's constant texts. Slow: texts are tokenised unless they are long."""
     texts = (segment for segment in segments if isinstance(segment, Text))
     return sum(len(text.tokens) or renderer.most_tokens(text.text) + SEAM for text in texts)
 
 
 def claims_of_batch(batch: Submitted, graph: Graph, find: Find, *, count: bool) -> list[Claim]:
-    """Claims of a batch's requests that are new. Without `count` nobody limits tokens, and none are counted."""
+    """Claims of a batch's new requests. Without `count` (no limits on tokens) their tokens are not counted."""
     new = list({spec.id: spec for spec in batch.requests if spec.id not in graph.requests}.values())
     if not count:
         return [Claim(spec.id, 0) for spec in new]
@@ -123,7 +123,7 @@ def _claim(spec: NewRequest, find: Find, size: SizeOf) -> Claim:
     model = find(spec.model)
     if model is None:
         return Claim(spec.id, 0)  # the machine refuses it
-    # Where a limit on tokens came after admission, they are not counted here: that would hold up the event loop.
+    # If the limit on tokens was set after admission, bytes are counted: tokenising would block the event loop.
     prompt = spec.text_tokens if spec.text_tokens is not None else _bytes_of_texts(spec)
     for segment in spec.segments:
         match segment:
@@ -150,10 +150,10 @@ def _size_in(graph: Graph, variable: VariableId) -> int:
         return _bytes(found.value)
     producer = found.producer
     if not isinstance(producer, Request):
-        return 0  # nobody knows what a native function returns, or a client sets: told when it is
+        return 0  # what a native function returns, or a client sets, is unknown: the claim is resized once it is known
     return next(output.sampling.max_tokens for output in _outputs(producer.spec) if output.variable == variable)
 
 
 def _bytes(text: str) -> int:
-    # No token of any vocabulary that we read stands for less than a byte.
+    # No token of the supported vocabularies is shorter than a byte.
     return len(text.encode(errors="replace"))

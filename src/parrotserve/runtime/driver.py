@@ -1,4 +1,4 @@
-"""The driver: the one place that tells the machine what happened and carries out what it decides."""
+"""The driver: the one place that passes events to the machine and carries out its decisions."""
 
 import asyncio
 import logging
@@ -39,11 +39,11 @@ log = logging.getLogger(__name__)
 _BUG = "The service hit an unexpected error; its log has the details."
 
 _SOONEST_TICK = 0.001
-"""Seconds. A deadline in the past must not keep the loop from everything else."""
+"""Seconds. The minimum delay of the timer, so that deadlines in the past do not starve the event loop."""
 
 
 class Driver:
-    """Owns the machine and its timer. Synchronous: nothing comes between an event and its decisions."""
+    """Owns the machine and its timer. Synchronous: nothing else runs between an event and its decisions."""
 
     def __init__(self, machine: Machine, meter: Meter, sandbox: Limits) -> None:
         self.machine = machine
@@ -68,10 +68,10 @@ class Driver:
         return self._loop.time()
 
     def apply(self, event: Event) -> None:
-        """Tell the machine, and carry out its decisions.
+        """Pass an event to the machine, and carry out its decisions.
 
-        Raises what the machine refuses. Anything else that it raises is a bug: it is logged, and whoever waits in the
-        event's session, or brought the event, is told rather than left to wait for ever.
+        Raises the machine's refusals. Anything else that it raises is a bug: it is logged, and those who wait in the
+        event's session, and the client that caused the event, get an error rather than wait for ever.
         """
         if self._closed:
             return
@@ -102,7 +102,7 @@ class Driver:
         self._set_timer()
 
     async def usage(self, session: SessionId, request: RequestId) -> Usage:
-        """What a session's request used, once it runs no more; nothing, if it is gone by then."""
+        """Wait until a session's request no longer runs, and return its usage; zero usage if it is gone by then."""
         found = self.machine.graph.requests.get(request)
         if found is None or found.session.id != session:
             return Usage()
@@ -118,12 +118,12 @@ class Driver:
         return bool(self._endings)
 
     def end_waiting(self) -> None:
-        """Nobody waits for the end of a request any more."""
+        """Release everybody who waits for the end of a request."""
         for request in list(self._endings):
             self._tell_ending(request)
 
     def close(self) -> None:
-        """Nothing happens any more."""
+        """Stop the timer and ignore all further events."""
         self.end_waiting()
         self._closed = True
         if self._timer is not None:
@@ -168,7 +168,7 @@ class Driver:
                 self.board.forget(decision.variables)
 
     def written(self, request: RequestId) -> Callable[[VariableId], Written]:
-        """What is known of a request's inputs."""
+        """A function that gives the text of each of a request's inputs, as far as it is known."""
         values = {one.id: one.value for one in self.machine.request(request).inputs}
 
         def look(variable: VariableId) -> Written:
@@ -178,11 +178,11 @@ class Driver:
         return look
 
     def grew(self, variable: VariableId) -> None:
-        """More of a variable's text is known: who runs ahead may read it."""
+        """More of a variable's text is known: extend the sequences that run ahead and read it."""
         self._extend(self.aheads.readers(variable, len(self.board.text(variable))))
 
     def catch_up(self, sequence: AheadSequence) -> None:
-        """A sequence has been sent what was known of its inputs: it goes on if there is more of that by now."""
+        """Extend a sequence again if more of its inputs has become known while the last extension was prepared."""
         awaited, request = sequence.awaits, self.machine.graph.requests.get(sequence.request)
         if awaited is None or request is None:
             return

@@ -1,4 +1,4 @@
-"""The fleet: the models served, the engines that serve them, and what engines tell, in the machine's words."""
+"""The fleet: the models served, the engines that serve them, and engines' reports turned into the machine's events."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 _BOUNDLESS = 1 << 40
 _CLEARING_SECONDS = 1.0
-"""For a model that is fetched and not wanted any more: to remove what has come of it."""
+"""Time for a model's cancelled download to remove its partial file."""
 _RUNS_AHEAD = {Capability.TOKENS, Capability.LATE_SEGMENTS, Capability.UPDATE}
 
 
@@ -72,7 +72,8 @@ class Fleet:
         self._asked: dict[str, ServedModel] = {}
         self._models: dict[str, ServedModel] = {}
         self._stand_ins: dict[str, EngineId] = {}
-        """Of models whose engines are all given up: what the machine takes for one, so that requests fail at once."""
+        """By model whose engines are all given up: the one that the machine takes to be up, so that requests fail at
+        once."""
         self._started: set[str] = set()
         self._loading = asyncio.Lock()
         self._closed = False
@@ -81,31 +82,31 @@ class Fleet:
 
     @property
     def default(self) -> str:
-        """What requests that name no model ask for."""
+        """The model of requests that name none."""
         return self._config.models[0]
 
     def _meant(self, name: str | None) -> str:
-        """`default` is a name of the first model, so that programs may say it whatever a service serves; unless another
-        is configured by it."""
+        """Resolve the alias `default` to the first model, so that programs may use it with any service, unless a model
+        of that name is configured."""
         if name is not None and name.lower() == DEFAULT_ALIAS:
             return next((one for one in self._config.models if one.lower() == DEFAULT_ALIAS), self.default)
         return self.default if name is None else name
 
     def find(self, name: str | None) -> ServedModel | None:
-        """A model that is served already, by a name that it was asked for before or its own."""
+        """A model that is already served, found by its own name or by a name that was used for it before."""
         name = self._meant(name)
         return self._asked.get(name) or self._models.get(name) or self._models.get(name.lower())
 
     def allowed(self, name: str | None) -> str:
-        """The name of a model that may be fetched. Raises `UnknownModel` for others."""
+        """The resolved name of a model that may be served. Raises `UnknownModel` for others."""
         name = self._meant(name)
         if not may_serve(name, self._config, by_path=self._by_path):
             raise self._unknown(name)
         return name
 
     async def load(self, name: str | None, *, progress: Progress | None = None) -> ServedModel:
-        """A model, found; `start_engines` starts its engines. Raises `UnknownModel`, what finding it raises, and
-        `ServiceUnavailable` where the service ended meanwhile."""
+        """Load a model, without engines: `start_engines` starts these. Raises `UnknownModel`, the errors of loading,
+        and `ServiceUnavailable` if the service ended meanwhile."""
         name = self._meant(name)
         async with self._loading:
             found = self.find(name)
@@ -114,7 +115,7 @@ class Fleet:
             found = await self._load_in_thread(self.allowed(name), progress)
             if self._closed:
                 raise ServiceUnavailable("The service ended before the model was ready.")
-            # One file may be asked for by many paths, and has its engines once.
+            # One file may be named by many paths, but has only one set of engines.
             found = next((one for one in self._models.values() if found.path and one.path == found.path), found)
             self._asked[name] = found = self._models.setdefault(found.name, found)
             if found.name not in self._driver.renderers:
@@ -123,8 +124,8 @@ class Fleet:
             return found
 
     async def _load_in_thread(self, name: str, progress: Progress | None) -> ServedModel:
-        """A thread cannot be cancelled; but where it tells its progress, it can be made to stop. Where it does not, as
-        while nobody answers on the network, it is left behind: what ends the process does not wait for it."""
+        """Load in a thread. A thread cannot be cancelled, but it is stopped when it next reports progress. If it does
+        not, as while the network does not answer, it is left behind: the process's exit does not wait for it."""
         unwanted = threading.Event()
 
         def watched(done: int, total: int) -> None:
@@ -134,7 +135,7 @@ class Fleet:
                 progress(done, total)
 
         loading = asyncio.wrap_future(Aside("model").do(name, partial(self._load, name, self._config, watched)))
-        loading.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to be told
+        loading.add_done_callback(lambda done: done.cancelled() or done.exception())  # mark its error as retrieved
         try:
             return await asyncio.shield(loading)
         except asyncio.CancelledError:
@@ -143,20 +144,21 @@ class Fleet:
             raise
 
     async def require(self, name: str | None, *, progress: Progress | None = None) -> ServedModel:
-        """A model that can serve, now or soon. Raises what `load` raises, and why no engine of it can be started."""
+        """A model that can serve, now or soon. Raises the errors of `load`, and the engines' error if all of the
+        model's engines are given up."""
         return self.serving(name) or self._checked(await self.load(name, progress=progress))
 
     def serving(self, name: str | None) -> ServedModel | None:
-        """The same, of models that are served already; None for others. Raises why no engine of it can be started."""
+        """As `require`, for models that are already served; None for others."""
         model = self.find(name)
         return self._checked(model) if model is not None else None
 
     async def require_all(self, names: Iterable[str | None], *, progress: Progress | None = None) -> Models:
-        """`require` of each."""
+        """The results of `require`, by name."""
         return {name: await self.require(name, progress=progress) for name in names}
 
     def all_serving(self, names: Iterable[str | None]) -> Models | None:
-        """`serving` of each; None where one is not served already."""
+        """The results of `serving`, by name; None if one of the models is not served yet."""
         models: dict[str | None, ServedModel] = {}
         for name in names:
             model = self.serving(name)
@@ -176,7 +178,7 @@ class Fleet:
         return [self._view(model) for model in self._models.values()]
 
     def model_view(self, name: str) -> ModelView:
-        """A model that is served already. Raises `UnknownModel`."""
+        """A model that is already served. Raises `UnknownModel`."""
         found = self.find(name)
         if found is None:
             raise self._unknown(name)
@@ -201,11 +203,11 @@ class Fleet:
 
     @property
     def ready(self) -> bool:
-        """Whether every configured model has an engine that is up: others are restarted meanwhile."""
+        """Whether every configured model has an engine that is up; others of its engines may be restarting."""
         return all(map(self._runs, self._config.models))
 
     async def wait_started(self) -> None:
-        """Until every engine is up. Raises why one was given up."""
+        """Wait until every engine is up. Raises the error of the first that was given up."""
         for keeper in list(self._driver.keepers.values()):
             await keeper.wait_started()
 
@@ -219,7 +221,7 @@ class Fleet:
         await asyncio.gather(*(keeper.close() for keeper in self._driver.keepers.values()))
 
     def start_engines(self, model: ServedModel) -> None:
-        """Have a model's engines come up, unless they were started before."""
+        """Start a model's engines, unless they were started before."""
         if model.name in self._started:
             return
         self._started.add(model.name)
@@ -231,7 +233,7 @@ class Fleet:
             keeper.start()
 
     def _free_id(self, wanted: str) -> EngineId:
-        """Two paths may end alike."""
+        """An unused engine id: the wanted one, or one with a number, as the slugs of two paths may be equal."""
         names = (wanted, *(f"{wanted}.{number}" for number in range(2, len(self._driver.keepers) + 3)))
         return next(EngineId(name) for name in names if name not in self._driver.keepers)
 
@@ -270,7 +272,7 @@ class Fleet:
         self._driver.apply(joined)
 
     def _tell_of_small_cache(self, engine: EngineId, description: EngineDescription) -> None:
-        # Many a model's context is more than anybody has memory for: by default that is no fault.
+        # Many models' contexts need more memory than any machine has: with the default memory that is no fault.
         log.log(
             logging.INFO if self._config.kv_memory is None else logging.WARNING,
             "the KV cache of engine %s holds %s tokens, and no request may have more, though the model's context has "
@@ -287,8 +289,8 @@ class Fleet:
             self._driver.apply(EngineLost(engine=engine, reason=reason))
 
     def given_up(self, engine: EngineId, error: ParrotError) -> None:
-        """An engine cannot be started for now. If it was its model's last, it goes on as one that fails every request
-        until one is back, so that nobody waits for ever."""
+        """An engine cannot be started for now. If it was its model's last, the machine is told that it is up: then its
+        keeper refuses every request until an engine is back, so that nobody waits for ever."""
         model = self._driver.keepers[engine].model
         if all(keeper.state is KeeperState.FAILED for keeper in self._keepers_of(model)):
             joined = EngineJoined(
@@ -298,12 +300,12 @@ class Fleet:
             self._driver.apply(joined)
 
     def refuse(self, engine: EngineId, order: Order, error: ParrotError) -> None:
-        """An order cannot be carried out: its request fails."""
+        """Fail the request of an order that cannot be carried out."""
         if isinstance(order, Opening | Extending | CompleteSequence):
             self._driver.apply(RequestEnded(request=order.request, epoch=order.epoch, error=error))
 
     def heard(self, engine: EngineId, events: Sequence[Event]) -> None:
-        """What an engine tells. Raises `EngineFailed` if that cannot be."""
+        """Handle the events of an engine. Raises `EngineFailed` if they break the contract."""
         runs = self._driver.runs
         for event in events:
             match event:
@@ -315,7 +317,7 @@ class Fleet:
                     produced = runs.finished(event)
                     if produced is not None:
                         self._driver.apply(produced)
-                        runs.take_logprobs(produced.variable)  # left if the machine no longer wanted it
+                        runs.take_logprobs(produced.variable)  # still there if the machine no longer wanted it
                 case SequenceEnded():
                     self._metrics.sequence_ended(event)
                     self._driver.apply(request_ended(event))
@@ -331,9 +333,9 @@ class Fleet:
             return
         ready, started, ended = found.times.ready, found.times.started, found.times.ended
         if ready is not None and started is not None and ended is not None:
-            began = max(ready, started)  # it may have been read ahead
+            began = max(ready, started)  # it may have started before its inputs were ready, running ahead
             self._metrics.request_done(found.objective, waited=began - ready, ran=ended - began)
 
     async def commands(self, order: Order, description: EngineDescription) -> Sequence[Command]:
-        """The order in the engine's words; see `Orders.commands`."""
+        """The commands for an order; see `Orders.commands`."""
         return await self._orders.commands(order, description)

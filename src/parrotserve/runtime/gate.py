@@ -1,4 +1,4 @@
-"""The gate: what a tenant brings in is measured and claimed for, in one step with the machine's taking it in."""
+"""The gate: checks batches against their tenant's limits, claims for them, and passes them to the machine."""
 
 from collections.abc import Set as AbstractSet
 
@@ -16,11 +16,11 @@ from parrotserve.runtime.meter import Meter
 from parrotserve.tenancy.directory import Directory
 
 _PART_OF_MEMORY = 2
-"""Of so many bytes of the machine's memory, sessions may hold one: engines need the rest."""
+"""Sessions may hold one byte of this many of the machine's memory: engines need the rest."""
 
 
 class Gate:
-    """Refuses by `LimitExceeded` and `TooLarge`; then nothing has changed."""
+    """Enforces limits. Methods raise `LimitExceeded` and `TooLarge`; then nothing has changed."""
 
     def __init__(
         self, config: ServiceConfig, directory: Directory, meter: Meter, driver: Driver, *, find: Find
@@ -34,7 +34,7 @@ class Gate:
         self._memory = usable_memory() // _PART_OF_MEMORY
 
     def take_in(self, batch: Submitted) -> None:
-        """Claims what a batch may use, and has the machine take it in; gives it back if that refuses it."""
+        """Claim what a batch may use, and pass it to the machine. Withdraws the claims if the machine refuses it."""
         graph = self._driver.machine.graph
         known = graph.sessions.get(batch.session)
         limits = self._directory.limits(batch.tenant)
@@ -52,10 +52,11 @@ class Gate:
             raise
 
     def check_memory(self, tenant: TenantId, more: int) -> None:
-        """Raises `LimitExceeded` where a tenant's sessions would hold more than they may with so many bytes more.
+        """Raises `LimitExceeded` if `more` bytes would exceed what a tenant's sessions may hold in memory, and
+        `TooLarge` if they would even if nothing else were held.
 
-        Where nobody says, a tenant leaves as much to others as it has, of a part of the memory that there is: alone it
-        has half, two have a third each; and whoever is nobody's tenant has all of it.
+        Without `held_bytes`, a tenant may hold as much of the sessions' memory as it leaves free for others: alone it
+        may hold half, two a third each. Without tenants (an open directory), all of it may be held.
         """
         graph = self._driver.machine.graph
         own, every = graph.held[tenant], sum(graph.held.values())
@@ -77,7 +78,7 @@ class Gate:
             )
 
     def check(self, batch: Submitted, models: AbstractSet[str]) -> None:
-        """Raises why a batch would be refused once these models were served, whatever its tokens; changes nothing."""
+        """Raises the refusal of a batch as if these models were served, limits on tokens aside. Changes nothing."""
         graph = self._driver.machine.graph
         limits = self._directory.limits(batch.tenant)
         check_size(batch, graph.sessions.get(batch.session), limits, self._config)
@@ -92,7 +93,8 @@ class Gate:
             self._driver.apply(TenantWeighed(tenant=tenant, weight=weight))
 
     def retry(self, name: SessionId, tenant: TenantId, variable: VariableId) -> list[Variable]:
-        """Claims what comes back with a variable may use, and has the machine bring it back: these variables."""
+        """Claim what a retry of a variable's producers may use, and have the machine retry them. Returns the variables
+        that are produced again."""
         machine = self._driver.machine
         back = machine.revival(name, tenant, variable)
         count = self._directory.limits(tenant).counts_tokens

@@ -1,4 +1,4 @@
-"""The keeper of one engine: starts it, talks with it, notices that it died or hangs, and starts it again."""
+"""The keeper of one engine: starts it, talks to it, notices when it dies or hangs, and restarts it."""
 
 import asyncio
 import logging
@@ -18,31 +18,31 @@ from parrotserve.runtime.render import Opening
 log = logging.getLogger(__name__)
 
 _MOST_DOUBLINGS = 32
-"""Of a pause: more are beyond any bound, and in the end beyond what a float holds."""
+"""Maximum number of times a pause is doubled. More would exceed any bound on it, and in the end overflow a float."""
 _MOST_AT_ONCE = 32
-"""Commands that are sent together: enough for an engine to see what they share, few enough to begin soon."""
+"""Orders that are sent together: enough for an engine to see shared prefixes, few enough that the first start soon."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extending:
-    """More of what a request that runs ahead reads can be sent."""
+    """The order to send an engine more of the inputs of a request that runs ahead."""
 
     request: RequestId
     epoch: int
 
 
 Order = Opening | Extending | EngineDecision
-"""What an engine is to do, in the machine's words."""
+"""What an engine is to do, in the machine's terms."""
 
 
 class KeeperState(StrEnum):
-    """What an engine's keeper is at."""
+    """The state of an engine's keeper."""
 
     STARTING = "starting"
     UP = "up"
     RESTARTING = "restarting"
     FAILED = "failed"
-    """Given up: what it is asked for is refused, and it is tried again only now and then."""
+    """Given up: orders are refused, and starts are attempted only at long intervals."""
     CLOSED = "closed"
 
 
@@ -53,45 +53,46 @@ class KeeperPolicy:
     heartbeat: float = base.HEARTBEAT_SECONDS
     missed_heartbeats: int = base.MISSED_HEARTBEATS
     stuck_after: float = 300.0
-    """An engine that beats, has work, and makes no step for so long hangs too."""
+    """An engine that sends heartbeats and has work, but makes no step for this long, counts as hung too."""
     start_timeout: float = 300.0
     start_attempts: int = 3
     """Failed starts in a row before the keeper gives up."""
     first_backoff: float = 0.2
     longest_backoff: float = 5.0
     settled_after: float = 10.0
-    """Up for so long, an engine that dies is started again at once."""
+    """An engine that dies after being up for at least this long is restarted at once."""
     first_retry: float = 10.0
-    """From giving up to the next attempt; twice as long after each one that fails, up to `longest_retry`."""
+    """Pause between giving up and the next attempt; doubled after each failed attempt, up to `longest_retry`."""
     longest_retry: float = 300.0
     retry_jitter: float = 0.2
-    """How much shorter such a pause may be by chance, as a share: what failed together need not start together."""
+    """Largest fraction by which such a pause is randomly shortened, so that engines that failed together do not all
+    restart together."""
 
     def backoff(self, failures: int) -> float:
-        """The pause after so many failures in a row."""
+        """The pause after this many failures in a row."""
         return 0.0 if failures <= 1 else _doubled(self.first_backoff, failures - 2, self.longest_backoff)
 
     def retry_pause(self, retries: int, chance: float) -> float:
-        """The pause of an engine that is given up, after so many more attempts; `chance` is from 0 to 1."""
+        """The pause of an engine that is given up, after `retries` further attempts; `chance` is from 0 to 1."""
         return _doubled(self.first_retry, retries, self.longest_retry) * (1.0 - self.retry_jitter * chance)
 
 
 class Office(Protocol):
-    """Whom a keeper reports to and asks."""
+    """What a keeper reports to, and asks for commands."""
 
     def joined(self, engine: EngineId, description: base.EngineDescription) -> None: ...
     def lost(self, engine: EngineId, reason: str) -> None: ...
     def given_up(self, engine: EngineId, error: ParrotError) -> None: ...
     def refuse(self, engine: EngineId, order: Order, error: ParrotError) -> None:
-        """An order that no engine will carry out, and why."""
+        """Report an order that no engine will carry out, and the reason."""
         ...
 
     def heard(self, engine: EngineId, events: Sequence[base.Event]) -> None:
-        """Raises `EngineFailed` if the engine broke the contract."""
+        """Handle an engine's events. Raises `EngineFailed` if the engine broke the contract."""
         ...
 
     async def commands(self, order: Order, description: base.EngineDescription) -> Sequence[base.Command]:
-        """The order in the engine's words; none where there is nothing to send."""
+        """The commands for an order; none if there is nothing to send."""
         ...
 
 
@@ -108,40 +109,40 @@ class EngineKeeper:
         self.heartbeat = base.Heartbeat()
         self.restarts = 0
         self.error: ParrotError | None = None
-        """Why it did not start, until it does."""
+        """Why the last start failed; None once the engine is up."""
         self._retry_at = 0.0
         self._make = make
         self._office = office
         self._policy = policy
         self._orders: asyncio.Queue[Order] = asyncio.Queue()
         self._heard = False
-        """Whether the engine told anything since that was last looked at."""
+        """Whether the engine has sent any events since the last check."""
         self._decided = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin keeping it up."""
+        """Start the task that keeps the engine up."""
         self._task = asyncio.get_running_loop().create_task(self._keep(), name=f"keeper of {self.engine}")
 
     async def wait_started(self) -> None:
-        """Until it is up for the first time. Raises why not, if it is given up."""
+        """Wait until the engine is up for the first time. Raises its error if it is given up."""
         await self._decided.wait()
         if self.state is KeeperState.FAILED and self.error is not None:
             raise self.error
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds until an engine that is given up is tried again (0: now); None for others."""
+        """Seconds until the next attempt to start an engine that is given up (0: now); None for others."""
         if self.state is not KeeperState.FAILED:
             return None
         return max(0.0, self._retry_at - asyncio.get_running_loop().time())
 
     def order(self, order: Order) -> None:
-        """Pass on an order; dropped where the engine is down, which the machine has been told."""
+        """Pass on an order. It is dropped if the engine is down: the machine has been told of the loss."""
         if self.state is KeeperState.UP:
             self._orders.put_nowait(order)
         elif self.error is not None and self.state is KeeperState.FAILED:
-            # Later, for an order comes while the machine's decisions are being carried out.
+            # Deferred: orders arrive while the machine's decisions are being carried out.
             why = EngineFailed(f"No engine for the model could be started: {self.error.message}", engine=self.engine)
             asyncio.get_running_loop().call_soon(self._office.refuse, self.engine, order, why)
 
@@ -153,7 +154,7 @@ class EngineKeeper:
         self.state = KeeperState.CLOSED
 
     async def _keep(self) -> None:
-        """Start the engine, again and again: soon, as long as that may help, and then now and then."""
+        """Start the engine again and again: after short pauses as long as that may help, then at long intervals."""
         refusals = deaths = retries = 0
         while True:
             given_up = self.state is KeeperState.FAILED
@@ -167,12 +168,12 @@ class EngineKeeper:
                 refusals += 1
                 continue
             settled = lived >= self._policy.settled_after
-            # One that comes up and dies at once is no better than one that does not come up.
+            # An engine that comes up and dies at once counts like one that does not come up.
             refusals, deaths, retries = 0, 1 if settled else deaths + 1, 0 if settled else retries
             self.restarts += 1
 
     async def _pause(self, seconds: float) -> None:
-        """Be given up for so long."""
+        """Be in the state FAILED (given up) for this long."""
         assert self.error is not None
         self._retry_at = asyncio.get_running_loop().time() + seconds
         if self.state is KeeperState.FAILED:
@@ -185,7 +186,8 @@ class EngineKeeper:
         await asyncio.sleep(seconds)
 
     async def _live(self) -> float | None:
-        """One engine, from its start to its loss: the seconds it was up. None, and `error`, if it did not come up."""
+        """Run one engine from its start to its loss. Returns the seconds it was up; None, and sets `error`, if it did
+        not come up."""
         loop = asyncio.get_running_loop()
         try:
             engine = self._make()
@@ -204,7 +206,7 @@ class EngineKeeper:
             return None
 
     async def _start(self, engine: base.Engine) -> base.EngineDescription | None:
-        """Bring it up; None, and `error`, if it did not come up."""
+        """Start the engine. Returns None, and sets `error`, if it did not come up."""
         try:
             async with asyncio.timeout(self._policy.start_timeout):
                 return await engine.start()
@@ -223,11 +225,11 @@ class EngineKeeper:
 
     async def _run(self, engine: base.Engine, description: base.EngineDescription) -> None:
         """Serve orders and events until the engine is lost."""
-        # Nothing is in its cache until its first heartbeat says otherwise.
+        # The cache is taken to be empty until the first heartbeat.
         empty = base.Heartbeat(free_pages=description.cache_tokens // description.page_tokens)
         self.description, self.heartbeat, self.error = description, empty, None
         self._orders = asyncio.Queue()
-        # Whoever was told that it is lost is told that it is back.
+        # After a restart at the level of the warning that told of the loss.
         log.log(logging.INFO if self.state is KeeperState.STARTING else logging.WARNING, "engine %s is up", self.engine)
         self.state = KeeperState.UP
         self._office.joined(self.engine, description)
@@ -256,14 +258,14 @@ class EngineKeeper:
             wanted: list[tuple[Order, base.Command]] = []
             for number, order in enumerate(orders):
                 if number:
-                    # Prompts take their time to be tokenised; streams go on meanwhile.
+                    # Tokenising prompts takes time: let streams proceed in between.
                     await asyncio.sleep(0)
                 wanted += [(order, command) for command in await self._office.commands(order, description)]
             if wanted:
                 await self._hand_over(engine, wanted)
 
     async def _hand_over(self, engine: base.Engine, wanted: Sequence[tuple[Order, base.Command]]) -> None:
-        """Send all at once. If that cannot be, one by one, so that what cannot be sent harms nothing else."""
+        """Send all commands at once. If that fails, send them one by one, so that one bad command affects no other."""
         try:
             await engine.send([command for _, command in wanted])
         except EngineFailed:
@@ -287,14 +289,15 @@ class EngineKeeper:
             self._heard = True
             ended = next((number for number, event in enumerate(events) if isinstance(event, base.SequenceEnded)), 0)
             if ended:
-                # What was written goes to those who wait for it before anybody sees to the end of its request.
+                # Deliver the text to those who wait for it before handling the end of its request.
                 self._office.heard(self.engine, events[:ended])
                 await asyncio.sleep(0)
             self._office.heard(self.engine, events[ended:])
         raise EngineFailed(f"Engine {self.engine} ended.", engine=self.engine)
 
     async def _watch(self) -> None:
-        """Engines in processes of their own are found hanging by their handles, which kill them; this is for all."""
+        """Raise `EngineFailed` once the engine hangs. For engines of all kinds; the handle of an engine that has a
+        process of its own also watches it, and kills it."""
         policy, self._heard = self._policy, True  # its start was a sign of life
         pulse = Pulse(heartbeat=policy.heartbeat, stuck_after=policy.stuck_after, missed=policy.missed_heartbeats)
         while True:
@@ -309,10 +312,10 @@ def _doubled(first: float, times: int, most: float) -> float:
 
 
 def _hopeless(error: ParrotError | None) -> bool:
-    """Whether another attempt, soon, would end the same: a model that cannot be read, or memory that is not there."""
+    """Whether another attempt soon would fail the same way: the model cannot be read, or there is too little memory."""
     return isinstance(error, ModelError | EngineRefused) and not isinstance(error, PullFailed)
 
 
 def _words(error: Exception) -> str:
-    # Not its repr, which may hold what it is about: a prompt.
+    # Not `repr(error)`, which may contain the data at fault: a prompt.
     return f"{type(error).__name__}: {error}"

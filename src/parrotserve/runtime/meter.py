@@ -1,7 +1,7 @@
-"""The meter: what tenants claim, run and use, kept in step with the machine and the engines.
+"""The meter: tracks what tenants claim, run and use, in step with the machine and the engines.
 
-A claim stands until the machine is done with its request and no engine has it any more: a cancelled request costs what
-it took until its engine let go of it, and that is known only then.
+A claim stands until the machine is done with its request and no engine has it any more: a cancelled request is charged
+for what it used until its engine released it, which is known only then.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from parrotserve.tenancy.usage import Usage
 class _Metered:
     tenant: TenantId
     aboard: dict[int, EngineId] = field(default_factory=dict[int, EngineId])
-    """The engines that have it, by epoch."""
+    """The engines that have the request, by epoch."""
     taken: int = 0
     over: bool = False
 
@@ -31,16 +31,16 @@ class _Metered:
 _NOTHING = RunUsage()
 
 SAVE_SECONDS = 5.0
-"""What was used since the last save is lost if the service is killed."""
+"""Seconds between saves. Usage since the last save is lost if the service is killed."""
 
 
 class Meter:
-    """Owned by one event loop. `clock` in seconds from any start."""
+    """Accounts for usage. Owned by one event loop. `clock` gives seconds, from any origin."""
 
     def __init__(self, directory: Directory, metrics: Metrics, clock: Callable[[], float]) -> None:
         self.ledger = Ledger()
         self.unsaved: dict[TenantId, Usage] = {}
-        """What was used and is not in the store yet, nor on its way there."""
+        """Usage that is neither in the store nor being written to it."""
         self._writing: asyncio.Task[None] | None = None
         self._directory = directory
         self._metrics = metrics
@@ -49,10 +49,10 @@ class Meter:
         self._requests: dict[RequestId, _Metered] = {}
         self._aboard: dict[EngineId, set[RequestId]] = {}
         self._departed: dict[tuple[RequestId, int], RequestId] = {}
-        """What runs are called that engines still let go of, while another request has their id."""
+        """New names of requests whose id is used again while engines still have runs of them; by old id and epoch."""
 
     def accept(self, tenant: TenantId, session: SessionId, claims: Sequence[Claim], *, again: bool = False) -> None:
-        """Claim for new requests, or (`again`) for some that are retried.
+        """Claim for new requests, or (`again`) for retried ones.
 
         Raises `LimitExceeded`; then nothing has changed.
         """
@@ -65,33 +65,34 @@ class Meter:
         for claim in fresh:
             self._requests[claim.request] = _Metered(tenant)
         for claim in claims:
-            # One that is retried while an engine still lets go of it has its claim yet.
+            # A request that is retried while an engine still has its old run still has its claim.
             self._requests[claim.request].over = False
 
     def withdraw(self, claims: Iterable[Claim]) -> None:
-        """They were accepted here and refused elsewhere."""
+        """Withdraw claims that were accepted here but whose requests were refused elsewhere."""
         for claim in claims:
             self.over(claim.request)
 
     def end_session(self, session: SessionId) -> None:
-        """A session is over; its last requests may still be aboard engines."""
+        """Note that a session is over; its last requests may still be aboard engines."""
         self.ledger.end_session(session)
 
     def sized(self, request: RequestId, tokens: int) -> None:
-        """What a request may take at most is known now. Raises `LimitExceeded` where that is too much after all."""
+        """Resize a claim, now that the most that the request may take is known. Raises `LimitExceeded` if that is too
+        much after all."""
         found = self._requests.get(request)
         if found is not None:
             self.ledger.resize(request, tokens, self._directory.limits(found.tenant), now=self._clock())
 
     def opened(self, request: RequestId, epoch: int, engine: EngineId) -> None:
-        """An engine gets it."""
+        """Note that an engine gets a run of the request."""
         found = self._requests.get(request)
         if found is not None:
             found.aboard[epoch] = engine
             self._aboard.setdefault(engine, set()).add(request)
 
     def heard(self, event: Event) -> None:
-        """What engines tell, before the machine hears of it."""
+        """Note an event of an engine, before the machine handles it."""
         match event:
             case RequestEnded(usage=RunUsage() as used):
                 self.ended(event.request, event.epoch, used)
@@ -101,7 +102,7 @@ class Meter:
                 pass
 
     def ended(self, request: RequestId, epoch: int, usage: RunUsage) -> None:
-        """An engine no longer has it, and this is what it used there."""
+        """Note that an engine no longer has the request, and record what it used there."""
         request = self._departed.pop((request, epoch), request)
         found = self._requests.get(request)
         if found is None:
@@ -116,7 +117,7 @@ class Meter:
         self._settle(request, found)
 
     def lost(self, engine: EngineId) -> None:
-        """An engine died, and with it the account of what it did."""
+        """Note that an engine died; the usage of its requests is lost with it."""
         for request in self._aboard.pop(engine, set()):
             found = self._requests[request]
             self._departed = {run: name for run, name in self._departed.items() if name != request}
@@ -124,14 +125,14 @@ class Meter:
             self._settle(request, found)
 
     def over(self, request: RequestId) -> None:
-        """The machine is done with it."""
+        """Note that the machine is done with the request."""
         found = self._requests.get(request)
         if found is not None:
             found.over = True
             self._settle(request, found)
 
     async def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
-        """What a tenant used (None: all of them) by day."""
+        """Usage of a tenant (None: of all tenants) by day."""
         await self.save()
         stored = await asyncio.to_thread(self._directory.usage, tenant) if self._directory.stores_usage else []
         unsaved = [(_today(), name, one) for name, one in self.unsaved.items()]  # what cannot be stored now
@@ -153,12 +154,12 @@ class Meter:
         ]
 
     async def save(self, *, wait: bool = True) -> None:
-        """Put what was used into the store, if there is one, while everything else goes on; what cannot be written now
-        is kept for the next time. Without `wait`, now is at once: no other process that writes is waited for."""
+        """Write unsaved usage to the store, if there is one, without blocking the event loop. What cannot be written is
+        kept for the next save. Without `wait`, it gives up at once if another process is writing."""
         while self._writing is not None:
             await asyncio.shield(self._writing)
         if self.unsaved and self._directory.stores_usage:
-            # A task of its own: whoever waits for it may be cancelled, and what is half written must not be kept.
+            # A task of its own: its caller may be cancelled, and half-written usage must not be saved again.
             self._writing = asyncio.ensure_future(self._write(wait=wait))
             await asyncio.shield(self._writing)
 
@@ -175,13 +176,13 @@ class Meter:
                 self.unsaved = used
 
     async def save_now_and_then(self) -> None:
-        """For ever."""
+        """Save at intervals, for ever."""
         while True:
             await asyncio.sleep(SAVE_SECONDS)
             await self.save(wait=False)
 
     def _set_apart(self, request: RequestId) -> None:
-        """An id is used again: one that had it, and that engines still let go of, is another's account."""
+        """Rename an earlier request of the same id that engines still have, so that its account stays separate."""
         found = self._requests.pop(request, None)
         if found is None:
             return

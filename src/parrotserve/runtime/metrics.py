@@ -1,4 +1,4 @@
-"""What Prometheus is told: counts, gauges and how long requests took, never a text."""
+"""Metrics for Prometheus: counts, gauges and durations of requests, never a text."""
 
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -14,11 +14,11 @@ from parrotserve.protocol import EngineView
 from parrotserve.sampling import Usage
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-"""Seconds: from a few tokens on a machine with nothing else to do up to a long text on a full one."""
+"""Seconds: from a few tokens on an idle machine up to a long text on a fully loaded one."""
 
 
 class Metrics:
-    """The counters of one service, in a registry of its own. What has a present value is read when it is asked for."""
+    """The metrics of one service, in a registry of its own. Gauges are read when they are collected."""
 
     def __init__(self, *, engines: Callable[[], list[EngineView]], sessions: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
@@ -41,14 +41,14 @@ class Metrics:
         for status in EndStatus:
             self._sequences(status.value)
 
-    # Counts are there from 0 on where that can be known: Prometheus tells of no change in one that it sees first at 1.
+    # Counters are created at 0 where their labels are known: Prometheus sees no increase in one that begins at 1.
 
     def model_served(self, model: str) -> None:
-        """Engines of a model are started."""
+        """Engines of a model are being started."""
         self._losses(model)
 
     def tenant_served(self, tenant: TenantId) -> None:
-        """A tenant's batch was taken in."""
+        """A tenant's batch was accepted."""
         for kind in ("prompt", "cached", "output"):
             self._tokens(tenant, kind)
         self._seconds(tenant)
@@ -58,12 +58,12 @@ class Metrics:
         self._sequences(event.status.value).inc()
 
     def request_done(self, objective: Objective, *, waited: float, ran: float) -> None:
-        """A request has its outputs; seconds."""
+        """A request is done; it `waited` for an engine and then `ran`, in seconds."""
         self._waited(objective.value).observe(waited)
         self._ran(objective.value).observe(ran)
 
     def used(self, tenant: TenantId, usage: Usage) -> None:
-        """What a tenant's run used."""
+        """Add the usage of a tenant's run."""
         self._tokens(tenant, "prompt").inc(usage.prompt_tokens)
         self._tokens(tenant, "cached").inc(usage.cached_tokens)
         self._tokens(tenant, "output").inc(usage.output_tokens)
@@ -77,7 +77,7 @@ class Metrics:
         """A tenant's batch was refused."""
         self._refusals(tenant, code).inc()
 
-    # By labels, and remembered: to find one takes the library as long as to count.
+    # Children are cached by their labels: the library takes as long to find one as to count.
 
     def _counter(self, name: str, about: str, *labels: str) -> Callable[..., Counter]:
         return cache(Counter(name, about, labels, registry=self.registry).labels)

@@ -1,4 +1,4 @@
-"""Orders to engines in their own words: prompts are rendered and tokenised here, and go to them as they come."""
+"""Turns orders into commands for engines: here prompts are rendered and tokenised, those that run ahead in parts."""
 
 import asyncio
 import logging
@@ -27,14 +27,15 @@ log = logging.getLogger(__name__)
 
 
 class Orders:
-    """Makes commands of what the machine decided, for the engine that is to carry it out."""
+    """Turns the machine's decisions into commands for the engine that is to carry them out."""
 
     def __init__(self, driver: Driver, directory: Directory) -> None:
         self._driver = driver
         self._directory = directory
 
     async def commands(self, order: Order, description: EngineDescription) -> Sequence[Command]:
-        """The order in the engine's words. A request that cannot be rendered fails; then there is nothing to send."""
+        """The commands for an order. A request that cannot be rendered fails; the engine is told only to cancel it, if
+        it was opened."""
         match order:
             case Opening() | Extending() | CompleteSequence():
                 return await self._rendered(order, description)
@@ -56,7 +57,7 @@ class Orders:
         try:
             return await self._retained(order, description)
         except ParrotError:
-            return ()  # a transform does not fit its value, say: whoever begins so fails by it
+            return ()  # for example, a transform does not fit its value: requests that begin so will fail by it
         except Exception:
             log.exception("what request %s begins with could not be rendered", order.request)
             return ()
@@ -73,7 +74,7 @@ class Orders:
         )
         renderer, published = self._driver.renderers[request.spec.model], self._directory.published_texts()
         tokens = await renderer.beginning(pieces[: order.segments], description)
-        # Of all its pieces: a text that goes on behind the boundary may be published whole.
+        # All pieces are looked at: a text that extends beyond the boundary may be published as a whole.
         public = renderer.public_tokens(pieces, published) if published else 0
         return (Retain(key=order.key, salt=request.session.tenant, tokens=tokens, public=public),)
 
@@ -117,7 +118,7 @@ class Orders:
         return (command, *await self._go_on(Extending(opening.request, opening.epoch), description))
 
     async def _go_on(self, order: Extending | CompleteSequence, description: EngineDescription) -> Sequence[Command]:
-        """What a sequence that runs ahead can be sent; with the order to complete it, all that there is."""
+        """The commands that extend a sequence that runs ahead; all that is left if the order is to complete it."""
         sequence = self._driver.aheads.find(order.request, order.epoch)
         if sequence is None:
             return ()
@@ -128,7 +129,7 @@ class Orders:
         tell, written = sequence.complete if completes else sequence.go_on, self._driver.written(order.request)
         told = await asyncio.to_thread(tell, written) if sequence.is_long(written) else tell(written)
         if not completes:
-            self._driver.catch_up(sequence)  # with what came meanwhile
+            self._driver.catch_up(sequence)  # with text that arrived meanwhile
             return told
         most = sequence.sent + sum(len(one.tokens or ()) for one in told) + sequence.most_output
         self._driver.meter.sized(order.request, min(most, description.context_length))

@@ -1,4 +1,4 @@
-"""Batches on their way in: admitted with the models that they name, and tried before one is fetched for them."""
+"""Reception: admits batches with the models that they name, and checks them before a model is fetched for them."""
 
 import asyncio
 from functools import partial
@@ -17,7 +17,7 @@ from parrotserve.tenancy.directory import Directory
 
 
 class Reception:
-    """Owned by one event loop."""
+    """Admits batches. Owned by one event loop."""
 
     def __init__(self, config: ServiceConfig, directory: Directory, fleet: Fleet, gate: Gate) -> None:
         self._config = config
@@ -27,24 +27,25 @@ class Reception:
         self._aside = Aside("schemas")
 
     def models_at_once(self, body: Submit) -> Models | None:
-        """The models of a batch; None where taking it in takes its time, in which others of its session may come."""
+        """The models of a batch that can be admitted without waiting; None if others of its session may arrive before
+        it is admitted."""
         return None if is_big(body) or has_schema(body) else self._fleet.all_serving(models_of(body))
 
     def lacks(self, body: Submit) -> bool:
-        """Whether a batch names a model that is still to be fetched, if it may be."""
+        """Whether a batch names a model that is not served yet, and models are served on demand."""
         return self._config.on_demand and any(self._fleet.find(name) is None for name in models_of(body))
 
     def unfetched(self, name: str | None) -> ServedModel | None:
-        """What stands for a model that is not served yet, until it is there; None for one that is.
+        """A stand-in for a model that is not served yet; None for one that is.
 
-        Raises `UnknownModel` for one that never is.
+        Raises `UnknownModel` for one that may not be served.
         """
         return None if self._fleet.find(name) is not None else unfetched_model(self._fleet.allowed(name))
 
     async def rehearse(self, body: Submit, tenant: TenantId) -> None:
-        """Raises what is refused whatever its models are like, where one is yet to be fetched: that is not done for it.
+        """Raise the refusals of a batch that do not depend on its models, before a model is fetched for it.
 
-        Limits on tokens are the exception: how many there are is known once a model's tokenizer is.
+        Limits on tokens are the exception: these can be counted only once the model's tokenizer is there.
         """
         absent = {name: self.unfetched(name) for name in models_of(body)}
         if not any(absent.values()):
@@ -53,7 +54,7 @@ class Reception:
         self._gate.check(await self.admit(body, tenant, models), {model.name for model in models.values()})
 
     async def admit(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
-        """`admitted`; of a big batch in a thread, of one with schemas in a thread where tenants take turns."""
+        """As `admitted`: for a big batch in a thread, for one with schemas in a thread that tenants take turns on."""
         if has_schema(body):
             return await asyncio.wrap_future(self._aside.do(tenant, partial(self.admitted, body, tenant, models)))
         if is_big(body):
@@ -61,7 +62,7 @@ class Reception:
         return self.admitted(body, tenant, models)
 
     def admitted(self, body: Submit, tenant: TenantId, models: Models) -> Submitted:
-        """The batch for the machine; see `admit`."""
+        """The batch for the machine; see `admission.admit`."""
         check_variables(body, self._config)
         return admit(
             body,
@@ -73,12 +74,13 @@ class Reception:
         )
 
     def take_in(self, batch: Submitted, models: Models) -> None:
-        """Engines are started for what was accepted, so that what is refused costs none."""
+        """Pass a batch to the machine, and start its models' engines: only once it is accepted, as refused batches must
+        cost no engines."""
         self._gate.take_in(batch)
         for model in models.values():
             self._fleet.start_engines(model)
 
 
 def models_of(body: Submit) -> dict[str | None, None]:
-    """The models that a batch names, in order."""
+    """The models that a batch names, in order, each once."""
     return dict.fromkeys(spec.model for spec in body.requests)

@@ -1,6 +1,6 @@
-"""Rendering: a request whose inputs are known, as the sequence that an engine runs.
+"""Rendering: turning a request whose inputs are known into the sequence that an engine runs.
 
-For each output there are two engine segments: what leads to it, as one fill, and the output itself.
+For each output there are two engine segments: one fill with all that comes before it, and the output itself.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ from parrotserve.segments import Input, Output, Segment, Text
 from parrotserve.transforms import Transform, TruncatesTokens, apply_transforms
 
 LONG_TEXT = 20_000
-"""Characters. A longer prompt is tokenised in a thread, so that the event loop goes on."""
+"""Characters. A longer prompt is tokenised in a thread, so that the event loop is not blocked."""
 _EACH_PIECE = 10
-"""Characters that are tokenised while one more piece of a prompt is looked at."""
+"""The cost of handling one piece of a prompt, as the number of characters that are tokenised in that time."""
 _LONG_FOR_A_PATTERN = 500
-"""Characters. The same for a value in which a pattern is looked for: it may take microseconds for each."""
+"""Characters. As `LONG_TEXT`, but for a value that a pattern is matched against: microseconds per character."""
 
 
 MOST_TRANSFORMED = 1 << 25
-"""Characters that the transforms of one request may look through: an engine's other orders wait meanwhile."""
+"""Characters that the transforms of one request may process in all: the engine's other orders wait meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The value of an input, and what is to be done with it."""
+    """The value of an input, and the transforms to apply to it."""
 
     value: str
     transforms: tuple[Transform, ...]
@@ -43,7 +43,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """An input that is not known yet, and what is to be done with its value."""
+    """An input whose value is not known yet, and the transforms to apply to it."""
 
     variable: VariableId
     transforms: tuple[Transform, ...]
@@ -51,7 +51,7 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class ToGenerate:
-    """An output: how its tokens are chosen, whether they are told as they come, and those that were before."""
+    """An output: its sampling, whether its tokens are streamed, and the tokens delivered by earlier runs."""
 
     sampling: Sampling
     stream: bool
@@ -64,7 +64,7 @@ Piece = Text | Known | Late | ToGenerate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """A run of a request, with all that it takes: nothing in it changes while it waits to be sent."""
+    """A run of a request with all the data that it needs: an immutable copy, as it may wait before it is sent."""
 
     request: RequestId
     epoch: int
@@ -74,16 +74,16 @@ class Opening:
     tenant: TenantId
     pieces: tuple[Piece, ...]
     ahead: bool = False
-    """It runs ahead: nothing but outputs is told with it, all else comes later."""
+    """Whether it runs ahead: it is opened with its outputs only, and all text is sent later."""
 
     @property
     def slow(self) -> bool:
-        """Whether rendering it may take so long that it is to be done in a thread."""
+        """Whether rendering may take so long that it must be done in a thread."""
         return is_slow(self.pieces)
 
 
 def is_slow(pieces: Iterable[Piece]) -> bool:
-    """Whether it may take so long to make tokens of what is known of these that it is to be done in a thread."""
+    """Whether tokenising the known pieces may take so long that it must be done in a thread."""
     length = 0
     for piece in pieces:
         length += _EACH_PIECE
@@ -103,7 +103,7 @@ def pieces_of(
     stream: frozenset[VariableId],
     delivered: Mapping[VariableId, tuple[int, ...]],
 ) -> tuple[Piece, ...]:
-    """A request's segments with everything filled in that is known now."""
+    """A request's segments, with the values that are known now filled in."""
 
     def piece(segment: Flat) -> Piece:
         match segment:
@@ -121,12 +121,12 @@ def pieces_of(
 
 
 def engine_segment(output: int) -> int:
-    """Which segment of the engine's sequence is a request's output number `output` (from 0)."""
+    """Index of the segment of the engine's sequence that is a request's output number `output` (from 0)."""
     return 2 * output + 1
 
 
 class Renderer:
-    """How one model's prompts are written: its chat template and its tokenizer."""
+    """Renders prompts for one model, by its chat template and its tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None) -> None:
         self._tokenizer = tokenizer
@@ -145,22 +145,22 @@ class Renderer:
     def flatten(
         self, segments: Sequence[Segment], *, chat: bool, tools: Sequence[Mapping[str, Any]] = ()
     ) -> tuple[Flat, ...]:
-        """The segments without roles. Raises `TemplateError` where the chat template refuses them."""
+        """The segments with roles replaced by text. Raises `TemplateError` if the chat template refuses them."""
         return render(segments, template=self._template, chat=chat, tools=tools)
 
     def most_tokens(self, text: str) -> int:
-        """How many tokens a text of a prompt has, or at most: a long one is not tokenised to find out."""
+        """The number of tokens of a text of a prompt; of a long one, an upper bound, without tokenising it."""
         if len(text) > LONG_TEXT:
             return len(text.encode(errors="replace"))
         return self._tokenizer.count(text, special=True)
 
     async def open(self, opening: Opening, engine: EngineDescription, *, published: Collection[str] = ()) -> Open:
-        """The command that runs it. Raises `TransformFailed` where a transform does not fit its value,
-        `ContextExceeded` where its texts alone are more than any model could read, and `EngineFailed` where the engine
-        cannot do what a sampling asks.
+        """The command that runs it. Raises `TransformFailed` if a transform does not fit its value, `ContextExceeded`
+        if the prompt does not fit the engine's context, and `EngineFailed` if the engine lacks a capability that a
+        sampling needs.
 
-        If the constant text before the first placeholder, or all of it up to the end of a message, is one of those
-        `published`, all tenants share its KV.
+        If the constant text before the first placeholder, or a beginning of it up to the end of a message, is one of
+        the `published` texts, all tenants share its KV.
         """
         _check_capabilities(opening, engine)
         self._check_length(opening.pieces, engine)
@@ -181,20 +181,20 @@ class Renderer:
         )
 
     def prompt(self, engine: EngineDescription) -> PromptTokenizer:
-        """A prompt for an engine, which raises `ContextExceeded` before a text that it cannot have room for.
+        """A tokenizer of one prompt for an engine; it raises `ContextExceeded` before a text that would not fit.
 
-        Few words of a batch may name one value many times over: all of that in memory would be more than there is.
+        A short batch may use one long value many times: the whole prompt could be more than there is memory for.
         """
         return PromptTokenizer(self.tokenizer, within=partial(_check_fits, engine))
 
     def _check_length(self, pieces: Iterable[Piece], engine: EngineDescription) -> None:
-        """What can never fit, however long its tokens are, is not tokenised to find out by how much."""
+        """Refuse a prompt without tokenising it if it would not fit even if all its tokens were as long as can be."""
         texts = (piece.text for piece in pieces if isinstance(piece, Text))
         values = (piece.value for piece in pieces if isinstance(piece, Known) and not piece.transforms)
         _check_fits(engine, -(-sum(map(len, chain(texts, values))) // self._tokenizer.longest_token))
 
     async def beginning(self, pieces: Sequence[Piece], engine: EngineDescription) -> tuple[int, ...]:
-        """The tokens of what a prompt begins with. Raises `TransformFailed` and `ContextExceeded`."""
+        """The tokens of the beginning of a prompt. Raises `TransformFailed` and `ContextExceeded`."""
         known = [piece for piece in pieces if isinstance(piece, Text | Known)]
         check_transforms(known)
 
@@ -221,7 +221,7 @@ class Renderer:
         return tuple(segments)
 
     def public_tokens(self, pieces: Sequence[Piece], published: Collection[str]) -> int:
-        """How many tokens of a prompt's beginning are those of a published text."""
+        """The number of tokens at a prompt's beginning that belong to a published text."""
         prompt = PromptTokenizer(self.tokenizer)
         texts = (piece for piece in pieces[: published_pieces(pieces, published)] if isinstance(piece, Text))
         return sum(len(prompt.text(piece.text, template=piece.template)) for piece in texts)
@@ -244,7 +244,7 @@ class Renderer:
 
 
 def check_transforms(pieces: Iterable[Piece]) -> None:
-    """Raises `TransformFailed` where the transforms of what is known would take too long together."""
+    """Raises `TransformFailed` if the transforms of the known inputs would take too long together."""
     known = (piece for piece in pieces if isinstance(piece, Known))
     length = sum(len(piece.value) * len(piece.transforms) for piece in known)
     if length > MOST_TRANSFORMED:
@@ -255,7 +255,7 @@ def check_transforms(pieces: Iterable[Piece]) -> None:
 
 
 def _check_fits(engine: EngineDescription, least: int) -> None:
-    """Raises `ContextExceeded` for a prompt of so many tokens at least."""
+    """Raises `ContextExceeded` if a prompt of at least `least` tokens does not fit the engine's context."""
     if least > engine.context_length:
         allowed = most_allowed(engine.context_length, cut_by_cache=engine.cut_by_cache)
         raise ContextExceeded(
@@ -264,8 +264,8 @@ def _check_fits(engine: EngineDescription, least: int) -> None:
 
 
 def published_pieces(pieces: Sequence[object], published: Collection[str]) -> int:
-    """How many pieces, or segments, at a prompt's beginning come to a published text."""
-    # Whole texts only: a token at the end of a part of one may tell of what follows it.
+    """The number of pieces (or segments) at a prompt's beginning that together are a published text."""
+    # Whole pieces only: the last token of a part of one may reveal the text that follows it.
     constant, public = "", 0
     for index, piece in enumerate(pieces):
         if not isinstance(piece, Text) or piece.tokens:
@@ -277,8 +277,8 @@ def published_pieces(pieces: Sequence[object], published: Collection[str]) -> in
 
 
 def most_tokens(command: Open) -> int | None:
-    """How many tokens a sequence may take: those of its fills (bytes, where an engine takes text), and all that it may
-    write. None while some of it is late."""
+    """The most tokens that a sequence may have: those of its fills (bytes, if the engine takes text), and the maximum
+    of its outputs. None while some of its fills are late."""
     if any(isinstance(segment, Fill) and segment.late for segment in command.segments):
         return None
     return sum(
@@ -313,7 +313,7 @@ def _text(piece: Text | Known | Late, tokenizer: TruncatesTokens) -> str:
 
 
 def text_tokens(prompt: PromptTokenizer, piece: Text) -> list[int]:
-    """The tokens with which a prompt goes on: those that the text was given as, or else those of the text."""
+    """The tokens that continue a prompt with this text: the given token ids if it has them, else the tokenised text."""
     return prompt.tokens(piece.tokens) if piece.tokens else prompt.text(piece.text, template=piece.template)
 
 

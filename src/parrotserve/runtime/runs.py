@@ -1,8 +1,8 @@
-"""What is kept of requests while they run, so that a rerun goes on at the exact token where a client's stream broke.
+"""The delivered tokens of running requests, so that a rerun goes on at the exact token where a client's stream broke.
 
-An engine may die under a request, which then runs again as a new *epoch*. Tokens that were delivered become the
-beginning of the rerun (`Generate.delivered`), so a stream never contradicts itself; events of earlier epochs, which may
-still be on their way, are dropped here.
+If an engine dies while it runs a request, the request runs again as a new *epoch*. The tokens already delivered become
+the beginning of the rerun (`Generate.delivered`), so a stream never contradicts itself. Events of earlier epochs, which
+may still arrive, are dropped here.
 """
 
 import logging
@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Progress:
-    """One output: what has been delivered of it."""
+    """One output, and what has been delivered of it."""
 
     variable: VariableId
     tokens: list[int] = field(default_factory=list[int])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     repeated: int = 0
-    """Characters that readers have already from a run whose tokens are no longer kept."""
+    """Number of characters that readers already have from a run whose tokens are no longer kept."""
     finished: bool = False
-    """It was told as a whole: in this run, or before it if it is READY."""
+    """Whether the whole output was reported: in this run, or in an earlier one if it is READY."""
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class _Run:
 
 
 class Runs:
-    """The runs of all requests that may still run, by request. Owned by one event loop."""
+    """The current runs of all requests that may still run, by request. Owned by one event loop."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -53,7 +53,7 @@ class Runs:
         return len(self._runs)
 
     def begin(self, request: RequestId, epoch: int, outputs: Sequence[VariableId]) -> dict[VariableId, tuple[int, ...]]:
-        """A run begins, of a request with these outputs. The tokens of each that were delivered already."""
+        """Begin a run of a request with these outputs. Returns the tokens of each that were delivered already."""
         run = self._runs.get(request)
         if run is None:
             run = self._runs[request] = _Run(epoch, {})
@@ -62,20 +62,20 @@ class Runs:
                 run.outputs[engine_segment(number)] = _Progress(variable, repeated=seen)
         run.epoch = epoch
         for progress in run.outputs.values():
-            # One may have been complete when the machine no longer wanted it: after a retry it is to be told.
+            # An output may have finished when the machine no longer wanted it: after a retry it must be reported.
             progress.finished = isinstance(self._board.outcome(progress.variable), Value)
         return {progress.variable: tuple(progress.tokens) for progress in run.outputs.values()}
 
     def segments_of(self, request: RequestId, variables: frozenset[VariableId]) -> tuple[int, ...]:
-        """Where these outputs are in their request."""
+        """The indices of these outputs among their request's engine segments."""
         run = self._runs.get(request)
         if run is None:
             return ()
         return tuple(index for index, progress in run.outputs.items() if progress.variable in variables)
 
     def tokens(self, event: TokensGenerated) -> VariableId | None:
-        """New tokens of a streamed output: remembered, and their text shown; whose text grew by them. Raises
-        `EngineFailed` for a gap."""
+        """Record new tokens of a streamed output, and put their text on the board. Returns the variable whose text
+        grew, if any. Raises `EngineFailed` for a gap between tokens."""
         progress = self._progress(event.sequence, event.epoch, event.segment)
         if progress is None or progress.finished:
             return None
@@ -87,7 +87,7 @@ class Runs:
             )
         progress.tokens.extend(event.tokens)
         progress.logprobs.extend(event.logprobs)
-        # Of what readers have already, they have the log-probabilities too.
+        # Readers have the log-probabilities of the text that they already have.
         logprobs = event.logprobs if not progress.repeated else ()
         text = event.text[progress.repeated :]
         progress.repeated -= len(event.text) - len(text)
@@ -96,7 +96,7 @@ class Runs:
         return progress.variable if text else None
 
     def finished(self, event: SegmentFinished) -> OutputProduced | None:
-        """An output is complete; None where that is known already."""
+        """Record that an output is complete. Returns the event for the machine; None if that was known already."""
         progress = self._progress(event.sequence, event.epoch, event.segment)
         if progress is None or progress.finished:
             return None
@@ -117,11 +117,11 @@ class Runs:
         )
 
     def take_logprobs(self, variable: VariableId) -> tuple[TokenLogprob, ...]:
-        """The log-probabilities of a finished output's tokens, where its sampling asked for them; once."""
+        """Remove and return the log-probabilities of a finished output's tokens; empty if none were asked for."""
         return self._logprobs.pop(variable, ())
 
     def forget(self, request: RequestId) -> None:
-        """It will not run again."""
+        """Drop a request that will not run again."""
         self._runs.pop(request, None)
 
     def _progress(self, request: RequestId, epoch: int, segment: int) -> _Progress | None:
@@ -129,7 +129,7 @@ class Runs:
         return run.outputs.get(segment) if run is not None and run.epoch == epoch else None
 
     def _agreed(self, variable: VariableId, text: str) -> str:
-        """The final text, which begins with what readers have seen."""
+        """The final text, made to begin with the text that readers have seen."""
         seen = self._board.text(variable)
         if text.startswith(seen):
             return text
@@ -138,7 +138,7 @@ class Runs:
 
 
 def request_ended(event: SequenceEnded) -> RequestEnded:
-    """The end of a run, in the machine's words."""
+    """The end of a run, as an event for the machine."""
     return RequestEnded(
         request=event.sequence,
         epoch=event.epoch,
@@ -149,7 +149,7 @@ def request_ended(event: SequenceEnded) -> RequestEnded:
 
 
 def steps_run(engine: EngineId, event: StepsTimed) -> StepsRun:
-    """What an engine tells of its steps, in the machine's words."""
+    """An engine's report of its steps, as an event for the machine."""
     return StepsRun(
         engine=engine,
         steps=event.steps,

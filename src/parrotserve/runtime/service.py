@@ -1,4 +1,4 @@
-"""The service: one façade for the HTTP server and for the embedded transport, in the words of the protocol."""
+"""The service: one façade for the HTTP server and the embedded transport; it takes and gives the protocol's models."""
 
 import asyncio
 import time
@@ -57,7 +57,7 @@ from parrotserve.tenancy.directory import Directory
 from parrotserve.texts import check_text
 
 _MANY_OBJECTS = 500
-"""Of a session, that are told of at once."""
+"""Variables and requests of a session, up to which its snapshot is written on the event loop."""
 
 WaitEvent = Delta | Value | Failure
 AnswerEvent = Accepted | WaitEvent
@@ -66,10 +66,10 @@ AnswerEvent = Accepted | WaitEvent
 class Service:
     """Models, engines and the machine behind one interface. Owned by one event loop.
 
-    Ids are those that clients made: each tenant has all of them to itself, whatever others call what is theirs. Every
-    method raises what the machine refuses (`RequestRefused`), and `ServiceUnavailable` once it closes.
-    Abandoning an iterator, or the task that waits, cancels nothing but the waiting. A session's lease does not run
-    while an exchange of it is open.
+    Ids are chosen by clients. Each tenant has its own namespace: two tenants may use the same id for different
+    objects. Every method raises the machine's refusals (`RequestRefused`), and `ServiceUnavailable` once the service
+    closes. Abandoning an iterator, or a task that waits, cancels only the waiting. A session's lease is suspended
+    while one of its exchanges is open.
     """
 
     def __init__(
@@ -108,9 +108,10 @@ class Service:
         directory: Directory | None = None,
         by_path: bool = False,
     ) -> "Service":
-        """A service whose models are there (pulled if need be, `progress` told) and whose engines are coming up.
+        """Return a service whose models are loaded (pulled if needed, reporting `progress`) and whose engines are
+        starting.
 
-        `by_path` lets requests name models on demand by path, too: for who may read the files anyway.
+        `by_path` lets requests name models on demand by path, too: for callers that may read the files anyway.
         Raises `ModelError`; then nothing is left running.
         """
         service = cls(config, load=load, policy=policy, directory=directory, by_path=by_path)
@@ -123,15 +124,15 @@ class Service:
         return service
 
     async def wait_started(self) -> None:
-        """Until all engines are up. Raises why one cannot be started."""
+        """Wait until all engines are up. Raises the error of the first that cannot be started."""
         await self._fleet.wait_started()
 
     def drain(self) -> None:
-        """Take in nothing more; what was taken in runs on, and can be waited for."""
+        """Accept no new work. Accepted work runs on, and can be waited for."""
         self.ending.draining = True
 
     def end_exchanges(self) -> None:
-        """Take in nothing more, and end open exchanges with `ServiceUnavailable`."""
+        """Accept no new work, and end open exchanges with `ServiceUnavailable`."""
         self.drain()
         if not self.ending.ended:
             self.ending.ended = True
@@ -154,7 +155,7 @@ class Service:
     async def declare(
         self, body: Submit, *, tenant: TenantId = LOCAL_TENANT, progress: Progress | None = None
     ) -> tuple[Accepted, AsyncGenerator[WaitEvent, None]]:
-        """Take in a batch. The acceptance, and what the batch waits for, as it comes."""
+        """Accept a batch. Returns the acceptance, and an iterator over the events that the batch waits for."""
         session = owned(tenant, SessionId(body.session))
         try:
             self.ending.check_takes(body)
@@ -175,7 +176,7 @@ class Service:
         return accepted, self._watched(accepted.session, body.wait, tenant)
 
     async def submit(self, body: Submit, *, tenant: TenantId = LOCAL_TENANT) -> AsyncGenerator[AnswerEvent, None]:
-        """Declare a batch: `Accepted`, then deltas, values and failures of what it waits for, until all is answered.
+        """Declare a batch: yields `Accepted`, then deltas, values and failures until every wait is answered.
 
         A refusal is raised before `Accepted`; then nothing has changed.
         """
@@ -208,9 +209,9 @@ class Service:
     def stream(
         self, session: SessionId, variable: VariableId, *, offset: int = 0, tenant: TenantId = LOCAL_TENANT
     ) -> AsyncGenerator[WaitEvent, None]:
-        """A variable's text from character `offset` on: deltas as it grows, then its value or failure.
+        """Stream a variable's text from character `offset` on: deltas as it grows, then its value or failure.
 
-        Refuses at the call, not at the first event.
+        A refusal is raised by the call itself, not at the first event.
         """
         self._ask(session, Wait(owned(tenant, variable), Criteria.LATENCY, stream=True), tenant)
         return self._watched(session, [WaitSpec(variable=variable, stream=True)], tenant, offset=offset)
@@ -223,7 +224,7 @@ class Service:
         return None if found is None else shown(found)
 
     async def request_usage(self, session: SessionId, request: RequestId, *, tenant: TenantId = LOCAL_TENANT) -> Usage:
-        """What a request of a session used, once it runs no more. Raises `UnknownObject` for no such session."""
+        """Wait until a request no longer runs, and return its usage. Raises `UnknownObject` for an unknown session."""
         session = owned(tenant, session)
         self._attachments.touch(session, tenant)
         return await self._driver.usage(session, owned(tenant, request))
@@ -233,7 +234,7 @@ class Service:
     def set_value(
         self, session: SessionId, variable: VariableId, value: str, *, tenant: TenantId = LOCAL_TENANT
     ) -> None:
-        """Make an EMPTY variable READY; again to the same value is fine. Raises `AlreadyProduced`."""
+        """Make an EMPTY variable READY; setting the same value again is allowed. Raises `AlreadyProduced`."""
         self.ending.check_there()
         check_text(value, f"The value of {variable}")
         self._gate.check_memory(tenant, size_of_text(value))
@@ -241,19 +242,19 @@ class Service:
         self._driver.apply(ValueSet(session=session, tenant=tenant, variable=variable, value=value))
 
     def cancel_variable(self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT) -> None:
-        """Cancel a variable's producer, and producers upstream that nothing else needs."""
+        """Cancel a variable's producer, and upstream producers that nothing else needs."""
         session, variable = owned(tenant, session), owned(tenant, variable)
         self._driver.apply(Withdrawn(session=session, tenant=tenant, variable=variable))
 
     def retry(self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT) -> None:
-        """Run the failed or cancelled producer of a variable again, and what failed upstream of it."""
+        """Run the failed or cancelled producer of a variable again, and the producers that failed upstream of it."""
         self.ending.check_open()
         session = owned(tenant, session)
         for back in self._gate.retry(session, tenant, owned(tenant, variable)):
             self._driver.board.reopen(back.id)
 
     def end_session(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> None:
-        """Cancel what still runs in a session and free all of it."""
+        """Cancel all that still runs in a session, and free the session's objects."""
         reason = "its client ended it"
         self._driver.apply(SessionEnded(session=owned(tenant, session), tenant=tenant, reason=reason))
 
@@ -266,7 +267,7 @@ class Service:
     async def session_text(
         self, session: SessionId, write: Callable[[SessionSnapshot], str], *, tenant: TenantId = LOCAL_TENANT
     ) -> str:
-        """What `write` makes of a session's picture: of a big one in a thread, so that the event loop goes on."""
+        """What `write` makes of a session's snapshot. Big ones are written in a thread, off the event loop."""
         session = owned(tenant, session)
         self._attachments.touch(session, tenant)
         picture = self._driver.machine.session_view(session, tenant)
@@ -275,14 +276,14 @@ class Service:
         return await asyncio.to_thread(write, picture)
 
     def sessions(self, tenant: TenantId | None, *, after: int = 0, most: int = 100) -> SessionList:
-        """A page of a tenant's sessions (None: of all). It is no contact with any of them."""
+        """A page of a tenant's sessions (None: of all tenants). Listing sessions does not renew their leases."""
         found = self._driver.machine.sessions(tenant, after=after)
         return views.session_list(found, most=most, clock=self._driver.now(), wall=time.time())
 
     # --- Native calls ----------------------------------------------------------------------------------------
 
     def calls(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> AsyncGenerator[CallOffer, None]:
-        """Native calls for this client, until the session ends. Refuses at the call, not at the first offer."""
+        """Native calls for this client, until the session ends. Refuses when called, not at the first offer."""
         self.ending.check_there()
         self._attachments.touch(owned(tenant, session), tenant)
         return self._offers(session, tenant)
@@ -296,8 +297,8 @@ class Service:
         attempt: int | None = None,
         tenant: TenantId = LOCAL_TENANT,
     ) -> None:
-        """A native call's value, or its error. One that comes too late is ignored, and so is that of an earlier
-        `attempt` than the last (None: the last)."""
+        """Report a native call's value or error. Ignored if it comes too late, or if it belongs to an earlier `attempt`
+        than the last (None: the last)."""
         self.ending.check_there()
         value, error = outcome_of(result)
         self._gate.check_memory(tenant, size_of_text(value))
@@ -312,25 +313,25 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether it takes requests, and every configured model has an engine that is up."""
+        """Whether the service accepts requests and every configured model has an engine that is up."""
         return not self.ending.draining and self._fleet.ready
 
     @property
     def metrics(self) -> CollectorRegistry:
-        """What Prometheus may read."""
+        """The registry of metrics for Prometheus."""
         return self._metrics.registry
 
     def most_bytes(self, tenant: TenantId) -> int:
-        """The largest HTTP body that a tenant may send."""
+        """The largest HTTP body that a tenant may send, in bytes."""
         most = self.config.max_body_bytes
         return min(most, self.directory.limits(tenant).body_bytes or most)
 
     def usual_output(self, tenant: TenantId, *, texts: int = 1) -> int | None:
-        """Tokens that each of so many outputs of a tenant may have where nobody says, if its limits are below any."""
+        """Default `max_tokens` of each of `texts` outputs of a tenant that has a limit on tokens; None without one."""
         return self.directory.limits(tenant).usual_output(texts)
 
     async def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
-        """What a tenant used (None: all of them) by day, as far as it is kept."""
+        """Usage of a tenant (None: of all tenants) by day, as far back as it is kept."""
         return await self.meter.usage(tenant)
 
     def models(self) -> list[ModelView]:
@@ -338,13 +339,13 @@ class Service:
         return self._fleet.models()
 
     def model_view(self, name: str) -> ModelView:
-        """A model that is served already, by any name that requests may use. Raises `UnknownModel`."""
+        """A model that is already served, found by any name that requests may use. Raises `UnknownModel`."""
         return self._fleet.model_view(name)
 
     async def model(self, name: str | None) -> ServedModel:
-        """A model that serves, by any name that requests may use, with the form of its prompts.
+        """Load a model if needed, found by any name that requests may use, and return it with its prompt format.
 
-        Raises `UnknownModel`, and why no engine of it can be started.
+        Raises `UnknownModel`, and the engines' error if none of the model's engines can be started.
         """
         self.ending.check_open()
         return await self._fleet.require(name)
@@ -356,13 +357,13 @@ class Service:
     def attached(
         self, session: SessionId, tenant: TenantId = LOCAL_TENANT
     ) -> AbstractContextManager[RequestRefused | None]:
-        """While this is open, the session's lease does not run. Gives why, if the session is not there."""
+        """Suspend the session's lease while this is open. Gives the refusal if the session does not exist."""
         return self._attachments.attached(owned(tenant, session), tenant)
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
     def _admission(self, session: SessionId) -> asyncio.Lock:
-        """Batches of one session are taken in one after another, in the order they came."""
+        """The lock by which batches of one session are admitted one at a time, in order of arrival."""
         lock = self._admissions.get(session)
         if lock is None:
             lock = self._admissions[session] = asyncio.Lock()
@@ -383,7 +384,7 @@ class Service:
         ):
             for number, wait in enumerate(waits, 1):
                 if number % AT_ONCE == 0:
-                    await asyncio.sleep(0)  # others go on, and may end the session
+                    await asyncio.sleep(0)  # let other tasks run; they may end the session
                     gone = gone or self._attachments.refusal(owner, tenant)
                 variable = owned(tenant, VariableId(wait.variable))
                 watch.read(variable, stream=wait.stream, offset=offset, timeout=wait.timeout, error=gone)

@@ -1,4 +1,4 @@
-"""The machine's pictures of its state, and engines, as the wire shows them."""
+"""Views: the machine's snapshots, and engines, as the wire's models."""
 
 import json
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ def session_view(session: snapshots.SessionSnapshot) -> SessionView:
 
 
 def session_json(session: snapshots.SessionSnapshot) -> str:
-    """The same as JSON, object by object: one call for all of a big graph would keep all other threads waiting."""
+    """The same as JSON, dumped object by object: one call for all of a big graph would block all other threads."""
     bare = session_view(replace(session, variables=(), requests=(), calls=()))
     head = bare.model_dump(mode="json", exclude={"variables", "requests", "calls"})
     head["usage"] = asdict(total_usage(request.usage for request in session.requests))
@@ -53,7 +53,7 @@ def session_json(session: snapshots.SessionSnapshot) -> str:
 
 
 def session_list(sessions: Iterable[snapshots.SessionSummary], *, most: int, clock: float, wall: float) -> SessionList:
-    """The first ones of these, when the machine's clock is at `clock` and the world's at `wall`."""
+    """The first `most` of these. `clock` and `wall` are the present time of the machine's clock and the wall clock."""
     found = list(islice(sessions, most + 1))
     page = tuple(_summary(session, clock, wall) for session in found[:most])
     return SessionList(data=page, next=found[most - 1].number if len(found) > most else None)
@@ -78,7 +78,7 @@ def _dated(moment: float, clock: float, wall: float) -> float:
 
 
 def total_usage(usages: Iterable[Usage]) -> Usage:
-    """The sum of what several requests used."""
+    """The sum of the usage of several requests."""
     total = Usage()
     for one in usages:
         total = total.plus(one)

@@ -1,4 +1,4 @@
-"""Native calls that the service runs itself: each a task on the sandbox, of whose end the machine is told."""
+"""Native calls that the service runs itself: each is a task in the sandbox, whose end is reported to the machine."""
 
 import asyncio
 import logging
@@ -25,11 +25,11 @@ class Workshop:
         self._ending: set[asyncio.Task[None]] = set()
 
     def run(self, call: RunCall) -> None:
-        """Begin a call; `tell` hears its value or its error."""
+        """Start a call; its value or error is passed to `tell`."""
         self._tasks[call.call] = asyncio.get_running_loop().create_task(self._run(call), name=f"call {call.call}")
 
     def drop(self, call: CallId) -> None:
-        """Nobody wants its result any more: end it."""
+        """End a call whose result nobody wants any more."""
         task = self._tasks.pop(call, None)
         if task is not None:
             task.cancel()
