@@ -1,19 +1,19 @@
 """The engine contract: commands in, lists of events out, for every kind of engine.
 
-An engine serves one model. It is told of *sequences* (a request as an engine runs it): lists of segments that
-are either filled with known tokens or generated. Rules that every engine keeps, and the contract suite checks:
+An engine serves one model. It runs *sequences* (a request as an engine runs it): lists of segments that are either
+filled with known tokens or generated. Rules that every engine keeps, and that the contract suite checks:
 
-- Commands are idempotent by (sequence, epoch). The same command again changes nothing; one of an older epoch is
-  ignored; an `Open` with a newer epoch replaces what the sequence was doing.
+- Commands are idempotent by (sequence, epoch). Repeating a command changes nothing; a command of an older epoch is
+  ignored; an `Open` with a newer epoch replaces the sequence's current run.
 - Each opened (sequence, epoch) ends in exactly one `SequenceEnded`, whatever happens, and no event of it follows.
-- Events of one sequence come in the order of its segments; the texts of one segment's `TokensGenerated` join
+- Events of one sequence come in the order of its segments; the texts of one segment's `TokensGenerated` concatenate
   to the text in its `SegmentFinished`.
-- At most `EngineDescription.credits` sequences are open at once. More are refused by `EngineFailed`.
+- At most `EngineDescription.credits` sequences are open at once. Further ones are refused with `EngineFailed`.
 - A segment that is neither streamed nor followed produces no `TokensGenerated`.
-- `Heartbeat` comes every `HEARTBEAT_SECONDS`; after three missed the engine counts as hung.
-- `StepsTimed` is the only event that may be left out: an engine that cannot time its steps never sends it. It seldom
-  comes alone, so that nobody is woken for it.
-- An optional command that the engine's capabilities do not name is never sent to it.
+- `Heartbeat` comes every `HEARTBEAT_SECONDS`; after three missed ones the engine counts as hung.
+- `StepsTimed` is the only optional event: an engine that cannot time its steps never sends it. It is mostly sent
+  together with other events, so that nobody is woken just for it.
+- Optional commands are sent only to engines whose capabilities include them.
 """
 
 from abc import ABC, abstractmethod
@@ -32,7 +32,7 @@ FOLLOWED_TOKENS = 16
 
 
 class Capability(StrEnum):
-    """What an engine can do beyond running whole prompts; lacking one costs time, never the result."""
+    """What an engine can do beyond running whole prompts; without one, results take longer but are the same."""
 
     TOKENS = "tokens"
     """Prompts are token ids; without it they are text."""
@@ -45,26 +45,26 @@ class Capability(StrEnum):
 
 
 class EngineDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine is, said once when it is ready."""
+    """The properties of an engine, reported once when it is ready."""
 
     model: str
-    """The name under which requests ask for its model."""
+    """The name by which requests ask for its model."""
     context_length: int
     """The most tokens that one sequence may have, prompt and outputs together, given its model and cache."""
     cut_by_cache: bool = False
-    """Whether the model has a longer context, of which the cache does not hold more."""
+    """Whether the context length is limited by the cache, the model's own context being longer."""
     cache_tokens: int
-    """How many tokens' KV its cache holds."""
+    """Capacity of its KV cache, in tokens."""
     page_tokens: int
     credits: int
-    """How many sequences may be open at once."""
+    """The most sequences that may be open at once."""
     batch: int = 0
-    """How many of them one step runs at most; 0: all."""
+    """The most of them that one step runs; 0: no limit."""
     capabilities: frozenset[Capability]
 
 
 def most_allowed(context_length: int, *, cut_by_cache: bool, shorten: str = "the prompt") -> str:
-    """How long a sequence may be, why, and what to do: the end of a message about one that is longer."""
+    """The end of an error message about a sequence that is too long: the limit, its reason, and what to do."""
     if cut_by_cache:
         why, advice = "which is all that the KV cache holds", "Raise kv_memory, or shorten"
     else:
@@ -76,7 +76,7 @@ def most_allowed(context_length: int, *, cut_by_cache: bool, shorten: str = "the
 
 
 class Fill(msgspec.Struct, frozen=True, tag="fill"):
-    """Known content. Token ids where the engine has TOKENS, else text. Both None: late, `Extend` brings it."""
+    """Known content: token ids if the engine has TOKENS, else text. Both None: late; `Extend` supplies it."""
 
     tokens: tuple[int, ...] | None = None
     text: str | None = None
@@ -89,20 +89,20 @@ class Fill(msgspec.Struct, frozen=True, tag="fill"):
 class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     """An output. Its sampling has a seed; randomness is keyed by (seed, position in the output).
 
-    The finished text is the decoded tokens without the stop string, and without one leading space unless its sampling
-    keeps that.
+    The finished text is the decoded tokens without the stop string, and without one leading space unless the sampling
+    keeps it.
     """
 
     sampling: Sampling
     stream: bool = False
     delivered: tuple[int, ...] = ()
-    """Tokens of this output that an earlier run has delivered: the output goes on after them, as if it had
+    """Tokens of this output that an earlier run has delivered: the output continues after them, as if it had
     generated them itself, and reports only what follows."""
     calls: Calls | None = None
 
     @property
     def has_grammar(self) -> bool:
-        """Whether not every text will do."""
+        """Whether a grammar (JSON schema or calls) constrains the output."""
         return self.sampling.schema is not None or self.calls is not None
 
 
@@ -113,8 +113,8 @@ EngineSegment = Fill | Generate
 
 
 class Open(msgspec.Struct, frozen=True, tag="open", kw_only=True):
-    """Run a sequence. `salt` separates what may share KV: equal tokens under equal salts share. The first `public`
-    tokens are everybody's, whatever the salt; what follows them is not."""
+    """Run a sequence. Equal tokens share KV only under equal `salt`s, except the first `public` tokens, which share
+    KV whatever the salt."""
 
     sequence: RequestId
     epoch: int
@@ -138,10 +138,11 @@ class Extend(msgspec.Struct, frozen=True, tag="extend", kw_only=True):
 
 
 class Update(msgspec.Struct, frozen=True, tag="update", kw_only=True):
-    """A new objective or precedence, or outputs that somebody now streams: their tokens so far come in the next events.
+    """A new objective or precedence, or outputs (`stream`) that somebody now streams: their tokens so far come with the
+    next events.
 
-    Of an output to `follow` tokens come `FOLLOWED_TOKENS` or more at a time, and not its last ones: whoever reads it
-    ahead of its end is not to be woken in every step.
+    The tokens of outputs to `follow` come `FOLLOWED_TOKENS` or more at a time, and not the last ones, so that requests
+    that read an output ahead of its end are not woken in every step.
     """
 
     sequence: RequestId
@@ -165,15 +166,15 @@ class Resume(msgspec.Struct, frozen=True, tag="resume"):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
-    """End it now with status CANCELLED and free what it holds."""
+    """End the sequence now with status CANCELLED, and free its resources."""
 
     sequence: RequestId
     epoch: int
 
 
 class Retain(msgspec.Struct, frozen=True, tag="retain"):
-    """Keep the KV of this prefix, once it is resident, in preference to all that is not retained. `salt` and `public`
-    are those of the sequences that begin with it."""
+    """Once the KV of this prefix is resident, evict it only after everything that is not retained. `salt` and `public`
+    are those of the sequences that begin with the prefix."""
 
     key: str
     salt: str
@@ -200,8 +201,8 @@ class EndStatus(StrEnum):
 class TokensGenerated(msgspec.Struct, frozen=True, tag="tokens", kw_only=True):
     """New tokens of a streamed output: `tokens[0]` is the output's token number `offset`.
 
-    `text` is what they add for a reader; text that a stop string or an unfinished character might still take
-    back is held until it is certain, so it may be empty.
+    `text` is what they add for a reader. It may be empty: text that may still turn out to be part of a stop string or
+    of an unfinished character is held back until it is certain.
     """
 
     sequence: RequestId
@@ -236,40 +237,40 @@ class SequenceEnded(msgspec.Struct, frozen=True, tag="ended", kw_only=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat", kw_only=True):
-    """The engine is alive; what it holds now."""
+    """A sign of life, with the engine's present state."""
 
     running: int = 0
     waiting: int = 0
     used_pages: int = 0
     """Pages that open sequences hold."""
     cached_pages: int = 0
-    """Pages of earlier sequences, kept for whoever shares them, evictable."""
+    """Pages of earlier sequences, kept for sequences that may share them; evictable."""
     retained_pages: int = 0
-    """Of the cached pages, those that a `Retain` asks to keep."""
+    """Cached pages that a `Retain` asks to keep."""
     free_pages: int = 0
     steps: int = 0
-    """Steps since the start: two heartbeats with work and the same number mean a stuck step loop."""
+    """Steps since the start. If it does not change over many heartbeats with work, the step loop is stuck."""
 
 
 class StepsTimed(msgspec.Struct, frozen=True, tag="steps", kw_only=True):
-    """What some steps held, summed, and how long they took: a point for a cost model.
+    """The work of some steps, summed, and how long they took: a data point for a cost model.
 
-    Comes with the other events of a step, so of a stream there is one a step; steps that tell nothing else are
-    summed until there is something to tell, or for about a tenth of a second. What unlike steps take does not tell what
-    each does, so they had better come apart: several of these, each of steps that hold about as much.
+    It is sent with the other events of a step, so a stream gives one per step. Steps without other events are summed
+    until there is one, or for about a tenth of a second. A sum of unlike steps says little about what each kind costs,
+    so there should be one of these for each group of similar steps.
     """
 
     steps: int
     prefill_tokens: int
     """Rows that are not decode rows."""
     decode_rows: int
-    """Rows that continue a sequence by its one unknown token."""
+    """Rows that compute the one token that a sequence lacks, and those of its draft."""
     kv_tokens: int
-    """Tokens whose KV attention read; one that several sequences share, and that is read once for them, once."""
+    """Tokens whose KV attention read. A token that is shared by several sequences and read once counts once."""
     attended: int
     """Pairs of a row and a token that it attends to, shared or not."""
     seconds: float
-    """Of the steps as wholes: planning, computing, sampling."""
+    """Duration of the whole steps: planning, computing and sampling."""
 
 
 Event = TokensGenerated | SegmentFinished | SequenceEnded | Heartbeat | StepsTimed
@@ -282,23 +283,23 @@ class Engine(ABC):
 
     @abstractmethod
     async def start(self) -> EngineDescription:
-        """Bring it up and say what it is. Raises `ModelError` or `EngineFailed`, `EngineRefused` where it cannot run
-        here as it is set up; then nothing is left running."""
+        """Start the engine, and return its description. Raises `ModelError` or `EngineFailed`, or `EngineRefused` if it
+        cannot run here with its settings; then nothing is left running."""
 
     @abstractmethod
     def describe(self) -> EngineDescription:
-        """What `start` returned."""
+        """The description that `start` returned."""
 
     @abstractmethod
     async def send(self, commands: Sequence[Command]) -> None:
-        """Hand over commands, in order. Waits while the engine's inbox is full. Raises `EngineFailed` if it is
+        """Hand over commands, in order. Waits while the engine's inbox is full. Raises `EngineFailed` if the engine is
         gone."""
 
     @abstractmethod
     def events(self) -> AsyncIterator[list[Event]]:
-        """All events, one list a step, until `close`. Raises `EngineFailed` when the engine dies. A consumer that
-        does not keep up slows the engine down; it loses nothing."""
+        """All events, one list per step, until `close`. Raises `EngineFailed` when the engine dies. A consumer that
+        does not keep up slows the engine down, but loses no events."""
 
     @abstractmethod
     async def close(self) -> None:
-        """End it now; open sequences get no further events. Safe to call twice."""
+        """End the engine now; open sequences get no further events. Safe to call twice."""

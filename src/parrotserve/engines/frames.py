@@ -1,7 +1,7 @@
-"""What goes through the pipes between a service and an engine's process: length-prefixed MessagePack.
+"""The protocol of the pipes between a service and an engine's process: length-prefixed MessagePack.
 
-The service says first how the engine is to be (one frame, read by the kind of engine that it starts), then lists of
-commands. The engine says `Ready` or `Refused` once, and lists of events; heartbeats come before `Ready` too.
+The service first sends the engine's settings (one frame, whose form depends on the kind of engine), then lists of
+commands. The engine sends `Ready` or `Refused` once, and lists of events; heartbeats come before `Ready`, too.
 """
 
 import struct
@@ -23,20 +23,20 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """The engine cannot come up; code and message are those of a `ParrotError`."""
+    """The engine cannot start; code and message are those of a `ParrotError`."""
 
     code: str
     message: str
 
 
 class Events(msgspec.Struct, frozen=True, tag="events"):
-    """What one step told."""
+    """The events of one step."""
 
     events: list[Event]
 
 
 WARNING = "WARNING: "
-"""Begins lines on an engine's standard error that people should see."""
+"""Prefix of lines on an engine's standard error that people should see."""
 
 FromEngine = Ready | Refused | Events
 
@@ -52,12 +52,12 @@ def encode(message: object) -> bytes:
 
 
 def decode_from_engine(body: bytes) -> FromEngine:
-    """Raises `msgspec.MsgspecError` for what no engine says."""
+    """Raises `msgspec.MsgspecError` for a body that is no message of an engine."""
     return _from_engine.decode(body)
 
 
 def decode_commands(body: bytes) -> list[Command]:
-    """Raises `msgspec.MsgspecError` for what no service says."""
+    """Raises `msgspec.MsgspecError` for a body that is no list of commands."""
     return _commands.decode(body)
 
 
@@ -68,7 +68,7 @@ class FrameBuffer:
         self._bytes = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The frames that are complete with `data`. Raises ValueError for what cannot be a frame."""
+        """The bodies of the frames that `data` completes. Raises ValueError for data that cannot be a frame."""
         self._bytes += data
         start = 0
         while len(self._bytes) - start >= _HEADER.size:

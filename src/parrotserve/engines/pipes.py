@@ -1,7 +1,7 @@
-"""An engine's process and its three pipes, as asyncio tells of them.
+"""An engine's process and its three pipes, as an asyncio protocol.
 
-Frames come in on its standard output, and wait in a bounded queue; commands go out on its standard input; what it
-says on standard error is logged, and its last lines are kept for the failure that may follow.
+Frames arrive on the process's standard output and wait in a bounded queue; commands are written to its standard input;
+its standard error is logged, and the last lines of it are kept to explain a failure.
 """
 
 import asyncio
@@ -19,25 +19,25 @@ from parrotserve.ids import EngineId
 from parrotserve.processes import signal_name
 
 _MOST_UNREAD = 256
-"""Lists of events that wait for the consumer before the process has to."""
+"""Most lists of events that wait for the consumer; beyond that, the process has to wait."""
 _BY_FORCE = -9
-"""How SIGKILL shows as an exit code."""
+"""The exit code of a process that was ended by SIGKILL."""
 _LAST_WORDS = 20
-"""Lines of its standard error that a failure quotes."""
+"""Lines of the process's standard error that are logged after a failure."""
 _LONGEST_LINE = 1 << 16
-"""Bytes of a line of its standard error: more are told as another one."""
+"""Bytes of a line of standard error; longer lines are split."""
 
 _log = logging.getLogger(__name__)
 
 
 class EnginePipes(asyncio.SubprocessProtocol):
-    """One process. Whatever ends it, `connection_lost` is told once, after its last event was read."""
+    """One process. Whatever ends it, `connection_lost` is called once, after its last event was read."""
 
     def __init__(self, engine: EngineId) -> None:
         self.ready: asyncio.Future[EngineDescription] = asyncio.get_running_loop().create_future()
         self.heartbeat = Heartbeat()
         self.frames = 0
-        """How many frames have come: grows while the process lives."""
+        """Number of frames received; it grows as long as the process lives."""
         self.held_back = False
         """Whether reading has stopped until the consumer takes events."""
         self.gone = False
@@ -54,7 +54,7 @@ class EnginePipes(asyncio.SubprocessProtocol):
         self._stderr = b""
         self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
 
-    # --- What the engine handle asks -------------------------------------------------------------------------
+    # --- For the engine handle -------------------------------------------------------------------------------
 
     @property
     def pid(self) -> int | None:
@@ -65,7 +65,7 @@ class EnginePipes(asyncio.SubprocessProtocol):
         cast(asyncio.WriteTransport, stdin).write(frame)
 
     async def send(self, frame: bytes) -> None:
-        """Writes, and waits while more than a pipe's worth is unread. Raises `EngineFailed` if nobody will read it."""
+        """Writes, and waits while more than a pipe holds is unread. Raises `EngineFailed` if the process is gone."""
         if not self.gone:
             self.write(frame)
             await self._writable.wait()
@@ -74,7 +74,7 @@ class EnginePipes(asyncio.SubprocessProtocol):
             raise self._failed()
 
     async def next_events(self) -> list[Event] | None:
-        """The next list; None once closed. Raises `EngineFailed` after the last one."""
+        """The next list of events; None once closed. Raises `EngineFailed` after the last one."""
         while not self._unread and not self._lost.is_set():
             self._news.clear()
             await self._news.wait()
@@ -89,7 +89,7 @@ class EnginePipes(asyncio.SubprocessProtocol):
         return events
 
     def kill(self, why: str) -> None:
-        """Ends it by force; `why` is what its failure says."""
+        """Kills the process; `why` becomes the message of its failure."""
         self._why = self._why or why
         with contextlib.suppress(ProcessLookupError):
             self._transport.kill()
@@ -100,7 +100,7 @@ class EnginePipes(asyncio.SubprocessProtocol):
         self._news.set()
         await self._lost.wait()
 
-    # --- What asyncio tells ----------------------------------------------------------------------------------
+    # --- Called by asyncio -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.SubprocessTransport, transport)
@@ -129,11 +129,11 @@ class EnginePipes(asyncio.SubprocessProtocol):
         self._give_up_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The process has ended and everything it wrote was read."""
+        """The process has ended, and everything that it wrote was read."""
         self._give_up_writing()
         if not self.ready.done():
             self.ready.set_exception(self._failed())
-            self.ready.exception()  # it may be that nobody waits any more
+            self.ready.exception()  # mark it as retrieved: perhaps nobody waits any more
         self._lost.set()
         self._news.set()
 
@@ -199,6 +199,6 @@ class EnginePipes(asyncio.SubprocessProtocol):
         told = f"The process of engine {self._engine} {how}."
         if not words:
             return told
-        # Not for who waits for results: they may quote others' prompts, and tell of this machine's files.
+        # Not shown to those who wait for results: it may quote others' prompts, and reveal this machine's files.
         _log.error("%s Its last words:\n%s", told, words)
         return f"{told} The service's log has its last words."

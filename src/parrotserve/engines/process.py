@@ -1,8 +1,8 @@
-"""An engine in a process of its own, seen from the service: started, watched, fed, and ended.
+"""An engine in a process of its own, seen from the service: starts, watches, feeds and ends it.
 
-The process is found dead when its pipes close, and hung when its heartbeats stay away or its steps stop; a hung one
-is killed. Both directions are bounded: `send` waits while the process does not read, and the process waits, in its
-write, while nobody takes its events.
+The process counts as dead when its pipes close, and as hung when its heartbeats or its steps stop; a hung process is
+killed. Both directions are bounded: `send` waits while the process does not read, and the process blocks in its write
+while nobody takes its events.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _STUCK_SECONDS = 300.0
 
 
 class ProcessEngine(Engine):
-    """A handle on one engine process. `settings` is the first frame it gets, whatever its kind understands."""
+    """A handle on one engine process. `settings` is sent as its first frame; its form depends on the kind of engine."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class ProcessEngine(Engine):
         start_seconds: float = _START_SECONDS,
         stuck_seconds: float = _STUCK_SECONDS,
     ) -> None:
-        """`env` is added to this process's environment. `stuck_seconds`: how long one step may take at most."""
+        """`env` is added to this process's environment. `stuck_seconds`: the longest that one step may take."""
         self.id = id
         self._command = tuple(command)
         self._settings = settings
@@ -49,7 +49,7 @@ class ProcessEngine(Engine):
 
     @property
     def pid(self) -> int | None:
-        """The process, while there is one."""
+        """Id of the process, while there is one."""
         return self._pipes.pid if self._pipes is not None else None
 
     @property
@@ -58,8 +58,8 @@ class ProcessEngine(Engine):
         return self._pipes is not None and self._pipes.held_back
 
     async def start(self) -> EngineDescription:
-        """Bring it up and say what it is. Raises `ModelError`, `EngineFailed` or `EngineRefused`; then nothing is left
-        running."""
+        """Start the process, and return the engine's description. Raises `ModelError`, `EngineFailed` or
+        `EngineRefused`; then nothing is left running."""
         if self._pipes is not None:
             raise EngineFailed(f"Engine {self.id} was started already; make a new one instead.")
         loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ class ProcessEngine(Engine):
                 lambda: EnginePipes(self.id),
                 *self._command,
                 env={**os.environ, **self._env},
-                start_new_session=True,  # a Ctrl-C at the terminal is for the service, which then ends its engines
+                start_new_session=True,  # Ctrl-C at the terminal goes to the service only, which ends its engines
             )
         except OSError as error:
             raise EngineFailed(f"Engine {self.id} could not be started: {error}.") from error
@@ -85,7 +85,7 @@ class ProcessEngine(Engine):
         return description
 
     def describe(self) -> EngineDescription:
-        """What `start` returned."""
+        """The description that `start` returned."""
         if self._description is None:
             raise EngineFailed(f"Engine {self.id} has not been started.")
         return self._description
@@ -97,13 +97,13 @@ class ProcessEngine(Engine):
             await pipes.send(encode(list(commands)))
 
     async def events(self) -> AsyncIterator[list[Event]]:
-        """All events, one list a step, until `close`. Raises `EngineFailed` when the process dies or hangs."""
+        """All events, one list per step, until `close`. Raises `EngineFailed` when the process dies or hangs."""
         pipes = self._running()
         while (events := await pipes.next_events()) is not None:
             yield events
 
     async def close(self) -> None:
-        """Kills the process; safe to call twice."""
+        """Kill the process. Safe to call twice."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)

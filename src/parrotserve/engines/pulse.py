@@ -1,15 +1,15 @@
-"""Whether an engine hangs: signs of life, counted in the turns of whoever watches for them."""
+"""Detects engines that hang, by counting checks without signs of life."""
 
 from parrotserve.engines.base import MISSED_HEARTBEATS, Heartbeat
 
 
 class Pulse:
-    """Is looked at once every heartbeat. Looks are counted, not time: a watcher that was itself held up does not blame
-    the engine."""
+    """To be checked (`look`) once per heartbeat interval. Checks are counted, not time, so that a watcher that was
+    itself held up does not blame the engine."""
 
     def __init__(self, *, heartbeat: float, stuck_after: float, missed: int = MISSED_HEARTBEATS) -> None:
-        """An engine hangs after so many `missed` heartbeats in a row, or if, with work, it makes no step for
-        `stuck_after`. Seconds."""
+        """An engine hangs after this many `missed` heartbeats in a row, or if it has work and makes no step for
+        `stuck_after`. Times in seconds."""
         self._heartbeat = heartbeat
         self._stuck_after = stuck_after
         self._most_missed = missed
@@ -18,7 +18,7 @@ class Pulse:
         self._steps = -1
 
     def look(self, heartbeat: Heartbeat, *, alive: bool) -> str | None:
-        """What is wrong, if anything: `heartbeat` is the latest, `alive` whether anything came since the last look."""
+        """What is wrong, if anything. `heartbeat`: the latest. `alive`: whether anything came since the last look."""
         self._missed = 0 if alive else self._missed + 1
         self._still = self._still + 1 if heartbeat.running and heartbeat.steps == self._steps else 0
         self._steps = heartbeat.steps
@@ -29,5 +29,5 @@ class Pulse:
         return None
 
     def excuse(self) -> None:
-        """The engine was kept from giving signs: what was counted so far is forgotten."""
+        """Resets the counts: the engine was kept from giving signs of life."""
         self._missed = self._still = 0

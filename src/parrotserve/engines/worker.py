@@ -1,9 +1,9 @@
-"""The inside of an engine's process: pipes on one side, a synchronous core that is stepped on the other.
+"""The inside of an engine's process: connects its pipes with a synchronous core that runs step by step.
 
 main thread        commands -> core.handle; core.step -> events
-other threads      compile grammars; the main thread is woken when one is there
-reader thread      frames from standard input; at its end the process ends, in the middle of a step if need be
-heartbeat thread   once a second, whatever the main thread does
+other threads      compile grammars; the main thread is woken when one is ready
+reader thread      frames from standard input; when that closes, the process exits, even in the middle of a step
+heartbeat thread   sends one every second, whatever the main thread does
 """
 
 import io
@@ -25,17 +25,17 @@ from parrotserve.errors import EngineRefused, ParrotError
 from parrotserve.processes import heed_the_service_alone
 
 _INBOX = 256
-"""Lists of commands that wait for the main thread before the service has to."""
+"""Most lists of commands that wait for the main thread; beyond that, the service has to wait."""
 _COUNT_SECONDS = 0.1
-"""A heartbeat's numbers are at most so old, while steps are short."""
+"""Maximum age of a heartbeat's numbers, while steps are short."""
 _REST_SECONDS = 1.0
-"""Without anything to do, after which more is taken to be some time off: programs that end soon prepare nothing."""
+"""Idle time after which `prepare` is called: programs that end soon need no preparation."""
 _GRACE_SECONDS = 2.0
-"""How long the step under way may still take once the service is gone."""
+"""Time that the current step may still take once the service is gone."""
 
 
 class Core(Protocol):
-    """What is stepped: `parrotserve.engines.native.loop.NativeCore` is one."""
+    """What the worker runs, such as `parrotserve.engines.native.loop.NativeCore`."""
 
     @property
     def idle(self) -> bool: ...
@@ -44,30 +44,30 @@ class Core(Protocol):
     def step(self) -> list[Event]: ...
     def heartbeat(self) -> Heartbeat: ...
     def prepare(self) -> None:
-        """Makes what will be needed sooner or later; called once, while there is nothing else to do."""
+        """Makes what will be needed later; called once, while the core is idle."""
         ...
 
 
 Build = Callable[[bytes], tuple[EngineDescription, Core]]
-"""Makes the engine out of the service's first frame. Raises `ParrotError`."""
+"""Builds the engine from the service's first frame. Raises `ParrotError`."""
 
 
 def run_worker(build: Build) -> int:
-    """Serves one engine over standard input and output until the service goes; the process's exit code."""
+    """Serves one engine over standard input and output until the service is gone. Returns the process's exit code."""
     heed_the_service_alone()
     stdin, stdout = _take_over_pipes()
     return _Worker(stdin, stdout).run(build)
 
 
 def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """The two pipes as our own; what libraries print goes to standard error, what they read is empty."""
+    """Takes the two pipes for the worker alone: libraries then print to standard error, and read empty input."""
     stdin = os.fdopen(os.dup(0), "rb")
     stdout = os.fdopen(os.dup(1), "wb", buffering=0)
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # it is a log now
+        sys.stdout.reconfigure(line_buffering=True)  # it is used as a log now
     return stdin, stdout
 
 
@@ -93,7 +93,7 @@ class _Worker:
         except ParrotError as error:
             self._write(Refused(error.code, error.message))
             return 1
-        except Exception as error:  # what nobody foresaw would be no different at the next attempt
+        except Exception as error:  # an unforeseen error would most likely recur at the next attempt
             traceback.print_exc()
             refusal = EngineRefused(f"The engine cannot be built ({type(error).__name__}: {error}).")
             self._write(Refused(refusal.code, refusal.message))
@@ -116,7 +116,7 @@ class _Worker:
         return 0
 
     def _note_heartbeat(self, core: Core) -> None:
-        """Counting what is held takes its time, and nobody is told in every step."""
+        """Updates the heartbeat's numbers. Not in every step, as counting takes time and heartbeats are rare."""
         now = time.monotonic()
         if now >= self._next_count or core.idle:
             self._heartbeat = core.heartbeat()
@@ -127,7 +127,7 @@ class _Worker:
         threading.Thread(target=target, name=target.__name__, daemon=True).start()
 
     def _new_commands(self, core: Core) -> list[list[Command]]:
-        """All that has come; waits for something if there is nothing else to do."""
+        """All commands that have arrived; waits for some if the core is idle."""
         lists = [self._next_commands(core)] if core.idle else []
         while not self._inbox.empty():
             lists.append(self._inbox.get_nowait())
@@ -142,7 +142,7 @@ class _Worker:
         return self._inbox.get()
 
     def _wake(self) -> None:
-        """Ends the main thread's waiting; if the inbox is full, it does not wait."""
+        """Wakes the main thread if it waits for commands; if the inbox is full, it does not wait."""
         with suppress(queue.Full):
             self._inbox.put_nowait([])
 
@@ -150,7 +150,7 @@ class _Worker:
         try:
             while (body := read_frame(self._stdin)) is not None:
                 self._inbox.put(decode_commands(body))
-        except Exception:  # whatever is wrong with a frame, what follows it cannot be trusted
+        except Exception:  # after any error in a frame, the rest of the stream cannot be trusted
             traceback.print_exc()
             os._exit(1)
         self._service_gone.set()
@@ -160,12 +160,13 @@ class _Worker:
 
     def _beat(self) -> None:
         while True:
-            with self._writing:  # so that no heartbeat is older than the events before it
+            with self._writing:  # taken first, so that no heartbeat is older than the events sent before it
                 self._write_locked(Events([self._current_heartbeat()]))
             time.sleep(HEARTBEAT_SECONDS)
 
     def _current_heartbeat(self) -> Heartbeat:
-        """What was counted last. What it works on runs, though nothing did then: that may be without end."""
+        """The numbers counted last. While the main thread works, at least one sequence counts as running: the work may
+        never end."""
         heartbeat = self._heartbeat
         return msgspec.structs.replace(heartbeat, running=max(heartbeat.running, int(self._works)))
 
@@ -174,7 +175,7 @@ class _Worker:
             self._write_locked(message)
 
     def _write_locked(self, message: Ready | Refused | Events) -> None:
-        """Waits while the service does not read. If it never will again, there is nobody to work for."""
+        """Blocks while the service does not read. Exits the process if the service has closed the pipe."""
         frame = memoryview(encode(message))
         try:
             while frame:

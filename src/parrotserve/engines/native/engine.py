@@ -1,4 +1,4 @@
-"""The native engine as the service sees it: a process that runs one model on this machine's CPU."""
+"""The native engine as seen by the service: a process that runs one model on this machine's CPU."""
 
 import sys
 
@@ -8,7 +8,7 @@ from parrotserve.ids import EngineId
 from parrotserve.models.files import ModelFiles
 
 _THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-"""Read by the libraries behind NumPy when it is imported, and never again."""
+"""Read by the libraries behind NumPy only once, when it is imported."""
 
 
 class NativeEngine(ProcessEngine):
@@ -25,7 +25,7 @@ class NativeEngine(ProcessEngine):
         threads = settings.threads or usable_cores()
         super().__init__(
             id,
-            [sys.executable, "-P", "-m", "parrotserve.engines.native"],  # -P: nothing in the working folder is imported
+            [sys.executable, "-P", "-m", "parrotserve.engines.native"],  # -P: import nothing from the working folder
             Launch(model=model, path=str(files.path.absolute()), format=files.format, settings=settings),
             env={name: str(threads) for name in _THREAD_VARIABLES},
         )

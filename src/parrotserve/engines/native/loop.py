@@ -1,10 +1,10 @@
 """The native engine's core: commands in, one step at a time, events out. Synchronous, and free of I/O.
 
-    core.handle(command)      changes what is to be done
+    core.handle(command)      changes the work to do
     core.step()               plan -> batch -> backend -> sample -> events
 
-Each stage is a module: `planner`, `persistent_batch`, a `backend`, `step_sampling`, and `open_sequences`, which knows
-the sequences and tells what they wrote. Processes and pipes are outside (`engines.worker`).
+Each stage is a module: `planner`, `persistent_batch`, a `backend`, `step_sampling`, and `open_sequences`, which keeps
+the sequences and makes the events. Processes and pipes are outside (`engines.worker`).
 """
 
 import time
@@ -44,7 +44,7 @@ class NativeCore:
         clock: Callable[[], float] = time.perf_counter,
         doing: Doing = at_once,
     ) -> None:
-        """`clock`: seconds, for how long steps take. `doing` does what would keep steps waiting (making grammars), on
+        """`clock` gives seconds, to measure steps. `doing` does work that would delay steps (making grammars), on
         another thread or at once."""
         self._backend = backend
         self._cache = cache
@@ -67,7 +67,7 @@ class NativeCore:
             forget=lambda state: self._planner.rewind(state, 0),
         )
         self._stalled = False
-        """Whether the last plan was empty: nothing can run before a command changes something."""
+        """Whether the last plan was empty: nothing can run until a command changes something."""
         self._steps = 0
         self._times = StepTimes()
 
@@ -79,18 +79,18 @@ class NativeCore:
         return self._stalled or not any(state.runnable for state in self._sequences)
 
     def call_when_ready(self, wake: Callable[[], None]) -> None:
-        """`wake` is called, on any thread, when an idle core has something to do without a command."""
+        """Sets `wake`, which is called, on any thread, when an idle core gets something to do without a command."""
         self._sequences.call_when_ready(wake)
 
     def prepare(self) -> None:
-        """Makes what the first grammar needs, while there is nothing to do: it lets no step be made meanwhile."""
+        """Makes what the first grammar needs. To be called while the core is idle, as it would block steps."""
         self._sequences.prepare()
 
     def heartbeat(self) -> Heartbeat:
-        """What the engine holds now.
+        """The engine's present state.
 
-        Nobody runs while nothing can before the next command: an engine that runs something and makes no step is
-        taken for one that hangs.
+        While nothing can run until the next command, no sequence counts as running: an engine with running sequences
+        that makes no steps would be taken to hang.
         """
         stats = self._cache.stats()
         running = 0 if self._stalled else sum(state.runnable and bool(state.pages) for state in self._sequences)
@@ -105,7 +105,7 @@ class NativeCore:
         )
 
     def handle(self, command: Command) -> None:
-        """Takes in one command; the next `step` tells what came of it."""
+        """Handles one command; the next `step` returns the events that result."""
         self._stalled = False
         self._planner.unsettle()
         match command:
@@ -117,7 +117,7 @@ class NativeCore:
                 self._sequences.handle(command)
 
     def step(self) -> list[Event]:
-        """Runs one batch, if anything can run, and returns what there is to tell since the last step."""
+        """Runs one batch, if anything can run, and returns the events since the last step."""
         started = self._clock()
         if self._sequences.resume_ready():
             self._planner.unsettle()
@@ -132,7 +132,7 @@ class NativeCore:
         return events
 
     def _run(self, plan: Sequence[Planned], started: float) -> None:
-        """Computes the planned tokens, and gives every output that is up to date its next one."""
+        """Computes the planned tokens, and samples the next token of every output whose tokens are all computed."""
         built = self._batches.build(plan)
         logits = self._backend.step(built.batch)
         for planned in plan:
@@ -151,8 +151,8 @@ class NativeCore:
                 self._sequences.end(planned.state, EndStatus.DONE)
 
     def _push_accepted(self, state: SequenceState, tokens: Sequence[int], draft: Sequence[int]) -> None:
-        """The output goes on with the first token and, as far as the draft foretold what the model chose, with those
-        after it: the KV of the draft's tokens is there."""
+        """Adds the first token to the output, and those after it as far as the draft equals what the model chose: the
+        KV of these tokens of the draft has been computed."""
         hits = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(draft, tokens[:-1], strict=False)))
         for place, token in enumerate(tokens[: hits + 1]):
             if place:
@@ -161,8 +161,8 @@ class NativeCore:
                 break
 
     def _note_computed(self, state: SequenceState, count: int) -> None:
-        """The KV of the next `count` tokens is there. Pages that are full now are published, generated tokens too, for
-        whoever comes later and extends this sequence."""
+        """Notes that the KV of the next `count` tokens is computed. Pages that are now full are published, those of
+        generated tokens too, so that later sequences that extend this one can share them."""
         page_tokens = self._cache.page_tokens
         before = state.computed // page_tokens
         state.computed += count
@@ -175,8 +175,8 @@ class NativeCore:
                 state.table_version += 1
 
     def _note_time(self, plan: Sequence[Planned], built: BuiltBatch, started: float) -> None:
-        """The step's time is shared out to its sequences by their rows, and told to the models of step times: the
-        planner's own, and the service's (`StepsTimed`)."""
+        """Divides the step's time among its sequences by their rows, and passes it to both models of step times: the
+        planner's, and the service's (`StepsTimed`)."""
         now, rows = self._clock(), len(built.batch.tokens)
         seconds = now - started
         decode_rows = 0

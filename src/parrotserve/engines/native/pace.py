@@ -1,4 +1,4 @@
-"""How long a step takes, learned as steps run, and how long it may take: the TPOT bound of latency-sensitive work."""
+"""The time that steps take, learned as they run, and the time that they may take: the TPOT bound."""
 
 import math
 
@@ -7,23 +7,24 @@ from parrotserve.engines.native.timing import StepShape
 from parrotserve.step_cost import FEW_ROWS, Rates, StepCost, Work
 
 _FIRST_STEPS = 8
-"""No bound is derived from fewer steps than these."""
+"""Number of steps that must be measured before a bound is derived."""
 _NEARLY_ALONE = 2
-"""Rows. Steps of at most so many tell how long a step of one row takes."""
+"""Rows. Steps of at most this many show how long a step of one row takes."""
 _ALONE_KEPT = 0.8
-"""How much of what such steps told counts still after one more of them."""
+"""Factor by which the weight of earlier such steps decays with each further one."""
 _ALONE_MODEL = 0.5
-"""For how many of them the model itself counts."""
+"""Weight of the model's own estimate, in numbers of such steps."""
 _TRIED_EVERY = 16
-"""After so many steps without one of few rows, what such a step takes is guessed rather than known."""
+"""After this many steps without one of few rows, the time of such a step is extrapolated rather than measured."""
 _HARDLY_NOTICED = 10.0
-"""A step that computes so many times as long as it reads the weights takes half a percent longer for reading them."""
+"""Ratio of computing time to the time of reading the weights, at which reading them lengthens a step by only half a
+percent."""
 _MOST_ALIKE = 32
-"""Steps of one shape are learned from as one sum: at most so many, and while nobody asks what they teach."""
+"""Most steps of one shape that are summed before the model learns from them; fewer if it is asked sooner."""
 
 
 class StepModel:
-    """The engine's own `StepCost`. Learning from a step that is like the one before it takes next to no time."""
+    """The engine's own `StepCost`. Learning from a step of the same shape as the one before takes hardly any time."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -31,18 +32,18 @@ class StepModel:
         self._alike = Work()
         """Sum of the latest steps, all of one shape, from which `_cost` has not learned yet."""
         self._seconds = 0.0
-        """What they took."""
+        """Total time of these steps."""
         self._rows = (0, 0)
-        """Prefill and decode rows of each of them."""
+        """Prefill and decode rows of each of these steps."""
         self.since_few = 0
-        """Steps since the last one of few rows."""
+        """Number of steps since the last one of few rows."""
         self._alone = Work()
-        """What steps of one or two rows held lately, the latest ones most."""
+        """Decaying sum of the contents of recent steps of one or two decode rows."""
         self._alone_seconds = 0.0
-        """How long they took together."""
+        """Decaying sum of their times."""
 
     def learn(self, step: StepShape, seconds: float) -> None:
-        """A step of this shape took so long."""
+        """Learns that a step of this shape took `seconds`."""
         self.steps += 1
         rows = step.prefill_tokens, step.decode_rows
         if rows != self._rows or self._alike.steps >= _MOST_ALIKE:
@@ -60,20 +61,20 @@ class StepModel:
             self._alone_seconds = _ALONE_KEPT * self._alone_seconds + seconds
 
     def seconds(self, step: StepShape) -> float:
-        """How long a step of this shape is expected to take."""
+        """The time that a step of this shape is expected to take."""
         return self.rates().seconds(_work(step))
 
     @property
     def alone(self) -> float:
-        """Seconds that one sequence alone takes for a token: what the model expects, which full steps tell only
-        roughly, corrected by what such steps took lately."""
+        """Seconds per token of one sequence that runs alone: the model's estimate, which full steps determine only
+        roughly, corrected by the recent steps of one or two rows."""
         rates = self.rates()
         one = rates.seconds(_work(StepShape(decode_rows=1)))
         took, expected = self._alone_seconds + _ALONE_MODEL * one, rates.seconds(self._alone) + _ALONE_MODEL * one
         return one * took / expected if expected else one
 
     def rates(self) -> Rates:
-        """What a step costs, and what it holds."""
+        """The costs of a step and of its contents."""
         self._fit()
         return self._cost.rates
 
@@ -83,10 +84,10 @@ class StepModel:
 
 
 class Pace:
-    """The longest step while latency-sensitive sequences decode: their TPOT bound."""
+    """The bound on the length of steps while latency-sensitive sequences decode: their TPOT bound."""
 
     def __init__(self, *, tpot: float | None = None, adapt: bool = True) -> None:
-        """`tpot` in seconds; None derives it from the measured speed of one sequence alone. Without `adapt` there is
+        """`tpot` is in seconds; None derives it from the measured speed of one sequence alone. Without `adapt` there is
         no bound."""
         self.model = StepModel()
         self._bounds = Bounds(tpot=tpot)
@@ -94,7 +95,7 @@ class Pace:
 
     @property
     def bound(self) -> float:
-        """Seconds that a step may take; infinite where there is no bound, or nothing is known yet."""
+        """Seconds that a step may take; infinite if there is no bound, or too few steps were measured."""
         if not self._adapt:
             return math.inf
         alone = self.model.alone
@@ -103,37 +104,39 @@ class Pace:
 
     @property
     def knows(self) -> bool:
-        """Whether steps are to be kept short, and enough of them were seen to know how."""
+        """Whether steps are to be kept short, and enough of them were measured to do so."""
         return self._adapt and self.model.steps >= _FIRST_STEPS
 
     def room(self, decoding: float) -> float:
         """Seconds that prompts of later work may compute in a step whose decode rows compute for `decoding` seconds;
-        infinite where nothing is known yet."""
+        infinite if steps are not bounded, or too few were measured."""
         rates = self.model.rates()
         return rates.room(LATER_PROMPTS * math.hypot(rates.step, decoding)) - decoding if self.knows else math.inf
 
     def is_to_try(self, rows: int) -> bool:
-        """Whether a step of these `rows` alone is due, to measure again how fast the engine is without others' rows:
-        the bound is a multiple of that, and full steps do not tell it."""
+        """Whether a step with only these `rows` is due, to measure the engine's speed without other rows again: the
+        bound is a multiple of it, and full steps do not show it."""
         return self._adapt and rows <= FEW_ROWS and self.model.since_few >= _TRIED_EVERY
 
     @property
     def efficient_prefill(self) -> float:
-        """Seconds of computing in a step beside which reading the weights for it is hardly noticed; infinite where
-        nothing is known yet."""
+        """Seconds of computing in a step beyond which reading the weights hardly adds to its time; infinite if steps
+        are not bounded, or too few were measured."""
         return _HARDLY_NOTICED * self.model.rates().step if self.knows else math.inf
 
     def left(self, step: StepShape) -> float:
-        """Seconds of computing that the bound leaves beside a step of this shape; below zero if that alone takes longer
-        than the bound."""
+        """Seconds of computing that the bound leaves beside the contents of a step of this shape; negative if that
+        alone takes longer than the bound."""
         rates = self.model.rates()
         return rates.room(self.bound) - rates.computing(_work(step))
 
     def learn(self, step: StepShape, seconds: float) -> None:
-        """A step of this shape took so long. It is learned without a bound, too: drafts go by what rows cost."""
+        """Learns that a step of this shape took `seconds`; without a bound too, since drafts depend on the cost of
+        rows."""
         self.model.learn(step, seconds)
 
 
 def _work(step: StepShape) -> Work:
-    """KV that is read is not told apart from KV that is attended to: the next step shares as much of it."""
+    """The work of one step. KV tokens that are read are left out, and counted as attended: consecutive steps share
+    about as much of the KV."""
     return Work(1, step.prefill_tokens, step.decode_rows, 0, step.attended)

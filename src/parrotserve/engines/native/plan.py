@@ -1,4 +1,4 @@
-"""A step's plan under construction: what it holds already, and what is left of tokens, time and pages."""
+"""A step's plan under construction: its contents so far, and the tokens, time and pages that are left."""
 
 import math
 from collections.abc import Sequence, Set
@@ -10,20 +10,20 @@ from parrotserve.engines.native.speculation import Drafts
 from parrotserve.step_cost import Rates
 
 _GROUP_TIMES = 2
-"""A step may hold so many times as many prompt tokens with prompts of task groups as with those of throughput work:
-somebody waits for the group, too, and small steps cost it time."""
+"""With prompts of task groups, a step may hold this many times the prompt tokens that it may hold with throughput
+work's: somebody waits for the group, too, and small steps cost it time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The next `count` tokens of a sequence; its pages have room for them."""
+    """The next `count` tokens of a sequence, for which it has pages."""
 
     state: SequenceState
     count: int
     decodes: bool
-    """Whether this is the one token that it lacks, and not a part of its prompt."""
+    """Whether this is the only token that is not computed yet, rather than a part of a prompt."""
     draft: tuple[int, ...] = ()
-    """Tokens that may come after that, and are run along; there is room for them, too."""
+    """Tokens that may come after it, computed in the same step; there are pages for them, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +31,19 @@ class Urgent:
     """The sequences that decode under the TPOT bound in a step, taken together."""
 
     salts: frozenset[str]
-    """Their tenants."""
+    """The salts of their tenants."""
     first: Turn
-    """Whose turn comes first among them."""
+    """The earliest turn among them."""
     streamed: bool
-    """Whether somebody streams one of them."""
+    """Whether any of them is streamed."""
     seconds: float
-    """For how long the last of them may go on writing."""
+    """Longest time that any of them may still decode."""
     stages: int
-    """How many stages of its work follow after the one of them that is nearest to its result."""
+    """Fewest stages of its work that follow after any of them until the result."""
 
     @classmethod
     def of(cls, states: Sequence[SequenceState], step_seconds: float) -> "Urgent":
-        """These sequences, of which there is one at least, if each of their steps takes `step_seconds`."""
+        """Summarises these sequences (at least one), if each of their steps takes `step_seconds`."""
         return cls(
             salts=frozenset(state.salt for state in states),
             first=min(state.turn for state in states),
@@ -53,13 +53,13 @@ class Urgent:
         )
 
     def wait_for(self, state: SequenceState, seconds: float) -> bool:
-        """Whether they let this sequence's prompt, which takes `seconds`, be read whole, however long that makes the
-        step.
+        """Whether this sequence's prompt, which takes `seconds`, may be prefilled whole before they go on, however long
+        that makes the step.
 
-        They do not if they were there first and are done sooner than it. Else reading the prompt in parts beside them
-        gains nothing: it takes as long, and both wait for both. Nor do they let a later piece of work pass that has as
-        many stages before it as they have: of two chains the first ends long before the second then, and not both when
-        all is done.
+        It may not if their work came first and all of them may end sooner than the prefill. Otherwise prefilling in
+        parts beside them gains nothing: it takes as long, and each delays the other. Nor may it pass earlier work if
+        stages follow after it, and no fewer than after them: so that, of two chains, the first ends long before the
+        second, rather than both at the very end.
         """
         is_waited_for = state.objective is Objective.LATENCY and not self.streamed
         stages = state.precedence.stages
@@ -70,49 +70,49 @@ class Urgent:
 
 @dataclass(slots=True)
 class Step:
-    """The plan under construction. All seconds are predictions, of computing unless something else is said."""
+    """The plan under construction. All seconds are predictions, of computing unless stated otherwise."""
 
     now: float
     rates: Rates
-    """What a step and what it holds cost, as measured so far."""
+    """The costs of a step and its contents, as measured so far."""
     ranked: Sequence[SequenceState]
     """All sequences, the most important first."""
     owed: Sequence[SequenceState]
-    """Those of them that are put first by the minimum share; there is always time for them."""
+    """The sequences that the minimum share puts first; they are planned whatever time is left."""
     waiting_prompts: Sequence[SequenceState] = ()
-    """Latency-sensitive sequences whose prompts are to be read."""
+    """Latency-sensitive sequences whose prompts are still to be prefilled."""
     urgent: Urgent | None = None
-    """Those under the TPOT bound, if any are."""
+    """The sequences under the TPOT bound, if there are any."""
     held_back: Set[SequenceState] = frozenset()
     """Sequences that decode, but leave this step to shorter ones."""
     drafts: Drafts = field(default_factory=Drafts)
-    """For sequences that decode, if they are planned."""
+    """Drafts for sequences that decode, if they are planned."""
 
     prefill_left: int = 0
-    """How many more prompt tokens the step may hold."""
+    """Number of prompt tokens that may still be added to the step."""
     prefilled: int = 0
-    """How many prompt tokens it holds."""
+    """Number of prompt tokens in the step."""
     background_tokens: int = 0
-    """How many prompt tokens the step may hold if some of them are throughput work's."""
+    """Most prompt tokens that the step may hold if some of them are throughput work's."""
     seconds_left: float = math.inf
-    """What the TPOT bound leaves to sequences that are not under it."""
+    """Time that the TPOT bound leaves to sequences that are not under it."""
     later_prompt_seconds: float | None = None
-    """What is left to prompts of later work beside earlier work that decodes; None until somebody asks."""
+    """Time left for prompts of later work beside decoding earlier work; None until it is first needed."""
 
     planned: list[Planned] = field(default_factory=list[Planned])
     decode_seconds: float = 0.0
-    """What the planned sequences that decode take."""
+    """Time of the planned sequences that decode."""
     first_decoding: tuple[int, tuple[int, int]] | None = None
     """The most important work that decodes, but not under the TPOT bound."""
     short_of_time: bool = False
-    """Whether something had to wait for want of time."""
+    """Whether some work was left out for lack of time."""
     promised: int = 0
-    """Pages that planned sequences are still going to need."""
+    """Pages that planned sequences will still need."""
     full: bool = False
-    """Whether no sequence without pages may join any more, because one before it did not fit."""
+    """Whether no further sequences without pages may join, because an earlier one did not fit."""
 
     def tokens_left(self, objective: Objective) -> int:
-        """How many more prompt tokens the step may hold, if those of a sequence with this objective come next."""
+        """Number of prompt tokens of a sequence with this objective that may still be added to the step."""
         if objective is Objective.LATENCY:
             return self.prefill_left
         most = self.background_tokens * (_GROUP_TIMES if objective is Objective.GROUP else 1)
@@ -125,17 +125,17 @@ class Step:
         return self.rates.prefilling(count, state.computed)
 
     def reads_whole(self, state: SequenceState) -> bool:
-        """Whether those under the TPOT bound let this sequence's prompt be read whole."""
+        """Whether the sequences under the TPOT bound let this sequence's prompt be prefilled whole."""
         if self.urgent is None:
             return False
         return self.urgent.wait_for(state, self.cost(state, len(state.known) - state.computed))
 
     def add(self, state: SequenceState, count: int) -> None:
-        """Plans the next `count` tokens of a sequence, and takes them off what is left."""
+        """Plans the next `count` tokens of a sequence, and subtracts them from the budgets."""
         decodes = len(state.known) - state.computed == 1
         self.planned.append(Planned(state, count, decodes))
         cost = self.cost(state, count)
-        if not state.urgent:  # what those take has been reserved
+        if not state.urgent:  # the time of urgent ones is reserved already
             self.seconds_left -= cost
         if decodes:
             self.decode_seconds += cost
@@ -149,9 +149,9 @@ class Step:
 
 
 def fitting_in(seconds: float, count: int, *, cost: float) -> int:
-    """How many of `count` tokens, which together cost `cost` seconds, fit into `seconds`; below zero, none do.
+    """How many of `count` tokens, which together cost `cost` seconds, fit into `seconds` (none if it is negative).
 
-    Tokens that cost nothing, as far as is known yet, always fit.
+    Tokens whose cost is zero, as far as is known yet, always fit.
     """
     left = max(seconds, 0.0)
     return count if cost <= left else int(count * left / cost)

@@ -1,4 +1,4 @@
-"""A sequence's way through its segments: content is taken in, outputs are started, told and finished."""
+"""Moves sequences through their segments: takes in content, and starts, reports and finishes outputs."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from parrotserve.sampling import TokenLogprob
 
 
 class Progress:
-    """Moves sequences on and tells of it. All that goes wrong with a sequence is raised as a `ParrotError`."""
+    """Advances sequences, and collects the events. All errors of a sequence are raised as `ParrotError`."""
 
     def __init__(
         self,
@@ -27,19 +27,19 @@ class Progress:
         """`rewind(state, position)` forgets what was computed of a sequence from a position on. `doing` makes grammars,
         on another thread or at once."""
         self.events: list[Event] = []
-        """What there is to tell."""
+        """Events not sent yet."""
         self._tokenizer = tokenizer
         self._settings = settings
         self._rewind = rewind
         self.grammars = Grammars(tokenizer, doing)
 
     def take_events(self) -> list[Event]:
-        """What there is to tell, once."""
+        """Removes and returns the collected events."""
         events, self.events = self.events, []
         return events
 
     def check_length(self, state: SequenceState) -> None:
-        """Raises `ContextExceeded` for what can never fit, as soon as that is known."""
+        """Raises `ContextExceeded` if the known content of a sequence is already too long."""
         limit = self._settings.context_length
         if state.known_length > limit:
             raise ContextExceeded(
@@ -48,8 +48,8 @@ class Progress:
             )
 
     def advance(self, state: SequenceState) -> bool:
-        """Takes in content that has become known, and starts the next output once its grammar is there. True when the
-        whole sequence is complete."""
+        """Takes in content that has become known, and starts the next output once its grammar is ready. Returns True if
+        the whole sequence is complete."""
         state.dormant = False
         for generate in state.take_content():
             state.output = self._start(state, generate)
@@ -59,13 +59,13 @@ class Progress:
             if state.output.reason is not None:
                 self._finish(state, state.output)
             elif state.computed == len(state.known):
-                self._rewind(state, len(state.known) - 1)  # its last token again, for the logits after it
+                self._rewind(state, len(state.known) - 1)  # compute the last token again, for the logits after it
         if state.runs_ahead and state.outputs_left:
             self._room(state)
         return not state.outputs_left if state.wants_output else state.runs_out
 
     def push(self, state: SequenceState, token: int, logprob: TokenLogprob | None, *, more: bool) -> bool:
-        """Adds a token to the output under way, and tells of it unless there are `more` in this step. True when the
+        """Adds a token to the current output, and reports it unless there are `more` in this step. Returns True if the
         whole sequence is complete."""
         output = state.output
         assert output is not None
@@ -80,8 +80,8 @@ class Progress:
         return self.advance(state)
 
     def tell_tokens(self, state: SequenceState) -> None:
-        """One event for what has not been told yet of the output under way, if somebody streams it. If somebody only
-        reads ahead of its end, once that is `FOLLOWED_TOKENS`."""
+        """Adds one event with the unreported tokens of the current output, if somebody streams it. If it is only
+        followed, there must be `FOLLOWED_TOKENS` of them."""
         output = state.output
         if output is None:
             return
@@ -106,7 +106,7 @@ class Progress:
         output.told_text += len(text)
 
     def _start(self, state: SequenceState, generate: Generate) -> Output | None:
-        """Starts the output that the sequence is at; None while its grammar is being made."""
+        """Starts the output at the sequence's cursor; None while its grammar is being made."""
         if not state.known:
             state.known.append(self._first_token())
         room = self._room(state)
@@ -123,7 +123,7 @@ class Progress:
         )
 
     def _room(self, state: SequenceState) -> int:
-        """How many tokens the next output may have at most. Raises `ContextExceeded` if that is none."""
+        """The most tokens that the next output may have. Raises `ContextExceeded` if that is none."""
         limit = self._settings.context_length
         room = limit - len(state.known)
         if room >= 1:
@@ -134,7 +134,7 @@ class Progress:
         )
 
     def _first_token(self) -> int:
-        """A model computes nothing from nothing: an empty prompt becomes its start token, or else its end token."""
+        """The token that stands for an empty prompt, as a model needs input: its start token, or else its end token."""
         bos = self._tokenizer.bos
         return bos if bos is not None else min(self._tokenizer.eos, default=0)
 
