@@ -1,4 +1,4 @@
-"""Outputs that satisfy a JSON schema, or have calls that do: which tokens may come next, after the ones that came."""
+"""Grammars of outputs that satisfy a JSON schema, or whose calls do: which tokens may come next."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _LIMITS = LLParserLimits(verbose_errors=False)
 
 
 class Grammar:
-    """The state of one output's grammar."""
+    """The grammar of one output, and its state after the tokens so far."""
 
     __slots__ = ("_matcher",)
 
@@ -26,8 +26,8 @@ class Grammar:
         calls: Calls | None = None,
         tags: Collection[str] = (),
     ) -> None:
-        """Instead of what the schema says, or in any text where there is none, the output may have `calls`; those of
-        their tags that are tokens of the model are among `tags`. Raises `InvalidSchema` if a schema cannot be
+        """The output satisfies the schema, or has `calls` instead; without a schema, it is any text with `calls` in it.
+        `tags` are the tags of calls that are tokens of the model. Raises `InvalidSchema` if a schema cannot be
         enforced."""
         grammar = grammar_of(schema, calls, tokens=tags)
         self._matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)
@@ -35,7 +35,7 @@ class Grammar:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing but the end can follow."""
+        """Whether only the end can follow."""
         return self._matcher.is_stopped()
 
     def allowed(self, vocabulary: int) -> Mask:
@@ -45,7 +45,7 @@ class Grammar:
         return mask
 
     def allowed_along(self, tokens: Sequence[int], vocabulary: int) -> list[Mask]:
-        """`allowed` as it is now, and after each of these tokens as far as they go. Raises what `allowed` raises."""
+        """`allowed` now, and after each of these tokens, as far as the grammar permits. Raises as `allowed` does."""
         found = [self.allowed(vocabulary)]
         ahead = self._matcher.deep_copy()
         for token in tokens:
@@ -57,13 +57,13 @@ class Grammar:
         return found
 
     def fitting(self, tokens: Sequence[int]) -> int:
-        """How many of these tokens may come next, one after the other, and something after them."""
+        """Number of these tokens that the grammar permits next, such that something may follow them."""
         ahead = self._matcher.deep_copy()
         fitting = ahead.try_consume_tokens(list(tokens))
         return max(fitting - ahead.is_stopped(), 0)
 
     def push(self, token: int) -> None:
-        """The output goes on with this token. Raises `InvalidSchema` if the grammar forbids it."""
+        """Advances by a token of the output. Raises `InvalidSchema` if the grammar forbids it."""
         self._matcher.consume_token(token)
         self._check()
 

@@ -1,4 +1,4 @@
-"""Grammars in the making: a large schema takes seconds to compile, in which the steps of others go on."""
+"""Grammars being compiled: a large schema takes seconds, during which the steps of other sequences go on."""
 
 import threading
 from collections import deque
@@ -18,12 +18,12 @@ from parrotserve.sampling import CALL_TAGS
 
 
 class Grammars:
-    """Has the grammars of sequences' outputs made, and knows whose are there."""
+    """Has the grammars of sequences' outputs made, and knows which are ready."""
 
     def __init__(self, tokenizer: EngineTokenizer, doing: Doing) -> None:
         """`doing` does the work, on another thread or at once."""
         self.wake: Callable[[], None] = lambda: None
-        """Called, on any thread, when there is one more sequence that `take_ready` gives."""
+        """Called, on any thread, when `take_ready` has one more sequence to give."""
         self._tokenizer = tokenizer
         self._doing = doing
         self._known: LLTokenizer | None = None
@@ -33,16 +33,16 @@ class Grammars:
 
     @property
     def any_ready(self) -> bool:
-        """Whether a grammar is there for which its sequence waited."""
+        """Whether the grammar of a waiting sequence is ready."""
         return bool(self._ready)
 
     def take_ready(self) -> list[SequenceState]:
-        """The sequences that waited for a grammar and need not any more, each once; some may have ended."""
+        """Removes and returns the sequences whose grammar has become ready; some of them may have ended."""
         return [self._ready.popleft() for _ in range(len(self._ready))]
 
     def of(self, state: SequenceState, generate: Generate) -> Grammar | None:
-        """The grammar of the output that the sequence is at, which has one; None while it is made, and until
-        `take_ready` gives the sequence. Raises `InvalidSchema` if a schema cannot be enforced."""
+        """The grammar of the output at the sequence's cursor, which must have one; None while it is being made: then
+        `take_ready` gives the sequence later. Raises `InvalidSchema` if a schema cannot be enforced."""
         making = state.grammar
         if making is None:
             making = state.grammar = self._doing(state.salt, lambda: self._make(generate))
@@ -59,8 +59,8 @@ class Grammars:
         self.wake()
 
     def prepare(self) -> None:
-        """Makes the tables of the vocabulary that every grammar needs. The interpreter's lock is held all the while,
-        for 0.3 s with a vocabulary of 50,000."""
+        """Makes the tables of the vocabulary that every grammar needs. Holds the interpreter's lock for the whole time,
+        0.3 s with a vocabulary of 50,000."""
         self._tables()
 
     def _tables(self) -> LLTokenizer:
@@ -75,7 +75,7 @@ class Grammars:
         return Grammar(generate.sampling.schema, self._tables(), calls=generate.calls, tags=self._tags)
 
     def _is_token(self, tag: str, known: LLTokenizer) -> bool:
-        """Whether the model writes it as one token, which is a part of the text."""
+        """Whether the model writes the tag as a single token that decodes to the tag's text."""
         tokens = known.tokenize_str(tag, parse_special=True)
         one = len(tokens) == 1 and known.is_special_token(tokens[0])
         return one and self._tokenizer.stream().push(tokens) == tag

@@ -1,4 +1,4 @@
-"""The sequences that are open, and what commands do to them: idempotent by (sequence, epoch), each ended once."""
+"""The open sequences, and the effects of commands on them: idempotent by (sequence, epoch), each ended exactly once."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -25,13 +25,13 @@ from parrotserve.ids import RequestId
 from parrotserve.sampling import TokenLogprob
 
 _REMEMBERED = 4096
-"""How many ended sequences' epochs are remembered, so that late duplicates of their commands change nothing."""
+"""Number of ended sequences whose epochs are remembered, so that late duplicates of their commands change nothing."""
 
 SequenceCommand = Open | Extend | Update | Pause | Resume | Cancel
 
 
 class OpenSequences:
-    """Every open sequence. Commands come in here, and so does what steps generated; events go out."""
+    """All open sequences. Takes commands and generated tokens, and gives events."""
 
     def __init__(
         self,
@@ -41,8 +41,8 @@ class OpenSequences:
         forget: Callable[[SequenceState], None],
         vocabulary: int | None = None,
     ) -> None:
-        """`credits`: how many may be open at once. `forget` frees all that a sequence holds, when it ends. Tokens are
-        numbered below `vocabulary`; None: anything goes."""
+        """`credits`: the most that may be open at once. `forget` frees all that a sequence holds, when it ends. Token
+        ids must be below `vocabulary`; None: they are not checked."""
         self._progress = progress
         self._credits = credits
         self._vocabulary = vocabulary
@@ -51,7 +51,8 @@ class OpenSequences:
         self._ended: OrderedDict[RequestId, int] = OrderedDict()
         self._arrivals = 0
         self._catching_up: set[RequestId] = set()
-        """Those of which an output is streamed only now: what it has so far is told with the next events."""
+        """Sequences with an output that has just become streamed or followed: its tokens so far come with the next
+        events."""
 
     def prepare(self) -> None:
         """Makes what the first grammar needs."""
@@ -65,22 +66,22 @@ class OpenSequences:
 
     @property
     def news(self) -> bool:
-        """Whether there is something to tell, or to go on with, without another command."""
+        """Whether there are events to send, or sequences that can go on, without another command."""
         return bool(self._progress.events or self._catching_up or self._progress.grammars.any_ready)
 
     def call_when_ready(self, wake: Callable[[], None]) -> None:
-        """`wake` is called, on any thread, when `resume_ready` has something to do."""
+        """Sets `wake`, which is called, on any thread, when `resume_ready` has something to do."""
         self._progress.grammars.wake = wake
 
     def resume_ready(self) -> bool:
-        """Goes on with the sequences whose grammar is there now. Whether there were any."""
+        """Advances the sequences whose grammar has become ready. Returns whether there were any."""
         ready = [state for state in self._progress.grammars.take_ready() if self._open.get(state.sequence) is state]
         for state in ready:
             self._attempt(state, partial(self._progress.advance, state))
         return bool(ready)
 
     def take_events(self) -> list[Event]:
-        """What there is to tell since the last time."""
+        """Removes and returns the events since the last call."""
         for sequence in self._catching_up & self._open.keys():
             self._progress.tell_tokens(self._open[sequence])
         self._catching_up.clear()
@@ -89,8 +90,8 @@ class OpenSequences:
     def push(
         self, state: SequenceState, token: int, logprob: TokenLogprob | None = None, *, more: bool = False
     ) -> bool:
-        """Adds a token to the output under way. With `more` to come in the same step, nothing is told of it before the
-        last of them. False: the output has ended."""
+        """Adds a token to the current output. With `more` to come in the same step, it is reported together with the
+        last of them. Returns False if the output has ended."""
         output = state.output
         try:
             if self._progress.push(state, token, logprob, more=more):
@@ -102,11 +103,11 @@ class OpenSequences:
         return state.output is output
 
     def fail(self, state: SequenceState, error: ParrotError) -> None:
-        """Ends a sequence with which something went wrong."""
+        """Ends a sequence that failed."""
         self.end(state, EndStatus.FAILED, error)
 
     def end(self, state: SequenceState, status: EndStatus, error: ParrotError | None = None) -> None:
-        """Ends a sequence: its one terminal event."""
+        """Ends a sequence, with its one terminal event."""
         self._forget(state)
         if state.grammar is not None:
             state.grammar.cancel()
@@ -127,7 +128,7 @@ class OpenSequences:
     # --- Commands -------------------------------------------------------------------------------------------
 
     def handle(self, command: SequenceCommand) -> None:
-        """Takes in one command; `take_events` tells what came of it."""
+        """Handles one command; `take_events` gives the events that result."""
         if isinstance(command, Open):
             self._open_sequence(command)
             return
@@ -136,7 +137,7 @@ class OpenSequences:
             self._change(state, command)
 
     def find(self, sequence: RequestId, epoch: int) -> SequenceState | None:
-        """The open sequence, if it is open in this epoch."""
+        """The sequence, if it is open in this epoch."""
         state = self._open.get(sequence)
         return state if state is not None and state.epoch == epoch else None
 
@@ -195,13 +196,14 @@ class OpenSequences:
         return self._progress.advance(state)
 
     def _check_tokens(self, tokens: Sequence[int] | None) -> None:
-        """In a step, a token that is none would end the engine, and with it everybody else's work."""
+        """Raises `EngineFailed` for ids outside the vocabulary: in a step, they would end the engine, and with it
+        everybody else's work."""
         if tokens and self._vocabulary is not None and not 0 <= min(tokens) <= max(tokens) < self._vocabulary:
             wrong = next(token for token in tokens if not 0 <= token < self._vocabulary)
             raise EngineFailed(f"Token {wrong} is none of the model's, which has {self._vocabulary} of them.")
 
     def _attempt(self, state: SequenceState, act: Callable[[], bool]) -> None:
-        """Does something that may complete the sequence. What goes wrong ends this one and no other."""
+        """Calls `act`, which may complete the sequence. An error ends this sequence and no other."""
         try:
             if act():
                 self.end(state, EndStatus.DONE)

@@ -1,4 +1,4 @@
-"""One output under way: its tokens so far, and all that decides the next one and the end."""
+"""One output that is being generated: its tokens so far, and all that determines the next one and the end."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from parrotserve.sampling import FinishReason, TokenLogprob
 
 
 class Output:
-    """A generated segment under way: the tokens so far and all that decides the next one."""
+    """A segment that is being generated: the tokens so far, and all that determines the next one."""
 
     def __init__(
         self,
@@ -23,15 +23,14 @@ class Output:
         tokenizer: EngineTokenizer,
         grammar: Grammar | None,
     ) -> None:
-        """`room`: how many tokens the context and the cache have left after the prompt."""
+        """`prompt`: all tokens before it. `room`: tokens that the context has left after the prompt."""
         sampling = generate.sampling
         self.segment = segment
         self.start = len(prompt)
         """Position of its first token in the sequence."""
         self.sampling = sampling
         self.scale = 1 / sampling.temperature if sampling.temperature > 0.0 else 0.0
-        """What logits are multiplied with before a token is drawn: one over the temperature; 0 where output is
-        greedy."""
+        """Factor on logits before a token is drawn: 1 / temperature; 0 if the output is greedy."""
         self.limit = min(sampling.max_tokens, room)
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
@@ -50,27 +49,27 @@ class Output:
                 self.push(token)
         self.delivered = len(self.tokens)
         self.told_tokens = len(self.tokens)
-        """How many tokens the reader of a stream has been told; `told_text`: how many characters."""
+        """Number of tokens that were reported to the reader of a stream; `told_text`: number of characters."""
         self.told_text = self.text.given
 
     @property
     def is_plain_greedy(self) -> bool:
-        """Whether the likeliest raw token is the next one, and nothing else is asked."""
+        """Whether the next token is simply the one with the highest raw logit."""
         return self.scale == 0.0 and self._plain and not self._bans_end
 
     @property
     def is_plain_random(self) -> bool:
-        """Whether the next token is drawn at random from the raw logits, and nothing else is asked."""
+        """Whether the next token is drawn at random from the raw logits, without other rules."""
         return self.scale > 0.0 and self._plain and not self._bans_end
 
     @property
     def is_plain(self) -> bool:
-        """Whether its next token depends on nothing but the model's own logits, and its position."""
+        """Whether its next token depends only on the model's own logits and its position."""
         return self.is_plain_greedy or self.is_plain_random
 
     @property
     def may_draft(self) -> bool:
-        """Whether it can have a draft: whether the question about each token is known before the tokens ahead of it."""
+        """Whether it can have a draft: the rules for each of its tokens must be known before the tokens ahead of it."""
         return self._unbiased and not self._bans_end
 
     @property
@@ -80,17 +79,17 @@ class Output:
 
     @property
     def _bans_end(self) -> bool:
-        """Whether the model may not end its turn yet, because of `min_tokens`. Once it may, it always may."""
+        """Whether end-of-turn tokens are banned for now, because of `min_tokens`. Once allowed, they stay allowed."""
         return len(self.tokens) < self.sampling.min_tokens and not self.sampling.ignore_eos
 
     def draft(self, known: Sequence[int], *, most: int, least: float) -> tuple[int, ...]:
-        """What it may go on with; see `Drafter.draft`."""
+        """Tokens that may come next; see `Drafter.draft`."""
         found = self.drafter.draft(known, most=most, least=least)
         return found if self.grammar is None else found[: self.grammar.fitting(found)]
 
     def draws(self, vocabulary: int, draft: Sequence[int] = ()) -> list[Draw]:
-        """The questions to the sampler: which of `vocabulary` tokens is next, and which would be after each token of
-        its draft. Raises `InvalidSchema` if its grammar cannot say."""
+        """The questions to the sampler: which of `vocabulary` tokens comes next, and which after each token of its
+        draft. Raises `InvalidSchema` if its grammar gets too complex."""
         allowed = [None] if self.grammar is None else self.grammar.allowed_along(draft, vocabulary)
         return [
             Draw(
@@ -104,7 +103,7 @@ class Output:
         ]
 
     def push(self, token: int, logprob: TokenLogprob | None = None) -> None:
-        """The output goes on with this token; `reason` says whether it is complete with it."""
+        """Adds a token; afterwards, `reason` says whether the output is complete."""
         self.tokens.append(token)
         if logprob is not None:
             self.logprobs.append(logprob)
@@ -115,7 +114,7 @@ class Output:
             self.text.finish()
 
     def kept(self) -> list[int]:
-        """The tokens of a complete output that stay in the sequence: no end of turn, nothing from a stop string on."""
+        """The tokens of a complete output that stay in the sequence: without end of turn, cut before a stop string."""
         if self.text.cut is not None:
             return self._tokens_before_cut(self.text.cut + self.text.space_dropped)
         ended_by_model = self.tokens and self.tokens[-1] in self._eos and not self.sampling.ignore_eos
@@ -132,7 +131,7 @@ class Output:
         return FinishReason.LENGTH if len(self.tokens) >= self.limit else None
 
     def _tokens_before_cut(self, cut: int) -> list[int]:
-        """The tokens of the first `cut` decoded characters; a token that the cut goes through is spelled anew."""
+        """The tokens of the first `cut` decoded characters. If the cut goes through a token, its rest is re-encoded."""
         stream = self._tokenizer.stream()
         texts = [stream.push((token,)) for token in self.tokens]
         length, kept = 0, 0

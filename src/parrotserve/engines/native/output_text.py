@@ -1,4 +1,4 @@
-"""The text of an output while its tokens come: decoded, cut at a stop string, given out once it is certain."""
+"""The text of an output as its tokens come: decoded, cut at a stop string, and released once it is certain."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,16 +11,16 @@ class TokenStream(Protocol):
     """Decodes tokens one after the other, holding back bytes of an unfinished character."""
 
     def push(self, ids: Sequence[int], /) -> str:
-        """The text that is complete with these tokens; control tokens add none."""
+        """The text that these tokens complete; control tokens add none."""
         ...
 
     def flush(self) -> str:
-        """What was held back, as replacement characters."""
+        """The bytes that were held back, as replacement characters."""
         ...
 
 
 class EngineTokenizer(Protocol):
-    """What an engine needs of its model's tokenizer (`parrotserve.models.tokenizer.Tokenizer` is one)."""
+    """The part of a model's tokenizer that an engine needs (`parrotserve.models.tokenizer.Tokenizer` has it)."""
 
     eos: frozenset[int]
     bos: int | None
@@ -30,15 +30,15 @@ class EngineTokenizer(Protocol):
     def stream(self) -> TokenStream: ...
 
     def to_json(self) -> str:
-        """As a Hugging Face `tokenizer.json`, for grammars."""
+        """The tokenizer as a Hugging Face `tokenizer.json`, for grammars."""
         ...
 
 
 class OutputText:
     """Incremental text of one output: without one leading space, unless it is to be kept, up to the first stop string.
 
-    What `push` and `finish` return joins to `text`. How tokens are grouped in calls makes no difference, so a rerun
-    that pushes delivered tokens first stands exactly where the earlier run stood.
+    The results of `push` and `finish` concatenate to `text`. How tokens are grouped in calls makes no difference, so a
+    rerun that pushes the delivered tokens first is in the same state as the earlier run.
     """
 
     __slots__ = (
@@ -61,22 +61,22 @@ class OutputText:
         self._keep_space = sampling.keep_space
         self._tokens = 0
         self._waiting: list[int] = []
-        """Tokens that nobody has asked for as text yet."""
+        """Tokens that are not decoded yet, as nobody has asked for their text."""
         self._decoded = ""
         self._given = 0
         self.cut: int | None = None
-        """Where in the text a stop string began, once one has appeared."""
+        """The offset in the text at which a stop string began, once one has appeared."""
         self.space_dropped = False
 
     @property
     def text(self) -> str:
-        """All text so far, what is held back included."""
+        """All text so far, including what is held back."""
         self._catch_up()
         return self._decoded[: self.cut]
 
     @property
     def given(self) -> int:
-        """How many characters have been given out: they are certain."""
+        """Number of characters that are certain, and were released."""
         self._catch_up()
         return self._given
 
@@ -90,7 +90,7 @@ class OutputText:
         return self.cut is not None
 
     def put(self, token: int) -> None:
-        """`push` for those who ask later what came of it: text in which nothing can stop is decoded only then."""
+        """As `push`, for callers that ask for the text later: without stop strings, it is decoded only then."""
         if self._stops:
             self.push(token)
         else:
@@ -109,7 +109,7 @@ class OutputText:
         return self._give(len(self._decoded) - self._stops.held if self.cut is None else self.cut)
 
     def finish(self) -> str:
-        """The rest of the text: nothing can take it back any more."""
+        """Ends the text, and returns the rest of it, which is now certain."""
         self._catch_up()
         if not self.stopped:
             self._append(self._stream.flush())
@@ -123,7 +123,7 @@ class OutputText:
             self._given = len(self._decoded)
 
     def _append(self, text: str) -> str:
-        """Returns what is new in the text, which is less where a leading space is dropped."""
+        """Appends decoded text, without a leading space that is to be dropped. Returns what was appended."""
         if not (self._keep_space or self._decoded or self.space_dropped) and text.startswith(" "):
             self.space_dropped = True
             text = text[1:]

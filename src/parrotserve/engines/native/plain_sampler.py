@@ -1,8 +1,8 @@
-"""The next tokens of outputs that ask for nothing special: with few operations, however many they are.
+"""The next tokens of plain outputs: with few operations, however many outputs there are.
 
-Such an output is greedy, or draws from the model's own logits; it has no penalty, bias, ban, grammar or
-log-probabilities. Which outputs do which does not change while they go on, so what the backend needs to know is
-gathered once for many steps. All others are up to `sampler`.
+A plain output is greedy, or draws from the model's own logits; it has no penalty, bias, ban, grammar or
+log-probabilities. This does not change while the output goes on, so the backend's settings are gathered once for many
+steps. All others are left to `sampler`.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ class PlainSampler:
     """Chooses tokens for the same outputs, step after step."""
 
     def __init__(self, outputs: Sequence[Output]) -> None:
-        """`outputs`: that of each row. One that is there several times, in neighbouring rows, has a draft: its next
-        tokens are chosen as if that were right."""
+        """`outputs`: the output of each row. One that appears in several neighbouring rows has a draft: its tokens are
+        chosen as if the draft were right."""
         self._drawn = [row for row, output in enumerate(outputs) if output.is_plain_random]
         self._special = [row for row, output in enumerate(outputs) if not output.is_plain]
         self._outputs = [outputs[row] for row in self._drawn]
@@ -29,11 +29,11 @@ class PlainSampler:
 
     @property
     def is_reusable(self) -> bool:
-        """Whether the next step can use it again: whether all of these outputs are plain, which they stay."""
+        """Whether the next step can use it again: all of its outputs must be plain, as these stay plain."""
         return not self._special
 
     def tokens(self, logits: Logits) -> list[int | None]:
-        """The next token of every row; None where its output is not plain, or the backend cannot tell it for sure."""
+        """The next token of every row; None if its output is not plain, or the backend cannot determine it for sure."""
         tokens: list[int | None] = logits.likeliest.tolist()
         for row in self._special:
             tokens[row] = None
@@ -46,7 +46,7 @@ class PlainSampler:
 
 
 def _before(outputs: Sequence[Output], row: int) -> int:
-    """How many rows of the same output are before this one."""
+    """Number of rows of the same output directly before this one."""
     first = row
     while first and outputs[first - 1] is outputs[row]:
         first -= 1

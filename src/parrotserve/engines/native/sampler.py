@@ -1,8 +1,8 @@
 """From logits to tokens: every rule of `Sampling`, row by row, reproducible on any engine.
 
-Randomness is one uniform number for each (seed, position); see `uniform`. A token is drawn by inverting the
-distribution function over tokens sorted by weight, likeliest first and lower ids first among equals. Weights are
-float64 `exp((logit - highest logit) / temperature)`. Filters apply in the order top_k, top_p (of what top_k left),
+Randomness is one uniform number for each (seed, position); see `uniform`. A token is drawn by inverting the cumulative
+distribution over tokens sorted by weight, likeliest first, and lower ids first among equals. Weights are float64
+`exp((logit - highest logit) / temperature)`. Filters apply in the order top_k, top_p (of the mass that top_k leaves),
 min_p. All this is fixed so that a compiled kernel can draw the same token.
 """
 
@@ -17,15 +17,16 @@ from parrotserve.engines.native.uniform import uniform
 from parrotserve.sampling import Sampling, TokenLogprob
 
 _LOOKS = (2.0**-8, 2.0**-12, 2.0**-16, 2.0**-24, 0.0)
-"""Tokens at least this likely, relative to the likeliest, are sorted: at first few, and nearly always enough."""
+"""Thresholds of weight, relative to the likeliest token, above which tokens are sorted; tried in turn. The first leaves
+few tokens, which nearly always suffice."""
 
 
 def sample(logits: Logits, draws: Mapping[int, Draw]) -> dict[int, tuple[int, TokenLogprob | None]]:
-    """The token of every output that is asked about, and its log-probability where `logprobs` asks for it.
+    """The token of every output in `draws`, and its log-probability if `logprobs` asks for it.
 
-    Where nothing changes its logits the backend draws a token. Others are drawn from candidates, which nearly always
-    decide; what is then undecided, NumPy draws from the whole row. The result is that of the latter, always. None of
-    these outputs has a NaN among its logits.
+    Tokens of outputs with unchanged logits are drawn by the backend. Others are drawn from the candidates (the highest
+    logits), which nearly always suffice; the rest are drawn from the whole row by NumPy. The results always equal those
+    of the last way. None of these outputs may have a NaN among its logits.
     """
     if not draws:
         return {}
@@ -43,7 +44,7 @@ def sample(logits: Logits, draws: Mapping[int, Draw]) -> dict[int, tuple[int, To
 
 
 def _draw_plain(logits: Logits, draws: Mapping[int, Draw]) -> dict[int, int]:
-    """The tokens of outputs whose logits nothing changes, where the backend can say."""
+    """The tokens of outputs with unchanged logits, as far as the backend can determine them."""
     plain = [output for output, draw in draws.items() if draw.plain]
     if not plain:
         return {}
@@ -53,10 +54,10 @@ def _draw_plain(logits: Logits, draws: Mapping[int, Draw]) -> dict[int, int]:
 
 
 def draw_from_row(raw: FloatArray, draw: Draw, number: float) -> int:
-    """The token at `number` in [0, 1), from all logits: what every shorter way must agree with."""
+    """The token at `number` in [0, 1), from all logits: every faster way must agree with it."""
     logits = adjust(raw.astype(np.float64), draw)
     banned = ban(logits.copy(), draw) if draw.banned else logits
-    if np.isfinite(banned.max()):  # a ban gives way where nothing else is allowed: a complete grammar may only end
+    if np.isfinite(banned.max()):  # a ban is dropped if nothing else is allowed: a complete grammar may only end
         logits = banned
     if draw.sampling.temperature == 0.0:
         return int(np.argmax(logits))
@@ -64,10 +65,10 @@ def draw_from_row(raw: FloatArray, draw: Draw, number: float) -> int:
 
 
 def _draw_token(logits: Weights, sampling: Sampling, number: float) -> int:
-    """Inverse of the distribution function at `number`, over the tokens that the filters keep.
+    """Inverse of the cumulative distribution at `number`, over the tokens that the filters keep.
 
-    Only the likeliest tokens are sorted; more, should the answer not be among them. The sums run in the same order
-    either way, so the token does not depend on how many were.
+    Only the likeliest tokens are sorted at first, and more if the answer is not among them. Sums are taken in the same
+    order in any case, so the token does not depend on how many were sorted.
     """
     weights = np.exp((logits - logits.max()) / sampling.temperature)
     total = float(weights.sum())
@@ -76,7 +77,7 @@ def _draw_token(logits: Weights, sampling: Sampling, number: float) -> int:
         ids = sorted_ids(weights, np.flatnonzero(weights >= least))
         complete = len(ids) == len(weights) or 0 < sampling.top_k <= len(ids)
         if sampling.top_k and not complete:
-            continue  # the mass of what top_k leaves is not known before all of that is there
+            continue  # the mass that top_k leaves is not known until all of those tokens are sorted
         ids = ids[: sampling.top_k or None]
         sums = np.cumsum(weights[ids])
         mass = float(sums[-1]) if sampling.top_k else total
@@ -91,7 +92,7 @@ def _draw_token(logits: Weights, sampling: Sampling, number: float) -> int:
 
 
 def _kept(weights: Weights, sums: Weights, mass: float, sampling: Sampling) -> int:
-    """How many of the sorted tokens top_p and min_p keep: at least one."""
+    """Number of the sorted tokens that top_p and min_p keep: at least one."""
     kept = len(weights)
     if sampling.top_p < 1.0:
         kept = min(kept, int(np.searchsorted(sums, sampling.top_p * mass, side="left")) + 1)

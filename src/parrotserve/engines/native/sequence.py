@@ -1,4 +1,4 @@
-"""One open sequence: its segments, and how far they are known and computed."""
+"""One open sequence: its segments, and how much of them is known and computed."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -19,13 +19,13 @@ _RANKS = {objective: rank for rank, objective in enumerate(Objective)}
 
 @dataclass(slots=True)
 class Content:
-    """A filled segment: the tokens that are there, and whether more will come."""
+    """A filled segment: its tokens so far, and whether they are all."""
 
     tokens: list[int]
     complete: bool
 
     def extend(self, offset: int, tokens: Sequence[int], *, last: bool) -> None:
-        """Adds what is new of `tokens`, which begin at `offset`. Raises ValueError if some in between are missing."""
+        """Adds the new ones of `tokens`, which begin at `offset`. Raises ValueError if there is a gap before them."""
         if self.complete:
             return
         have = len(self.tokens)
@@ -37,7 +37,7 @@ class Content:
 
 @dataclass(slots=True, eq=False)
 class SequenceState:
-    """What the engine knows of one (sequence, epoch). Positions count tokens from the sequence's start."""
+    """The engine's state of one (sequence, epoch). Positions count tokens from the sequence's start."""
 
     sequence: RequestId
     epoch: int
@@ -47,44 +47,44 @@ class SequenceState:
     segments: list[Content | Generate]
     precedence: Precedence = NO_PRECEDENCE
     streamed_segments: set[int] = field(default_factory=set[int])
-    """Outputs that somebody streams, by segment."""
+    """Segments whose outputs somebody streams."""
     followed_segments: set[int] = field(default_factory=set[int])
-    """Outputs that somebody reads ahead of their end, by segment."""
+    """Segments whose outputs another request reads ahead of their end."""
     paused: bool = False
     dormant: bool = False
-    """It runs ahead, and nothing of it is to be computed before more content comes."""
+    """Whether it runs ahead, and nothing of it is to be computed until more content comes."""
 
     known: list[int] = field(default_factory=list[int])
     """All tokens up to the first one that is not known yet."""
     cursor: int = 0
-    """The segment that is not complete yet."""
+    """Index of the first segment that is not complete."""
     taken: int = 0
-    """How many tokens of that segment's content `known` has."""
+    """Number of tokens of that segment's content that are in `known`."""
     output: Output | None = None
-    """The output under way, if the cursor is at one."""
+    """The current output, if the cursor is at one that has started."""
     grammar: Future[Any] | None = None
-    """What the output at the cursor waits for: until that is there, the sequence runs ahead."""
+    """The grammar that the output at the cursor waits for; until it is ready, the sequence runs ahead."""
     written: list[range] = field(default_factory=list[range])
-    """Where in `known` finished outputs are."""
+    """The ranges of finished outputs in `known`."""
 
     pages: list[int] = field(default_factory=list[int])
     table_version: int = 0
-    """Grows with every change of `pages` but at their end, and when computed tokens are given up."""
+    """Increases with every change of `pages` other than at their end, and when computed tokens are given up."""
     computed: int = 0
-    """How many of the known tokens have their KV in `pages`."""
+    """Number of known tokens whose KV is in `pages`."""
     page_keys: list[int] = field(default_factory=list[int])
-    """For each full page of known tokens a hash of everything up to its end."""
+    """For each full page of known tokens, a hash of everything up to its end."""
 
     held_steps: int = 0
-    """How many steps it has left to shorter outputs."""
+    """Number of steps that it has left to shorter outputs."""
     seen_through: int = 0
-    """Positions below this have been computed or found in the cache at least once, which is when they are counted."""
+    """Positions below this have been computed or found in the cache before, and are counted in the usage."""
     cached_tokens: int = 0
     output_tokens: int = 0
     engine_seconds: float = 0.0
 
     wants_output: bool = field(init=False)
-    """Whether anything is to be generated at all, or the sequence only warms the cache."""
+    """Whether it has outputs; if not, it only warms the cache."""
 
     def __post_init__(self) -> None:
         self.wants_output = any(isinstance(segment, Generate) for segment in self.segments)
@@ -95,23 +95,22 @@ class SequenceState:
 
     @property
     def runs_out(self) -> bool:
-        """It has no outputs, and all of it is computed: it is done."""
+        """Whether it is done without generating: it has no outputs, and all of it is computed."""
         return not self.wants_output and self.cursor == len(self.segments) and self.computed == len(self.known)
 
     @property
     def runs_ahead(self) -> bool:
-        """It waits for content, or for a grammar. What it computes meanwhile is worth less than what others can
-        finish."""
+        """Whether it waits for content, or for a grammar. Computing it ranks below sequences that can finish."""
         return self.output is None and self.cursor < len(self.segments)
 
     @property
     def decodes(self) -> bool:
-        """Its next step is one token of an output."""
+        """Whether its next step is one token of an output."""
         return self.output is not None and self.computed == len(self.known) - 1
 
     @property
     def urgent(self) -> bool:
-        """Somebody waits for its next token: its TPOT bound holds."""
+        """Whether it is latency-sensitive and decodes, so that the TPOT bound applies."""
         return self.objective is Objective.LATENCY and self.decodes
 
     @property
@@ -120,45 +119,45 @@ class SequenceState:
 
     @property
     def can_finish(self) -> bool:
-        """It can go on, and waits for nothing."""
+        """Whether it is runnable and does not wait for content or a grammar."""
         return self.runnable and not self.runs_ahead
 
     @property
     def work(self) -> tuple[int, tuple[int, int]]:
-        """The piece of work that it belongs to: its objective and precedence. Lower is more important."""
+        """Identifies the piece of work that it belongs to: objective and precedence. Lower is more important."""
         return (_RANKS[self.objective], self.precedence.order)
 
     @property
     def turn(self) -> Turn:
-        """Whose turn it is among sequences of one objective: the lower goes first. Those of one piece of work are
-        equal; without a precedence, arrival decides."""
+        """Its place among sequences of the same objective: lower goes first. Sequences of one piece of work have equal
+        turns; without a precedence, arrival decides."""
         order = self.precedence.order
         return (order, self.arrival if order == NO_PRECEDENCE.order else 0)
 
     @property
     def is_streamed(self) -> bool:
-        """Somebody streams the output under way."""
+        """Whether somebody streams the current output."""
         return self.output is not None and self.output.segment in self.streamed_segments
 
     @property
     def rank(self) -> tuple[bool, int, tuple[int, int], int]:
-        """Lower is more important."""
+        """Its importance: lower is more important."""
         return (self.runs_ahead, *self.work, self.arrival)
 
     @property
     def known_length(self) -> int:
-        """How many tokens the whole sequence has at least, as far as its content is known."""
+        """The least number of tokens of the whole sequence, as far as its content is known."""
         content = sum(len(segment.tokens) for segment in self.segments if isinstance(segment, Content))
         return content + self.wants_output
 
     @property
     def matchable(self) -> int:
-        """How many of the known tokens may come from the cache: all but the last one, which is computed for the logits
-        after it; all of them while it waits for content, for then nobody wants logits."""
+        """Number of known tokens whose KV may come from the cache: all but the last one, which is computed for the
+        logits after it; all of them while it runs ahead, as no logits are needed then."""
         return len(self.known) - (not self.runs_ahead)
 
     def take_content(self) -> Iterator[Generate]:
-        """Moves the cursor over known content; yields every output that it reaches, which the caller starts."""
+        """Moves the cursor over known content; yields every output that it reaches, for the caller to start."""
         while self.cursor < len(self.segments):
             segment = self.segments[self.cursor]
             if isinstance(segment, Generate):
@@ -174,8 +173,8 @@ class SequenceState:
             self._next_segment()
 
     def end_output(self) -> int:
-        """Puts what stays of the finished output into `known` and moves on. Returns how many computed tokens are still
-        valid."""
+        """Keeps the tokens of the finished output that stay in the sequence, and moves to the next segment. Returns how
+        many computed tokens are still valid."""
         assert self.output is not None
         kept = self.output.kept()
         had = self.known[self.output.start :]
@@ -198,31 +197,31 @@ class SequenceState:
         return self.page_keys[index]
 
     def keys(self, page_tokens: int) -> Sequence[int]:
-        """The keys of all full pages of what is known."""
+        """The keys of all full pages of known tokens."""
         full = len(self.known) // page_tokens
         if full:
             self.page_key(full - 1, page_tokens)
         return self.page_keys
 
     def end_key(self, page_tokens: int) -> int:
-        """A hash of all that is known, the end that fills no page included; equal for what is equal and may be
+        """A hash of all known tokens, including those after the last full page; equal for equal tokens that may be
         shared."""
         full = len(self.keys(page_tokens))
         return hash((self._key_before(full, page_tokens), tuple(self.known[full * page_tokens :])))
 
     def _key_before(self, index: int, page_tokens: int) -> int:
-        """What goes into the key of page `index` for the pages before it, whose keys are there, and for the salt."""
+        """The part of page `index`'s key that stands for the salt and the pages before it, whose keys must exist."""
         public = public_tokens(self.salt) // page_tokens
         before = self.page_keys[index - 1] if index else hash("" if public else self.salt)
         return hash((before, self.salt)) if public and index == public else before
 
     def count_cached(self) -> None:
-        """Counts the computed tokens that have not been counted yet: they were found in the cache, and are kept."""
+        """Counts computed tokens that were not counted yet as cached: they were found in the cache, and are kept."""
         self.cached_tokens += max(0, self.computed - self.seen_through)
         self.seen_through = max(self.seen_through, self.computed)
 
     def usage(self) -> Usage:
-        """What it took so far. A prompt counts as far as it was read: one that was refused costs nothing."""
+        """Its usage so far. A prompt counts as far as it was prefilled: one that was refused costs nothing."""
         whole = sum(len(segment.tokens) for segment in self.segments if isinstance(segment, Content))
         written = [*self.written, range(self.output.start, len(self.known))] if self.output else self.written
         outputs = sum(len(range(one.start, min(one.stop, self.seen_through))) for one in written)

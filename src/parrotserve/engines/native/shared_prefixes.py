@@ -1,4 +1,4 @@
-"""What a sequence need not compute itself: pages that the cache has, and those that a more important one computes."""
+"""Pages that a sequence need not compute itself: those in the cache, and those that a more important one computes."""
 
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
@@ -8,30 +8,30 @@ from parrotserve.engines.native.sequence import SequenceState
 
 
 class SharedPrefixes:
-    """What the sequences of one step share with each other, and with those of all steps before."""
+    """The prefixes that the sequences of one step share with each other, and with those of earlier steps."""
 
     def __init__(self, cache: PageCache, *, on: bool) -> None:
-        """`on`: whether the cache shares prefixes, so that waiting for another's prefill pays."""
+        """`on`: whether the cache shares prefixes, so that waiting for another sequence's prefill pays."""
         self._cache = cache
         self._on = on
         self._page_tokens = cache.page_tokens
         self._claimed: set[int] = set()
-        """Keys of the pages that planned sequences compute, now or in steps to come."""
+        """Keys of the pages that planned sequences compute, in this step or later ones."""
         self._sequences: Sequence[SequenceState] = ()
         self._ends: set[int] = set()
-        """`end_key`s of sequences that run ahead: of those planned so far and, once `_looked_up`, of those that have
-        computed all they know."""
+        """`end_key`s of sequences that run ahead: of those planned so far and, once `_looked_up`, of those whose known
+        tokens are all computed."""
         self._looked_up = False
 
     def begin(self, sequences: Sequence[SequenceState]) -> None:
-        """Begins a step for these sequences, with nothing in it yet."""
+        """Begins an empty step for these sequences."""
         self._claimed.clear()
         self._ends.clear()
         self._looked_up = False
         self._sequences = sequences
 
     def claim(self, state: SequenceState) -> None:
-        """The sequence is in the step: it computes what it knows, now or in steps to come."""
+        """Notes that the sequence is in the step: it computes its known tokens, in this step or later ones."""
         if not self._on:
             return
         pages = range(state.computed // self._page_tokens, len(state.known) // self._page_tokens)
@@ -40,7 +40,8 @@ class SharedPrefixes:
             self._ends.add(state.end_key(self._page_tokens))
 
     def match(self, state: SequenceState) -> None:
-        """Takes over what the cache has of the sequence's next pages, a page that it has begun included."""
+        """Takes the sequence's next pages from the cache, as far as it has them, including a page that the sequence has
+        begun to compute."""
         full, inside = divmod(state.computed, self._page_tokens)
         if len(state.pages) != full + bool(inside) or state.matchable < (full + 1) * self._page_tokens:
             return
@@ -53,19 +54,19 @@ class SharedPrefixes:
         state.computed = len(state.pages) * self._page_tokens
 
     def waits(self, state: SequenceState) -> bool:
-        """Whether a more important sequence computes this one's next page, in this step or a later one. Waiting for it
-        pays, for the page is shared then."""
+        """Whether a more important sequence computes this one's next page, in this step or a later one. Then waiting
+        for it pays, as the page will be shared."""
         index = state.computed // self._page_tokens
         if (index + 1) * self._page_tokens > state.matchable or not self._claimed:
             return False
         return state.page_key(index, self._page_tokens) in self._claimed
 
     def waits_for_any(self, state: SequenceState) -> bool:
-        """`waits`, for a sequence that holds nothing: whether any page of what it knows is being computed.
+        """As `waits`, for a sequence without pages: whether any page of its known tokens is being computed.
 
-        It would first have to take over the pages before that one. They are in the cache, since whoever computes the
-        page holds them, so nothing need be looked up: for many who wait for one long prompt that would be most of the
-        work of planning.
+        It would first have to take the pages before that one. They are in the cache, as the sequence that computes the
+        page holds them, so they need not be looked up: for many sequences that wait for one long prompt, looking them
+        up would be most of the work of planning.
         """
         pages = state.matchable // self._page_tokens
         if not self._claimed or not pages:
@@ -73,13 +74,13 @@ class SharedPrefixes:
         return not self._claimed.isdisjoint(state.keys(self._page_tokens)[:pages])
 
     def spare(self, sequences: Iterable[SequenceState]) -> None:
-        """Marks what the cache has of these sequences as just used, so that it is evicted last. They come most
-        important first, and are marked in the opposite order.
+        """Marks the cached pages of these sequences as just used, so that they are evicted last. The sequences come
+        most important first, and are marked in the opposite order.
 
-        What several begin with is looked up once: for many who wait for one long prompt, that is nearly all of it.
+        Common beginnings are looked up once: for many sequences that wait for one long prompt, that is nearly all.
         """
         resident: dict[int, int] = {}
-        """Pages of more important sequences, by their keys."""
+        """Cached pages of more important sequences, by key."""
         found: list[list[int]] = []
         for state in sequences:
             keys = state.keys(self._page_tokens)
@@ -92,7 +93,7 @@ class SharedPrefixes:
             self._cache.free(pages)
 
     def common(self, state: SequenceState, others: Sequence[SequenceState]) -> int:
-        """How many tokens, in full pages, a sequence has in common with that of the others with which it has most."""
+        """The most tokens, in full pages, that a sequence has in common with any of the others."""
         return max((self._common(state, other) for other in others), default=0) if self._on else 0
 
     def _common(self, one: SequenceState, other: SequenceState) -> int:
@@ -101,10 +102,11 @@ class SharedPrefixes:
         return sum(takewhile(bool, same)) * self._page_tokens
 
     def left_to_others(self, state: SequenceState) -> int:
-        """How many tokens at the end of what is known are left to another sequence for now.
+        """Number of tokens at the end of the known ones that are left to another sequence for now.
 
-        They fill no page, so they cannot be shared yet; both sequences run ahead and know the same. If both go on with
-        the same content, one of them fills the page and the other shares it; else each computes its own.
+        They do not fill a page, so they cannot be shared yet; both sequences run ahead and know the same tokens. If
+        both continue with the same content, one of them fills the page and the other shares it; else each computes its
+        own.
         """
         tokens = len(state.known) % self._page_tokens
         if not (self._on and state.runs_ahead and tokens) or len(state.known) - state.computed < tokens:

@@ -1,14 +1,14 @@
-"""Which outputs leave a step to shorter ones: shortest remaining processing time first, where a step is too wide.
+"""Which outputs leave a step to shorter ones: shortest remaining processing time first, if a step is too wide.
 
-From some number of rows on, a step takes about as much longer as it writes more tokens. Then outputs with little left
-had better go first: they end much sooner, and those with much left end about when they would anyhow (shortest remaining
-processing time first, L. Schrage, 1968). How much an output has left is known only as a limit: the tokens that it may
-still have.
+Beyond some number of rows, the time of a step grows in proportion to its rows. Then outputs with few tokens left should
+go first: they end much sooner, and the long ones end about when they would anyway (shortest remaining processing time
+first, L. Schrage, 1968). Only an upper bound of an output's remaining length is known: the tokens that it may still
+have.
 
-If a step takes t(w) with w rows, then n outputs of equal length L that are written w at a time end after
-L t(w) (n / w + 1) / 2 on average. With t = sqrt(s^2 + (b + c w)^2), where s is for reading the weights, c for computing
-a row and b for what others compute in the step (`step_cost`), that is least where (b + c w) (c w^2 - b n) = n s^2.
-Without others that is w = (n (s / c)^2)^(1/3): up to n = s / c, all at once is best.
+If a step takes t(w) with w rows, then n outputs of equal length L that are decoded w at a time end after
+L t(w) (n / w + 1) / 2 on average. With t = sqrt(s^2 + (b + c w)^2), where s is the time of reading the weights, c that
+of computing a row and b that of computing others' rows in the step (`step_cost`), this is least where
+(b + c w) (c w^2 - b n) = n s^2. Without others, that is w = (n (s / c)^2)^(1/3): up to n = s / c, all at once is best.
 """
 
 from collections import defaultdict
@@ -19,10 +19,10 @@ from parrotserve.step_cost import Rates
 
 
 def held_back(sequences: Iterable[SequenceState], rates: Rates) -> set[SequenceState]:
-    """Those of the sequences that could decode now that had better leave the step to others of their tenant.
+    """The latency-sensitive sequences that could decode now but should leave the step to others of their tenant.
 
-    Only outputs that nobody streams are held back, and none for more steps than it has tokens left. Outputs that may
-    become equally long all go on: which of them ends first is not known.
+    Only outputs that nobody streams are held back, and none for more steps than it has tokens left. Outputs whose
+    limits are equal all go on, since it is not known which of them ends first.
     """
     urgent = [state for state in sequences if state.urgent]
     waiting = [state for state in urgent if not state.is_streamed]
@@ -44,8 +44,8 @@ def held_back(sequences: Iterable[SequenceState], rates: Rates) -> set[SequenceS
 
 
 def _best_width(count: int, step: float, others: float, row: float) -> float:
-    """How many of `count` outputs are best written at a time. In seconds: `step` is what reading takes in a step,
-    `others` what others compute in it, and `row` what a row computes."""
+    """The number of `count` outputs that are best decoded at a time. Per step, in seconds: `step` for reading the
+    weights, `others` for computing others' rows, and `row` for computing one row."""
 
     def is_too_wide(width: float) -> bool:
         return (others + row * width) * (row * width * width - others * count) > count * step * step
@@ -60,7 +60,7 @@ def _best_width(count: int, step: float, others: float, row: float) -> float:
 
 
 def _longest(states: Sequence[SequenceState], width: int) -> Iterable[SequenceState]:
-    """All but the `width` shortest, and but those that may end no later than the last of these."""
+    """All sequences except the `width` shortest, and those that may end no later than the last of these."""
     left, limit = sorted((_left(state), _limit(state)) for state in states)[width - 1]
     return (state for state in states if _left(state) > left and _limit(state) > limit)
 

@@ -1,10 +1,10 @@
 """Which sequences get a draft in a step, and how long it may be: as long as it is expected to save more than it costs.
 
-One more row makes the step longer for all who decode, and spares its sequence a step if it is right. So a token is
-worth trying if it and those before it are right with a probability above (rows x time of a row) / (time of the step):
-for one sequence alone nearly any token is, among many only nearly certain ones. The time of a row is what it computes
-(`step_cost`). The first rows more cost less than that, for they compute while the step reads the weights, but all
-drafts of a step together do not.
+One more row lengthens the step for all sequences that decode, and saves its own sequence a step if it is right. So a
+token is worth trying if it and those before it are right with a probability above (rows x time of a row) / (time of the
+step): for one sequence alone nearly any token is, among many only nearly certain ones. The time of a row is its
+computing time (`step_cost`). The first additional rows cost less than that, as they compute while the step reads the
+weights, but all drafts of a step together do not.
 """
 
 import math
@@ -14,29 +14,29 @@ from parrotserve.engines.native.pace import Pace
 from parrotserve.engines.native.sequence import SequenceState
 
 _STRETCH = 1.5
-"""A step that is longer than the TPOT bound even without drafts may become so many times as long with them."""
+"""Factor by which drafts may lengthen a step that exceeds the TPOT bound even without them."""
 
 _CROWDED = 0.95
-"""Where computing is more than this part of a step's time, nobody looks for drafts: nine rows instead of one for each
-sequence, all of them right, would make it 1.05 times as fast."""
+"""Above this ratio of computing to the step's time, no drafts are looked for: nine rows per sequence instead of one,
+all of them right, would make decoding only 1.05 times as fast."""
 
 Drafts = dict[SequenceState, tuple[int, ...]]
 
 
 class Speculation:
-    """Proposes drafts, by what steps are expected to take."""
+    """Chooses drafts by the expected time of steps."""
 
     def __init__(self, pace: Pace, *, on: bool = True) -> None:
         self._pace = pace
         self._on = on
 
     def drafts(self, runnable: Sequence[SequenceState]) -> Drafts:
-        """The drafts of those that decode, among the sequences that could run in a step.
+        """The drafts for a step in which `runnable` could run, by sequence.
 
-        Where latency-sensitive sequences decode, nobody else gets drafts. Theirs may take the time that the TPOT bound
-        leaves; or, where so many decode that it is lost without drafts, make the step longer by half. The bound is for
-        whoever streams, and for other work and prompts: where there are none of these, all that pays is tried. A row is
-        taken to cost the same for all.
+        If latency-sensitive sequences decode, only they get drafts. These may take the time that the TPOT bound leaves
+        or, if the step exceeds the bound even without drafts, make it longer by half. The bound protects streams, other
+        work and prompts: without any of these, all drafts that pay are tried. The cost of a row is taken to be the
+        same for all.
         """
         decoding = [state for state in runnable if state.decodes] if self._on else []
         if not decoding:
@@ -45,7 +45,7 @@ class Speculation:
         rates, bound = self._pace.model.rates(), self._pace.bound
         cost = rates.row(sum(len(state.known) for state in decoding) / len(decoding))
         is_lost = bool(urgent) and math.hypot(rates.reading(len(urgent)), cost * len(urgent)) > bound
-        rows = len(urgent) if is_lost else len(decoding)  # where the bound is lost, nobody else decodes
+        rows = len(urgent) if is_lost else len(decoding)  # if the bound is exceeded, no other sequences decode
         computing = cost * rows
         seconds = math.hypot(rates.reading(rows), computing)
         least = computing / seconds if computing else 0.0
@@ -67,5 +67,5 @@ class Speculation:
 
 
 def _suffers_from_long_steps(state: SequenceState) -> bool:
-    """However many tokens they write: it is streamed, or waits for what a step leaves to it."""
+    """Whether long steps harm it even if they yield more tokens: it is streamed, or gets only the time that is left."""
     return state.is_streamed or not (state.urgent or state.runs_ahead)

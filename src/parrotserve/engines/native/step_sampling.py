@@ -1,7 +1,7 @@
 """From a step's logits to the next tokens of its sequences.
 
-Outputs that ask for nothing special get theirs from `plain_sampler`, all at once; the others put a question to
-`sampler` for each of their rows. What goes wrong with an output ends its sequence and nobody else's.
+Plain outputs get their tokens from `plain_sampler`, all at once; the others put a question (`Draw`) to `sampler` for
+each of their rows. An error in an output ends its sequence only.
 """
 
 import logging
@@ -22,15 +22,15 @@ from parrotserve.sampling import TokenLogprob
 log = logging.getLogger(__name__)
 
 Sampled = tuple[SequenceState, list[int], TokenLogprob | None]
-"""The next token of a sequence, and those after it if its draft is right; the log-probability, where that is told."""
+"""A sequence, its next token and those after it if its draft is right, and the log-probability, if it is asked for."""
 Fail = Callable[[SequenceState, ParrotError], None]
-"""Ends a sequence, and tells why."""
+"""Ends a sequence with an error."""
 _Answers = dict[int, tuple[int, TokenLogprob | None]]
-"""The token of each row that was asked about, and its log-probability where that is told."""
+"""By row with a question: its token, and the log-probability, if it is asked for."""
 
 
 def next_tokens(built: BuiltBatch, logits: Logits, drafts: Drafts, fail: Fail) -> list[Sampled]:
-    """The next tokens of each of the batch's sequences that has an output, but of those that `fail`."""
+    """The next tokens of the batch's sequences that have an output. Sequences with errors are passed to `fail`."""
     plain_sampler = built.sampler or PlainSampler([state.output for state in built.rows if state.output is not None])
     built.sampler = plain_sampler if plain_sampler.is_reusable else None
     plain, highest = plain_sampler.tokens(logits), logits.highest.tolist()
@@ -55,7 +55,7 @@ def next_tokens(built: BuiltBatch, logits: Logits, drafts: Drafts, fail: Fail) -
 
 
 def _answers(built: BuiltBatch, logits: Logits, questions: Mapping[int, Draw], fail: Fail) -> _Answers:
-    """What the sampler says, by rows. If it fails, each sequence is tried alone, to find the one that it fails on."""
+    """The sampler's answers, by row. If it fails, each sequence is tried alone, to find those that it fails on."""
     try:
         return sample(logits, questions)
     except Exception:
@@ -76,12 +76,12 @@ def _by_sequence(runs: Sequence[tuple[SequenceState, Sequence[int]]], answers: _
 
 
 def _numbers(highest: Sequence[float], rows: Sequence[int]) -> Iterator[int]:
-    """These rows, up to the first whose logits are not numbers."""
+    """These rows, up to the first whose logits contain NaN."""
     return takewhile(lambda row: not math.isnan(highest[row]), rows)
 
 
 def _known(tokens: Sequence[int | None], highest: Sequence[float], rows: Sequence[int]) -> Sequence[int]:
-    """The tokens of these rows, up to the first that is not known, or whose logits are not numbers."""
+    """The tokens of these rows, up to the first whose token is not known, or whose logits contain NaN."""
     known: list[int] = []
     for row in _numbers(highest, rows):
         token = tokens[row]

@@ -1,11 +1,11 @@
-"""Stop strings in a text that grows: where one ends, and how much of the text's end may be the beginning of one."""
+"""Finds stop strings in a growing text, and how much of the text's end may be the beginning of one."""
 
 
 class StopSearch:
     """Searches for several stop strings, character by character.
 
-    It is Knuth, Morris and Pratt's search (1977) for each of them: every new character is looked at once, in a time
-    that grows with the logarithm of the longest stop string. A stop string's tables are made only as far as it has
+    Runs Knuth, Morris and Pratt's search (1977) for each of them: every new character is looked at once, in time
+    logarithmic in the length of the longest stop string. A stop string's tables are built only as far as it has
     matched.
     """
 
@@ -14,27 +14,27 @@ class StopSearch:
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
         self._first: dict[str, list[int]] = {}
-        """The stop strings, by index, that begin with a character."""
+        """Indices of the stop strings, by their first character."""
         for index, stop in enumerate(stops):
             self._first.setdefault(stop[0], []).append(index)
         self._matched: dict[int, int] = {}
-        """By stop string: how many of its first characters the text ends with; at least one, and not all of them."""
+        """By stop string: the length of its longest beginning that the text ends with; from 1 to one less than all."""
         self._borders = [[0, 0] for _ in stops]
         """By stop string, for its first n characters: the length of the longest shorter beginning that they end
         with."""
         self._falls = [[0, 0] for _ in stops]
-        """The same, but of a beginning that goes on with another character than these n do: after a mismatch there is
-        no use in trying the same character again."""
+        """The same, but only beginnings that continue with a different character than these n do: after a mismatch, it
+        is useless to try the same character again."""
         self._length = 0
 
     @property
     def held(self) -> int:
-        """How many characters at the end of the text may be the beginning of a stop string."""
+        """Number of characters at the end of the text that may be the beginning of a stop string."""
         return max(self._matched.values(), default=0)
 
     def push(self, text: str) -> int | None:
-        """Takes in more of the text. If stop strings end in it: where, in the whole text, the earliest of them
-        begins."""
+        """Takes in more of the text. If stop strings end in it, returns the offset in the whole text at which the
+        earliest of them begins."""
         starts: list[int] = []
         for character in text:
             self._length += 1

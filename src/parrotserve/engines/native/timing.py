@@ -1,20 +1,19 @@
-"""What steps held and how long they took, gathered until there is something else to tell."""
+"""The contents and times of steps, summed until they are sent along with other events."""
 
 from dataclasses import dataclass
 
 from parrotserve.engines.base import Event, StepsTimed
 
 _TOLD_SECONDS = 0.1
-"""Steps in which nothing else happens are told of after so long: the scheduler's first decisions rest on them."""
+"""Steps without other events are reported after this much time: the scheduler's first decisions depend on them."""
 _NONE = StepsTimed(steps=0, prefill_tokens=0, decode_rows=0, kv_tokens=0, attended=0, seconds=0.0)
 _Kind = tuple[bool, int]
-"""Whether prompts are read, and how many binary digits the decode rows have."""
+"""Whether prompts are prefilled, and the number of binary digits of the number of decode rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepShape:
-    """What a step holds, as far as its time depends on it. `attended`: pairs of a row and a token that it attends
-    to."""
+    """The contents of a step that determine its time. `attended`: pairs of a row and a token that it attends to."""
 
     prefill_tokens: int = 0
     decode_rows: int = 0
@@ -22,7 +21,7 @@ class StepShape:
 
 
 class StepTimes:
-    """The steps that the service has not been told of yet, as one sum of each kind: only like steps may be summed."""
+    """The steps that were not reported to the service yet, as one sum per kind: only similar steps may be summed."""
 
     __slots__ = ("_seconds", "_sums")
 
@@ -31,7 +30,7 @@ class StepTimes:
         self._seconds = 0.0
 
     def note(self, shape: StepShape, *, kv_tokens: int, seconds: float) -> None:
-        """One more step."""
+        """Adds a step."""
         self._seconds += seconds
         kind = shape.prefill_tokens > 0, shape.decode_rows.bit_length()
         so_far = self._sums.get(kind, _NONE)
@@ -45,7 +44,8 @@ class StepTimes:
         )
 
     def add_to(self, events: list[Event]) -> None:
-        """Adds them to these events. Without other events they wait, for no reader is to be woken in every step."""
+        """Adds the sums to these events. Without other events they are kept for a while, so that no reader is woken in
+        every step."""
         if self._sums and (events or self._seconds >= _TOLD_SECONDS):
             events.extend(self._sums.values())
             self._sums.clear()
