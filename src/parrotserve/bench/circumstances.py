@@ -1,4 +1,4 @@
-"""Under which circumstances something was measured: what a reader needs to judge a figure, or to measure it again."""
+"""The circumstances of a measurement: what a reader needs to judge a figure, or to measure it again."""
 
 import contextlib
 import datetime
@@ -17,7 +17,7 @@ from parrotserve import __version__
 
 _PACKAGES = ("numpy", "tokenizers", "httpx", "fastapi", "uvicorn")
 _PROJECT = Path(__file__).resolve().parents[3]
-"""The folder that the project is in, where this is run from its source."""
+"""The project's folder, if this is run from its source."""
 
 
 def circumstances(*, seed: int | None = None) -> dict[str, Any]:
@@ -41,13 +41,13 @@ def circumstances(*, seed: int | None = None) -> dict[str, Any]:
 
 
 def now() -> str:
-    """The moment in UTC, to the second."""
+    """The present time in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def source_version() -> str:
-    """Names what is measured: Git's name of `src`, and of what has been changed in it since; what is installed without
-    its source has a version only."""
+    """Identifies the measured source: Git's hash of `src`, and a hash of uncommitted changes in it. A package that is
+    installed without its source has only a version."""
     if Path(__file__).resolve().parents[2] != _PROJECT / "src":
         return __version__
     changes = _git("diff", "HEAD", "--", "src")
@@ -64,19 +64,19 @@ def _git(*arguments: str) -> str:
 
 
 def _command() -> str:
-    """What was run, without where it is installed."""
+    """The command line, without the path at which the program is installed."""
     script = Path(sys.argv[0])
     program = ["parrot"] if script.parent.name == "cli" or script.name == "parrot" else ["python", _within(script)]
     return shlex.join([*program, *sys.argv[1:]])
 
 
 def _within(script: Path) -> str:
-    """A script's path from the folder that the project is in."""
+    """A script's path relative to the project's folder, or its name if it lies elsewhere."""
     return str(script.resolve().relative_to(_PROJECT) if script.resolve().is_relative_to(_PROJECT) else script.name)
 
 
 def processor() -> str:
-    """The CPU's name, where the system tells it."""
+    """The CPU's name, or its architecture if the system does not tell the name."""
     with contextlib.suppress(OSError):
         found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         if found:

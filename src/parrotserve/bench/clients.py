@@ -1,4 +1,4 @@
-"""How an application is run: as one program that the service sees whole, or call by call, as clients do today."""
+"""Ways to run an application: as one program that the service sees whole, or call by call, as clients do today."""
 
 import asyncio
 import contextlib
@@ -39,18 +39,18 @@ Runner = Callable[[Application], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A part of a prompt; `value` marks what an earlier call wrote."""
+    """A part of a prompt; `value` marks the output of an earlier call."""
 
     text: str
     value: bool
 
 
 Complete = Callable[[Sequence[Text], int], Awaitable[str]]
-"""Gets so many tokens for one prompt, in one exchange."""
+"""Generates a number of tokens for one prompt, in one exchange."""
 
 
 def whole(transport: Transport) -> Runner:
-    """The application as one `Submit`: the service has its dataflow."""
+    """Runs an application as one `Submit`, so that the service knows its dataflow."""
 
     async def run(application: Application) -> None:
         session = new_id("s")
@@ -79,7 +79,7 @@ def whole(transport: Transport) -> Runner:
 
 
 async def _answer(transport: Transport, session: SessionId, tools: Mapping[str, Tool]) -> None:
-    """Runs a session's native calls, as their process would, until it is cancelled."""
+    """Runs a session's native calls, as a client's process would, until it is cancelled."""
 
     async def run(offer: CallOffer) -> None:
         tool = tools[offer.function]
@@ -91,12 +91,12 @@ async def _answer(transport: Transport, session: SessionId, tools: Mapping[str, 
             try:
                 async for offer in transport.calls(session):
                     group.create_task(run(offer))
-            except UnknownObject:  # it is still on its way
+            except UnknownObject:  # the session's `Submit` has not arrived yet
                 await asyncio.sleep(_RETRY_SECONDS)
 
 
 def step_by_step(complete: Complete) -> Runner:
-    """A client program: every call is sent when the client has got what it reads."""
+    """Runs an application as a client program: each call is sent once the client has the outputs that it reads."""
 
     async def run(application: Application) -> None:
         outputs: dict[str, asyncio.Task[str]] = {}
@@ -146,7 +146,7 @@ def on_parrot(transport: Transport) -> Complete:
 
 
 def on_openai(client: httpx.AsyncClient, model: str, tokenizer: Tokenizer, *, delay: float) -> Complete:
-    """Single requests to an OpenAI-compatible server: the token ids that Parrot makes of the same prompt."""
+    """Single requests to an OpenAI-compatible server, with the token ids that Parrot makes of the same prompt."""
 
     async def complete(parts: Sequence[Text], tokens: int) -> str:
         prompt = PromptTokenizer(tokenizer)
@@ -184,7 +184,7 @@ def _output(variable: str, tokens: int) -> OutputSegment:
 
 
 async def _values(transport: Transport, body: Submit) -> dict[str, str]:
-    """What a batch waits for. Raises why one of it failed, and `EngineFailed` where one is shorter than asked for."""
+    """The values that a batch waits for. Raises the error of any that fails, and `EngineFailed` if one is too short."""
     found: dict[str, str] = {}
     async with contextlib.aclosing(transport.submit(body)) as events:  # pyright: ignore[reportArgumentType]
         async for event in events:

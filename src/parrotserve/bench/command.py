@@ -1,4 +1,4 @@
-"""What `parrot bench` does, once its options are read."""
+"""The work of `parrot bench`, once its options are parsed."""
 
 import asyncio
 import math
@@ -22,17 +22,17 @@ from parrotserve.errors import DeclarationError
 from parrotserve.models.tokenizer import Tokenizer
 
 EVERY = "all"
-"""In place of a workload: one after the other."""
+"""Stands for all workloads, one after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What is measured, on whom, how often."""
+    """What is measured, on which sides, and how often."""
 
     workload: str
     sides: Sequence[str]
     cases: Sequence[str]
-    """Only cases of these names, or whose names contain what is no case's name; none: all."""
+    """Names of cases, or parts of names (unless they are a case's whole name); empty: all cases."""
     quick: bool
     rounds: int | None
     delays: Sequence[float]
@@ -46,11 +46,11 @@ class Options:
     seed: int
     into: Path | None
     resume: bool
-    """Go on with what is recorded there."""
+    """Continue the record in `into`."""
     limit: float
-    """A trial that takes more seconds has failed."""
+    """Seconds after which a trial counts as failed."""
     seconds: float | None
-    """Begin no trial that would not have ended so long after the start."""
+    """Time budget: no trial is started that is not expected to end within this time from the start."""
 
     @property
     def service(self) -> tuple[str, ...]:
@@ -59,9 +59,9 @@ class Options:
 
 
 def run(options: Options, *, told: Callable[[str], None], show: Callable[[Table], None]) -> bool:
-    """Measure and show; record where asked. False: every trial of some side failed, in all that was measured of it.
+    """Measure, and show the results; record them if asked. Returns False if all trials of some side failed.
 
-    Raises `DeclarationError` for what does not exist.
+    Raises `DeclarationError` for workloads, sides or cases that do not exist.
     """
     until = time.perf_counter() + options.seconds if options.seconds is not None else math.inf
     workloads = _workloads(options.workload)

@@ -1,6 +1,6 @@
-"""Measuring: every side runs every case of a workload, round after round, so that the machine's moods hit all alike.
+"""Measuring: every side runs every case, round after round, so that changes of the machine's speed affect all alike.
 
-A trial is one side once on one case. A series is all trials of a side on a case, with one delay.
+A trial is one run of a case on a side. A series is all trials of a case on a side, with one delay.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from parrotserve.bench.workload import (
 from parrotserve.errors import ParrotError
 
 _HOPELESS = 3.0
-"""A side whose latency is so many times the workload's bound is not tried at higher rates."""
+"""A side whose latency exceeds this many times the workload's bound is not tried at higher rates."""
 _FIRST_SECONDS = 60.0
-"""What a trial is expected to take before one was made."""
+"""Expected duration of a trial before any was made."""
 _MARGIN = 1.25
-"""A trial is expected to take so many times what the last one took."""
+"""Expected duration of a trial, relative to that of the last one."""
 _OVERDUE = "not done within"
-"""How the errors of trials begin that took too long."""
+"""Beginning of the errors of trials that took too long."""
 _WARM_CALLS, _WARM_PROMPT, _WARM_OUTPUT = 8, 192, 16
-"""The warm-up: calls side by side, tokens of their prompts and outputs."""
+"""The warm-up: number of parallel calls, and tokens of their prompts and outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Plan:
     rounds: int
     seed: int
     sitting: str = ""
-    """Names this run, so that it draws other text than earlier ones, which a peer that is still up may have cached."""
+    """Name of this run. It makes the run draw other text than earlier ones, which a running peer may have cached."""
     trial_seconds: float = 900.0
     """A trial that takes longer has failed."""
 
@@ -66,27 +66,27 @@ class Series:
     delay: float
     rounds: dict[int, Figures] = field(default_factory=dict[int, Figures])
     errors: dict[int, str] = field(default_factory=dict[int, str])
-    """Why trials failed, by round; a trial that is made again and goes well is taken off."""
+    """Errors of failed trials, by round; removed when a repeated trial succeeds."""
     made: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
-    """When each trial was made and of which source, and what its side tells of the server, by round."""
+    """By round: the trial's date, the version of the source, and what its side tells of the server."""
     took: float | None = None
-    """Seconds of the last trial, starting and ending its service included."""
+    """Seconds of the last trial, including the start and end of its service."""
 
     def of(self, figure: str) -> list[float]:
         """One figure in every round that has it."""
         return [found[figure] for found in self.rounds.values() if figure in found]
 
     def tried(self, number: int) -> bool:
-        """Whether a round was measured, or took too long; what failed otherwise may go well another time."""
+        """Whether a round was measured, or took too long; trials that failed otherwise may succeed another time."""
         return number in self.rounds or self.errors.get(number, "").startswith(_OVERDUE)
 
 
 Told = Callable[[str], None]
-"""Is given lines about trials, for whoever watches."""
+"""Receives lines about trials, for people who watch."""
 
 
 def series_of(plan: Plan) -> list[Series]:
-    """What a plan measures, with nothing measured yet."""
+    """The series of a plan, with nothing measured yet."""
     return [Series(case, side, delay) for case in plan.cases for delay in plan.delays for side in plan.sides]
 
 
@@ -99,8 +99,9 @@ async def measure(
     keep: Callable[[], None] = lambda: None,
     until: float = math.inf,
 ) -> bool:
-    """Measures what is not measured yet of `found`, round after round. After every trial `told` is given a line, and
-    `keep` is called. False: trials are left that would not have ended by `until`, a moment of `time.perf_counter`."""
+    """Measures the trials of `found` that are not measured yet, round after round. After every trial, `told` is given a
+    line, and `keep` is called. Returns False if trials are left that would not have ended by `until`, a time of
+    `time.perf_counter`."""
     begun = False
     for number in range(plan.rounds):
         for series in _in_turn(found, number):
@@ -115,7 +116,7 @@ async def measure(
 
 
 def _in_turn(found: Sequence[Series], number: int) -> Iterator[Series]:
-    """Case by case, and every round begins with another side: what ran before weighs on whoever comes after it."""
+    """The series case by case, each round starting with another side, as every trial may affect the next one."""
     for _, alike in groupby(found, key=lambda series: (series.case.name, series.delay)):
         sides = list(alike)
         first = number % len(sides)
@@ -139,16 +140,16 @@ async def _measure_one(plan: Plan, series: Series, number: int, tokenizer: Count
 
 
 def _expected(series: Series, found: Sequence[Series]) -> float:
-    """Seconds that a trial is expected to take: somewhat more than the side's last one on this case or, before its
-    first, than the others'."""
+    """Seconds that a trial is expected to take: somewhat more than the side's last trial on this case or, if there is
+    none, than the longest of the other sides' last trials."""
     others = [other.took for other in found if other.case is series.case and other.took is not None]
     return _MARGIN * (series.took or max(others, default=_FIRST_SECONDS))
 
 
 async def _trial(plan: Plan, series: Series, number: int, tokenizer: CountsTokens) -> Figures | str:
-    """One side once on one case: its figures, or why there are none.
+    """Make one trial. Returns its figures, or the error message.
 
-    Lengths and arrivals are the same for all sides of a round; the text is each side's own, so that no cache has it.
+    Lengths and arrivals are the same for all sides of a round; the text differs, so that no cache has it.
     """
     chance = random.Random(f"{plan.seed} {series.case.name} {number}")
     which = f"{series.case.name} {number} {series.side.name} {series.delay}"
@@ -178,8 +179,8 @@ async def _run(
     series: Series,
     made: dict[str, str],
 ) -> list[Outcome]:
-    """What became of every application. Those that do not count are cut off as soon as those that do are done. `made`
-    is added what the side tells of its server."""
+    """The outcome of every application. Those that do not count are cut off as soon as those that count are done. Adds
+    to `made` what the side tells of its server."""
     taken = [application for each in applications if (application := series.side.takes(each)) is not None]
     async with series.side.serving(series.delay, series.case.service) as run:
         made |= await series.side.served_by(series.case.service)
@@ -203,7 +204,7 @@ async def _run(
 
 
 def _warm_up(texts: Texts) -> Application:
-    """What every service is given before its trial, so that none is measured on its first steps."""
+    """The application that every service runs before its trial, so that its first steps are not measured."""
     calls = [
         Call(f"hello{number}", (texts.take(_WARM_PROMPT), "\nAnswer:"), _WARM_OUTPUT) for number in range(_WARM_CALLS)
     ]
@@ -220,7 +221,7 @@ def _leaves(error: object) -> Iterator[object]:
 
 
 def _hopeless(series: Series, found: Sequence[Series], workload: Workload) -> bool:
-    """Whether the side failed at a lower rate already, or was far beyond the bound there."""
+    """Whether the side failed, or was far beyond the bound, at a lower rate."""
     if workload.bound is None or series.case.rate is None:
         return False
     slower = [

@@ -1,5 +1,5 @@
-"""The record of a workload: a JSON file, written after every trial, so that nothing measured is lost and a later run
-can go on with it."""
+"""The record of a workload: a JSON file that is written after every trial, so that nothing measured is lost, and later
+runs can continue it."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from parrotserve.errors import DeclarationError
 
 
 class Absent(Side):
-    """A side that an earlier run measured, and this one does not."""
+    """A side that was measured by an earlier run, and is not by this one."""
 
     def __init__(self, name: str, about: str) -> None:
         self.name, self.about = name, about
@@ -30,21 +30,21 @@ class Absent(Side):
 
 
 class Record:
-    """What was measured of one workload, now and before."""
+    """All measurements of one workload, of this run and earlier ones."""
 
     def __init__(self, plan: Plan, target: Path | None, *, about: dict[str, Any], resume: bool) -> None:
-        """`about` is what has to be the same in all runs of one record. With `resume`, what the file has is taken up;
-        raises `DeclarationError` if it is a record of something else."""
+        """`about` must be the same in all runs of one record. With `resume`, the file's measurements are loaded; raises
+        `DeclarationError` if it is a record of something else."""
         self._target = target
         edition = plan.workload.edition
         self._about = {**about, **({"edition": edition} if edition > 1 else {})}
         self._sittings: list[Any] = [circumstances(seed=plan.seed)]
         self.chosen = series_of(plan)
-        """What is to be measured now."""
+        """The series to be measured by this run."""
         self.whole = plan
-        """With the cases and sides of earlier sittings."""
+        """The plan, including the cases and sides of earlier runs."""
         self.found: Sequence[Series] = self.chosen
-        """All that is known."""
+        """All series, including those of earlier runs."""
         if resume and target is not None and target.exists():
             try:
                 self._take_up(json.loads(target.read_text(encoding="utf-8")), plan)
@@ -52,7 +52,7 @@ class Record:
                 raise DeclarationError(f"{target} is not a record of these cases: name another folder.") from error
 
     def save(self) -> None:
-        """Write the file, at once or not at all."""
+        """Write the file atomically."""
         if self._target is None:
             return
         self._target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class Record:
         os.replace(fresh, self._target)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, for whoever measures it again."""
+        """The whole record, with all that is needed to measure it again."""
         return {
             "benchmark": self.whole.workload.name,
             "about": self._about,
@@ -93,7 +93,7 @@ class Record:
 
 
 def _with_earlier(plan: Plan, results: Sequence[dict[str, Any]], sides: dict[str, str]) -> Plan:
-    """The plan with the cases, delays and sides that were measured before, in the workload's order."""
+    """The plan, extended by the cases, delays and sides that were measured before; cases in the workload's order."""
     cases = {case.name: case for case in (*plan.workload.cases, *plan.workload.quick)}
     wanted = {result["case"] for result in results} | {case.name for case in plan.cases}
     there: dict[str, Side] = {name: Absent(name, about) for name, about in sides.items()}

@@ -1,4 +1,4 @@
-"""What was measured: as a table for people, and as a picture."""
+"""Reports of measurements: as tables for people, and as a picture."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ from parrotserve.bench.sides import REFERENCE
 from parrotserve.bench.workload import OPEN_FIRST, OPEN_SECOND, Case, Workload
 
 _GROWTH, _CHANCE = 1.25, 2.0
-"""A queue grows if more is open in the second half of the arrivals than `_GROWTH` times what was open in the first,
-plus `_CHANCE`. Some growth is none: a service that has not seen its longest requests end yet fills up, and arrivals at
-random are uneven.
+"""A queue counts as growing if more is open in the second half of the arrivals than `_GROWTH` times what was open in
+the first, plus `_CHANCE`. Some growth is normal: a service fills up until its longest requests end, and random arrivals
+are uneven.
 """
 
 
 def tables(plan: Plan, found: Sequence[Series]) -> Iterator[Table]:
-    """Medians with ranges, and how many times as long each took as the reference side; then the sustained rates."""
+    """Tables of medians with ranges and ratios to the reference side, and of the sustained rates."""
     table = Table(title=f"{plan.workload.name}: {plan.workload.about}", title_justify="left")
     for column in ("case", "round trip", "side"):
         table.add_column(column)
@@ -46,8 +46,7 @@ def tables(plan: Plan, found: Sequence[Series]) -> Iterator[Table]:
 
 
 def ratio(series: Series, found: Sequence[Series], figure: str) -> str:
-    """How many times as long it takes as the reference side on the same case; empty where there is nothing to
-    compare."""
+    """Ratio of a figure to the reference side's on the same case; empty if there is nothing to compare."""
     for other in found:
         if (other.case, other.delay, other.side.name) == (series.case, series.delay, REFERENCE):
             mine, reference = series.of(figure), other.of(figure)
@@ -57,11 +56,11 @@ def ratio(series: Series, found: Sequence[Series], figure: str) -> str:
 
 
 def sustained(workload: Workload, found: Sequence[Series]) -> dict[tuple[str, float], float]:
-    """By side and delay: the highest rate, in requests a second, that the side sustains.
+    """By side and delay: the highest rate, in requests per second, that the side sustains.
 
-    It sustains a rate if the mean latency an output token is within the workload's bound, and what is open at once does
-    not grow. Between measured rates, both are joined by straight lines; the rate is where the first of them leaves its
-    bound. It is the highest measured rate if neither does, and 0 if one is beyond its bound at the lowest.
+    It sustains a rate if the mean latency per output token is within the workload's bound, and the number of open
+    requests does not grow. Both are interpolated linearly between measured rates; the result is the rate at which the
+    first of them exceeds its bound. It is the highest measured rate if neither does, and 0 if one does at the lowest.
     """
     rates: dict[tuple[str, float], float] = {}
     if workload.bound is None:
@@ -79,13 +78,14 @@ def sustained(workload: Workload, found: Sequence[Series]) -> dict[tuple[str, fl
 
 
 def _growth(series: Series) -> float:
-    """How many more are open than `_GROWTH` and `_CHANCE` allow, in the median round; above 0, the queue grows."""
+    """Number of open applications beyond what `_GROWTH` and `_CHANCE` allow, in the median round; if positive, the
+    queue grows."""
     rounds = [found for found in series.rounds.values() if OPEN_FIRST in found and OPEN_SECOND in found]
     return median([found[OPEN_SECOND] - _GROWTH * found[OPEN_FIRST] - _CHANCE for found in rounds] or [-_CHANCE])
 
 
 def _crossing(curve: Sequence[tuple[float, float]], bound: float) -> float:
-    """Where a curve of (rate, value), joined by straight lines, leaves a bound; its end where it does not."""
+    """The rate at which a linearly interpolated curve of (rate, value) exceeds a bound; else its last rate."""
     before: tuple[float, float] | None = None
     for rate, value in curve:
         if value > bound:
@@ -103,14 +103,14 @@ def _failed(series: Series) -> str:
 
 
 def measured(plan: Plan, found: Sequence[Series]) -> list[tuple[Case, float]]:
-    """The cases and delays of which there is a headline figure of any side."""
+    """The cases and delays for which any side has a headline figure."""
     there = {(series.case, series.delay) for series in found for name in plan.workload.headline if series.of(name)}
     return [(case, delay) for case in plan.cases for delay in plan.delays if (case, delay) in there]
 
 
 def plot(plan: Plan, found: Sequence[Series], target: Path) -> bool:
-    """Bars of every side, a row for each case and delay that was measured and a column for each headline figure. False:
-    matplotlib, which only this needs, is not installed."""
+    """Draws bars of all sides, with a row for each measured case and delay and a column for each headline figure.
+    Returns False if matplotlib, which only this needs, is not installed."""
     try:
         import matplotlib as mpl  # pyright: ignore[reportMissingImports]
 

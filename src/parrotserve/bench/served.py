@@ -1,4 +1,4 @@
-"""`parrot serve` in a process of its own, for as long as something is measured on it."""
+"""`parrot serve` in a process of its own, for the duration of a measurement."""
 
 import asyncio
 import contextlib
@@ -12,15 +12,16 @@ from parrotserve.errors import EngineFailed
 
 _STOP_SECONDS = 15.0
 _KEPT = {"PARROT_CACHE", "PARROT_INDEX_URL"}
-"""Variables that say where models are, not how they are served."""
+"""Environment variables that say where models are, not how they are served."""
 
 
 @contextlib.asynccontextmanager
 async def served(options: Sequence[str] = ()) -> AsyncGenerator[str, None]:
-    """A service with these options on a free port; its URL. Raises `EngineFailed` with what it said instead.
+    """Run a service with these options on a free port, and give its URL. Raises `EngineFailed` with the service's
+    output if it does not start.
 
-    It has nothing of the user's: neither settings, of the environment or a file, nor keys, nor what lasts from other
-    runs. So these options and the defaults are all that it is served with.
+    It uses nothing of the user's: no settings from the environment or a file, no keys, and no data of other runs. So
+    these options and the defaults are its only settings.
     """
     with tempfile.TemporaryDirectory() as folder:
         own = ("--port", "0", "--keys", "never", "--data", folder)
@@ -30,7 +31,7 @@ async def served(options: Sequence[str] = ()) -> AsyncGenerator[str, None]:
 
 
 def own_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment without settings of Parrot's, and with a file of settings that is empty."""
+    """The environment without Parrot's settings, and with an empty file of settings."""
     kept = {name: text for name, text in environment.items() if not name.startswith("PARROT_") or name in _KEPT}
     return {**kept, "PARROT_CONFIG": os.devnull}
 
@@ -67,7 +68,7 @@ async def _url(lines: asyncio.StreamReader) -> str:
 
 
 async def _drain(lines: asyncio.StreamReader) -> None:
-    """So that a talkative service is not held up."""
+    """Reads and discards the service's output, so that it does not block."""
     async for _ in lines:
         pass
 

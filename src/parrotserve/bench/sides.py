@@ -1,4 +1,4 @@
-"""Sides: who runs a workload. Each gives, for one trial, something that runs applications."""
+"""Sides: the systems under comparison. Each provides, for one trial, a runner of applications."""
 
 import contextlib
 import dataclasses
@@ -25,10 +25,10 @@ from parrotserve.switches import EVERYTHING, Switches
 REFERENCE = "on"
 """The side that all others are compared with."""
 PEERS = ("vllm", "vllm-ngram", "llamacpp", "llamacpp-ngram")
-"""Sides that are other projects' servers, known by their addresses; `ngram`: with drafts looked up in the text."""
+"""Sides that are other projects' servers, given by their addresses; `ngram`: with drafts by prompt lookup."""
 
 _VERSIONS = (("/version", "version", "vLLM"), ("/props", "build_info", "llama.cpp"))
-"""Where servers tell their versions, in which field, and which they are."""
+"""How to find a server's version: path, field of the answer, and the server's name."""
 _VERSION_SECONDS = 10.0
 
 
@@ -40,15 +40,18 @@ class Side(ABC):
 
     @abstractmethod
     def serving(self, delay: float, service: Sequence[str] = ()) -> AbstractAsyncContextManager[Runner]:
-        """For one trial: a service that is up, with nothing of the trial in its cache. `delay` seconds are added to
-        every exchange. `service` are options of `parrot serve` for this trial; other servers ignore them."""
+        """Provide a runner for one trial, on a service that is up and has none of the trial's text in its cache.
+
+        `delay` seconds are added to every exchange. `service` are options of `parrot serve` for this trial; other
+        servers ignore them.
+        """
 
     def takes(self, application: Application) -> Application | None:
-        """The application as this side runs it; None: not at all."""
+        """The application as this side runs it; None if it does not run it."""
         return application
 
     async def served_by(self, service: Sequence[str] = ()) -> Mapping[str, str]:
-        """For a trial's record, asked while `serving`: the server with its version and options, as far as it tells."""
+        """For a trial's record: the server, its version and its options, as far as known. To be called in `serving`."""
         return {}
 
 
@@ -60,11 +63,11 @@ class ParrotSide(Side):
     about: str
     options: tuple[str, ...] = ()
     program: bool = True
-    """Whether it gets applications whole, or call by call from a client program."""
+    """Whether it gets whole applications, rather than single calls from a client program."""
     criteria: Criteria | None = None
-    """Instead of the applications' own."""
+    """Criteria that replace the applications' own."""
     only: tuple[str, ...] = ()
-    """The kinds of applications that it runs; none named: all."""
+    """The kinds of applications that it runs; empty: all."""
 
     def takes(self, application: Application) -> Application | None:
         """See `Side.takes`."""
@@ -73,7 +76,7 @@ class ParrotSide(Side):
         return dataclasses.replace(application, criteria=self.criteria) if self.criteria else application
 
     async def served_by(self, service: Sequence[str] = ()) -> Mapping[str, str]:
-        """See `Side.served_by`. What the options do not say is as it is by default."""
+        """See `Side.served_by`. Settings that the options do not name have their defaults."""
         return {"server": f"parrotserve {__version__}", "options": shlex.join((*self.options, *service))}
 
     @contextlib.asynccontextmanager
@@ -90,7 +93,7 @@ class ParrotSide(Side):
 
 @dataclass(frozen=True, slots=True)
 class OpenAiSide(Side):
-    """A client program over a server that runs already and speaks OpenAI's protocol, token ids as prompts."""
+    """A client program over a running server that speaks OpenAI's protocol; prompts are sent as token ids."""
 
     name: str
     about: str
@@ -102,8 +105,8 @@ class OpenAiSide(Side):
 
     @contextlib.asynccontextmanager
     async def serving(self, delay: float, service: Sequence[str] = ()) -> AsyncGenerator[Runner]:
-        """See `Side.serving`. What its cache holds of earlier trials is other text."""
-        # Servers close connections that have been idle for some seconds; one must not be reused at that moment.
+        """See `Side.serving`. Its cache may hold text of earlier trials, but that is different text."""
+        # Servers close connections that were idle for some seconds: drop them earlier, so that none is reused then.
         limits = httpx.Limits(max_connections=None, keepalive_expiry=1.0)
         with awake(self.group):
             async with httpx.AsyncClient(base_url=self.url, timeout=900.0, limits=limits) as client:
@@ -116,7 +119,7 @@ class OpenAiSide(Side):
 
 
 async def version_told(client: httpx.AsyncClient) -> Mapping[str, str]:
-    """Which server this is, in which version; nothing where it does not say."""
+    """The server's name and version; empty if it does not tell."""
     for path, field, server in _VERSIONS:
         with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
             answer = (await client.get(path)).raise_for_status()
@@ -126,7 +129,7 @@ async def version_told(client: httpx.AsyncClient) -> Mapping[str, str]:
 
 @contextlib.contextmanager
 def awake(group: int | None) -> Generator[None]:
-    """Lets a process group run (SIGCONT) for as long as this lasts, and stops it afterwards. Raises
+    """Let a process group run (SIGCONT) while this is open, and stop it (SIGSTOP) afterwards. Raises
     `ServiceUnavailable` if it is gone."""
     if group is None:
         yield
@@ -143,8 +146,8 @@ def awake(group: int | None) -> Generator[None]:
 
 
 def parrot_sides(options: Sequence[str], *, cap: int) -> dict[str, ParrotSide]:
-    """Parrot with everything on and off, and with each optimisation alone off. `options` go to `parrot serve`;
-    `cap` is the batch of the latency-centric baseline."""
+    """The sides that are Parrot: with everything on, everything off, each single optimisation off, and some others.
+    `options` go to `parrot serve`; `cap` is the batch size of the latency-centric baseline."""
     base = tuple(options)
     off = (*base, "--without", EVERYTHING)
     sides = [
@@ -174,7 +177,7 @@ def parrot_sides(options: Sequence[str], *, cap: int) -> dict[str, ParrotSide]:
 
 
 def choose(names: Sequence[str], there: dict[str, Side]) -> list[Side]:
-    """Sides by name; `ablations` is all that are `without` something. Raises `DeclarationError`."""
+    """Sides by name; `ablations` stands for all sides `without` something. Raises `DeclarationError` for others."""
     chosen: dict[str, Side] = {}
     for name in names:
         if name == "ablations":

@@ -1,7 +1,7 @@
-"""Fresh text, cut to a number of tokens: sentences of Python's own documentation, in an order drawn anew.
+"""Fresh text, cut to a number of tokens: sentences of Python's own documentation, in random order.
 
-The sentences come from documentation strings of the standard library at run time, so nothing is shipped, and text is
-such as models see. Two `Texts` of different seeds share no prefix worth speaking of.
+The sentences are taken at run time from documentation strings of the standard library, so no text is shipped, and it
+is natural text. Two `Texts` of different seeds share hardly any prefix.
 """
 
 import importlib
@@ -22,11 +22,11 @@ _PACKAGES = (
     *("statistics", "string", "subprocess", "tarfile", "threading", "turtle", "typing", "unittest", "urllib", "xml"),
 )
 _DRAWN_AT_ONCE = 40
-"""Sentences joined before the result is cut: one sentence rarely is as long as what is asked for."""
+"""Sentences that are joined at a time before the result is cut: one sentence is rarely long enough."""
 
 
 class CountsTokens(Protocol):
-    """What is needed of a tokenizer."""
+    """The methods of a tokenizer that are needed here."""
 
     def count(self, text: str) -> int: ...
 
@@ -34,7 +34,7 @@ class CountsTokens(Protocol):
 
 
 class Texts:
-    """A source of text that never repeats itself for long."""
+    """A source of text that hardly repeats itself."""
 
     def __init__(self, tokenizer: CountsTokens, seed: str) -> None:
         self._tokenizer = tokenizer
@@ -44,7 +44,7 @@ class Texts:
         self._random.shuffle(self._sentences)
 
     def take(self, tokens: int) -> str:
-        """A text of so many tokens, or one or two fewer where a character would be cut."""
+        """A text of this many tokens, or one or two fewer if a character would be cut."""
         text = ""
         while self._tokenizer.count(text) < tokens:
             text = f"{text} {' '.join(self._next() for _ in range(_DRAWN_AT_ONCE))}".lstrip()
@@ -60,7 +60,7 @@ class Texts:
 
 @cache
 def sentences() -> tuple[str, ...]:
-    """Sentences of the standard library's documentation strings, each once, in a fixed order."""
+    """The sentences of the standard library's documentation strings, each once, in a fixed order."""
     found: dict[str, None] = {}
     for module in _modules():
         for documented in _documented(module):
@@ -83,7 +83,7 @@ def _modules() -> Iterator[ModuleType]:
                 if not inner.name.startswith("_"):
                     try:
                         yield importlib.import_module(f"{name}.{inner.name}")
-                    except ImportError:  # made for another system
+                    except ImportError:  # a module for another operating system
                         continue
 
 

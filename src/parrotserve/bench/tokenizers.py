@@ -1,4 +1,4 @@
-"""The tokenizer of the model that is measured: for texts of exact lengths, and for peers that get token ids."""
+"""The tokenizer of the measured model: for texts of exact lengths, and for peers that get token ids."""
 
 from typing import cast
 
@@ -9,7 +9,7 @@ from parrotserve.models.tokenizer import Tokenizer, load_tokenizer
 
 
 def tokenizer_of(model: str) -> Tokenizer:
-    """By a model's name or path. Raises `ModelError`."""
+    """The tokenizer of a model, by the model's name or path. Raises `ModelError`."""
     if model == FAKE_MODEL:
         return cast("Tokenizer", FakeTokenizer())
     files = resolve(model)

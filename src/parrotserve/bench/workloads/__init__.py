@@ -1,5 +1,5 @@
-"""The workloads of the paper (OSDI'24 Parrot, section 8), scaled to what a small model and two cores do in minutes; an
-agent with tools, and applications on two engines."""
+"""The workloads of the paper (OSDI'24 Parrot, section 8), scaled to what a small model does on two cores in minutes;
+and an agent with tools, and applications on two engines."""
 
 from parrotserve.bench.workload import Workload
 from parrotserve.bench.workloads.agents import AGENTS

@@ -1,6 +1,7 @@
 """Multi-agent programming, after MetaGPT: an architect, a coder for every file, rounds of review and revision (8.4).
 
-Reviewers and coders of one round read the design and all files as they are: a long prefix that is made at run time.
+Reviewers and coders of one round read the design and the current versions of all files: a long prefix that is generated
+at run time.
 """
 
 import random
@@ -18,7 +19,7 @@ _REVISER = "You are a programmer. Revise one file of a program after a review, w
 def programming(
     texts: Texts, *, files: int, rounds: int, task: int, design: int, code: int, comment: int
 ) -> Application:
-    """One program of so many files; lengths of its task and of the outputs in tokens."""
+    """One program of `files` files; the lengths of its task and of the outputs are in tokens."""
     described = texts.take(task)
     architect = Call("design", (_ARCHITECT, "\nTask: ", described, "\nDesign:"), design)
     names = [f"file{number + 1}" for number in range(files)]

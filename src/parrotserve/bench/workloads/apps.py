@@ -1,7 +1,7 @@
-"""Apps: many applications, each with its own long prompt, on two engines that have cache for half of the prompts each.
+"""Apps: many applications, each with its own long prompt, on two engines whose caches hold half of the prompts each.
 
-Where requests go decides what is computed: an engine that gets every application's requests forgets each one's prompt
-before the next of them comes. Arrivals are at random, as in `gpts`; its prompts all fit.
+The placement of requests determines how much is computed: an engine that gets requests of all applications evicts each
+prompt before the next request for it comes. Arrivals are random, as in `gpts`, whose prompts all fit.
 """
 
 import random
@@ -17,7 +17,7 @@ _QUERY, _OUTPUT = 8, 32
 def apps(
     texts: Texts, chance: random.Random, *, count: int, prompt: int, rate: float, seconds: float
 ) -> list[Application]:
-    """Requests of applications, each as likely as the others, at this rate for so long."""
+    """Requests of `count` equally likely applications, `rate` per second for `seconds`; `prompt` is in tokens."""
     prompts = [texts.take(prompt) for _ in range(count)]
     return [
         Application(
@@ -37,7 +37,7 @@ def _on_two(
 
 
 _TWO_ENGINES = ("--engines", "2", "--kv-memory", "160MiB")
-"""Of 7,281 tokens each with the default model: eight or nine prompts of 768 tokens beside what runs."""
+"""With the default model, each caches 7,281 tokens: eight or nine prompts of 768 tokens, beside running requests."""
 
 APPS = Workload(
     name="apps",

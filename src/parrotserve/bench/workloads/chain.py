@@ -29,7 +29,7 @@ def _together(chains: int, steps: int, chunk: int, output: int) -> Callable[[Tex
 
 
 def _beside(rate: float, steps: int, chunk: int, output: int) -> Callable[[Texts, random.Random], list[Application]]:
-    """A chain that arrives after chats of other people have been coming for a while, and goes on coming."""
+    """A chain that arrives when chats of other people have been arriving for a while; these continue to arrive."""
 
     def build(texts: Texts, chance: random.Random) -> list[Application]:
         others = chats(texts, chance, rate=rate, seconds=4.0 * steps, kind="background")

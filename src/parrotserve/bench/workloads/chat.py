@@ -1,4 +1,4 @@
-"""Chats: single requests of people who wait, arriving at random. No workload of its own: others have them beside."""
+"""Chats: single requests of people who wait, arriving at random. Not a workload of its own, but a part of others."""
 
 import random
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from parrotserve.bench.workload import Application, Call
 
 
 def arrivals(chance: random.Random, *, rate: float, seconds: float) -> Iterator[float]:
-    """A Poisson process: moments until `seconds`, `rate` a second on average."""
+    """A Poisson process: times of arrival before `seconds`, on average `rate` per second."""
     moment = chance.expovariate(rate)
     while moment < seconds:
         yield moment
@@ -25,7 +25,7 @@ def chats(
     prompt: tuple[int, int] = (64, 512),
     output: tuple[int, int] = (32, 128),
 ) -> list[Application]:
-    """Requests with prompts and outputs of lengths between these, as in published chat traces: mostly short."""
+    """Requests with prompts and outputs of lengths within these bounds; mostly short, as in published chat traces."""
     found: list[Application] = []
     for arrival in arrivals(chance, rate=rate, seconds=seconds):
         length, tokens = _between(chance, prompt), _between(chance, output)

@@ -13,7 +13,7 @@ from parrotserve.bench.workload import Application, Call, Case, Workload
 def copilot(
     texts: Texts, chance: random.Random, *, users: int, shared: int, own: tuple[int, int], output: tuple[int, int]
 ) -> list[Application]:
-    """All users at once, with questions and answers of lengths between these."""
+    """All users at once, with questions (`own`) and answers (`output`) of lengths within these bounds, in tokens."""
     system = texts.take(shared)
     found: list[Application] = []
     for _ in range(users):

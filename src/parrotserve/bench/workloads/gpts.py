@@ -1,8 +1,8 @@
 """GPTs: four applications, each with its own long prompt and many users, arriving at random (8.3).
 
-Lengths and shares of the requests are the paper's, divided by `_SCALE`. What counts is the rate of requests that is
-sustained: the mean latency an output token stays under a bound, and no queue grows. Requests of the first seconds only
-load the service, so that those that count meet it as it is when it has been up for long.
+Shares of the requests are the paper's, and so are lengths, those of prompts and outputs divided by `_SCALE`. What
+counts is the rate of requests that is sustained: the mean latency per output token stays under a bound, and no queue
+grows. Requests of the first seconds only load the service, so that it is in a steady state for those that count.
 """
 
 import random
@@ -15,13 +15,13 @@ from parrotserve.bench.workloads.chat import arrivals
 
 _SCALE = 4
 _LOADING, _COUNTED = 10.0, 20.0
-"""Seconds of arrivals that do not count, and of those that do."""
+"""Seconds of arrivals that do not count, and of arrivals that do."""
 _COUNTS = "request"
 
 
 @dataclass(frozen=True, slots=True)
 class _Gpt:
-    """Tokens of its prompt, of a user's query and of an output, and its share of the requests."""
+    """One application: tokens of its prompt, of a user's query and of an output, and its share of the requests."""
 
     prompt: int
     query: int
@@ -40,8 +40,8 @@ _GPTS = (
 def gpts(
     texts: Texts, chance: random.Random, *, rate: float, loading: float, counted: float, scale: float
 ) -> list[Application]:
-    """Requests at this rate: for `loading` seconds such as do not count, then for `counted` seconds, or longer until
-    there is one, such as do."""
+    """Requests at this rate: those of the first `loading` seconds do not count, those of the next `counted` seconds do.
+    If there are none of the latter, `counted` is doubled until there are."""
     prompts = [texts.take(round(gpt.prompt / scale)) for gpt in _GPTS]
     found: list[Application] = []
     for arrival in arrivals(chance, rate=rate, seconds=loading + counted):

@@ -1,4 +1,4 @@
-"""Map-reduce summary: the parts of a document are summarised side by side, then the summaries together (8.2)."""
+"""Map-reduce summary: the parts of a document are summarised in parallel, then the summaries together (8.2)."""
 
 import random
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""Chat mixed with map-reduce: people who wait for answers, and jobs that have to be done, on one engine (8.5).
+"""Chat mixed with map-reduce: people who wait for answers, and jobs of throughput work, on one engine (8.5).
 
-In one case the job is texts to be written, as many at once as fill an engine: chats come where there is no room.
+In one case, the job is a set of texts to write, as many at once as fill the engine: chats arrive when it has no room.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""An agent that uses tools: each turn reads the next part of its material and what a tool of the client found."""
+"""An agent that uses tools: each turn reads the next part of its material and the result of a tool of the client."""
 
 import random
 from collections.abc import Callable
@@ -10,7 +10,7 @@ _INSTRUCTION = "Answer with the help of tools, step by step."
 
 
 def agent(texts: Texts, *, turns: int, material: int, found: int, output: int, seconds: float) -> Application:
-    """So many turns, each after a tool that takes so long; lengths in tokens."""
+    """An agent of `turns` turns, each after a tool that takes `seconds`; lengths are in tokens."""
     calls: list[Call | Tool] = []
     for turn in range(1, turns + 1):
         so_far = (f"step{turn - 1}",) if calls else ()
