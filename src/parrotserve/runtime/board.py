@@ -69,7 +69,7 @@ class Board:
                 topic.abandon(Cancelled(why, variable=topic.shown))
 
     def fail_readers(self, session: SessionId, error: ParrotError) -> None:
-        """End all reads of a session with this error, except those whose outcome is there: they would wait for ever."""
+        """End all reads of a session that have no outcome yet with this error, as it may never come."""
         for topic in self._topics.values():
             topic.abandon(error, session)
 

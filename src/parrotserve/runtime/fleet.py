@@ -72,7 +72,7 @@ class Fleet:
         self._asked: dict[str, ServedModel] = {}
         self._models: dict[str, ServedModel] = {}
         self._stand_ins: dict[str, EngineId] = {}
-        """By model whose engines are all given up: the one that the machine takes to be up, so that requests fail at
+        """By model whose engines are all given up: the engine that the machine is told is up, so that requests fail at
         once."""
         self._started: set[str] = set()
         self._loading = asyncio.Lock()

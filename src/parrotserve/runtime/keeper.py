@@ -229,7 +229,7 @@ class EngineKeeper:
         empty = base.Heartbeat(free_pages=description.cache_tokens // description.page_tokens)
         self.description, self.heartbeat, self.error = description, empty, None
         self._orders = asyncio.Queue()
-        # After a restart at the level of the warning that told of the loss.
+        # A warning after a restart: whoever saw the warning of the loss should see that the engine is back.
         log.log(logging.INFO if self.state is KeeperState.STARTING else logging.WARNING, "engine %s is up", self.engine)
         self.state = KeeperState.UP
         self._office.joined(self.engine, description)

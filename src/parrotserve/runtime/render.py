@@ -265,7 +265,7 @@ def _check_fits(engine: EngineDescription, least: int) -> None:
 
 def published_pieces(pieces: Sequence[object], published: Collection[str]) -> int:
     """The number of pieces (or segments) at a prompt's beginning that together are a published text."""
-    # Whole pieces only: the last token of a part of one may reveal the text that follows it.
+    # Only whole texts count: the last token of a part of a text may reveal what follows it.
     constant, public = "", 0
     for index, piece in enumerate(pieces):
         if not isinstance(piece, Text) or piece.tokens:

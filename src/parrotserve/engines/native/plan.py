@@ -39,7 +39,7 @@ class Urgent:
     seconds: float
     """Longest time that any of them may still decode."""
     stages: int
-    """Fewest stages of its work that follow after any of them until the result."""
+    """The fewest stages of work that follow after any of them, up to the result that somebody waits for."""
 
     @classmethod
     def of(cls, states: Sequence[SequenceState], step_seconds: float) -> "Urgent":
@@ -53,7 +53,7 @@ class Urgent:
         )
 
     def wait_for(self, state: SequenceState, seconds: float) -> bool:
-        """Whether this sequence's prompt, which takes `seconds`, may be prefilled whole before they go on, however long
+        """Whether this sequence's prompt, which takes `seconds`, may be prefilled whole in their step, however long
         that makes the step.
 
         It may not if their work came first and all of them may end sooner than the prefill. Otherwise prefilling in
