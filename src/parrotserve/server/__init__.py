@@ -1,1 +1,1 @@
-"""HTTP in front of the runtime: routes, events, errors. No policy of its own."""
+"""HTTP in front of the runtime: routes, events, errors. It decides nothing itself."""

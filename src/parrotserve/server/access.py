@@ -1,4 +1,4 @@
-"""Who may do what: every exchange but health's is somebody's, and routes are given whose."""
+"""Authentication: every exchange except health checks belongs to a caller, whom routes get as a dependency."""
 
 from typing import Annotated, cast
 
@@ -15,15 +15,15 @@ from parrotserve.server.refusals import refusal_of
 from parrotserve.tenancy.directory import Caller, Directory
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""What answers without a key: whoever watches over the service needs none. All else, what is not there
-included, asks for one, so that a new route is closed unless somebody opens it here."""
+"""Paths that need no key, so that monitoring needs none. All others do, even those that do not exist, so a new
+route is closed unless it is opened here."""
 
 _CALLER = "caller"
 
 
 class Authentication:
-    """Finds out on whose behalf an exchange is made; refuses it, unread, if that is nobody's, or, while no keys are
-    asked for, if it may come from a page in a browser."""
+    """Finds the caller of an exchange. Refuses it, without reading its body, if the key is not valid, or, while no keys
+    are required, if it may come from a web page of another site."""
 
     def __init__(self, app: ASGIApp, *, directory: Directory) -> None:
         self._app = app
@@ -47,24 +47,24 @@ def _key_of(scope: Scope) -> str | None:
 
 
 def caller_of(scope: Scope) -> Caller | None:
-    """On whose behalf an exchange is made; None where that does not matter."""
+    """The caller of an exchange; None on a path that needs no key."""
     return scope.get("state", {}).get(_CALLER)
 
 
 def service_of(request: Request) -> Service:
-    """The service that answers."""
+    """The service behind the application."""
     return cast("Service", request.app.state.service)
 
 
 def tenant_of(request: Request) -> TenantId:
-    """On whose behalf an exchange is made, where that matters."""
+    """The tenant of an exchange. Raises `Unauthorized` on a path that needs no key."""
     caller = caller_of(request.scope)
     if caller is None:
         raise Unauthorized("This route is open, and asks for whom it runs.")  # a route in OPEN_PATHS that should not be
     return caller.tenant
 
 
-# Coroutines, though they wait for nothing: FastAPI gives functions to threads, which costs more than all they do.
+# Coroutines, though they await nothing: FastAPI runs plain functions in threads, which costs more than they do.
 
 
 async def _service(request: Request) -> Service:

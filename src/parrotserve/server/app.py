@@ -21,7 +21,8 @@ from parrotserve.server.turns import Turns
 
 
 class _Application(FastAPI):
-    """FastAPI behind what every exchange passes first, which stands outside of it: so does the way past it."""
+    """FastAPI behind `front`, the middleware that every exchange passes first. That is outside FastAPI's own stack, and
+    so is the shortcut past it."""
 
     front: ASGIApp
 
@@ -33,7 +34,7 @@ class _Application(FastAPI):
 def create_app(service: Service, room: Room | None = None) -> FastAPI:
     """The application in front of a started service, on as many connections as there is `room` for.
 
-    Whoever started the service closes it, and `app.state.parser` as well.
+    The caller closes the service that it started, and `app.state.parser` as well.
     """
     app = _Application(
         title="Parrot",
@@ -47,7 +48,7 @@ def create_app(service: Service, room: Room | None = None) -> FastAPI:
     refusals.install(app)
     docs.install(app)
     app.add_middleware(Unexpected)
-    # The last one is the first one asked.
+    # Each layer is asked before those added above it.
     room = room or Room()
     front = Shortcut(partial(FastAPI.__call__, app), route=submit.route)
     front = Turns(BodyLimit(front, most_bytes=partial(_most_bytes, service)))
@@ -65,7 +66,8 @@ def _most_bytes(service: Service, scope: Scope) -> int:
 
 
 def _most_exchanges(service: Service, tenant: TenantId, free: int | None) -> int | None:
-    """Where nobody says, a tenant leaves as many to others as it has: alone it has half, two have a third each."""
+    """Most open exchanges of a tenant, None for no limit. With keys and without `max_exchanges`, a tenant may have as
+    many as there are connections free: a tenant alone gets half of all, two get a third each."""
     most = service.config.max_exchanges
     if most is None and service.directory.closed:
         most = free

@@ -1,7 +1,7 @@
-"""Reading bodies so that nobody's hold up others: few big ones at a time, none for long, none on the event loop.
+"""Reading bodies so that they do not hold others up: few big ones at once, none for long, none on the event loop.
 
-Parsing and checking hold Python's interpreter lock, in a thread as well. So a big body is parsed by a process of its
-own, and what comes of it is checked a few items at a time, between which others run.
+Parsing and checking hold Python's interpreter lock, even in a thread. So a big body is parsed in a separate process,
+and the result is checked a few items at a time, so that other threads run in between.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ T = TypeVar("T")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 BIG = 64 * 1024
-"""Bytes above which a body is parsed by another process."""
+"""Bytes above which a body is parsed by a separate process."""
 BIG_AT_A_TIME = 4
-"""Big bodies of one tenant that are read and parsed together; others wait, unread."""
+"""Most big bodies of one tenant that are read and parsed at the same time; others wait, unread."""
 READ_SECONDS = 60.0
-"""A body that has not come by then is given up."""
+"""A body that has not arrived by then is refused."""
 MOST_VALUES = 400_000
-"""Values, told by their commas, that a body may hold: parsing so many takes some 50 ms."""
+"""Most values of a body, estimated by its commas and brackets. Parsing so many takes some 50 ms."""
 
 
 def _unchecked(value: Any) -> Any:
@@ -46,12 +46,12 @@ def _parse(body: bytes) -> Any:
 
 
 class BodyRoute(APIRoute):
-    """A route whose body is read as this module says."""
+    """A route whose body is read as described in this module's docstring."""
 
     parse: ClassVar[Callable[[bytes], Any]] = staticmethod(_parse)
-    """Makes of a small body what FastAPI is to check."""
+    """Turns a small body into the value that the handler checks."""
     check: ClassVar[Callable[[Any], Any]] = staticmethod(_unchecked)
-    """Makes of a big body's value what FastAPI is to check."""
+    """Turns the parsed value of a big body into the value that the handler checks."""
 
     def get_route_handler(self) -> Handler:
         """See `APIRoute`."""
@@ -66,7 +66,8 @@ class BodyRoute(APIRoute):
             if _is_small(request):
                 await body.read(type(self))
                 return await handle(body)
-            # For the reading alone: answers take as long as models write, and hold no more than those to small bodies.
+            # The place is held for reading only: answers take as long as models write, and need no more memory than
+            # answers to small bodies.
             async with places.of(_owner(request)):
                 await body.read(type(self))
             return await handle(body)
@@ -74,7 +75,7 @@ class BodyRoute(APIRoute):
         return read_then_handle
 
     def handler(self) -> Handler:
-        """What answers once the body is read."""
+        """The function that answers once the body is read."""
         return super().get_route_handler()
 
 
@@ -97,8 +98,8 @@ class _Body(Request):
             if size > 0:
                 self._value = route.parse(self._body)
             return
-        # Never joined: new memory for megabytes holds the event loop for milliseconds. FastAPI asks only whether there
-        # is a body, before it asks for its value.
+        # The parts are never joined, because allocating megabytes blocks the event loop for milliseconds. One part is
+        # enough: FastAPI only asks whether there is a body before it asks for the body's value.
         self._body = parts[0]
         parser: JsonProcess = self.app.state.parser
         parsed = _parsed(await parser.parse(parts))
@@ -121,7 +122,7 @@ class _Body(Request):
 
 
 class _Places:
-    """How many big bodies of each owner may be read together."""
+    """Limits how many big bodies of each owner are read at the same time."""
 
     def __init__(self) -> None:
         self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -134,7 +135,7 @@ class _Places:
 
 
 def _check_encoding(encoding: str) -> None:
-    """Refuses compressed bodies: a small one may become of any size, which is known only once it is in memory."""
+    """Refuses compressed bodies: a small one may expand to any size, which is known only once it is in memory."""
     if encoding.strip().lower() not in ("", "identity"):
         why = (
             f"bodies are read as they come, and this one has 'Content-Encoding: {encoding[:100]}': send it uncompressed"
@@ -143,9 +144,9 @@ def _check_encoding(encoding: str) -> None:
 
 
 def _check_type(content_type: str) -> None:
-    """Raises `RequestValidationError` for a body that does not say that it is JSON.
+    """Raises `RequestValidationError` for a body whose content type is not JSON.
 
-    Pages in a browser can send such bodies to a service of the same machine.
+    Web pages in a browser can send bodies of some other types to a service on the same machine without being asked.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
@@ -156,7 +157,7 @@ def _check_type(content_type: str) -> None:
 
 
 def _parsed(outcome: Parsed | Malformed | TooMany) -> Parsed:
-    """Raises `TooLarge`, and `RequestValidationError` as FastAPI does."""
+    """The outcome of a body that was parsed. Raises `TooLarge`, or `RequestValidationError` as FastAPI would."""
     if isinstance(outcome, Parsed):
         return outcome
     if isinstance(outcome, Malformed):
@@ -173,7 +174,7 @@ def _parsed(outcome: Parsed | Malformed | TooMany) -> Parsed:
 
 
 def parsed_submit(body: bytes) -> Any:
-    """A small batch, parsed and checked in one; the mere value of what is wrong, for FastAPI to say why."""
+    """A small batch, parsed and checked in one step. An invalid one is only parsed: the handler's check says why."""
     try:
         return _SUBMIT.validate_json(body)
     except ValidationError:
@@ -183,7 +184,7 @@ def parsed_submit(body: bytes) -> Any:
 def checked_submit(whole: Any) -> Any:
     """A big batch, checked a few items at a time. Raises `RequestValidationError` as FastAPI would."""
     if not isinstance(whole, dict):
-        return whole  # FastAPI says what is wrong
+        return whole  # the handler's check says what is wrong
     fields = cast("dict[str, Any]", whole)
     names = [name for name in (*_ITEMS, "requests") if isinstance(fields.get(name), list)]
     parts: dict[str, list[Any]] = {name: fields.pop(name) for name in names}
@@ -214,9 +215,9 @@ def _chunks(adapter: TypeAdapter[tuple[T, ...]], items: list[Any], place: tuple[
 
 
 def _checked(adapter: TypeAdapter[T], value: Any, place: tuple[str | int, ...], start: int = 0) -> T:
-    """The value. Raises `RequestValidationError` with places counted in the whole body."""
+    """The validated value. Raises `RequestValidationError` with places relative to the whole body."""
     try:
-        return adapter.validate_python(value, from_attributes=True)  # as FastAPI does, and so in its words
+        return adapter.validate_python(value, from_attributes=True)  # as FastAPI does, so the messages are the same
     except ValidationError as error:
         problems = [dict(problem) for problem in error.errors(include_url=False)]
         unknown = [problem for problem in problems if problem["type"] in _UNKNOWN]
@@ -246,7 +247,7 @@ _ITEMS: dict[str, TypeAdapter[tuple[Any, ...]]] = {
     "wait": TypeAdapter(tuple[WaitSpec, ...]),
 }
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-"""What pydantic calls a field that is not there."""
+"""Pydantic's error types for a field that does not exist."""
 _REQUEST = TypeAdapter(RequestSpec)
 _SEGMENTS: TypeAdapter[tuple[Any, ...]] = TypeAdapter(tuple[WireSegment, ...])
 _SUBMIT = TypeAdapter(Submit)
@@ -255,8 +256,8 @@ _SUBMIT = TypeAdapter(Submit)
 class SubmitRoute(BodyRoute):
     """A route whose body is a `Submit`, and whose function takes it, the service and the tenant.
 
-    FastAPI documents it and no more: finding out anew what functions take, exchange by exchange, would cost a short one
-    about what the machine takes for it.
+    FastAPI only documents it: resolving the function's dependencies anew for every exchange would cost a short one
+    about as much as the machine does.
     """
 
     parse = staticmethod(parsed_submit)

@@ -1,4 +1,4 @@
-"""File descriptors: each connection takes one, and a service that has none left answers nobody."""
+"""File descriptors: each connection takes one, and a service that has none left cannot answer anybody."""
 
 import asyncio
 import contextlib
@@ -10,26 +10,26 @@ log = logging.getLogger(__name__)
 
 _NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 _OWN = 256
-"""Descriptors that are left for engines, stores, the sandbox and connections that wait to be refused."""
+"""Descriptors reserved for engines, stores, the sandbox and connections that are about to be refused."""
 _SAY_SECONDS = 60.0
-"""Between two lines about it: asyncio tells of every connection that it could not take, many times a second."""
+"""Time between two log lines about a shortage: asyncio reports every failed accept, many times a second."""
 
 
 def raise_limit() -> None:
-    """Take as many as the system lets this process have, instead of the fewer that shells begin with."""
+    """Raise the limit of descriptors from the lower one that shells set to the highest that the system allows."""
     try:
         import resource
-    except ImportError:  # not on Windows, which has no such limit
+    except ImportError:  # on Windows, which has no such limit
         return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # some systems name a limit that they do not grant
+    with contextlib.suppress(ValueError, OSError):  # some systems report a hard limit that they do not grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def most_connections() -> int | None:
-    """How many connections there are descriptors for, beside what a service itself has open; None: as many as come.
+    """Most connections for which there are descriptors, beside those that the service itself needs; None if unlimited.
 
-    Whoever comes beyond is refused, health checks aside, which a service that has none left cannot do any more.
+    More are refused, except for health checks. Without the reserve, a service out of descriptors could not even refuse.
     """
     try:
         import resource
@@ -40,12 +40,12 @@ def most_connections() -> int | None:
 
 
 def most_with_health_checks(connections: int | None) -> int | None:
-    """How many connections may be read at all, so that health checks are found among those that are refused."""
+    """Most connections that are read at all: more than `connections`, so that health checks can be told from others."""
     return None if connections is None else connections + min(_OWN // 2, connections // 2)
 
 
 class ShortageHandler:
-    """An event loop's exception handler that tells of a shortage once in a while, and of all else as usual."""
+    """An exception handler for event loops that logs a shortage at most once a minute, and all else as usual."""
 
     def __init__(self) -> None:
         self._quiet_until = 0.0

@@ -1,7 +1,7 @@
-"""`/docs`: the OpenAPI document as one page of HTML, without scripts and without anything from elsewhere.
+"""`/docs`: the OpenAPI document as one HTML page without scripts and without resources from other servers.
 
-The usual pages load their scripts from the network, which an air-gapped service has not, and fetch the document
-themselves, which a browser cannot do where a key is asked for.
+FastAPI's own pages load scripts from the network, which an air-gapped site cannot reach, and these fetch the document,
+which a browser cannot do if a key is required.
 """
 
 import html
@@ -18,7 +18,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 
 
 def _prose(text: str) -> Markup:
-    """A docstring as HTML: its paragraphs, and what is code in them."""
+    """A docstring as HTML, with its paragraphs and its code in backticks."""
     told = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
     return Markup(told.replace("\n\n", "</p>\n<p>"))
 
@@ -55,7 +55,7 @@ td { padding-right: 1.2rem; vertical-align: top; }
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page, and lead there whoever opens the address that `parrot serve` prints."""
+    """Serve the page, and redirect to it from `/`, the address that `parrot serve` prints."""
 
     @app.get("/", include_in_schema=False)
     async def _() -> RedirectResponse:  # pyright: ignore[reportUnusedFunction]
@@ -67,7 +67,7 @@ def install(app: FastAPI) -> None:
 
 
 def page(document: dict[str, Any]) -> str:
-    """The document as HTML."""
+    """Render an OpenAPI document as HTML."""
     tags: dict[str, list[dict[str, Any]]] = {}
     for path, methods in document["paths"].items():
         for method, route in methods.items():

@@ -1,4 +1,4 @@
-"""What a client is told of an error. A traceback never leaves the service."""
+"""Error answers: what clients are told about errors. A traceback never leaves the service."""
 
 import http
 import logging
@@ -23,29 +23,29 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorAnswer, "description": "What is wrong with the request."},
     "5XX": {"model": ErrorAnswer, "description": "What is wrong with the service."},
 }
-"""What every route may answer instead of what it is for."""
+"""OpenAPI responses with errors, which every route may give."""
 MOST_PROBLEMS = 5
-"""Of one body, that are told."""
+"""Most problems of one body that are reported."""
 _LONGEST_PLACE = 200
 _OPENAI_PATH = re.compile(r"/(?:chat/completions|completions|models(?:/[^/]+)?)/?$")
-"""How paths end that OpenAI's clients ask for."""
+"""Ends of the paths that OpenAI's clients request."""
 
 
 def internal_error(error: Exception) -> ErrorBody:
-    """What a client is told of a bug; the log gets the whole of it."""
+    """The answer to a bug, without details. They go to the log."""
     log.error("unexpected error in an exchange", exc_info=error)
     return ErrorBody.of(InternalError("The service hit an unexpected error; its log has the details."))
 
 
 def too_large(max_bytes: int) -> ErrorBody:
-    """Why a body is refused."""
+    """The answer to a body larger than `max_bytes`."""
     return ErrorBody.of(
         TooLarge(f"The body is larger than {show_size(max_bytes)}, the most that is accepted from you.")
     )
 
 
 def of_http(request: Request, error: HTTPException) -> ErrorBody:
-    """What a client is told of an error that the framework raised."""
+    """The answer to an error that the framework raised."""
     if error.status_code == 404:
         base = "the base URL of OpenAI's clients ends in /v1 here" if _misses_base(request.url.path) else "see /docs"
         hint = instead(request.url.path) or base
@@ -59,12 +59,12 @@ def of_http(request: Request, error: HTTPException) -> ErrorBody:
 
 
 def _misses_base(path: str) -> bool:
-    """Whether an OpenAI client seems to have another base URL than this service's."""
+    """Whether a path looks like an OpenAI client's with a wrong base URL."""
     return _OPENAI_PATH.search(path) is not None
 
 
 def invalid_request(error: RequestValidationError) -> ErrorBody:
-    """What a client is told of a request that is not of the protocol; `param` is the first place that is wrong."""
+    """The answer to a request that does not conform to the protocol; `param` is the first wrong place."""
     problems = tuple(error.errors())
     if any(problem["type"] == "json_invalid" for problem in problems):
         return ErrorBody(code=INVALID_REQUEST, message=_no_json(problems), details={"param": "body"})

@@ -1,4 +1,4 @@
-"""By which addresses and names a service can be reached, and whether it may be."""
+"""Addresses and names by which a service can be reached, and checks that it may be."""
 
 import contextlib
 import ipaddress
@@ -12,7 +12,7 @@ _LONGEST_SHOWN = 100
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or `localhost`, is this machine's own, which no other can reach."""
+    """Whether a host is `localhost` or a loopback address, which no other machine can reach."""
     if host.lower() == "localhost":
         return True
     with contextlib.suppress(ValueError):
@@ -21,7 +21,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_resolves(host: str) -> None:
-    """Raises `DeclarationError` for a host that is neither an address nor a name of one."""
+    """Raises `DeclarationError` for a host that is neither an address nor a name that resolves to one."""
     if not host:
         return
     try:
@@ -35,7 +35,7 @@ def check_resolves(host: str) -> None:
 
 
 def check_reach(config: ServiceConfig, directory: Directory) -> None:
-    """Raises `DeclarationError` where a service that others can reach would let them in without a key."""
+    """Raises `DeclarationError` if other machines could reach the service without a key, or no key exists yet."""
     if is_loopback(config.host):
         return
     reach = f"{config.host!r} can be reached from other machines"
@@ -50,10 +50,11 @@ def check_reach(config: ServiceConfig, directory: Directory) -> None:
 
 
 def check_host(host: str) -> None:
-    """Raises `Forbidden` for a `Host` that an open service must not answer to; without one, it was no browser's.
+    """Raises `Forbidden` for a `Host` header that a service without keys must not answer. It may be missing, since
+    browsers always send one.
 
-    A page may come from a name whose owner lets it mean 127.0.0.1 once the page is there (DNS rebinding). To the
-    browser what it asks of this service is then the page's own: nothing but the name tells them apart.
+    A web page may come from a name whose owner makes it resolve to 127.0.0.1 once the page is loaded (DNS rebinding).
+    The browser then takes the page's requests to this service for same-origin: only the name gives them away.
     """
     if not host or _names_this_machine(_without_port(host)):
         return
@@ -72,6 +73,6 @@ def _without_port(host: str) -> str:
 
 
 def _names_this_machine(name: str) -> bool:
-    # Nobody else is asked what a name below localhost means (RFC 6761).
+    # Names below localhost always mean this machine; no DNS server is asked about them (RFC 6761).
     name = name.lower().removesuffix(".")
     return is_loopback(name) or name.endswith(".localhost")

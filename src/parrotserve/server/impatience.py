@@ -1,4 +1,4 @@
-"""Connections. Those that hold a place without asking for anything are ended: a request's head has to come in time."""
+"""HTTP connections, which are closed if the head of a request does not arrive in time."""
 
 import asyncio
 import logging
@@ -11,19 +11,19 @@ from parrotserve.server.corked import Corked
 from parrotserve.server.room import Room
 
 HEAD_SECONDS = 10.0
-"""From the first byte (or the connection) to the end of a request's head."""
+"""Time for the head of a request, from its first byte (or from the connection) to its end."""
 
-# No line for each client that speaks no HTTP: it is told, and the log is the operator's. Not below uvicorn's own
-# loggers, whose children lose their levels when uvicorn configures its logging.
+# Clients that do not speak HTTP get an answer but no line in the log, which is for the operator. The logger is not a
+# child of uvicorn's own, because those lose their levels when uvicorn configures its logging.
 _log = logging.getLogger(f"{__name__}.connections")
 _log.setLevel(logging.ERROR)
 
 
 class ImpatientProtocol(H11Protocol):
-    """Uvicorn's own protocol, which gives a client that sends its head byte by byte all the time in the world.
+    """Uvicorn's protocol with a time limit for heads, without which clients may send them byte by byte for ever.
 
-    It is that over h11, whose strictness is worth more here than httptools' speed: heads and what follows chunks have
-    bounds, an offer of another protocol loses no body, and clients of HTTP/1.0 get no chunks.
+    This is the protocol based on h11, whose strictness is worth more here than httptools' speed: heads and trailers are
+    bounded, an offer to upgrade to another protocol does not lose the body, and HTTP/1.0 clients get no chunks.
     """
 
     def __init__(self, *args: Any, room: Room, **options: Any) -> None:
@@ -32,7 +32,7 @@ class ImpatientProtocol(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A client connects."""
+        """Start the time limit, and make room if there are too many connections."""
         self._corked = Corked(transport, self.loop)
         super().connection_made(self._corked)
         self.logger = _log
@@ -40,29 +40,29 @@ class ImpatientProtocol(H11Protocol):
         self._room.make_way(self)
 
     def data_received(self, data: bytes) -> None:
-        """A client sends."""
+        """Read what the client sent, and check whether a head is still awaited."""
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """An answer is whole."""
+        """Send the end of an answer, and start the time limit if the next head has begun."""
         self._corked.flush()
         super().on_response_complete()
-        if self.conn.trailing_data[0]:  # the next head has begun
+        if self.conn.trailing_data[0]:  # part of the next head
             self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is over."""
+        """Stop the time limit."""
         self._stop()
         super().connection_lost(exc)
 
     def end(self) -> None:
-        """Make way for others."""
+        """Close the connection to make room for others."""
         self._stop()
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Say what is wrong, in the shape of all errors, and close."""
+        """Answer with an error in the shape of all others, and close."""
         body = ErrorBody(code="invalid_request", message="This is not an HTTP/1.1 request, or its head is too long.")
         told = ErrorAnswer(error=body).model_dump_json().encode()
         head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"

@@ -1,6 +1,6 @@
-"""Bodies of JSON as a process of their own parses them for the service.
+"""Parsing of JSON bodies, and the form in which the process that parses big ones hands them to the service.
 
-Long lists of a value come in chunks that are unpickled one by one, so that the service never stops for all of them.
+Long lists are handed over in chunks that are unpickled one by one, so that the service never stops for a whole list.
 """
 
 import json
@@ -8,29 +8,29 @@ import pickle
 from typing import Any, Literal, NamedTuple, cast
 
 CHUNK = 100
-"""Items of a list that are pickled, unpickled or checked without a pause."""
+"""Items of a list that are pickled, unpickled or checked in one go."""
 
 
 class Parsed(NamedTuple):
-    """The value of a body. Where that is an object, its long lists are in `lists`, by name, in pickled chunks."""
+    """The value of a body. If that is an object, its long lists are in `lists` instead, by name, in pickled chunks."""
 
     value: Any
     lists: dict[str, list[bytes]]
 
 
 class Malformed(NamedTuple):
-    """What is wrong with a body, and the place in it if that is one, in characters."""
+    """What is wrong with a body, and at which character, if the error has a position."""
 
     why: str
     position: int | None = None
 
 
 TooMany = Literal["too many"]
-"""It holds more values than a body may."""
+"""The body holds more values than it may."""
 
 
 def parse(body: bytes, *, most_values: int) -> Parsed | Malformed | TooMany:
-    """The value of a body of JSON with its long lists apart, or what is wrong with it."""
+    """The value of a JSON body with its long lists separate, or what is wrong with it."""
     read = parse_whole(body, most_values=most_values)
     if not isinstance(read, Parsed) or not isinstance(read.value, dict):
         return read
@@ -43,10 +43,10 @@ def parse(body: bytes, *, most_values: int) -> Parsed | Malformed | TooMany:
 
 
 def parse_whole(body: bytes, *, most_values: int) -> Parsed | Malformed | TooMany:
-    """The value of a body of JSON, lists and all, or what is wrong with it.
+    """The whole value of a JSON body, or what is wrong with it.
 
-    Values are counted first, by their commas and brackets: parsing needs up to a hundred times the memory of its text.
-    A text that holds so many is longer than any prompt can be.
+    Values are counted first, by commas and brackets, since parsing may need a hundred times the memory of the text.
+    Commas and brackets in strings count too, but a text with so many is longer than any prompt can be.
     """
     if max(body.count(b","), body.count(b"["), body.count(b"{")) > most_values:
         return "too many"
@@ -58,12 +58,12 @@ def parse_whole(body: bytes, *, most_values: int) -> Parsed | Malformed | TooMan
         return Malformed("it is not UTF-8")
     except RecursionError:
         return Malformed("it is nested too deeply")
-    except ValueError:  # all that is left: Python makes no number of so many digits, which takes quadratic time
+    except ValueError:  # the only other cause: Python refuses numbers of so many digits, which take quadratic time
         return Malformed("it holds a number of too many digits")
 
 
 def join(parsed: Parsed) -> Any:
-    """The value with its lists, made a chunk at a time."""
+    """The value with its long lists put back, which are unpickled a chunk at a time."""
     if not parsed.lists:
         return parsed.value
     fields = dict(parsed.value)

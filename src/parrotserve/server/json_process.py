@@ -1,4 +1,4 @@
-"""A process that parses big bodies, for parsing holds the interpreter's lock, in a thread as well."""
+"""A process that parses big bodies, because parsing holds the interpreter lock, even in a thread."""
 
 import asyncio
 import contextlib
@@ -16,30 +16,30 @@ from parrotserve.sandbox.frames import read_frame, write_frame
 from parrotserve.server.json_bodies import Malformed, Parsed, TooMany
 
 PARSE_SECONDS = 30.0
-"""A body that takes longer is given up, with the process."""
+"""If a body takes longer, it is refused and the process is killed."""
 
 
 class JsonProcess:
-    """Parses one body at a time. The process is started for the first one, and again should it be gone."""
+    """Parses one body at a time. The process is started for the first one, and restarted if it has ended."""
 
     def __init__(self, *, most_values: int) -> None:
         self._command = (sys.executable, "-I", "-m", "parrotserve.server.json_child", str(most_values))
         self._process: subprocess.Popen[bytes] | None = None
         self._starting = threading.Lock()
         self._closed = False
-        # One thread, so that bodies wait for each other and nothing else waits for a thread.
+        # A single thread of its own, so that bodies are parsed in turn and take no thread from other work.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bodies")
 
     async def parse(self, body: Sequence[bytes]) -> Parsed | Malformed | TooMany:
         """See `json_bodies.parse`; the body is in parts.
 
-        Raises `GetTimeout`, and `ServiceUnavailable` where the process died of it or the service ends.
+        Raises `GetTimeout`, and `ServiceUnavailable` if the process died or the service is shutting down.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._parse, body)
 
     def close(self) -> None:
-        """End the process, and whoever waits for it with an error."""
-        with self._starting:  # else a process that is just being started would be waited for
+        """End the process. Calls of `parse` that wait for it raise an error."""
+        with self._starting:  # else `shutdown` would wait for a process that is just being started
             self._closed = True
             if self._process is not None:
                 self._process.kill()
@@ -73,8 +73,8 @@ class JsonProcess:
                 raise ServiceUnavailable("The service is ending; send the body again once it is back.")
             if self._process is None or self._process.poll() is not None:
                 self._end()
-                # Isolated (-I): neither the environment nor the folder it is started in has a say in what it imports. A
-                # session of its own: a terminal's Ctrl-C is the service's, which then ends it.
+                # Isolated (-I), so that neither the environment nor the current folder changes what it imports. In a
+                # session of its own, so that a terminal's Ctrl-C reaches the service alone, which then ends it.
                 self._process = subprocess.Popen(
                     self._command,
                     stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Which field was meant by one that is not there."""
+"""Suggestions for unknown fields: the field that was probably meant."""
 
 import difflib
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ Place = tuple[str | int, ...]
 
 
 def meant(adapter: TypeAdapter[Any], place: Place) -> str:
-    """The end of a sentence about an unknown field at this place: `, but there is 'segments'` where one of those that
-    may be there is close, else nothing."""
+    """The end of a sentence about an unknown field at this place: `, but there is 'segments'` if the name of a field
+    that may be there is similar, else an empty string."""
     *within, name = place
     whole = _schema(adapter)
     there = [whole]
@@ -31,7 +31,7 @@ def _schema(adapter: TypeAdapter[Any]) -> dict[str, Any]:
 def _inside(schema: dict[str, Any], part: str | int, whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
     kinds = schema.get("discriminator", {}).get("mapping", {})
     if part in kinds:
-        yield {"$ref": kinds[part]}  # it names the form that was told by its kind, and is no place in the body
+        yield {"$ref": kinds[part]}  # `part` names the union member that the discriminator chose, not a field
         return
     for form in _forms(schema, whole):
         if isinstance(part, int) and "items" in form:
@@ -41,7 +41,7 @@ def _inside(schema: dict[str, Any], part: str | int, whole: dict[str, Any]) -> I
 
 
 def _forms(schema: dict[str, Any], whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What a value of this schema may look like."""
+    """The schemas that a value may have: the members of a union, else the schema itself; references are resolved."""
     if "$ref" in schema:
         schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
     alternatives = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]

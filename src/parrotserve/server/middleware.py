@@ -1,4 +1,4 @@
-"""What is checked of every exchange before a route sees it: the protocol's version and the size of the body."""
+"""Middleware for every exchange: checks the protocol version and the body's size, and turns bugs into error answers."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ _NAME, _OURS = PROTOCOL_HEADER.lower().encode(), _SPOKEN.encode()
 
 
 class ProtocolVersion:
-    """Answers carry our version; a client that names another is refused. Clients that name none are welcome."""
+    """Names our protocol version in every answer and refuses clients that name another one. They may name none."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -46,7 +46,7 @@ class ProtocolVersion:
 
 
 class BodyLimit:
-    """Refuses bodies above what their tenant may send, however they are sent, without reading on."""
+    """Refuses bodies larger than their tenant may send, with or without a declared length, without reading on."""
 
     def __init__(self, app: ASGIApp, *, most_bytes: Callable[[Scope], int]) -> None:
         self._app = app
@@ -68,7 +68,7 @@ class BodyLimit:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > most:
-                # FastAPI lets only this class through while it reads a body.
+                # While it reads a body, FastAPI lets only this exception class through.
                 raise HTTPException(413, errors.too_large(most).message)
             return message
 
@@ -76,7 +76,7 @@ class BodyLimit:
 
 
 class Unexpected:
-    """Turns bugs into answers. Innermost, so that these carry what every answer carries."""
+    """Turns unexpected exceptions into error answers. Innermost, so that the other layers add their headers to them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -92,9 +92,9 @@ class Unexpected:
         try:
             await self._app(scope, receive, watched)
         except ClientDisconnect:
-            return  # while its body was read: no fault of ours, and nobody to be told
+            return  # it left while its body was read: not a bug, and nobody is there to be told
         except Exception as error:
-            # What has begun cannot become an error; the server above cuts it off.
+            # An answer that has begun cannot become an error; the HTTP server cuts it off.
             if started or scope["type"] != "http":
                 raise
             await refusal(scope, 500, errors.internal_error(error))(scope, receive, send)

@@ -1,8 +1,8 @@
-"""What is wrong with a body, place by place, as whoever wrote it sees it.
+"""What is wrong with a body, place by place, in terms of the body as its author wrote it.
 
-Where one of several forms is expected, pydantic tells for each of them why the value has not that form, at a place that
-names the form and is not in the body. Here such places are those of the body again, and of the forms only those are
-left that the value is nearest to: those whose first fault comes last.
+For a union of several forms, pydantic reports for each form why the value does not match it, at a location that
+contains the name of the form, which is not in the body. Here such locations are turned into places of the body again,
+and only the errors that are furthest into the body are kept: those of the forms that the value comes nearest to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,25 @@ from pydantic_core import PydanticCustomError
 
 Place = tuple[str | int, ...]
 _OURS = "Value error, "
-"""What pydantic puts before sentences of our own."""
+"""What pydantic puts in front of messages raised by our own validators."""
 _MISFIT = "misfit"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One place, and what is wrong there."""
+    """A place in a body, and what is wrong there."""
 
     place: Place
     what: str
 
 
 def misfit(field: str, what: str) -> PydanticCustomError:
-    """What a validator of a whole body raises where one field does not fit the others."""
+    """The error that a validator of a whole body raises if one field does not fit the others."""
     return PydanticCustomError(_MISFIT, "{what}", {"field": field, "what": what})
 
 
 def problems_in(found: Sequence[Mapping[str, Any]], body: object) -> list[Problem]:
-    """Pydantic's errors about a body, in their order; each place once."""
+    """Pydantic's errors about a body, in their order, with the errors of one union merged into one."""
     problems: dict[Place, Problem] = {}
     nearest: dict[Place, Problem] = {}
     for error in found:
@@ -47,7 +47,7 @@ def problems_in(found: Sequence[Mapping[str, Any]], body: object) -> list[Proble
 
 
 def _nearer(known: Problem | None, other: Problem) -> Problem:
-    """Whichever comes later in the body; of one place, both."""
+    """The problem that comes later in the body; if they are at the same place, both merged."""
     if known is None or _later(other.place, known.place):
         return other
     if other.place != known.place or other.what in known.what.split(", or: "):
@@ -56,7 +56,7 @@ def _nearer(known: Problem | None, other: Problem) -> Problem:
 
 
 def _later(one: Place, other: Place) -> bool:
-    """Whether a fault there was met after one at the other place."""
+    """Whether validation met an error at place `one` after one at place `other`."""
     for mine, theirs in zip(one, other, strict=False):
         if mine != theirs:
             return isinstance(mine, int) and isinstance(theirs, int) and mine > theirs
@@ -64,7 +64,8 @@ def _later(one: Place, other: Place) -> bool:
 
 
 def _in_body(location: Place, kind: str, body: object) -> tuple[Place, Place | None]:
-    """The place without what names a form, and where several forms are possible, if it is within such."""
+    """The location as a place in the body, without names of forms, and the place of the outermost union that it is in,
+    or None."""
     if not location or location[0] != "body" or body is None:
         return location, None
     place: Place = location[:1]
@@ -81,7 +82,8 @@ def _in_body(location: Place, kind: str, body: object) -> tuple[Place, Place | N
 
 
 def _names_a_form(value: Any, part: str | int, following: Place) -> bool:
-    """Whether a part that is a field, too, names a form after all: what follows is beside it, and cannot be in it."""
+    """Whether a part that is also the name of a field is the name of a form instead: if the next part is a field beside
+    it and cannot be in it."""
     return bool(following) and _holds(value, following[0]) and not isinstance(value[part], dict | list)
 
 

@@ -1,6 +1,6 @@
-"""Errors as HTTP carries them: in OpenAI's words on its routes, as an `ErrorAnswer` on all others.
+"""Errors as HTTP answers: in OpenAI's format on its routes, as an `ErrorAnswer` on all others.
 
-Whoever refuses an exchange, a route, what it depends on or what comes before it, does it here.
+All refusals are made here, whether a route, one of its dependencies or a middleware refuses an exchange.
 """
 
 from fastapi import FastAPI, Request
@@ -17,7 +17,7 @@ from parrotserve.server.openai.answers import as_json
 
 
 def refusal(scope: Scope, status: int, body: ErrorBody, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The answer to an exchange that gets no other."""
+    """The answer to an exchange that is refused with `status`."""
     if openai.knows(scope["path"]):
         status = openai.status_of(status)
         told = as_json(openai.in_openais_words(body, status=status))
@@ -27,7 +27,7 @@ def refusal(scope: Scope, status: int, body: ErrorBody, headers: dict[str, str] 
 
 
 def refusal_of(scope: Scope, error: ParrotError) -> JSONResponse:
-    """The same for one of Parrot's own errors, with its status."""
+    """The answer to an exchange that is refused with one of Parrot's own errors, which has a status."""
     headers = _headers(error) | (openai.headers(error) if openai.knows(scope["path"]) else {})
     return refusal(scope, error.status, ErrorBody.of(error), headers)
 
@@ -40,7 +40,7 @@ def _headers(error: ParrotError) -> dict[str, str]:
 
 
 REFUSED = (ParrotError, RequestValidationError, HTTPException)
-"""What routes raise to refuse an exchange."""
+"""Exceptions that routes raise to refuse an exchange."""
 
 
 def refusal_to(request: Request, error: Exception) -> JSONResponse:
@@ -54,7 +54,7 @@ def refusal_to(request: Request, error: Exception) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Answer what routes raise."""
+    """Make the application answer the exceptions that routes raise."""
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
         return refusal_to(request, error)

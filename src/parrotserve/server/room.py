@@ -1,4 +1,4 @@
-"""Room for exchanges: each tenant leaves some to the others, and health checks always find some.
+"""Room for exchanges: each tenant leaves some to the others, and health checks are always answered.
 
 Every connection takes a file descriptor, of which there are only so many (`descriptors`).
 """
@@ -14,13 +14,13 @@ from parrotserve.server.access import OPEN_PATHS, caller_of
 from parrotserve.server.refusals import refusal_of
 
 _KEPT_ALIVE = 4
-"""The part of the connections, one in so many, up to which they are kept between two exchanges: idle ones count against
-no tenant."""
+"""Connections are kept alive between exchanges while at most one in so many of the possible ones is in use, since idle
+connections count against no tenant."""
 _CLOSE = (b"connection", b"close")
 
 
 class Silent(Protocol):
-    """A connection on which nothing has been asked for yet."""
+    """A connection without a current request."""
 
     def end(self) -> None:
         """Close it."""
@@ -28,28 +28,28 @@ class Silent(Protocol):
 
 
 class Room:
-    """How many connections there are, and how many are answered; `most` is None for as many as come."""
+    """The connections of the server. At most `most` of them are answered; None for no limit."""
 
     def __init__(self, most: int | None = None) -> None:
         self.most = most
         self.connections: Collection[object] = ()
-        """What is connected now: the server's own collection, once there is a server."""
+        """Open connections: the server's own collection, once there is a server."""
         self.silent: dict[Silent, None] = {}
-        """Of these, those on which the head of a request is still to come, those first that let it wait longest."""
+        """Connections on which the head of a request is awaited, the one that has been silent longest first."""
 
     @property
     def crowded(self) -> bool:
-        """Whether connections are needed so much that none is kept idle."""
+        """Whether connections are so scarce that none is kept alive between exchanges."""
         return self.most is not None and len(self.connections) * _KEPT_ALIVE > self.most
 
     @property
     def full(self) -> bool:
-        """Whether the last one that came is one too many."""
+        """Whether there are more connections than may be answered."""
         return self.most is not None and len(self.connections) > self.most
 
     def make_way(self, newest: Silent) -> None:
-        """Where the newest one is one too many, end another that asks for nothing: else whoever opens connections and
-        does no more with them keeps all others out."""
+        """If there are too many connections, end the one that has been silent longest, other than `newest`. Otherwise
+        a client that opens connections and sends nothing would keep all others out."""
         if self.full:
             longest = next((one for one in self.silent if one is not newest), None)
             if longest is not None:
@@ -57,7 +57,7 @@ class Room:
 
 
 class Doorkeeper:
-    """Refuses exchanges on more connections than there is room for, health checks aside."""
+    """Refuses exchanges while there are more connections than there is room for, except for health checks."""
 
     def __init__(self, app: ASGIApp, *, room: Room) -> None:
         self._app = app
@@ -79,9 +79,9 @@ class Doorkeeper:
 
 
 class OpenExchanges:
-    """Refuses a tenant's exchanges beyond those that it may have open together.
+    """Refuses a tenant's exchanges beyond the number that it may have open at the same time.
 
-    `most(tenant, free)` says how many those are while so many more would fit, None for as many as come.
+    `most(tenant, free)` gives that number if there is room for `free` more exchanges; None means no limit in both.
     """
 
     def __init__(self, app: ASGIApp, *, room: Room, most: Callable[[TenantId, int | None], int | None]) -> None:

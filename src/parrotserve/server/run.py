@@ -31,31 +31,31 @@ from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.store import TenantStore
 
 GRACE_SECONDS = 5
-"""How long answers may still take to be sent once the service has ended its exchanges."""
+"""Time that is left for sending answers once the service has ended its exchanges."""
 BACKLOG = 128
-"""Connections that wait to be taken. asyncio tries to take as many in a turn, and complains of each that it cannot."""
+"""Length of the listen queue. asyncio tries to accept as many connections in one turn, and logs each one that fails."""
 KEEP_ALIVE_SECONDS = 75
-"""How long a connection may lie idle between two requests. Balancers keep theirs for up to 60 and ask again on them:
-where we close first, such a request is lost."""
+"""How long a connection may be idle between two requests. Load balancers keep and reuse theirs for up to 60 seconds: if
+we closed first, a request sent at that moment would be lost."""
 _LOOKS = (1_000, 3, 200)
-"""New objects before a look through them for garbage; such looks before one through what they left, and these before
-one through all. What lives on is looked at twice, a millisecond at a time, and the long look is left for what the
-sessions that end do not free themselves."""
+"""Thresholds of Python's garbage collector: new objects before a collection of the youngest generation, such
+collections before one of the middle generation, and those before a full one. Objects that survive are examined twice, a
+millisecond at a time; the long, full collection is only needed for what ended sessions do not free themselves."""
 
 
 def serve(
     config: ServiceConfig, *, progress: Progress | None = None, announce: Callable[[str], None] | None = None
 ) -> None:
-    """Serve until SIGINT, SIGTERM or the end of its terminal: then what is waited for may end, for `drain_seconds`; a
-    second signal ends it. Before its models are there, SIGTERM ends it at once.
+    """Serve until SIGINT, SIGTERM or the end of the terminal. Then results that somebody waits for may still be
+    finished, for `drain_seconds`; a second signal ends the server at once, as SIGTERM does while models are loaded.
 
-    Says one line, by default on standard error, once all engines are up, and one if it waits for exchanges to end; on
+    Prints one line, by default on standard error, once all engines are up, and one if it waits for exchanges to end; on
     a terminal, also one that it is loading.
 
-    Raises `DeclarationError` for an address that others can reach without keys, `ServiceUnavailable` where the port is
-    taken, `ModelError` and `EngineFailed` where a model or an engine does not come up.
+    Raises `DeclarationError` for an address that others can reach without keys, `ServiceUnavailable` if the port is
+    taken, `ModelError` and `EngineFailed` if a model or an engine does not come up.
     """
-    disable_created_metrics()  # beside each line of /metrics that tells something, one of when it began to
+    disable_created_metrics()  # they would add to every metric in /metrics a line with the time of its creation
     asyncio.run(serve_until_stopped(config, progress=progress, announce=announce or _on_stderr, loading=_on_terminal))
 
 
@@ -67,8 +67,8 @@ async def serve_until_stopped(
     loading: Callable[[str], None] = lambda _: None,
     load: Loader = load_model,
 ) -> None:
-    """The same inside a running event loop; cancelling it ends the server too. `loading` is told that it listens, and
-    what it loads, `announce` the rest."""
+    """Do the same as `serve` inside a running event loop; cancelling it ends the server too. `loading` gets the line
+    that the server listens and what it loads, `announce` gets the others."""
     with contextlib.closing(TenantStore(config.data_folder)) as store, contextlib.ExitStack() as opened:
         directory = Directory(store, always=config.keys == "always", never=config.keys == "never")
         check_resolves(config.host)
@@ -87,11 +87,11 @@ async def serve_until_stopped(
 
 
 async def _unless_told_to_end(starting: Coroutine[Any, Any, Service]) -> Service | None:
-    """The service, or None where a signal came before its models were there: fetching them may take minutes, and the
-    first process of a container is not ended by signals that nobody handles."""
+    """The started service, or None if a signal came before its models were loaded. Fetching them may take minutes, and
+    signals without a handler do not end the first process of a container."""
     task = asyncio.ensure_future(starting)
     try:
-        with _on_signals(task.cancel, but=(signal.SIGINT,)):  # that one asyncio handles, from the start
+        with _on_signals(task.cancel, but=(signal.SIGINT,)):  # which asyncio handles from the start
             return await task
     except asyncio.CancelledError:
         current = asyncio.current_task()
@@ -101,7 +101,7 @@ async def _unless_told_to_end(starting: Coroutine[Any, Any, Service]) -> Service
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A listening socket; of `::` for IPv4, too, where the system can. See `serve` for errors."""
+    """A listening socket. On `::` it takes IPv4 connections too, if the system can. See `serve` for errors."""
     try:
         found = {family for family, *_ in socket.getaddrinfo(host or None, port)}
         family = socket.AF_INET if socket.AF_INET in found else socket.AF_INET6
@@ -114,8 +114,8 @@ def open_socket(host: str, port: int) -> socket.socket:
             why, _, _ = str(getattr(error, "strerror", None) or error).partition(" (while")
             message = f"Cannot listen on port {port} of {host!r}: {why}."
         raise ServiceUnavailable(message) from error
-    # Connections inherit it. asyncio sets it only on sockets made with an explicit protocol number, which these are
-    # not, and without it every short answer waits some 40 ms for the client's delayed acknowledgement.
+    # Connections inherit this option. asyncio sets it only on sockets made with an explicit protocol number, which
+    # these are not, and without it every short answer waits some 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -169,7 +169,7 @@ async def _run(service: Service, listener: socket.socket, announce: Callable[[st
 
 
 async def _drain(service: Service, announce: Callable[[str], None], stop: Callable[[], None]) -> None:
-    """Let what is waited for end, if it does so soon; then stop."""
+    """Let results that somebody waits for be finished, for at most `drain_seconds`; then stop."""
     seconds = service.config.drain_seconds
     service.drain()
     if service.ending.waited_for and seconds:
@@ -185,15 +185,15 @@ async def _drain(service: Service, announce: Callable[[str], None], stop: Callab
 
 
 def _settle_memory() -> None:
-    """What is there now stays: else every full look for garbage goes through it, which stops all streams for tens of
-    milliseconds."""
+    """Exempt the objects that exist now, which live on, from garbage collection. Otherwise every full collection would
+    examine them, which stops all streams for tens of milliseconds."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_LOOKS)
 
 
 async def _until_ready(service: Service, serving: asyncio.Future[None]) -> None:
-    """All engines are up, or the server was stopped before. Raises why an engine cannot be started."""
+    """Wait until all engines are up or the server is stopped. Raises the error of an engine that cannot be started."""
     starting = asyncio.ensure_future(service.wait_started())
     try:
         await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -205,7 +205,7 @@ async def _until_ready(service: Service, serving: asyncio.Future[None]) -> None:
 
 
 def banner(service: Service, listener: socket.socket) -> str:
-    """One line: where, what, and how much cache."""
+    """The line that says which models are served, where, and with how much KV cache."""
     models = ", ".join(model.name for model in service.models())
     tokens = sum(engine.free_tokens for engine in service.engines())
     keys = ", API keys asked for" if service.directory.closed else ""
@@ -213,7 +213,7 @@ def banner(service: Service, listener: socket.socket) -> str:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Where it listens: `http://127.0.0.1:8000`."""
+    """The URL of a listening socket: `http://127.0.0.1:8000`."""
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
     return f"http://{address}:{port}"
@@ -222,7 +222,7 @@ def url_of(listener: socket.socket) -> str:
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        # Signals are ours: uvicorn would raise them again at its end, before the engines were closed.
+        # `_run` handles signals: uvicorn would raise them again at its end, before the engines were closed.
         yield
 
 
@@ -237,14 +237,15 @@ def _on_signals(stop: Callable[[], object], *, but: Container[signal.Signals] = 
         for number in _ending_signals():
             if number in but:
                 continue
-            # Outside the main thread there are no signals to handle.
+            # Only the main thread can handle signals; elsewhere `signal` raises.
             with contextlib.suppress(ValueError):
                 restore.callback(signal.signal, number, signal.signal(number, handle))
         yield
 
 
 def _ending_signals() -> list[signal.Signals]:
-    """A terminal that closes ends the service as well, unless that was started to outlive it (`nohup`)."""
+    """The signals that end the service. SIGHUP, sent when its terminal closes, is one of them unless it is ignored
+    because the service was started to outlive the terminal (`nohup`)."""
     ending = [signal.SIGINT, signal.SIGTERM]
     hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # not on Windows
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
@@ -253,14 +254,15 @@ def _ending_signals() -> list[signal.Signals]:
 
 
 def _on_terminal(line: str) -> None:
-    """For people alone: what starts a service may take the first line with a URL to say that it is ready."""
+    """Print a line for people only: a program that starts a service may take the first line with a URL as the sign that
+    it is ready."""
     if sys.stderr.isatty():
         _on_stderr(line)
 
 
 def _on_stderr(line: str) -> None:
-    # Whoever read it may be gone, as `tee` is after the Ctrl-C that ends the service, too. Then it goes nowhere, for
-    # Python would try to write the line again when it ends, and fail for it.
+    # The reader of a pipe may be gone, as `tee` is after the Ctrl-C that also ends the service. Then standard error is
+    # discarded, because Python would try to write the line again when it exits, and fail because of that.
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:

@@ -1,7 +1,7 @@
-"""The way to one route past FastAPI's layers, which cost a short exchange about as much as taking it in.
+"""A shortcut to one route past FastAPI's layers, which cost a short exchange about as much as handling it does.
 
-FastAPI goes through all routes, and through layers around all of them and around each, that are for what this route
-does not use. It still documents the route, and answers what else is asked of its path.
+FastAPI searches all routes, and passes middleware and wrappers for features that this route does not use. It still
+documents the route, and answers other methods on its path.
 """
 
 from fastapi.routing import APIRoute
@@ -13,7 +13,7 @@ from parrotserve.server.refusals import REFUSED, refusal_to
 
 
 class Shortcut:
-    """Innermost of what is around FastAPI: gives its route what is for it, and the application all else."""
+    """The innermost layer around FastAPI: passes exchanges for `route` to its handler, and all others to `app`."""
 
     def __init__(self, app: ASGIApp, *, route: APIRoute) -> None:
         self._app = app

@@ -1,7 +1,7 @@
-"""Server-sent events (WHATWG HTML, 9.2): an answer that is written as it comes, for as long as the client is there.
+"""Server-sent events (WHATWG HTML, 9.2): an answer sent as it is produced, for as long as the client is connected.
 
-Every token of every stream goes through here, and every short answer of a submit, so it does no more than it must: what
-ends at once is sent whole, and for what takes longer there is a task that notices when the client leaves.
+Every token of every stream goes through here, and every short answer of a submit, so this does as little as possible:
+a stream that ends at once is sent whole, and only a longer one gets a task that notices when the client leaves.
 """
 
 import asyncio
@@ -13,12 +13,13 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 PING_SECONDS = 15.0
-"""A stream that has said nothing for so long says a comment, so that nothing between takes it for dead."""
+"""After so long without an event a stream sends a comment, so that no intermediary takes the connection for dead."""
 _AT_ONCE_SECONDS = 0.005
-"""What comes so soon is sent together: each piece takes a way through all layers, and wakes the client. An answer that
-ends by then is not watched over either, for making a task for it would take longer than sending it."""
+"""Events of the first so many seconds are sent together, since every write passes all layers and wakes the client. An
+answer that ends by then gets no task that watches the client, which would take longer to make than the answer to send.
+"""
 _MOST_AT_ONCE = 64 * 1024
-"""Bytes that are not kept back any longer."""
+"""Bytes above which events are not held back any longer."""
 _PING = b": ping\n\n"
 _HEADERS = (
     (b"cache-control", b"no-store"),
@@ -28,8 +29,8 @@ _UNBUFFERED = (b"x-accel-buffering", b"no")
 
 
 def encoded(data: str, *, name: str | None = None, id: str | None = None) -> bytes:  # noqa: A002 - the field's name
-    """One event, whose `data` is JSON without line feeds. What else Unicode ends lines with is escaped: many who read
-    events split them there."""
+    """One event, whose `data` is JSON without line feeds. Unicode's other line ends are escaped, because many clients
+    split lines at them."""
     for end in "\x85\u2028\u2029":
         data = data.replace(end, f"\\u{ord(end):04x}")
     head = "" if id is None else f"id: {id}\n"
@@ -41,29 +42,30 @@ def encoded(data: str, *, name: str | None = None, id: str | None = None) -> byt
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
-"""What a route says in the OpenAPI document that answers with an event stream."""
+"""OpenAPI responses of a route that answers with an event stream."""
 
 
 class EventStream(StreamingResponse):
-    """Events as they come. Once the client has left, or all of it is sent, `events` is closed."""
+    """An answer that sends events as they come. `events` is closed once the client has left or all of it is sent."""
 
     def __init__(self, events: AsyncGenerator[bytes, None], status_code: int = 200) -> None:
-        # What the class above would make of these is the same every time.
+        # Set here, because the base class would compute the same values anew for every answer.
         self.status_code = status_code
         self.background = None
         self.raw_headers = [*_HEADERS]
         self._events = events
         self._kept: list[bytes] = []
-        """What came at once."""
+        """Events held back so far."""
         self._begun = False
-        """That is sent, and all else as it comes."""
+        """Whether the head and the events held back are sent, so that others are sent as they come."""
         self._order = asyncio.Lock()
-        """Held by who sends the beginning, the end or a ping: nothing may come before the first, or behind the last."""
+        """Held while the beginning, the end or a ping is sent, so that nothing precedes the beginning or follows the
+        end."""
         self._quiet = True
         self._ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it all; see `Response`."""
+        """Send the whole answer; see `Response`."""
         loop, stay = asyncio.get_running_loop(), asyncio.timeout(None)
         company: list[asyncio.Task[None]] = []
         soon = loop.call_later(
@@ -100,8 +102,8 @@ class EventStream(StreamingResponse):
                 self.raw_headers.append((b"content-length", str(len(body)).encode()))
                 await self._head(send)
             await self._say(send, body, more=False)
-        # The answer is sent; the end of its request is seen to in this turn of the loop. So whoever asks next finds it
-        # ended, also a client in this very process, which goes on when this returns.
+        # The answer is sent, and this turn of the event loop cleans up after its request. Let it do so first: a client
+        # in this very process continues when this returns, and its next request must find this one ended.
         await asyncio.sleep(0)
 
     async def _begin(self, send: Send) -> None:
@@ -122,7 +124,7 @@ class EventStream(StreamingResponse):
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _accompany(self, receive: Receive, send: Send, stay: asyncio.Timeout) -> None:
-        """Begin; say a comment whenever nothing else was said for long. Once the client has left, end the sending."""
+        """Begin the answer and send a comment whenever no event was sent for long. Once the client has left, end it."""
         gone = asyncio.ensure_future(left(receive))
         try:
             await self._begin(send)
@@ -140,6 +142,6 @@ class EventStream(StreamingResponse):
 
 
 async def left(receive: Receive) -> None:
-    """Until the client leaves."""
+    """Wait until the client leaves."""
     while (await receive())["type"] != "http.disconnect":
         pass

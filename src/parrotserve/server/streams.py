@@ -1,4 +1,4 @@
-"""What routes answer with: events of an exchange, and one result that is waited for only while the client is there."""
+"""Answers of routes: a stream of events, or one result that is awaited only while the client is connected."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
@@ -19,8 +19,8 @@ WireEvent = Accepted | Delta | Value | Failure | CallOffer
 def event_stream(
     events: AsyncGenerator[WireEvent, None], *, first: Accepted | None = None, numbered: bool = False
 ) -> EventStream:
-    """Events as they come, after the `first`. `numbered`: each has as `id` how many characters of the text the client
-    has after it."""
+    """An answer with `first`, then events as they come. If `numbered`, the `id` of an event is the number of characters
+    of the text that the client has after it."""
     return EventStream(_sent(events, first, numbered))
 
 
@@ -40,7 +40,7 @@ async def _sent(
 
 
 def _event(one: WireEvent, place: str | None = None) -> bytes:
-    # Clients that do not know of attempts refuse the field, and mostly do without it.
+    # Clients of before there were attempts refuse the field, and a first attempt does not need it.
     untold = {"attempt"} if isinstance(one, CallOffer) and one.attempt == 1 else None
     return encoded(one.model_dump_json(exclude=untold), name=one.event, id=place)
 
@@ -60,7 +60,8 @@ def _place(event: WireEvent) -> str | None:
 
 
 async def while_connected(request: Request, waiting: Coroutine[Any, Any, T]) -> T:
-    """The result, unless the client leaves first: then the wait is dropped, so that it holds nothing for nobody."""
+    """The result of `waiting`, which is cancelled if the client leaves first, so that it does not hold resources for
+    nobody. Raises `Cancelled` then."""
     result = asyncio.ensure_future(waiting)
     gone = asyncio.ensure_future(left(request.receive))
     try:

@@ -1,7 +1,7 @@
-"""Tenants take turns on the event loop: one begins one exchange in each of its rounds, however many connections it has.
+"""Turns on the event loop: each tenant begins one exchange per iteration of it, however many connections it has.
 
-A round runs everything that is ready. Without turns, a tenant that asks on a hundred connections at once has a hundred
-exchanges handled between two tokens of another's stream.
+An iteration runs everything that is ready. Without turns, a tenant that sends requests on a hundred connections at once
+has a hundred exchanges handled between two tokens of another tenant's stream.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from parrotserve.server.access import caller_of
 
 
 class Turns:
-    """Lets exchanges pass, one of each tenant a round, in the order in which they came."""
+    """Lets one exchange of each tenant pass per iteration of the event loop, in order of arrival."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._waiting: dict[TenantId, deque[asyncio.Future[None]]] = {}
-        """Tenants whose turn in this round is taken."""
+        """Waiting exchanges of the tenants whose turn in this iteration is taken."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = caller_of(scope)
@@ -40,7 +40,7 @@ class Turns:
 
     def _next(self, tenant: TenantId) -> None:
         waiting = self._waiting[tenant]
-        while waiting and waiting[0].done():  # whose exchange was cancelled
+        while waiting and waiting[0].done():  # its exchange was cancelled
             waiting.popleft()
         if not waiting:
             del self._waiting[tenant]

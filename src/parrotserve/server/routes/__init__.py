@@ -1,1 +1,1 @@
-"""Routes, one file a noun. Each turns an exchange into one call of the service."""
+"""Routes, one file per noun. Each turns an exchange into one call of the service."""

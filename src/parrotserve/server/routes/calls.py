@@ -1,4 +1,4 @@
-"""Native calls of a session: handed out to its client, answered by it."""
+"""Native calls of a session: handing them out to its client, and taking their results."""
 
 from typing import Annotated
 

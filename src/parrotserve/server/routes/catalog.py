@@ -1,4 +1,4 @@
-"""What the service runs: models and engines."""
+"""The models and engines of the service."""
 
 from fastapi import APIRouter
 

@@ -1,4 +1,4 @@
-"""For whoever watches over the service."""
+"""Monitoring: health, readiness and metrics."""
 
 from fastapi import APIRouter
 from fastapi.responses import Response

@@ -1,4 +1,4 @@
-"""Sessions: which there are, looking at one, ending one."""
+"""Sessions: listing them, looking at one, ending one."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from parrotserve.server.access import PathId, TheCaller, TheService, TheTenant
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
 MOST_LISTED = 1000
-"""Sessions of one page."""
+"""Most sessions on one page."""
 
 
 @router.get("")

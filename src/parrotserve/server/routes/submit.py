@@ -1,4 +1,4 @@
-"""Declaring a batch."""
+"""Submitting a batch of declarations."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -47,8 +47,9 @@ async def submit(body: Submit, service: TheService, tenant: TheTenant) -> Respon
 
 
 async def _patiently(service: Service, body: Submit, tenant: TenantId) -> EventStream:
-    """The answer to a batch that names a model which is still to be fetched: a client that hears nothing for minutes
-    takes the service for dead. What is refused by then is an event, for the stream has begun."""
+    """The answer to a batch that names a model which is still to be fetched. The stream, with its pings, begins before
+    the batch is accepted, since a client that hears nothing for minutes takes the service for dead. A refusal is then
+    an event of the stream."""
     declaring = asyncio.ensure_future(service.declare(body, tenant=tenant))
     await asyncio.wait({declaring}, timeout=PING_SECONDS)
     if declaring.done():
@@ -58,7 +59,7 @@ async def _patiently(service: Service, body: Submit, tenant: TenantId) -> EventS
 
 
 async def _declared(declaring: "asyncio.Future[Declared]") -> AsyncGenerator[Accepted | WaitEvent, None]:
-    # A client that leaves meanwhile cancels nothing, and its batch is taken in as any other.
+    # A client that leaves meanwhile cancels nothing: its batch is accepted like any other.
     declaring.add_done_callback(lambda one: one.cancelled() or one.exception())
     accepted, events = await asyncio.shield(declaring)
     async with aclosing(events):

@@ -1,4 +1,4 @@
-"""What tenants used."""
+"""Usage of tenants."""
 
 from fastapi import APIRouter
 
