@@ -1,4 +1,4 @@
-"""What runs here and why: everything that `parrot doctor` looks at."""
+"""The checks of `parrot doctor`: what this installation runs on and why, and what is wrong with it."""
 
 from collections.abc import Iterator
 

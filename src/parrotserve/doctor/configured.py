@@ -24,15 +24,15 @@ _OR_EMBEDDED = "or unset it for an embedded service."
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What the settings come to, and whether they are good."""
+    """The settings in force, where they come from, and what the check of them found."""
 
     config: ServiceConfig | None
-    """None where they are not."""
+    """None if the settings are invalid."""
     origins: dict[str, str]
     finding: Finding
 
     def place(self, name: str) -> str:
-        """Where to change a setting: what people set already, else its variable."""
+        """Where to change a setting: where it is set already, else its environment variable."""
         return _place(name, self.origins)
 
 
@@ -42,7 +42,7 @@ def _place(name: str, origins: dict[str, str]) -> str:
 
 
 def configuration() -> Configuration:
-    """What is set, and where."""
+    """Read and check the settings."""
     elsewhere = [name for name in READ_ELSEWHERE if name in os.environ]
     try:
         config, origins = effective()
@@ -68,7 +68,8 @@ def configuration() -> Configuration:
 
 
 def _impossible(config: ServiceConfig, origins: dict[str, str]) -> tuple[Verdict, str, str]:
-    """What cannot work or works badly, and what to do; empty where all is well."""
+    """The verdict on the settings, what cannot work or works badly, and what to do; the texts are empty if all is
+    well."""
     compiled = bool(variants())
     if not compiled and config.backend == "kernels":
         return (
@@ -98,7 +99,7 @@ def _impossible(config: ServiceConfig, origins: dict[str, str]) -> tuple[Verdict
 
 
 def service() -> Iterator[Finding]:
-    """The service at PARROT_URL, if there is to be one."""
+    """Check the service at PARROT_URL, if that is set."""
     given = os.environ.get("PARROT_URL", "").strip()
     if not given:
         return
@@ -111,7 +112,7 @@ def service() -> Iterator[Finding]:
     try:
         key = service_key(os.environ.get(_SECRET, ""))
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        answer = ask(f"{service_url(given)}/v1/models", headers=headers)  # /healthz would ask for no key
+        answer = ask(f"{service_url(given)}/v1/models", headers=headers)  # /healthz would not check the key
     except DeclarationError as error:
         yield broken(error.message, f"Correct or unset {_SECRET}.", reachable=False)
     except ServiceUnavailable as error:
@@ -130,7 +131,7 @@ def service() -> Iterator[Finding]:
 
 
 def _fault(answer: httpx.Response, *, with_key: bool) -> tuple[str, str] | None:
-    """What is wrong with an answer, and what to do."""
+    """What is wrong with an answer, and what to do; None if nothing is wrong."""
     if PROTOCOL_HEADER not in answer.headers:
         advice = f"Correct PARROT_URL (`parrot serve` prints the right one), {_OR_EMBEDDED}"
         return f"answered {answer.status_code}, but not as a Parrot service does", advice

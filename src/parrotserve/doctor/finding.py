@@ -1,4 +1,4 @@
-"""What one check found."""
+"""The result of one check."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -6,13 +6,13 @@ from typing import Any
 
 
 class Verdict(StrEnum):
-    """How it stands."""
+    """How serious a finding is."""
 
     GOOD = "good"
     NOTICE = "notice"
     """Everything works, but not as well as it might."""
     BROKEN = "broken"
-    """Something will fail until somebody does what the advice says."""
+    """Something will fail until the advice is followed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,6 @@ class Finding:
     found: str
     verdict: Verdict = Verdict.GOOD
     advice: str = ""
-    """What to do, where it is not good."""
+    """What to do, if the verdict is not good."""
     details: dict[str, Any] = field(default_factory=dict[str, Any])
-    """The same for programs."""
+    """The finding in a form for programs."""

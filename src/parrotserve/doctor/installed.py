@@ -1,4 +1,4 @@
-"""Checks of what is installed, and of the machine it is on."""
+"""Checks of the installation, and of the machine that it is on."""
 
 import importlib
 import importlib.util
@@ -42,7 +42,7 @@ def package() -> Finding:
 
 
 def extension() -> Finding:
-    """Whether the compiled part is there, and loads."""
+    """Whether the compiled extension is there and loads."""
     faults: dict[str, str] = {}
     for name in _EXTENSIONS:
         try:
@@ -69,7 +69,7 @@ def extension() -> Finding:
 
 
 def instructions() -> Finding:
-    """What the CPU can do."""
+    """The instruction set extensions of the CPU."""
     features = cpu_features()
     shown = (
         "extensions unknown without the compiled extension" if features is None else " ".join(features) or "baseline"
@@ -82,7 +82,7 @@ def instructions() -> Finding:
 
 
 def variants() -> Finding:
-    """Which backend `auto` takes, and which of its variants."""
+    """Which backend `auto` chooses, and which of its variants."""
     speeds, chosen = measured_variants(), chosen_variant()
     if chosen is None:
         return Finding(
@@ -121,7 +121,7 @@ def threads() -> Finding:
 
 
 def memory() -> Finding:
-    """How much there is, and what engines take of it for KV."""
+    """How much memory there is, and how much of it an engine takes for KV by default."""
     usable, budget = usable_memory(), default_kv_bytes()
     return Finding(
         subject="Memory",

