@@ -1,1 +1,1 @@
-"""The command `parrot`: one file a command, `app` puts them together."""
+"""The command `parrot`: one file per command; `app` puts them together."""

@@ -1,4 +1,4 @@
-"""The command `parrot`, put together. Commands import what they need when they run, so that `--help` is quick."""
+"""The command `parrot`, made of its commands. They import what they need when they run, so that `--help` is quick."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`parrot bench`: applications as users run them, on Parrot with its switches and on what people run today."""
+"""`parrot bench`: benchmarks of applications, on Parrot with and without its optimisations and on other servers."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Showing an error of the user's program: the user's own frames, none of Parrot's."""
+"""Errors of the user's program, shown with the user's own frames and none of Parrot's."""
 
 import contextlib
 import sysconfig
@@ -19,10 +19,10 @@ _LIBRARIES = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"),
 
 @contextlib.contextmanager
 def users_errors() -> Generator[None]:
-    """While the user's code runs: say what went wrong in it, and exit with 1.
+    """A context for the user's code: if an exception leaves it, show that and exit with 1.
 
-    A `ParrotError` takes one line that names the user's line; any other exception is shown as Python does, without
-    frames of Parrot. An exception inside a native function is shown as well as what it led to.
+    A `ParrotError` is shown in one line that names the user's line, any other exception as Python does, but without
+    Parrot's frames. If a native function raised an exception, that is shown before the error that it led to.
     """
     try:
         yield
@@ -40,17 +40,17 @@ def users_errors() -> Generator[None]:
 
 
 def format_error(error: BaseException) -> str:
-    """Like Python's traceback, without frames of Parrot and of the import machinery; chained errors too."""
+    """Python's traceback, chained errors included, without the frames of Parrot and of the import machinery."""
     report = traceback.TracebackException.from_exception(error, compact=True)
     _strip(report)
     if not report.stack:
-        # "Traceback (most recent call last)" with nothing below it would mislead: a syntax error, say.
+        # No frame of the user's is left, as for a syntax error: a "Traceback" line with nothing below would mislead.
         return "".join(report.format_exception_only()).rstrip()
     return "".join(report.format()).rstrip()
 
 
 def place_of(error: BaseException) -> str:
-    """Where an error left the user's own code: `write_snake_game.py, line 26`. Empty where it never was there."""
+    """The user's innermost line that an error passed: `write_snake_game.py, line 26`. Empty if it passed none."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

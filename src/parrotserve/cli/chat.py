@@ -77,12 +77,12 @@ def chat(
 
 
 def _on_terminal() -> bool:
-    """Whether a person types, who has seen what went wrong."""
+    """Whether a person types the messages, who sees what goes wrong, rather than a pipe."""
     return sys.stdin.isatty()
 
 
 def _converse(begin: "Callable[[], Chat]", console: "Console") -> bool:
-    """Answers what is written until there is no more; whether an answer failed."""
+    """Answer messages until there are no more. Returns whether an answer failed."""
     if _on_terminal():
         console.print(WELCOME, style="dim")
     talk, failed = begin(), False
@@ -118,12 +118,13 @@ def _read(console: "Console") -> str | None:
 
 
 def _remark(text: str, console: "Console") -> None:
-    """What is no answer: behind it for a person, apart from it for a script."""
+    """Print something that is not an answer: after the answer for a person, on standard error for a script."""
     (console if _on_terminal() else standard_error()).print(text, style="yellow")
 
 
 def _answer(talk: "Chat", text: str, console: "Console") -> bool:
-    """Stream one reply; False where it failed. One that does, or is stopped by Ctrl-C, is left out of what follows."""
+    """Stream one reply. Returns False if it failed. A reply that failed, or that Ctrl-C stopped, is left out of the
+    conversation that follows."""
     reply, begun = talk.say(text), False
     try:
         try:

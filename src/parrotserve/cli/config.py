@@ -26,7 +26,8 @@ def config(settings: dict[str, Any]) -> None:
     for column in ("setting", "value", "from"):
         table.add_column(column, overflow="fold")
     for one in SETTINGS.values():
-        # What is chosen by the machine is told in words; where keys are looked for, whoever asks wants to know.
+        # A default that depends on the machine is described in words; but for the data folder the path is shown, since
+        # that is where keys are looked for.
         shown = str(config.data_folder) if one.name == "data" else one.shown(getattr(config, one.name))
         table.add_row(one.name, shown, origins[one.name])
     standard_output().print(table)

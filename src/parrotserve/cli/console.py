@@ -1,4 +1,4 @@
-"""What all commands say in the same way: errors, and the two consoles."""
+"""Output that all commands share: the two consoles, tables and errors."""
 
 import functools
 import inspect
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 CUT = "cut at max_tokens"
-"""How an output ended that was not at its end."""
+"""The note on an output that ended because of its token limit."""
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended: 128 + SIGINT."""
 
 _BOUNDLESS = 10_000
-"""Columns of a pipe: whoever reads it folds lines, or does not."""
+"""Columns of a pipe, so that lines are not folded: that is up to its reader."""
 
-# A terminal acts on control characters; shown as pictures they do no harm.
+# A terminal acts on control characters; replaced by Unicode's pictures of them they do no harm.
 _PICTURES = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)} | {0x7F: 0x2421}
 
 
 def standard_output() -> Console:
-    """A console on stdout as it is now, which leaves text as it is: no markup, no highlighting."""
+    """A console on the current stdout that prints text unchanged, without markup or highlighting."""
     return _console(sys.stdout)
 
 
 def standard_error() -> Console:
-    """The same on stderr."""
+    """Such a console on stderr."""
     return _console(sys.stderr)
 
 
@@ -44,18 +44,18 @@ def _console(stream: TextIO) -> Console:
 
 
 def harmless(text: str) -> str:
-    """The text with control characters made visible, lines and tabs aside."""
+    """The text with control characters made visible, except for line feeds and tabs."""
     return text.translate(_PICTURES)
 
 
 def complain(message: str) -> None:
-    """One red line on stderr."""
+    """Print an error as one red line on stderr."""
     line = " ".join(harmless(message).split())
     standard_error().print(Text.assemble(("Error: ", "bold red"), (line, "red")))
 
 
 def show_table(table: "Table", none: str) -> None:
-    """A table on stdout; where it has no rows, `none` on stderr."""
+    """Print a table on stdout; if it has no rows, print `none` on stderr instead."""
     if table.row_count:
         standard_output().print(table)
     else:
@@ -66,7 +66,7 @@ Command = Callable[..., None]
 
 
 def guarded(command: Command) -> Command:
-    """The command with errors said in one line and Ctrl-C in one word, never with a traceback.
+    """The command, but with errors reported in one line and Ctrl-C in one word, never with a traceback.
 
     Exit codes: 1 for an error, 2 for wrong usage and settings, 130 for Ctrl-C.
     """
@@ -79,7 +79,7 @@ def guarded(command: Command) -> Command:
             complain(error.message)
             raise typer.Exit(2 if isinstance(error, DeclarationError) else 1) from error
         except BrokenPipeError:
-            raise  # who read the output has had enough; click ends quietly
+            raise  # the reader of the output has closed it; click exits quietly
         except OSError as error:
             what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error.strerror
             complain(f"{what or error}.")
@@ -93,6 +93,6 @@ def guarded(command: Command) -> Command:
 
 
 def _flowing(text: str) -> str:
-    """Its paragraphs, but for those that begin with \\b, without line breaks of their own: typer wraps them."""
+    """The text without line breaks inside paragraphs, which typer wraps, except for those that begin with \\b."""
     paragraphs = text.split("\n\n")
     return "\n\n".join(one if one.startswith("\b") else one.replace("\n", " ") for one in paragraphs)

@@ -1,4 +1,4 @@
-"""`parrot doctor`: what runs here, and why."""
+"""`parrot doctor`: checks of this installation."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
@@ -48,7 +48,7 @@ def _plain(finding: "Finding") -> dict[str, object]:
 
 
 def _tell(findings: "Iterable[Finding]") -> bool:
-    """One line a finding as it comes, its advice below, and the sum of it; whether something is broken."""
+    """Print each finding as it comes, with its advice, then a summary. Returns whether something is broken."""
     from rich.padding import Padding
     from rich.text import Text
 

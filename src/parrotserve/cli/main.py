@@ -1,4 +1,4 @@
-"""The entry point of the command `parrot`: it loads at once, so that Ctrl-C is answered while the rest is loaded."""
+"""The entry point of the command `parrot`. It imports little, so that Ctrl-C is handled while the rest is loaded."""
 
 import io
 import os
@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def _never_refuse_characters() -> None:
-    """A model may write any character, and the terminal's encoding may not have it: then a `?` stands for it."""
+    """Replace by `?` what a model writes and the output's encoding cannot represent."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")

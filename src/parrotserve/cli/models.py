@@ -1,4 +1,4 @@
-"""`parrot models`: the models that go by a name."""
+"""`parrot models`: the models that have a name."""
 
 
 def models() -> None:

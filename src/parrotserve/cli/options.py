@@ -1,4 +1,4 @@
-"""The settings of a service as options of a command: one for each field of `ServiceConfig`."""
+"""Settings as options of a command, one for each field of `ServiceConfig`, or for each limit of a tenant."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -27,20 +27,20 @@ _File = Annotated[
 
 
 def takes_settings(command: Command) -> Command:
-    """The command with an option for every setting of a service and one for their file.
+    """The command with an option for every setting of a service and one for the file of settings.
 
-    It is given `settings`: what was given, as keyword arguments of `ServiceConfig.load`.
+    The command gets their values in `settings`, as keyword arguments for `ServiceConfig.load`.
     """
     return _with_options(command, "settings", SETTINGS, file=True)
 
 
 def takes_data(command: Command) -> Command:
-    """The same with the option for the data folder alone."""
+    """The same, with options for the data folder and the file of settings only."""
     return _with_options(command, "settings", {"data": SETTINGS["data"]}, file=True)
 
 
 def takes_limits(command: Command) -> Command:
-    """The command with an option for every limit of a tenant. It is given `limits`, as `Limits.changed` takes them."""
+    """The command with an option for every limit of a tenant. It gets them in `limits`, for `Limits.changed`."""
     return _with_options(command, "limits", LIMITS)
 
 

@@ -1,4 +1,4 @@
-"""What a program prints while its variables are shown: whole lines, so that the two never mix within one."""
+"""What a program prints while its variables are shown: passed on in whole lines, so that no line mixes both."""
 
 import io
 import threading
@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import TextIO
 
 _ALIVE: list["ProgramOutput"] = []
-"""`print` only borrows `sys.stdout` (https://github.com/python/cpython/issues/130163): a thread that is printing while
-its stream is replaced and freed would crash the process. So none is freed."""
+"""All outputs, so that none is ever freed. `print` holds no reference to `sys.stdout`
+(https://github.com/python/cpython/issues/130163): if the stream is replaced and freed while a thread prints to it, the
+process crashes."""
 
 
 class ProgramOutput(io.TextIOBase):
-    """Stands for a standard stream. Lines go to `emit` when they are complete.
+    """Replaces a standard stream. Lines are passed to `emit` when they are complete.
 
-    The beginning of a line that the program flushes, such as the prompt of `input()`, goes at once unless `busy`:
-    then something else is on the screen that it would mix with.
+    A partial line that the program flushes, such as the prompt of `input()`, is passed on at once, unless `busy`: then
+    it would mix with something else on the screen.
     """
 
     def __init__(
@@ -30,11 +31,11 @@ class ProgramOutput(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - as io.TextIOWrapper has it
-        """Of the stream behind."""
+        """The encoding of the replaced stream."""
         return self._stream.encoding
 
     def write(self, text: str, /) -> int:
-        """Print what lines this completes."""
+        """Print the lines that `text` completes."""
         with self._lock:
             lines, newline, self._pending = (self._pending + text).rpartition("\n")
         if newline:
@@ -42,20 +43,20 @@ class ProgramOutput(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Print the beginning of a line, unless it would mix with something else."""
+        """Print a partial line, unless it would mix with something else."""
         if not self._busy():
             self.finish()
         self._stream.flush()
 
     def finish(self) -> None:
-        """Print the beginning of a line in any case."""
+        """Print a partial line in any case."""
         with self._lock:
             rest, self._pending = self._pending, ""
         if rest:
             self._emit(rest)
 
     def isatty(self) -> bool:
-        """Whether a program may draw on it."""
+        """Whether a program may treat the stream as a terminal."""
         return self._terminal
 
     def writable(self) -> bool:
@@ -63,5 +64,5 @@ class ProgramOutput(io.TextIOBase):
         return True
 
     def fileno(self) -> int:
-        """Of the stream behind: what a child process writes there does not pass through here."""
+        """The descriptor of the replaced stream. What a child process writes to it does not pass through here."""
         return self._stream.fileno()

@@ -20,11 +20,11 @@ Function = Callable[..., Any]
 
 
 class UsageError(typer.BadParameter):
-    """The command line asks for something that is not there."""
+    """The command line names a file or function that does not exist or cannot be run."""
 
 
 def split_target(target: str) -> tuple[Path, str | None]:
-    """`FILE[:FUNCTION]` as a path and a name. Raises `UsageError` where there is no such file."""
+    """Split `FILE[:FUNCTION]` into a path and a name. Raises `UsageError` if there is no such file."""
     path, name = Path(target), None
     match = re.fullmatch(r"(.+):(\w+)", target)
     if match is not None and not path.exists():
@@ -52,9 +52,10 @@ def load(path: Path) -> ModuleType:
 
 
 def choose(module: ModuleType, path: Path, name: str | None, *, ran: bool = False) -> Function:
-    """The function of this name, else the only one of the file that can be called without arguments.
+    """The function `name`, or without a name the only one in the file that can be called without arguments.
 
-    `ran`: the file called functions of the model already when it was loaded. Raises `UsageError`, saying what there is.
+    `ran`: the file already called functions of the model while it was loaded. Raises `UsageError` that names the
+    functions to choose from.
     """
     callables = [
         each

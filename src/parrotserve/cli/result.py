@@ -1,4 +1,4 @@
-"""What a program returned and what it used, in a few lines."""
+"""What a program returned and what it used, as text of a few lines."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,14 +7,14 @@ from parrotserve.cli.watch import Figures, Watched
 from parrotserve.sdk.variable import SemanticVariable
 
 _SHORT = 60
-"""Characters of a result that is shown again as it is, rather than by the titles of its texts."""
+"""A result of at most so many characters is shown as it is, even if its texts were shown before."""
 _NEWLINE = repr("\n")[1:-1]
 _WORD = 20
-"""Characters of a text that is in any case: its title says less, and takes as much room."""
+"""A text of at most so many characters is never replaced by its title, which says less and takes as much room."""
 
 
 def resolved(result: Any) -> Any:
-    """The result with the values of variables in their place, in lists, tuples and dicts too. Raises `ParrotError`."""
+    """The result with its variables replaced by their values, in lists, tuples and dicts too. Raises `ParrotError`."""
     if isinstance(result, SemanticVariable):
         return result.get()
     if isinstance(result, tuple | list):
@@ -25,7 +25,8 @@ def resolved(result: Any) -> Any:
 
 
 def told(result: Any, shown: Iterable[Watched]) -> str:
-    """What goes after "returned", for a reader who has seen these variables: a text of theirs goes by its title."""
+    """The text after "returned", for a reader who has seen the variables `shown`: their long texts are replaced by
+    their titles."""
     if result is None:
         return " nothing"
     titles = {watched.value: watched.title for watched in shown if watched.value is not None}
@@ -34,7 +35,7 @@ def told(result: Any, shown: Iterable[Watched]) -> str:
 
 
 def raw(result: Any) -> str:
-    """The result alone, for a pipe: the text itself; several with blank lines between."""
+    """The bare result, for a pipe: the text itself; several are separated by blank lines."""
     if result is None:
         return ""
     if isinstance(result, Mapping):

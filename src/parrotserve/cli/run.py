@@ -91,11 +91,11 @@ class _Outcome:
     seconds: float
     explanations: list[str]
     missing: list[str]
-    """Variables that nobody set, and that something waited for."""
+    """Names of variables that nobody has set, although something depends on them."""
 
 
 def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Outcome:
-    """Load, choose, call; then wait for the outputs that nobody has asked for."""
+    """Load the program, choose the function and call it; then wait for outputs that the program has not asked for."""
     import asyncio
 
     from parrotserve.cli.program import choose, load
@@ -125,7 +125,7 @@ def _outcome(path: Path, name: str | None, transport: "WatchedTransport") -> _Ou
 
 
 def _others_run() -> bool:
-    """Whether the program left threads behind, which may do something yet."""
+    """Whether threads of the program are still running, which might set a variable."""
     return any(
         thread is not threading.main_thread()
         and not thread.name.startswith("parrot-")
@@ -147,7 +147,7 @@ def _tell(outcome: _Outcome, transport: "WatchedTransport", *, quiet: bool) -> N
     from parrotserve.cli.result import figures_line, raw, told
 
     console = standard_output()
-    with users_errors():  # a result's own words for itself are the user's code
+    with users_errors():  # converting the result to text may run the user's code
         result = raw(outcome.result) if quiet else told(outcome.result, tuple(transport.variables.values()))
     if quiet:
         console.out(result)

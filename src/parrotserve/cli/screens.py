@@ -20,17 +20,17 @@ from parrotserve.errors import ServiceUnavailable
 from parrotserve.sampling import FinishReason
 
 _PANEL_FRAME = 2
-"""Lines that a panel needs besides its text."""
+"""Lines of a panel's frame."""
 _REFRESH_PER_SECOND = 12
 _STARTING = "Starting ..."
 
 
 class RunScreen(Screen, Protocol):
-    """A screen for the length of a `with` block."""
+    """A screen that is used in a `with` block."""
 
     lost: OSError | None
-    """Why nothing can be shown any more, for which the program was interrupted: its reader has left
-    (`parrot run ... | head`), or the disk is full."""
+    """Why nothing can be shown any more, if so: its reader has left (`parrot run ... | head`), or the disk is full. The
+    program is interrupted then."""
 
     def __enter__(self) -> Self: ...
 
@@ -66,16 +66,16 @@ class SilentScreen:
 
 
 def ending(watched: Watched) -> str:
-    """What a reader should know of how it ended; nothing if it came to its end."""
+    """The note on how an output ended; empty if it is complete."""
     if isinstance(watched.error, ServiceUnavailable):
-        return watched.error.code  # all outputs end so at once: what to do about it is told once, by the command
+        return watched.error.code  # all outputs fail so at once: the command says once what to do about it
     if watched.error is not None:
         return f"{watched.error.code}: {watched.error.message}"
     return CUT if watched.reason is FinishReason.LENGTH else ""
 
 
 class LineScreen:
-    """Whole lines, each behind the variable's title, as soon as they are complete."""
+    """Prints whole lines as soon as they are complete, each after the variable's title."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -88,14 +88,14 @@ class LineScreen:
         self._stack = contextlib.ExitStack()
 
     def starting(self) -> None:
-        """Nothing: a pipe wants results."""
+        """Print nothing: a pipe is for results."""
 
     def declared(self, watched: Watched) -> None:
-        """Nothing is shown yet."""
+        """Count it; nothing is printed yet."""
         self._open += 1
 
     def grew(self, watched: Watched, text: str) -> None:
-        """Print the lines that this completes."""
+        """Print the lines that `text` completes."""
         _, pending = self._unfinished.get(id(watched), (watched, ""))
         *lines, rest = (pending + text).split("\n")
         self._unfinished[id(watched)] = (watched, rest)
@@ -103,7 +103,7 @@ class LineScreen:
             self._line(watched, "|", line)
 
     def settled(self, watched: Watched) -> None:
-        """Print what is left, and how it ended where that matters."""
+        """Print the rest of its text, and a note if it is not complete."""
         _, rest = self._unfinished.pop(id(watched), (watched, ""))
         if rest or not (watched.text or watched.error):
             self._line(watched, "|", rest)
@@ -120,7 +120,7 @@ class LineScreen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Lines that were never completed are shown as far as they came; what comes later is not."""
+        """Print the lines that are not complete as far as they came; text that comes later is not shown."""
         self._stack.close()
         for watched, rest in tuple(self._unfinished.values()):  # text may still come, on another thread
             if rest:
@@ -147,10 +147,10 @@ class LineScreen:
 
 
 class PanelScreen:
-    """A panel for every variable.
+    """Draws a panel for every variable.
 
-    Those being written are at the bottom, as much of their ends as fits the terminal; finished ones move up into
-    the terminal's history, whole. While nothing is being produced, the terminal is the program's alone.
+    Those being written are at the bottom, with as much of the ends of their texts as fits the terminal; finished ones
+    move up into the terminal's history, in full. While nothing is being produced, nothing is drawn.
     """
 
     lost: OSError | None = None
@@ -165,12 +165,12 @@ class PanelScreen:
         self._stack = contextlib.ExitStack()
 
     def starting(self) -> None:
-        """One line until something else is shown, so that loading a model does not look like standing still."""
+        """Show one line until something else is shown, so that the command does not seem to hang while it loads."""
         self._starting = True
         self._console.print(_STARTING, style="dim", end="\r")
 
     def declared(self, watched: Watched) -> None:
-        """Show it from now on."""
+        """Show its panel from now on."""
         self._erase_starting()
         self._open = [*self._open, watched]
         if self._live is None and not self._down:
@@ -185,15 +185,15 @@ class PanelScreen:
             live.start()
 
     def grew(self, watched: Watched, text: str) -> None:
-        """Nothing: the next refresh reads the text."""
+        """Do nothing: the next refresh reads the text."""
 
     def settled(self, watched: Watched) -> None:
-        """Move it into the history."""
+        """Move its panel into the history."""
         self._open = [each for each in self._open if each is not watched]
         if not self._open:
             self._stop()
         elif self._live is not None:
-            self._live.refresh()  # else it would be there twice for a moment: whole, and as it was last drawn
+            self._live.refresh()  # else it would be shown twice for a moment: in full, and as it was last drawn
         if not self._down:
             self._console.print(_panel(watched, watched.text))
 
@@ -201,14 +201,14 @@ class PanelScreen:
         out = self._prints(sys.stdout, terminal=True)
         self._stack.enter_context(contextlib.redirect_stdout(out))
         if sys.stderr.isatty():
-            # No terminal for the program: progress bars would draw over the panels.
+            # The program is not told that this is a terminal: its progress bars would draw over the panels.
             self._stack.enter_context(contextlib.redirect_stderr(self._prints(sys.stderr, terminal=False)))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """What is unfinished is shown as far as it came; what comes later is not."""
+        """Print unfinished variables as far as they came; text that comes later is not shown."""
         self._down = True
         self._erase_starting()
         self._stop()
@@ -237,7 +237,7 @@ class PanelScreen:
             live.stop()
 
     def _render(self) -> RenderableType:
-        # On rich's thread, which holds rich's lock: the list is replaced, never changed, so none of ours is needed.
+        # Runs on rich's thread, which holds rich's lock. We need no lock, since the list is replaced, never changed.
         everything = self._open
         writing = [watched for watched in everything if watched.text]
         waiting = len(everything) - len(writing)
@@ -254,7 +254,7 @@ class PanelScreen:
         return ", ".join([*parts, f"{time.monotonic() - self._began:.0f} s"])
 
     def _tail(self, text: str, lines: int) -> str:
-        """The last lines that a panel has room for, as they wrap."""
+        """The last `lines` lines of the text, wrapped as in a panel."""
         width = max(self._console.width - 4, 1)
         wrapped = Text(text[-width * lines :]).wrap(self._console, width)
         return "\n".join(line.plain for line in wrapped[-lines:])
@@ -273,14 +273,14 @@ def _panel(watched: Watched, text: str) -> Panel:
 
 
 def screen_on(console: Console) -> RunScreen:
-    """Panels on a terminal, else lines."""
+    """A screen of panels on a terminal, else of lines."""
     return PanelScreen(console) if console.is_terminal else LineScreen(cast("TextIO", console.file))
 
 
 def interrupt_main() -> None:
-    """As if Ctrl-C was pressed. On any thread."""
+    """Interrupt the program as Ctrl-C would. May be called on any thread."""
     if sys.platform == "win32":
         signal.raise_signal(signal.SIGINT)
     else:
-        # To the main thread, so that it wakes if it waits for a lock.
+        # Sent to the main thread itself, so that it wakes if it waits for a lock.
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def service(url: str | None, model: str | None) -> Transport:
-    """The one at a URL or at `PARROT_URL`, else an embedded one, with this as its default model.
+    """A transport to the service at `url` or `PARROT_URL`, else an embedded one with `model` as its default model.
 
-    Raises `ServiceUnavailable` for what is no HTTP URL, `DeclarationError` for settings that make no sense.
+    Raises `ServiceUnavailable` if that is not an HTTP URL, `DeclarationError` for invalid settings.
     """
     if url or os.environ.get("PARROT_URL"):
         return service_at(url)
@@ -25,9 +25,9 @@ def service(url: str | None, model: str | None) -> Transport:
 
 
 def service_at(url: str | None) -> "HttpTransport":
-    """The one at a URL or at `PARROT_URL`, for commands that look at what is there already.
+    """A transport to the service at `url` or `PARROT_URL`, for commands that inspect a running service.
 
-    Raises `BadParameter` where neither is given, and what `service` raises.
+    Raises `BadParameter` if neither is given, and what `service` raises.
     """
     from parrotserve.sdk.http import HttpTransport
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from parrotserve.listing import SessionSummary
 
 _STATES = ("running", "offered", "queued", "waiting", "done", "failed", "cancelled")
-"""Of requests and native calls, what goes on first."""
+"""States of requests and native calls in the order in which they are listed: active ones first."""
 _UNITS = (("days", 86400), ("h", 3600), ("min", 60))
 
 
@@ -78,7 +78,7 @@ def _counted(states: dict[str, int]) -> str:
 
 
 def _ago(seconds: float) -> str:
-    """A time of the service's clock, which may be ahead of the one here."""
+    """How long ago something was, in words. Negative numbers count as 0: the service's clock may be ahead of ours."""
     for unit, length in _UNITS:
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit} ago"

@@ -1,4 +1,4 @@
-"""The tenants that commands change: those of the data folder that a service on this machine uses."""
+"""Access for commands to stored tenants, in the data folder that a service on this machine uses."""
 
 import contextlib
 from collections.abc import Generator
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def opened(settings: dict[str, Any]) -> "Generator[TenantStore]":
-    """The store in the data folder that settings give. Raises what reading settings and opening it raise."""
+    """The store in the data folder of these settings. Raises what `ServiceConfig.load` and `TenantStore` raise."""
     from parrotserve.config import ServiceConfig
     from parrotserve.tenancy.store import TenantStore
 

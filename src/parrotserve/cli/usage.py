@@ -34,7 +34,7 @@ def usage(
     with opened(settings) as store:
         rows = store.usage(tenant)
         if tenant not in (None, LOCAL_TENANT) and not rows:
-            store.tenant(tenant)  # a name that nobody has is a typo
+            store.tenant(tenant)  # raises if there is no such tenant, as after a typo
         for day, name, used in rows:
             counts = (used.requests, used.prompt_tokens, used.cached_tokens, used.output_tokens)
             table.add_row(day, name, *map(str, counts), f"{used.seconds:.1f}")

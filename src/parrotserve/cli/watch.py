@@ -1,8 +1,8 @@
-"""Seeing all that a program produces, from outside: a transport around the transport that the program uses.
+"""Watching everything that a program produces, by a transport around the transport that the program uses.
 
-Every variable that the program's requests and native calls will produce is asked for in the very submit that
-declares it, streamed, as throughput work: that is what a variable is that nobody asks for, so watching changes
-neither what the program computes nor what it is scheduled for, and costs no further exchange.
+The submit that declares a program's requests and native calls also asks for every variable that they will produce, as a
+stream and as throughput work. That is how variables are scheduled that nobody asks for, so watching changes neither
+what the program computes nor its objectives, and costs no further exchange.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Watched:
     """A variable that the program produces, and its text so far."""
 
     title: str
-    """`function.output`, numbered where the program calls the function again."""
+    """`function.output`, with a number if the program calls the function again."""
     session: SessionId
     text: str = ""
     value: str | None = None
@@ -51,12 +51,12 @@ class Watched:
 
     @property
     def settled(self) -> bool:
-        """Whether there is a value or an error."""
+        """Whether it has a value or an error."""
         return self.value is not None or self.error is not None
 
 
 LOOK_SECONDS = 0.5
-"""Between the looks for what nothing can produce; each is twice as long as the one before."""
+"""Time before the first check for variables that can no longer be produced; it doubles with each further check."""
 LONGEST_LOOK_SECONDS = 30.0
 
 
@@ -64,15 +64,15 @@ class Screen(Protocol):
     """Where watched variables are shown. Called on the front end's event loop."""
 
     def starting(self) -> None:
-        """The service is coming up, which may take a while."""
+        """The service is starting, which may take a while."""
         ...
 
     def declared(self, watched: Watched) -> None:
-        """A new variable will be produced, or one that failed will be once more."""
+        """A new variable will be produced, or one that failed will be produced again."""
         ...
 
     def grew(self, watched: Watched, text: str) -> None:
-        """`text` was added to its text."""
+        """`text` was appended to its text."""
         ...
 
     def settled(self, watched: Watched) -> None:
@@ -91,7 +91,7 @@ class Figures:
     output_tokens: int = 0
 
     def add(self, view: SessionView) -> None:
-        """Count a session in."""
+        """Add what a session used."""
         self.requests += len(view.requests)
         self.native_calls += len(view.calls)
         for request in view.requests:
@@ -101,10 +101,10 @@ class Figures:
 
 
 class WatchedTransport:
-    """Hands everything on to another transport and shows what the program produces. See `Transport`."""
+    """Passes everything on to another transport and shows what the program produces. See `Transport`."""
 
     def __init__(self, inner: Transport, screen: Screen, *, explain: bool = False) -> None:
-        """`explain`: keep what there is to explain of sessions that end."""
+        """`explain`: keep the explanations of sessions that end."""
         self.inner = inner
         self.screen = screen
         self.variables: dict[VariableId, Watched] = {}
@@ -118,17 +118,17 @@ class WatchedTransport:
 
     @property
     def lost(self) -> str | None:
-        """What to do about a service that is not there any more, where outputs ended for that."""
+        """The error message of the first output that failed because the service is gone; None if none did."""
         errors = (watched.error for watched in self.variables.values())
         return next((error.message for error in errors if isinstance(error, ServiceUnavailable)), None)
 
-    # --- What the command asks ------------------------------------------------------------------------------
+    # --- For the command ------------------------------------------------------------------------------------
 
     async def drained(self, may_be_set: Callable[[], bool] = lambda: True) -> list[str]:
-        """Wait until every watched variable is settled.
+        """Wait until every watched variable is settled, or the remaining ones can never be.
 
-        Or until none of the rest ever will be: where nothing runs any more, and `may_be_set` says that nobody is left
-        to set a variable, the names of those that are missing.
+        That is so if nothing runs any more and `may_be_set` returns False, because nobody is left to set a variable.
+        Returns the names of the variables that are not set.
         """
         seconds = LOOK_SECONDS
         while self._pumps:
@@ -139,18 +139,19 @@ class WatchedTransport:
         return []
 
     async def figures(self) -> Figures:
-        """What all sessions so far have used."""
+        """What all sessions together have used so far."""
         total = Figures(**{name: getattr(self._ended, name) for name in Figures.__slots__})
         for view in await self._views():
             total.add(view)
         return total
 
     async def explanations(self) -> list[str]:
-        """Why requests ran where and when they did, session by session; ended ones first, if they are kept."""
+        """Why requests ran where and when they did, one text per session; ended sessions first, if `explain` is set."""
         return [*self._kept, *map(explain_view, await self._views())]
 
     def finish(self) -> None:
-        """Nothing more is asked of what sessions used, so that they end without an exchange for it."""
+        """Note that figures and explanations are not needed any more, so that sessions end without an exchange for
+        them."""
         self._finished = True
 
     async def _views(self) -> list[SessionView]:
@@ -173,7 +174,7 @@ class WatchedTransport:
         await self.inner.close()
 
     async def submit(self, body: Submit) -> AsyncGenerator[VariableEvent]:
-        """The answer that the program asked for; what else was asked for goes on in the background."""
+        """The answer that the program asked for. Watching what else the batch produces goes on in the background."""
         answers = _Answers(body.wait)
         self._spawn(self._pump(body, answers))
         while (event := await answers.next()) is not None:
@@ -186,7 +187,7 @@ class WatchedTransport:
         await self.inner.set_value(session, variable, value)
 
     async def retry(self, session: SessionId, variable: VariableId) -> None:
-        """Run it again. What else fell with it may come back, too, which is shown as well."""
+        """Retry a variable, and show it and the others that had failed with it and come back."""
         await self.inner.retry(session, variable)
         for name in (variable, *await self._back(session, variable)):
             if watched := self.variables.get(name):
@@ -199,7 +200,7 @@ class WatchedTransport:
         await self.inner.cancel(session, variable)
 
     async def end_session(self, session: SessionId) -> None:
-        """End it; what it used is counted first, and what it was still producing counts as cancelled."""
+        """End a session after adding up what it used; what it was still producing becomes cancelled."""
         if not self._finished:
             await self._count(session)
         self._sessions.discard(session)
@@ -224,7 +225,7 @@ class WatchedTransport:
         await self.inner.put_result(session, call, result, attempt=attempt)
 
     async def _back(self, session: SessionId, retried: VariableId) -> list[VariableId]:
-        """What is shown as failed besides a variable that was retried, and is so no more."""
+        """Variables shown as failed, other than the one retried, that are no longer failed or cancelled."""
         fallen = {
             name
             for name, watched in self.variables.items()
@@ -241,7 +242,7 @@ class WatchedTransport:
     # --- Watching -------------------------------------------------------------------------------------------
 
     def _accepted(self, body: Submit) -> None:
-        """Begin to show what this batch will produce. A refused batch may come again in parts, so not earlier."""
+        """Begin to show what an accepted batch will produce: not before, as a refused one may come again in parts."""
         session = SessionId(body.session)
         self._sessions.add(session)
         names = {spec.id: spec.name for spec in body.variables}
@@ -252,7 +253,7 @@ class WatchedTransport:
                 self.screen.declared(watched)
 
     def _title(self, function: str, output: str | None) -> str:
-        parts = dict.fromkeys(filter(None, (function, output)))  # a native function's output has its name
+        parts = dict.fromkeys(filter(None, (function, output)))  # a native function's output has the function's name
         title = ".".join(parts) or "output"
         self._titles[title] += 1
         times = self._titles[title]
@@ -264,7 +265,7 @@ class WatchedTransport:
         pump.add_done_callback(self._pumps.discard)
 
     async def _pump(self, body: Submit, answers: "_Answers") -> None:
-        """Read the answer to a submit to its end, whoever still listens."""
+        """Read the answer to a submit to its end, even if the program has stopped listening."""
         fresh = [variable for variable in _produced(body) if variable not in self.variables]
         error: BaseException | None = None
         try:
@@ -306,7 +307,7 @@ class WatchedTransport:
             self.screen.grew(watched, text)
 
     async def _follow(self, variable: VariableId, watched: Watched) -> None:
-        """Go on showing a variable whose wait has ended before it did."""
+        """Go on showing a variable that is not settled although the wait for it has ended."""
         try:
             async for event in self.inner.stream(watched.session, variable, len(watched.text)):
                 if not isinstance(event, Accepted):
@@ -321,7 +322,7 @@ class WatchedTransport:
 
 
 class _Answers:
-    """The part of an answer that the program asked for; it ends when that part is complete."""
+    """The part of an answer that the program asked for. It ends once that part is complete."""
 
     def __init__(self, waits: tuple[WaitSpec, ...]) -> None:
         self._streamed = {wait.variable for wait in waits if wait.stream}
@@ -345,7 +346,7 @@ class _Answers:
         self._queue.put_nowait(error)
 
     async def next(self) -> VariableEvent | None:
-        """The next event; None after the last. Raises what the answer ended with."""
+        """The next event; None after the last. Raises the error that the answer ended with, if any."""
         event = await self._queue.get()
         if isinstance(event, BaseException):
             raise event
@@ -353,7 +354,7 @@ class _Answers:
 
 
 def _missing(views: Iterable[SessionView]) -> list[str]:
-    """Names of the variables that all that is not done waits for; none where something runs, or may yet."""
+    """Names of the unset variables that unfinished producers wait for; empty if a producer runs or is ready to run."""
     names: dict[str, None] = {}
     for view in views:
         unset = {each.id: each.name or each.id for each in view.variables if each.state == State.EMPTY}
@@ -366,7 +367,7 @@ def _missing(views: Iterable[SessionView]) -> list[str]:
 
 
 def _produced(body: Submit) -> dict[VariableId, str]:
-    """The variables that a batch will produce, with the function that each comes from."""
+    """The variables that a batch will produce, each with the name of the function that produces it."""
     outputs = {
         segment.variable: request.function
         for request in body.requests
@@ -378,7 +379,7 @@ def _produced(body: Submit) -> dict[VariableId, str]:
 
 
 def _widened(body: Submit, fresh: list[VariableId]) -> Submit:
-    """The batch, waiting for these variables too, and streaming them."""
+    """The batch with additional waits for the variables `fresh`, which are all streamed."""
     watched = set[str](fresh)
     asked = {wait.variable for wait in body.wait}
     waits = [wait.model_copy(update={"stream": True}) if wait.variable in watched else wait for wait in body.wait]
