@@ -1,15 +1,16 @@
 """The native engine beside llama.cpp and vLLM: prefill, and decode over batch size and length of the shared prefix.
 
-    python benchmarks/engine.py --only must-show --json engine.json   # the points that something is wanted of
+    python benchmarks/engine.py --only must-show --json engine.json   # the points that have targets
     python benchmarks/engine.py --points 512 16x2048                  # a prompt of 512; 16 sequences over 2048 tokens
     python benchmarks/engine.py --vllm http://127.0.0.1:8101 ...      # beside a running vLLM server too
 
 All contenders run the same model on the same tokens, on the same machine with the same number of threads, one at a
-time, round after round; medians of the rounds count. Parrot is measured through its engine process: sequences opened,
-tokens streamed back. llama.cpp runs where `benchmarks/peers/install.py llamacpp` has set it up; its best setting at a
-point counts: the first round measures all of them, the others those that were nearly as fast as its fastest. Each point
-is one interleaved run, written to the JSON at once, and not measured again while source and machine are the same.
-What the machine can do at most is measured in each round too; percentages say how near to that Parrot came.
+time, round after round; the medians over the rounds count. Parrot is measured through its engine process: sequences
+opened, tokens streamed back. llama.cpp takes part if `benchmarks/peers/install.py llamacpp` has set it up. Its best
+setting at a point counts: the first round measures all settings, the others only those that were nearly as fast as the
+fastest. Each point is one interleaved run, written to the JSON at once, and not measured again while source and machine
+are the same. The machine's peak rates are measured in each round too; percentages say how near Parrot comes to the
+bound that they set.
 """
 
 import argparse
@@ -39,20 +40,22 @@ from parrotserve.models.files import ModelFiles
 from parrotserve.models.registry import resolve
 
 NEARLY = 1.1
-"""A setting of a peer that took more than so many times its fastest in the first round is not measured again."""
+"""A setting of a peer is measured after the first round if it took at most so many times as long as the peer's fastest
+there."""
 KEEP = 2
-"""So many of them at most are."""
+"""Most settings of a peer that are measured after the first round."""
 HOPELESS = 1.3
-"""One that took more than so many times its fastest for a prompt is not measured with longer ones."""
+"""A setting that took more than so many times as long as the peer's fastest for a prompt is not measured with longer
+prompts."""
 
 _WARM_UP = 256
-"""Tokens of everybody's first prompt."""
+"""Tokens of each contender's first prompt."""
 MOST_IN_INT4 = 4
-"""Sequences: with more of them arithmetic bounds a step, which int4 does not make less."""
+"""Most sequences that are measured with int4: with more, arithmetic bounds a step, and int4 saves none."""
 
 
 class Sides:
-    """The contenders: started when first needed, kept for the next point, at rest but when it is their turn."""
+    """The contenders. Each is started when first needed, kept for later points, and at rest unless it is its turn."""
 
     def __init__(self, options: argparse.Namespace, files: ModelFiles, config: ModelConfig) -> None:
         self._options = options
@@ -61,7 +64,8 @@ class Sides:
         self._all: list[Contender] = list(_contenders(options, files, config))
 
     def at(self, point: Point) -> list[Contender]:
-        """Those that are measured there: ours, peers where something is wanted of them, or at all of `--peers all`."""
+        """The contenders that are measured at a point: ours, and peers if a target is set against them or `--peers all`
+        is given."""
         return [each for each in self._all if self._belongs(each, point)]
 
     def _belongs(self, contender: Contender, point: Point) -> bool:
@@ -73,7 +77,7 @@ class Sides:
 
     @contextlib.asynccontextmanager
     async def turn(self, contender: Contender):
-        """It is up, and awake."""
+        """A context in which the contender is started and awake."""
         if contender.name not in self._started:
             self._started.add(contender.name)
             await contender.start()
@@ -85,7 +89,7 @@ class Sides:
             contender.rest()
 
     async def close(self) -> None:
-        """End them all."""
+        """End all contenders."""
         for contender in self._all:
             contender.wake()
         await asyncio.gather(*(contender.close() for contender in self._all))
@@ -98,7 +102,8 @@ def _contenders(options: argparse.Namespace, files: ModelFiles, config: ModelCon
     longest = max(point.tokens for point in points)
 
     def settings(kv_tokens: int, **more: Any) -> NativeSettings:
-        # Without a bound on steps the whole batch joins at once; nothing of it is left once all of them decode.
+        # `adapt=False`: without a bound on a step's time the whole batch joins at once. Once all sequences decode, this
+        # makes no difference.
         sizes = {"kv_bytes": kv_tokens * token_bytes, "max_running": max(64, most)}
         return NativeSettings(threads=threads, adapt=False, speculate=False, **sizes, **more)
 
@@ -128,7 +133,7 @@ class Run:
         self._options = options
 
     async def point(self, point: Point, contenders: list[Contender]) -> dict[str, Any]:
-        """All rounds of one point: each side's milliseconds, and what the machine could do meanwhile."""
+        """All rounds of one point: each side's milliseconds, and the bounds by the machine's peak rates meanwhile."""
         times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
         machine: Machine | None = None
         for number in range(self._options.rounds):
@@ -155,7 +160,7 @@ class Run:
 
 
 def _worth_it(contenders: list[Contender], times: dict[str, list[float]]) -> list[Contender]:
-    """All of ours, and of each peer the settings that may be its fastest."""
+    """All of our sides, and of each peer the settings that may turn out to be its fastest."""
     chosen: set[str] = set()
     for family in {contender.family for contender in contenders}:
         ranked = sorted((each.name for each in contenders if each.family == family), key=lambda name: times[name][0])
@@ -176,7 +181,7 @@ def _bounds(machine: Machine, config: ModelConfig, point: Point) -> dict[str, An
 
 
 async def measure(options: argparse.Namespace, records: PointRecords, roofline: Roofline | None) -> None:
-    """Every point that is not there yet."""
+    """Measure every point that is not recorded yet."""
     files = resolve(options.model)
     config = load_config(files)
     sides = Sides(options, files, config)
@@ -197,7 +202,7 @@ async def measure(options: argparse.Namespace, records: PointRecords, roofline: 
 
 
 def arguments() -> argparse.Namespace:
-    """The command line's."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", choices=["must-show", "grid"], help="the points that targets are set for, or all")
     parser.add_argument("--points", type=Point.parse, nargs="+", help="512 is a prefill, 16x2048 a decode step")
@@ -235,7 +240,7 @@ def main() -> None:
         return
     with contextlib.ExitStack() as stack:
         roofline = None
-        with contextlib.suppress(OSError, subprocess.CalledProcessError):  # without a compiler there are no bounds
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no compiler, so no bounds
             config = load_config(resolve(options.model))
             weights = Work.prefill(config, 1).weights
             roofline = stack.enter_context(Roofline(options.threads, int(2 * weights)))

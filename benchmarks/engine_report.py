@@ -1,4 +1,4 @@
-"""What `benchmarks/engine.py` measured, for people: lines, a table, a picture."""
+"""Reports of what `benchmarks/engine.py` measured: lines, tables, a plot."""
 
 import statistics
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ WEIGHTS = tuple(WeightFormat)
 
 
 def fastest(measured: Measured, family: str) -> str | None:
-    """The side of a family with the least median, of those measured in every round."""
+    """The side of a family with the lowest median, among those measured in every round; None without one."""
     full = [
         name
         for name, times in measured["milliseconds"].items()
@@ -27,27 +27,27 @@ def fastest(measured: Measured, family: str) -> str | None:
 
 
 def median(measured: Measured, name: str) -> float:
-    """Milliseconds."""
+    """A side's median, in milliseconds."""
     return statistics.median(measured["milliseconds"][name])
 
 
 def ratio(measured: Measured, family: str) -> float | None:
-    """How many times as long the fastest side of a family takes as our fastest. Private KV is compared with shared KV
-    of the same weights. None where one of the two was not measured."""
+    """The time of a family's fastest side divided by that of our fastest. Private KV is compared with shared KV of the
+    same weights. None if one of the two was not measured."""
     other = fastest(measured, family)
     ours = "bf16" if family == "private" else fastest(measured, OURS)
     return None if other is None or ours is None else median(measured, other) / median(measured, ours)
 
 
 def fraction(measured: Measured, weights: str) -> float | None:
-    """How near our time comes to the least possible one: 1 is there. None where either was not measured."""
+    """The bound divided by our time: 1 means that the bound is reached. None if either was not measured."""
     if weights not in (measured["roofline"] or {}) or weights not in measured["milliseconds"]:
         return None
     return measured["roofline"][weights]["milliseconds"] / median(measured, weights)
 
 
 def line(name: str, measured: Measured) -> str:
-    """One point."""
+    """One point as a line."""
     cells = [f"{name:16}"]
     for weights in WEIGHTS:
         if weights in measured["milliseconds"]:
@@ -61,7 +61,7 @@ def line(name: str, measured: Measured) -> str:
 
 
 def write_tables(points: dict[str, Measured], page: Path) -> None:
-    """Between the two marks in the page; all of a page that is not there yet."""
+    """Write the tables between the two marks in the page, which is created if it does not exist."""
     write_marked(page, "benchmarks/engine.py", markdown(points))
 
 
@@ -72,7 +72,7 @@ def markdown(points: dict[str, Measured]) -> str:
 
 
 def _target_table(points: dict[str, Measured]) -> Iterator[str]:
-    """What is wanted of each point with a target, and what was measured there."""
+    """Each target, and what was measured at its point."""
     yield "| work | against | ours, ms | theirs, ms | ratio | wanted | |"
     yield "|---|---|---|---|---|---|---|"
     for target in TARGETS:
@@ -91,7 +91,7 @@ def _target_table(points: dict[str, Measured]) -> Iterator[str]:
 
 
 def _point_table(points: dict[str, Measured]) -> Iterator[str]:
-    """All sides of ours at every point, beside what the machine could do and what private KV costs."""
+    """All our sides at every point, with the bounds by the machine's peak rates, and the cost of private KV."""
     yield (
         "| work | bf16, ms | of bound | int8, ms | of bound | int4, ms | of bound "
         "| bounds, ms | private KV, ms | over shared |"
@@ -111,7 +111,8 @@ def _point_table(points: dict[str, Measured]) -> Iterator[str]:
 
 
 def plot(points: dict[str, Measured], target: Path) -> bool:
-    """Decode steps over the shared prefix, a panel for each batch size. False: matplotlib is not installed."""
+    """Plot decode step times over the length of the shared prefix, with a panel for each batch size. Returns False if
+    matplotlib is not installed."""
     try:
         import matplotlib as mpl
     except ImportError:

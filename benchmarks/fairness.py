@@ -49,9 +49,9 @@ ANN, BOB = TenantId("ann"), TenantId("bob")
 TIMES = 50
 SESSIONS = 100
 PARTS = {"latency": (0.0, 1.3), "work": (0.0, math.inf), "sessions": (0.95, 1.05), "weights": (2.7, 3.3)}
-"""What is measured, and between what the median ratio is to be."""
+"""What is measured, and the range in which the median ratio should be."""
 DRAINING_SECONDS = 60.0
-"""In which engines must have let go of what was cancelled."""
+"""Time in which engines must have released cancelled requests."""
 
 
 Point = dict[str, Any]
@@ -59,24 +59,24 @@ Point = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of one run."""
+    """The result of one run."""
 
     median: dict[TenantId, float]
-    """Latency in seconds."""
+    """Median latency in seconds."""
     tokens: dict[TenantId, int]
 
     @property
     def share(self) -> float:
-        """Bob's tokens for each of Ann's."""
+        """Bob's tokens divided by Ann's."""
         return self.tokens[BOB] / self.tokens[ANN]
 
 
 class NothingMeasured(Exception):
-    """Nothing can be told from a run; why, and what to do."""
+    """A run has no usable result. The message says why, and what to do."""
 
 
 class Load:
-    """A tenant that keeps so many requests open, in so many sessions."""
+    """The load of one tenant, which keeps a number of requests open in `sessions` sessions; 0: one for each request."""
 
     def __init__(self, service: Service, tenant: TenantId, *, tokens: int, sessions: int = 0) -> None:
         self.service, self.tenant, self.tokens = service, tenant, tokens
@@ -85,7 +85,7 @@ class Load:
         self._sent = 0
 
     async def keep_open(self, count: int, *, until: float) -> None:
-        """Until a moment of the monotonic clock; then what is open is cancelled."""
+        """Keep `count` requests open until this time of the monotonic clock; then cancel those that are open."""
         workers = [asyncio.ensure_future(self._one_after_another()) for _ in range(count)]
         await asyncio.sleep(until - time.monotonic())
         broken = [worker for worker in workers if worker.done()]
@@ -133,7 +133,8 @@ class Bench:
         self.service, self.store, self.options = service, store, options
 
     async def run(self, anns: int, bobs: int, *, sessions: int = 0) -> "Run":
-        """Both keep so many requests open. With `sessions`, Bob in so many and Ann in one; else one a request."""
+        """Run with so many requests of each tenant open. With `sessions`, Bob uses so many and Ann one; else every
+        request has its own."""
         counts = {tenant: count for tenant, count in ((ANN, anns), (BOB, bobs)) if count}
         loads = {
             tenant: Load(
@@ -161,7 +162,7 @@ class Bench:
         )
 
     async def _drain(self) -> None:
-        """Until the account of every request is closed: what was cancelled counts too, and runs until its step ends."""
+        """Wait until every request is accounted for: cancelled ones count too, and run until their step ends."""
         end = time.monotonic() + DRAINING_SECONDS
         while any(self.service.meter.ledger.held(one, now=time.monotonic())[1] for one in (ANN, BOB)):
             if time.monotonic() > end:
@@ -175,7 +176,7 @@ class Bench:
         return used
 
     async def points(self, part: str) -> AsyncIterator[Point]:
-        """The points of one part, as they come."""
+        """The points of one part, as they are measured."""
         few, many = self.options.open, TIMES * self.options.open
         self.store.set_limits(ANN, Limits(weight=3 if part == "weights" else 1))
         await self.run(few, few)  # warms up
@@ -200,7 +201,7 @@ class Bench:
 
 
 class Report:
-    """Points so far: in a file, where one is given, and as a table."""
+    """The points so far: in a file, if one is given, and the ratios of each part."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -208,12 +209,12 @@ class Report:
         self.ratios: dict[str, list[float]] = {}
 
     def begin(self, options: argparse.Namespace) -> None:
-        """Another run of this program."""
+        """Begin the record of another run of this program."""
         told = {name: value for name, value in vars(options).items() if name != "json"}
         self._runs.append({"options": told, "circumstances": circumstances(), "points": []})
 
     def add(self, part: str, point: Point) -> None:
-        """A point came."""
+        """Add a point, and write the file."""
         self._runs[-1]["points"].append({"part": part, **point})
         self.ratios.setdefault(part, []).append(point["ratio"])
         if self._path:
@@ -221,7 +222,7 @@ class Report:
 
 
 async def main(options: argparse.Namespace, console: Console) -> bool:
-    """A service, measured; whether the targets were met."""
+    """Start a service and measure it. Returns whether the targets were met."""
     report = Report(options.json)
     report.begin(options)
     with tempfile.TemporaryDirectory() as folder, closing(TenantStore(Path(folder))) as store:

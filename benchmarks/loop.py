@@ -41,7 +41,7 @@ SHARED_TOKENS, OWN_TOKENS = 2048, 64
 
 
 class FreeBackend:
-    """Says a pseudo-random token for every output; its own time is counted, to be taken off."""
+    """Returns a pseudo-random token for every output. Its own time is counted, to be subtracted."""
 
     page_tokens = PAGE_TOKENS
 
@@ -51,7 +51,7 @@ class FreeBackend:
         self._vocabulary = vocabulary
 
     def step(self, batch: StepBatch) -> WholeLogits:
-        """One spike a row."""
+        """Random likeliest tokens, with logits that are all zero."""
         wall, thread = time.perf_counter(), time.thread_time()
         rows = np.zeros((len(batch.logit_rows), 64), dtype=np.float32)
         logits = WholeLogits(rows)
@@ -62,7 +62,7 @@ class FreeBackend:
 
 
 class TimedBackend:
-    """The kernels; their own time is counted, to be taken off."""
+    """The kernels. Their own time is counted, to be subtracted."""
 
     page_tokens = PAGE_TOKENS
 
@@ -74,7 +74,7 @@ class TimedBackend:
         self.wall = self.thread = self.drawing = 0.0
 
     def step(self, batch: StepBatch) -> Logits:
-        """The kernels'."""
+        """The kernels' step."""
         wall, thread = time.perf_counter(), time.thread_time()
         logits = TimedLogits(self, self._kernels.step(batch))
         self.wall += time.perf_counter() - wall
@@ -83,18 +83,18 @@ class TimedBackend:
 
 
 class TimedLogits:
-    """The kernels'; what drawing takes is counted."""
+    """The kernels' logits. The time that drawing takes is counted."""
 
     def __init__(self, backend: TimedBackend, logits: Logits) -> None:
         self._backend, self._logits = backend, logits
         self.rows, self.likeliest, self.highest = logits.rows, logits.likeliest, logits.highest
 
     def candidates(self, outputs: Sequence[int], scales: Sequence[float]) -> Candidates:
-        """The kernels'."""
+        """The kernels' candidates."""
         return self._logits.candidates(outputs, scales)
 
     def draw(self, settings: DrawSettings, positions: IntArray) -> list[int | None]:
-        """The kernels'."""
+        """The kernels' draw."""
         began = time.perf_counter()
         tokens = self._logits.draw(settings, positions)
         self._backend.drawing += time.perf_counter() - began
@@ -102,7 +102,7 @@ class TimedLogits:
 
 
 class Run:
-    """One batch of sequences, decoding."""
+    """One batch of sequences that decode."""
 
     def __init__(
         self, backend: FreeBackend | TimedBackend, tokenizer: Tokenizer, batch: int, sampling: Sampling
@@ -119,7 +119,7 @@ class Run:
             self.step()
 
     def step(self) -> tuple[float, float, float]:
-        """The loop's seconds of one step: wall, thread, and what of the former is drawing."""
+        """The loop's own seconds in one step: wall time, time of its thread, and the part of wall time for drawing."""
         wall, thread = time.perf_counter(), time.thread_time()
         backend_wall, backend_thread, drawing = self.backend.wall, self.backend.thread, self.backend.drawing
         assert not self.core.idle
@@ -143,7 +143,7 @@ def main() -> None:
     options = parser.parse_args()
     files = resolve("default")
     tokenizer = load_tokenizer(files)
-    # A step may write nine tokens, where a text repeats itself: no sequence is to end meanwhile.
+    # A step may produce nine tokens if a text repeats itself. No sequence should end during the measurement.
     sampling = Sampling(
         max_tokens=9 * (options.steps + 200), ignore_eos=True, temperature=options.temperature, top_p=options.top_p
     )

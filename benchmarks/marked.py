@@ -1,4 +1,4 @@
-"""Pages that people write and programs fill in part."""
+"""Pages that people write, with a part that programs fill in."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ _END = "<!-- measured: end -->"
 
 
 def write_marked(page: Path, script: str, markdown: str) -> None:
-    """Between this script's two marks in the page; all of a page that is not there yet."""
+    """Write `markdown` between this script's two marks in the page, which is created if it does not exist."""
     begin = f"<!-- measured: begin ({script} --report) -->"
     text = page.read_text(encoding="utf-8") if page.exists() else begin + _END
     before, _, rest = text.partition(begin)

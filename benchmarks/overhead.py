@@ -4,12 +4,12 @@
     python benchmarks/overhead.py added handle-16 --json overhead.json
     python benchmarks/overhead.py --json overhead.json --report docs/benchmarks/overhead.md
 
-`machine`, `runtime`, `http`: requests a second through the machine alone, through the runtime, over HTTP.
-`added`: how long a request takes over HTTP beside a bare FastAPI echo of the same body, at a steady rate of arrivals,
-in turns; what Parrot adds is the difference of the medians, and of the 99th percentiles.
-`handle-N`: what `Machine.handle` takes with N engines, for one request that ends and the one that is placed instead,
-and for one that is submitted, by how many requests wait; all of these machines take turns.
-`lookup`: what finding the engines that hold a request's prefix takes, where all of them do.
+`machine`, `runtime`, `http`: requests per second through the machine alone, through the runtime, over HTTP.
+`added`: latency of a request over HTTP and of a bare FastAPI echo of the same body, in turns at a steady rate of
+arrivals. Parrot adds the difference of the medians, and of the 99th percentiles.
+`handle-N`: time of `Machine.handle` with N engines, for a request that ends together with the one placed instead, and
+for a request that is submitted, by the number of waiting requests; all of these machines take turns.
+`lookup`: time to find the engines that hold a request's prefix, if all of them do.
 
 Each point is written to the JSON at once, and not measured again while source and machine are the same.
 """
@@ -31,7 +31,7 @@ Measured = dict[str, Any]
 
 
 def measurements(options: argparse.Namespace) -> dict[str, Callable[[], Measured]]:
-    """All points by their names."""
+    """The measurements of all points, by name."""
     waiting = [number for number in WAITING if number <= options.most_waiting]
     count, rounds = options.count, options.rounds
     return {

@@ -69,7 +69,7 @@ def _row(workload: Workload, result: dict[str, Any], results: Sequence[dict[str,
 
 
 def _reference_of(result: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The reference side's result on the same case; None where there is none, or this is it."""
+    """The reference side's result for the same case and delay; None if there is none, or `result` is that."""
     case, delay = result["case"], result["delay_seconds"]
     for other in results:
         if other is not result and (other["case"], other["delay_seconds"], other["side"]) == (case, delay, REFERENCE):
@@ -104,14 +104,14 @@ def _circumstances(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _made(results: Sequence[dict[str, Any]]) -> str:
-    """How many trials are of which source, on which server; empty where a record is too old to tell."""
+    """The number of trials for each source and server; empty if the record is too old to tell."""
     trials = [made for result in results for made in result.get("made", {}).values()]
     counted = Counter(f"{made.get('server', 'a server that does not say')}, {made['source']}" for made in trials)
     return "; ".join(f"{number} on {name}" for name, number in counted.items())
 
 
 def main() -> None:
-    """Write the page into the folder that is named."""
+    """Write the page into the folder given on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="with the records, WORKLOAD.json")
     folder = parser.parse_args().folder

@@ -1,4 +1,4 @@
-"""What `benchmarks/engine.py` measures: pieces of work, and what is wanted of some of them."""
+"""The points that `benchmarks/engine.py` measures, and the targets for some of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Point:
     """A prefill (batch 0), or a decode step."""
 
     tokens: int
-    """Of the prompt, or of the shared prefix."""
+    """Tokens of the prompt, or of the shared prefix."""
     batch: int
 
     def __str__(self) -> str:
@@ -31,13 +31,13 @@ class Point:
 
     @property
     def steps(self) -> int:
-        """Decode steps in one measurement: fewer where they take long."""
+        """Decode steps in one measurement: fewer for large batches, whose steps take long."""
         return max(8, min(32, 256 // max(1, self.batch)))
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """At this point the fastest of this family is to take so many times what ours takes."""
+    """At `point`, the fastest side of `family` should take at least `ratio` times as long as ours."""
 
     point: Point
     family: str
@@ -57,36 +57,36 @@ TARGETS = (
 
 
 def wanted(point: Point, family: str) -> float | None:
-    """The ratio that is wanted there, if any is."""
+    """The target ratio at a point, if there is one."""
     return next((each.ratio for each in TARGETS if each.point == point and each.family == family), None)
 
 
 def must_show() -> list[Point]:
-    """The points of the targets."""
+    """The points that have targets."""
     return in_order(target.point for target in TARGETS)
 
 
 def grid() -> list[Point]:
-    """All lengths of prompts, and all batch sizes over all prefixes."""
+    """Prefills of all lengths, and decode steps of all batch sizes over all prefix lengths."""
     prefills = [Point(tokens, 0) for tokens in PREFILLS]
     return in_order([*prefills, *(Point(tokens, batch) for tokens in PREFIXES for batch in BATCHES)])
 
 
 def in_order(points: Iterable[Point]) -> list[Point]:
-    """Prefills first, then prefix after prefix: setting one up is what takes long."""
+    """Prefills first, then decode steps by prefix length, since setting up a prefix takes most of the time."""
     return sorted(set(points), key=lambda point: (point.batch > 0, point))
 
 
 class PointRecords(Records):
-    """What was measured at each point, side by side."""
+    """What was measured of each side at each point."""
 
     def complete(self, point: Point, sides: list[str]) -> bool:
-        """Whether all of these sides were measured there, of the same source on the same machine."""
+        """Whether all of these sides were measured at the point, with the same source on the same machine."""
         return self.has(str(point)) and self.points[str(point)]["milliseconds"].keys() >= set(sides)
 
     def slower(self, point: Point, times: float) -> set[str]:
-        """Settings of peers that took more than so many times their fastest for the longest of the shorter prompts."""
-        here = {**self.on, "source": None}  # peers do not depend on it
+        """Settings that took more than `times` times as long as the peer's fastest for the next shorter prompt."""
+        here = {**self.on, "source": None}  # peers do not depend on our source
         known = [each for each in self.points.values() if {**each["on"], "source": None} == here and not each["batch"]]
         shorter = [each for each in known if each["tokens"] < point.tokens and len(each["milliseconds"]) > 2]
         if point.batch or not shorter:
@@ -100,5 +100,5 @@ class PointRecords(Records):
         return {name for name in first if first[name] > times * fastest[families[name]] and families[name] != OURS}
 
     def add(self, point: Point, measured: dict[str, Any]) -> None:
-        """Replaces what there was of this point, and writes the file."""
+        """Record a point in place of what there was of it, and write the file."""
         self.put(str(point), {"batch": point.batch, "tokens": point.tokens, **measured})

@@ -1,4 +1,4 @@
-"""The file that a benchmark fills point by point: written after every one, so that nothing measured is lost."""
+"""The results file of a benchmark, written after every point, so that no measurement is lost."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from parrotserve.bench.circumstances import circumstances, source_version
 
 
 def sources(points: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Of which source points were measured, and when: a line for each tree of `src`, for a page."""
+    """With which source points were measured, and when: for a page, one line for each git tree of `src`."""
     by_source: dict[str, list[str]] = {}
     for name, measured in points.items():
         by_source.setdefault(measured["on"]["source"], []).append(f"{name} ({measured['date'][:16]})")
@@ -17,26 +17,26 @@ def sources(points: Mapping[str, dict[str, Any]]) -> list[str]:
 
 
 class Records:
-    """Points by their names. Those of the same source, machine and settings need not be measured again."""
+    """Measured points by name. Those with the same source, machine and settings need not be measured again."""
 
     def __init__(self, path: Path | None, benchmark: str, *, seed: int, **settings: Any) -> None:
         self._path = path
         self._here = {"benchmark": benchmark, **settings, "source": source_version(), **circumstances(seed=seed)}
         machine = self._here["machine"]
         self.on = {name: self._here[name] for name in (*settings, "source")}
-        """What a point's figures hold for."""
+        """The settings, source and machine for which the figures of a point are valid."""
         self.on |= {name: machine[name] for name in ("processor", "cores")}
         self.points: dict[str, dict[str, Any]] = {}
         if path is not None and path.exists():
             self.points = json.loads(path.read_text(encoding="utf-8"))["points"]
 
     def has(self, point: str) -> bool:
-        """Whether it was measured, of the same source on the same machine."""
+        """Whether a point was measured with the same source and settings on the same machine."""
         found = self.points.get(point)
         return found is not None and found["on"] == self.on
 
     def put(self, point: str, measured: dict[str, Any]) -> None:
-        """Replaces what there was of this point, and writes the file."""
+        """Record a point in place of what there was of it, and write the file."""
         self.points[point] = {"on": self.on, "date": circumstances()["date"], **measured}
         if self._path is not None:
             fresh = self._path.with_suffix(".tmp")

@@ -1,4 +1,4 @@
-"""What the machine can do at most, measured beside what is compared with it, and the least time of work at that."""
+"""The machine's peak rates, measured alongside a benchmark, and the least time that work takes at those rates."""
 
 import shutil
 import subprocess
@@ -12,26 +12,27 @@ from parrotserve.engines.native.settings import WeightFormat
 from parrotserve.models.architecture import ModelConfig
 
 BYTES = {WeightFormat.BF16: 2.0, WeightFormat.INT8: 1 + 2 / 64, WeightFormat.INT4: 20 / 32}
-"""A weight, with its part of what scales it."""
+"""Bytes per weight, its share of the scales included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One step, or one prefill, of a model: what has to be multiplied and read, each weight and key once."""
+    """The work of one step or one prefill: what has to be computed, and read if each weight and key is read once."""
 
     linear_flops: float
-    """With weights."""
+    """Of products with weights."""
     attention_flops: float
-    """With keys and values."""
+    """Of products with keys and values."""
     weights: float
-    """How many are read, those of the head among them."""
+    """Number of weights that are read, including those of the head."""
     head: float
-    """How many the head has: in int8 where others are in int4."""
+    """Number of weights of the head, which are in int8 even if the others are in int4."""
     kv_bytes: float
 
     @classmethod
     def of(cls, config: ModelConfig, *, rows: int, outputs: int, pairs: float, keys: float) -> "Work":
-        """`rows` go through the layers and `outputs` through the head; `pairs` of a query and a key, from `keys`."""
+        """`rows` pass through the layers and `outputs` through the head. Attention multiplies `pairs` pairs of a query
+        and a key, of `keys` different keys."""
         width, kv_width = config.heads * config.head_dim, config.kv_heads * config.head_dim
         layers = config.layers * config.hidden * (2 * width + 2 * kv_width + 3 * config.intermediate)
         head = config.vocabulary * config.hidden
@@ -45,34 +46,36 @@ class Work:
 
     @classmethod
     def decode(cls, config: ModelConfig, batch: int, prefix: int, own: int, *, private: bool = False) -> "Work":
-        """One token of each of `batch` sequences that share `prefix` tokens and have `own` more each."""
+        """One token for each of `batch` sequences that share `prefix` tokens and have `own` more each. If `private`,
+        each reads a copy of its own of the prefix."""
         keys = batch * (prefix + own) if private else prefix + batch * own
         return cls.of(config, rows=batch, outputs=batch, pairs=batch * (prefix + own), keys=keys)
 
     @classmethod
     def prefill(cls, config: ModelConfig, tokens: int) -> "Work":
-        """A prompt of so many tokens."""
+        """A prompt of `tokens` tokens."""
         return cls.of(config, rows=tokens, outputs=1, pairs=tokens * (tokens + 1) / 2, keys=tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What it did at most, on all threads, when it was measured."""
+    """The machine's peak rates on all threads, as measured: 10^9 operations, or bytes read, per second."""
 
     gflops_bf16: float
-    """0 where it has no such instructions; so for int8."""
+    """0 if the machine has no such instructions; likewise for int8."""
     gflops_fp32: float
     gops_int8: float
     gbytes: float
 
     def best(self, other: "Machine") -> "Machine":
-        """The more of both, number by number."""
+        """The higher rate of both measurements, number by number."""
         return Machine(*map(max, asdict(self).values(), asdict(other).values()))
 
     def seconds(self, work: Work, form: WeightFormat = WeightFormat.BF16) -> tuple[float, str]:
-        """The least time that it takes, with bf16 KV and weights in `form`, and what bounds it: all products at
-        the speed of registers, or reading everything once at the speed of memory. Of bf16, that is what small batches
-        of greedy outputs read: the file's 4-bit blocks, as the default model's has them, and the head in int8."""
+        """The least time that the work takes, with bf16 KV and weights in `form`, and what bounds it: "arithmetic", all
+        products at the speed of registers, or "memory", reading everything once at the speed of memory. For bf16, what
+        counts is what small batches of greedy outputs read: the 4-bit blocks of the file, as the default model's has
+        them, and the head in int8."""
         products = max(self.gflops_bf16, self.gflops_fp32) * 1e9
         linear = products if form is WeightFormat.BF16 else max(products, self.gops_int8 * 1e9)
         arithmetic = work.linear_flops / linear + work.attention_flops / products
@@ -83,11 +86,11 @@ class Machine:
 
 
 class Roofline:
-    """Measures the machine whenever asked: the program beside this file, compiled for this processor."""
+    """Measures the machine's peak rates with the program beside this file, compiled for this processor."""
 
     def __init__(self, threads: int, size: int) -> None:
-        """`size` bytes are read, as many as a model's weights have. Raises OSError or `CalledProcessError` where there
-        is no C++ compiler that does it."""
+        """The measurement of memory reads `size` bytes: as many as a model's weights have. Raises OSError or
+        `CalledProcessError` if there is no C++ compiler that can build the program."""
         self._folder = tempfile.mkdtemp(prefix="roofline")
         program = Path(self._folder) / "roofline"
         source = Path(__file__).with_suffix(".cpp")
@@ -97,7 +100,7 @@ class Roofline:
         )
 
     def measure(self) -> Machine:
-        """Takes some 0.1 s."""
+        """Measure the peak rates, which takes some 0.1 s."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")

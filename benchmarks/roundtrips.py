@@ -3,12 +3,13 @@
     python benchmarks/roundtrips.py                        # the protocol alone: a model without weights
     python benchmarks/roundtrips.py --model smollm2-135m   # with real decoding
 
-Each run is one program of dependent calls on a `parrot serve` of its own on this machine: `chain` declares all calls
-and gets the last value; `step by step` gets every value before the next call, as clients of single requests must. Each
-is measured without and with a delay, which stands for a network's round trip and is added to every HTTP exchange
-(`HttpTransport(delay=)`). Runs are interleaved, medians are shown with ranges, and all runs must give the same text.
+Each run is one program of dependent calls against a `parrot serve` that is started for this benchmark: `chain` declares
+all calls and gets the last value; `step by step` gets every value before the next call, as clients of single requests
+must. Each is measured without and with a delay, which stands for a network's round trip and is added to every HTTP
+exchange (`HttpTransport(delay=)`). Runs are interleaved, medians are shown with ranges, and all runs must give the same
+text.
 
-The target: a delayed chain takes at most 1.2 delays more than one without. The exit code is 1 where it is missed.
+The target: a chain with delay takes at most 1.2 delays longer than one without. The exit code is 1 if it is missed.
 """
 
 import argparse
@@ -37,7 +38,7 @@ BEGINNING = "A parrot repeats what it hears."
 
 
 class CountingWire(httpx.AsyncHTTPTransport):
-    """The network, with a list of the exchanges that went over it."""
+    """The network transport, with a list of the exchanges that it made."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,18 +46,18 @@ class CountingWire(httpx.AsyncHTTPTransport):
         """Method and path of each."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Note it, then make it."""
+        """Note an exchange, then make it."""
         self.exchanges.append(f"{request.method} {request.url.path}")
         return await super().handle_async_request(request)
 
 
-@SemanticFunction(max_tokens=32, ignore_eos=True)  # always as many, so that all runs are the same work
+@SemanticFunction(max_tokens=32, ignore_eos=True)  # always the same number of tokens, so that all runs are equal work
 def go_on(text):
     """Say this in other words: {{input:text}} {{output:more}}"""
 
 
 def chain(calls: int) -> str:
-    """All calls declared, then one `get`."""
+    """Declare all calls, then get the last value."""
     text = go_on(BEGINNING)
     for _ in range(calls - 1):
         text = go_on(text)
@@ -64,7 +65,7 @@ def chain(calls: int) -> str:
 
 
 def step_by_step(calls: int) -> str:
-    """Every value got before the next call."""
+    """Get every value before the next call."""
     text = BEGINNING
     for _ in range(calls):
         text = go_on(text).get()
@@ -83,16 +84,16 @@ class Series:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The program's name, for people."""
         return self.program.__name__.replace("_", " ")
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """Median time in seconds."""
         return statistics.median(self.seconds)
 
     def run(self, url: str, calls: int) -> None:
-        """Once more, on a connection that is open already; the session's end is not timed either."""
+        """Run the program once more. Neither opening the connection nor the session's end is timed."""
         wire = CountingWire()
         with use(HttpTransport(url, delay=self.delay, wire=wire)), Session() as session:
             go_on("Hello.").get()
@@ -106,7 +107,7 @@ class Series:
 
 
 def report(options: argparse.Namespace, plain: list[Series], delayed: list[Series]) -> dict[str, Any]:
-    """Everything that was measured, and what on."""
+    """Everything that was measured, and the circumstances."""
     return {
         "benchmark": "roundtrips",
         **circumstances(),
@@ -133,7 +134,7 @@ def report(options: argparse.Namespace, plain: list[Series], delayed: list[Serie
 
 
 def table(result: dict[str, Any]) -> Table:
-    """The same for people."""
+    """A result as a table for people."""
     shown = Table(title=f"{result['calls']} dependent calls, model {result['model']}", title_justify="left")
     for column in ("program", "delay", "exchanges", "median", "range", "delays more than without"):
         shown.add_column(column, justify="left" if column == "program" else "right")
@@ -151,7 +152,7 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line's."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="fake", help="name or path; default: a model without weights")
     parser.add_argument("--delay", type=float, default=0.25, help="seconds for every HTTP exchange (0.25)")
@@ -165,9 +166,9 @@ def arguments() -> argparse.Namespace:
 
 
 async def measure(options: argparse.Namespace, series: list[Series]) -> None:
-    """All runs, interleaved."""
+    """Make all runs, interleaved."""
     async with served(("--model", options.model)) as url:
-        # So that the KV of these prompts is there for all runs alike.
+        # A first run, so that the KV of these prompts is in the cache for all measured runs alike.
         await asyncio.to_thread(Series(chain, 0.0).run, url, options.calls)
         for _ in range(options.repeat):
             for each in series:

@@ -3,11 +3,11 @@
     python benchmarks/steps.py                             # the default model, all shapes, the chosen variant
     python benchmarks/steps.py --variant avx2 --batches 1 16 --prefixes 2048
 
-Outputs are greedy. Decode steps are one token of each of a batch of sequences that share a prefix: `grouped` reads
-the prefix once for all, `ungrouped` once for each though the pages are shared, `private` gives every sequence pages of
-its own. Prefill is one prompt in chunks. The bound is the larger of what the multiply-adds take at the speed of
-registers on every core, and what reading weights and KV once takes at the speed of memory, both measured beside every
-shape (`roofline`); the last column is the share of it that the median reached.
+Outputs are greedy. A decode step is one token for each of a batch of sequences that share a prefix: `grouped` reads the
+prefix once for all of them, `ungrouped` once for each although the pages are shared, and `private` gives every sequence
+pages of its own. Prefill is one prompt in chunks. The bound is the larger of the time of all multiply-adds at the speed
+of registers on every core, and the time to read weights and KV once at the speed of memory; both speeds are measured
+beside every shape (`roofline`). The last columns are the bound divided by the median, the bound, and what sets it.
 """
 
 import argparse
@@ -36,13 +36,13 @@ from parrotserve.models.registry import resolve
 from parrotserve.models.weights import load_weights
 
 TAIL = 6
-"""Tokens of each sequence behind the prefix, the new one included."""
+"""Tokens of each sequence after the prefix, including the new one."""
 MODES = ("grouped", "ungrouped", "private")
 
 
 @dataclass
 class Shape:
-    """One kind of work, and how long each run of it took."""
+    """One kind of step, and how long each run of it took."""
 
     name: str
     run: Callable[[], None]
@@ -67,13 +67,13 @@ class Steps:
         self._pages = pages
 
     def prefill(self, tokens: int) -> Shape:
-        """One prompt, in chunks."""
+        """The prefill of one prompt, in chunks."""
         table = range(-(-tokens // PAGE_TOKENS))
         work = Work.prefill(self._config, tokens)
         return Shape(f"prefill {tokens}", lambda: self._prefill(tokens, table), work, tokens)
 
     def decode(self, batch: int, prefix: int, mode: str) -> Shape | None:
-        """One token of each; None where the pages do not suffice."""
+        """A decode step of `batch` sequences; None if there are not enough pages."""
         shared, own = -(-prefix // PAGE_TOKENS), -(-(TAIL + PAGE_TOKENS) // PAGE_TOKENS)
         each = shared if mode == "private" else 0
         if shared + batch * (each + own) > self._pages:
@@ -103,7 +103,7 @@ class Steps:
 
 
 def measure(shape: Shape, repeat: int, roofline: Roofline) -> None:
-    """Once to warm up, then `repeat` times, between two looks at what the machine can do."""
+    """Run once to warm up, then `repeat` times, with the machine's peak rates measured before and after."""
     before = roofline.measure()
     shape.run()
     shape.seconds += [_timed(shape.run) for _ in range(repeat)]
@@ -111,7 +111,7 @@ def measure(shape: Shape, repeat: int, roofline: Roofline) -> None:
 
 
 def line(shape: Shape, form: WeightFormat) -> str:
-    """Milliseconds, and how near they are to the bound."""
+    """One shape's times, and how near they are to the bound."""
     assert shape.machine is not None
     median, (bound, by) = statistics.median(shape.seconds), shape.machine.seconds(shape.work, form)
     return (

@@ -25,8 +25,8 @@ from running import installed, running
 
 @contextlib.contextmanager
 def peers(names: Collection[str] | None = None) -> Iterator[dict[str, str]]:
-    """The addresses of these peers, for as long as they are needed; without names, of those without drafts that are set
-    up, for all together would want 20 GB. Exits if one is not set up."""
+    """A context in which these peers run, with their addresses. Without names: all installed ones that do not speculate
+    with n-grams, since all together would need 20 GB of memory. Exits if one is not set up."""
     there = installed()
     missing = [name for name in names or () if name not in there]
     if missing:
@@ -42,7 +42,7 @@ def peers(names: Collection[str] | None = None) -> Iterator[dict[str, str]]:
 
 
 def serve(target: Path, names: Collection[str] = ()) -> None:
-    """Keeps the peers up until a signal ends it; tells their addresses in a file."""
+    """Keep the peers up until a signal ends it, with their addresses in the file `target`."""
     with peers(names or None) as there:
         target.write_text(json.dumps(there), encoding="utf-8")
         print(f"{', '.join(there)}: up, at rest, until Ctrl-C.", file=sys.stderr)
@@ -53,7 +53,7 @@ def serve(target: Path, names: Collection[str] = ()) -> None:
 
 
 def bench(there: dict[str, str], arguments: list[str]) -> int:
-    """Runs `parrot bench` beside these peers."""
+    """Run `parrot bench` with these peers. Returns its exit code."""
     for name, address in there.items():
         arguments += [f"--{name}", address]
     if "--sides" not in arguments:
@@ -63,7 +63,7 @@ def bench(there: dict[str, str], arguments: list[str]) -> int:
 
 
 def _named(arguments: list[str]) -> list[str] | None:
-    """The peers among the sides; None where no sides are named."""
+    """The peers among the sides that the arguments name; None if they name no sides."""
     if "--sides" not in arguments[:-1]:
         return None
     sides = arguments[arguments.index("--sides") + 1].split(",")
@@ -83,7 +83,7 @@ def _there(file: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Start, measure, stop."""
+    """Start the peers, run the benchmark, stop the peers."""
     signal.signal(signal.SIGTERM, _interrupted)
     arguments = [
         part for told in sys.argv[1:] for part in (told.split("=", 1) if told.startswith("--sides=") else [told])
