@@ -1,9 +1,9 @@
-"""Measures what bf16, int8 and int4 cost the real model: perplexity, and the likeliest tokens beside PyTorch's bf16.
+"""Measures what bf16, int8 and int4 cost the real model in perplexity and likeliest tokens, next to PyTorch's bf16.
 
     python scripts/accuracy.py            prints, and writes benchmarks/results/accuracy.json
 
-Runs in the environment of `make parity`. Perplexity is over documentation strings of Python's standard library;
-PyTorch runs transformers' implementation of the model, on its own reading of the same file, in float32 and in bf16.
+Runs in the environment of `make parity`. Perplexity is measured on documentation strings of Python's standard library.
+PyTorch runs transformers' implementation of the model, which reads the same file by itself, in float32 and in bf16.
 """
 
 import gc
@@ -35,20 +35,21 @@ RESULT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "accur
 TOKENS = 20_000
 COMPARED_WINDOWS = 6  # of 1,000 tokens
 MOST = {"bf16": 0.5, "int8": 1.5, "int4": 1.5}
-"""Percent of perplexity."""
+"""Most percent by which perplexity may exceed that in float32."""
 NEAR_TIE = 0.3
-"""Logits. Rounding to bf16 moves this model's by up to half of it."""
+"""Difference of logits up to which two tokens count as nearly tied. Rounding to bf16 moves this model's logits by up to
+half of this."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A position at which another token was likeliest than in float32."""
+    """A position at which the likeliest token differs from that in float32."""
 
     position: int
     expected: int
     found: int
     gap: float
-    """By how much the expected one beats the next in float32."""
+    """How much the expected token's logit exceeds the second likeliest's in float32."""
     found_is_second: bool
 
 
@@ -87,7 +88,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def predict_by_torch(dtype: torch.dtype, path: Path, windows: Sequence[list[int]]) -> Prediction:
-    """What transformers makes of them."""
+    """What transformers' implementation predicts in these windows."""
     model = load_transformers(path).to(dtype)
     return joined(
         judged(model(torch.tensor([window[:-1]])).logits[0].float().numpy(), window[1:]) for window in windows
@@ -95,7 +96,7 @@ def predict_by_torch(dtype: torch.dtype, path: Path, windows: Sequence[list[int]
 
 
 def perplexities(ours: dict[str, Prediction]) -> dict[str, object]:
-    """Of all forms, and by how many percent they exceed float32's."""
+    """Perplexities with all weight formats, and by how many percent they exceed that with float32."""
     exact = ours["float32"].perplexity
     return {"tokens": TOKENS, "float32": round(exact, 4)} | {
         name: {"perplexity": round(one.perplexity, 4), "percent": round(100 * (one.perplexity / exact - 1), 3)}
@@ -105,7 +106,7 @@ def perplexities(ours: dict[str, Prediction]) -> dict[str, object]:
 
 
 def agreement(exact: Prediction, found: Prediction) -> dict[str, object]:
-    """At how many positions the likeliest token is the same, and all others."""
+    """The number of positions with the same likeliest token, and a description of all others."""
     count = len(exact.likeliest)
     others = [
         Difference(
@@ -125,7 +126,7 @@ def agreement(exact: Prediction, found: Prediction) -> dict[str, object]:
 
 
 def tell(result: dict) -> bool:
-    """Print all, and whether something misses its bound."""
+    """Print everything. Returns whether something misses its bound."""
     perplexity, likeliest = result["perplexity"], result["likeliest"]
     print(f"perplexity of {TOKENS:,} tokens: float32 {perplexity['float32']}")
     missed = False
@@ -144,7 +145,7 @@ def tell(result: dict) -> bool:
 
 
 def versions() -> dict[str, str | None]:
-    """What said so."""
+    """The model and software that gave these results."""
     packages = ("torch", "transformers", "numpy")
     head = {"model": DEFAULT_MODEL, "python": platform.python_version(), "variant": chosen_variant()}
     return head | {p: version(p) for p in packages}

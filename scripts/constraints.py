@@ -1,4 +1,4 @@
-"""Print constraints.txt: every distribution that installing, building, testing and checking Parrot takes.
+"""Print constraints.txt: every distribution that is needed to install, build, test and check Parrot.
 
 Run by `make constraints` with the Python of an empty virtual environment. Only resolves; installs nothing.
 """
@@ -18,18 +18,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def requirements() -> list[str]:
-    """Everything pyproject.toml asks for, and the build tools that its backend adds where they are missing."""
+    """Everything that pyproject.toml requires, and the build tools that its backend adds if they are missing."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted: list[str] = [*project["build-system"]["requires"], "cmake>=3.18", "ninja>=1.5"]
     wanted += project["project"]["dependencies"]
     for name, extra in project["project"]["optional-dependencies"].items():
-        # Other projects' clients are tried as their users get them.
+        # Not pinned: the clients of other projects are tested in the versions that their users get.
         wanted += extra if name != "conformance" else []
     return wanted
 
 
 def main() -> None:
-    """Resolve as pip would and print one pin a line, sorted."""
+    """Resolve as pip would and print one pin per line, sorted."""
     resolved = subprocess.run(
         [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--report", "-", *requirements()],
         check=True,

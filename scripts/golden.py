@@ -3,8 +3,8 @@
     python scripts/golden.py            writes tests/data/golden/
     python scripts/golden.py --check    asks them again, live, and compares the native engine with what they say
 
-Runs in an environment of its own (`make parity`): Parrot and scripts/parity-requirements.txt. Tokens come from
-llama.cpp, where this model's pre-tokenizer is defined; next tokens from transformers in float32, greedily.
+Runs in an environment of its own (`make parity`) with Parrot and scripts/parity-requirements.txt. Tokens of texts come
+from llama.cpp, which defines this model's pre-tokenizer; next tokens come from transformers, greedily in float32.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def write(path: Path) -> None:
-    """Draw texts and prompts, and write down what is expected for them."""
+    """Draw texts and prompts, and write what is expected for them."""
     corpus = Corpus(SEED)
     with llama_cpp(path) as encode:
         texts = [tokenised(text, encode) for text in corpus.tokenizer_texts(TEXTS)]
@@ -74,7 +74,8 @@ def write(path: Path) -> None:
 
 
 def check(files: ModelFiles) -> None:
-    """Ask both references again for the committed texts and prompts; exit 1 where they or the engine disagree."""
+    """Ask both references again about the committed texts and prompts. Exits with 1 if Parrot's tokenizer differs from
+    llama.cpp, or the engine from transformers in more than near ties; differences from the files are only printed."""
     tokenizer = load_tokenizer(files)
     entries = json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))["texts"]
     with llama_cpp(files.path) as encode:
@@ -93,7 +94,7 @@ def check(files: ModelFiles) -> None:
 
 
 def ask_again(model: torch.nn.Module, golden: Golden) -> Golden:
-    """The committed prompts with what transformers says of them now."""
+    """The committed prompts with what transformers predicts for them now."""
     shared, prompts = golden["shared"], golden["prompts"]
     alone = [greedy(model, prompt) for prompt in prompts]
     behind = [greedy(model, shared + prompt) for prompt in prompts]
@@ -106,13 +107,13 @@ def ask_again(model: torch.nn.Module, golden: Golden) -> Golden:
 
 
 def tokenised(text: str, encode: Encode) -> dict[str, object]:
-    """A text's tokens as plain text, and with control tokens recognised where that makes a difference."""
+    """A text's tokens as plain text, and with control tokens recognised if that makes a difference."""
     plain, special = encode(text), encode(text, special=True)
     return {"text": text, "ids": plain} | ({"special": special} if special != plain else {})
 
 
 def pre_tokenized(path: Path, texts: list[dict[str, object]]) -> dict[str, list[list[int]]]:
-    """The same vocabulary behind other models' rules for parting a text into words."""
+    """Tokens of these texts with the same vocabulary, but other models' rules for splitting a text into words."""
     found: dict[str, list[list[int]]] = {}
     with TemporaryDirectory() as folder:
         for pre in PRE_TOKENIZERS:
@@ -124,7 +125,7 @@ def pre_tokenized(path: Path, texts: list[dict[str, object]]) -> dict[str, list[
 
 
 def draw_prompts(corpus: Corpus, encode: Encode) -> list[list[int]]:
-    """Prompts of every length between the extremes, these included."""
+    """Prompts with lengths drawn between the extremes, and one of each extreme."""
     lengths = [SHORTEST, LONGEST, *(corpus.length(SHORTEST, LONGEST) for _ in range(PROMPTS - 2))]
     return [_cut(corpus, kind, length, encode) for kind, length in enumerate(lengths)]
 
@@ -135,7 +136,7 @@ def _cut(corpus: Corpus, kind: int, length: int, encode: Encode) -> list[int]:
 
 @contextmanager
 def llama_cpp(path: Path):
-    """llama.cpp's tokenizer, which its server offers."""
+    """A context with the tokenizer of llama.cpp, through its server."""
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
@@ -154,7 +155,7 @@ def llama_cpp(path: Path):
 
 
 def load_transformers(path: Path) -> torch.nn.Module:
-    """The model with transformers' own reading and dequantising of the file."""
+    """The model as transformers itself reads and dequantises it from the file."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation="eager"
@@ -164,7 +165,7 @@ def load_transformers(path: Path) -> torch.nn.Module:
 
 @torch.inference_mode()
 def greedy(model: torch.nn.Module, prompt: list[int]) -> Next:
-    """What comes next, ends of generation ignored."""
+    """The next tokens after a prompt, ignoring ends of generation."""
     started = time.monotonic()
     tokens: list[int] = []
     gaps: list[float] = []
@@ -181,13 +182,13 @@ def greedy(model: torch.nn.Module, prompt: list[int]) -> Next:
 
 
 def versions() -> dict[str, str]:
-    """What said so."""
+    """The model and software that gave these results."""
     packages = ("torch", "transformers", "tokenizers", "gguf", "xllamacpp")
     return {"model": DEFAULT_MODEL, "python": platform.python_version()} | {p: version(p) for p in packages}
 
 
 def save(name: str, head: dict[str, object], lists: dict[str, Iterable[object]]) -> None:
-    """As JSON with one entry a line, so that a change shows as the lines that changed."""
+    """Write JSON with one entry per line, so that diffs show only the entries that changed."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
     for key, entries in lists.items():

@@ -42,7 +42,7 @@ _SPECIALS = """
 
 
 class Corpus:
-    """All texts of the running Python, and seeded draws from them."""
+    """The documentation and code of the running Python, and seeded draws from them and from Unicode."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
@@ -64,7 +64,7 @@ class Corpus:
         return [kinds[index % len(kinds)]() for index in range(count)]
 
     def documentation(self) -> list[str]:
-        """All documentation strings that say something, module by module."""
+        """All documentation strings that are not too short, module by module."""
         return self._documentation
 
     def long_text(self, kind: int, characters: int) -> str:
@@ -80,7 +80,7 @@ class Corpus:
         return text
 
     def length(self, least: int, most: int) -> int:
-        """A length, each order of magnitude as likely as another."""
+        """A random length in this range, with every order of magnitude equally likely."""
         return round(least * (most / least) ** self._random.random())
 
     def _excerpt(self, texts: list[str]) -> str:
@@ -131,7 +131,7 @@ class Corpus:
 def _docstrings(module: ModuleType) -> Iterator[str]:
     for thing in (module, *_members(module)):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # typing.io warns of itself where Python is older
+            warnings.simplefilter("ignore", DeprecationWarning)  # in older Pythons, typing.io raises one
             documentation = inspect.getdoc(thing)
         yield documentation or ""
 

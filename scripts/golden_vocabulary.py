@@ -1,4 +1,4 @@
-"""A model of one random layer around another model's vocabulary: enough for llama.cpp to tokenise with."""
+"""A model of one random layer with another model's vocabulary, which is enough for llama.cpp to tokenise texts."""
 
 from pathlib import Path
 

@@ -1,10 +1,10 @@
-"""Shows that no text depends on how the reference backend computes it, but for near ties, which it lists.
+"""Shows that no text depends on how the reference backend computes it, except for near ties, which it lists.
 
     python scripts/invariance.py
 
-Prompts of every length, greedily, in each manner: prefill chunks of 16, 64 and 512 tokens; alone, in a batch, and
-behind a shared prefix; with and without grouped attention; with and without segments that come late. Each is compared
-with what transformers gave (tests/data/golden/greedy.json), and so with every other.
+Runs prompts of all lengths greedily in each manner: prefill chunks of 16, 64 and 512 tokens; alone, in a batch, and
+after a shared prefix; with and without grouped attention; with and without segments that arrive late. Each result is
+compared with that of transformers (tests/data/golden/greedy.json), and thereby with all others.
 """
 
 import sys
@@ -21,21 +21,21 @@ EVERY, TOKENS = 3, 16
 
 
 def sample() -> Golden:
-    """Every third prompt by length, the shortest and the longest included."""
+    """Every third prompt in order of length, including the shortest and the longest."""
     golden = read_golden()
     by_length = sorted(range(len(golden["prompts"])), key=lambda prompt: len(golden["prompts"][prompt]))
     return excerpt(golden, by_length[::EVERY], TOKENS)
 
 
 def differences(files: ModelFiles, chunk: int) -> Iterator[tuple[Manner, Setting, list[Difference]]]:
-    """Of every manner with prefill chunks of this size."""
+    """The differences in every manner with prefill chunks of this size."""
     golden = sample()
     for group in (True, False):
         core = reference_engine(files, Manner(prefill_chunk=chunk, group=group))
         for late in (False, True):
             manner = Manner(prefill_chunk=chunk, group=group, late=late)
             for setting in Setting:
-                if group or setting is not Setting.ALONE:  # there is nothing to group of one alone
+                if group or setting is not Setting.ALONE:  # a prompt that runs alone has nothing to be grouped with
                     yield manner, setting, compare(core, golden, setting, late=late)
 
 

@@ -1,4 +1,4 @@
-"""Writes the module list of docs/architecture.md from the modules' own docstrings; `--check` only compares."""
+"""Writes the module list of docs/architecture.md from the modules' docstrings; with `--check`, only compares it."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""How a backend does on a text: what it gives each next token, and which it thinks likeliest."""
+"""How well a backend predicts a text: the probability of each next token, and which token it finds likeliest."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,20 +15,20 @@ from parrotserve.engines.native.logits import FloatArray
 from parrotserve.models.tokenizer import Tokenizer
 
 WINDOW = 1000
-"""Tokens that are read together; each window starts anew."""
+"""Tokens that are read together. Each window starts with an empty context."""
 CHUNK = 250
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was expected after every position of a text but the last of each window."""
+    """What was predicted after every position of a text except the last one of each window."""
 
     losses: NDArray[np.float64]
-    """Nats: how unexpected the token was that came."""
+    """Negative log-likelihood of the actual token, in nats."""
     likeliest: NDArray[np.int64]
     second: NDArray[np.int64]
     gaps: FloatArray
-    """By how much the likeliest token's logit beats the second's."""
+    """How much the likeliest token's logit exceeds the second's."""
 
     @property
     def perplexity(self) -> float:
@@ -37,7 +37,7 @@ class Prediction:
 
 
 def documentation_windows(tokenizer: Tokenizer, tokens: int) -> list[list[int]]:
-    """The documentation strings of Python's standard library, one after another, in windows."""
+    """The first `tokens` tokens of the documentation strings of Python's standard library, in windows."""
     stream: list[int] = []
     for text in Corpus("accuracy").documentation():
         stream += tokenizer.encode(f"{text}\n\n")
@@ -47,12 +47,12 @@ def documentation_windows(tokenizer: Tokenizer, tokens: int) -> list[list[int]]:
 
 
 def predict(backend: Backend, windows: Sequence[list[int]]) -> Prediction:
-    """Every window alone, from position 0; the backend's pages are written over."""
+    """Predictions for every window by itself, from position 0. The backend's pages are overwritten."""
     return joined(part for window in windows for part in _read(backend, window))
 
 
 def judged(logits: FloatArray, tokens: Sequence[int]) -> Prediction:
-    """What `logits`, [positions, vocabulary], say of the tokens that came."""
+    """The prediction by `logits`, of shape [positions, vocabulary], given the tokens that actually came."""
     rows = np.arange(len(tokens))
     likeliest = logits.argmax(axis=1)
     top = logits[rows, likeliest]
@@ -64,7 +64,7 @@ def judged(logits: FloatArray, tokens: Sequence[int]) -> Prediction:
 
 
 def joined(found: Iterable[Prediction]) -> Prediction:
-    """One after another."""
+    """Several predictions as one, in their order."""
     parts = list(found)
     return Prediction(
         losses=np.concatenate([part.losses for part in parts]),
@@ -75,7 +75,7 @@ def joined(found: Iterable[Prediction]) -> Prediction:
 
 
 def _read(backend: Backend, window: list[int]) -> Iterator[Prediction]:
-    """After every token but the last."""
+    """The predictions after every token except the last, chunk by chunk."""
     pages = range(-(-len(window) // backend.page_tokens))
     for first in range(0, len(window) - 1, CHUNK):
         part = window[first : min(first + CHUNK, len(window) - 1)]

@@ -1,7 +1,7 @@
-"""Compares the native engine's greedy tokens with those that transformers gave (tests/data/golden/greedy.json).
+"""Compares the native engine's greedy tokens with those of transformers (tests/data/golden/greedy.json).
 
-A token may differ only where the likeliest two were closer than `CLOSE` there. After a difference the sequence
-goes on from the expected tokens, so that every step of every prompt is compared.
+A token may differ only if the logits of the two likeliest tokens were closer than `CLOSE`. After a difference the
+sequence continues from the expected tokens, so that every step of every prompt is compared.
 """
 
 import json
@@ -26,25 +26,25 @@ BATCH = 16
 
 
 class Next(TypedDict):
-    """Greedy tokens after a prompt, and by how much each was likelier than the second likeliest."""
+    """Greedy tokens after a prompt, and how much the logit of each exceeds that of the second likeliest."""
 
     tokens: list[int]
     gaps: list[float]
 
 
 class Golden(TypedDict):
-    """What golden.py wrote."""
+    """The contents of the file that golden.py writes."""
 
     shared: list[int]
     prompts: list[list[int]]
     alone: list[Next]
     """What follows each prompt."""
     behind_shared: list[Next]
-    """What follows each prompt where `shared` comes before it."""
+    """What follows each prompt if `shared` precedes it."""
 
 
 class Setting(StrEnum):
-    """In what company prompts run."""
+    """With which others prompts run."""
 
     ALONE = "alone"
     MIXED = "in a mixed batch of 16"
@@ -53,12 +53,12 @@ class Setting(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Manner:
-    """How an engine computes: nothing in it may change a text."""
+    """How an engine computes. Nothing of this may change a text."""
 
     prefill_chunk: int = DEFAULT_PREFILL_CHUNK
     group: bool = True
     late: bool = False
-    """Whether the second half of each prompt comes after its first step."""
+    """Whether the second half of each prompt arrives only after its first step."""
 
     def __str__(self) -> str:
         words = [f"chunks of {self.prefill_chunk}", "" if self.group else "not grouped", "late" if self.late else ""]
@@ -67,7 +67,7 @@ class Manner:
 
 @dataclass(frozen=True)
 class Difference:
-    """A step at which the engine took another token."""
+    """A step at which the engine chose another token than expected."""
 
     prompt: int
     step: int
@@ -77,7 +77,7 @@ class Difference:
 
     @property
     def allowed(self) -> bool:
-        """Whether rounding explains it."""
+        """Whether rounding explains the difference."""
         return self.gap < CLOSE
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ def read_golden() -> Golden:
 
 
 def excerpt(golden: Golden, prompts: Iterable[int], tokens: int) -> Golden:
-    """So many tokens after some of the prompts."""
+    """An excerpt with these prompts only, and the first `tokens` tokens after each."""
     chosen = list(prompts)
 
     def cut(entries: Sequence[Next]) -> list[Next]:
@@ -106,14 +106,14 @@ def excerpt(golden: Golden, prompts: Iterable[int], tokens: int) -> Golden:
 
 
 def reference_engine(files: ModelFiles, manner: Manner = Manner()) -> NativeCore:
-    """The engine's loop on its float32 backend, in this process."""
+    """The engine's loop with the float32 backend, in this process."""
     settings = NativeSettings(backend=BackendName.REFERENCE, prefill_chunk=manner.prefill_chunk, group=manner.group)
     launch = Launch(model=files.name, path=str(files.path), format=files.format, settings=settings)
     return build_engine(launch)[1]
 
 
 def compare(core: NativeCore, golden: Golden, setting: Setting, *, late: bool = False) -> list[Difference]:
-    """All differences of one setting's prompts. Raises RuntimeError where a sequence fails."""
+    """All differences of the prompts in one setting. Raises RuntimeError if a sequence fails."""
     prompts = golden["prompts"]
     if setting is Setting.SHARING:
         return _Comparison(core, prompts, golden["behind_shared"], shared=golden["shared"], late=late).run(BATCH)
@@ -136,11 +136,11 @@ class _Comparison:
         self._shared = tuple(shared)
         self._late = late
         self._owed: list[Extend] = []
-        """Content for the segments that are open already."""
+        """Late content for segments of sequences that are open already."""
         self._id = new_id("comparison")  # an engine runs each (sequence, epoch) once
         self._differences: list[Difference] = []
         self._compared: dict[int, int] = {}
-        """How many steps of each prompt are compared so far."""
+        """Number of steps of each prompt that have been compared."""
 
     def run(self, batch: int) -> list[Difference]:
         waiting = deque(range(len(self._prompts)))
@@ -176,7 +176,8 @@ class _Comparison:
             half = len(content) // 2
             fills.append(Fill(tokens=content[:half]))
             self._owed.append(Extend(sequence=name, epoch=done + 1, segment=len(fills), tokens=content[half:]))
-        # Salts part what is to run as if alone; an epoch of its own lets a prompt go on after a difference.
+        # Different salts keep prompts that should run as if alone from sharing KV. A new epoch lets a prompt continue
+        # after a difference.
         self._core.handle(
             Open(
                 sequence=name,
@@ -205,6 +206,6 @@ def _prompt(sequence: RequestId) -> int:
 
 
 def describe(setting: Setting, golden: Golden, differences: Sequence[Difference]) -> str:
-    """The result of one setting, for people."""
+    """The result in one setting as text."""
     lines = [f"{len(golden['prompts'])} prompts {setting}: {len(differences)} differences", *map(str, differences)]
     return "\n  ".join(lines)

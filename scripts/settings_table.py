@@ -1,4 +1,4 @@
-"""Writes the tables of docs/configuration.md from the settings themselves; `--check` only compares."""
+"""Writes the tables of docs/configuration.md from the settings themselves; with `--check`, only compares them."""
 
 import sys
 from pathlib import Path
