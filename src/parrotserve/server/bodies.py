@@ -146,7 +146,7 @@ def _check_encoding(encoding: str) -> None:
 def _check_type(content_type: str) -> None:
     """Raises `RequestValidationError` for a body whose content type is not JSON.
 
-    Web pages in a browser can send bodies of some other types to a service on the same machine without being asked.
+    A web page can make a browser send other bodies to a service on the same machine without a CORS preflight.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
