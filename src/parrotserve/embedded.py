@@ -10,7 +10,7 @@ from rich.progress import Progress as Bars
 from parrotserve.config import ServiceConfig
 from parrotserve.errors import ServiceUnavailable
 from parrotserve.ids import CallId, SessionId, VariableId
-from parrotserve.protocol import CallOffer, CallResult, SessionView, Submit, VariableEvent
+from parrotserve.protocol import CallOffer, CallResult, CallState, SessionView, Submit, VariableEvent
 from parrotserve.runtime.catalog import Loader, load_model
 from parrotserve.runtime.service import Service
 
@@ -105,9 +105,9 @@ class EmbeddedTransport:
 
     async def put_result(
         self, session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
-    ) -> None:
+    ) -> CallState:
         """Answer a `CallOffer`."""
-        self._running().put_result(session, call, result, attempt=attempt)
+        return self._running().put_result(session, call, result, attempt=attempt)
 
     def _running(self) -> Service:
         if self._service is None:

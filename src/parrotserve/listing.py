@@ -1,6 +1,6 @@
-"""The list of sessions on the wire: what those who run a service see of whom it works for. Programs have no use for it.
+"""Lists on the wire: what those who run a service see of whom it works for. Programs have no use for them.
 
-It is not a part of `protocol`: client and service can talk to each other without it.
+They are not a part of `protocol`: client and service can talk to each other without them.
 """
 
 from parrotserve.ids import SessionId, TenantId
@@ -30,3 +30,16 @@ class SessionList(Wire):
     data: tuple[SessionSummary, ...]
     next: int | None
     """Value of `after` for the next page; None: this is the last one."""
+
+
+class TenantUsage(Wire):
+    """What a tenant used on a day (UTC)."""
+
+    tenant: TenantId
+    day: str
+    requests: int
+    """Runs of requests that ended."""
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    engine_seconds: float

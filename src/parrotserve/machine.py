@@ -46,7 +46,7 @@ from parrotserve.graph.runs import engine_died, output_produced, request_ended
 from parrotserve.graph.snapshots import SessionSnapshot, SessionSummary, picture_session, picture_sessions
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import plan_submit
-from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId, shown
+from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId, shown
 from parrotserve.scheduler.base import Placed, Scheduler
 from parrotserve.scheduler.naive import NaiveScheduler
 from parrotserve.scheduler.scheduler import AT_ONCE, AppScheduler
@@ -161,6 +161,10 @@ class Machine:
         """The request that produces a variable, if any. Raises `UnknownObject`, `ForeignVariable`."""
         producer = self.graph.variable(self.graph.session(session, tenant), variable).producer
         return producer.id if isinstance(producer, Request) else None
+
+    def call_state(self, session: SessionId, tenant: TenantId, call: CallId) -> ProducerState:
+        """What a native call of a session is in. Raises `UnknownObject`."""
+        return self.graph.call(self.graph.session(session, tenant), call).state
 
     def request(self, request: RequestId) -> Request:
         """A request, to be read only: its segments, inputs and their values, session. Raises `UnknownObject`."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from parrotserve.criteria import Criteria, Objective
 from parrotserve.errors import ParrotError, from_wire
-from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
+from parrotserve.ids import CallId, EngineId, RequestId, SessionId, VariableId
 from parrotserve.sampling import Calls, FinishReason, Sampling, TokenLogprob, Usage
 from parrotserve.segments import Role
 from parrotserve.strict import Number, Truth, Whole
@@ -261,6 +261,13 @@ class CallOffer(Wire):
     attempt: int = 1
 
 
+class CallState(Wire):
+    """What a native call is in after its client told a result, whether that was taken or came too late: "done", and it
+    is never offered again, or a state from which it may be."""
+
+    state: str
+
+
 class VariableView(Wire):
     id: VariableId
     name: str | None
@@ -354,19 +361,6 @@ class SessionView(Wire):
     variables: tuple[VariableView, ...]
     requests: tuple[RequestView, ...]
     calls: tuple[CallView, ...]
-
-
-class TenantUsage(Wire):
-    """What a tenant used on a day (UTC)."""
-
-    tenant: TenantId
-    day: str
-    requests: int
-    """Runs of requests that ended."""
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    engine_seconds: float
 
 
 class ModelView(Wire):

@@ -20,6 +20,7 @@ from parrotserve.protocol import (
     Accepted,
     CallOffer,
     CallResult,
+    CallState,
     Delta,
     Failure,
     OutputSegment,
@@ -221,8 +222,8 @@ class WatchedTransport:
 
     async def put_result(
         self, session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
-    ) -> None:
-        await self.inner.put_result(session, call, result, attempt=attempt)
+    ) -> CallState:
+        return await self.inner.put_result(session, call, result, attempt=attempt)
 
     async def _back(self, session: SessionId, retried: VariableId) -> list[VariableId]:
         """Variables shown as failed, other than the one retried, that are no longer failed or cancelled."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from parrotserve.graph.events import EngineLost, Event, RequestEnded
 from parrotserve.ids import EngineId, RequestId, SessionId, TenantId
-from parrotserve.protocol import TenantUsage
+from parrotserve.listing import TenantUsage
 from parrotserve.runtime.metrics import Metrics
 from parrotserve.sampling import Usage as RunUsage
 from parrotserve.tenancy.directory import Directory

@@ -22,20 +22,20 @@ from parrotserve.graph.events import (
 from parrotserve.graph.memory import size_of_text
 from parrotserve.graph.snapshots import SessionSnapshot
 from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned, shown
-from parrotserve.listing import SessionList
+from parrotserve.listing import SessionList, TenantUsage
 from parrotserve.machine import Machine
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import (
     Accepted,
     CallOffer,
     CallResult,
+    CallState,
     Delta,
     EngineView,
     Failure,
     ModelView,
     SessionView,
     Submit,
-    TenantUsage,
     Value,
     WaitSpec,
 )
@@ -296,9 +296,9 @@ class Service:
         *,
         attempt: int | None = None,
         tenant: TenantId = LOCAL_TENANT,
-    ) -> None:
-        """Report a native call's value or error. Ignored if it comes too late, or if it belongs to an earlier `attempt`
-        than the last (None: the last)."""
+    ) -> CallState:
+        """Report a native call's value or error. Returns what the call is then. Ignored if it comes too late, or if it
+        belongs to an earlier `attempt` than the last (None: the last)."""
         self.ending.check_there()
         value, error = outcome_of(result)
         self._gate.check_memory(tenant, size_of_text(value))
@@ -308,6 +308,7 @@ class Service:
         )
         self._driver.apply(returned)
         self._driver.desk.settle(session, call, attempt=attempt)
+        return CallState(state=self._driver.machine.call_state(session, tenant, returned.call))
 
     # --- What the service is ---------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from parrotserve.protocol import (
     Accepted,
     CallOffer,
     CallResult,
+    CallState,
     Delta,
     Failure,
     SessionView,
@@ -158,10 +159,12 @@ class HttpTransport:
 
     async def put_result(
         self, session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
-    ) -> None:
+    ) -> CallState:
         """See `Transport.put_result`."""
         path = f"{_session(session)}/calls/{call}" + ("" if attempt is None else f"?attempt={attempt}")
-        await self._client.repeated(lambda: self._client.call("PUT", path, result))
+        response = await self._client.repeated(lambda: self._client.call("PUT", path, result))
+        with _understood():
+            return CallState.model_validate_json(response.content)
 
     async def _submit(self, answer: "_Answer") -> AsyncGenerator[VariableEvent, None]:
         """One attempt: all that is declared, and the waits that are still open."""

@@ -11,7 +11,7 @@ from typing import Any
 from parrotserve.errors import NativeCallFailed, ParrotError, RequestRefused, ServiceUnavailable, UnknownObject
 from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.native_calls import fill
-from parrotserve.protocol import CallOffer, CallResult
+from parrotserve.protocol import CallOffer, CallResult, CallState
 from parrotserve.sdk.connection import Connection
 from parrotserve.sdk.loop import background
 from parrotserve.sdk.outbox import Named
@@ -180,20 +180,19 @@ class NativeCalls:
                 await asyncio.sleep(RETRY_SECONDS)
                 if offer.id not in self._pending:
                     return
-        if told.error is None and self._is_last(offer):
-            # After a failure it may be retried.
+        if told.state == "done":
+            # After anything else, a success that came too late too, it may be retried.
             self._pending.pop(offer.id, None)
 
-    async def _tell(self, offer: CallOffer, result: CallResult) -> CallResult:
-        """What the service was told: the result, or that it cannot be had."""
+    async def _tell(self, offer: CallOffer, result: CallResult) -> CallState:
+        """Tell the result, or that it cannot be had."""
         transport = await self._connection.opened()
         try:
-            await transport.put_result(self._session, offer.id, result, attempt=offer.attempt)
+            return await transport.put_result(self._session, offer.id, result, attempt=offer.attempt)
         except RequestRefused as refused:
             # Never, that is; else who waits would wait for it again.
             result = CallResult(error=f"The result of {offer.function} was refused: {refused.message}")
-            await transport.put_result(self._session, offer.id, result, attempt=offer.attempt)
-        return result
+            return await transport.put_result(self._session, offer.id, result, attempt=offer.attempt)
 
     def _interrupt_waiters(self, call: CallId, error: ParrotError) -> None:
         bound = self._pending.get(call)

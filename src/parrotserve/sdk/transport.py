@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from parrotserve.ids import CallId, SessionId, VariableId
-from parrotserve.protocol import CallOffer, CallResult, SessionView, Submit, VariableEvent
+from parrotserve.protocol import CallOffer, CallResult, CallState, SessionView, Submit, VariableEvent
 
 
 class Transport(Protocol):
@@ -62,7 +62,7 @@ class Transport(Protocol):
 
     async def put_result(
         self, session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
-    ) -> None:
+    ) -> CallState:
         """Answer a `CallOffer`, by its attempt. An answer that comes too late is ignored, and so is one to an earlier
-        attempt than the last."""
+        attempt than the last; what the call is then says whether it may be offered again."""
         ...

@@ -74,7 +74,7 @@ async def test_a_native_call_that_fails_fails_its_variable(stage: Stage):
     staged.service.put_result(S, CallId("f"), CallResult(error="ValueError: no"))
     with pytest.raises(NativeCallFailed, match="ValueError: no"):
         await staged.service.wait(S, A)
-    staged.service.put_result(S, CallId("f"), CallResult(value="too late"))
+    assert staged.service.put_result(S, CallId("f"), CallResult(value="too late")).state == "failed"
 
 
 async def test_a_late_result_leaves_the_retried_call_with_its_client(stage: Stage):

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -22,6 +23,7 @@ from parrotserve.errors import (
     SessionLost,
     UnknownModel,
 )
+from parrotserve.protocol import CallState
 from parrotserve.sdk import courier
 from parrotserve.sdk.cell import State
 from parrotserve.sdk.connection import use
@@ -122,6 +124,38 @@ class TestPrograms:
             for _ in range(2):
                 with pytest.raises(NativeCallFailed, match=r"Repeat.*refused: The body is larger than"):
                     result.get(timeout=20)
+
+    @pytest.mark.parametrize("served", [True, False])
+    def test_native_functions_whose_success_came_after_they_were_cancelled_can_be_retried(
+        self, serve: Serve, served: bool
+    ):
+        began, cancelled, told = threading.Event(), threading.Event(), threading.Event()
+        transport = HttpTransport(serve().url) if served else EmbeddedTransport(ServiceConfig(models=("fake",)))
+        put = transport.put_result
+
+        async def put_and_tell(*arguments: Any, attempt: int | None = None) -> CallState:
+            state = await put(*arguments, attempt=attempt)
+            told.set()
+            return state
+
+        transport.put_result = put_and_tell
+
+        @P.NativeFunction
+        def Slow() -> str:
+            again = began.is_set()
+            began.set()
+            cancelled.wait()
+            return "well" if again else "late"
+
+        with use(transport), P.Session() as session:
+            result = Slow()
+            session.flush()
+            began.wait()
+            result.cancel()
+            cancelled.set()
+            told.wait()
+            result.retry()
+            assert result.get(timeout=20) == "well"
 
     def test_streams_come_in_pieces(self, serve: Serve):
         with P.connect(serve(script=recite, step_seconds=0.001).url):

@@ -49,7 +49,7 @@ async def test_a_session_is_told_with_what_it_has(served):
         "requests": {"done": 2},
         "calls": {"offered": 1},
     }
-    assert (await client.put("/v1/sessions/s/calls/c", json={"error": "no"})).status_code == 204
+    assert (await client.put("/v1/sessions/s/calls/c", json={"error": "no"})).json() == {"state": "failed"}
     (one,) = (await client.get(LIST)).json()["data"]
     assert one["calls"] == {"failed": 1}
     assert (await client.post("/v1/sessions/s/variables/out/retry")).status_code == 204

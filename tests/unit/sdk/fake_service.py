@@ -20,6 +20,7 @@ from parrotserve.protocol import (
     CallOffer,
     CallResult,
     CallSpec,
+    CallState,
     Delta,
     ErrorBody,
     Failure,
@@ -182,16 +183,16 @@ class FakeService:
 
     async def put_result(
         self, session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
-    ) -> None:
+    ) -> CallState:
         slot = self.slots[self.native[call].output]
-        if slot.settled or attempt not in (None, self.attempts.get(call, 1)):
-            return
-        self.results[call] = result
-        if result.error is not None:
-            slot.error = NativeCallFailed(result.error, upstream=call)  # as it is told of what reads it
-        else:
-            slot.value = result.value
-        self._advance()
+        if not slot.settled and attempt in (None, self.attempts.get(call, 1)):
+            self.results[call] = result
+            if result.error is not None:
+                slot.error = NativeCallFailed(result.error, upstream=call)  # as it is told of what reads it
+            else:
+                slot.value = result.value
+            self._advance()
+        return CallState(state={"ready": "done", "producing": "offered"}.get(slot.state, slot.state))
 
     # --- For tests, on any thread ---------------------------------------------------------------------------
 

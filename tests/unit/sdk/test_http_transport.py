@@ -226,12 +226,14 @@ class TestOthers:
 
     async def test_each_thing_has_its_route(self, wired: Open):
         done = [httpx.Response(204, headers=OURS) for _ in range(5)]
+        done[3] = httpx.Response(200, headers=OURS, json={"state": "done"})
         transport, wire = wired(*done)
         await transport.open()
         await transport.set_value(SESSION, VARIABLE, "x")
         await transport.retry(SESSION, VARIABLE)
         await transport.cancel(SESSION, VARIABLE)
-        await transport.put_result(SESSION, CallId("c-1"), CallResult(value="y"), attempt=2)
+        told = await transport.put_result(SESSION, CallId("c-1"), CallResult(value="y"), attempt=2)
+        assert told.state == "done"
         await transport.end_session(SESSION)
         assert [(request.method, request.url.path) for request in wire.asked] == [
             ("PUT", "/v1/sessions/s-1/variables/v-1"),

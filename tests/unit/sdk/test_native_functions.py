@@ -17,6 +17,7 @@ from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.protocol import (
     CallOffer,
     CallResult,
+    CallState,
 )
 from parrotserve.sdk.session import current_session
 
@@ -322,9 +323,10 @@ class TestFailures:
 
         deliver = service.put_result
 
-        async def hang(session: SessionId, call: CallId, result: CallResult, **_: object) -> None:
+        async def hang(session: SessionId, call: CallId, result: CallResult, **_: object) -> CallState:
             service.put_result = deliver  # pyright: ignore[reportAttributeAccessIssue]
             await offer_again(service, call)  # as a retry does, whose client heard of the failure first
+            return CallState(state="offered")
 
         service.put_result = hang  # pyright: ignore[reportAttributeAccessIssue]
         assert Flaky().get(timeout=10) == "well"

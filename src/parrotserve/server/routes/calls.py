@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from parrotserve.ids import CallId, SessionId
-from parrotserve.protocol import CallResult
+from parrotserve.protocol import CallResult, CallState
 from parrotserve.server.access import PathId, TheService, TheTenant
 from parrotserve.server.bodies import BodyRoute
 from parrotserve.server.sse import DOCUMENTED, EventStream
@@ -23,7 +23,7 @@ async def take(session: PathId, service: TheService, tenant: TheTenant) -> Event
     return event_stream(service.calls(SessionId(session), tenant=tenant))
 
 
-@router.put("/{call}", status_code=204)
+@router.put("/{call}")
 async def answer(
     session: PathId,
     call: PathId,
@@ -31,6 +31,7 @@ async def answer(
     service: TheService,
     tenant: TheTenant,
     attempt: Annotated[int | None, Query(ge=1)] = None,
-) -> None:
-    """A call's value, or why it failed. That of an earlier `attempt` than the last is ignored."""
-    service.put_result(SessionId(session), CallId(call), body, attempt=attempt, tenant=tenant)
+) -> CallState:
+    """A call's value, or why it failed; answered with what the call is then. A result that comes too late is ignored,
+    and so is that of an earlier `attempt` than the last."""
+    return service.put_result(SessionId(session), CallId(call), body, attempt=attempt, tenant=tenant)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from parrotserve.protocol import TenantUsage
+from parrotserve.listing import TenantUsage
 from parrotserve.server.access import TheCaller, TheService
 
 router = APIRouter(prefix="/v1", tags=["usage"])
