@@ -96,6 +96,23 @@ async def test_a_chat_request_that_makes_no_sense(begin: Begin, body: dict[str, 
 
 
 @pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        ({"role": "user", "content": [{"type": "text", "text": "Look:"}, {"type": "image_url"}]}, "content.1"),
+        ({"role": "user"}, "content"),
+        ({"role": "user", "content": "Hi", "name": 5}, "name"),
+    ],
+    ids=["part", "none", "wrong type"],
+)
+async def test_what_is_wrong_with_a_message_names_it(begin: Begin, message: dict[str, Any], place: str):
+    api = await begin()
+    body = {"messages": [*user("Hi"), {"role": "assistant", "content": "Yes?"}, message]}
+    error = (await api.http.post("/v1/chat/completions", json=body)).json()["error"]
+    assert error["param"] == f"messages.2.{place}"
+    assert error["message"].startswith(f"body.messages.2.{place}: ")
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {},

@@ -49,9 +49,9 @@ def _message(message: ChatMessage, place: str, inputs: Inputs, template: ChatTem
     calls = message.tool_calls or []
     about_tools = bool(calls) or message.role == "tool"
     if about_tools and not (template is not None and template.takes_tools):
-        raise DeclarationError("The model's chat template supports neither tools nor messages about them.", param=place)
+        raise _wrong(place, "the model's chat template supports neither tools nor messages about them")
     if calls and message.role != "assistant":
-        raise DeclarationError("Only an assistant's message has tool_calls.", param=f"{place}.tool_calls")
+        raise _wrong(f"{place}.tool_calls", "only an assistant's message has calls")
     answered = message.tool_call_id
     yield RoleSegment(
         role=_ROLES[message.role],
@@ -65,7 +65,7 @@ def _message(message: ChatMessage, place: str, inputs: Inputs, template: ChatTem
         content = message.refusal
     if content is None:
         if not calls:
-            raise DeclarationError(f"The {message.role}'s message has no content.", param=f"{place}.content")
+            raise _wrong(f"{place}.content", f"the {message.role}'s message has no content")
     elif isinstance(content, str):
         yield from inputs.split(content)
     else:
@@ -76,10 +76,8 @@ def _parts(parts: Sequence[ContentPart], place: str, inputs: Inputs) -> Iterator
     for number, part in enumerate(parts):
         text = {"text": part.text, "refusal": part.refusal}.get(part.type)
         if text is None:
-            raise DeclarationError(
-                f"This service reads parts of type 'text' with a text; this one is of type {part.type[:40]!r}.",
-                param=f"{place}.{number}",
-            )
+            what = f"this service reads parts of type 'text' with a text; this one is of type {part.type[:40]!r}"
+            raise _wrong(f"{place}.{number}", what)
         if number:
             yield TextSegment(text="\n")
         yield from inputs.split(text)
@@ -90,12 +88,15 @@ def _call(call: CalledTool, place: str, template: ChatTemplate | None) -> dict[s
     try:
         arguments = json.loads(call.function.arguments or "{}")
     except (ValueError, RecursionError) as error:
-        raise DeclarationError(
-            f"The arguments of a call to {call.function.name!r} are not valid JSON.", param=place
-        ) from error
+        raise _wrong(place, f"the arguments of a call to {call.function.name!r} are not valid JSON") from error
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        raise DeclarationError(f"The arguments of a call to {call.function.name!r} are not a JSON object.", param=place)
+        raise _wrong(place, f"the arguments of a call to {call.function.name!r} are not a JSON object")
     identity = call.id if template is None else taken_id(call.id, template)
     return {"id": identity, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
+
+
+def _wrong(place: str, what: str) -> DeclarationError:
+    """Told as other mistakes in a body are: with its place, for a conversation has many messages."""
+    return DeclarationError(f"body.{place}: {what}.", param=place)
