@@ -1,9 +1,11 @@
 """Errors of the user's program, shown with the user's own frames and none of Parrot's."""
 
 import contextlib
+import io
+import sys
 import sysconfig
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import typer
@@ -14,6 +16,7 @@ from parrotserve.errors import NativeCallFailed, ParrotError
 
 _PACKAGE = Path(parrotserve.__file__).parent
 _OURS = (str(_PACKAGE), str(_PACKAGE.parent / "Parrot"))
+_HINT = ". Did you mean: "
 _LIBRARIES = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
@@ -43,10 +46,9 @@ def format_error(error: BaseException) -> str:
     """Python's traceback, chained errors included, without the frames of Parrot and of the import machinery."""
     report = traceback.TracebackException.from_exception(error, compact=True)
     _strip(report)
-    if not report.stack:
-        # No frame of the user's is left, as for a syntax error: a "Traceback" line with nothing below would mislead.
-        return "".join(report.format_exception_only()).rstrip()
-    return "".join(report.format()).rstrip()
+    # No frame of the user's may be left, as for a syntax error: a "Traceback" line with nothing below would mislead.
+    lines = report.format() if report.stack else report.format_exception_only()
+    return "".join(_with_hints(lines, error)).rstrip()
 
 
 def place_of(error: BaseException) -> str:
@@ -61,6 +63,23 @@ def place_of(error: BaseException) -> str:
 
 def _show(error: BaseException) -> None:
     standard_error().print(harmless(format_error(error)), style="red", soft_wrap=True)
+
+
+def _with_hints(lines: Iterable[str], error: BaseException) -> Iterable[str]:
+    """The lines with what Python takes misspelt names for. Up to 3.11 only the interpreter itself knows, and says so
+    where it shows the error: this is how IDLE hears of it (`idlelib.run.get_message_lines`)."""
+    if sys.version_info >= (3, 12):
+        return lines
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        sys.__excepthook__(type(error), error, error.__traceback__)
+    return [_with_hint(line, said.getvalue()) for line in lines]
+
+
+def _with_hint(line: str, said: str) -> str:
+    told = line.rstrip("\n") + _HINT
+    _, found, rest = said.partition(f"\n{told}")
+    meant, end, _ = rest.partition("\n")
+    return f"{told}{meant}{end}" if found else line
 
 
 def _is_theirs(filename: str) -> bool:
