@@ -39,6 +39,13 @@ def chosen_index() -> str:
     return index
 
 
+def advice_on_index() -> str:
+    """A sentence, with a space after it, for errors of what the chosen index was asked: nobody remembers a setting that
+    was made long ago, or by somebody else. Empty where there is none."""
+    index = os.environ.get(_VARIABLE, "").strip()
+    return f"{_VARIABLE} is {without_credentials(index)}: see whether that is right. " if index else ""
+
+
 def find_file(client: httpx.Client, index: str, project: str, filename: str) -> str:
     """The URL of a project's file. Raises `PullFailed` where the index does not offer it, httpx errors as they
     come. The client has the index's `credentials`."""

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from parrotserve.addresses import without_credentials
 from parrotserve.client_environment import environment_read
 from parrotserve.errors import PullFailed
-from parrotserve.models.package_index import DEFAULT_INDEX, chosen_index, credentials, find_file
+from parrotserve.models.package_index import DEFAULT_INDEX, advice_on_index, chosen_index, credentials, find_file
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that have come and the bytes in all (0 if unknown)."""
@@ -178,17 +178,34 @@ def _check(what: str, found: str, expected: str) -> None:
 def _translated(model: KnownModel, index: str, folder: Path) -> Generator[None]:
     """Foreign errors as `PullFailed`, saying what to do."""
     retry = f"Retry `parrot pull {model.name}`, or give the path of a .gguf file as the model."
-    shown = without_credentials(index)
     try:
         yield
-    except httpx.HTTPStatusError as error:
-        answer = f"{without_credentials(str(error.request.url))} answered {error.response.status_code}"
-        raise PullFailed(f"Cannot fetch {model.name}: {answer}. {retry}") from error
-    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.ReadTimeout) as error:
-        raise PullFailed(f"Cannot fetch {model.name}: the transfer broke off ({error}). {retry}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        cause = str(error) or type(error).__name__
-        raise PullFailed(f"Cannot fetch {model.name}: {shown} is out of reach ({cause}). {retry}") from error
+        what = f"{_asked(error, index)} {_fault(error)}"
+        raise PullFailed(f"Cannot fetch {model.name}: {what}. {advice_on_index()}{retry}") from error
     except OSError as error:
         advice = f"Make room there, or set PARROT_CACHE to another folder. {retry}"
         raise PullFailed(f"Cannot store {model.name} in {folder}: {error.strerror or error}. {advice}") from error
+
+
+def _asked(error: Exception, index: str) -> str:
+    """The address that an error is about, without what is secret in it: what follows the path may be a signature."""
+    try:
+        url = str(error.request.url) if isinstance(error, httpx.HTTPError) else index
+    except RuntimeError:  # it has no request
+        url = index
+    return without_credentials(url.partition("#")[0].partition("?")[0])
+
+
+def _fault(error: Exception) -> str:
+    """What the other side did, or did not."""
+    cause = str(error) or type(error).__name__
+    match error:
+        case httpx.HTTPStatusError():
+            return f"answered {error.response.status_code}"
+        case httpx.ReadTimeout():
+            return f"said nothing for {_TIMEOUT.read:g} seconds"
+        case httpx.RemoteProtocolError() | httpx.ReadError():
+            return f"answered, but the transfer broke off ({cause})"
+        case _:
+            return f"is out of reach ({cause})"

