@@ -1,9 +1,9 @@
-"""Lists on the wire: what those who run a service see of whom it works for. Programs have no use for them.
+"""Lists on the wire: what those who run a service see of its sessions, engines and tenants. No program needs them.
 
 They are not a part of `protocol`: client and service can talk to each other without them.
 """
 
-from parrotserve.ids import SessionId, TenantId
+from parrotserve.ids import EngineId, SessionId, TenantId
 from parrotserve.protocol import Wire
 
 
@@ -43,3 +43,19 @@ class TenantUsage(Wire):
     cached_tokens: int
     output_tokens: int
     engine_seconds: float
+
+
+class EngineView(Wire):
+    """An engine, and what it is doing."""
+
+    id: EngineId
+    model: str
+    state: str
+    running: int
+    waiting: int
+    used_tokens: int
+    cached_tokens: int
+    free_tokens: int
+    error: str | None = None
+    retry_after: float | None = None
+    """Why it did not start, and, where it is given up (`failed`), the seconds until that is tried again."""

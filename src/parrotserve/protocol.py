@@ -378,17 +378,3 @@ class ModelView(Wire):
 class ModelList(Wire):
     object: Literal["list"] = "list"
     data: tuple[ModelView, ...]
-
-
-class EngineView(Wire):
-    id: EngineId
-    model: str
-    state: str
-    running: int
-    waiting: int
-    used_tokens: int
-    cached_tokens: int
-    free_tokens: int
-    error: str | None = None
-    retry_after: float | None = None
-    """Why it did not start, and, where it is given up (`failed`), the seconds until that is tried again."""

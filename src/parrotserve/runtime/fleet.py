@@ -27,9 +27,10 @@ from parrotserve.graph.decisions import (
 from parrotserve.graph.events import EngineJoined, EngineLost, RequestEnded
 from parrotserve.graph.states import ProducerState
 from parrotserve.ids import EngineId, RequestId
+from parrotserve.listing import EngineView
 from parrotserve.models.pull import Progress
 from parrotserve.models.registry import DEFAULT_ALIAS
-from parrotserve.protocol import EngineView, ModelView
+from parrotserve.protocol import ModelView
 from parrotserve.runtime.catalog import NAMES_ON_DEMAND, Loader, Models, ServedModel, may_serve
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.keeper import EngineKeeper, Extending, KeeperPolicy, KeeperState, Order

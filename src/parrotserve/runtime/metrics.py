@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import EndStatus, SequenceEnded
 from parrotserve.ids import TenantId
-from parrotserve.protocol import EngineView
+from parrotserve.listing import EngineView
 from parrotserve.sampling import Usage
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)

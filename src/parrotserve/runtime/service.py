@@ -22,7 +22,7 @@ from parrotserve.graph.events import (
 from parrotserve.graph.memory import size_of_text
 from parrotserve.graph.snapshots import SessionSnapshot
 from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned, shown
-from parrotserve.listing import SessionList, TenantUsage
+from parrotserve.listing import EngineView, SessionList, TenantUsage
 from parrotserve.machine import Machine
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import (
@@ -31,7 +31,6 @@ from parrotserve.protocol import (
     CallResult,
     CallState,
     Delta,
-    EngineView,
     Failure,
     ModelView,
     SessionView,

@@ -9,12 +9,11 @@ from parrotserve.errors import ParrotError
 from parrotserve.graph import snapshots
 from parrotserve.graph.placements import Considered, Placement
 from parrotserve.ids import shown
-from parrotserve.listing import SessionList, SessionSummary
+from parrotserve.listing import EngineView, SessionList, SessionSummary
 from parrotserve.protocol import (
     BecauseView,
     CallView,
     ConsideredView,
-    EngineView,
     ErrorBody,
     PlacementView,
     RequestView,

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter
 
-from parrotserve.protocol import EngineView, ModelList, ModelView
+from parrotserve.listing import EngineView
+from parrotserve.protocol import ModelList, ModelView
 from parrotserve.server.access import OperatorOnly, TheService
 from parrotserve.server.openai.errors import RESPONSES
 
