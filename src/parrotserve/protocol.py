@@ -105,6 +105,8 @@ class RequestSpec(Wire):
     segments: Many[WireSegment]
     tools: Many[dict[str, Any]] = ()
     """Tools that the model may call, as its chat template reads them."""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """Variables of the model's chat template."""
 
 
 class VariableArgument(Wire):

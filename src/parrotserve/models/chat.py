@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from parrotserve.errors import TemplateError
-from parrotserve.models.chat_template import ChatTemplate, Message, load_chat_template
+from parrotserve.models.chat_template import ChatTemplate, Message, bad_kwargs, load_chat_template
 from parrotserve.segments import Input, Output, Role, RoleSwitch, Segment, Text
 
 __all__ = ["ChatTemplate", "Flat", "load_chat_template", "render"]
@@ -42,20 +42,28 @@ def render(
     template: ChatTemplate | None,
     chat: bool,
     tools: Sequence[Mapping[str, Any]] = (),
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[Flat, ...]:
     """The segments as the model is to read them, up to the last output; what would follow it changes nothing.
 
     Without role markers, text and inputs up to an output are the user's turn, the output is the assistant's.
     Markers switch roles; an output in anybody else's turn opens the assistant's. White space of constant text is
     stripped at both ends of a turn that is not verbatim. With `chat` False, or without a template, the raw text is the
-    prompt and role markers mean nothing.
+    prompt and role markers mean nothing. `chat_template_kwargs` are variables of the template.
 
-    Raises `TemplateError` where the model's template does not allow such a conversation.
+    Raises `TemplateError` where the model's template does not allow such a conversation, or has no such variables.
     """
     if tools and not (chat and template is not None and template.takes_tools):
         raise TemplateError(
             "The model's chat template does not support tools: leave them out, or use a model that does."
         )
+    if chat_template_kwargs:
+        if template is None or not chat:
+            raise bad_kwargs(
+                "There is no chat template that would read chat_template_kwargs: leave them out, or use a model that "
+                "has one."
+            )
+        template.check_kwargs(chat_template_kwargs)
     needed = _up_to_last_output(segments)
     if template is None or not chat:
         return tuple(segment for segment in needed if not isinstance(segment, RoleSwitch))
@@ -63,7 +71,12 @@ def render(
     opening = _opening(turns)
     marks: list[Flat] = []
     messages = [_message(turn, marks) for turn in turns]
-    rendered = template.render(messages, add_generation_prompt=opening is not None, tools=tools)
+    rendered = template.render(
+        messages,
+        add_generation_prompt=opening is not None,
+        tools=tools,
+        chat_template_kwargs=chat_template_kwargs,
+    )
     return (*_split(rendered, marks), *(opening or ()))
 
 

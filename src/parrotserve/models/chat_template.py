@@ -2,17 +2,19 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn, Required, TypedDict
 
 import jinja2
 import jinja2.meta
+from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from parrotserve.errors import MalformedModel, TemplateError
 from parrotserve.models.files import ModelFiles
 from parrotserve.models.template_source import read_template
+from parrotserve.names import near
 
 
 class Message(TypedDict, total=False):
@@ -23,6 +25,21 @@ class Message(TypedDict, total=False):
     name: str
     tool_calls: Sequence[Mapping[str, Any]]
     tool_call_id: str
+
+
+_LONGEST_NAME = 80
+"""Characters that are looked at of a name which no template reads."""
+_THOUGHT = "Two and two."
+_REASONED: tuple[Message, ...] = (
+    {"role": "user", "content": "2 + 2?"},
+    {"role": "assistant", "content": f"<think>\n{_THOUGHT}\n</think>\n\n4"},
+    {"role": "user", "content": "Sure?"},
+)
+"""What shows whether an earlier answer is told with what led to it."""
+_ASKING = ("defined", "undefined", "default", "d")
+"""Tests and filters of names that may not be set."""
+_TOLD = ("messages", "add_generation_prompt", "tools")
+"""What templates are told of each conversation."""
 
 
 def load_chat_template(files: ModelFiles) -> "ChatTemplate | None":
@@ -37,7 +54,7 @@ class ChatTemplate:
     Raises `MalformedModel` where the source is no Jinja. `now` tells templates that ask for it what day it is.
     """
 
-    __slots__ = ("_constants", "_template", "drops_reasoning", "short_call_ids", "source", "takes_tools")
+    __slots__ = ("_constants", "_free", "_own", "_reads", "_splits_reasoning", "_template", "short_call_ids", "source")
 
     def __init__(
         self,
@@ -50,36 +67,91 @@ class ChatTemplate:
         self.source = source
         self.short_call_ids = re.search(r"length\s*!=\s*9\b", source) is not None
         """Whether ids of calls have to be nine letters and digits (Mistral)."""
-        self.drops_reasoning = re.search(r"split\(\s*['\"]</think>['\"]\s*\)", source) is not None
-        """Whether it tells the model of its earlier answers without what led to them (Qwen3, DeepSeek)."""
+        self._splits_reasoning = re.search(r"split\(\s*['\"]</think>['\"]\s*\)", source) is not None
         self._constants = {"bos_token": bos, "eos_token": eos}
         environment = _environment()
         try:
-            self._template = environment.from_string(source, globals=_helpers(now))
-            self.takes_tools = "tools" in jinja2.meta.find_undeclared_variables(environment.parse(source))
-            """Whether it tells the model of tools."""
+            helpers = _helpers(now)
+            self._template = environment.from_string(source, globals=helpers)
+            parsed = environment.parse(source)
+            self._reads = frozenset(jinja2.meta.find_undeclared_variables(parsed))
+            """Names that it may look up, in macros and loops too. What it sets itself in some branch is among them."""
+            self._own = frozenset({*_TOLD, *self._constants, *helpers, *environment.globals})
+            self._free = self._reads - self._own - _set_by_itself(parsed)
         except jinja2.TemplateSyntaxError as error:
             message = f"The model's chat template is not valid Jinja (line {error.lineno}: {error.message})."
             raise MalformedModel(message) from error
 
+    @property
+    def takes_tools(self) -> bool:
+        """Whether it tells the model of tools."""
+        return "tools" in self._reads
+
+    def check_kwargs(self, given: Iterable[str]) -> None:
+        """Raises `TemplateError` for names of `chat_template_kwargs` that are not a program's to set, or change
+        nothing because the template never reads them."""
+        for name in given:
+            if name in self._own:
+                raise bad_kwargs(f"chat_template_kwargs has {name!r}, which the service sets itself: leave it out.")
+            if name not in self._reads:
+                short = name[:_LONGEST_NAME]
+                instead = near(short, self._free) if self._free else "It reads none."
+                raise bad_kwargs(
+                    f"chat_template_kwargs has {short!r}, which the model's chat template does not read. {instead}"
+                )
+
+    def leaves_out_reasoning(self, chat_template_kwargs: Mapping[str, Any]) -> bool:
+        """Whether it tells the model of its earlier answers without what led to them (Qwen3, DeepSeek). Some templates
+        can be told to keep it."""
+        if not (self._splits_reasoning and chat_template_kwargs):
+            return self._splits_reasoning
+        try:
+            told = self.render(_REASONED, add_generation_prompt=True, chat_template_kwargs=chat_template_kwargs)
+        except TemplateError:
+            return True
+        return _THOUGHT not in told
+
     def render(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Mapping[str, Any]] = ()
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> str:
-        """The conversation as text; `add_generation_prompt` opens the assistant's next turn.
+        """The conversation as text; `add_generation_prompt` opens the assistant's next turn. Of
+        `chat_template_kwargs`, variables for the template, those have no effect that `check_kwargs` refuses.
 
         Raises `TemplateError` with the template's own words where it refuses the conversation.
         """
+        told = {
+            "messages": list(messages),
+            "add_generation_prompt": add_generation_prompt,
+            "tools": list(tools) or None,  # templates tell None from a list
+        }
+        free = {name: value for name, value in (chat_template_kwargs or {}).items() if name not in self._own}
         try:
-            return self._template.render(
-                messages=list(messages),
-                add_generation_prompt=add_generation_prompt,
-                tools=list(tools) or None,  # templates tell None from a list
-                **self._constants,
-            )
+            return self._template.render(free | told | self._constants)
         except jinja2.TemplateError as error:
             raise _refused(error.message or type(error).__name__) from error
         except Exception as error:  # a template is a program: it may fail in any way
             raise _refused(f"{type(error).__name__}: {error}") from error
+
+
+def _set_by_itself(parsed: nodes.Template) -> set[str]:
+    """Names that a template sets and never asks of whether they are defined: these are no options of it."""
+    stored = {name.name for name in parsed.find_all(nodes.Name) if name.ctx == "store"}
+    asked = {
+        one.node.name
+        for one in parsed.find_all((nodes.Test, nodes.Filter))
+        if one.name in _ASKING and isinstance(one.node, nodes.Name)
+    }
+    return stored - asked
+
+
+def bad_kwargs(message: str) -> TemplateError:
+    """The error about a `chat_template_kwargs`."""
+    return TemplateError(message, param="chat_template_kwargs")
 
 
 def _refused(words: str) -> TemplateError:

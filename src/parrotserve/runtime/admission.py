@@ -60,7 +60,7 @@ def is_big(body: Submit) -> bool:
         length += 0 if call.sandbox is None else _length_of(call.sandbox.arguments)
     for spec in body.requests:
         count += len(spec.segments)
-        length += _length_of(spec.tools)
+        length += _length_of(spec.tools) + _length_of(spec.chat_template_kwargs)
         for segment in spec.segments:
             if isinstance(segment, TextSegment):
                 length += len(segment.text)
@@ -210,10 +210,12 @@ def _request(
         name = check_name(spec.function, "A function's name")
         label = f"{name!r} ({spec.id})" if name else f"Request {spec.id}"
         raise type(error)(f"{label}: {error.message}", **{**error.details, "request": spec.id}) from error
-    flat = model.renderer.flatten(segments, chat=spec.chat, tools=spec.tools)
+    flat = model.renderer.flatten(
+        segments, chat=spec.chat, tools=spec.tools, chat_template_kwargs=spec.chat_template_kwargs
+    )
     for segment in flat:
         if isinstance(segment, Text) and segment.template:
-            check_text(segment.text, "What the chat template makes of tools and messages")
+            check_text(segment.text, "What the chat template makes of tools, its variables and messages")
     return NewRequest(
         id=owned(tenant, RequestId(spec.id)),
         function=check_name(spec.function, "A function's name"),

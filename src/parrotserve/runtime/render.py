@@ -143,10 +143,17 @@ class Renderer:
         return self._template
 
     def flatten(
-        self, segments: Sequence[Segment], *, chat: bool, tools: Sequence[Mapping[str, Any]] = ()
+        self,
+        segments: Sequence[Segment],
+        *,
+        chat: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> tuple[Flat, ...]:
         """The segments with roles replaced by text. Raises `TemplateError` if the chat template refuses them."""
-        return render(segments, template=self._template, chat=chat, tools=tools)
+        return render(
+            segments, template=self._template, chat=chat, tools=tools, chat_template_kwargs=chat_template_kwargs
+        )
 
     def most_tokens(self, text: str) -> int:
         """The number of tokens of a text of a prompt; of a long one, an upper bound, without tokenising it."""

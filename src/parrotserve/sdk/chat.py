@@ -1,8 +1,8 @@
 """Conversations: every turn is a request that repeats the turns before it, word for word, and adds one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Any, Unpack
 
 from parrotserve.ids import new_id
 from parrotserve.names import check_names, takes_names
@@ -10,7 +10,7 @@ from parrotserve.protocol import InputSegment, RequestSpec, RoleSegment, WireSeg
 from parrotserve.sampling import Sampling
 from parrotserve.sdk.arguments import produced_in, text_of
 from parrotserve.sdk.declaring import Declaring
-from parrotserve.sdk.options import SAMPLING_FIELDS, SamplingOptions, check_model, sampling_from
+from parrotserve.sdk.options import SAMPLING_FIELDS, SamplingOptions, check_model, sampling_from, template_kwargs
 from parrotserve.sdk.session import Session, session_for
 from parrotserve.sdk.variable import SemanticVariable
 from parrotserve.segments import Role
@@ -37,7 +37,8 @@ class Chat:
     reply that failed is left out of the turns after it. A conversation may go on in another session: replies that were
     got go along as texts.
 
-    `model` and the fields of `Sampling` hold for all turns.
+    `model`, `chat_template_kwargs` (values for variables of its chat template) and the fields of `Sampling` hold for
+    all turns.
     """
 
     def __init__(
@@ -45,14 +46,16 @@ class Chat:
         *,
         system: str | SemanticVariable | None = None,
         model: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> None:
-        check_names(options, SAMPLING_FIELDS | {"system", "model"}, "Chat")
+        check_names(options, SAMPLING_FIELDS | {"system", "model", "chat_template_kwargs"}, "Chat")
         check_model(model)
         self.turns: list[Turn] = []
         self._copies: dict[SemanticVariable, SemanticVariable] = {}
         """What another session than the current one produced, as variables with its text."""
         self.model = model
+        self.chat_template_kwargs = template_kwargs(chat_template_kwargs)
         self.sampling = sampling_from(options) or Sampling()
         self.system = system if system is None or isinstance(system, SemanticVariable) else _said(system, Role.SYSTEM)
 
@@ -72,7 +75,15 @@ class Chat:
             for role, variable in history:
                 segments += (RoleSegment(role=role), InputSegment(variable=call.input(variable)))
             segments += (RoleSegment(role=Role.ASSISTANT), call.written(Role.ASSISTANT, sampling))
-            call.declare(RequestSpec(id=new_id("r"), function="Chat", model=self.model, segments=tuple(segments)))
+            call.declare(
+                RequestSpec(
+                    id=new_id("r"),
+                    function="Chat",
+                    model=self.model,
+                    segments=tuple(segments),
+                    chat_template_kwargs=self.chat_template_kwargs,
+                )
+            )
         self.turns.append(Turn(user, call.outputs[0]))
         return call.outputs[0]
 

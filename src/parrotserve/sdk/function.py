@@ -22,7 +22,7 @@ from parrotserve.sdk.annotations import Output, Parameters, read_parameters
 from parrotserve.sdk.arguments import bind, produced_in, shown, variables_of
 from parrotserve.sdk.blame import Blame
 from parrotserve.sdk.declaring import Declaring
-from parrotserve.sdk.options import SAMPLING_FIELDS, FunctionOptions, check_model, sampling_from
+from parrotserve.sdk.options import SAMPLING_FIELDS, FunctionOptions, check_model, sampling_from, template_kwargs
 from parrotserve.sdk.session import session_for
 from parrotserve.sdk.template import InputPart, OutputPart, Part, RolePart, TextPart, parse_template
 from parrotserve.sdk.variable import SemanticVariable
@@ -30,7 +30,7 @@ from parrotserve.sdk.variable import SemanticVariable
 ITEM_SEPARATOR = "\n\n"
 """Stands between the variables of a list that is passed for one input."""
 
-_OWN_OPTIONS = frozenset({"model", "chat", "outputs"})
+_OWN_OPTIONS = frozenset({"model", "chat", "chat_template_kwargs", "outputs"})
 
 
 class SemanticFunction:
@@ -45,9 +45,9 @@ class SemanticFunction:
     one another, with blank lines between.
 
     Options: `model` (None: the service's default), `chat` (False: the raw text, without the model's chat template),
-    every field of `Sampling` for all outputs, and `outputs`, which gives single outputs a `Sampling` or an `Output` of
-    their own instead. A `schema` may be a type; then `get` gives an object of it. Raises `DeclarationError`s, here
-    rather than at a call.
+    `chat_template_kwargs` (values for variables of that template), every field of `Sampling` for all outputs, and
+    `outputs`, which gives single outputs a `Sampling` or an `Output` of their own instead. A `schema` may be a type;
+    then `get` gives an object of it. Raises `DeclarationError`s, here rather than at a call.
     """
 
     @overload
@@ -86,6 +86,7 @@ class SemanticFunction:
         )
         self.samplings = _samplings(self.template.outputs, options, parameters, blame)
         self.model, self.chat = _model(options, blame), _chat(options, blame)
+        self.chat_template_kwargs = _template_kwargs(options, blame)
         self.__signature__ = parameters.signature
         self.name = function.__name__
         outputs = self.template.outputs
@@ -106,7 +107,14 @@ class SemanticFunction:
             call = Declaring(session, variables)
             segments = tuple(segment for part in self.template.parts for segment in self._segments(part, inputs, call))
             call.declare(
-                RequestSpec(id=new_id("r"), function=self.name, model=self.model, chat=self.chat, segments=segments)
+                RequestSpec(
+                    id=new_id("r"),
+                    function=self.name,
+                    model=self.model,
+                    chat=self.chat,
+                    segments=segments,
+                    chat_template_kwargs=self.chat_template_kwargs,
+                )
             )
         return self._result(*call.outputs) if self._result is not None else call.outputs[0]
 
@@ -152,6 +160,17 @@ def _chat(options: FunctionOptions, blame: Blame) -> bool:
     if not isinstance(chat, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check
         raise blame.error(f"chat={chat!r}: chat is True or False.", kind=DeclarationError)
     return chat
+
+
+def _template_kwargs(options: FunctionOptions, blame: Blame) -> dict[str, Any]:
+    with blame.of_mistakes():
+        kwargs = template_kwargs(options.get("chat_template_kwargs"))
+    if kwargs and not options.get("chat", True):
+        raise blame.error(
+            "chat=False, so that no chat template reads chat_template_kwargs: leave one of the two out.",
+            kind=DeclarationError,
+        )
+    return kwargs
 
 
 def _samplings(

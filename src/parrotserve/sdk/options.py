@@ -1,10 +1,11 @@
 """The keyword arguments of decorators: sampling parameters, checked by name and by value."""
 
 import dataclasses
+import json
 import threading
 from collections.abc import Iterable, Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from parrotserve.errors import DeclarationError, InvalidSampling
 from parrotserve.names import check_names
@@ -41,6 +42,7 @@ class FunctionOptions(SamplingOptions, total=False):
 
     model: str | None
     chat: bool
+    chat_template_kwargs: Mapping[str, Any] | None
     outputs: "Mapping[str, Sampling | Output]"
 
 
@@ -51,6 +53,24 @@ def check_model(model: object) -> None:
     """Raises `DeclarationError` for what no model can go by."""
     if not isinstance(model, str | None):
         raise DeclarationError(f"model={model!r}: model must be a name or path, as a string.")
+
+
+def template_kwargs(given: object) -> dict[str, Any]:
+    """Variables of a chat template, as they are now. Raises `DeclarationError` for what is not JSON."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise DeclarationError(
+            f"chat_template_kwargs={given!r:.80}: it is a dict, such as {{'enable_thinking': False}}."
+        )
+    kwargs = dict(cast("Mapping[object, object]", given))
+    for name in kwargs:
+        if not isinstance(name, str):
+            raise DeclarationError(f"The names in chat_template_kwargs are texts, and {name!r:.80} is not.")
+    try:
+        return json.loads(json.dumps(kwargs, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DeclarationError(f"In chat_template_kwargs values are those of JSON: {error}.") from error
 
 
 def is_number(value: object) -> bool:

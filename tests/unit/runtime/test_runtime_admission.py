@@ -37,6 +37,7 @@ BIG = {
     "many short texts": submit(*[{"kind": "text", "text": LONG[:100]}] * 250),
     "many tokens": submit({"kind": "tokens", "tokens": [1] * 25_000}),
     "tools that are told at length": submit(tools=[{"function": {"description": LONG}}]),
+    "variables of a chat template that are long": submit(chat_template_kwargs={"documents": [{"text": LONG}]}),
     "a long argument": with_argument({"kind": "value", "value": [{"text": LONG}]}),
     "many arguments": with_argument({"kind": "list", "items": [{"kind": "value", "value": 1}] * 4_000}),
     "long calls of tools": submit({"kind": "role", "role": "assistant", "tool_calls": [{"arguments": LONG}]}),

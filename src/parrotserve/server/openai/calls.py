@@ -100,7 +100,7 @@ def chat_call(body: ChatRequest, *, asked: Asked, origin: Origin) -> Call:
     template = asked.model.renderer.template
     usable = tools_of(body, template)
     inputs = Inputs(origin.session, origin.base, body.extension.inputs)
-    said = segments_of(body.messages, inputs, template)
+    said = segments_of(body.messages, inputs, template, chat_template_kwargs=body.chat_template_kwargs or {})
     inputs.check_used()
     opening: tuple[WireSegment, ...] = (RoleSegment(role=Role.ASSISTANT, verbatim=True),)
     if usable is not None and usable.opening:
@@ -159,6 +159,7 @@ def _declaring(
     outputs = [variable_id(origin.session, name)] if name else ids
     asked_for = f"{len(prompts)} x {body.choices} texts" + (", echoed" if echoed else "")
     told = described(body) if tools is not None and isinstance(body, ChatRequest) else ()
+    kwargs = body.chat_template_kwargs if isinstance(body, ChatRequest) else None
     calls = tools.calls() if tools is not None else None
     requests = tuple(
         RequestSpec(
@@ -171,6 +172,7 @@ def _declaring(
                 OutputSegment(variable=outputs[number], sampling=each, calls=calls),
             ),
             tools=told,
+            chat_template_kwargs=kwargs or {},
         )
         for number, each in enumerate(_seeded(sampling, body.choices) * len(prompts))
     )

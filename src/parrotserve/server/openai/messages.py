@@ -1,7 +1,7 @@
 """Messages of a conversation as segments: a boundary at every message, as programs have them at role markers."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from parrotserve.errors import DeclarationError
@@ -23,12 +23,17 @@ _ROLES = {
 
 
 def segments_of(
-    messages: Sequence[ChatMessage], inputs: Inputs, template: ChatTemplate | None
+    messages: Sequence[ChatMessage],
+    inputs: Inputs,
+    template: ChatTemplate | None,
+    *,
+    chat_template_kwargs: Mapping[str, Any],
 ) -> tuple[WireSegment, ...]:
     """The conversation, up to where the model answers. Raises `DeclarationError`, with the place in `param`."""
+    without_reasoning = template is not None and template.leaves_out_reasoning(chat_template_kwargs)
     asked = max((number for number, message in enumerate(messages) if message.role == "user"), default=0)
     said = [
-        _without_reasoning(message) if number < asked and template is not None and template.drops_reasoning else message
+        _without_reasoning(message) if without_reasoning and number < asked else message
         for number, message in enumerate(messages)
     ]
     return tuple(

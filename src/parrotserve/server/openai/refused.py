@@ -58,7 +58,7 @@ OF_CHAT = {
     "add_generation_prompt": "the answer is a turn of its own; use /v1/completions to go on with a text",
     "continue_final_message": "the answer is a turn of its own; use /v1/completions to go on with a text",
     "chat_template": "the model's own is used",
-    "chat_template_kwargs": "the model's chat template is used as it is",
+    "enable_thinking": "put it into chat_template_kwargs",
     "documents": "put them into messages",
     "prompt": "put it into messages, or use /v1/completions",
     "echo": "use /v1/completions",
@@ -71,6 +71,7 @@ OF_COMPLETIONS = {
         ("response_format", "messages", "tools", "tool_choice", "functions", "function_call", "top_logprobs"),
         _OF_CHAT_ALONE,
     ),
+    "chat_template_kwargs": f"prompts of completions are sent as they are; {_OF_CHAT_ALONE}",
     "max_completion_tokens": "use max_tokens",
     "suffix": "models here write on from a prompt, and cannot fill in",
 }
@@ -88,7 +89,12 @@ _NEUTRAL: dict[str, Any] = {
     "tool_choice": "none",
 }
 """What changes nothing, where that is not nothing."""
-_ASKING: dict[str, Any] = {"web_search_options": {}, "skip_special_tokens": False, "add_generation_prompt": False}
+_ASKING: dict[str, Any] = {
+    "web_search_options": {},
+    "skip_special_tokens": False,
+    "add_generation_prompt": False,
+    "enable_thinking": False,
+}
 """What would be nothing elsewhere."""
 _OPENAI_S_OWN = (
     "metadata",

@@ -7,7 +7,7 @@ Types are strict, as OpenAI's are. Which fields that are not known here are refu
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from parrotserve.server.openai.extension import ParrotObject
 from parrotserve.server.openai.refused import OF_CHAT, OF_COMPLETIONS, not_served, refuse_what_is_not_there
@@ -232,6 +232,8 @@ class ChatRequest(Generation):
     response_format: ResponseFormat | None = None
     tools: Annotated[Many[ToolSpec], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    chat_template_kwargs: dict[str, JsonValue] | None = None
+    """Variables of the model's chat template. Not OpenAI's, but other servers have it."""
     parallel_tool_calls: bool | None = None
     """False: an answer ends with its first call."""
     modalities: Many[str] | None = None
