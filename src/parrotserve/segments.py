@@ -32,6 +32,8 @@ class Text:
     template: bool = False
     tokens: tuple[int, ...] = ()
     """The very tokens that the model is to read, where a program gave those; `text` is what they spell."""
+    private: bool = False
+    """A chat template wrote it, of more than the texts of the conversation: it may tell of tools, for example."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ the program or its users wrote, where they are plain text; and values need not b
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -71,13 +71,14 @@ def render(
     opening = _opening(turns)
     marks: list[Flat] = []
     messages = [_message(turn, marks) for turn in turns]
+    opens = opening is not None
     rendered = template.render(
-        messages,
-        add_generation_prompt=opening is not None,
-        tools=tools,
-        chat_template_kwargs=chat_template_kwargs,
+        messages, add_generation_prompt=opens, tools=tools, chat_template_kwargs=chat_template_kwargs
     )
-    return (*_split(rendered, marks), *(opening or ()))
+    told = _split(rendered, marks)
+    if tools or chat_template_kwargs or any(turn.extra for turn in turns):
+        told = _private(told, _without_extras(template, messages, marks, add_generation_prompt=opens))
+    return (*told, *(opening or ()))
 
 
 def _up_to_last_output(segments: Sequence[Segment]) -> Sequence[Segment]:
@@ -138,6 +139,25 @@ def _message(turn: _Turn, marks: list[Flat]) -> Message:
         content += _MARK.format(len(marks))
         marks.append(piece)
     return cast("Message", {"role": turn.role.value, "content": content, **turn.extra})
+
+
+def _without_extras(
+    template: ChatTemplate, messages: Sequence[Message], marks: list[Flat], *, add_generation_prompt: bool
+) -> Sequence[Flat]:
+    """What the template makes of the texts alone; nothing, where it makes nothing of them."""
+    texts: list[Message] = [{"role": message["role"], "content": message["content"]} for message in messages]
+    try:
+        return tuple(_split(template.render(texts, add_generation_prompt=add_generation_prompt), marks))
+    except TemplateError:
+        return ()
+
+
+def _private(told: Iterable[Flat], plain: Sequence[Flat]) -> Iterator[Flat]:
+    """What was told, marked from where it differs from what the template makes of the texts alone."""
+    alike = True
+    for index, piece in enumerate(told):
+        alike = alike and index < len(plain) and piece == plain[index]
+        yield replace(piece, private=True) if isinstance(piece, Text) and piece.template and not alike else piece
 
 
 def _split(rendered: str, marks: list[Flat]) -> Iterator[Flat]:

@@ -275,7 +275,7 @@ def published_pieces(pieces: Sequence[object], published: Collection[str]) -> in
     # Only whole texts count: the last token of a part of a text may reveal what follows it.
     constant, public = "", 0
     for index, piece in enumerate(pieces):
-        if not isinstance(piece, Text) or piece.tokens:
+        if not isinstance(piece, Text) or piece.tokens or piece.private:
             break
         constant += "" if piece.template else piece.text
         if constant.strip() in published:

@@ -10,6 +10,7 @@ from parrotserve.graph.events import NewRequest, NewVariable
 from parrotserve.graph.objects import Request, Session, Times, Variable
 from parrotserve.ids import RequestId, SessionId, TenantId, VariableId
 from parrotserve.models.chat import ChatTemplate, Flat, render
+from parrotserve.runtime.render import published_pieces
 from parrotserve.sampling import Sampling
 from parrotserve.segments import Input, Output, Role, RoleSwitch, Segment, Text
 
@@ -174,3 +175,30 @@ def test_roles_stay_what_they_are():
     assert written(QWEN3, *talk, enable_thinking=False) == (
         f"<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n{NO_THOUGHT}"
     )
+
+
+class TestPublished:
+    """How far prompts are those that all tenants share, where templates are told of more than texts."""
+
+    SOURCE = (
+        "{{ '<s>' }}{{ messages[0].content }}{% if tools %}{{ tools | tojson }}{% endif %}{{ note if note }}"
+        "{{ messages[0].name if messages[0].name }}{{ '<u>' }}{{ messages[1].content }}{{ '<a>' if quick else '<b>' }}"
+    )
+
+    def shared(self, source: str = SOURCE, extra: Any = None, tools: Any = (), **kwargs: Any) -> str:
+        talk = (RoleSwitch(Role.SYSTEM, True, extra or {}), Text("Agreed."), RoleSwitch(Role.USER), Text("Hi"))
+        template = ChatTemplate(source)
+        told = render((*talk, ASKED[-1]), template=template, chat=True, tools=tools, chat_template_kwargs=kwargs)
+        public = told[: published_pieces(told, {"Agreed."})]
+        return "".join(part.text for part in public if isinstance(part, Text))
+
+    def test_what_the_template_writes_of_texts_is_shared(self):
+        assert self.shared() == self.shared(note="") == self.shared(quick=True) == "<s>Agreed.<u>"
+
+    @pytest.mark.parametrize("more", [{"tools": [{"key": 1}]}, {"extra": {"name": "Polly"}}, {"note": "Secret."}])
+    def test_what_it_writes_of_a_tenant_s_own_is_not(self, more: dict[str, Any]):
+        assert self.shared(**more) == "<s>Agreed."
+        assert self.shared("{{ tools }}{{ note }}{{ messages[0].name }}" + self.SOURCE, **more) == ""
+
+    def test_nothing_is_where_texts_alone_would_be_refused(self):
+        assert self.shared("{{ 1 / (1 if note else 0) }}" + self.SOURCE, note="Secret.") == ""
