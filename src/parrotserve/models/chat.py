@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 from parrotserve.errors import TemplateError
@@ -72,9 +73,11 @@ def render(
     marks: list[Flat] = []
     messages = [_message(turn, marks) for turn in turns]
     opens = opening is not None
-    rendered = template.render(
-        messages, add_generation_prompt=opens, tools=tools, chat_template_kwargs=chat_template_kwargs
-    )
+    write = partial(template.render, messages, tools=tools, chat_template_kwargs=chat_template_kwargs)
+    rendered = write(add_generation_prompt=opens)
+    if answers := _answers(turns):
+        closed = write(add_generation_prompt=False)
+        rendered = _opened(rendered, answers, rendered[len(closed) :] if rendered.startswith(closed) else "")
     told = _split(rendered, marks)
     if tools or chat_template_kwargs or any(turn.extra for turn in turns):
         told = _private(told, _without_extras(template, messages, marks, add_generation_prompt=opens))
@@ -139,6 +142,28 @@ def _message(turn: _Turn, marks: list[Flat]) -> Message:
         content += _MARK.format(len(marks))
         marks.append(piece)
     return cast("Message", {"role": turn.role.value, "content": content, **turn.extra})
+
+
+def _answers(turns: Iterable[_Turn]) -> list[int]:
+    """The marks at which turns begin that the model is to write, wholly or in part."""
+    starts: list[int] = []
+    mark = 0
+    for turn in turns:
+        if any(isinstance(piece, Output) for piece in turn.pieces):
+            starts.append(mark)
+        mark += len(turn.pieces)
+    return starts
+
+
+def _opened(rendered: str, answers: Iterable[int], opening: str) -> str:
+    """With all that opens an answer before each: of one that was given, as all but the last look to the template, some
+    tell less (Qwen3 without thinking, DeepSeek)."""
+    for number in answers:
+        before, mark, after = rendered.partition(_MARK.format(number))
+        begun = next((n for n in range(len(opening), 0, -1) if before.endswith(opening[:n])), 0)
+        if opening[:begun].strip():
+            rendered = f"{before}{opening[begun:]}{mark}{after}"
+    return rendered
 
 
 def _without_extras(

@@ -51,6 +51,37 @@ def test_thinking_is_switched_off():
     assert "<think>" not in written(QWEN3, enable_thinking=True)
 
 
+TWICE = (Text("One."), Output(VariableId("x"), Sampling()), Text("Two."), ASKED[-1])
+
+
+def test_every_answer_of_a_request_is_opened_as_the_last_one_is():
+    asked, told = "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"
+    assert written(QWEN3, *TWICE) == asked + told + asked
+    assert written(QWEN3, *TWICE, enable_thinking=False) == (asked + NO_THOUGHT) + told + (asked + NO_THOUGHT)
+
+
+def test_an_answer_that_was_begun_is_opened_before_its_beginning():
+    begun = (Text("One."), RoleSwitch(Role.ASSISTANT), Text("It is "), TWICE[1], RoleSwitch(Role.USER), *TWICE[2:])
+    told = flat(QWEN3, *begun, enable_thinking=False)
+    assert [part.text for part in told[2:4] if isinstance(part, Text)] == [
+        f"<|im_end|>\n<|im_start|>assistant\n{NO_THOUGHT}",
+        "It is ",
+    ]
+
+
+def test_answers_that_were_given_are_told_as_the_template_tells_them():
+    given = (RoleSwitch(Role.USER), Text("One."), RoleSwitch(Role.ASSISTANT), Text("1"), RoleSwitch(Role.USER))
+    assert written(QWEN3, *given, *ASKED, enable_thinking=False).count(NO_THOUGHT) == 1
+
+
+@pytest.mark.parametrize(
+    "end", ["{{ '<x>' if x }}", "{{ '<x>' if add_generation_prompt else '<end>' }}{{ x if not x }}"]
+)
+def test_a_template_that_opens_no_answers_tells_all_alike(end: str):
+    source = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}" + end
+    assert written(source, *TWICE, x=True) == "[user][assistant][user]<x>"
+
+
 def test_values_are_json_of_any_kind():
     source = "{{ names | tojson }}{{ 1 if no is none else 2 }}{{ n + 1 }}{{ messages[0].content }}"
     assert written(source, names=[{"a": None}], no=None, n=2) == '[{"a": null}]13'
