@@ -1,14 +1,14 @@
 // Products of up to sixteen rows with quantised panels by AMX. Included per variant, after quantised_rows.hpp; empty in those
 // without AMX.
 //
-// A block's sums are the whole numbers that vector instructions find, and they are scaled and added in the same way and
-// order: so a row's result does not depend on which of the two multiplied it.
+// A block's sums are the same integers that vector instructions compute, and they are scaled and added in the same way
+// and order, so a row's result does not depend on which of the two multiplied it.
 // (Intel 64 and IA-32 Architectures Software Developer's Manual, TDPBSSD in volume 2.)
 
 #if defined(PARROT_HAS_AMX)
 
-// Signed weights of one block of a panel, where a tile register loads them: `lines` fours of consecutive inputs. `step` is
-// bytes from one line of the block to the next.
+// Unpacks the signed weights of one block of a panel to `to`, as a tile register loads them: lines of fours of
+// consecutive inputs. `step` is the number of bytes from one line of the block to the next.
 template <class Format>
 static inline void unpack_panel(const std::uint8_t* panel, std::size_t step, std::uint8_t* to) {
   constexpr int kLines = Format::kInputs / 4 / Format::kFoursALine;
@@ -24,15 +24,15 @@ static inline void unpack_panel(const std::uint8_t* panel, std::size_t step, std
   }
 }
 
-// Where a product's operands lie: of the rows the values and groups of the first one, and how many groups each has.
+// The rows of a product: the values and groups of the first one, and the number of groups in each.
 struct QuantisedRowsIn {
   const Quantised* values;
   const RowGroup* groups;
   int groups_a_row;
 };
 
-// out[r] = row r by one panel of `blocks` blocks, for R rows. prepare(b) gives block b's signed weights, factors(b) its
-// factors.
+// out[r] = row r by one panel of `blocks` blocks, for R rows. prepare(b) returns block b's signed weights, factors(b)
+// its factors.
 template <class Format, int R, class Prepare, class FactorsOf>
 static inline void multiply_by_tile(const QuantisedRowsIn& a, int blocks, const Prepare& prepare,
                                     const FactorsOf& factors, float* out, std::size_t stride) {

@@ -2,8 +2,8 @@
 // variant, after register_tile.hpp; empty in those without AMX.
 //
 // One instruction multiplies 16 rows by a panel over up to 16 pairs of k: it sums the products of the pairs' first
-// elements, and of the second ones, in order, and adds both to what was there. So a result depends on where the runs
-// of pairs begin, which is fixed, and not on how many rows there are.
+// elements, and those of the second ones, in order, and adds both sums to the accumulator. So a result depends on where
+// the runs of pairs begin, which is fixed, and not on how many rows there are.
 // (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; TDPBF16PS in volume 2.)
 
 #if defined(PARROT_HAS_AMX)
@@ -22,8 +22,8 @@ static inline void by_groups_of(int panels, const Work& work) {
   group_of(panels) == 2 ? work(std::integral_constant<int, 2>{}) : work(std::integral_constant<int, 1>{});
 }
 
-// What LDTILECFG reads: each register's rows, and bytes a row. Registers 0 to 3 are sums (two panels for the first sixteen
-// rows, two for the others), 4 and 5 rows, 6 and 7 panels.
+// What LDTILECFG reads: each register's rows, and its bytes per row. Registers 0 to 3 hold sums (two panels for the
+// first sixteen rows, two for the others), 4 and 5 rows, 6 and 7 panels.
 struct alignas(64) TileShape {
   std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
   std::uint16_t bytes[16] = {};
@@ -37,7 +37,8 @@ struct alignas(64) TileShape {
 
 static thread_local int shape_in_use = -1;
 
-// The registers take `rows` and `others` rows from now on, and panels of `lines` lines: pairs of bf16, or fours of int8.
+// Sets the registers up for `rows` and `others` rows and for panels of `lines` lines (pairs of bf16, or fours of int8),
+// unless they already are.
 static inline void shape_tiles(int rows, int others, int lines) {
   const int wanted = (rows * (kTileRows + 1) + others) * (kRun + 1) + lines;
   if (wanted == shape_in_use) return;
@@ -57,17 +58,17 @@ static inline void shape_tiles(int rows) {
   shape_tiles(first, rows - first, kRun);
 }
 
-// What a thread holds while it multiplies: the tile registers, which others may have used before, and which the system
-// need not save once they are released.
+// A thread's use of the tile registers: at first their shape is unknown, for others may have used them, and once they
+// are released the system need not save them.
 struct TileUse {
   TileUse() { shape_in_use = -1; }
   ~TileUse() { __asm__ volatile("tilerelease" ::: "memory"); }
 };
 
-// The instructions themselves: GCC 12's intrinsics do not tell the compiler that they read memory.
+// Inline assembly, because GCC 12's intrinsics do not tell the compiler that they read memory.
 #define PARROT_TILE_LOAD(tile, from, stride) \
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"(std::size_t{stride}) : "memory")
-// Of what is read once before much else is: it takes no room of the first-level cache from rows, which are read again.
+// For data that is not read again soon: it takes no room in the first-level cache from rows, which are read again.
 #define PARROT_TILE_STREAM(tile, from, stride) \
   __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #tile ::"r"(from), "r"(std::size_t{stride}) : "memory")
 #define PARROT_TILE_STORE(tile, to, stride) \
@@ -114,8 +115,8 @@ struct TileSums {
   }
 };
 
-// The last run, from pair `first` on, where it is not whole: what lies beyond may be anything, so it is copied before
-// zeros. `a` is where it begins.
+// Adds the last run, from pair `first` on, where it is not whole: memory beyond it may hold anything, so it is copied
+// into zeroed buffers. `a` is where it begins.
 template <int P, bool kBoth, class B>
 __attribute__((noinline)) static void add_rest(int rows, const Activation* a, std::size_t a_stride, int first, int pairs,
                                                const B& b) {
@@ -145,7 +146,7 @@ static inline void micro(int rows, const RowsIn& a, int pairs, const B& b, const
   Sums::store(out.at, out.stride, out.panel);
 }
 
-// out(r, p) = sum over k of a(r, k) * b(p, k), for up to rows_of_group(P) rows. `fetch` prefetches what is wanted next.
+// out(r, p) = sum over k of a(r, k) * b(p, k), for up to rows_of_group(P) rows. `fetch` prefetches what is needed next.
 template <int P, class B, class Fetch>
 static inline void micro_group(int rows, const RowsIn& a, int pairs, const B& b, const RowsOut& out, const Fetch& fetch) {
   shape_tiles(rows);

@@ -1,15 +1,15 @@
 // Attention of one layer over paged KV. Included per variant, after softmax.hpp.
 //
 // The work is cut into units: (span, KV head, some query rows, some key blocks). A unit leaves softmax partials
-// (peak, total, weighted values); `merge` combines them per row in the order of the absolute key blocks. A unit that has
-// seen all keys of its rows leaves their results, which are the same to the bit.
+// (peak, total, weighted values); `merge` combines them per row in the order of the absolute key blocks. A unit that
+// covers all keys of its rows writes their results itself, bit-identical to merged ones.
 // (Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018; Juravsky et al., "Hydragen", 2024.)
 
 struct Unit {
   int span, kv_head;
   int first_row, last_row;
   int first_block, last_block;  // absolute
-  bool whole;                   // these are all the keys of its rows
+  bool whole;                   // these blocks have all keys of its rows
   bool fetches;                 // its keys and values are to be prefetched
 };
 
@@ -45,7 +45,7 @@ class Attention {
   }
 
   // Computes one unit. `queries` are [rows][heads][head_dim], scaled so that scores are logarithms to base 2. `next` is the
-  // unit that this thread computes after it, or -1. Where a row is not to be merged, its results go to out(row),
+  // unit that this thread computes after it, or -1. The results of a row that is not to be merged go to out(row),
   // [heads * head_dim], or nowhere if that is null.
   template <class Out>
   void run(int index, int next, bool wanted, const Activation* queries, const std::uint16_t* kv, const Out& out) {
@@ -87,8 +87,8 @@ class Attention {
 
  private:
   static constexpr int kMostColumns = 256;
-  // Keys and values that more units than this read one after the other are in a cache but for the first of them. With
-  // AMX, fetching them all the same takes longer than it saves.
+  // Where more units than this read the same keys and values one after the other, all but the first find them in a
+  // cache. With AMX, prefetching them even so takes longer than it saves.
   static constexpr int kFewUnits = kFetchesEvenly ? 8 : std::numeric_limits<int>::max();
 
   // The output of one head of a row.
@@ -120,7 +120,7 @@ class Attention {
       }
   }
 
-  // Of keys of any of these rows.
+  // The largest number of key blocks that any of these rows has.
   int most_blocks(int first, int last) const {
     int most = 0;
     for (int row = first; row < last; ++row) most = std::max(most, slots_[row + 1] - slots_[row]);
@@ -129,7 +129,7 @@ class Attention {
 
   // The keys of one span in one absolute block.
   struct Keys {
-    int first, count;  // position; number
+    int first, count;  // position of the first key; number of keys
     const std::int32_t* pages;
   };
   Keys keys_of(int span, int block) const {
@@ -139,9 +139,9 @@ class Attention {
             batch_.pages + batch_.page_starts[span] + (first - start) / kPage};
   }
 
-  // A unit that begins at key block 0 carries the state of each row along, and leaves the result or, in the row's first
-  // slot, that state; any other leaves the partials of each block. `merge` then does the same sums in the same order either
-  // way.
+  // A unit that begins at key block 0 folds its blocks into one state per row, and writes the result or, where other
+  // units have more of the row's keys, keeps that state in the row's first slot. Any other unit keeps the partials of
+  // each block. Either way, the same sums are done in the same order.
   template <class Out>
   void run_tile(const Unit& unit, int first, int last, const Unit& next, const Activation* queries,
                 const std::uint16_t* kv, const Out& out) {
@@ -187,7 +187,7 @@ class Attention {
         divide(carried + i * columns, totals[i], to + (unit.kv_head * group + i % group) * g_.head_dim);
   }
 
-  // The queries of some rows for one head of keys, [rows * group][key_pairs * 2].
+  // Copies the queries of some rows for one KV head to `q`, [rows * group][key_pairs * 2].
   void take_queries(const Activation* queries, int first, int last, int kv_head, Activation* q) const {
     const int group = g_.group(), q_stride = g_.key_pairs() * 2;
     for (int row = first; row < last; ++row)
@@ -197,7 +197,7 @@ class Attention {
       }
   }
 
-  // How many of a block's keys each query sees; returns the most.
+  // Writes to `seen` how many of a block's keys each query sees; returns the most.
   int see(const Unit& unit, int first, int last, const Keys& keys, int* seen) const {
     int most = 0;
     for (int row = first; row < last; ++row) {
@@ -209,7 +209,7 @@ class Attention {
     return most;
   }
 
-  // Keeps the partials of a tile's queries of one block.
+  // Keeps the partials of a tile's queries for one block.
   void keep(const Unit& unit, int first, int count, int block, const Softmax* parts, const float* values) {
     alignas(64) float peaks[kTileVectors * kLanes], totals[kTileVectors * kLanes];
     for (int v = 0; v < kTileVectors; ++v)
@@ -224,13 +224,14 @@ class Attention {
     }
   }
 
-  // Prefetches a unit's first page, before the unit: a short span would end before its own prefetches arrive.
+  // Prefetches a unit's first page before the unit starts: a short span would end before its own prefetches arrive.
   void fetch_first_page(const Unit& unit, const std::uint16_t* kv) const {
     const std::uint16_t* page = kv + g_.page_of(keys_of(unit.span, unit.first_block).pages[0], unit.kv_head);
     for (std::size_t i = 0; i < g_.key_page() + g_.value_page(); i += kPanel) prefetch_l2(page + i);
   }
 
-  // Reads the keys once, and fetches as much of the values meanwhile: they lie behind them.
+  // Computes the scores of `panels` panels of keys, reading them once, and meanwhile prefetches as much of the values,
+  // which lie behind them.
   void score(const Unit& unit, const Activation* q, int count, const std::int32_t* pages, int panels,
              const std::uint16_t* kv, float* scores) const {
     int first = 0;
@@ -239,7 +240,8 @@ class Attention {
     if (first < panels) score_panels<1>(unit, q, count, pages, first, 1, kv, scores);
   }
 
-  // Scores P panels side by side. Where there are only `there`, the last one is repeated, and its scores are not read.
+  // Scores P panels side by side. Where there are only `there`, the last one is repeated, and those scores are not
+  // read.
   template <int P>
   void score_panels(const Unit& unit, const Activation* q, int count, const std::int32_t* pages, int first, int there,
                     const std::uint16_t* kv, float* scores) const {
@@ -261,8 +263,8 @@ class Attention {
                      }));
   }
 
-  // Reads the values of the first `keys` keys once, and fetches the keys that are wanted next meanwhile. Whole pairs are
-  // read and no more: what a page holds beyond them may be anything.
+  // Sums the values of the first `keys` keys by their weights, reading them once, and meanwhile prefetches the keys
+  // that are needed next. Reads whole pairs and no more, since a page may hold anything beyond them.
   void gather(const Unit& unit, const Activation* weights, int count, const std::int32_t* pages, int keys,
               const std::uint16_t* kv, float* sums, const Keys& next) const {
     const std::uint16_t *bases[kBlockPages], *ahead[kBlockPages];
@@ -292,7 +294,7 @@ class Attention {
   Batch batch_;
   std::vector<Unit> units_, wanted_units_;
   std::vector<char> merged_;  // by row
-  std::vector<int> slots_;    // [rows + 1]: where a row's partials begin; one for each absolute key block up to its own
+  std::vector<int> slots_;    // [rows + 1]: where a row's partials begin, one per absolute key block up to its own
   Aligned<float> peaks_;    // [partials]
   Aligned<float> totals_;   // [partials]; 0 where nothing was seen
   Aligned<float> values_;   // [partials][head_columns]

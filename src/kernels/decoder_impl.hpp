@@ -33,7 +33,7 @@ class VariantDecoder final : public Decoder {
   void load_layer(int index, const LayerSource& s) override {
     Layer& layer = layers_[index];
     const int q_size = c_.heads * c_.head_dim;
-    // One tile a head, so that whoever computes it can rotate and store it.
+    // One tile per head, so that the thread that computes it can also rotate and store it.
     const int columns = geometry_.head_columns, all = c_.heads + 2 * c_.kv_heads;
     layer.qkv.reset(form(s.q), restored(s.q), all * columns, c_.hidden, columns);
     for (int h = 0; h < all; ++h) {
@@ -58,7 +58,7 @@ class VariantDecoder final : public Decoder {
     layer.mlp_norm.assign(s.mlp_norm, s.mlp_norm + c_.hidden);
     pack(layer.o, s.o, c_.hidden, q_size);
     pack(layer.down, s.down, c_.hidden, c_.intermediate);
-    // Panels alternate between gate and up, so that a tile has both of the same columns.
+    // Panels of gate and up alternate, so that a tile has both for the same columns.
     const int panels = (c_.intermediate + kLanes - 1) / kLanes;
     layer.gate_up.reset(form(s.gate), restored(s.gate), 2 * panels * kLanes, c_.hidden,
                         2 * tile_outputs_for(c_.intermediate));
@@ -168,8 +168,8 @@ class VariantDecoder final : public Decoder {
 
   bool screens() const { return Screen::kPays && !c_.quantised; }
 
-  // Orders the outputs: first the `whole_` ones that get all their logits, then those that are screened for their
-  // likeliest token.
+  // Orders the outputs: first the `whole_` outputs whose logits are all computed, then those that are screened for
+  // their likeliest token.
   void plan_head() {
     const auto likeliest = std::count(batch_.likeliest_only, batch_.likeliest_only + batch_.outputs, true);
     const bool screened = screens() && likeliest <= Screen::kMostRows;
@@ -180,7 +180,7 @@ class VariantDecoder final : public Decoder {
     if (screens()) screen_.begin(batch_.outputs - whole_, pool_.size());
   }
 
-  // The rows that a layer is computed for, beyond their KV: all, or some. Row `i` of the buffers between its matrices
+  // The rows for which a layer computes more than KV: all, or `some`. Row `i` of the buffers between its matrices
   // belongs to row `at(i)` of the batch.
   struct Rows {
     int count;
@@ -278,7 +278,7 @@ class VariantDecoder final : public Decoder {
              [&](int row, int tile, const float* out) { gate(out, tile * columns, columns, row); });
   }
 
-  // silu(gate) * up, as the next matrix's input; panels of both alternate in `from`.
+  // Writes silu(gate) * up as the next matrix's input; panels of gate and up alternate in `from`.
   void gate(const float* from, int column, int columns, int row) {
     Activation* to = gated_.row(row) + column;
     const int count = std::min(columns, c_.intermediate - column);
@@ -311,8 +311,8 @@ class VariantDecoder final : public Decoder {
     normed_.finish(row);
   }
 
-  // One head of one row, fresh from its projection: bias, norm and rotation, then to the queries or the cache. The
-  // columns behind head_dim are zero.
+  // Takes one head of one row after its projection: adds the bias, normalises and rotates, then stores it as a query or
+  // in the KV cache. The columns beyond head_dim are zero.
   void place(const Layer& layer, int row, int head, float* out) {
     const int columns = geometry_.head_columns;
     alignas(64) std::uint16_t half[kMostColumns];
@@ -369,7 +369,7 @@ class VariantDecoder final : public Decoder {
 
   static constexpr int kPhasesALayer = 9;
   static constexpr int kMostColumns = 256;
-  static constexpr int kRowsAPass = 8;  // about; what is touched that many rows later is fetched
+  static constexpr int kRowsAPass = 8;  // roughly; memory that is touched this many rows later is prefetched
 
   const DecoderConfig c_;
   const Geometry geometry_;
@@ -382,14 +382,14 @@ class VariantDecoder final : public Decoder {
   ThreadPool pool_;
   Phases phases_;
 
-  // Of the step that runs.
+  // State of the current step.
   Batch batch_;
   StepLogits logits_;
-  std::vector<char> wanted_;       // by row: whether the last layer's result is
-  std::vector<int> wanted_rows_;   // those that are
-  std::vector<int> wanted_place_;  // by row: which of them it is, or -1
-  std::vector<int> outputs_;       // those whose logits are all wanted, then the others
-  int whole_ = 0;                  // how many the former are
+  std::vector<char> wanted_;       // by row: whether the last layer's result is needed
+  std::vector<int> wanted_rows_;   // the rows for which it is
+  std::vector<int> wanted_place_;  // by row: its place in wanted_rows_, or -1
+  std::vector<int> outputs_;       // those that need all their logits, then the others
+  int whole_ = 0;                  // number of the former
   LogitRows logit_rows_;
   std::vector<RowDraw> row_draws_;  // by thread
   Aligned<float> x_;                 // [rows][hidden]: the residual stream

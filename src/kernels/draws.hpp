@@ -1,16 +1,17 @@
-// Drawing a token: from an output's highest logits, and where those do not decide from more of them, and from all.
+// Draws a token from an output's highest logits; where those do not decide, from more of them, and in the end from all.
 // Included per variant, after logits.hpp.
 //
-// The answer is that of `parrotserve.engines.native.sampler.draw_from_row`, or kUnsure. Weights and sums are doubles, here
-// added in another order than there, and masses are known only within bounds; so what the filters keep is known within
-// bounds, too (`Range`). A token is the answer if it is the same for all values within these bounds.
+// The answer is that of `parrotserve.engines.native.sampler.draw_from_row`, or kUnsure. Weights and sums are doubles,
+// but added in another order than there, and masses are known only within bounds; so the sum of what the filters keep
+// is known only within bounds, too (`Range`). A token is the answer if it is the same for all values within these
+// bounds.
 
 typedef double TileDoubles __attribute__((vector_size(4 * kTileLanes)));
 typedef std::int64_t TileLongs __attribute__((vector_size(4 * kTileLanes)));
 typedef float HalfTile __attribute__((vector_size(2 * kTileLanes)));
 constexpr int kDoubleLanes = kTileLanes / 2;
 
-// 2^x for -1000 <= x <= 0: a Taylor series, its rest is below 1e-17.
+// 2^x for -1000 <= x <= 0, by a Taylor series with a remainder below 1e-17.
 static inline TileDoubles exp2_exact(TileDoubles x) {
   constexpr double kTerms[] = {
       0x1.62e42fefa39efp-1,  0x1.ebfbdff82c58fp-3,  0x1.c6b08d704a0c0p-5,  0x1.3b2ab6fba4e77p-7,  0x1.5d87fe78a6731p-10,
@@ -40,7 +41,7 @@ class RowDraw {
 
   struct Question {
     double scale;         // what logits are multiplied with: one over the temperature
-    int top_k;            // 0: no filter; so are 1 and 0 below
+    int top_k;            // 0: no filter; so are top_p of 1 and min_p of 0
     double top_p, min_p;
     double number;        // in [0, 1)
   };
@@ -71,7 +72,7 @@ class RowDraw {
  private:
   static constexpr int kMostBins = 4096, kStretch = 32;
   static constexpr double kDoubt = 1e-11, kMassError = 2e-5, kMostScale = 1e30;
-  static constexpr float kNats = 45.0f;  // all tokens that are less likely than the first by more are one bin
+  static constexpr float kNats = 45.0f;  // tokens less likely than the likeliest one by more than this share one bin
 
   // Bounds of a sum of weights.
   struct Range {
@@ -81,7 +82,7 @@ class RowDraw {
 
   struct Place {
     int token;
-    double through;  // the sum of weights up to and with it
+    double through;  // the sum of weights up to and including it
   };
 
   // Whether the pool's tiles hold enough mass to answer the question, as far as their masses tell.
@@ -92,8 +93,8 @@ class RowDraw {
     return held > question.number * question.top_p * mass;
   }
 
-  // Decides from the pool alone, given the sum of all weights. Filters keep the likeliest tokens up to some place, so what
-  // they keep is told by its sum.
+  // Decides from the pool alone, given the sum of all weights. Filters keep the likeliest tokens up to some rank, so
+  // what they keep is represented by its sum.
   int decide(Range kept, const Question& question) {
     const bool complete = pool.ids == nullptr;
     if (question.top_k && question.top_k < (complete ? pool.count : INT32_MAX)) {
@@ -104,7 +105,7 @@ class RowDraw {
       const Range target{question.top_p * kept.low, question.top_p * kept.high};
       const Place low = first([&](double sum) { return sum >= target.low; });
       const Place high = first([&](double sum) { return sum >= target.high; });
-      // Where the last token that is kept is not in the pool, it is less likely than those.
+      // If the last token that is kept is not in the pool, it is less likely than all that are.
       kept.low = low.token == kUnsure ? target.low : about(low.through, kDoubt).low;
       kept.high = std::min(kept.high, about(high.token == kUnsure ? target.high + beyond_ : high.through, kDoubt).high);
     }
@@ -114,12 +115,12 @@ class RowDraw {
       if (complete || beyond_ < question.min_p * (1 - kDoubt))
         kept.high = std::min(kept.high, about(std::max(likely.high, 1.0), kDoubt).high);
     }
-    // It lies before the end of what is kept, for its target does: numbers are below 1.
+    // The token is among those that are kept, because `number` is below 1.
     const Place found = first([&](double sum) { return sum > question.number * kept.low; });
     return found.through > question.number * kept.high ? found.token : kUnsure;
   }
 
-  // The pool's weights, and their sums by bins of falling logits.
+  // Computes the pool's weights, and their sums in bins of falling logits.
   void weigh(double scale, float highest) {
     const int count = pool.count;
     padded_ = (count + kStretch - 1) / kStretch * kStretch;
@@ -167,7 +168,7 @@ class RowDraw {
     return found_;
   }
 
-  // The first token, likeliest first, with which the sum of weights is `enough`; `kUnsure` if it is not with all.
+  // The first token, likeliest first, with which the sum of weights is `enough`; `kUnsure` if all together are not.
   template <class Enough>
   Place first(const Enough& enough) {
     double before = 0.0;
@@ -201,10 +202,10 @@ class RowDraw {
   }
 
   std::vector<float> tile_weights_;
-  // Of the pool.
-  int padded_ = 0, bins_ = 0;  // tokens, rounded up to stretches
+  // State of the pool.
+  int padded_ = 0, bins_ = 0;  // padded: tokens, rounded up to stretches
   double total_ = 0.0;
-  double beyond_ = 0.0;        // at least the weight of any token that is not in it
+  double beyond_ = 0.0;        // upper bound of the weight of any token that is not in it
   double sums_[kMostBins];
   int counts_[kMostBins];
   std::vector<double> weights_;

@@ -91,7 +91,8 @@ void require(bool good, const char* rule) {
   if (!good) throw std::invalid_argument(std::string("step: ") + rule);
 }
 
-// Everything that indexes memory, so that a mistake in what is asked for is an exception and never a wild access.
+// Checks everything that indexes memory, so that a mistaken batch raises an exception and never reads or writes
+// elsewhere.
 void check(const Batch& b, std::size_t table, const DecoderConfig& config) {
   for (int row = 0; row < b.rows; ++row) {
     require(b.tokens[row] >= 0 && b.tokens[row] < config.vocabulary, "a token is not in the vocabulary");
@@ -115,7 +116,7 @@ void check(const Batch& b, std::size_t table, const DecoderConfig& config) {
   }
 }
 
-// Owns a decoder; the shapes of weights have been checked by the Python class around it.
+// Owns a decoder. The shapes of weights are not checked here: whoever loads them from files does (models/weights.py).
 class Handle {
  public:
   Handle(const std::string& variant, int layers, int hidden, int heads, int kv_heads, int head_dim, int intermediate,

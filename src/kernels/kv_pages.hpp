@@ -1,7 +1,7 @@
 // Pages of keys and values. Included per variant, after the tiles.
 //
-// A page holds 32 tokens. Keys of a head lie as two panels, [2][head_dim / 2][16 keys][2], and behind them the values as
-// sixteen pairs, [16][head_columns][2]: both are read by the tiles as they stand, so no page is ever copied.
+// A page holds 32 tokens. For each head it has the keys as two panels, [2][head_dim / 2][16 keys][2], followed by the
+// values as sixteen pairs, [16][head_columns][2]. The tiles read both as they are stored, so no page is ever copied.
 
 constexpr int kPage = Decoder::kPageTokens;
 constexpr int kPagePanels = kPage / kLanes;
@@ -14,14 +14,14 @@ struct Geometry {
   std::size_t key_panel() const { return static_cast<std::size_t>(key_pairs()) * kPanel; }
   std::size_t key_page() const { return kPagePanels * key_panel(); }
   std::size_t value_page() const { return static_cast<std::size_t>(kPage) * head_columns; }
-  // Of a layer's KV: the keys of one head in one page, with the values behind them.
+  // Offset in a layer's KV of the keys of one head in one page; the values follow them.
   std::size_t page_of(int page, int head) const {
     return (static_cast<std::size_t>(page) * kv_heads + head) * (key_page() + value_page());
   }
 };
 
-// Writes one token's key of one head, in bf16. Slot `later`, which will be written soon, is prefetched: a key lies in as
-// many cache lines as it has pairs.
+// Writes one token's key of one head, in bf16. Slot `later`, which will be written soon, is prefetched, for a key is
+// spread over as many cache lines as it has pairs.
 static inline void write_key(const Geometry& g, std::uint16_t* kv, int slot, int later, int head,
                              const std::uint16_t* key) {
   const auto panel_of = [&](int at) { return kv + g.page_of(at / kPage, head) + at % kPage / kLanes * g.key_panel(); };
@@ -32,9 +32,9 @@ static inline void write_key(const Geometry& g, std::uint16_t* kv, int slot, int
   }
 }
 
-// Writes one token's value of one head: half of a pair, while another thread may write the other half. `alone`: nobody
-// writes that in this step. It is read with this one, at weight 0, and whatever an earlier sequence left there must not
-// count, not even if it is no number.
+// Writes one token's value of one head: half of a pair, while another thread may write the other half. `alone`: no row
+// of this step writes a later half, which is read with this one, at weight 0. It is zeroed, because what an earlier
+// sequence left there must not count, not even if it is NaN.
 static inline void write_value(const Geometry& g, std::uint16_t* kv, int slot, int later, int head,
                                const std::uint16_t* value, bool alone) {
   const auto pair_of = [&](int at) {

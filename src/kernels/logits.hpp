@@ -1,10 +1,10 @@
-// The logits of a step's outputs: kept where they were computed, and asked for what sampling needs.
+// The logits of a step's outputs: stored as they are computed, and searched for what sampling needs.
 // Included per variant, after matrix.hpp.
 
 // The tokens of an output whose logits are at least `least`. Each thread keeps one, to reuse its memory.
 struct TokenPool {
   int count = 0;
-  const std::int32_t* ids = nullptr;  // ascending; null where they are all
+  const std::int32_t* ids = nullptr;  // ascending; null where the pool is the whole vocabulary
   const float* values = nullptr;
   float least = 0;
 
@@ -35,7 +35,7 @@ class LogitRows {
     }
   }
 
-  // One tile of one output, fresh from the multiplication; `out` is padded to the tile's width.
+  // Stores one tile of one output after its multiplication; `out` is padded to the tile's width.
   void keep(int output, int tile, const float* out) {
     const int first = tile * tile_outputs_, count = std::min(tile_outputs_, vocabulary_ - first);
     stream(logits_ + static_cast<std::size_t>(output) * vocabulary_ + first, out, count);
@@ -43,7 +43,8 @@ class LogitRows {
     if (scales_[output] > 0.0) masses(output)[tile] = mass_of(out, count, most, exponent(scales_[output]));
   }
 
-  // The lowest id among the highest logits; `highest` is NaN if any logit is. All tiles have been kept.
+  // Finds the highest logit and its token, the lowest id among equals; `highest` is NaN if any logit is NaN or
+  // infinite. All tiles must have been kept.
   void likeliest(int output, std::int32_t& id, float& highest) {
     const float* tiles = this->highest(output);
     int best = 0;
@@ -58,7 +59,8 @@ class LogitRows {
     while (highest == highest && row[id] != highest) ++id;
   }
 
-  // The sum of exp((logit - highest) * scale), within 2e-5, and into `weights` each tile's part of it, [tiles].
+  // Returns the sum of exp((logit - highest) * scale), within 2e-5, and writes each tile's part of it to `weights`,
+  // [tiles].
   double mass(int output, double scale, std::vector<float>& weights) {
     weigh(output, scale);
     weights.resize(stride_);
@@ -102,7 +104,7 @@ class LogitRows {
     pool.count = vocabulary_, pool.ids = nullptr, pool.values = row(output), pool.least = -INFINITY;
   }
 
-  // Into `ids` and `values` the `count` highest logits, highest first and lower ids first among equals.
+  // Writes the `count` highest logits to `ids` and `values`, highest first and lower ids first among equals.
   void candidates(int output, int count, std::int32_t* ids, float* values, TokenPool& pool) const {
     if (count <= tiles_) {
       choose(output, count, pool);
@@ -123,21 +125,21 @@ class LogitRows {
   int tiles() const { return tiles_; }
 
  private:
-  static constexpr float kLeast = -126.0f;  // of exponents: what is less weighs nothing
+  static constexpr float kLeast = -126.0f;  // exponents are at least this; what is less weighs nothing
 
   const float* highest(int output) const { return highest_.get() + static_cast<std::size_t>(output) * stride_; }
   float* highest(int output) { return highest_.get() + static_cast<std::size_t>(output) * stride_; }
   float* masses(int output) { return masses_.get() + static_cast<std::size_t>(output) * stride_; }
 
-  // A float as an unsigned integer: larger floats become smaller integers.
+  // Maps a float to an unsigned integer: larger floats become smaller integers.
   static std::uint64_t falling(float value) {
-    const float number = value + 0.0f;  // of two zeros none is the higher one
+    const float number = value + 0.0f;  // 0 and -0 are equal
     std::uint32_t bits;
     std::memcpy(&bits, &number, sizeof bits);
     return bits >> 31 ? bits : ~bits & 0x7fffffffu;
   }
 
-  // NaN if any of them is NaN or infinite.
+  // The highest value; NaN if any value is NaN or infinite.
   static float highest_of(const float* values, int count) {
     F32x16 best = splat(-INFINITY), nothing = splat(0.0f);
     int i = 0;
@@ -167,7 +169,7 @@ class LogitRows {
     return mass;
   }
 
-  // Makes sure that the masses of the tiles, each relative to its own highest logit, are those at this scale.
+  // Makes sure that the tiles' masses, each relative to the tile's own highest logit, are those at this scale.
   void weigh(int output, double scale) {
     if (scales_[output] == scale) return;
     for (int tile = 0; tile < tiles_; ++tile) {
@@ -177,7 +179,8 @@ class LogitRows {
     scales_[output] = scale;
   }
 
-  // A number that the highest logits of at least `count` tiles reach, and of few more if such a one is found soon.
+  // A number that the highest logits of at least `count` tiles reach, and of few more tiles if such a number is found
+  // soon.
   float reached_by(int output, int count) const {
     const float* tiles = highest(output);
     float low = lowest_of(tiles, tiles_), high = tops_[output];
@@ -204,6 +207,6 @@ class LogitRows {
   int vocabulary_ = 0, tile_outputs_ = 0, tiles_ = 0;
   int stride_ = 0;  // tiles, rounded up to vectors
   std::vector<float> tops_;           // [outputs]: the highest logits
-  std::vector<double> scales_;        // [outputs]: of the masses; 0 where there are none
+  std::vector<double> scales_;        // [outputs]: the scales of the masses; 0 where there are none
   Aligned<float> highest_, masses_;   // [outputs][stride]
 };

@@ -1,15 +1,16 @@
 // Matrices in bf16, packed for the tile that multiplies them. Included per variant, after memory.hpp and the tile.
 //
-// A weight W [out, in] is cut into tiles of 48 to 128 outputs; a tile is [in / 2][outputs][2] in bf16: the pairs of
-// consecutive inputs that one instruction multiplies lie together, sixteen outputs (a panel) in a vector. (With AMX it is
-// that for every two panels, one after the other.) A tile is read exactly once for every few rows, a few panels side by
-// side front to back, so batches of one run at the speed of memory.
+// A weight W [out, in] is cut into tiles of 48 to 256 outputs. A tile is [in / 2][outputs][2] in bf16: the pairs of
+// consecutive inputs that one instruction multiplies are adjacent, and sixteen outputs (a panel) fill a vector. (With
+// AMX, every two panels are laid out so, one couple after the other.) Each pass over a few rows reads a tile exactly
+// once, front to back, a few panels side by side, so batches of one row run at the speed of memory.
 
-// Prefetching that keeps memory evenly busy: each of several passes over a tile fetches its share of the next tile's cache
-// lines, spread over the turns of its loop.
+// Prefetching that keeps memory evenly busy: each of several passes over a tile fetches its share of the next tile's
+// cache lines, spread over the iterations ("turns") of its loop.
 class Share {
  public:
-  // Share number `index` of `count` of the `bytes` at `start`, over so many turns; nothing where `start` is null.
+  // Share number `index` of `count` of the `bytes` at `start`, spread over `turns` turns; nothing where `start` is
+  // null.
   Share(const void* start, std::size_t bytes, int index, int count, int turns) {
     if (!start) return;
     const std::size_t lines = (bytes + kLine - 1) / kLine, first = lines * index / count;
@@ -17,7 +18,7 @@ class Share {
     a_turn_ = static_cast<std::uint32_t>(((lines * (index + 1) / count - first) << kFraction) / turns + 1);
   }
 
-  // Always inlined, because GCC drops calls of what only prefetches.
+  // Always inlined, because GCC drops calls of functions that only prefetch.
   __attribute__((always_inline)) void fetch(int turn) const {
     if (!a_turn_) return;
     for (std::uint32_t line = turn * a_turn_ >> kFraction; line < (turn + 1) * a_turn_ >> kFraction; ++line)
@@ -26,18 +27,18 @@ class Share {
 
  private:
   static constexpr std::size_t kLine = 64;
-  static constexpr int kFraction = 16;  // bits of it in `a_turn_`
+  static constexpr int kFraction = 16;  // fractional bits of `a_turn_`, the lines per turn
   const char* start_ = nullptr;
   std::uint32_t a_turn_ = 0;
 };
 
-// What is read next and is to be fetched meanwhile: a tile of this matrix or of another, or nothing. Where several units
-// fetch it together, this is number `part` of `parts`.
+// What is read next and is to be prefetched meanwhile: a tile of this matrix or of another, or nothing. Where several
+// units share the prefetching, this one fetches part number `part` of `parts`.
 struct Ahead {
   const void* tile = nullptr;
   int part = 0, parts = 1;
 
-  // For whom does not share out: the last unit fetches all of it.
+  // For callers that do not split the prefetching: the last unit fetches the whole tile, the others nothing.
   const void* whole() const { return part + 1 == parts ? tile : nullptr; }
 };
 
@@ -89,8 +90,8 @@ class PackedMatrix {
     for (int k = 0; k < inputs; ++k) to[k] = from_bf16(from[k / 2 * stride_ + k % 2]);
   }
 
-  // out[r][0 .. tile_outputs) for up to rows_of_group(P) rows of `a`. fetching(first) makes the fetcher of what is wanted
-  // next, for the time in which the panels from `first` on are multiplied.
+  // Computes out[r][0 .. tile_outputs) for up to rows_of_group(P) rows of `a`. fetching(first) makes the fetcher that
+  // is used while the panels from `first` on are multiplied.
   template <int P, class Fetching>
   void multiply(int index, const Activation* a, int rows, float* out, const Fetching& fetching) const {
     for (int first = 0; first < tile_outputs_ / kLanes; first += P)
@@ -98,7 +99,7 @@ class PackedMatrix {
                      {out + first * kLanes, static_cast<std::size_t>(tile_outputs_)}, fetching(first));
   }
 
-  // The sixteen outputs of one panel, for one row: to the bit what they are when the whole tile is multiplied.
+  // Computes the sixteen outputs of one panel for one row, bit-identical to those of multiplying the whole tile.
   void panel(int index, int panel, const Activation* row, float* out) const {
     micro_group<1>(1, {row, 0}, pairs_, panels(index, panel), {out, kLanes}, fetcher(false, [](int) {}));
   }
@@ -115,8 +116,8 @@ class PackedMatrix {
   void rows_by(int index, const Activation* a, int first, int last, const Ahead& ahead,
                const Done& done) const {
     alignas(64) float out[kMostRows * kMostTileOutputs];
-    // Rows are dealt evenly to passes, and so are the lines to prefetch. With few passes these are spread over all turns;
-    // else a pair is fetched in each turn until the share is done. One loop for both would want too many registers.
+    // Rows are divided evenly among passes, and so are the lines to prefetch. With few passes these are spread over all
+    // turns; else each turn fetches one pair until the share is done. One loop for both would need too many registers.
     const int rows = last - first, passes = (rows + rows_of_group(P) - 1) / rows_of_group(P);
     const auto* next = static_cast<const std::uint16_t*>(ahead.tile);
     const int share = next ? (pairs_ + passes - 1) / passes : 0, groups = tile_outputs_ / kLanes / P;
@@ -149,7 +150,7 @@ class PackedMatrix {
   static constexpr int kMostTileOutputs = 256;
 
  private:
-  static constexpr int kMostEvenPasses = 11;  // with more, so little is fetched that it costs more to spread it
+  static constexpr int kMostEvenPasses = 11;  // with more, each fetches so little that spreading it costs more
 
   std::size_t tile_size() const { return static_cast<std::size_t>(pairs_) * tile_outputs_ * 2; }
 

@@ -1,13 +1,13 @@
-// Matrices of quantised weights: `Int8` with a scale for sixty-four inputs of an output, `FineInt8` for thirty-two, `Int4`
-// with a scale and a least weight for thirty-two. Included per variant, after quantised_rows.hpp.
+// Matrices of quantised weights: `Int8` has a scale per 64 inputs of an output, `FineInt8` one per 32, `Int4` a scale
+// and a least weight per 32. Included per variant, after quantised_rows.hpp.
 //
-// Tiles are cut as in matrix.hpp; a tile is, for one block of inputs after the other, [lines][outputs] fours of
-// consecutive inputs, and then the outputs' factors. A row's inputs are quantised by groups, too. Products within
-// a block are sums of small integers, exact on every variant; the blocks' sums are scaled and added in order.
+// Tiles are cut as in matrix.hpp. A tile is a sequence of blocks of inputs: each has [lines][outputs] fours of
+// consecutive inputs, followed by the outputs' factors. A row's inputs are quantised in groups, too. Products within a
+// block are sums of small integers, exact in every variant; the blocks' sums are scaled and added in order.
 // (Dettmers et al., "8-bit Optimizers via Block-wise Quantization", 2022.)
 
-// The register tile: half the rows of register_tile.hpp's, for beside a group's sums it holds those of all groups before. With
-// few registers these wait in memory.
+// Rows of the register tile: half of register_tile.hpp's, because it holds the totals of earlier groups beside the sums
+// of the current one. With few registers, the totals wait in memory.
 #if defined(PARROT_NARROW)
 constexpr int quantised_rows_of_group(int panels) { return register_rows(panels); }
 #else
@@ -28,7 +28,7 @@ struct WholeNumbers {
   }
 };
 
-// With scales in bf16, rounded up and known before the weights are: so they cost nothing.
+// Scales are bf16. They are rounded up before weights are quantised with them, so rounding them loses nothing.
 struct Int8 : WholeNumbers<64> {
   static constexpr int kFewestTileRows = 16;
   struct Factors {
@@ -42,7 +42,7 @@ struct Int8 : WholeNumbers<64> {
   static float scale_of(std::uint16_t factor) { return from_bf16(factor); }
 };
 
-// With scales in fp16: weights that a file has in GGUF's Q8_0 are these again.
+// Scales are fp16, as in GGUF's Q8_0, so that weights from files in that format are quantised almost without error.
 struct FineInt8 : WholeNumbers<32> {
   static constexpr int kFewestTileRows = std::numeric_limits<int>::max();  // the screen never has as many
   struct Factors {
@@ -53,8 +53,8 @@ struct FineInt8 : WholeNumbers<32> {
   static float scale_of(std::uint16_t factor) { return from_f16(factor); }
 };
 
-// Whole numbers from 0 to 15 times a scale, plus a least weight, both in fp16: the blocks of GGUF's Q4_1, nothing rounded
-// again. A line has a four in its low halves of bytes, and in the high ones that which lies sixteen inputs on.
+// Whole numbers from 0 to 15 times a scale, plus a least weight, both in fp16: the blocks of GGUF's Q4_1, not rounded
+// again. The low halves of a line's bytes hold one four of inputs, the high halves the four that is sixteen inputs on.
 struct Int4 {
   static constexpr int kInputs = 32, kGroup = 64, kFoursALine = 2, kFactors = 2;
   static constexpr int kFewestTileRows = 32;
@@ -75,7 +75,7 @@ struct Int4 {
 
 template <class Format>
 class QuantisedMatrix {
-  static constexpr int kGroup = Format::kGroup;  // inputs a scale of a row
+  static constexpr int kGroup = Format::kGroup;  // inputs per scale of a row
 
  public:
   using Rows = QuantisedRows<kGroup>;
@@ -98,7 +98,7 @@ class QuantisedMatrix {
                    first + row, b);
   }
 
-  // The same of rows of blocks as a file has them.
+  // The same for rows that are blocks in the file's format.
   void pack(const std::uint8_t* from, int rows, int, int first) {
     static_assert(std::is_same<Format, Int4>::value, "a file's blocks are int4");
     for (int output = first; output < first + rows; ++output)
@@ -129,7 +129,7 @@ class QuantisedMatrix {
   // Calls done(row, out) for every row of [first, last) with the tile's outputs, row by row.
   template <class Done>
   void rows(int index, const Rows& a, int first, int last, const Ahead& ahead, const Done& done) const {
-#if defined(PARROT_HAS_AMX)  // of so many rows it is faster, though weights are unpacked for it
+#if defined(PARROT_HAS_AMX)  // faster for this many rows, although weights are unpacked for it
     if (last - first >= Format::kFewestTileRows) return rows_by_tiles(index, a, first, last, ahead, done);
 #endif
     const auto* bytes = static_cast<const std::uint8_t*>(ahead.whole());
@@ -140,7 +140,7 @@ class QuantisedMatrix {
  private:
   static constexpr int kLines = Format::kInputs / 4 / Format::kFoursALine;
 
-  // The tile that is fetched while another is multiplied, or null, and what one of several passes fetches of it.
+  // The tile to prefetch while another is multiplied, or null, and the share of it that one of several passes fetches.
   struct Next {
     const std::uint8_t* tile;
     Share share;
@@ -182,7 +182,7 @@ class QuantisedMatrix {
   void rows_by(int index, const Rows& a, int first, int last, const std::uint8_t* ahead,
                const Done& done) const {
     alignas(64) float out[kMostRegisterRows * PackedMatrix::kMostTileOutputs];
-    // Rows are dealt evenly to the passes, and so is what is fetched ahead.
+    // Rows are divided evenly among the passes, and so is the prefetching.
     constexpr int kRows = quantised_rows_of_group(P);
     const int passes = (last - first + kRows - 1) / kRows, groups = tile_outputs_ / kLanes / P;
     for (int pass = 0, row = first; pass < passes; ++pass) {
@@ -204,8 +204,9 @@ class QuantisedMatrix {
     (void)((rows == Rs + 1 && (multiply<Rs + 1, P, kOnly>(tile(index), a, row, column, out, ahead), true)) || ...);
   }
 
-  // out[r][column ...] = R rows by P panels, from `column` on. Not inlined: what surrounds it must not take its registers.
-  // The only pass fetches a line in each turn; one of several its share before each block, which leaves the loop alone.
+  // out[r][column ...] = R rows by P panels, from `column` on. Not inlined, so that surrounding code does not take its
+  // registers. An only pass prefetches a line in each turn; one of several passes prefetches its share before each
+  // block, outside the inner loop.
   template <int R, int P, bool kOnly>
   __attribute__((noinline)) void multiply(const std::uint8_t* tile, const Rows& a, int row, int column, float* out,
                 const Next& ahead) const {
@@ -285,7 +286,7 @@ class QuantisedMatrix {
 
 #if defined(PARROT_HAS_AMX)
 
-  // The first pass over a tile unpacks its weights for the others. All fetch their share of the next tile.
+  // The first pass over a tile unpacks its weights for the later ones. Each pass prefetches its share of the next tile.
   template <class Done>
   void rows_by_tiles(int index, const Rows& a, int first, int last, const Ahead& ahead, const Done& done) const {
     alignas(64) float out[kTileRows * PackedMatrix::kMostTileOutputs];
@@ -304,7 +305,7 @@ class QuantisedMatrix {
     }
   }
 
-  // Rows by the panel that begins at `from`.
+  // Multiplies rows with the panel that begins at `from`.
   void multiply_tiles(int rows, const QuantisedRowsIn& a, const std::uint8_t* from, int panel, bool unpacks,
                       std::uint8_t* unpacked, const Share& share, float* out) const {
     const int steps = (rows + kRowStep - 1) / kRowStep;

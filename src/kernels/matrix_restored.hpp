@@ -1,20 +1,21 @@
-// A bf16 matrix that its file has in 4-bit blocks, kept as those blocks and restored while it is multiplied. Included per
-// variant, after matrix_quantised.hpp.
+// A bf16 matrix that its file has in 4-bit blocks, kept as those blocks, from which the bf16 weights are restored
+// during multiplication (docs/adr/019). Included per variant, after matrix_quantised.hpp.
 //
-// With few rows a step reads weights for most of its time; blocks are a third of the bytes. What is made of one is
-// to the bit what PackedMatrix holds: d * q has few enough bits to be exact, so one rounding is left to the sum with the
-// least weight, as where the blocks were turned into floats, and one to bf16. The products are summed in the same order,
-// so a row's result does not depend on which of the two it was multiplied with.
+// With few rows a step spends most of its time reading weights, and blocks are a third of the bytes. Restored weights
+// are bit-identical to those in PackedMatrix: d * q has few enough bits to be exact, so there is one rounding when the
+// least weight is added, as when the blocks were converted to floats, and one to bf16. The products are summed in the
+// same order, so a row's result does not depend on which of the two forms it was multiplied with.
 //
-// A tile is, panel by panel and block by block, the sixteen outputs' scales and least weights, and two pairs of lines for
-// sixteen inputs each: one of the panel's first eight outputs, one of its others. A lane has every other input of one
-// output, the lowest bits first, and its neighbour those between: so restored, they lie in pairs as products want them.
+// A tile holds, for each panel and each block, the sixteen outputs' scales and least weights, then two pairs of lines
+// for sixteen inputs each: one line for the panel's first eight outputs, one for the others. A lane has every other
+// input of one output, lowest bits first, and the next lane the inputs between them, so restored weights form the pairs
+// that products need.
 
 #if defined(PARROT_HAS_BF16)
 
 class RestoredMatrix {
  public:
-  // Of more, the arithmetic of restoring takes longer than what reading saves.
+  // With more rows, the arithmetic of restoring takes longer than reading fewer bytes saves.
 #if defined(PARROT_HAS_AMX)
   static constexpr int kMostRows = 64;
 #else
@@ -37,7 +38,7 @@ class RestoredMatrix {
 
   const std::uint8_t* tile(int index) const { return data_.get() + static_cast<std::size_t>(index) * tile_size(); }
 
-  // As of PackedMatrix, for the first `rows` rows, of which there are at most `kMostRows`.
+  // As PackedMatrix::rows, for the first `rows` rows, which are at most `kMostRows`.
   template <class Done>
   void rows(int index, const Activation* a, int rows, const Ahead& ahead, const Done& done) const {
     alignas(64) float out[kMostRows * PackedMatrix::kMostTileOutputs];
@@ -46,9 +47,9 @@ class RestoredMatrix {
   }
 
  private:
-  static constexpr int kLine = 64, kLines = 5;  // of a block of a panel: the factors, then four of weights
-  static constexpr int kSpread = 8;             // outputs a line of weights
-  static constexpr int kPairs = 8;              // of inputs two lines
+  static constexpr int kLine = 64, kLines = 5;  // per block of a panel: one line of factors, then four of weights
+  static constexpr int kSpread = 8;             // outputs per line of weights
+  static constexpr int kPairs = 8;              // pairs of inputs per two lines
 
   std::size_t panel_size() const { return static_cast<std::size_t>(blocks_) * kLines * kLine; }
   std::size_t tile_size() const { return panels_ * panel_size(); }
@@ -65,7 +66,7 @@ class RestoredMatrix {
     }
   }
 
-  // Of eight of a block's outputs, each twice.
+  // The factors of eight of a block's outputs, each in two neighbouring lanes.
   struct Factors {
     __m512 scale, least;
   };
@@ -78,7 +79,8 @@ class RestoredMatrix {
             _mm512_permutexvar_ps(lanes, (__m512)widen_f16(factors + kLanes))};
   }
 
-  // Sixteen weights: four bits of each lane choose one of the whole numbers, for the instruction looks at the lowest alone.
+  // Restores sixteen weights: the lowest four bits of each lane, all that the permutation looks at, choose from
+  // `whole`.
   static __m512 restore(__m512i line, int k, __m512 whole, const Factors& factors) {
     const __m512 number = _mm512_permutexvar_ps(k ? _mm512_srli_epi32(line, 4 * k) : line, whole);
     return _mm512_fmadd_ps(number, factors.scale, factors.least);
@@ -91,9 +93,10 @@ class RestoredMatrix {
 
 #if defined(PARROT_HAS_AMX)
 
-  static constexpr int kRestored = Int4::kInputs / 2 * kPanel;  // elements of a block of a panel
+  static constexpr int kRestored = Int4::kInputs / 2 * kPanel;  // elements of one restored block of a panel
 
-  // More rows than the tile registers take come in passes, of which the first leaves its weights to the others.
+  // More rows than the tile registers take are multiplied in passes; the first keeps the restored weights for the
+  // others.
   void multiply_all(int rows, int index, const Activation* a, const std::uint8_t* ahead, float* out) const {
     static thread_local Aligned<std::uint16_t> kept;
     const int passes = (rows + rows_of_group(2) - 1) / rows_of_group(2), places = passes > 1 ? ~0 : 1;
@@ -111,8 +114,8 @@ class RestoredMatrix {
       }
   }
 
-  // Rows by two panels, whose weights are restored block by block to where tile registers load them, or are there already
-  // where `from` is null.
+  // Multiplies rows with two panels. Their weights are restored block by block into `kept`, where tile registers load
+  // them; if `from` is null, they are there already.
   template <bool kBoth>
   __attribute__((noinline)) void multiply(const std::uint8_t* from, const Activation* a, const std::uint8_t* ahead,
                                           std::uint16_t* kept, int places, float* out) const {
@@ -155,7 +158,7 @@ class RestoredMatrix {
     (void)((rows == Rs + 1 && (multiply_panels<Rs + 1>(index, a, ahead, out), true)) || ...);
   }
 
-  // Side by side as many panels as hide how long one sum takes.
+  // Takes as many panels side by side as are needed to hide the latency of an accumulation.
   template <int R>
   void multiply_panels(int index, const Activation* a, const std::uint8_t* ahead, float* out) const {
     constexpr int kSide = R == 1 ? 3 : R == 2 ? 2 : 1;
@@ -164,7 +167,7 @@ class RestoredMatrix {
     for (; panel < panels_; ++panel) multiply<R, 1>(index, panel, a, ahead, out);
   }
 
-  // out[r][panel ...] = R rows by P panels. Not inlined: what surrounds it must not take its registers.
+  // out[r][panel ...] = R rows by P panels. Not inlined, so that surrounding code does not take its registers.
   template <int R, int P>
   __attribute__((noinline)) void multiply(int index, int panel, const Activation* a, const std::uint8_t* ahead,
                                           float* out) const {

@@ -1,8 +1,8 @@
-// Memory for weights, KV and what a step leaves behind. Included per variant.
+// Memory for weights, KV and the buffers of a step. Included per variant.
 
-// Zeroed memory on cache-line boundaries; pages of it that nobody touches are never taken from the system. Pieces
-// are cut from chunks of huge pages: a step reads all weights, and would miss the TLB on every 4 KiB of them. Under
-// AddressSanitizer each piece is alone, so that reading past its end shows.
+// Zeroed memory on cache-line boundaries; pages of it that are never touched take no memory from the system. Pieces are
+// cut from chunks of huge pages, because a step reads all weights and would else miss the TLB on every 4 KiB of them.
+// Under AddressSanitizer each piece has a chunk of its own, so that reads past its end show.
 class Chunk {
  public:
   static std::shared_ptr<void> piece(std::size_t bytes) {
@@ -50,13 +50,13 @@ class Chunk {
 template <class T>
 class Aligned {
  public:
-  // Contents are lost, and zero.
+  // Contents are lost: all elements are zero.
   void reset(std::size_t count) {
     memory_ = Chunk::piece(count * sizeof(T));
     data_ = static_cast<T*>(memory_.get());
     size_ = count;
   }
-  // At least this many; contents are lost when it grows.
+  // Makes room for at least `count` elements; contents are lost when it grows.
   void reserve(std::size_t count) {
     if (count > size_) reset(count + count / 2);
   }

@@ -29,8 +29,8 @@ class Phases {
   }
 
  private:
-  // The next unit of a thread's own range or, once that is used up, of another's; -1: there are none. Threads have ranges
-  // because neighbouring units write to the same cache lines, which must not go to and fro between cores.
+  // The next unit of a thread's own range or, once that is used up, of another's; -1 if none is left. Threads have
+  // ranges because neighbouring units write to the same cache lines, which must not bounce between cores.
   int take(const Place& at, int units) {
     const int threads = pool_.size();
     for (int i = 0; i < threads; ++i) {
@@ -45,16 +45,16 @@ class Phases {
   }
 
   ThreadPool& pool_;
-  const std::size_t stride_;             // phases, and a cache line more, so that threads count in lines of their own
+  const std::size_t stride_;             // phases plus a cache line, so that each thread counts in lines of its own
   std::vector<std::atomic<int>> taken_;  // [threads][stride]: units of each thread's range
 };
 
 constexpr int kRowsAUnit = 96;
 static_assert(RestoredMatrix::kMostRows < kRowsAUnit, "Matrix::rows could not tell a small step from a piece");
 
-// What a thread fetches while it works on `unit`, to be followed by unit `next` or, where that is -1, by another phase that
-// reads `following`. A tile is `pieces` units. With AMX products are so fast that memory would not keep up with fetching a
-// tile during the last unit before it.
+// What a thread prefetches while it works on `unit`, which is followed by unit `next` or, where that is -1, by another
+// phase that reads `following`. A tile is `pieces` units. With AMX, products are so fast that memory could not bring a
+// tile during the last unit before it, so all units of a tile share the prefetching.
 template <class M>
 static inline Ahead ahead_of(const M& matrix, int unit, int next, int pieces, int rows, const void* following) {
   const int tile = unit / pieces, next_tile = next / pieces;

@@ -1,7 +1,8 @@
-// The rows that quantised weights are multiplied with, and the products of fours of both. Included per variant, after
-// matrix.hpp.
+// The quantised rows that quantised weights are multiplied with, and products of fours of both. Included per variant,
+// after matrix.hpp.
 
-// Of a group of a row's inputs: the scale, what sums of products with int8 weights start from, and each half's sum, scaled.
+// For a group of a row's inputs: the scale, the number at which sums of products with int8 weights start, and the
+// scaled sum of each half.
 struct RowGroup {
   float scale;
   std::int32_t start;
@@ -14,7 +15,7 @@ typedef std::int8_t Quantised;
 typedef TileInts SumVector;
 typedef TileInts FactorVector;
 typedef TileInts SpreadVector;
-constexpr int kTurns = 1;        // of a vector of fours: all four at once
+constexpr int kTurns = 1;        // per vector of fours: all four are multiplied at once
 constexpr int kZeroPoint = 128;  // the instruction takes the weights unsigned; `RowGroup::start` makes up for it
 
 static inline SumVector start_sum(std::int32_t start) { return SumVector{} + start; }
@@ -24,8 +25,8 @@ static inline SpreadVector spread(const Quantised* a, int) {
   __builtin_memcpy(&four, a, sizeof four);
   return SpreadVector{} + four;
 }
-// The instruction itself, because GCC 12 copies the accumulators of its intrinsic through memory; of a copy of the sum,
-// because it does so, too, with an array whose elements are operands.
+// Inline assembly, because GCC 12 copies the accumulators of its intrinsic through memory; on a copy of the sum,
+// because it does the same with an array whose elements are operands.
 static inline void multiply_add(SumVector& sum, SpreadVector a, FactorVector w) {
   SumVector next = sum;
   __asm__("vpdpbusd %2, %1, %0" : "+v"(next) : "v"(w), "v"(a));
@@ -68,14 +69,15 @@ static inline TileVector load_quantised(const Quantised* from) {
 
 #endif
 
-// Rows may be multiplied by so many at once, up to so many less one behind the last; what those give is not looked at.
+// Rows are multiplied in multiples of this number, so up to one less behind the last row are read; their results are
+// ignored.
 #if defined(PARROT_HAS_AMX)
 constexpr int kRowStep = 4;
 #else
 constexpr int kRowStep = 1;
 #endif
 
-// The rows of a matrix's input: int8 values, a scale for each `kGroup` of them.
+// The rows of a matrix's input: int8 values, with a scale for each `kGroup` of them.
 template <int kGroup>
 class QuantisedRows {
  public:
@@ -103,7 +105,7 @@ class QuantisedRows {
   int groups() const { return groups_; }
 
  private:
-  // What is no number makes its group none.
+  // A NaN or infinity makes its whole group NaN.
   static RowGroup quantise_group(const Activation* from, Quantised* to) {
     constexpr int kVectors = kGroup / kTileLanes;
     constexpr std::int32_t kInfinity = 0x7f800000;

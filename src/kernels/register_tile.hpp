@@ -2,9 +2,9 @@
 
 constexpr int kPanel = 2 * kLanes;  // elements of one pair of k over sixteen columns
 
-// As many rows by panels as leave registers for the panels of one step and one row's pair.
+// The size of the tile, rows by panels: as large as leaves registers for the panels of one step and one row's pair.
 #if defined(PARROT_HAS_BF16)
-constexpr int kRegisterGroup = 4;  // panels side by side where any number would do
+constexpr int kRegisterGroup = 4;  // panels side by side where their number can be chosen
 constexpr int register_rows(int panels) { return panels == 4 ? 6 : panels == 3 ? 8 : 12; }
 #elif defined(__AVX512F__)
 constexpr int kRegisterGroup = 2;
@@ -26,7 +26,7 @@ constexpr int register_group_of(int panels) {
   return kRegisterGroup > 1 && panels % 3 == 0 ? 3 : panels % kRegisterGroup == 0 ? kRegisterGroup : 1;
 }
 
-// Calls work(P), where P is how many panels of a tile of `panels` registers hold side by side, as a compile-time constant.
+// Calls work(P) with a compile-time constant: how many panels of a tile of `panels` are held in registers side by side.
 template <class Work>
 static inline void by_register_groups(int panels, const Work& work) {
   switch (register_group_of(panels)) {
@@ -38,10 +38,11 @@ static inline void by_register_groups(int panels, const Work& work) {
   }
 }
 
-// Instructions that take many pairs at once take runs of so many.
+// Pairs in a run, which is what instructions that take many pairs at once (AMX) multiply.
 constexpr int kRun = 16;
 
-// Where the columns' factors lie: those of panel p and pair k at at(p, k). The pairs of a run lie `stride` elements apart.
+// Layout of the columns in memory: those of panel p and pair k are at at(p, k). The pairs of a run are `stride`
+// elements apart.
 template <class At>
 struct Panels {
   At at;
@@ -53,20 +54,20 @@ static inline Panels<At> panels_at(std::size_t stride, const At& at) {
   return {at, stride};
 }
 
-// Where the rows that are multiplied lie: row r's pair k at at + r * stride + 2 * k. (With AMX, each run of pairs begins
-// `run` elements after the one before.)
+// Layout of the rows in memory: row r's pair k is at at + r * stride + 2 * k. (With AMX, each run of pairs begins `run`
+// elements after the one before.)
 struct RowsIn {
   const Activation* at;
   std::size_t stride, run = 2 * kRun;
 };
 
-// Where the sums of row r and panel p go: at + r * stride + p * panel, sixteen of them.
+// Layout of the results in memory: the sixteen sums of row r and panel p go to at + r * stride + p * panel.
 struct RowsOut {
   float* at;
   std::size_t stride, panel = kLanes;
 };
 
-// Prefetches: each(k) is called with every pair k while it is multiplied, or need not be where there are not `any`.
+// Prefetching during a product: each(k) is called while pair k is multiplied; if `any` is false, it need not be called.
 template <class Each>
 struct Fetcher {
   bool any;
@@ -80,12 +81,12 @@ static inline Fetcher<Each> fetcher(bool any, const Each& each) {
 
 #if !defined(PARROT_HAS_AMX)
 
-constexpr int kPageGroup = kRegisterGroup;  // panels that are multiplied side by side where any number would do
+constexpr int kPageGroup = kRegisterGroup;  // panels that are multiplied side by side where their number can be chosen
 constexpr int kMostRows = kMostRegisterRows;
 constexpr bool kFetchesEvenly = false;
 constexpr int rows_of_group(int panels) { return register_rows(panels); }
 constexpr int group_of(int panels) { return register_group_of(panels); }
-// Panels of a tile of weights that lie side by side in memory.
+// How many panels of a tile of weights lie side by side in memory.
 constexpr int together(int panels) { return panels; }
 constexpr int tile_outputs_for(int outputs) { return outputs % 48 == 0 ? 48 : 64; }
 
@@ -94,15 +95,15 @@ static inline void by_groups_of(int panels, const Work& work) {
   by_register_groups(panels, work);
 }
 
-// What a thread holds while it multiplies: nothing but registers.
+// What a thread has to acquire and release around products: nothing without AMX.
 struct TileUse {
   TileUse() {}
   ~TileUse() {}
 };
 
-// out(r, p) = sum over k of a(r, k) * b(p, k): R rows by P panels held in registers, k in order. `fetch` prefetches what is
-// wanted next. Every loop over the tile is unrolled from the start, and no address of an accumulator is taken, or GCC
-// keeps a copy of them all in memory.
+// out(r, p) = sum over k of a(r, k) * b(p, k): R rows by P panels held in registers, k in order. `fetch` prefetches
+// what is needed next. Every loop over the tile is unrolled by a pragma, and no accumulator's address is taken;
+// otherwise GCC keeps a copy of all of them in memory.
 template <int R, int P, class B, class Fetch>
 static inline void micro(const RowsIn& a, int pairs, const B& b, const RowsOut& out, const Fetch& fetch) {
   constexpr int kVectors = kLanes / kTileLanes;  // of a panel
@@ -136,7 +137,7 @@ static inline void micro_rows(std::integer_sequence<int, Rs...>, int rows, const
   (void)((rows == Rs + 1 && (micro<Rs + 1, P>(a, pairs, b, out, fetch), true)) || ...);
 }
 
-// Up to rows_of_group(P) rows.
+// The same for up to rows_of_group(P) rows.
 template <int P, class B, class Fetch>
 static inline void micro_group(int rows, const RowsIn& a, int pairs, const B& b, const RowsOut& out, const Fetch& fetch) {
   micro_rows<P>(std::make_integer_sequence<int, rows_of_group(P)>{}, rows, a, pairs, b, out, fetch);

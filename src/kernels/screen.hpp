@@ -1,14 +1,15 @@
-// The likeliest token of a row, without most of the head's products in bf16. Included per variant, after phases.hpp.
+// Finds the likeliest token of a row without most of the head's products in bf16 (docs/adr/018). Included per variant,
+// after phases.hpp.
 //
-// The head is kept in int8, too, of which a product takes half the bytes and fewer operations. What quantising changes is
-// bounded, with w' and x' for what becomes of an output's weights and of a row:
+// The head is kept in int8, too, where a product takes half the bytes and fewer operations. The error of quantisation
+// is bounded; with w' and x' for an output's weights and a row after quantisation:
 //   |w x - w' x'| <= |w - w'| |x| + |w'| |x - x'|    (Cauchy and Schwarz)
-// So each logit is known to lie between two numbers. Only those that may be the highest are multiplied in bf16, mostly
-// fewer than a hundred of fifty thousand; and the answer is to the bit that of all of them.
+// So each logit is known to lie between two numbers. Only logits that may be the highest are computed in bf16, mostly
+// fewer than a hundred of fifty thousand. The answer is bit-identical to that of computing all of them.
 
 class Screen {
  public:
-  // Of more rows, multiplying in bf16 is faster: without VNNI of any, with AMX soon.
+  // With more rows, multiplying all in bf16 is faster: without VNNI always, with AMX from few rows on.
 #if defined(PARROT_HAS_AMX)
   static constexpr int kMostRows = 16;
 #elif defined(PARROT_HAS_VNNI)
@@ -23,7 +24,7 @@ class Screen {
     head_ = &head;
     inputs_ = inputs;
     matrix_.reset(head.outputs(), inputs, head.tile_outputs());
-    const int outputs = head.tiles() * head.tile_outputs();  // of what is padded, no token is ever looked at
+    const int outputs = head.tiles() * head.tile_outputs();  // with padding, whose tokens are never looked at
     errors_.reset(outputs), sizes_.reset(outputs);
     std::vector<float> exact(inputs), rounded(inputs);
     for (int output = 0; output < head.outputs(); ++output) {
@@ -43,7 +44,7 @@ class Screen {
   const void* tile(int index, int) const { return matrix_.tile(index); }
   int tiles() const { return matrix_.tiles(); }
 
-  // So many rows are going to be asked about.
+  // Begins a step in which `rows` rows are screened.
   void begin(int rows, int threads) {
     count_ = rows;
     threads_ = threads;
@@ -66,14 +67,14 @@ class Screen {
       const TileVector off = x - load_quantised(values + k) * rows_.scales(row)[k / FineInt8::kGroup].scale;
       size += x * x, error += off * off;
     }
-    // Sums of products in float are off by less than this part of the product of norms, in either order.
+    // Sums of products in float are off by less than this fraction of the product of norms, in either order.
     const float rounding = static_cast<float>(inputs_ + 64) * 0x1p-23f;
     const float whole = std::sqrt(sum_of(size)) * kUp;
     norms_[row] = {whole * (1 + 2 * rounding), std::sqrt(sum_of(error)) * kUp + 2 * rounding * whole,
                    whole > kLeast && whole < kMost};
   }
 
-  // All threads run this; `rows` are those that were taken, as the head takes them in.
+  // Runs on all threads; `rows` are those that were taken, in the form that the head is multiplied with.
   void run(Phases& phases, Phases::Place& at, const Activation* rows) {
     multiply(phases, at, matrix_, rows_, count_, nullptr,
              [&](int row, int tile, const float* out) { note(at.thread, row, tile, out); });
@@ -83,7 +84,8 @@ class Screen {
     });
   }
 
-  // After that: the lowest id among the highest logits; `highest` is NaN if any logit is none.
+  // After `run`: the highest logit and its token, the lowest id among equals; `highest` is NaN if any logit is not
+  // finite.
   void likeliest(int row, std::int32_t& id, float& highest) const {
     Found best;
     for (int thread = 0; thread < threads_; ++thread) best.add(found(thread, row));
@@ -91,13 +93,13 @@ class Screen {
   }
 
  private:
-  static constexpr float kUp = 1.00001f;  // more than norms are rounded by
-  // Of a row's norm: beyond, products may overflow, or lose more to rounding than a part of themselves.
+  static constexpr float kUp = 1.00001f;  // makes up for more than the rounding of norms
+  // Limits of a row's norm. Beyond them, products may overflow, or lose more to rounding than a fraction of themselves.
   static constexpr float kLeast = 1e-15f, kMost = 1e15f;
 
   struct Norms {
     float size, error;
-    bool sound;  // else all logits are multiplied in bf16
+    bool sound;  // `size` is within the limits; else all logits are computed in bf16
   };
 
   struct Found {
@@ -126,7 +128,7 @@ class Screen {
     return sum;
   }
 
-  // Between which numbers the logits of a tile lie.
+  // Notes between which numbers the logits of a tile lie.
   void note(int thread, int row, int tile, const float* out) {
     const Norms& norms = norms_[row];
     float* lows = this->lows(thread, row);
@@ -156,7 +158,7 @@ class Screen {
     return max_lanes(best);
   }
 
-  // The rows whose highest logit may be in this panel.
+  // Settles the rows whose highest logit may be in this panel: computes its logits in bf16.
   void look(int thread, int tile, int panel, const Activation* rows) {
     const float* highs = this->highs(tile, panel);
     for (int first = 0; first < count_; first += kTileLanes) {
@@ -180,14 +182,14 @@ class Screen {
   const PackedMatrix* head_ = nullptr;
   int inputs_ = 0;
   QuantisedMatrix<FineInt8> matrix_;
-  Aligned<float> errors_, sizes_;  // [outputs]: |w - w'| and |w'|, at least
+  Aligned<float> errors_, sizes_;  // [outputs]: upper bounds of |w - w'| and |w'|
 
-  // Of the step that runs.
+  // State of the current step.
   int count_ = 0, threads_ = 0;
   int stride_ = 0;  // rows, rounded up to vectors
   QuantisedMatrix<FineInt8>::Rows rows_;
   std::vector<Norms> norms_;
-  std::vector<float> least_;  // [rows]: what the highest logit is at least
+  std::vector<float> least_;  // [rows]: lower bound of the highest logit
   Aligned<float> lows_;       // [threads][rows][lanes]: the highest lower bounds that a thread has seen
   Aligned<float> highs_;      // [tiles][panels][stride]: the highest upper bounds
   std::vector<Found> found_;  // [threads][rows]

@@ -1,4 +1,4 @@
-// Sixteen lanes of float, and what a variant may do better than plain vector code.
+// Vectors of sixteen floats, and operations that a variant may implement better than plain vector code does.
 //
 // Included once per variant, inside that variant's namespace (PARROT_VARIANT), so that each is compiled with its
 // own instruction set and none of its inline functions can be merged with another's. Vector types are the
@@ -6,7 +6,7 @@
 
 constexpr int kLanes = 16;
 
-// The target's own vectors; wider ones would go through memory.
+// Lanes of the target's own vectors; wider ones would go through memory.
 #if defined(__AVX512F__)
 constexpr int kTileLanes = 16;
 #elif defined(__AVX2__)
@@ -30,7 +30,7 @@ struct F32x16 {
   TileVector part[kParts];
 };
 
-// f(part) of every part of the operands.
+// Applies f to each part of the operands.
 template <class F, class... Vectors>
 static inline F32x16 each_part(const F& f, const Vectors&... vectors) {
   F32x16 out;
@@ -65,7 +65,8 @@ static inline void store(float* to, const F32x16& v) { __builtin_memcpy(to, &v, 
 
 static inline void store_tile(float* to, TileVector v) { __builtin_memcpy(to, &v, sizeof v); }
 
-// Copies a few elements, often a multiple of a vector's; without the call that memcpy is where their number is not known.
+// Copies a few elements, often a multiple of a vector's. Where the count is not a constant, memcpy would be a function
+// call.
 template <class T>
 static inline void copy_few(T* to, const T* from, int count) {
   constexpr int kStep = 64 / sizeof(T);
@@ -78,8 +79,9 @@ static inline void copy_few(T* to, const T* from, int count) {
   if (i < count) std::memcpy(to + i, from + i, (count - i) * sizeof(T));
 }
 
-// Copies what is not read again soon past the caches, which would else fetch the lines first, where it fills lines. Others
-// see it once this thread has come through a barrier, whose locked addition waits for such stores.
+// Copies data that is not read again soon. Where it fills whole cache lines it bypasses the caches, which would
+// otherwise fetch the lines first. Other threads see it once this one has passed a barrier, whose locked addition waits
+// for such stores.
 static inline void stream(float* to, const float* from, int count) {
 #if defined(__AVX512F__)
   if (reinterpret_cast<std::uintptr_t>(to) % 64 == 0 && count % kLanes == 0) {
@@ -109,8 +111,8 @@ static inline TileVector exp2_fraction(TileVector f) {
   return p * f + one;
 }
 
-// `exp2` is 2^x for finite x; 0, or a huge number, where no float holds it. Sums run in a fixed tree, so that they do
-// not depend on what surrounds them.
+// `exp2` is 2^x for finite x; where a float cannot hold that, 0 or a huge number. Sums are added in a fixed tree, so
+// that they do not depend on the code around them.
 #if defined(__AVX512F__)
 
 static inline float sum_lanes(F32x16 v) { return _mm512_reduce_add_ps((__m512)v); }
@@ -123,12 +125,12 @@ static inline F32x16 exp2(F32x16 x) {
   return (F32x16)_mm512_scalef_ps((__m512)exp2_fraction(x - whole), (__m512)whole);
 }
 
-// f over the lanes of each of sixteen vectors, in one tree; lane i of the result is that of rows[i]. Each turn halves
-// both the vectors and what is left of a row in them.
+// Reduces the lanes of each of sixteen vectors with f, in one tree; lane i of the result is that of rows[i]. Each round
+// halves both the number of vectors and the lanes that each row still has in them.
 template <class F>
 static inline F32x16 fold_rows(const F32x16* rows, const F& f) {
   __m512 eight[8], four[4], two[2];
-  // Where a row goes in for its result to come out in the lane of its number.
+  // The order of input in which the result of rows[i] comes out in lane i.
   constexpr int kPlace[kLanes] = {0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15};
   const auto row = [&](int i) { return (__m512)rows[kPlace[i]]; };
 #pragma GCC unroll 8
@@ -209,8 +211,8 @@ static inline F32x16 exp2(const F32x16& v) {
 // x / (1 + exp(-x)).
 static inline F32x16 silu(const F32x16& x) {
 #if defined(PARROT_HAS_BF16)
-  // Dividing takes as long as all the rest: a reciprocal is found from its first 14 bits by Newton's method. The exponent
-  // is capped, for that of infinity would be no number.
+  // A division takes as long as all the rest, so Newton's method refines the reciprocal from its first 14 bits. The
+  // exponent is capped, since for an infinite divisor that would give NaN.
   const __m512 d = (__m512)(exp2((F32x16)_mm512_min_ps((__m512)(x * -kLog2E), _mm512_set1_ps(126.0f))) + 1.0f);
   const __m512 near = _mm512_rcp14_ps(d);
   return x * (F32x16)_mm512_mul_ps(near, _mm512_fnmadd_ps(d, near, _mm512_set1_ps(2.0f)));
@@ -233,8 +235,8 @@ static inline float lowest_of(const float* values, int count) {
   return least;
 }
 
-// Copies those of `values` that are at least `least`, and their places, counted from `first`; returns how many they
-// are. Up to sixteen more are written.
+// Copies those of `values` that are at least `least`, and their indices plus `first`; returns their number. Up to
+// sixteen elements more are written.
 static inline int pick(const float* values, int count, float least, int first, float* to, std::int32_t* places) {
   int found = 0, i = 0;
 #if defined(__AVX512F__)
@@ -282,9 +284,9 @@ static inline float from_bf16(std::uint16_t value) {
   return out;
 }
 
-// Of what is not negative: to the nearest, ties to even, and at most the largest that there is.
+// For values that are not negative: rounds to nearest, ties to even, and clamps to the largest finite fp16.
 static inline std::uint16_t to_f16(float value) {
-  const float moved = std::min(value, 65504.0f) * 0x1p-112f;  // fp16's exponent is 112 less than a float's
+  const float moved = std::min(value, 65504.0f) * 0x1p-112f;  // fp16's exponent bias is 112 less than a float's
   std::uint32_t bits;
   __builtin_memcpy(&bits, &moved, sizeof bits);
   return static_cast<std::uint16_t>((bits + 0xfffu + ((bits >> 13) & 1u)) >> 13);
@@ -301,7 +303,7 @@ typedef std::uint16_t TileHalves __attribute__((vector_size(2 * kTileLanes)));
 
 static inline TileVector widen_bf16(const std::uint16_t* from) {
 #if defined(__AVX512F__)
-  // GCC 12 converts such vectors by halves.
+  // GCC 12 would convert such vectors in two halves.
   const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
   return (TileVector)_mm512_slli_epi32(bits, 16);
 #else
@@ -311,7 +313,7 @@ static inline TileVector widen_bf16(const std::uint16_t* from) {
 #endif
 }
 
-// Of fp16, finite.
+// For finite fp16 values.
 static inline TileVector widen_f16(const std::uint16_t* from) {
 #if defined(__AVX512F__)
   return (TileVector)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
@@ -319,14 +321,14 @@ static inline TileVector widen_f16(const std::uint16_t* from) {
   TileHalves halves;
   __builtin_memcpy(&halves, from, sizeof halves);
   const TileBits bits = __builtin_convertvector(halves, TileBits);
-  // The exponent is 112 less than a float's; the product is right for what is below the normal numbers, too.
+  // The exponent bias is 112 less than a float's; the product is right for subnormal numbers, too.
   const TileVector size = (TileVector)((bits & 0x7fffu) << 13) * 0x1p112f;
   return (TileVector)((TileBits)size | (bits & 0x8000u) << 16);
 #endif
 }
 
-// What a variant keeps its activations in, and products of pairs of them with pairs of bf16 weights: a panel vector
-// holds kTileLanes columns x 2 consecutive k, a pair a row's two values of the same k.
+// The type in which a variant keeps activations, and products of pairs of them with pairs of bf16 weights: a panel
+// vector holds kTileLanes columns x 2 consecutive k, a pair holds a row's values for the same two k.
 // acc[lane] += a[0] * b[lane][0] + a[1] * b[lane][1]
 #if defined(PARROT_HAS_BF16)
 

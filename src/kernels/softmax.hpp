@@ -1,12 +1,13 @@
 // Softmax of a tile of queries over one block of keys. Included per variant, after kv_pages.hpp.
 //
-// Scores lie panel by panel, [panels][queries][16 keys], as the tiles leave them; weights as they take them: query by
-// query, or, with AMX, where the scores were, those of a page's two panels in the place of the first one. Sixteen queries
-// go together, so that what is found of each stays in a lane, and no query waits for another's sums.
+// Scores are stored panel by panel, [panels][queries][16 keys], as the tiles write them. Weights are stored as the
+// tiles read them: query by query or, with AMX, in place of the scores, those of a page's two panels where the scores
+// of the first were. Sixteen queries are processed together, so that each query's results stay in a lane and none waits
+// for another's sums.
 
 constexpr int kBlock = Decoder::kBlockTokens;
 constexpr int kBlockPages = kBlock / kPage;
-constexpr int kMostGroup = 24;  // query heads for one head of keys and values
+constexpr int kMostGroup = 24;  // query heads per KV head, at most
 #if defined(PARROT_HAS_AMX)
 constexpr int kTileQueries = 2 * kTileRows;
 constexpr bool kWeightsInPlace = true;
@@ -14,9 +15,9 @@ constexpr bool kWeightsInPlace = true;
 constexpr int kTileQueries = kMostGroup;
 constexpr bool kWeightsInPlace = false;
 #endif
-constexpr int kTileVectors = (kTileQueries + kLanes - 1) / kLanes;  // that hold a number for each query
+constexpr int kTileVectors = (kTileQueries + kLanes - 1) / kLanes;  // vectors that hold a number for each query
 constexpr int kScorePanel = kTileQueries * kLanes;
-// From a query's weights to the next one's, and from those of a page to those of the next.
+// Elements from a query's weights to the next query's, and from a query's weights of a page to those of the next page.
 constexpr int kWeightQuery = kWeightsInPlace ? kPage : kBlock;
 constexpr int kWeightPage = kWeightsInPlace ? 2 * kPage * kTileQueries : kPage;
 
@@ -30,10 +31,10 @@ constexpr int kWeightPage = kWeightsInPlace ? 2 * kPage * kTileQueries : kPage;
 struct Softmax {
   F32x16 peak, total;
 };
-constexpr float kNoPeak = -1e30f;  // of a query that has seen nothing; its total is 0
+constexpr float kNoPeak = -1e30f;  // the peak of a query that has seen nothing; its total is 0
 
-// Folds `part` into `state`; what was summed by weight before is to be scaled by `before`, what comes by `now`.
-// One function, like `blend`, not inlined or copied for a caller, so that all round alike.
+// Folds `part` into `state`. The weighted sums of `state` are to be scaled by `before`, those of `part` by `now`.
+// Like `blend`, not inlined or cloned for a caller, so that results are rounded alike for all callers.
 PARROT_ONCE static void fold(Softmax& state, const Softmax& part, float* before, float* now) {
   const F32x16 peak = max(state.peak, part.peak);
   const F32x16 old_scale = exp2(state.peak - peak), new_scale = exp2(part.peak - peak);
@@ -42,7 +43,7 @@ PARROT_ONCE static void fold(Softmax& state, const Softmax& part, float* before,
   store(before, old_scale), store(now, new_scale);
 }
 
-// Folds weighted values, [count][columns], into those before.
+// Folds weighted values, [count][columns], into earlier `sums`.
 PARROT_ONCE static void blend(float* sums, const float* part, int count, int columns, const float* before,
                               const float* now) {
   for (int i = 0; i < count; ++i)
@@ -50,7 +51,7 @@ PARROT_ONCE static void blend(float* sums, const float* part, int count, int col
       store(sums + c, load(sums + c) * before[i] + load(part + c) * now[i]);
 }
 
-// Makes a query's scores weigh nothing from key `seen` on.
+// Masks a query's scores from key `seen` on, so that they weigh nothing.
 static inline void hide(float* scores, int seen, int panels) {
   const int whole = seen / kLanes;
   if (whole < panels)
@@ -68,7 +69,7 @@ static inline F32x16 highest(const float* scores, int panels) {
   return max(even, odd);
 }
 
-// A query's scores to weights relative to `peak`; returns their sums, lane by lane.
+// Turns a query's scores into weights relative to `peak`; returns the sums of the weights, lane by lane.
 static inline F32x16 soften(const float* scores, int panels, float peak, Activation* weights) {
   F32x16 even{}, odd{};
   int panel = 0;
@@ -86,7 +87,7 @@ static inline F32x16 soften(const float* scores, int panels, float peak, Activat
   return even + odd;
 }
 
-// Turns the scores of up to sixteen queries, of which each sees the first seen[i] keys of so many panels, into weights.
+// Turns the scores of up to sixteen queries into weights; query i sees the first seen[i] keys of the `panels` panels.
 static inline Softmax weigh(float* scores, const int* seen, int count, int panels, Activation* weights) {
   F32x16 lanes[kLanes];
   for (F32x16& lane : lanes) lane = splat(kNoPeak);

@@ -9,9 +9,11 @@
 namespace parrot {
 namespace {
 
-// Between steps the engine's Python runs for less than this; a sleeping worker would cost more to wake.
+// Workers spin this long before they sleep. Between steps the engine's Python mostly takes less, and waking them would
+// cost more.
 constexpr auto kSpinBetweenTasks = std::chrono::microseconds(300);
-// A few microseconds: what others need who are running, too. Whoever waits longer lets others have the core.
+// A few microseconds: as long as a wait takes for threads that are running, too. A thread that waits longer yields its
+// core.
 constexpr int kSpinsBeforeYield = 256;
 
 inline void relax(int spins) {

@@ -24,7 +24,7 @@
 #endif
 
 #if defined(__AVX512F__)
-// GCC 12 takes its own undefined vectors in there for mistakes.
+// GCC 12 warns of undefined vectors in its own header.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -52,7 +52,7 @@ namespace {
 
 #include "simd.hpp"              // vectors of sixteen floats
 
-#include "memory.hpp"            // memory for weights, KV and what a step leaves behind
+#include "memory.hpp"            // memory for weights, KV and the buffers of a step
 
 #include "register_tile.hpp"     // products of few rows with panels of columns
 
@@ -86,7 +86,7 @@ namespace {
 
 #include "decoder_impl.hpp"      // the step, made of all these
 
-// Seconds that this thread has computed: what others do on its core must not change which variant is chosen.
+// CPU time of this thread in seconds: what other threads do on its core must not change which variant is chosen.
 double thread_seconds() {
 #if defined(CLOCK_THREAD_CPUTIME_ID)
   timespec now;
@@ -98,7 +98,7 @@ double thread_seconds() {
 #endif
 }
 
-// A full tile over operands that stay in the caches.
+// Seconds per floating-point operation of a full tile over operands that stay in the caches.
 double tile_seconds(int rounds) {
   constexpr int kPairs = 64, kRows = rows_of_group(kPageGroup);
   Aligned<Activation> a;

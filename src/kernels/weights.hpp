@@ -1,4 +1,4 @@
-// Weights in bf16, int8 or int4, behind one face. Included per variant, after matrix_quantised.hpp.
+// Weights in bf16, int8 or int4, behind one interface. Included per variant, after matrix_restored.hpp.
 
 // The input rows of a matrix, in the form that its weights are multiplied with.
 class Inputs {
@@ -10,7 +10,7 @@ class Inputs {
     if (quantised) quantised_.reserve(rows, inputs);
   }
 
-  // A row is written here, and then finished: quantised, where weights are.
+  // The memory of a row: write it, then call `finish`, which quantises it where weights are quantised.
   Activation* row(int row) { return values_.get() + static_cast<std::size_t>(row) * inputs_; }
   void finish(int row) {
     if (is_quantised_) quantised_.quantise(row, values_.get() + static_cast<std::size_t>(row) * inputs_);
@@ -53,12 +53,12 @@ class Matrix {
     }
   }
 
-  // Of bf16 and int8.
+  // Row `output` of W, as floats; for bf16 and int8 only.
   void unpack(int output, float* to, int inputs) const {
     form_ == Form::kInt8 ? int8_.unpack(output, to, inputs) : bf16_.unpack(output, to, inputs);
   }
 
-  // Of bf16: the matrix itself.
+  // The matrix itself; for bf16 only.
   const PackedMatrix& bf16() const { return bf16_; }
 
   int tiles() const {
@@ -70,7 +70,7 @@ class Matrix {
                                   : int4_.tile_outputs();
   }
 
-  // What is read first of a tile in a step of so many rows, to be prefetched.
+  // The part of a tile that a step of `rows` rows reads first, to be prefetched.
   const void* tile(int index, int rows) const {
     switch (form_) {
       case Form::kBf16: return restores(rows) ? static_cast<const void*>(restored_.tile(index)) : bf16_.tile(index);
