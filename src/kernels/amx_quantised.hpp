@@ -1,4 +1,4 @@
-// Products of up to sixteen rows with quantised panels by AMX. Included per variant, after quantised_rows.hpp; empty in those
+// Products of up to sixteen rows with quantised panels by AMX. Included per variant, after quantised_rows.hpp; empty
 // without AMX.
 //
 // A block's sums are the same integers that vector instructions compute, and they are scaled and added in the same way

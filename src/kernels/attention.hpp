@@ -44,8 +44,8 @@ class Attention {
     std::fill(totals_.get() + count * t / n, totals_.get() + count * (t + 1) / n, 0.0f);
   }
 
-  // Computes one unit. `queries` are [rows][heads][head_dim], scaled so that scores are logarithms to base 2. `next` is the
-  // unit that this thread computes after it, or -1. The results of a row that is not to be merged go to out(row),
+  // Computes one unit. `queries` are [rows][heads][head_dim], scaled so that scores are logarithms to base 2. `next` is
+  // the unit that this thread computes after it, or -1. The results of a row that is not to be merged go to out(row),
   // [heads * head_dim], or nowhere if that is null.
   template <class Out>
   void run(int index, int next, bool wanted, const Activation* queries, const std::uint16_t* kv, const Out& out) {

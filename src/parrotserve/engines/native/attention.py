@@ -16,10 +16,10 @@ from parrotserve.engines.native.backend import StepBatch
 from parrotserve.engines.native.logits import FloatArray, IntArray
 
 MAX_SCORES = 1 << 20
-"""Scores computed at a time, over all heads: 4 MB stay in the cache, and a long prompt needs no more memory."""
+"""Most scores computed at a time, over all heads: 4 MB, which stay in the cache and bound a long prompt's memory."""
 
 LONG_RUN_TOKENS = 512
-"""Neighbouring pages with this many tokens are a block of their own: that costs less than copying them."""
+"""Runs of neighbouring pages with this many tokens get blocks of their own: that costs less than copying them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +28,15 @@ class Block:
 
     rows: slice
     pages: slice | IntArray
-    """Where the keys are; a slice, which needs no copy, where pages are neighbours."""
+    """The pages of the keys; a slice, which needs no copy, if they are neighbours."""
     keys: int
-    """How many of the pages' keys count."""
+    """Number of the pages' keys that are attended to."""
     hidden: NDArray[np.bool_] | None
-    """[rows, 1, keys]: what a row must not see; None if it sees all."""
+    """[rows, 1, keys]: which keys a row must not see; None if all rows see all."""
 
 
 def plan_blocks(batch: StepBatch, page_tokens: int, heads: int) -> list[Block]:
-    """Cuts the spans of a step into blocks of bounded size; done once a step, used by every layer."""
+    """Cuts the spans of a step into blocks of bounded size; done once per step, used by every layer."""
     spans = batch.spans
     blocks: list[Block] = []
     bounds = zip(spans.rows.tolist(), spans.keys.tolist(), spans.causal.tolist(), strict=True)
@@ -69,7 +69,7 @@ def _block(
     first, last = rows
     hidden = None
     if causal:
-        # Positions rise along a sequence's rows. Those before the block's first key see none of it.
+        # Positions rise along a sequence's rows. Rows before the block's first key see none of its keys.
         first += int(np.searchsorted(positions[first:last], start))
         if positions[first] < start + keys - 1:
             hidden = (positions[first:last, None] < np.arange(start, start + keys))[:, None, :]
@@ -99,7 +99,7 @@ def attend(queries: FloatArray, keys: FloatArray, values: FloatArray, blocks: Se
 
 
 def _partial(queries: FloatArray, keys: FloatArray, values: FloatArray, block: Block) -> Iterator[FloatArray]:
-    """Of one block: the largest score, the sum of exponentials relative to it, and the weighted sum of values."""
+    """For one block, of every query: the largest score, the sum of exponentials relative to it, the weighted values."""
     kv_heads, rows, group, head_dim = queries.shape
     flat = queries.reshape(kv_heads, rows * group, head_dim)
     scores = flat @ _gather(keys, block).swapaxes(1, 2)
@@ -113,6 +113,6 @@ def _partial(queries: FloatArray, keys: FloatArray, values: FloatArray, block: B
 
 
 def _gather(pages: FloatArray, block: Block) -> FloatArray:
-    """[kv_heads, keys, head_dim]"""
+    """The keys or values of a block, [kv_heads, keys, head_dim]."""
     chosen = pages[:, block.pages]
     return chosen.reshape(len(pages), -1, pages.shape[-1])[:, : block.keys]

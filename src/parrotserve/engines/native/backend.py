@@ -31,8 +31,8 @@ class Spans:
     causal: NDArray[np.bool_]
     """[spans]"""
     page_starts: IntArray
-    """[spans + 1]: span s reads pages[page_starts[s] : page_starts[s + 1]], in order of position; the last of them
-    may be more than its keys need, and then mean nothing."""
+    """[spans + 1]: span s reads pages[page_starts[s] : page_starts[s + 1]], in order of position; pages at the end
+    that its keys do not need are ignored."""
     pages: IntArray
     """Page numbers of all spans, one span after the other."""
 
@@ -49,11 +49,11 @@ class StepBatch:
     """[rows]: where the row's KV is written: page * page_tokens + offset in the page."""
     spans: Spans
     logit_rows: IntArray
-    """[outputs]: the rows whose next token is wanted."""
+    """[outputs]: the rows whose logits are wanted."""
     scales: NDArray[np.float64]
-    """[outputs]: one over the temperature that the token is likely to be drawn at, 0 where it is not: a hint."""
+    """[outputs]: one over the temperature at which a token will probably be drawn, 0 where none is drawn; a hint."""
     likeliest_only: NDArray[np.bool_]
-    """[outputs]: whether nothing but `Logits.likeliest` and `Logits.highest` is going to be asked of it."""
+    """[outputs]: whether only `Logits.likeliest` and `Logits.highest` will be read."""
 
 
 class Backend(Protocol):
@@ -61,9 +61,9 @@ class Backend(Protocol):
 
     @property
     def page_tokens(self) -> int:
-        """Tokens a page."""
+        """Tokens per page."""
         ...
 
     def step(self, batch: StepBatch) -> Logits:
-        """Write the KV of all rows, then run them. Returns the logits of the outputs, good until the next step."""
+        """Run all rows, writing their KV. Returns the logits of the outputs, valid until the next step."""
         ...

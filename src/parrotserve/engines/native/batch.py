@@ -10,12 +10,12 @@ from parrotserve.engines.native.backend import Spans, StepBatch
 from parrotserve.engines.native.forest import Forest, find_forest
 
 MIN_SHARED_TOKENS = 160
-"""A span is shared if it saves each of its sequences at least so many key reads: its cost over its gain, both measured.
+"""A span is shared if that saves each of its sequences at least this many key reads: a span's cost over a read's gain.
 
-With the kernels on AVX-512, one more span costs a sequence some 700 cycles a KV head (a unit of work, and a partial to
-merge for each query head); a key that is read once for all saves 4.5 cycles a KV head. So two sequences are grouped
-from 320 shared tokens on, three from 240, many from 160. Spans of kernels are whole blocks of 256, so only pairs that
-share no more than one block stay apart.
+Both are measured. With the kernels on AVX-512, one more span costs a sequence some 700 cycles per KV head (a unit of
+work, and a partial to merge for each query head); a key that is read once for all saves 4.5 cycles per KV head. So two
+sequences are grouped from 320 shared tokens on, three from 240, many from 160. The kernels' spans are whole blocks of
+256 tokens, so only pairs that share no more than one block stay apart.
 """
 
 
@@ -30,13 +30,13 @@ class SequenceRows:
     pages: Sequence[int]
     """The sequence's page table, covering positions up to start + len(tokens). May be longer."""
     want_logits: bool
-    """The logits after the last row are wanted."""
+    """Whether the logits of the last row are wanted."""
     drafted: int = 0
     """How many of the last tokens are a draft. The logits before each of them are wanted, too."""
     scale: float = 0.0
-    """One over the temperature that the next token is going to be drawn at; 0 where it is not."""
+    """One over the temperature at which the next token will be drawn; 0 where none is drawn."""
     likeliest_only: bool = False
-    """Whether its tokens are the likeliest ones, and nothing else is going to be asked."""
+    """Whether only the likeliest token is wanted of its logits."""
 
 
 def build_batch(
@@ -48,11 +48,11 @@ def build_batch(
     align_tokens: int = 1,
     spare_pages: int = 0,
 ) -> tuple[StepBatch, list[int]]:
-    """One step over all `rows`, and for each of its logits the index in `rows` that they belong to.
+    """The batch of one step over all `rows`, and for each of its outputs the index in `rows` that it belongs to.
 
     Pages that several sequences share, wholly before the rows of each, become spans of their own if that saves each of
     them at least `min_shared_tokens` key reads; such spans start and stop at multiples of `align_tokens`. Without
-    `group` every sequence is one span. All this changes results by rounding at most. Behind the pages of every
+    `group` every sequence is one span. Grouping changes results by rounding at most. Behind the pages of every
     sequence's own span there is room for `spare_pages` more.
     """
     tables = [one.pages for one in rows]
@@ -90,12 +90,12 @@ def build_batch(
 
 
 def _wanted(one: SequenceRows, stop: int) -> range:
-    """The rows whose logits are wanted of a sequence whose last row is before `stop`."""
+    """The rows whose logits are wanted, of a sequence whose last row is `stop` - 1."""
     return range(stop - one.drafted - 1, stop) if one.want_logits else range(0)
 
 
 def _slots(one: SequenceRows, page_tokens: int) -> Sequence[int]:
-    """Where the KV of its rows goes."""
+    """The slots that the KV of its rows is written to."""
     stop = one.start + len(one.tokens)
     if stop > len(one.pages) * page_tokens:
         raise ValueError(f"Rows up to position {stop} do not fit into {len(one.pages)} pages of {page_tokens} tokens.")
@@ -111,7 +111,7 @@ def _slots(one: SequenceRows, page_tokens: int) -> Sequence[int]:
 def _spans(
     rows: Sequence[SequenceRows], forest: Forest, bounds: Sequence[int], page_tokens: int, spare_pages: int
 ) -> Spans:
-    """The shared runs, then the tail of every sequence."""
+    """The spans of the shared runs, then those of every sequence's tail."""
     spans: list[tuple[int, int, int, int]] = []
     pages: list[int] = []
     page_starts = [0]

@@ -34,11 +34,11 @@ _MIB = 1 << 20
 def build_engine(
     launch: Launch, *, make_cache: Callable[[Backend, int], PageCache] | None = None, doing: Doing = at_once
 ) -> tuple[EngineDescription, NativeCore]:
-    """The engine that was asked for. Raises `ModelError`, or `EngineRefused` for settings that do not fit
-    the model or what is installed, and for a budget that holds nothing or cannot be had.
+    """The engine that `launch` asks for. Raises `ModelError`, or `EngineRefused` for settings that do not fit the model
+    or what is installed, and for a memory budget that is too small for a page or larger than this machine allows.
 
-    `make_cache` makes another cache than the settings say, over the backend and its number of pages; `doing` does what
-    would keep steps waiting.
+    `make_cache`, if given, makes the cache, from the backend and its number of pages; otherwise the settings say which.
+    `doing` runs work that would otherwise delay steps.
     """
     settings = launch.settings
     files = ModelFiles(launch.model, Path(launch.path), launch.format)
@@ -50,7 +50,7 @@ def build_engine(
     pages = _pages(settings, bytes_a_page)
     form = settings.weights if backend_name is BackendName.KERNELS else None
     fault = weights_fault(launch.model, config, form, pages * bytes_a_page, settings.engines)
-    if fault is not None:  # before they are read: the kernel would end this process on its way
+    if fault is not None:  # before the weights are read: the system would kill this process meanwhile
         raise EngineRefused(fault)
     try:
         backend = _backend(backend_name, _weights(files, config, settings.weights), config, pages, settings)
@@ -82,7 +82,7 @@ def build_engine(
 
 
 def page_bytes(backend: BackendName, config: ModelConfig) -> int:
-    """How much memory one page of KV takes. Raises `EngineRefused` where the backend cannot run the model."""
+    """Bytes that one page of KV takes. Raises `EngineRefused` where the backend cannot run the model."""
     if _backend_name(backend, config, "this model") is BackendName.KERNELS:
         return KernelsBackend.page_bytes(config)
     return ReferenceBackend.page_bytes(config, PAGE_TOKENS)
@@ -121,7 +121,7 @@ def _check_weights(form: WeightFormat, backend: BackendName, config: ModelConfig
 
 
 def _warn_of_reference(model: str, backend: BackendName, config: ModelConfig) -> None:
-    """Where it is the model that keeps the kernels out; that they are not installed is told elsewhere."""
+    """Warns if the model's shape is what rules the kernels out; that they are not installed is told elsewhere."""
     reason = unfit(config)
     if backend is BackendName.REFERENCE and variants() and reason is not None:
         why = f"the kernels do not take its shape ({reason})"

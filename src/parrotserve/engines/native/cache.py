@@ -25,13 +25,13 @@ class CacheStats:
     used: int
     """Held by sequences."""
     cached: int
-    """Held by nobody, kept for whoever shares them; evictable."""
+    """Held by no sequence, but kept so that later ones can share them; evictable."""
     retained: int
-    """Of the cached ones, those that `retain` asks to evict last."""
+    """Cached pages that are evicted last because of `retain`."""
 
 
 class PageCache(ABC):
-    """What the engine loop asks of a cache. Token runs begin at the sequence's first token.
+    """The interface of a cache to the engine loop. `tokens` always begin at the sequence's first token.
 
     A caller's *table* is the list of pages that hold its tokens, in order; it has one reference on each. Equal tokens
     are shared under equal salts; the public tokens of a `Salt`, as far as they fill pages, are shared by all.
@@ -50,35 +50,35 @@ class PageCache(ABC):
 
     @abstractmethod
     def allocate(self, count: int) -> list[int] | None:
-        """Pages to write, one reference each, evicting cached ones least recently used first if need be. None if
-        there are not as many; then nothing has changed."""
+        """Takes pages to write to, with one reference each, evicting cached ones if need be, least recently used first.
+        None if there are not as many; then nothing has changed."""
 
     @abstractmethod
     def publish(self, salt: str, tokens: Sequence[int], pages: Sequence[int]) -> list[int]:
-        """`pages` hold the KV of the full pages of `tokens`: from now on others may share them.
+        """Lets others share `pages`, which hold the KV of the full pages of `tokens`.
 
-        Where an equal page is there already the caller's reference moves to that one, and its own is freed.
-        Returns the caller's table after that, of the same length; pages beyond the last full one are passed
-        through. Costs O(pages not published before), so calling it after every page is cheap.
+        Where an equal page is cached already, the caller's reference moves to that one, and its own is freed.
+        Returns the caller's table after that, of the same length; pages beyond the last full one are returned as
+        they are. Costs O(pages not published before), so calling it after every page is cheap.
         """
 
     @abstractmethod
     def free(self, pages: Sequence[int]) -> None:
-        """Gives references back. Published pages stay cached, others are free."""
+        """Gives back one reference on each page. Without references, published pages stay cached, others are free."""
 
     def only_in(self, tables: Iterable[Sequence[int]]) -> set[int]:
-        """The pages of these tables that no other has: they can be had once all of these are given back."""
+        """The pages that only these tables hold: they become available once all of these tables are given back."""
         held = Counter(chain.from_iterable(tables))
         return {page for page, count in held.items() if self._pool.references[page] == count}
 
     @abstractmethod
     def retain(self, key: str, salt: str, tokens: Sequence[int]) -> None:
-        """Keep the full pages of this prefix, now or once they are resident, in preference to all that is not
-        retained. The same key again replaces what it named."""
+        """Evicts the full pages of this prefix, if they are resident or become so, only after all that are not
+        retained. A key that names a prefix already names this one instead."""
 
     @abstractmethod
     def release(self, key: str) -> None:
-        """Ends a `retain`; an unknown key is none."""
+        """Ends the `retain` of this key, if there is one."""
 
     @abstractmethod
     def available(self) -> int:
@@ -89,7 +89,7 @@ class PageCache(ABC):
 
     @abstractmethod
     def check_integrity(self) -> None:
-        """Raises AssertionError, saying what is wrong, if the books do not balance. O(pages): for tests."""
+        """Raises AssertionError, saying what is wrong, if the bookkeeping is inconsistent. O(pages): for tests."""
 
 
 class KvCache(PageCache):

@@ -1,4 +1,4 @@
-"""One question to the sampler, and what its rules make of logits before a token is chosen."""
+"""How the sampler is asked for a token, and how the rules for it change logits before it is chosen."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ Ids = NDArray[np.intp]
 
 
 class Seen:
-    """Tokens that penalties are about, and how often the output has each of them: kept in order, token by token, so
-    that no draw sorts thousands of them."""
+    """The tokens that penalties apply to, and how often the output has each of them. Kept sorted as tokens are added,
+    so that no draw has to sort thousands of them."""
 
     __slots__ = ("counts", "ids")
 
@@ -23,12 +23,12 @@ class Seen:
         self.ids: Ids = np.unique(np.array([*prompt], dtype=np.intp))
         """Ascending."""
         self.counts: Weights = np.zeros(len(self.ids))
-        """Of each, in the output; 0 for what the prompt alone has."""
+        """How often the output has each; 0 for tokens that only the prompt has."""
         for token in output:
             self.add(token)
 
     def add(self, token: int) -> None:
-        """The output goes on with this token."""
+        """Counts a token that the output continues with."""
         place = int(self.ids.searchsorted(token))
         if place == len(self.ids) or self.ids[place] != token:
             self.ids, self.counts = np.insert(self.ids, place, token), np.insert(self.counts, place, 0.0)
@@ -40,17 +40,17 @@ _NONE = Seen()
 
 @dataclass(slots=True)
 class Draw:
-    """One row's question to the sampler: how to choose, given what the output has so far."""
+    """How the sampler is to choose a row's next token, given what the output has so far."""
 
     sampling: Sampling
     position: int
     """The token's number in its output."""
     banned: tuple[int, ...] = ()
-    """Tokens that may not come now, such as the end of turn before `min_tokens`."""
+    """Tokens that may not be chosen now, such as the end of turn before `min_tokens`."""
     seen: Seen = _NONE
-    """Tokens of the output where a penalty asks for them, and of the prompt where the repetition penalty does."""
+    """Tokens of the output if a penalty needs them, and of the prompt if the repetition penalty does."""
     allowed: Mask | None = None
-    """[vocabulary]: the tokens that a grammar lets come; None where there is no grammar."""
+    """[vocabulary]: the tokens that a grammar allows; None where there is no grammar."""
 
     @property
     def adjusts(self) -> bool:
@@ -59,7 +59,7 @@ class Draw:
 
     @property
     def plain(self) -> bool:
-        """Whether it is drawn at random, and from unchanged logits."""
+        """Whether the token is drawn at random, and from unchanged logits."""
         return self.sampling.temperature > 0.0 and not self.adjusts
 
 
@@ -80,16 +80,17 @@ def touched(draw: Draw, vocabulary: int) -> Ids:
 
 
 def among(tokens: Ids, ids: Ids) -> Mask:
-    """Which of some tokens are among the ascending `ids`."""
+    """Which of `tokens` are among the ascending `ids`."""
     if not len(ids):
         return np.zeros(tokens.shape, dtype=np.bool_)
     return ids[np.minimum(ids.searchsorted(tokens), len(ids) - 1)] == tokens
 
 
 def adjust(logits: Weights, draw: Draw, ids: Ids | None = None) -> Weights:
-    """`logits`, changed in place, after penalties, bias and grammar: what may not come is at minus infinity.
+    """Applies penalties, bias and grammar to `logits` in place, and returns them. Tokens that the grammar forbids get
+    minus infinity.
 
-    They are those of the whole vocabulary, or of the ascending tokens `ids`, all `touched` ones among them.
+    `logits` are those of the whole vocabulary or, where given, of the ascending `ids`, which have all `touched` tokens.
     """
     sampling = draw.sampling
     if has_penalties(sampling):
@@ -103,7 +104,7 @@ def adjust(logits: Weights, draw: Draw, ids: Ids | None = None) -> Weights:
 
 
 def ban(logits: Weights, draw: Draw, ids: Ids | None = None) -> Weights:
-    """`adjust`ed logits, changed in place, with the banned tokens at minus infinity."""
+    """Sets the banned tokens of `adjust`ed logits to minus infinity, in place, and returns the logits."""
     vocabulary = len(logits) if ids is None else int(ids.max(initial=-1)) + 1
     logits[_places([token for token in draw.banned if token < vocabulary], ids)] = -np.inf
     return logits
@@ -119,6 +120,6 @@ def _penalise(logits: Weights, draw: Draw, seen: Ids | slice) -> None:
 
 
 def _places(tokens: Ids | Collection[int], ids: Ids | None) -> Ids:
-    """Where in `ids`, or in the vocabulary, these tokens are."""
+    """The indices of these tokens in `ids` or, where that is None, in the vocabulary."""
     places = tokens if isinstance(tokens, np.ndarray) else np.fromiter(tokens, dtype=np.intp, count=len(tokens))
     return places if ids is None else ids.searchsorted(places)

@@ -1,7 +1,7 @@
 """Finding the shared-prefix forest of a step: which sequences begin with the same pages, at every depth.
 
 Relies on what the cache guarantees: a page holds the KV of one prefix, so two tables with the same page at index i
-are equal up to i. Then the length of a common prefix is found by bisection, in O(log pages) a sequence and level.
+are equal up to i. So bisection finds the length of a common prefix, in O(log pages) per sequence and level.
 """
 
 from bisect import bisect_left
@@ -29,7 +29,7 @@ class Forest:
     order: list[int]
     shared: list[SharedRun]
     tails: list[int]
-    """[sequences], by sequence and not by place: how many of its pages its shared runs cover."""
+    """[sequences], by sequence and not by place in the order: how many of its pages are covered by shared runs."""
 
 
 def find_forest(
@@ -39,13 +39,13 @@ def find_forest(
 
     Runs start and stop at multiples of `align_pages`.
 
-    A run is worth it when reading it once, instead of once for each sequence below it, saves at least
-    `min_saved_pages` page reads for each of them. A run that is not stays with what follows it, in each sequence.
+    A run is worth it if reading it once, instead of once for each sequence below it, saves at least `min_saved_pages`
+    page reads per sequence. A run that is not worth it stays part of what follows it in each sequence.
     """
     order: list[int] = []
     shared: list[SharedRun] = []
     tails = [0] * len(tables)
-    # Members of a node, the pages they are known to share, and how many of those a run above covers.
+    # Members of a node, the number of pages that they are known to share, and how many of those are in runs above.
     stack = [(list(range(len(tables))), 0, 0)]
     while stack:
         members, known, covered = stack.pop()
@@ -67,7 +67,7 @@ def find_forest(
 
 
 def _common_pages(members: list[int], known: int, tables: Sequence[Sequence[int]], limits: Sequence[int]) -> int:
-    """How many leading pages all members have in common, `known` of which are known."""
+    """How many leading pages all members have in common; at least `known`."""
     model = tables[members[0]]
     common = limits[members[0]]
     for member in members:

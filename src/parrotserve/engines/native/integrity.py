@@ -9,7 +9,7 @@ from parrotserve.engines.native.radix import Node, RadixTree
 
 
 def check_pages(pool: PagePool, *, cached: AbstractSet[int]) -> None:
-    """Every page is either free, or cached in the tree, or held; `cached` are the pages in the tree."""
+    """Checks that every page is either free, or cached in the tree, or held; `cached` are the pages in the tree."""
     free = pool.free_pages()
     assert len(free) == pool.free, "a page is on the free heap twice"
     assert not free & cached, f"pages {sorted(free & cached)} are free and in the tree"
@@ -22,7 +22,7 @@ def check_pages(pool: PagePool, *, cached: AbstractSet[int]) -> None:
 
 
 def check_tree(tree: RadixTree, pool: PagePool, retained: Mapping[str, Node]) -> None:
-    """Links, residency, holds, retention and queues agree with each other and with the pool's references."""
+    """Checks that links, residency, holds, retention and queues agree with each other and with page references."""
     expected = Counter(step for node in retained.values() for step in tree.path(node))
     queued = {**_positions(tree, retained=False), **_positions(tree, retained=True)}
     assert len(queued) == tree.evictable, "a node is in both eviction queues"

@@ -1,7 +1,7 @@
 """The `kernels` backend: a whole step in C++ (src/kernels), over bf16 pages of KV.
 
-Its results are byte-equal whatever the batch, the prefill chunks, the grouping and the number of threads: every sum
-runs in a fixed order, softmax partials over absolute blocks of `BLOCK_TOKENS` keys.
+Its results are byte-equal whatever the batch, the prefill chunks, the grouping and the number of threads: every sum is
+added in a fixed order, and softmax partials are taken over absolute blocks of `BLOCK_TOKENS` keys.
 """
 
 import functools
@@ -25,12 +25,12 @@ BLOCK_TOKENS = 256
 """Shared spans begin and end at multiples of this; compiled in, as `PAGE_TOKENS` is."""
 
 CLEARLY_FASTER = 1.25
-"""Times as fast as a newer variant: so fast an older one is used instead."""
+"""An older variant is used instead of a newer one if it is more than this many times as fast."""
 
 _LANES = 16
 _MOST_HEAD_DIM = 256
 _MOST_QUERIES = 24
-"""Query heads for one head of keys and values: as many as fit one tile of attention in every variant."""
+"""Most query heads per KV head: as many as fit into one tile of attention in every variant."""
 
 
 def variants() -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def variants() -> tuple[str, ...]:
 
 @functools.cache
 def measured_variants() -> dict[str, float]:
-    """GFLOP/s on one core of every variant that runs here, in the order of `variants`; some milliseconds, once."""
+    """GFLOP/s on one core of every variant that runs here, in the order of `variants`; measured once, in some ms."""
     return {variant: _kernels.measure(variant) for variant in variants()} if _kernels is not None else {}
 
 
@@ -49,7 +49,7 @@ def chosen_variant() -> str | None:
     """The variant to use: the newest, unless an older one is clearly faster; None where there is none.
 
     Measured, because the newest instructions are not the fastest on every CPU that has them. The margin keeps the
-    choice the same from start to start, for variants differ in rounding, and so, at near ties, in text.
+    choice the same from start to start: variants differ in rounding and so, where tokens nearly tie, in text.
     """
     chosen: str | None = None
     for variant, speed in measured_variants().items():
@@ -59,7 +59,7 @@ def chosen_variant() -> str | None:
 
 
 def unfit(config: ModelConfig) -> str | None:
-    """What of a model's shape the kernels cannot compute, in words; None where they can."""
+    """Why the kernels cannot compute a model of this shape; None if they can."""
     group = config.heads // config.kv_heads
     if config.hidden % _LANES:
         return f"hidden is {config.hidden}, no multiple of {_LANES}"
@@ -79,9 +79,10 @@ class KernelsBackend:
     """Runs steps in C++ on `threads` threads. Neither thread-safe nor reentrant; a step releases the GIL.
     Models whose shape is `unfit` are refused with `ValueError`.
 
-    Packing copies the weights in `form`: drop `weights` after this. In int8 they are half as much to read as in bf16,
-    and a little less exact; in int4, for which `weights` must have the file's blocks, half as much again. In bf16,
-    small batches read such blocks, too, where `weights` has them: they stand for the same numbers.
+    Packing copies the weights into `form`; drop `weights` afterwards. int8 weights are half as many bytes to read as
+    bf16 ones, and a little less exact. int4 weights are about half of that; they are made from the file's 4-bit blocks
+    in `weights`, and matrices without blocks are in int8. In bf16, too, small batches read the blocks, where `weights`
+    has them, since they stand for the same numbers.
     """
 
     def __init__(
@@ -137,25 +138,25 @@ class KernelsBackend:
 
     @staticmethod
     def page_bytes(config: ModelConfig) -> int:
-        """How much memory one page takes."""
+        """Bytes that one page takes."""
         columns = config.head_dim + -(-config.head_dim // 64) * 64
         return config.layers * config.kv_heads * PAGE_TOKENS * columns * 2
 
     def spoil_pages(self) -> None:
-        """For tests: fill all pages with NaN, so that reading what was not written shows in the logits."""
+        """For tests: fill all pages with NaN, so that reads of KV that was never written show in the logits."""
         self._decoder.spoil_pages()
 
     def copy_pages(self, source: Sequence[int], target: Sequence[int]) -> None:
-        """For measurements: the KV of every page of `source` to the page of `target` at the same place."""
+        """For measurements: copy the KV of every page of `source` to the page at the same index of `target`."""
         self._decoder.copy_pages(np.array(source, dtype=np.int32), np.array(target, dtype=np.int32))
 
     @property
     def page_tokens(self) -> int:
-        """Tokens a page."""
+        """Tokens per page."""
         return PAGE_TOKENS
 
     def step(self, batch: StepBatch) -> Logits:
-        """Write the KV of all rows, then run them. Returns the logits of the outputs, good until the next step."""
+        """Run all rows, writing their KV. Returns the logits of the outputs, valid until the next step."""
         outputs = len(batch.logit_rows)
         if outputs > len(self._logits):
             # Kept, because fresh memory of this size costs a page fault every 4 KiB.
@@ -182,7 +183,7 @@ class KernelsBackend:
 
 
 def _blocks(layer: LayerWeights) -> dict[str, Blocks]:
-    """A layer's matrices that are in 4-bit blocks; of those that are packed together, all or none."""
+    """The blocks of a layer's matrices that have 4-bit blocks; of matrices that are packed together, of all or none."""
     found: dict[str, Blocks] = {}
     for names in (("q", "k", "v"), ("o",), ("gate", "up"), ("down",)):
         if all(name in layer.four_bit for name in names):
@@ -191,7 +192,7 @@ def _blocks(layer: LayerWeights) -> dict[str, Blocks]:
 
 
 def _aligned_rows(count: int, width: int) -> FloatArray:
-    """Uninitialised, from the start of a cache line: so kernels write whole lines without reading them first."""
+    """Uninitialised, and aligned to cache lines, so that kernels write whole lines without reading them first."""
     line = 64
     memory = np.empty(4 * count * width + line, dtype=np.uint8)
     start = -memory.ctypes.data % line

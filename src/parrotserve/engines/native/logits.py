@@ -14,7 +14,7 @@ IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
 
 CANDIDATES = 128
-"""How many of a row's highest logits `candidates` tells: nearly always enough to draw from."""
+"""How many of a row's highest logits `candidates` returns: nearly always enough to draw from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,15 @@ class Candidates:
 
 
 MASS_ERROR = 2e-5
-"""Of a mass, relative."""
+"""Largest relative error of a mass."""
 
 _MOST_TOP_K = 2**31 - 1
-"""More is all that any vocabulary has."""
+"""Larger values keep the whole vocabulary just as well."""
 
 
 class DrawSettings:
-    """For which outputs tokens are drawn, all at temperatures above 0, and how. None of it changes from step to
-    step."""
+    """The outputs for which tokens are drawn, all at temperatures above 0, and their sampling parameters. None of this
+    changes from step to step."""
 
     def __init__(self, outputs: Sequence[int], samplings: Sequence[Sampling]) -> None:
         self.outputs: IntArray = np.array(outputs, dtype=np.int32)
@@ -50,13 +50,12 @@ class DrawSettings:
 
 
 class Logits(Protocol):
-    """What a step says of the tokens after its outputs. Good until the backend's next step."""
+    """The logits of a step's outputs. Valid until the backend's next step."""
 
     @property
     def rows(self) -> FloatArray:
-        """[outputs, vocabulary]: all logits, where the backend left them; for rules that need more than what is below.
-        Rows of outputs that were `likeliest_only` mean nothing, and of these outputs only `likeliest` and `highest` may
-        be asked."""
+        """[outputs, vocabulary]: all logits, in the backend's memory; for rules that need more than the members below.
+        Rows of `likeliest_only` outputs are undefined: of these, only `likeliest` and `highest` may be read."""
         ...
 
     @property
@@ -76,8 +75,8 @@ class Logits(Protocol):
 
     def draw(self, settings: DrawSettings, positions: IntArray) -> list[int | None]:
         """A token for each of the settings' outputs, at its position in that output: the one that
-        `sampler.draw_from_row` draws, or None where the backend cannot tell for sure. Penalties, biases, bans and
-        grammars are not looked at: they are for outputs that have none."""
+        `sampler.draw_from_row` draws, or None where the backend cannot tell for sure. Only for outputs without
+        penalties, biases, bans and grammars, which are not applied."""
         ...
 
 
@@ -99,7 +98,7 @@ class WholeLogits:
         return Candidates(ids, np.take_along_axis(rows, ids, axis=1), masses)
 
     def draw(self, settings: DrawSettings, positions: IntArray) -> list[int | None]:
-        """See `Logits`: the rows themselves decide."""
+        """See `Logits`; nothing is drawn here, so that `sampler` draws from the rows."""
         return [None] * len(positions)
 
 

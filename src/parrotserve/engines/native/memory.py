@@ -10,9 +10,9 @@ from parrotserve.settings import show_size
 _MIB = 1 << 20
 _MOST_BY_DEFAULT = 1024 * _MIB
 _BITS = {WeightFormat.BF16: 16, WeightFormat.INT8: 8, WeightFormat.INT4: 5}
-"""Of a weight, with its share of what its block has."""
+"""Bits per weight; for int4, with its share of the block's scale and least weight."""
 _LEAST_BITS_OF_WORDS = 8
-"""The same of embedding and head, of which there are no 4-bit blocks."""
+"""Least bits per weight of embedding and head, which are never kept in 4-bit blocks."""
 
 
 def default_kv_bytes() -> int:
@@ -21,7 +21,7 @@ def default_kv_bytes() -> int:
 
 
 def usable_memory() -> int:
-    """The machine's memory in bytes, or what control groups leave this process of it."""
+    """The machine's memory in bytes, or the part of it that control groups leave to this process."""
     memory, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), memory_limit()
     return memory if limit is None else min(memory, limit)
 
@@ -29,8 +29,9 @@ def usable_memory() -> int:
 def weights_fault(
     model: str, config: ModelConfig, form: WeightFormat | None, kv_bytes: int, engines: int
 ) -> str | None:
-    """Why so many engines on this machine cannot have a model's weights in a form (None: float32) and a KV cache of so
-    many bytes each, and what to do; None where they can, as far as can be told before: it is the least that they take.
+    """Why this machine has too little memory for `engines` engines, each with a model's weights in `form` (None:
+    float32) and a KV cache of `kv_bytes`, and what to do about it. None where it has enough, as far as can be told in
+    advance: the check is of the least that they take.
     """
     weights, kv, usable = weight_bytes(config, form), max(kv_bytes, _loading_bytes(config)), usable_memory()
     if engines * (weights + kv) <= usable:
@@ -49,7 +50,7 @@ def weights_fault(
 
 
 def weight_bytes(config: ModelConfig, form: WeightFormat | None) -> int:
-    """The least that a model's weights take in a form (None: float32)."""
+    """The least bytes that a model's weights take in `form` (None: float32)."""
     columns = 2 * (config.heads + config.kv_heads) * config.head_dim + 3 * config.intermediate
     matrices = config.layers * config.hidden * columns
     bits = 32 if form is None else _BITS[form]
@@ -57,7 +58,7 @@ def weight_bytes(config: ModelConfig, form: WeightFormat | None) -> int:
 
 
 def _loading_bytes(config: ModelConfig) -> int:
-    """What is there in float32 while weights are packed."""
+    """Bytes of embedding and head in float32, which are in memory while they are packed."""
     return 4 * _words(config)
 
 
@@ -66,8 +67,8 @@ def _words(config: ModelConfig) -> int:
 
 
 def kv_fault(kv_memory: int | None, engines: int = 1) -> str | None:
-    """Why so many engines on this machine cannot have a KV cache of so many bytes (None: the default) each; None where
-    they can."""
+    """Why this machine has too little memory for `engines` engines with a KV cache of `kv_memory` bytes (None: the
+    default) each; None where it has enough."""
     usable, each = usable_memory(), default_kv_bytes() if kv_memory is None else kv_memory
     if each * engines <= usable:
         return None

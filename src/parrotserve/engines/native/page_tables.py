@@ -1,9 +1,9 @@
-"""The page tables of sequences: who gets pages for what it is going to compute, and from whom they are taken.
+"""The page tables of sequences: which sequence gets pages for its next tokens, and from which ones they are taken.
 
 Pages come from the free ones, then from cached prefixes that nobody holds, then from sequences that rank lower. Such a
-victim loses all its pages, and computes its tokens again when it gets its turn, or finds them in the cache where they
-still are: preemption by recomputation, as vLLM calls it (Kwon et al., "Efficient Memory Management for Large Language
-Model Serving with PagedAttention", 2023).
+victim loses all its pages. When its turn comes it recomputes its tokens, except those whose KV is still in the cache:
+preemption by recomputation, as vLLM calls it (Kwon et al., "Efficient Memory Management for Large Language Model
+Serving with PagedAttention", 2023).
 """
 
 import math
@@ -16,11 +16,11 @@ from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.shared_prefixes import SharedPrefixes
 
 _SPARE_SECONDS = 1.0
-"""Seconds between two reminders to the cache of what waiting sequences begin with. In that time too few pages are
-evicted to reach those."""
+"""The prefixes of waiting sequences are marked as just used at most once in this many seconds. In that time too few
+pages are evicted to reach them."""
 
 _MOST_SPARED = 64
-"""The cache is reminded of so many waiting sequences, the first ones. Looking at more would take longer than a step."""
+"""Most waiting sequences whose prefixes are marked, the first ones. Looking at more would take longer than a step."""
 
 
 class PageTables:
@@ -31,20 +31,21 @@ class PageTables:
         self._prefixes = prefixes
         self._page_tokens = cache.page_tokens
         self._spared = -math.inf
-        """When the cache was last reminded of what waits, in seconds of `now`."""
+        """When the prefixes of waiting sequences were last marked, in seconds of `now`."""
 
     def missing(self, state: SequenceState) -> int:
-        """Pages that the sequence lacks for what it knows and one token more."""
+        """Number of pages that the sequence lacks for its known tokens and one token more."""
         return max(0, -(-(len(state.known) + 1) // self._page_tokens) - len(state.pages))
 
     def fits(self, state: SequenceState, step: Step) -> bool:
-        """Whether one more sequence has room for its prompt beside what the others are still going to need."""
+        """Whether there is room for one more sequence's prompt beside what planned sequences will still need."""
         lacks = self.missing(state) + step.promised - self._cache.available()
         victims = _victims(state, step.ranked)
         return lacks <= 0 or lacks <= len(self._cache.only_in(victim.pages for victim in victims))
 
     def secure(self, state: SequenceState, count: int, step: Step) -> int:
-        """Gets pages for the next `count` tokens, from others if need be; how many of them there are pages for."""
+        """Gets pages for the next `count` tokens, from other sequences if need be. Returns how many of these tokens
+        have pages then."""
         if count == 0:
             return 0
         held = len(state.pages)
@@ -58,8 +59,8 @@ class PageTables:
         return min(count, len(state.pages) * self._page_tokens - state.computed)
 
     def extend(self, plan: Sequence[Planned]) -> bool:
-        """Gets each planned sequence a page for one token more, where it needs one, but takes none from others. False
-        if there are not enough."""
+        """Gets a page for each planned sequence that needs one for one token more, but takes none from other sequences.
+        False if there are not enough."""
         for planned in plan:
             state = planned.state
             if state.computed == len(state.pages) * self._page_tokens:
@@ -70,7 +71,7 @@ class PageTables:
         return True
 
     def fit_draft(self, state: SequenceState, draft: tuple[int, ...]) -> tuple[int, ...]:
-        """As much of a draft as there is room for without evicting anything."""
+        """The part of a draft for which there is room without evicting anything."""
         room = len(state.pages) * self._page_tokens - state.computed - 1
         if len(draft) > room and self._cache.stats().free:
             state.pages += self._cache.allocate(1) or []
@@ -78,7 +79,7 @@ class PageTables:
         return draft[:room]
 
     def rewind(self, state: SequenceState, position: int) -> None:
-        """Forgets the KV from `position` on; somewhat more, if that lies in a page that others may share."""
+        """Forgets the KV from `position` on, and all of the page that it lies in if others may share that."""
         state.table_version += 1
         full, inside = divmod(position, self._page_tokens)
         if inside and full < state.computed // self._page_tokens:
@@ -89,8 +90,8 @@ class PageTables:
         state.computed = min(state.computed, position)
 
     def _make_room(self, needed: int, victims: Sequence[SequenceState]) -> None:
-        """Takes all pages of one victim after the other until `needed` are there, but of none whose pages others keep
-        in use anyway."""
+        """Takes all pages of one victim after the other until `needed` pages are available, skipping victims whose
+        pages would all stay in use by others."""
         gained = self._cache.only_in(victim.pages for victim in victims)
         for victim in victims:
             if needed <= self._cache.available():
@@ -99,7 +100,7 @@ class PageTables:
                 self._reclaim(victim)
 
     def _spare(self, step: Step) -> None:
-        """Pages are about to be evicted: those that waiting sequences begin with are to go last."""
+        """Before pages are evicted: marks the cached prefixes of waiting sequences, so that they are evicted last."""
         if step.now < self._spared + _SPARE_SECONDS:
             return
         self._spared = step.now
@@ -107,15 +108,15 @@ class PageTables:
         self._prefixes.spare(islice(waiting, _MOST_SPARED))
 
     def _reclaim(self, victim: SequenceState) -> None:
-        """Takes all pages of a sequence, which computes them again. One that runs ahead does so only once it has more
-        to do."""
+        """Takes all pages of a sequence, which will recompute them. A sequence that runs ahead does so only once it has
+        more to do."""
         self.rewind(victim, 0)
         victim.dormant = victim.runs_ahead
 
 
 def _victims(state: SequenceState, ranked: Sequence[SequenceState]) -> Iterator[SequenceState]:
-    """From whom `state` may take pages: first from those that cannot go on anyhow, then from those that rank below it,
-    the last one first."""
+    """The sequences from which `state` may take pages: first those that cannot run anyway, then those that rank below
+    it; the lowest rank first."""
     if state.runs_ahead:
         return
     behind = ranked[ranked.index(state) + 1 :]

@@ -1,4 +1,4 @@
-"""The pool of KV pages: who is free, and how many references each page has."""
+"""The pool of KV pages: which pages are free, and how many references each page has."""
 
 import heapq
 from collections.abc import Iterable
@@ -7,8 +7,7 @@ from collections.abc import Iterable
 class PagePool:
     """Page numbers 0 to `total` - 1, handed out lowest first, so that tables tend to be runs of neighbours.
 
-    A page without references is either on the free heap or, when its owner says so, parked (cached): `drop` leaves
-    that decision to the owner.
+    A page without references is either on the free heap or cached; `drop` leaves that decision to the pool's owner.
     """
 
     __slots__ = ("_free", "references", "total")
@@ -29,19 +28,19 @@ class PagePool:
         return frozenset(self._free)
 
     def take(self, count: int) -> list[int]:
-        """`count` free pages, with one reference each. The caller has made sure that there are as many."""
+        """Takes `count` free pages, with one reference each. The caller has made sure that there are as many."""
         pages = [heapq.heappop(self._free) for _ in range(count)]
         for page in pages:
             self.references[page] = 1
         return pages
 
     def put_back(self, pages: Iterable[int]) -> None:
-        """Pages that have no reference and hold nothing are free again."""
+        """Makes pages free again that have no reference and hold nothing."""
         for page in pages:
             heapq.heappush(self._free, page)
 
     def drop(self, page: int) -> bool:
-        """Takes one reference away; true when it was the last."""
+        """Takes one reference away; returns whether it was the last."""
         if self.references[page] < 1:
             raise ValueError(f"Page {page} is given back, but nobody holds it.")
         self.references[page] -= 1

@@ -2,8 +2,8 @@
 
 This is what others call a persistent batch. Most steps only decode what the one before decoded, however many sequences
 there are and however deep their forest of shared prefixes is. Then nothing is built: the batch's own arrays are changed
-number by number, because a model's step leaves nothing of NumPy in the processor's caches, and each of its operations
-would take tens of microseconds. Where anything else has changed, the batch is built anew (`batch`).
+number by number, because a model's step drives NumPy out of the processor's caches, so that each NumPy operation would
+take tens of microseconds. Where anything else has changed, the batch is built anew (`batch`).
 """
 
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ _SPARE_PAGES = 16
 
 @dataclass(slots=True)
 class BuiltBatch:
-    """The batch of a step and what belongs to its rows; good until the next step."""
+    """The batch of a step and what belongs to its rows; valid until the next step."""
 
     batch: StepBatch
     rows: list[SequenceState]
     """The sequence of each row of logits."""
     runs: list[tuple[SequenceState, Sequence[int]]]
-    """Each of these sequences once, with its rows of logits: several, if it has a draft."""
+    """Each of these sequences once, with the indices of its rows of logits: several, if it has a draft."""
     attended: int
-    """Pairs of a row and a token that it attends to."""
+    """Number of pairs of a row and a token that it attends to."""
     kv_tokens: int
-    """Tokens whose KV is read; what sequences share counts once."""
+    """Number of tokens whose KV is read; tokens in shared spans count once."""
     sampler: PlainSampler | None = None
     """Kept from step to step, where all outputs are plain."""
 
@@ -54,8 +54,8 @@ class _PersistentBatch:
         self._page_starts: list[int] = spans.page_starts.tolist()
 
     def advance(self) -> bool:
-        """Moves the batch on by a token of each sequence. False if there is no room for a new page: then the batch is
-        spoiled."""
+        """Moves the batch on by one token per sequence. False if there is no room for a new page: then the batch must
+        not be used any more."""
         for row, state in enumerate(self.built.rows):
             index, inside = divmod(state.computed, self._page_tokens)
             if not inside and not self._add_page(row, state.pages[index], index):

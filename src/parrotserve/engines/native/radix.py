@@ -15,15 +15,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 Edge = tuple[int | str, ...] | str
-"""The tokens of a page; the salt at the top level.
+"""The tokens of a page; at the top level, a salt.
 
-A prefix whose first pages are public goes from the empty salt's top over their tokens, and the page after them has the
-salt at the end of its edge: all that is below it is that salt's own.
+A prefix whose first pages are public begins below the empty salt, with the tokens of these pages. The edge of the page
+after them ends with the prefix's salt: everything below it belongs to that salt alone.
 """
 
 
 class Salt(str):
-    """What separates prefixes that may not share, and how many of a prefix's first tokens everybody may."""
+    """Separates prefixes that may not share pages; the first `public` tokens of a prefix may be shared by everybody."""
 
     public: int
 
@@ -34,13 +34,13 @@ class Salt(str):
 
 
 def public_tokens(salt: str) -> int:
-    """How many first tokens of prefixes under it are public: none under a plain text."""
+    """How many first tokens of a prefix under this salt are public; none if it is a plain string."""
     return salt.public if isinstance(salt, Salt) else 0
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One page-long step of a prefix. Without `page` it is a place kept by retention, or the top of a salt."""
+    """One page of a prefix. A node without `page` is part of a retained prefix, or the top of a salt."""
 
     edge: Edge
     parent: "Node | None"
@@ -51,7 +51,7 @@ class Node:
     holds: int = 0
     """Held children, plus one while the page has references."""
     retained: int = 0
-    """Retained prefixes that run through here."""
+    """Number of retained prefixes that pass through this node."""
 
 
 class RadixTree:
@@ -77,7 +77,7 @@ class RadixTree:
         return self.root.children.get("" if public else salt)
 
     def top(self, salt: str, public: int = 0) -> Node:
-        """The node above all prefixes under this salt, or of any whose first pages are public, made if need be."""
+        """The node above all prefixes under this salt, or above all whose first pages are public; made if need be."""
         return self.child(self.root, "" if public else salt)
 
     def child(self, node: Node, edge: Edge) -> Node:
@@ -88,12 +88,12 @@ class RadixTree:
         return child
 
     def edge(self, tokens: Sequence[int], index: int, salt: str = "", public: int = 0) -> tuple[int | str, ...]:
-        """What leads to full page number `index` of a prefix whose first `public` pages are public."""
+        """The edge to full page number `index` of a prefix whose first `public` pages are public."""
         page = tuple(tokens[index * self.page_tokens : (index + 1) * self.page_tokens])
         return (*page, salt) if public and index == public else page
 
     def walk(self, node: Node, tokens: Sequence[int], salt: str, public: int) -> Iterator[Node]:
-        """The resident nodes below `node` that spell `tokens`, which begin at the top of its salt."""
+        """The resident nodes below `node` along `tokens`, which are counted from the top of the salt."""
         for index in range(node.depth, len(tokens) // self.page_tokens):
             child = node.children.get(self.edge(tokens, index, salt, public))
             if child is None or child.page is None:
@@ -102,13 +102,14 @@ class RadixTree:
             node = child
 
     def fill(self, node: Node, page: int) -> None:
-        """A node becomes resident, unheld for now. Its parent is resident already."""
+        """Makes a node resident, unheld for now. Its parent must be resident, or the top of a salt."""
         node.page = page
         self._node_of_page[page] = node
         self._queue(node)[node] = None
 
     def hold(self, node: Node | None) -> None:
-        """The node's page got its first reference, or a first child is held: it cannot be evicted any more."""
+        """Adds a hold, for the first reference to the node's page or for a child that is now held. A held node cannot
+        be evicted."""
         while node is not None and node.page is not None:
             node.holds += 1
             if node.holds > 1:
@@ -126,7 +127,7 @@ class RadixTree:
             node = node.parent
 
     def evict(self) -> int:
-        """Takes the page of the least recently used leaf, retained prefixes last. There is an evictable one."""
+        """Evicts the least recently used leaf, retained prefixes last, and returns its page. There must be one."""
         node, _ = (self.ordinary or self.retained).popitem(last=False)
         page = node.page
         assert page is not None
@@ -136,7 +137,7 @@ class RadixTree:
         return page
 
     def prune(self, node: Node) -> None:
-        """Forgets a node that is of no use any more, and what only led to it."""
+        """Removes a node if it is of no more use, and then its ancestors that only led to it."""
         while node.parent is not None and node.page is None and not node.children and not node.retained:
             del node.parent.children[node.edge]
             node = node.parent

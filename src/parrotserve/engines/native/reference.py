@@ -18,12 +18,12 @@ from parrotserve.models.architecture import ModelConfig
 from parrotserve.models.weights import LayerWeights, ModelWeights
 
 _LEFT_OPERAND_ROWS = 64
-"""Up to so many rows BLAS is faster with the weight as its left operand."""
+"""Up to this many rows, BLAS is faster with the weight as its left operand."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One layer's weights, those that read the same input fused into one matrix."""
+    """One layer's weights; matrices that read the same input are fused into one."""
 
     attn_norm: FloatArray
     qkv: FloatArray
@@ -64,21 +64,21 @@ class ReferenceBackend:
         self._layers = [_fuse(layer) for layer in weights.layers]
         self._rope_frequencies = weights.rope_frequencies.astype(np.float32)
         self._rope_magnitude = np.float32(weights.rope_magnitude)
-        # Zeros are mapped, not written: memory is taken as pages come into use.
+        # np.zeros maps memory without writing to it, so it is taken only as pages come into use.
         self._kv = np.zeros((config.layers, 2, config.kv_heads, pages, page_tokens, config.head_dim), np.float32)
 
     @staticmethod
     def page_bytes(config: ModelConfig, page_tokens: int = PAGE_TOKENS) -> int:
-        """How much memory one page takes."""
+        """Bytes that one page takes."""
         return config.layers * 2 * config.kv_heads * page_tokens * config.head_dim * np.dtype(np.float32).itemsize
 
     @property
     def page_tokens(self) -> int:
-        """Tokens a page."""
+        """Tokens per page."""
         return self._page_tokens
 
     def step(self, batch: StepBatch) -> Logits:
-        """Write the KV of all rows, then run them. Returns the logits of the outputs."""
+        """Run all rows, writing their KV. Returns the logits of the outputs."""
         step = self._prepare(batch)
         x = self._embedding[batch.tokens]
         for layer, kv in zip(self._layers, self._kv, strict=True):
@@ -87,7 +87,7 @@ class ReferenceBackend:
         return WholeLogits(linear(self._norm(x[batch.logit_rows], self._final_norm), self._head))
 
     def _prepare(self, batch: StepBatch) -> _Step:
-        # Angles in float32, as in training; they are rounded alike there.
+        # Angles are float32, so that they are rounded as in training.
         angles = batch.positions.astype(np.float32)[:, None, None] * self._rope_frequencies
         return _Step(
             slots=batch.slots,

@@ -1,4 +1,4 @@
-"""What can be set about a native engine."""
+"""The settings of a native engine."""
 
 import os
 from dataclasses import dataclass
@@ -26,48 +26,48 @@ class BackendName(StrEnum):
 
 
 class WeightFormat(StrEnum):
-    """What the kernels keep weights in; `reference` has float32, always."""
+    """The form in which the kernels keep weights; `reference` always has float32."""
 
     BF16 = "bf16"
     INT8 = "int8"
-    """With a scale for every 64 inputs of an output; inputs are rounded alike while they are multiplied."""
+    """With a scale for every 64 inputs of an output; the rows that weights are multiplied with are quantised alike."""
     INT4 = "int4"
-    """The 4-bit blocks of a GGUF file as they are; what it keeps otherwise, in int8. Inputs as with int8."""
+    """The 4-bit blocks of a GGUF file as they are; matrices that it has in another form, in int8. Rows as with int8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreSettings:
-    """What the loop needs to know. Raises ValueError for numbers that cannot work."""
+    """The settings of the engine loop. Raises ValueError for numbers that cannot work."""
 
     context_length: int
     """The most tokens that one sequence may have, prompt and outputs together."""
     cut_by_cache: bool = False
-    """Whether the model could take more, for which the cache has no room."""
+    """Whether the model could take more tokens, but the cache has no room for them."""
     prefill_chunk: int = DEFAULT_PREFILL_CHUNK
-    """Tokens in a step, decode rows included (vLLM's `max_num_batched_tokens`). At least a page is prefilled in each
-    step, and up to a quarter more where a prompt ends with it."""
+    """Most tokens in a step, decode rows included (vLLM's `max_num_batched_tokens`). At least a page is prefilled in
+    each step, and up to a quarter more than this where that finishes a prompt."""
     max_running: int = DEFAULT_MAX_RUNNING
-    """Sequences in a step at most (vLLM's `max_num_seqs`)."""
+    """Most sequences in a step (vLLM's `max_num_seqs`)."""
     credits: int = DEFAULT_CREDITS
-    """Sequences open at once at most."""
+    """Most sequences that are open at once."""
     group: bool = True
-    """Whether attention reads KV that sequences share once for all of them."""
+    """Whether attention reads KV that several sequences share only once for all of them."""
     share: bool = True
     """Whether sequences share the KV of equal prefixes."""
     adapt: bool = True
     """Whether steps are kept as short as the TPOT bound asks while latency-sensitive sequences decode."""
     tpot: float | None = None
-    """The TPOT bound in seconds; None: some times what decoding one sequence alone takes (see `pace`)."""
+    """The TPOT bound in seconds; None: a multiple of a token's time when one sequence decodes alone (see `pace`)."""
     throughput_share: float = THROUGHPUT_SHARE
-    """The least part of decode tokens that goes to other than latency-sensitive sequences, where there are any."""
+    """Least fraction of decode tokens that task groups get, and the same for throughput work, where there is any."""
     speculate: bool = True
-    """Whether tokens that repeat what came before are tried ahead of their turn."""
+    """Whether drafts are tried: tokens that repeat earlier text, run along before their turn."""
     check: bool = False
     """Check the cache's invariants after every step; slow, for tests."""
     align_tokens: int = 1
     """Attention's shared spans begin and end at multiples of this."""
     vocabulary: int | None = None
-    """How many tokens the weights have, numbered from 0; None: whatever comes."""
+    """Number of tokens in the weights' vocabulary, with ids from 0; None: ids are not checked."""
 
     def __post_init__(self) -> None:
         for name in ("context_length", "prefill_chunk", "max_running", "credits"):
@@ -78,36 +78,36 @@ class CoreSettings:
 
 
 class NativeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be set about a native engine; the defaults suit a laptop."""
+    """The settings of a native engine; the defaults suit a laptop."""
 
     backend: BackendName = BackendName.AUTO
     weights: WeightFormat = WeightFormat.BF16
 
     kv_bytes: int | None = None
-    """Memory for KV. None: an eighth of this machine's, at most 1 GiB; no more is taken than is used."""
+    """Memory for KV. None: an eighth of what this process may use, at most 1 GiB. It is taken only as it is used."""
     prefill_chunk: int = DEFAULT_PREFILL_CHUNK
     max_running: int = DEFAULT_MAX_RUNNING
     credits: int = DEFAULT_CREDITS
     group: bool = True
-    """Whether attention reads KV that sequences share once for all of them."""
+    """Whether attention reads KV that several sequences share only once for all of them."""
     share: bool = True
     """Whether sequences share the KV of equal prefixes."""
     adapt: bool = True
     """Whether steps are kept as short as the TPOT bound asks while latency-sensitive sequences decode."""
     tpot: float | None = None
-    """The TPOT bound in seconds; None: some times what decoding one sequence alone takes."""
+    """The TPOT bound in seconds; None: a multiple of a token's time when one sequence decodes alone."""
     speculate: bool = True
-    """Whether tokens that repeat what came before are tried ahead of their turn."""
+    """Whether drafts are tried: tokens that repeat earlier text, run along before their turn."""
     check: bool = False
     """Check the cache's invariants after every step; slow, for tests."""
     threads: int | None = None
-    """Threads that compute a step. None: one a core."""
+    """Threads that compute a step. None: one per core."""
     engines: int = 1
-    """How many of this model there are on this machine, each with its own weights and KV."""
+    """Number of engines of this model on this machine, each with its own weights and KV."""
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """What a native engine's process is told first."""
+    """The first message to the process of a native engine."""
 
     model: str
     """The name under which requests ask for it."""

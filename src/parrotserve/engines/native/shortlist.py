@@ -1,8 +1,8 @@
-"""Choosing tokens from the likeliest candidates alone, for many rows at once, wherever they decide.
+"""Chooses tokens from the likeliest candidates alone, for many rows at once, wherever these suffice.
 
-The result is that of `sampler.draw_from_row`, always: a row is left undecided, for its whole logits to decide, where
-the answer may lie beyond the candidates, or where it could hang on rounding. So masses may come with a small error,
-and sums in another order, without ever changing a token.
+The result is always that of `sampler.draw_from_row`: a row is left undecided, for its whole logits to decide, where
+the answer may lie beyond the candidates or could depend on rounding. So masses may have a small error, and sums may be
+added in another order, without ever changing a token.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,33 +16,33 @@ from parrotserve.engines.native.logits import MASS_ERROR, Candidates, FloatArray
 from parrotserve.sampling import Sampling
 
 _BEYOND = 1 << 30
-"""A count that the candidates cannot tell."""
+"""Stands for a count that reaches beyond the candidates."""
 _ROUNDING = 1e-12
-"""What rounding in float64 may make of a sum or a weight, relative; generously."""
+"""A generous bound of the relative rounding error of a sum or a weight in float64."""
 
 Counts = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
 class _Shortlists:
-    """The tokens of highest adjusted logit, of some rows: each list is a row's true beginning."""
+    """The tokens with the highest adjusted logits of some rows: each list is the exact beginning of its row's order."""
 
     ids: Ids
     """[rows, width]"""
     values: Weights
     """[rows, width]: adjusted logits; minus infinity beyond the row's length."""
     lengths: Counts
-    """[rows]: how many of them count."""
+    """[rows]: how many tokens each list has."""
     masses: Weights
     """[rows]: sum of exp((logit - values[0]) / temperature) over the vocabulary."""
     errors: Weights
-    """[rows]: of the masses, relative."""
+    """[rows]: relative errors of the masses."""
     complete: bool
     """Whether the lists are the whole vocabulary."""
 
 
 def draw_from_candidates(logits: Logits, draws: Mapping[int, Draw], numbers: Mapping[int, float]) -> dict[int, int]:
-    """The tokens of the outputs that candidates decide; `numbers` are the uniform ones that pick."""
+    """The tokens of those outputs for which candidates decide; `numbers` are their uniform random numbers."""
     if not draws:
         return {}
     outputs = list(draws)
@@ -71,7 +71,7 @@ def _shortlists(rows: FloatArray, found: Candidates, draws: Mapping[int, Draw]) 
 
 
 def _adjust(lists: _Shortlists, row: int, raw: FloatArray, draw: Draw) -> None:
-    """Applies the draw's rules to its list, which keeps what is sure: all above the last candidate's logit."""
+    """Applies the draw's rules to its list, which keeps only what is certain: logits above the last candidate's."""
     ids, values, width = lists.ids[row], lists.values[row], lists.ids.shape[1]
     highest, least = values[0], -np.inf if lists.complete else values[-1]
     changed = touched(draw, len(raw))
@@ -91,7 +91,8 @@ def _adjust(lists: _Shortlists, row: int, raw: FloatArray, draw: Draw) -> None:
 
 
 def _adjust_mass(lists: _Shortlists, row: int, highest: float, before: Weights, after: Weights, draw: Draw) -> None:
-    """The mass loses what was and gains what is; its error stays, and may weigh more than before."""
+    """Replaces the old weights of changed tokens in the mass by the new ones. Its absolute error stays, and may be a
+    larger part of it than before."""
     temperature, mass = draw.sampling.temperature, lists.masses[row]
     with np.errstate(over="ignore", invalid="ignore"):
         lost = np.exp((before - highest) / temperature).sum()
@@ -100,13 +101,13 @@ def _adjust_mass(lists: _Shortlists, row: int, highest: float, before: Weights, 
         left = mass - lost + gained
         lists.masses[row] = left * moved
         lists.errors[row] = MASS_ERROR * (mass + lost + gained) / left if left > 0.0 else np.inf
-    # How much a grammar leaves, only the whole row knows.
+    # Only the whole row tells how much mass a grammar leaves.
     if draw.allowed is not None or not lists.errors[row] < 0.5 or not np.isfinite(lists.masses[row]):
         lists.lengths[row] = 0
 
 
 def _choose(lists: _Shortlists, draws: Sequence[Draw], numbers: Weights) -> Counts:
-    """[rows]: the place in its list of every row's token; -1 where that is not sure."""
+    """[rows]: the index of every row's token in its list; -1 where that is not certain."""
     temperatures = np.array([draw.sampling.temperature for draw in draws])
     places = np.where(lists.lengths > 0, 0, -1)
     rows = np.flatnonzero((temperatures > 0.0) & (lists.lengths > 0))
@@ -116,7 +117,7 @@ def _choose(lists: _Shortlists, draws: Sequence[Draw], numbers: Weights) -> Coun
 
 
 def _invert(lists: _Shortlists, rows: Ids, samplings: Sequence[Sampling], numbers: Weights) -> Counts:
-    """The inverse of the distribution function over what the filters keep, row by row as in `sampler`."""
+    """Inverts the distribution function over the tokens that the filters keep, row by row as in `sampler`."""
     values, lengths, errors = lists.values[rows], lists.lengths[rows], lists.errors[rows]
     weights = np.exp((values - values[:, :1]) / _column([sampling.temperature for sampling in samplings]))
     sums = weights.cumsum(axis=1)
@@ -138,7 +139,7 @@ def _invert(lists: _Shortlists, rows: Ids, samplings: Sequence[Sampling], number
         kept = np.where(min_p > 0.0, np.minimum(kept, np.where(likely < lengths, likely, end)), kept)
         sure &= known | (min_p == 0.0)
         told = kept <= lengths
-        # Where top_p ends beyond the list, it ends with a token less likely than any in it: nearly known, too.
+        # Where top_p ends beyond the list, its last token is less likely than any in the list: nearly known, too.
         nearly = ~told & (top_p < 1.0) & (min_p == 0.0)
         errors = errors + np.where(nearly, _last(weights, lengths) / (top_p * masses), 0.0)
         masses = np.where(told, _last(sums, kept), np.where(nearly, top_p * masses, masses))
@@ -149,14 +150,14 @@ def _invert(lists: _Shortlists, rows: Ids, samplings: Sequence[Sampling], number
 
 
 def _count(sums: Weights, targets: Weights, errors: Weights, compare: np.ufunc) -> tuple[Counts, NDArray[np.bool_]]:
-    """How many of each row compare so with its target, and whether that is the same within the target's error."""
+    """How many sums of each row compare so with its target, and whether that is certain despite the target's error."""
     low = compare(sums, (targets * (1 - errors))[:, None]).sum(axis=1)
     high = compare(sums, (targets * (1 + errors))[:, None]).sum(axis=1)
     return low, low == high
 
 
 def _last(values: Weights, counts: Counts) -> Weights:
-    """[rows]: the last of each row's first values, as many as its count."""
+    """[rows]: of each row, the last of its first `counts` values."""
     places = np.clip(counts - 1, 0, values.shape[1] - 1)
     return np.take_along_axis(values, places[:, None], axis=1)[:, 0]
 

@@ -1,4 +1,4 @@
-"""The random numbers that tokens are drawn with: one for each (seed, position).
+"""The random numbers with which tokens are drawn: one for each (seed, position).
 
 So a token depends neither on the batch around it nor on what was generated elsewhere, and a rerun continues exactly.
 The numbers come from SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): the
@@ -15,7 +15,7 @@ def uniform(seed: int, position: int) -> float:
 
 
 def start_of(seed: int) -> int:
-    """Where the generator of an output's numbers starts; all that a backend needs of the seed."""
+    """The start state of the generator of an output's numbers; all that a backend needs of the seed."""
     return _mix(seed + _GAMMA)
 
 
