@@ -3,7 +3,7 @@
 After "SGLang: Efficient Execution of Structured Language Model Programs" (Zheng et al., 2024), with one difference:
 nodes are single pages, never longer runs, so nothing is ever split, and a page knows its node.
 
-Two facts make every operation O(1) a page:
+Two facts make every operation O(1) per page:
 
 - A node is *held* while its page has references or a child is held. So nothing below an unheld node is held.
 - A node enters an eviction queue when it stops being held, which is after its children did. So in a queue
