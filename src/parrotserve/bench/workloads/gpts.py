@@ -66,7 +66,7 @@ GPTS = Workload(
     about="GPTs: four applications with long prompts of their own, requests arriving at random",
     cases=tuple(
         Case(f"{rate:g} requests/s", _at(rate, _LOADING, _COUNTED, _SCALE), rate=rate)
-        for rate in (0.5, 1, 2, 3, 4, 6, 8, 10, 12)
+        for rate in (0.5, 1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32)
     ),
     quick=(Case("4 requests/s", _at(4.0, 0.5, 1.0, 32), rate=4.0),),
     headline=("latency a token",),
