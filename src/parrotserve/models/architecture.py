@@ -1,12 +1,12 @@
-"""A decoder's shape and constants, whatever file they came from."""
+"""A decoder's shape and constants, whichever file format they come from."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Family(StrEnum):
-    """Which decoder it is. All are pre-norm transformers with RMS norm, rotary positions, grouped-query attention
-    and a SwiGLU; what differs is in the flags of `ModelConfig`."""
+    """The decoder's architecture. All are pre-norm transformers with RMS norm, rotary positions, grouped-query
+    attention and SwiGLU; they differ in the flags of `ModelConfig`."""
 
     LLAMA = "llama"
     MISTRAL = "mistral"
@@ -24,7 +24,7 @@ class RopeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeScaling:
-    """Parameters of one `RopeKind`; those of other kinds keep their defaults and mean nothing."""
+    """Parameters of one `RopeKind`; those of other kinds keep their defaults and are ignored."""
 
     kind: RopeKind
     factor: float
@@ -35,7 +35,7 @@ class RopeScaling:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention_factor: float | None = None
-    """Yarn's factor on queries and keys; None means the paper's 0.1 ln(factor) + 1."""
+    """Yarn's factor on queries and keys; None for the paper's 0.1 ln(factor) + 1."""
 
     def __post_init__(self) -> None:
         used = ["factor"]
@@ -57,7 +57,7 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Everything about a model but its weights and words. Sizes count elements; lengths count tokens."""
+    """Everything about a model except its weights and vocabulary. Sizes are in elements, lengths in tokens."""
 
     family: Family
     layers: int
@@ -73,15 +73,15 @@ class ModelConfig:
     rope_scaling: RopeScaling | None
     rms_eps: float
     tied_embeddings: bool
-    """The head is the embedding."""
+    """Whether the head is the embedding."""
     qkv_bias: bool
     qk_norm: bool
-    """Queries and keys are RMS-normed per head before rotation (Qwen3)."""
+    """Whether queries and keys are RMS-normed per head before rotation (Qwen3)."""
     eos: frozenset[int]
-    """Tokens that end a generation, as far as the configuration names them; the tokenizer's set is complete."""
+    """Those tokens that end a generation which the configuration names; the tokenizer's set is complete."""
     bos: int | None
     add_bos: bool
-    """Prompts start with `bos`, as far as the configuration says; `Tokenizer.prompt_start` decides."""
+    """Whether prompts start with `bos` according to the configuration; `Tokenizer.prompt_start` decides."""
 
     def __post_init__(self) -> None:
         sizes = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocabulary")

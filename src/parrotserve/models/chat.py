@@ -1,8 +1,8 @@
-"""A request's segments in the flat form that a model reads: the work of its chat template.
+"""Flattening a request's segments into the prompt that a model reads, by rendering its chat template.
 
-The template is rendered once, with a mark in place of everything that is not its own: constant text, inputs and
-outputs alike. Splitting at the marks tells what the template wrote, where special tokens count, from what
-the program or its users wrote, where they are plain text; and values need not be known.
+The template is rendered once, with a mark in place of every segment: constant text, inputs and outputs alike.
+Splitting the result at the marks separates what the template wrote, where special tokens count, from what the program
+or its users wrote, where they are plain text. The values of inputs need not be known for this.
 """
 
 import re
@@ -19,10 +19,11 @@ from parrotserve.segments import Input, Output, Role, RoleSwitch, Segment, Text
 __all__ = ["ChatTemplate", "Flat", "load_chat_template", "render"]
 
 Flat = Text | Input | Output
-"""A segment without roles."""
+"""A segment that is not a role marker."""
 
 _SECRET = secrets.token_hex(8)
-"""Anew in each process, for templates read what clients wrote too: names, tools, and calls of them."""
+"""New in each process, because the template also reads what clients wrote (names, tools and calls of tools), which
+must not contain a mark."""
 _MARK = f"x{_SECRET}x{{}}x"
 _MARKED = re.compile(rf"x{_SECRET}x(\d+)x")
 
@@ -31,7 +32,7 @@ _MARKED = re.compile(rf"x{_SECRET}x(\d+)x")
 class _Turn:
     role: Role
     explicit: bool
-    """Opened by a role marker, so that it stays open after an output."""
+    """Whether a role marker opened it; such a turn stays open after an output."""
     pieces: list[Flat] = field(default_factory=list[Flat])
     verbatim: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -45,14 +46,14 @@ def render(
     tools: Sequence[Mapping[str, Any]] = (),
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[Flat, ...]:
-    """The segments as the model is to read them, up to the last output; what would follow it changes nothing.
+    """The segments as the model is to read them, up to the last output; what follows it has no effect.
 
-    Without role markers, text and inputs up to an output are the user's turn, the output is the assistant's.
-    Markers switch roles; an output in anybody else's turn opens the assistant's. White space of constant text is
-    stripped at both ends of a turn that is not verbatim. With `chat` False, or without a template, the raw text is the
-    prompt and role markers mean nothing. `chat_template_kwargs` are variables of the template.
+    Without role markers, text and inputs before an output are a turn of the user, and the output is one of the
+    assistant. Markers switch roles; an output in a turn of another role opens one of the assistant. White space of
+    constant text is stripped at both ends of a turn that is not verbatim. With `chat` False, or without a template, the
+    raw text is the prompt and role markers are ignored. `chat_template_kwargs` are variables of the template.
 
-    Raises `TemplateError` where the model's template does not allow such a conversation, or has no such variables.
+    Raises `TemplateError` if the model's template does not allow such a conversation or does not read such variables.
     """
     if tools and not (chat and template is not None and template.takes_tools):
         raise TemplateError(
@@ -108,7 +109,7 @@ def _turns(segments: Sequence[Segment]) -> Iterator[_Turn]:
 
 
 def _answered(turn: _Turn) -> bool:
-    """Whether it is an assistant's turn that an output opened, and so ended."""
+    """Whether it is an assistant's turn that an output opened and therefore also ended."""
     return not turn.explicit and turn.role is Role.ASSISTANT
 
 
@@ -130,7 +131,7 @@ def _stripped(turn: _Turn) -> _Turn:
 
 
 def _opening(turns: list[_Turn]) -> list[Flat] | None:
-    """Take the turn that the model is to write off the conversation: how it begins, and its output."""
+    """Remove the last turn if it ends with an output, for the model to write, and return its pieces."""
     if turns and turns[-1].pieces and isinstance(turns[-1].pieces[-1], Output):
         return turns.pop().pieces
     return None
@@ -186,7 +187,7 @@ def _private(told: Iterable[Flat], plain: Sequence[Flat]) -> Iterator[Flat]:
 
 
 def _split(rendered: str, marks: list[Flat]) -> Iterator[Flat]:
-    """What the template wrote, as `Text(template=True)`, and the pieces where their marks stand."""
+    """What the template wrote, as `Text(template=True)`, with the pieces in place of their marks."""
     seen: set[int] = set()
     for index, part in enumerate(_MARKED.split(rendered)):
         if index % 2 == 0:

@@ -1,4 +1,4 @@
-"""A model's chat template: Jinja, run in a sandbox, with what Hugging Face templates expect around them."""
+"""A model's chat template: Jinja, run in a sandbox with the functions that Hugging Face templates expect."""
 
 import json
 import re
@@ -28,22 +28,22 @@ class Message(TypedDict, total=False):
 
 
 _LONGEST_NAME = 80
-"""Characters that are looked at of a name which no template reads."""
+"""Characters of an unknown variable's name that its error shows."""
 _THOUGHT = "Two and two."
 _REASONED: tuple[Message, ...] = (
     {"role": "user", "content": "2 + 2?"},
     {"role": "assistant", "content": f"<think>\n{_THOUGHT}\n</think>\n\n4"},
     {"role": "user", "content": "Sure?"},
 )
-"""What shows whether an earlier answer is told with what led to it."""
+"""A conversation that shows whether a template renders earlier answers with their reasoning."""
 _ASKING = ("defined", "undefined", "default", "d")
-"""Tests and filters of names that may not be set."""
+"""Tests and filters by which templates handle names that may not be set."""
 _TOLD = ("messages", "add_generation_prompt", "tools")
-"""What templates are told of each conversation."""
+"""Variables that templates are given for each conversation."""
 
 
 def load_chat_template(files: ModelFiles) -> "ChatTemplate | None":
-    """The chat template in a model's files; None where there is none. Raises `MalformedModel`."""
+    """The chat template in a model's files; None if there is none. Raises `MalformedModel`."""
     found = read_template(files)
     return None if found is None else ChatTemplate(found.source, bos=found.bos, eos=found.eos)
 
@@ -51,7 +51,8 @@ def load_chat_template(files: ModelFiles) -> "ChatTemplate | None":
 class ChatTemplate:
     """A compiled chat template. Safe to use from several threads.
 
-    Raises `MalformedModel` where the source is no Jinja. `now` tells templates that ask for it what day it is.
+    Raises `MalformedModel` if the source is not valid Jinja. `now` is the clock behind the template function
+    `strftime_now`.
     """
 
     __slots__ = ("_constants", "_free", "_own", "_reads", "_splits_reasoning", "_template", "short_call_ids", "source")
@@ -66,7 +67,7 @@ class ChatTemplate:
     ) -> None:
         self.source = source
         self.short_call_ids = re.search(r"length\s*!=\s*9\b", source) is not None
-        """Whether ids of calls have to be nine letters and digits (Mistral)."""
+        """Whether ids of tool calls must be nine letters and digits (Mistral)."""
         self._splits_reasoning = re.search(r"split\(\s*['\"]</think>['\"]\s*\)", source) is not None
         self._constants = {"bos_token": bos, "eos_token": eos}
         environment = _environment()
@@ -75,7 +76,7 @@ class ChatTemplate:
             self._template = environment.from_string(source, globals=helpers)
             parsed = environment.parse(source)
             self._reads = frozenset(jinja2.meta.find_undeclared_variables(parsed))
-            """Names that it may look up, in macros and loops too. What it sets itself in some branch is among them."""
+            """Names that it may look up, including those in macros and loops and those that it sets in some branch."""
             self._own = frozenset({*_TOLD, *self._constants, *helpers, *environment.globals})
             self._free = self._reads - self._own - _set_by_itself(parsed)
         except jinja2.TemplateSyntaxError as error:
@@ -84,12 +85,12 @@ class ChatTemplate:
 
     @property
     def takes_tools(self) -> bool:
-        """Whether it tells the model of tools."""
+        """Whether it renders tools."""
         return "tools" in self._reads
 
     def check_kwargs(self, given: Iterable[str]) -> None:
-        """Raises `TemplateError` for names of `chat_template_kwargs` that are not a program's to set, or change
-        nothing because the template never reads them."""
+        """Raises `TemplateError` for names of `chat_template_kwargs` that programs may not set, or that have no effect
+        because the template never reads them."""
         for name in given:
             if name in self._own:
                 raise bad_kwargs(f"chat_template_kwargs has {name!r}, which the service sets itself: leave it out.")
@@ -101,8 +102,8 @@ class ChatTemplate:
                 )
 
     def leaves_out_reasoning(self, chat_template_kwargs: Mapping[str, Any]) -> bool:
-        """Whether it tells the model of its earlier answers without what led to them (Qwen3, DeepSeek). Some templates
-        can be told to keep it."""
+        """Whether it renders earlier answers without their reasoning (Qwen3, DeepSeek). Some templates have a variable
+        to keep it."""
         if not (self._splits_reasoning and chat_template_kwargs):
             return self._splits_reasoning
         try:
@@ -119,15 +120,15 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] = (),
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> str:
-        """The conversation as text; `add_generation_prompt` opens the assistant's next turn. Of
-        `chat_template_kwargs`, variables for the template, those have no effect that `check_kwargs` refuses.
+        """The conversation as text; `add_generation_prompt` opens the assistant's next turn. `chat_template_kwargs` are
+        variables for the template; those that `check_kwargs` refuses have no effect.
 
-        Raises `TemplateError` with the template's own words where it refuses the conversation.
+        Raises `TemplateError` with the template's own words if it refuses the conversation.
         """
         told = {
             "messages": list(messages),
             "add_generation_prompt": add_generation_prompt,
-            "tools": list(tools) or None,  # templates tell None from a list
+            "tools": list(tools) or None,  # templates distinguish None from an empty list
         }
         free = {name: value for name, value in (chat_template_kwargs or {}).items() if name not in self._own}
         try:
@@ -139,7 +140,7 @@ class ChatTemplate:
 
 
 def _set_by_itself(parsed: nodes.Template) -> set[str]:
-    """Names that a template sets and never asks of whether they are defined: these are no options of it."""
+    """Names that a template sets, and whose being defined it never tests: these are not options of it."""
     stored = {name.name for name in parsed.find_all(nodes.Name) if name.ctx == "store"}
     asked = {
         one.node.name
@@ -150,7 +151,7 @@ def _set_by_itself(parsed: nodes.Template) -> set[str]:
 
 
 def bad_kwargs(message: str) -> TemplateError:
-    """The error about a `chat_template_kwargs`."""
+    """The error about a value of `chat_template_kwargs`."""
     return TemplateError(message, param="chat_template_kwargs")
 
 
@@ -180,5 +181,5 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
-    """Jinja's own escapes for HTML, which no model was trained on."""
+    """Replaces Jinja's own `tojson`, which escapes characters for HTML: no model was trained on that."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)

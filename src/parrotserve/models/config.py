@@ -1,7 +1,7 @@
 """Reading `ModelConfig` from a GGUF file's key-values or from a Hugging Face `config.json`.
 
-What the native engine cannot compute exactly is refused by name rather than run wrongly. A sliding window is
-not refused: within the window it equals full attention, so the context is clipped to it.
+Whatever the native engine cannot compute exactly is refused, with the name of the setting, rather than run wrongly. A
+sliding window is not refused: within the window it equals full attention, so the context is clipped to it.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ __all__ = ["Family", "ModelConfig", "RopeKind", "RopeScaling", "load_config"]
 T = TypeVar("T", ModelConfig, RopeScaling)
 
 _QWEN3_HEAD_DIM = 128
-"""What its configurations leave out means, whatever the sizes."""
+"""Head size of a Qwen3 model whose configuration gives none, whatever its other sizes."""
 _PLAIN_ROPE = ("default", "none", "")
 
 
@@ -87,10 +87,10 @@ def folder_config(files: ModelFiles) -> ModelConfig:
     _require(data, "mlp_bias", data.flag("mlp_bias", False), False)
     _require(data, "partial_rotary_factor", data.number("partial_rotary_factor", 1.0), 1.0)
     biased = family is Family.QWEN2
-    if family is not Family.QWEN2:  # elsewhere this flag means a bias on the output projection, too
+    if family is not Family.QWEN2:  # for other families this flag also means a bias on the output projection
         _require(data, "attention_bias", data.flag("attention_bias", False), False)
     quantised = data.section("quantization_config")
-    if quantised is not None:  # else the first tensor that is not there by its usual name would be missed
+    if quantised is not None:  # otherwise the error would be about a missing tensor
         how = quantised.text("quant_method", "a way of its own")
         raise data.malformed(f"its weights are quantised by {how}: use the model as it was before, or as a GGUF file")
     theta, scaling = _folder_rope(data)
@@ -122,7 +122,7 @@ def folder_config(files: ModelFiles) -> ModelConfig:
 def folder_eos(files: ModelFiles, config: Metadata) -> frozenset[int]:
     """End-of-generation ids that `config.json` and `generation_config.json` name.
 
-    Raises `MalformedModel` for one that is no token of the model.
+    Raises `MalformedModel` for one that is not a token of the model.
     """
     vocabulary = config.integer("vocab_size")
     sources = [config]
@@ -138,7 +138,7 @@ def _folder_context(data: Metadata) -> int:
 
 
 def _folder_rope(data: Metadata) -> tuple[float, RopeScaling | None]:
-    """Base and scaling, in the one section of newer configurations or in the two keys of older ones."""
+    """Base and scaling, from the one section of newer configurations or the two keys of older ones."""
     section = data.section("rope_parameters") or data.section("rope_scaling")
     theta = data.number("rope_theta", 10000.0)
     if section is None:
@@ -162,7 +162,7 @@ def _folder_rope(data: Metadata) -> tuple[float, RopeScaling | None]:
 
 
 def _gguf_scaling(data: Metadata, architecture: str) -> RopeScaling | None:
-    """Llama 3's scaling is no key here: GGUF keeps its factors as the tensor `rope_freqs.weight`."""
+    """Scaling from the key-values. Llama 3's is not there: GGUF keeps its factors as the tensor `rope_freqs.weight`."""
     prefix = f"{architecture}.rope.scaling"
     kind = data.text(f"{prefix}.type", "none")
     if kind in _PLAIN_ROPE:

@@ -1,4 +1,4 @@
-"""A model on disk: what the registry found and everything else in this package reads."""
+"""A model on disk, as the registry finds it and the rest of this package reads it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class ModelFormat(StrEnum):
-    """How a model lies on disk."""
+    """The format of a model on disk."""
 
     GGUF = "gguf"
     """One file with weights, tokenizer and chat template."""
@@ -16,7 +16,7 @@ class ModelFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model that is there: the name it goes by, its file or folder, and the format."""
+    """A model that exists on disk: its name, its file or folder, and the format."""
 
     name: str
     path: Path

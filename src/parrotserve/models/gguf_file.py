@@ -1,9 +1,9 @@
 """Reading GGUF files: header, key-values and the place of every tensor, with every offset checked.
 
 The format is https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The `gguf` package's own reader makes a
-NumPy array of every string, which takes seconds for a vocabulary, and fails with whatever error NumPy meets
-first in a damaged file; so the header is parsed here, and the package is used for its table of
-quantisations and for dequantising.
+NumPy array of every string, which takes seconds for a vocabulary, and raises whatever error NumPy happens to raise for
+a damaged file. So the header is parsed here, and the package is used only for its table of quantisations and for
+dequantising.
 """
 
 import mmap
@@ -45,7 +45,7 @@ _U64 = _SCALARS[10]
 _FOUR_BIT_WEIGHTS = 32
 _Q4_0_BYTES, _Q4_1_BYTES = 18, 20
 _FOUR_BIT = {2: _Q4_0_BYTES, 3: _Q4_1_BYTES}
-"""Bytes a block, by type."""
+"""Bytes per block, by type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ class TensorPlace:
     """Where a tensor lies in its file."""
 
     shape: tuple[int, ...]
-    """As NumPy counts: the last dimension is contiguous."""
+    """In NumPy's order: the last dimension is contiguous."""
     quantisation: int
     offset: int
     """Bytes from the start of the tensor data."""
 
 
 class GgufFile:
-    """One memory-mapped GGUF file. Raises `MalformedModel` where it is truncated or malformed."""
+    """One memory-mapped GGUF file. Raises `MalformedModel` if it is truncated or malformed."""
 
     __slots__ = ("_data", "_data_start", "metadata", "path", "places")
 
@@ -97,17 +97,18 @@ class GgufFile:
             raise malformed(self.path, f"tensor {name} has unknown type {place.quantisation}") from error
         rows = self._rows(name, place, block, block_bytes)
         try:
-            with np.errstate(invalid="ignore", over="ignore"):  # damaged scales show in the values
+            with np.errstate(invalid="ignore", over="ignore"):  # damaged scales make values that are not finite
                 values = quants.dequantize(rows, kind)
         except NotImplementedError as error:
             raise malformed(self.path, f"tensor {name} has the type {kind.name}, not supported") from error
         return np.ascontiguousarray(values.reshape(place.shape), dtype=np.float32)
 
     def four_bit(self, name: str) -> NDArray[np.uint8] | None:
-        """The blocks of a tensor in Q4_1 as they are, of one in Q4_0 put so: [..., blocks, 20]; None for other types.
+        """The tensor as blocks of Q4_1, [..., blocks, 20]: as stored, or converted from Q4_0. None for other types, and
+        if a scale is too large to convert.
 
-        Twenty bytes stand for 32 weights d * q + m: d and m in fp16, then the q of the first sixteen in the low halves
-        of bytes, and of the second in the high ones. Q4_0 has d * (q - 8).
+        The twenty bytes of a block hold 32 weights d * q + m: d and m in fp16, then the q of the first sixteen in the
+        low halves of bytes, and of the second sixteen in the high ones. Q4_0 has d * (q - 8).
         """
         place = self._place(name)
         block_bytes = _FOUR_BIT.get(place.quantisation)
@@ -124,7 +125,7 @@ class GgufFile:
         return place
 
     def _rows(self, name: str, place: TensorPlace, block: int, block_bytes: int) -> NDArray[np.uint8]:
-        """The tensor's raw bytes, one row for each run of its last dimension."""
+        """The tensor's raw bytes, [..., bytes of its last dimension]."""
         width = place.shape[-1]
         if width % block:
             raise malformed(self.path, f"tensor {name} has rows of {width}, no multiple of {block}")
@@ -139,7 +140,7 @@ class GgufFile:
 
 
 def _with_least(blocks: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """Blocks of Q4_0 as those of Q4_1; None where eight times a scale exceeds fp16."""
+    """Convert blocks of Q4_0 to Q4_1; None if eight times a scale exceeds fp16."""
     scales = np.ascontiguousarray(blocks[..., :2]).view("<f2")
     with np.errstate(over="ignore"):
         least = scales * np.float16(-8)
@@ -154,7 +155,7 @@ def _map(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise malformed(path, f"it cannot be read ({error.strerror or error})") from error
-    except ValueError as error:  # mmap's word for a file of no bytes
+    except ValueError as error:  # raised by mmap for an empty file
         raise malformed(path, "it is empty; fetch it again") from error
 
 
@@ -233,7 +234,7 @@ class _Reader:
             raise malformed(self._path, f"unknown value type {kind} at byte {self.position}") from error
 
     def _count(self, count: int, least_bytes: int) -> int:
-        """A count of things still to come, refused where the rest of the file could not hold them."""
+        """Check a count of items of `least_bytes` or more each: the rest of the file must be able to hold them."""
         if count * least_bytes > len(self._data) - self.position:
             raise self._truncated()
         return count

@@ -1,4 +1,4 @@
-"""Typed reading of what a model file says of itself: GGUF key-values or a Hugging Face `config.json`."""
+"""Typed access to a model file's metadata: GGUF key-values or a Hugging Face `config.json`."""
 
 import contextlib
 import json
@@ -10,14 +10,14 @@ from typing import cast
 from parrotserve.errors import MalformedModel
 
 _TOO_LARGE = 1 << 63
-"""JSON has whole numbers of any size; nothing that is counted here is larger."""
+"""JSON allows whole numbers of any size; no number in a model's metadata is so large."""
 
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Metadata:
-    """Key-values of one file; a missing or mistyped one raises `MalformedModel` naming file and key."""
+    """Key-values of one file. A missing or mistyped one raises `MalformedModel`, which names file and key."""
 
     __slots__ = ("_values", "path")
 
@@ -29,7 +29,7 @@ class Metadata:
         return self._values.get(key) is not None
 
     def raw(self, key: str) -> object:
-        """The value as the file holds it; None where it is absent or null."""
+        """The value as it is in the file; None if absent or null."""
         return self._values.get(key)
 
     def integer(self, key: str, default: int | None = None) -> int:
@@ -77,16 +77,16 @@ class Metadata:
         return cast("list[int]", self._list(key, int))
 
     def token(self, key: str, vocabulary: int) -> int | None:
-        """The id of one of so many tokens; None where it is absent or null."""
+        """The id of a token, below `vocabulary`; None if absent or null."""
         return self._token(key, self.integer(key), vocabulary) if key in self else None
 
     def tokens(self, key: str, vocabulary: int) -> list[int]:
-        """The same where there may be one id, a list of them, or none."""
+        """Ids of tokens, below `vocabulary`, from a list, a single id, or nothing."""
         ids = self.integers(key) if isinstance(self.raw(key), list) else [self.integer(key)] if key in self else []
         return [self._token(key, one, vocabulary) for one in ids]
 
     def section(self, key: str) -> "Metadata | None":
-        """A nested object, such as `rope_scaling`; None where it is absent or null."""
+        """A nested object, such as `rope_scaling`; None if absent or null."""
         value = self.raw(key)
         if value is None:
             return None
@@ -129,14 +129,14 @@ def malformed(path: Path, what: str) -> MalformedModel:
 
 
 def _is_pointer(path: Path) -> bool:
-    """Whether it is what a clone has in place of a large file that was not fetched."""
+    """Whether it is the Git LFS pointer that a clone has in place of a large file not fetched."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         return file.read(len(_POINTER)) == _POINTER
     return False
 
 
 def read_json(path: Path) -> Metadata:
-    """The JSON object in a file. Raises `MalformedModel` where it cannot be read or is something else."""
+    """The JSON object in a file. Raises `MalformedModel` if it cannot be read or is something else."""
     try:
         value: object = json.loads(path.read_bytes())
     except OSError as error:

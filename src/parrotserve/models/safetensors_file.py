@@ -1,7 +1,7 @@
 """Reading the safetensors files of a Hugging Face folder as float32, memory-mapped.
 
-The `safetensors` package checks the header and that the data covers it exactly; its NumPy side has no
-bfloat16, so the bytes are read here.
+The `safetensors` package checks the header, and that it describes the data exactly. Its NumPy interface does not
+support bfloat16, so the tensors are read here.
 """
 
 import json
@@ -103,7 +103,7 @@ def _weight_map(index: Metadata) -> dict[str, str]:
 
 
 def _shard(folder: Path, name: str, index: Metadata) -> Path:
-    """A shard's file, which must lie in the folder itself: an index is no licence to read elsewhere."""
+    """A shard's file, which must be in the folder itself: an index must not cause reads elsewhere."""
     if name in (".", "..") or Path(name).name != name:
         raise index.malformed(f"weight_map names {name!r}, which is not a file of this folder")
     return folder / name

@@ -1,4 +1,4 @@
-"""Where a model keeps its chat template and the texts of its special tokens."""
+"""Reading a model's chat template and the texts of its special tokens from its files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ _JINJA_FILE = "chat_template.jinja"
 
 @dataclass(frozen=True, slots=True)
 class TemplateSource:
-    """A chat template, uncompiled, and the texts of the tokens that it may write."""
+    """The source of a chat template, and the texts of the special tokens that it may write."""
 
     source: str
     bos: str
@@ -48,14 +48,14 @@ def _gguf_special(data: Metadata, name: str) -> str:
 
 
 def tokenizer_config(folder: Path) -> Metadata:
-    """`tokenizer_config.json`, which a folder may do without."""
+    """`tokenizer_config.json`; empty if the folder has none."""
     path = folder / "tokenizer_config.json"
     return read_json(path) if path.is_file() else Metadata({}, path)
 
 
 def folder_template(folder: Path, config: Metadata) -> str | None:
-    """The chat template of a Hugging Face folder: a file of its own or in `tokenizer_config.json`, where there may
-    be several by name."""
+    """The chat template of a Hugging Face folder: in a file of its own or in `tokenizer_config.json`. Of several named
+    ones there, the one named "default"."""
     own = folder / _JINJA_FILE
     if own.is_file():
         try:
@@ -72,7 +72,7 @@ def folder_template(folder: Path, config: Metadata) -> str | None:
 
 
 def special_text(config: Metadata, key: str) -> str | None:
-    """The text of a special token in `tokenizer_config.json`, written plainly or as an object."""
+    """The text of a special token in `tokenizer_config.json`, which writes it as a string or as an object."""
     value = config.raw(key)
     if isinstance(value, dict):
         value = cast("dict[str, object]", value).get("content")

@@ -14,20 +14,20 @@ from parrotserve.models.metadata import malformed
 from parrotserve.models.tokenizer_parts import TokenizerParts, added_tokens, read_tokenizer_parts
 
 _SHORT = 1_000
-"""Characters: a millisecond's work. Of a longer text, other threads run while tokens are made of it; of a shorter one
-it would cost more to let them."""
+"""Characters that take about a millisecond to tokenise. Longer texts are tokenised without the interpreter's lock, so
+that other threads run; for shorter ones that would cost more than it gains."""
 _BEYOND = 64
-"""Tokens beyond one by which its place is certain, wherever the text is cut behind them."""
+"""The place of a token is certain if so many tokens follow it, wherever the text is cut behind them."""
 _CHARACTERS_EACH = 8
-"""More than most tokens have."""
+"""Characters per token, more than most tokens have."""
 _OVER_A_SPACE = re.compile(rb"[^\s] ")
 
 
 def load_tokenizer(files: ModelFiles, *, rows: int | None = None) -> "Tokenizer":
     """The tokenizer in a model's files. Raises `MalformedModel`.
 
-    `rows` is how many tokens the weights have: some files name more, which no engine could compute. They are left out,
-    and text that spells one is ordinary text.
+    `rows` is the number of tokens that the weights have. Some files name more, which no engine could compute: these are
+    left out, and text that spells one is ordinary text.
     """
     parts = read_tokenizer_parts(files, rows=rows)
     try:
@@ -39,7 +39,7 @@ def load_tokenizer(files: ModelFiles, *, rows: int | None = None) -> "Tokenizer"
 class Tokenizer:
     """Byte-level BPE as the model was trained with. Safe to use from several threads.
 
-    Text is plain text: where it spells a control token, it is those characters, unless `special=True`.
+    Text that spells a control token is tokenised as ordinary characters, unless `special=True`.
     Characters whose bytes the vocabulary lacks (some ASCII control characters in SmolLM2's) are dropped, as the
     model's own tokenizer does; lone surrogates become U+FFFD.
     """
@@ -53,13 +53,13 @@ class Tokenizer:
         """All tokens that end a generation."""
         self.bos: int | None = parts.bos
         self.prompt_start: list[int] = list(parts.prompt_start)
-        """What comes before every prompt; `encode` never adds it."""
+        """Tokens before every prompt; `encode` never adds them."""
         self.chat_template: str | None = parts.chat_template
         """The model's chat template in Jinja."""
         self.vocabulary_size: int = len(self._bytes)
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """The tokens of a text, taken alone. `special` recognises control tokens that it spells."""
+        """The tokens of a text on its own. With `special`, control tokens that it spells are recognised."""
         return self._encoding(text, special=special).ids
 
     def _encoding(self, text: str, *, special: bool = False, offsets: bool = False) -> Encoding:
@@ -70,11 +70,11 @@ class Tokenizer:
             encode = _releasing(core.encode_batch if offsets else core.encode_batch_fast)
         try:
             return encode(text, add_special_tokens=False)
-        except TypeError:  # what the package says of lone surrogates, which are no Unicode text
+        except TypeError:  # raised for lone surrogates, which are not valid Unicode
             return encode(_without_surrogates(text), add_special_tokens=False)
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
-        """The text of tokens; broken UTF-8 becomes U+FFFD. `special` shows control tokens, otherwise left out."""
+        """The text of tokens; broken UTF-8 becomes U+FFFD. Control tokens are left out, unless `special`."""
         hidden = frozenset[int]() if special else self._control
         raw = b"".join(self.token_bytes(index) for index in ids if index not in hidden)
         return raw.decode("utf-8", errors="replace")
@@ -84,13 +84,13 @@ class Tokenizer:
         return IncrementalDecoder(self, hidden=frozenset() if special else self._control)
 
     def count(self, text: str, *, special: bool = False) -> int:
-        """How many tokens `encode` makes of a text."""
+        """Number of tokens that `encode` returns."""
         return len(self._encoding(text, special=special))
 
     def truncate(self, text: str, tokens: int) -> str:
-        """The beginning of `text` that is at most `tokens` tokens, cut at a character, and that one more
-        character would make too long."""
-        # Of the first token that is too many: a part of it may fit as another token.
+        """The longest beginning of `text`, cut between characters, that has at most `tokens` tokens: one more
+        character would make it too long."""
+        # The place of the first token that is too many. A part of its text may still fit, as another token.
         where = self._place(text, tokens)
         if where is None:
             return text
@@ -102,8 +102,8 @@ class Tokenizer:
         return text[:end]
 
     def _place(self, text: str, token: int) -> tuple[int, int] | None:
-        """Where in a text its token number `token` is; None where it has fewer. What is far behind that is not made
-        into tokens: the interpreter's lock is held to free them."""
+        """Start and end of token number `token` in the text; None if it has fewer tokens. Text far behind that is not
+        tokenised, because the interpreter's lock is held while tokens are freed."""
         length = (token + _BEYOND) * _CHARACTERS_EACH
         while length < len(text):
             encoding = self._encoding(text[:length], offsets=True)
@@ -113,7 +113,7 @@ class Tokenizer:
         return self._encoding(text, offsets=True).token_to_chars(token)
 
     def token_bytes(self, index: int) -> bytes:
-        """The bytes that a token stands for; none for ids beyond the vocabulary (padding of the embedding)."""
+        """The bytes of a token; empty for ids beyond the vocabulary (padding of the embedding)."""
         return self._bytes[index] if index < len(self._bytes) else b""
 
     def is_control(self, index: int) -> bool:
@@ -126,23 +126,23 @@ class Tokenizer:
 
     @cached_property
     def joins_words(self) -> bool:
-        """Whether some token goes from a word over a space."""
+        """Whether some token spans the end of a word and the space behind it."""
         return any(_OVER_A_SPACE.search(token) for token in self._bytes)
 
     @cached_property
     def longest_token(self) -> int:
-        """Bytes of the longest one."""
+        """Bytes of the longest token."""
         return max(map(len, self._bytes))
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names vocabulary, merges and chat template: equal ones make equal prompts equal tokens."""
+        """Hash of vocabulary, merges and chat template: with equal ones, equal prompts have equal tokens."""
         content = f"{self.to_json()}\0{self.chat_template or ''}"
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 class IncrementalDecoder:
-    """Turns tokens into text as they come: what `push` and `flush` return joins to `decode` of all tokens."""
+    """Turns tokens into text as they come: the joined results of `push` and `flush` equal `decode` of all tokens."""
 
     __slots__ = ("_hidden", "_rest", "_tokenizer")
 
@@ -153,21 +153,21 @@ class IncrementalDecoder:
         """Bytes of an unfinished character."""
 
     def push(self, ids: Sequence[int]) -> str:
-        """The text that is certain now: an unfinished character is kept back."""
+        """The text of these tokens; the bytes of an unfinished character are kept for later."""
         raw = self._rest + b"".join([self._tokenizer.token_bytes(index) for index in ids if index not in self._hidden])
-        # What codecs' incremental decoder does, without what it takes to call it: this runs for every token.
+        # As codecs' incremental decoder does, but without the cost of calling it: this runs for every token.
         text, read = codecs.utf_8_decode(raw, "replace", False)
         self._rest = raw[read:]
         return text
 
     def flush(self) -> str:
-        """The end: an unfinished character as U+FFFD. The decoder is then as new."""
+        """The end of the text: U+FFFD for an unfinished character. Resets the decoder."""
         rest, self._rest = self._rest, b""
         return rest.decode(errors="replace")
 
 
 def _releasing(encode_batch: Callable[..., list[Encoding]]) -> Callable[..., Encoding]:
-    """Encodes one text without the interpreter's lock, which the package gives back for batches alone."""
+    """Encodes one text without the interpreter's lock, which the package releases only for batches."""
 
     def encode(text: str, *, add_special_tokens: bool) -> Encoding:
         (encoding,) = encode_batch([text], add_special_tokens=add_special_tokens)
@@ -177,7 +177,7 @@ def _releasing(encode_batch: Callable[..., list[Encoding]]) -> Callable[..., Enc
 
 
 def _literal_twin(core: Core) -> Core:
-    """The same tokenizer, sharing vocabulary and merges, that takes control tokens for plain text."""
+    """The same tokenizer, sharing vocabulary and merges, but treating control tokens as plain text."""
     twin = Core(core.model)
     if core.normalizer is not None:
         twin.normalizer = core.normalizer
@@ -210,7 +210,7 @@ def _token_bytes(core: Core) -> list[bytes]:
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """GPT-2's alphabet: printable bytes stand for themselves, the others for characters from U+0100 up."""
+    """GPT-2's alphabet: printable bytes are written as themselves, the others as characters from U+0100 up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
     alphabet = {chr(byte): byte for byte in printable}

@@ -1,4 +1,4 @@
-"""Building a model's tokenizer from what its files say: `tokenizer.json`, or the key-values of a GGUF file."""
+"""Building a model's tokenizer from its files: `tokenizer.json`, or the key-values of a GGUF file."""
 
 import json
 from collections.abc import Sequence
@@ -17,30 +17,30 @@ from parrotserve.models.template_source import folder_template, gguf_template, s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerParts:
-    """What a model's files say of its tokenizer."""
+    """What a model's files define about its tokenizer."""
 
     core: Tokenizer
     eos: frozenset[int]
     """All tokens that end a generation."""
     bos: int | None
     prompt_start: tuple[int, ...]
-    """What the model expects before every prompt: its BOS token, or nothing."""
+    """Tokens that the model expects before every prompt: its BOS token, or none."""
     chat_template: str | None
 
 
 _END_NAMES = frozenset(
     ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "</s>")
 )
-"""Control tokens that end a turn in every model that has them; files often name only one of several."""
+"""Control tokens that end a turn in every model that has them; files often name only one of theirs."""
 
 _CONTROL, _USER_DEFINED = 3, 4
 """GGUF token types that are matched before the text is split into words."""
 
 
 def read_tokenizer_parts(files: ModelFiles, *, rows: int | None = None) -> TokenizerParts:
-    """Build the tokenizer, of the tokens below `rows` where that is given: those that the weights have.
+    """Build the tokenizer. With `rows`, the number of tokens that the weights have, later tokens are left out.
 
-    Raises `MalformedModel` for broken files or kinds that are not supported.
+    Raises `MalformedModel` for broken files and kinds of tokenizer that are not supported.
     """
     parts = gguf_parts(GgufFile(files.path).metadata) if files.format is ModelFormat.GGUF else _folder_parts(files)
     if rows is None or parts.core.get_vocab_size(with_added_tokens=True) <= rows:
@@ -74,7 +74,7 @@ def gguf_parts(data: Metadata) -> TokenizerParts:
     ids = {name: data.token(f"tokenizer.ggml.{name}_token_id", len(tokens)) for name in _GGUF_IDS}
     ends = {ids["eos"], ids["eot"], ids["eom"]} | _named_ends(core)
     bos = ids["bos"]
-    # llama.cpp's rule where the key is absent: byte-level BPE adds none, but for Llama 3.
+    # llama.cpp's rule if the key is absent: byte-level BPE adds none, except Llama 3's and Tekken.
     add_bos = bos is not None and data.flag("tokenizer.ggml.add_bos_token", pre.adds_bos)
     return TokenizerParts(
         core=core,
@@ -95,7 +95,7 @@ def _bpe(data: Metadata, tokens: list[str], *, ignore_merges: bool) -> models.BP
     merges = [(left, right) for left, _, right in (m.partition(" ") for m in data.texts("tokenizer.ggml.merges"))]
     try:
         return models.BPE(vocabulary, merges, ignore_merges=ignore_merges)
-    except Exception as error:  # the package's own, raised for a merge of unknown tokens, is a bare Exception
+    except Exception as error:  # the package raises a bare Exception for a merge of unknown tokens
         raise data.malformed(f"tokenizer.ggml.merges does not fit its tokens ({error})") from error
 
 
@@ -115,7 +115,7 @@ def _named_ends(core: Tokenizer) -> set[int]:
 class _PreTokenizer:
     steps: tuple[PreTokenizer, ...]
     ignore_merges: bool = False
-    """A word that is a token is taken whole."""
+    """A word that is a token is taken whole, without merges."""
     adds_bos: bool = False
 
 
@@ -124,7 +124,7 @@ def _split(pattern: str) -> PreTokenizer:
 
 
 def _bytes(*, words: bool) -> PreTokenizer:
-    """To byte-level characters; `words` splits with GPT-2's pattern first."""
+    """Maps bytes to byte-level characters; with `words`, splits by GPT-2's pattern first."""
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words)
 
 
@@ -148,7 +148,7 @@ def _pre_tokenizers() -> dict[str, _PreTokenizer]:
         adds_bos=True,
     )
     qwen2 = _PreTokenizer((_split(f"{_CONTRACTIONS}{_WORDS}\\p{{N}}{_REST}"), _bytes(words=False)))
-    # What llama.cpp does with files that name none.
+    # As llama.cpp treats files that name no pre-tokenizer.
     default = (_split(r"[\p{P}\$\+<=>\^~\|]+"), _split(_GPT2), _split(r"\p{N}+"), _split("[0-9][0-9][0-9]"))
     return {
         "default": _PreTokenizer((*default, _bytes(words=False))),
@@ -206,9 +206,9 @@ def _id_of(core: Tokenizer, text: str | None) -> int | None:
 
 
 def _below(core: Tokenizer, rows: int) -> Tokenizer:
-    """The same tokenizer without the tokens from this id on: what spelled one is spelled with others."""
+    """The same tokenizer with only the ids below `rows`: what spelled a removed token is spelled with others."""
     if not isinstance(core.model, models.BPE):
-        return core  # which is refused for that
+        return core  # refused later, for not being byte-level BPE
     whole = json.loads(core.to_str())
     model = whole["model"]
     vocabulary = {token: index for token, index in model["vocab"].items() if index < rows}

@@ -1,4 +1,4 @@
-"""A model's weights as float32 arrays under one set of names, whatever file they came from."""
+"""A model's weights as float32 arrays under one set of names, whichever file format they come from."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,12 +17,12 @@ from parrotserve.models.safetensors_file import SafetensorsFolder
 
 Array = NDArray[np.float32]
 Blocks = NDArray[np.uint8]
-"""[out, in / 32, 20]: see `GgufFile.four_bit`."""
+"""4-bit blocks, [out, in / 32, 20]: see `GgufFile.four_bit`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerWeights:
-    """One decoder layer. Matrices are [out, in]; heads of q, k and v lie one after another along `out`."""
+    """One decoder layer. Matrices are [out, in]; the heads of q, k and v follow one another along `out`."""
 
     attn_norm: Array
     q: Array
@@ -33,14 +33,14 @@ class LayerWeights:
     k_bias: Array | None
     v_bias: Array | None
     q_norm: Array | None
-    """[head_dim], where `config.qk_norm`."""
+    """[head_dim]; None without `config.qk_norm`."""
     k_norm: Array | None
     mlp_norm: Array
     gate: Array
     up: Array
     down: Array
     four_bit: Mapping[str, Blocks] = field(default_factory=lambda: MappingProxyType({}))
-    """Matrices, by name, that the file keeps in blocks of 4 bits, as it has them; where they were asked for."""
+    """Blocks of the matrices that the file keeps in 4 bits, by attribute name; empty unless asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +50,14 @@ class ModelWeights:
     embedding: Array
     """[vocabulary, hidden]"""
     layers: Collection[LayerWeights]
-    """In their order."""
+    """In order."""
     final_norm: Array
     head: Array | None
-    """[vocabulary, hidden]; None where it is the embedding."""
+    """[vocabulary, hidden]; None if it is the embedding."""
     rope_frequencies: NDArray[np.float64]
-    """Radians a position, [head_dim / 2], with all scaling applied."""
+    """Radians per position, [head_dim / 2], with all scaling applied."""
     rope_magnitude: float
-    """Factor on cosines and sines (yarn)."""
+    """Factor on cosines and sines (yarn); otherwise 1."""
 
 
 T = TypeVar("T", Array, Blocks | None)
@@ -67,11 +67,11 @@ Loader = Callable[[str], Array]
 
 
 def load_weights(files: ModelFiles, config: ModelConfig, *, four_bit: bool = False, keep: bool = True) -> ModelWeights:
-    """Read and dequantise everything; with `four_bit`, keep what is in 4-bit blocks as it is as well.
+    """Read and dequantise everything; with `four_bit`, also keep the 4-bit blocks of a GGUF file.
 
-    Without `keep`, a layer is read whenever it is come to, so that all are never in memory together: in float32 they
-    take twice what they take packed. Raises `MalformedModel` naming the file and tensor that is wrong; then going
-    through the layers does.
+    Without `keep`, each layer is read when an iteration reaches it, so that the layers are never in memory together: in
+    float32 they take twice what they take packed. Raises `MalformedModel` naming the file and tensor that is wrong;
+    without `keep`, iterating over the layers does so for theirs.
     """
     factors: Array | None = None
     load_blocks: Callable[[str], Blocks | None] | None = None
@@ -97,7 +97,7 @@ def load_weights(files: ModelFiles, config: ModelConfig, *, four_bit: bool = Fal
 
 
 def _rotation(files: ModelFiles, config: ModelConfig, factors: Array | None) -> tuple[NDArray[np.float64], float]:
-    """Frequencies and magnitude; waves are made longer by a file's own `factors`."""
+    """Frequencies, divided by the file's own `factors` if it has any, and magnitude."""
     if factors is not None and not (factors > 0).all():
         raise malformed(files.path, "tensor rope_freqs.weight has values that are not positive")
     try:
@@ -160,7 +160,7 @@ def _with_blocks(layer: LayerWeights, load: Callable[[str], Blocks | None] | Non
 
 
 class _Layers(Collection[LayerWeights]):
-    """Layers that are read one by one, anew each time that they are gone through."""
+    """Layers that are read one by one, anew in each iteration."""
 
     def __init__(self, count: int, read: Callable[[int], LayerWeights]) -> None:
         self._count = count
@@ -179,7 +179,7 @@ class _Layers(Collection[LayerWeights]):
 class _Expecting:
     """Reads a tensor and checks that it has the shape that the configuration implies, and finite values.
 
-    Not every backend would show damage: NaN can become zero or a huge number as weights are packed.
+    Not every backend would reveal damage: packing the weights can turn NaN into zero or a huge number.
     """
 
     __slots__ = ("_files", "_load")
@@ -193,7 +193,7 @@ class _Expecting:
         if array.shape != shape:
             found = f"tensor {name} has the shape {array.shape}, where the configuration implies {shape}"
             raise malformed(self._files.path, found)
-        # Of NaN, both are NaN; and neither takes memory, as a mask of the whole tensor would.
+        # With a NaN in the tensor both are NaN; and neither takes memory, as a mask of the whole tensor would.
         if not (np.isfinite(array.min()) and np.isfinite(array.max())):
             raise malformed(self._files.path, f"tensor {name} has values that are not finite numbers")
         return array
@@ -222,8 +222,8 @@ _GGUF_NAMES = {
 
 
 def _gguf_loader(read: Callable[[str], T], config: ModelConfig) -> Callable[[str], T]:
-    """Reads by Hugging Face names, and puts rows in their order."""
-    # Only the llama architecture's conversion reorders rows; Mistral's models carry that architecture, too.
+    """Wraps `read` to take Hugging Face names and to return rows in the order of Hugging Face files."""
+    # The conversion to GGUF reorders rows only for the llama architecture, which is also that of Mistral's models.
     heads_of = {"attn_q": config.heads, "attn_k": config.kv_heads} if config.family is Family.LLAMA else {}
 
     def load(name: str) -> T:
@@ -243,6 +243,6 @@ def _gguf_loader(read: Callable[[str], T], config: ModelConfig) -> Callable[[str
 def _half_split(array: NDArray[Any], heads: int) -> NDArray[Any]:
     """Undo llama.cpp's reordering of q and k rows from half-split to interleaved rotation pairs."""
     if array.shape[0] % (heads * 2):
-        return array  # the shape check that follows says what is wrong
+        return array  # the shape check that follows reports what is wrong
     pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(array.shape))
