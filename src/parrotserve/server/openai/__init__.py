@@ -1,1 +1,1 @@
-"""The OpenAI-compatible API: its requests as batches of the protocol, and what becomes of them as its answers."""
+"""The OpenAI-compatible API: turns its requests into batches of the protocol, and their results into its answers."""

@@ -32,7 +32,7 @@ class UsageAnswer(Answer):
 
     @classmethod
     def of(cls, used: list[Usage], *, choices: int) -> "UsageAnswer":
-        """The sum over prompts, each with so many choices in a row."""
+        """The sum over prompts; each has the usage of so many consecutive choices."""
         prompts = [used[start : start + choices] for start in range(0, len(used), choices)]
         prompt = sum(max(one.prompt_tokens for one in group) for group in prompts)
         cached = sum(min(one.cached_tokens for one in group) for group in prompts)
@@ -207,5 +207,5 @@ class OpenAIError(Answer):
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
-    """As it goes over the wire."""
+    """The answer as it is sent."""
     return answer.model_dump(mode="json", exclude_unset=True)

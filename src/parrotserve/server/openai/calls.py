@@ -1,4 +1,4 @@
-"""From bodies to calls: one batch of the protocol, and what of it the answer tells."""
+"""Turning bodies into calls: a batch of the protocol, and what the answer reports of it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -29,19 +29,19 @@ from parrotserve.server.openai.tools import Tools, described, tools_of
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest, Generation, ResponseFormat
 
 REPEATABLE_SECONDS = 600.0
-"""How long the answer to a request with an Idempotency-Key can be had again after it was last read."""
+"""Time after its last use during which an answer to a request with an Idempotency-Key can be repeated."""
 
 _SEEDS = 2**63
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A model, as a request found it."""
+    """The model of a request, with the limits that apply to it."""
 
     model: ServedModel
     context_length: int
     usual_output: int
-    """Tokens that an answer may have where the request does not say."""
+    """Most tokens of an answer if the request does not say."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -51,7 +51,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request's ids come from: fresh ones, or for an Idempotency-Key the same every time."""
+    """What a request's ids are made from: fresh, or for an Idempotency-Key the same every time."""
 
     base: str
     session: SessionId
@@ -60,7 +60,7 @@ class Origin:
 
     @classmethod
     def of(cls, body: Generation, *, tenant: TenantId, key: str | None) -> "Origin":
-        """The ids of a request."""
+        """The origin of the ids for a body."""
         extension = body.extension
         digest = hashlib.blake2b(f"{tenant}\0{key}".encode(), digest_size=16).hexdigest() if key else None
         base = f"i-{digest}" if digest else new_id("c")
@@ -70,31 +70,31 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What a request to the OpenAI-compatible API asks of the service."""
+    """A request to the OpenAI-compatible API, as the service is to carry it out."""
 
     asked: Asked
     origin: Origin
     submit: Submit
     variables: tuple[VariableId, ...]
-    """What the choices of the answer are, in their order."""
+    """The variables whose values are the choices of the answer, in order."""
     requests: tuple[RequestId, ...]
-    """What produces them; empty where that was declared before."""
+    """The requests that produce these; empty for an output that was declared before."""
     choices: int = 1
-    """Of each prompt."""
+    """Choices for each prompt."""
     wait: bool = True
     output: str | None = None
-    """What the request called its output, or the output that it asks for."""
+    """The name of the output that the request declares or asks for, if it has one."""
     tools: Tools | None = None
     prompts: tuple[str, ...] = ()
-    """What precedes each choice's text, where that is to be repeated."""
+    """The prompt to repeat before the text of each choice; empty without `echo`."""
     prompt_field: str | None = None
-    """What of the body its prompt is made of; None for an output that was declared before."""
+    """The field of the body with the prompt; None for an output that was declared before."""
     schema_field: str | None = None
-    """What of the body has its JSON schema, if one field alone has."""
+    """The field of the body with the JSON schema; None if two fields have one."""
 
 
 def chat_call(body: ChatRequest, *, asked: Asked, origin: Origin) -> Call:
-    """The call of a chat request. Raises `DeclarationError`s that say which field they are about."""
+    """The call of a chat request. Raises `DeclarationError`, which names the field."""
     if body.extension.get is not None:
         return _asking(body, asked, origin)
     template = asked.model.renderer.template
@@ -118,7 +118,7 @@ def chat_call(body: ChatRequest, *, asked: Asked, origin: Origin) -> Call:
 
 
 def completion_call(body: CompletionRequest, *, asked: Asked, origin: Origin) -> Call:
-    """The call of a completion request. Raises `DeclarationError`s that say which field they are about."""
+    """The call of a completion request. Raises `DeclarationError`, which names the field."""
     if body.extension.get is not None:
         return _asking(body, asked, origin)
     inputs = Inputs(origin.session, origin.base, body.extension.inputs)
@@ -200,7 +200,7 @@ def _schema_field(tools: Tools | None) -> str | None:
 
 
 def _asking(body: Generation, asked: Asked, origin: Origin) -> Call:
-    """For an output that was declared before."""
+    """The call for an output that was declared before."""
     variable = variable_id(origin.session, body.extension.get or "")
     submit = _submit(body, origin, [variable], _noted(origin, f"get {variable}"), ())
     return Call(
@@ -214,7 +214,8 @@ def _asking(body: Generation, asked: Asked, origin: Origin) -> Call:
 
 
 def _noted(origin: Origin, asked_for: str) -> tuple[VariableSpec, ...]:
-    """What else an Idempotency-Key stands for, beside requests that are the same: with another value it is refused."""
+    """A variable whose value records the rest of what an Idempotency-Key stands for, beside the requests. A submit that
+    gives it another value is refused, as one with other requests is."""
     return (VariableSpec(id=f"{origin.base}.asked", value=asked_for),) if origin.repeatable else ()
 
 
@@ -249,7 +250,7 @@ def _sampling(
     keep_space: bool = False,
     stops: tuple[str, ...] = (),
 ) -> Sampling:
-    """OpenAI's defaults where nothing is said: a temperature of 1, and all the room that there is."""
+    """The sampling that a body asks for, with OpenAI's defaults: a temperature of 1, and as many tokens as may be."""
     if most is not None and most > asked.context_length:
         raise DeclarationError(
             f"{most_is} is {most}, but prompt and answer together may have {asked.context_length} tokens here.",
@@ -260,7 +261,7 @@ def _sampling(
     return Sampling(
         max_tokens=most or asked.usual_output,
         temperature=0.0 if body.top_p == 0 else 1.0 if body.temperature is None else body.temperature,
-        top_p=body.top_p or 1.0,  # with 0, the likeliest token alone is left
+        top_p=body.top_p or 1.0,  # for 0, which leaves only the likeliest token, the temperature is 0
         top_k=max(0, body.top_k or 0),
         min_p=body.min_p or 0.0,
         stop=stop,
@@ -278,7 +279,8 @@ def _sampling(
 
 
 def _seeded(sampling: Sampling, count: int) -> list[Sampling]:
-    """One for each choice of a prompt: a given seed is the first one's, so that the others differ reproducibly."""
+    """The sampling of each choice of a prompt: a given seed is that of the first, and the others' count up from it, so
+    that they differ reproducibly."""
     if sampling.seed is None:
         return [sampling] * count
     return [replace(sampling, seed=(sampling.seed + number) % _SEEDS) for number in range(count)]

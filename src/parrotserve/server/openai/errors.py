@@ -1,4 +1,4 @@
-"""Errors in OpenAI's words: its shape, its statuses, and its codes where clients know them."""
+"""Errors as OpenAI's API has them: their shape, their statuses, and OpenAI's codes if there is one that fits."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": OpenAIError, "description": "What is wrong with the request."},
     "5XX": {"model": OpenAIError, "description": "What is wrong with the service."},
 }
-"""What its routes may answer instead of what they are for."""
+"""Error answers of the routes, for their description."""
 _PLACES = ("chat", "completions", "models")
 _ABSENT = {
     "responses": "use /v1/chat/completions, as OpenAI's clients can",
@@ -25,19 +25,19 @@ _ABSENT = {
         "of OpenAI's API there are /v1/chat/completions, /v1/completions and /v1/models",
     ),
 }  # fmt: skip
-"""What OpenAI's clients may ask for below /v1 and Parrot does not have, and what to do."""
+"""Paths below /v1 that OpenAI's API has and Parrot does not, and what to do instead."""
 _CODES = {
     "unauthorized": "invalid_api_key",
     "unknown_model": "model_not_found",
     "context_exceeded": "context_length_exceeded",
     "limit_exceeded": "rate_limit_exceeded",
 }
-"""Clients act on these; all other codes are Parrot's own."""
+"""OpenAI's codes, on which clients act, for Parrot's. All other codes are Parrot's own."""
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 def in_openais_words(body: ErrorBody, *, status: int) -> OpenAIError:
-    """An error that would be answered with this status."""
+    """An error of this status in OpenAI's form."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     told = OpenAIErrorBody(
         message=body.message,
@@ -50,20 +50,20 @@ def in_openais_words(body: ErrorBody, *, status: int) -> OpenAIError:
 
 
 def headers(error: ParrotError) -> dict[str, str]:
-    """What tells OpenAI's clients not to ask again of themselves, as they do after a 409 and whatever is above 499: a
-    request that has failed here would fail again, and what ended an engine would end the next one."""
+    """Headers that keep OpenAI's clients from retrying on their own, as they do after a 409 and statuses above 499: a
+    request that has failed here would fail again, and one that ended an engine would end the next one."""
     lasting = isinstance(error, RequestFailed | Cancelled | AlreadyProduced)
     return {"x-should-retry": "false"} if lasting else {}
 
 
 def knows(path: str) -> bool:
-    """Whether this is a place of OpenAI's API, where its clients read what is answered."""
+    """Whether this path belongs to OpenAI's API, whose clients expect its form of errors."""
     place = _place(path)
     return place in _PLACES or place in _ABSENT
 
 
 def instead(path: str) -> str | None:
-    """What to do instead of asking for a place of OpenAI's API that is not here."""
+    """What to do instead of using a path of OpenAI's API that Parrot does not have; None for other paths."""
     return _ABSENT.get(_place(path))
 
 
@@ -72,5 +72,5 @@ def _place(path: str) -> str:
 
 
 def status_of(status: int) -> int:
-    """OpenAI answers 400 to whatever is wrong with a request; its clients have no other class for it."""
+    """The status as OpenAI's API has it, which answers 400 to every request that is not valid."""
     return 400 if status == 422 else status

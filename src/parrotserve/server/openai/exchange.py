@@ -1,4 +1,4 @@
-"""Carrying out a call: declared with the service, waited for, and its session ended where it is the call's own."""
+"""Carrying out a call: declaring its batch, waiting for it, and ending its session if that is the call's own."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ Events = AsyncGenerator[Delta | Value | Failure, None]
 
 
 Writing = Callable[[], Awaitable[Writer]]
-"""Makes of a body who writes its answer; takes as long as its model takes to be fetched."""
+"""Makes the writer of the answer to a body; waits until its model is fetched."""
 
 
 async def answer_whole(request: Request, service: Service, writing: Writing, tenant: TenantId) -> Answer:
@@ -48,8 +48,8 @@ async def answer_whole(request: Request, service: Service, writing: Writing, ten
 async def answer_stream(request: Request, service: Service, writing: Writing, tenant: TenantId) -> EventStream:
     """The answer as a stream of chunks.
 
-    What fails before the first of them is raised, so that it has a status of its own; but a client that waits for long
-    gets its headers, and then comments that show that the service is there.
+    A failure before the first chunk is raised, so that the answer can have its status. A client that has to wait longer
+    gets the headers before that, and then comments that show that the service is alive.
     """
     chunks = _streamed(service, writing, tenant)
     first = asyncio.ensure_future(_next(chunks))
@@ -93,7 +93,7 @@ async def _streamed(service: Service, writing: Writing, tenant: TenantId) -> Asy
             pieces += writer.grow(choice, event) if isinstance(event, Delta) else writer.finish(choice, event)
             for piece in pieces:
                 yield piece
-        # What the call itself declared is waited for in any case: a session that is the call's own ends next.
+        # Requests that the call declared are waited for in any case: a session that is the call's own ends next.
         used = await _used(service, call, tenant) if call.requests or writer.include_usage else []
         for piece in writer.total(used):
             yield piece
@@ -101,8 +101,8 @@ async def _streamed(service: Service, writing: Writing, tenant: TenantId) -> Asy
 
 @asynccontextmanager
 async def _running(service: Service, call: Call, tenant: TenantId) -> AsyncGenerator[Events]:
-    """The call's events. A session that is the call's own ends with it, and so does one that others could join if the
-    call has failed: then they may try anew."""
+    """The call's events. A session that is the call's own ends with it. One that belongs to an Idempotency-Key, which
+    repetitions of the request would join, ends if the call has failed, so that they run it anew."""
     origin, failed = call.origin, False
     try:
         async with aclosing(await _declare(service, call, tenant)) as events:
@@ -134,7 +134,7 @@ async def _declare(service: Service, call: Call, tenant: TenantId) -> Events:
 
 
 def _error_of(failure: Failure, call: Call) -> ParrotError:
-    """Why a choice failed; of a prompt that is too long, with the field that it came from."""
+    """The error of a choice that failed; if its prompt is too long, with the field of the prompt."""
     error = failure.error.to_error()
     if isinstance(error, ContextExceeded) and call.prompt_field is not None and "upstream" not in error.details:
         error.details.setdefault("param", call.prompt_field)
@@ -142,7 +142,7 @@ def _error_of(failure: Failure, call: Call) -> ParrotError:
 
 
 async def _used(service: Service, call: Call, tenant: TenantId) -> list[Usage]:
-    """What the call's requests used; of an output that was declared before, what that request used."""
+    """Usage of the call's requests; for an output that was declared before, of the request that produces it."""
     requests = call.requests
     if not requests:
         producers = [service.request_of(call.origin.session, each, tenant=tenant) for each in call.variables]
@@ -158,7 +158,7 @@ async def _next(chunks: AsyncGenerator[Answer, None]) -> Answer | object:
 
 
 async def _settled(first: "asyncio.Future[Answer | object]") -> None:
-    """Until the first chunk is there, or a while has passed. Raises what comes instead of it."""
+    """Wait for the first chunk, but no longer than `PING_SECONDS`. Raises the error that comes instead of it."""
     await asyncio.wait({first}, timeout=PING_SECONDS)
     if first.done():
         first.result()

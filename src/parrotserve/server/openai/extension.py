@@ -1,4 +1,4 @@
-"""The `parrot` object: what a request to the OpenAI-compatible API may say of the program that it is a part of."""
+"""The `parrot` object: how a request to the OpenAI-compatible API takes part in a program."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -89,7 +89,7 @@ class ParrotObject(Wire):
 
 
 def variable_id(session: str, name: str) -> str:
-    """The id of the variable that goes by a name in a session. Raises `DeclarationError` where it gets too long."""
+    """The id of the variable with a name in a session. Raises `DeclarationError` if it is too long."""
     identity = f"{session}:{name}"
     if len(identity) > _LONGEST_ID:
         raise DeclarationError(
@@ -106,14 +106,14 @@ class Inputs:
 
     session: str
     base: str
-    """What ids of texts given as inputs begin with."""
+    """Prefix of the ids of texts that are given as inputs."""
     given: Mapping[str, str | ById | ByValue]
     variables: list[VariableSpec] = field(default_factory=list[VariableSpec])
-    """What is to be declared for them."""
+    """Variables to declare for texts that are given as inputs."""
     _used: dict[str, str] = field(default_factory=dict[str, str])
 
     def split(self, text: str) -> Iterator[TextSegment | InputSegment]:
-        """A text at its placeholders. Those of names that are no inputs are text like any other."""
+        """Split a text at its placeholders. One whose name is not an input is ordinary text."""
         at = 0
         for match in _placeholders(text) if self.given else ():
             name, transforms = match.groups()
@@ -127,7 +127,7 @@ class Inputs:
             yield TextSegment(text=text[at:])
 
     def check_used(self) -> None:
-        """Raises `DeclarationError` for an input that no text has: most likely one of the two is misspelt."""
+        """Raises `DeclarationError` for an input that no text uses: most likely its name is misspelt here or there."""
         for name in self.given:
             if name not in self._used:
                 raise DeclarationError(
@@ -150,10 +150,10 @@ class Inputs:
 
 
 def _placeholders(text: str) -> Iterator[re.Match[str]]:
-    """What is written as a placeholder, whatever its name, in time that grows with the text and not faster.
+    """Everything that is written as a placeholder, whatever its name, in time linear in the text's length.
 
-    None reaches past the beginning of the next one. Else each of many that are never closed would be looked for up to
-    the end of the text, while the service stands still.
+    No placeholder reaches past the beginning of the next one. Otherwise the rest of the text would be searched for
+    each of many that are never closed, while the service stands still.
     """
     starts = [match.start() for match in _BEGINNING.finditer(text)]
     for start, end in pairwise((*starts, len(text))):

@@ -12,21 +12,21 @@ _LEAST = -9999.0
 
 
 class Offsets:
-    """Where in a text its tokens begin, in characters. One whose bytes are several tokens begins with the first."""
+    """Where in a text its tokens begin, in characters. A character of several tokens begins with the first of them."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._written = 0
 
     def place(self, written: bytes) -> int:
-        """Where the next token begins, which stands for these bytes."""
+        """Where the next token, of these bytes, begins."""
         start = self._written
         self._written += len(self._decoder.decode(written))
         return start
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> ChatLogprobs:
-    """The chosen tokens that have a text, and their rivals."""
+    """The chosen tokens that are part of the text, and their likeliest rivals, for a chat."""
     content = [
         TokenLogprobAnswer(
             token=_text(each.token, tokenizer),
@@ -47,10 +47,10 @@ def chat_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> ChatL
 def completion_logprobs(
     tokens: Sequence[TokenLogprob], tokenizer: Tokenizer, *, offsets: Offsets, top: bool
 ) -> CompletionLogprobs:
-    """The same, with where in the text each token begins."""
+    """The same for a completion, with the place in the text at which each token begins."""
     written = _written(tokens, tokenizer)
     texts = [_text(each.token, tokenizer) for each in written]
-    # The chosen one is always among them, whatever its place.
+    # The chosen token is always among them, however unlikely it is.
     rivals = [
         {_text(token, tokenizer): _finite(logprob) for token, logprob in (*each.top, (each.token, each.logprob))}
         for each in written
@@ -64,7 +64,7 @@ def completion_logprobs(
 
 
 def _written(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> list[TokenLogprob]:
-    """Without the token that ended the model's turn: it is no part of the text."""
+    """All but the token that ended the model's turn, which is not part of the text."""
     return [each for each in tokens if not tokenizer.is_control(each.token)]
 
 

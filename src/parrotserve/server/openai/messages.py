@@ -1,4 +1,4 @@
-"""Messages of a conversation as segments: a boundary at every message, as programs have them at role markers."""
+"""Turning the messages of a conversation into segments, with a boundary at every message as at role markers."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ def segments_of(
     *,
     chat_template_kwargs: Mapping[str, Any],
 ) -> tuple[WireSegment, ...]:
-    """The conversation, up to where the model answers. Raises `DeclarationError`, with the place in `param`."""
+    """The conversation up to the model's answer. Raises `DeclarationError`, with the place in `param`."""
     without_reasoning = template is not None and template.leaves_out_reasoning(chat_template_kwargs)
     asked = max((number for number, message in enumerate(messages) if message.role == "user"), default=0)
     said = [
@@ -44,7 +44,8 @@ def segments_of(
 
 
 def _without_reasoning(message: ChatMessage) -> ChatMessage:
-    """An earlier answer as its template would tell it. (Templates do not see contents: these are cut in here.)"""
+    """An earlier answer without its reasoning, as the template would render it. (It has to be removed here, because
+    templates are given marks in place of contents.)"""
     if message.role != "assistant" or not isinstance(message.content, str):
         return message
     return message.model_copy(update={"content": message.content.rpartition(_REASONED)[2].lstrip("\n")})
@@ -89,7 +90,7 @@ def _parts(parts: Sequence[ContentPart], place: str, inputs: Inputs) -> Iterator
 
 
 def _call(call: CalledTool, place: str, template: ChatTemplate | None) -> dict[str, Any]:
-    """As chat templates read it: the arguments as an object."""
+    """A call as chat templates read it, with its arguments as an object."""
     try:
         arguments = json.loads(call.function.arguments or "{}")
     except (ValueError, RecursionError) as error:
@@ -103,5 +104,5 @@ def _call(call: CalledTool, place: str, template: ChatTemplate | None) -> dict[s
 
 
 def _wrong(place: str, what: str) -> DeclarationError:
-    """Told as other mistakes in a body are: with its place, for a conversation has many messages."""
+    """An error in the form of other errors about bodies, with its place, because conversations have many messages."""
     return DeclarationError(f"body.{place}: {what}.", param=place)

@@ -1,6 +1,6 @@
-"""Fields that are refused: what would change the answer and cannot be honoured, and what was most likely misspelt.
+"""Fields that are refused: those that would change the answer and cannot be honoured, and those most likely misspelt.
 
-All others that are not known are ignored, because clients send such that only concern OpenAI's own service.
+All other unknown fields are ignored, because clients send some that only concern OpenAI's own service.
 """
 
 import difflib
@@ -48,7 +48,7 @@ OF_BOTH: dict[str, str] = {
     "length_penalty": "it is for beam search; use n, and a temperature above 0",
     "moderation": "this service does not moderate",
 }
-"""What to do instead. Most are of other servers that speak OpenAI's API."""
+"""Refused fields, and what to do instead. Most are from other servers that speak OpenAI's API."""
 OF_CHAT = {
     **OF_BOTH,
     "functions": "use tools",
@@ -88,14 +88,14 @@ _NEUTRAL: dict[str, Any] = {
     "add_generation_prompt": True,
     "tool_choice": "none",
 }
-"""What changes nothing, where that is not nothing."""
+"""Values of refused fields that change nothing, and so are allowed, besides those that are empty or false."""
 _ASKING: dict[str, Any] = {
     "web_search_options": {},
     "skip_special_tokens": False,
     "add_generation_prompt": False,
     "enable_thinking": False,
 }
-"""What would be nothing elsewhere."""
+"""Values that are empty or false, but do ask for something with these fields."""
 _OPENAI_S_OWN = (
     "metadata",
     "prediction",
@@ -109,14 +109,14 @@ _OPENAI_S_OWN = (
     "verbosity",
 )
 _ALIKE = 0.88
-"""How much of a name, of 1, has to be that of a field: `max_token`, `temprature`."""
+"""Least similarity, of at most 1, of a misspelt name to that of a field: `max_token`, `temprature`."""
 _MOST_LOOKED_AT = 20
 _LONGEST_NAME = 40
-"""Of names that may be misspelt: comparing takes its time."""
+"""Most characters of names that are compared, which takes time."""
 
 
 def refuse_what_is_not_there(body: Mapping[str, Any], refused: Mapping[str, str], known: Collection[str]) -> None:
-    """Raises for fields that are `refused`, and for others that are not `known` and look like one that is."""
+    """Raises for fields that are `refused`, and for unknown ones whose names are similar to a `known` one."""
     unknown = [name for name in body if name not in known]
     for name in unknown:
         if name in refused and not _is_neutral(name, body[name]):
@@ -140,6 +140,6 @@ def _folded(name: str) -> str:
 
 
 def not_served(value: object) -> None:
-    """Of a field that messages may have without a value, as clients send back what they got."""
+    """Validates a field that messages may have only without a value: clients send back the messages that they got."""
     if value is not None:
         raise PydanticCustomError("not_served", "it is not supported: use tool_calls, and text")

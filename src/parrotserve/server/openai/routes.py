@@ -1,4 +1,4 @@
-"""The routes that OpenAI's clients know."""
+"""The routes of OpenAI's API for chats and completions."""
 
 import asyncio
 from collections.abc import Callable
@@ -74,13 +74,13 @@ async def complete(
 async def _called(
     request: Request, service: Service, body: Generation, tenant: TenantId, convert: Callable[..., Call]
 ) -> Call:
-    """The call. What is wrong whatever its model is like is found before that is fetched."""
+    """The call of a body. If its model is yet to be fetched, errors that do not depend on it are raised before."""
     unfetched = service.reception.unfetched(body.model)
     if unfetched is not None:
         asked = _asked(service, body, tenant, unfetched, unfetched.context_length)
         call = await _converted(request, partial(convert, asked=asked))
         if not call.submit.requests:
-            return call  # for an output that was declared before, which takes no model
+            return call  # for an output that was declared before, which needs no model
         await service.reception.rehearse(call.submit, tenant)
     model = await (service.model(body.model) if unfetched is None else _model(service, body))
     asked = _asked(service, body, tenant, model, service.model_view(model.name).context_length)
@@ -88,7 +88,8 @@ async def _called(
 
 
 async def _model(service: Service, body: Generation) -> ServedModel:
-    """The body's model. Who leaves while it is fetched does not stop that: others wait for it, or ask again."""
+    """The body's model, fetched if need be. A client that leaves does not stop that: others may wait for it, or this
+    one may ask again."""
     fetching = asyncio.ensure_future(service.model(body.model))
     fetching.add_done_callback(lambda one: one.cancelled() or one.exception())
     return await asyncio.shield(fetching)
@@ -100,7 +101,7 @@ def _asked(service: Service, body: Generation, tenant: TenantId, model: ServedMo
 
 
 async def _converted(request: Request, convert: Callable[[], Call]) -> Call:
-    """The call; of a long body in a thread, so that the event loop goes on."""
+    """Run the conversion, for a long body in a thread, so that the event loop is not blocked."""
     length = request.headers.get("content-length", "")
     short = length.isdecimal() and int(length) <= LONG_TEXT
     return convert() if short else await asyncio.to_thread(convert)

@@ -1,8 +1,8 @@
-"""Tools: how models write calls of functions, what makes them write one, and reading what they wrote.
+"""Tools: how models write calls of functions, how one is enforced, and reading what they wrote.
 
-A chat template tells the model of its tools, and how it is to call them; models differ in that. Two ways cover the
-families that are served: calls between `<tool_call>` tags (Qwen, Hermes and their kin), and answers that are nothing
-but calls as JSON (Llama, Mistral), whose marks are control tokens and so not part of the text.
+A chat template tells the model its tools, and how to call them, which differs between models. Two formats cover the
+families that are served: calls between `<tool_call>` tags (Qwen, Hermes and relatives), and answers that consist only
+of calls as JSON (Llama, Mistral), whose marks are control tokens and therefore not part of the text.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _MISTRAL = "[TOOL_CALLS]"
 _DEFINITIONS = "#/$defs/"
 _ID_LENGTH = 9
 _NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
-"""What a function takes that says nothing of parameters."""
+"""The schema of a function's parameters if it declares none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +46,28 @@ class Tools:
     only_one: bool = False
     """Whether an answer ends with its first call."""
     formatted: bool = False
-    """Whether an answer without calls has a JSON schema; then it is enforced that an answer is one or the other."""
+    """Whether an answer without calls has a JSON schema. Then a grammar enforces that it is either that or calls."""
     held: bool = False
-    """Whether calls in an answer that may be any text are held to what a function says that is `strict`."""
+    """Whether a grammar enforces the form of calls in free text, and the parameters of `strict` functions."""
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """What ends the answer besides what the request says: where one call is enough, no second one is written."""
+        """Stop strings besides those of the request: they end an answer after its one call, if only one is wanted."""
         return (_CLOSE,) if self.only_one and self.tagged and not self.must_call and not self.formatted else ()
 
     @property
     def opening(self) -> str:
-        """How the answer begins, where it must be a call."""
+        """The given beginning of an answer that must be a call."""
         return f"{_OPEN}\n" if self.must_call and self.tagged else ""
 
     def calls(self) -> Calls | None:
-        """What may be instead of an answer that has a format, or in one that has none."""
+        """Calls to be enforced in place of a formatted answer, or in one of free text; None if there are none."""
         if not (self.formatted or self.held):
             return None
         return Calls(schema=self.schema(), tagged=self.tagged, several=not self.only_one)
 
     def schema(self) -> dict[str, Any]:
-        """What a call is like; one that must be, after `opening`."""
+        """The JSON schema of a call; for an answer that must be a call, that of what follows `opening`."""
         definitions: dict[str, Any] = {}
         try:
             calls = [self._schema_of(function, definitions) for function in self.functions]
@@ -77,7 +77,7 @@ class Tools:
         return schema | ({"$defs": definitions} if definitions else {})
 
     def read(self, text: str) -> tuple[str | None, list[ToolCall]]:
-        """An answer as its text, if it has any, and its calls. What only looks like calls is text."""
+        """Split an answer into its text, if it has any, and its calls. What only resembles calls is text."""
         content, calls = self._read(text)
         return content, calls[:1] if self.only_one else calls
 
@@ -93,7 +93,7 @@ class Tools:
         return _TAGGED.sub("", text).rstrip() or None, [call for calls in written for call in calls]
 
     def shown_at_once(self, text: str) -> int:
-        """How much of a beginning answer is text for certain."""
+        """Number of characters of an unfinished answer that are certainly text, not part of a call."""
         if self.must_call:
             return 0
         if self.formatted:
@@ -108,7 +108,7 @@ class Tools:
         return len(text[: len(text) - held].rstrip())
 
     def _may_be_calls(self, text: str) -> bool:
-        """Whether an answer that is a call or has a format, of which this is the beginning, may be a call yet."""
+        """Whether an answer that is either formatted or calls, and begins with this text, may still be calls."""
         begun = "".join(text.split())
         if self.tagged:
             return begun.startswith(_OPEN) or _OPEN.startswith(begun)
@@ -129,7 +129,7 @@ class Tools:
         if not any(each.name == name for each in self.functions):
             return None
         arguments = found.get("arguments", found.get("parameters", {}))
-        if not (self.must_call or self.formatted):  # then a grammar saw to it
+        if not (self.must_call or self.formatted):  # otherwise a grammar enforced an object
             arguments = _object(arguments)
             if arguments is None:
                 return None
@@ -138,7 +138,7 @@ class Tools:
     def _schema_of(self, function: FunctionSpec, definitions: dict[str, Any]) -> dict[str, Any]:
         free = self.held and not function.strict
         parameters = {"type": "object"} if free else dict(function.parameters or _NO_PARAMETERS)
-        parameters.pop("$id", None)  # references would lead to a document of that name
+        parameters.pop("$id", None)  # it would be the base of references
         place = f"{_DEFINITIONS}{function.name}"
         definitions[function.name] = _moved(parameters, place)
         return {
@@ -150,7 +150,7 @@ class Tools:
 
 
 def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
-    """The tools that the answer may use; None for none. Raises `DeclarationError` where the model knows no tools."""
+    """The tools that the answer may use; None for none. Raises `DeclarationError` if the model supports no tools."""
     if not body.tools or body.tool_choice == "none":
         return None
     if template is None or not template.takes_tools:
@@ -177,18 +177,18 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
         must_call=must_call,
         only_one=body.parallel_tool_calls is False,
         formatted=has_format and not must_call,
-        # A control token before the calls is no text, so that no grammar could let it come.
+        # A grammar is about text, so it could not allow the control token before the calls.
         held=strict and not (has_format or must_call) and (tagged or _MISTRAL not in template.source),
     )
 
 
 def call_id(*parts: str | int) -> str:
-    """The id of a call, the same for the same parts: nine letters and digits, since Mistral's models take no other."""
+    """The id of a call, the same for the same parts: nine letters and digits, as Mistral's templates require."""
     return hashlib.blake2b("\0".join(map(str, parts)).encode(errors="surrogatepass")).hexdigest()[:_ID_LENGTH]
 
 
 def taken_id(given: str, template: ChatTemplate) -> str:
-    """As the template takes it: the id of a call that another service may have given it."""
+    """The id of a call in a form that the template accepts; another service may have given the call its id."""
     fits = not template.short_call_ids or (len(given) == _ID_LENGTH and given.isalnum())
     return given if fits else call_id(given)
 
@@ -202,8 +202,8 @@ def described(body: ChatRequest) -> tuple[dict[str, Any], ...]:
 
 
 def _object(arguments: Any) -> Mapping[str, Any] | None:
-    """The arguments that a model wrote of its own will, where they are an object: clients look for nothing else, and
-    send what they got back with the rest of the conversation. One without any may say so as it likes."""
+    """The arguments of a call that was not enforced, if they are an object; else None: clients expect one, and send
+    back what they got with the rest of the conversation. An empty text and null stand for no arguments."""
     if isinstance(arguments, str):
         try:
             arguments = _parsed(arguments) if arguments.strip() else None
@@ -215,7 +215,7 @@ def _object(arguments: Any) -> Mapping[str, Any] | None:
 
 
 def _parsed(text: str) -> Any:
-    """Raises `ValueError` for what is no JSON, of which Python reads some."""
+    """Parse JSON. Raises `ValueError` for all that is not JSON, also for the constants that Python accepts."""
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
@@ -227,7 +227,7 @@ def _written(arguments: Any) -> str:
     text = json.dumps(arguments, ensure_ascii=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # half a character, which JSON can name and UTF-8 cannot write
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can write with an escape and UTF-8 cannot
         return json.dumps(arguments)
     return text
 
@@ -244,7 +244,7 @@ def _chosen(functions: Sequence[FunctionSpec], tools: Sequence[ChosenTool]) -> I
 
 
 def _moved(schema: Any, place: str) -> Any:
-    """A function's schema, or a part of it, whose references lead to where it is now."""
+    """A function's schema, or a part of it, with its references adjusted to its new place."""
     if isinstance(schema, Mapping):
         moved = {key: _moved(value, place) for key, value in schema.items()}
         target = moved.get("$ref")

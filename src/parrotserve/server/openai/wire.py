@@ -1,7 +1,6 @@
 """Bodies of requests to the OpenAI-compatible API.
 
-Types are strict, as OpenAI's are. Which fields that are not known here are refused, and which are ignored, is said in
-`refused`.
+Types are strict, as OpenAI's are. `refused` decides which unknown fields are refused and which are ignored.
 """
 
 from functools import cache
@@ -14,9 +13,9 @@ from parrotserve.server.openai.refused import OF_CHAT, OF_COMPLETIONS, not_serve
 from parrotserve.server.problems import misfit
 
 MOST_CHOICES = 128
-"""Of one prompt."""
+"""Most choices for one prompt."""
 MOST_TEXTS = 1024
-"""Of one request: choices of all its prompts."""
+"""Most choices for all prompts of a request together."""
 
 T = TypeVar("T")
 Many = Annotated[list[T], Field(fail_fast=True)]
@@ -96,17 +95,17 @@ class Generation(Spelled):
 
     @property
     def choices(self) -> int:
-        """How many answers to each prompt."""
+        """Number of answers to each prompt."""
         return self.n or 1
 
     @property
     def texts(self) -> int:
-        """How many answers in all."""
+        """Number of answers in all."""
         return self.choices
 
     @property
     def extension(self) -> ParrotObject:
-        """The `parrot` object, or what its absence means."""
+        """The `parrot` object, or its defaults."""
         return self.parrot or ParrotObject()
 
 
@@ -287,7 +286,7 @@ class CompletionRequest(Generation):
 
     @property
     def texts(self) -> int:
-        """How many answers in all: to each prompt so many."""
+        """Number of answers to all prompts together."""
         return len(self.prompts) * self.choices
 
     @property

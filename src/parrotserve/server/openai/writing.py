@@ -1,4 +1,4 @@
-"""How finished choices, and pieces of unfinished ones, are written: one writer for each of the two APIs."""
+"""Writing answers, from finished choices or from pieces of unfinished ones: one writer for each of the two APIs."""
 
 import time
 from abc import ABC, abstractmethod
@@ -36,10 +36,10 @@ class Writer(ABC):
     def __init__(self, call: Call, *, prefix: str, include_usage: bool, tell_parrot: bool) -> None:
         self.call = call
         self.include_usage = include_usage
-        """Whether a stream tells what the call used."""
+        """Whether a stream reports usage."""
         self._told = [0] * len(call.variables)
-        """Of each choice, for how many tokens a stream has told log-probabilities."""
-        # All answers to a request have one name, whichever of its streams they come from.
+        """Number of tokens of each choice whose log-probabilities were streamed."""
+        # All chunks of an answer, and answers to repetitions of the request, have the same id.
         self._head: dict[str, Any] = {
             "id": f"{prefix}-{call.origin.base}",
             "created": int(time.time()),
@@ -54,36 +54,36 @@ class Writer(ABC):
             )
 
     def usage(self, used: Sequence[Usage]) -> UsageAnswer:
-        """What the call used."""
+        """The usage of the call."""
         return UsageAnswer.of(list(used), choices=self.call.choices)
 
     @abstractmethod
     def whole(self, values: Sequence[Value], used: Sequence[Usage]) -> Answer:
-        """The answer in one piece; without choices, where it is not waited for."""
+        """The answer in one piece; without choices if it is not waited for."""
 
     @abstractmethod
     def begin(self, choice: int) -> list[Answer]:
-        """What comes first of a choice that is streamed."""
+        """The first chunks of a streamed choice."""
 
     @abstractmethod
     def grow(self, choice: int, delta: Delta) -> list[Answer]:
-        """A streamed choice got longer."""
+        """The chunks for new text of a streamed choice."""
 
     @abstractmethod
     def finish(self, choice: int, value: Value) -> list[Answer]:
-        """A streamed choice is complete."""
+        """The last chunks of a streamed choice, which is complete."""
 
     @abstractmethod
     def total(self, used: Sequence[Usage]) -> list[Answer]:
-        """What comes last of a stream."""
+        """The last chunks of the stream."""
 
     def _untold(self, choice: int, value: Value) -> Value:
-        """A complete choice with the log-probabilities that no piece of it came with: all, if it was complete before
-        anybody streamed it."""
+        """A complete choice with only those log-probabilities that were not streamed yet: all of them if it was
+        complete before anybody streamed it."""
         return value.model_copy(update={"logprobs": value.logprobs[self._told[choice] :]})
 
     def _chunk(self, *, usage: UsageAnswer | None = None) -> dict[str, Any]:
-        """The frame of a chunk; where usage is asked for, chunks without it say so."""
+        """The common fields of a chunk. If usage is asked for, chunks without it have null there."""
         return self._head | ({"usage": usage} if self.include_usage else {})
 
 
@@ -97,16 +97,16 @@ class ChatWriter(Writer):
         self._shown = [0] * len(call.variables)
 
     def whole(self, values: Sequence[Value], used: Sequence[Usage]) -> ChatCompletion:
-        """The whole conversation's next messages."""
+        """The next message of the conversation, in each choice."""
         choices = [self._choice(index, value) for index, value in enumerate(values)]
         return ChatCompletion(**self._head, object="chat.completion", choices=choices, usage=self.usage(used))
 
     def begin(self, choice: int) -> list[Answer]:
-        """Who speaks."""
+        """The role."""
         return [self._piece(choice, ChatDelta(role="assistant", content=""))]
 
     def grow(self, choice: int, delta: Delta) -> list[Answer]:
-        """More of the message, as far as it cannot turn out to be a call of a tool."""
+        """More of the message, as far as it cannot turn out to be a tool call."""
         self._told[choice] += len(delta.logprobs)
         self._texts[choice] += delta.text
         text, tools = self._texts[choice], self.call.tools
@@ -117,7 +117,7 @@ class ChatWriter(Writer):
         return [self._piece(choice, ChatDelta(content=new), logprobs=logprobs)] if new or logprobs else []
 
     def finish(self, choice: int, value: Value) -> list[Answer]:
-        """What was held back, calls of tools, and why it ended."""
+        """The text that was held back, tool calls, and the finish reason."""
         content, calls = self._read(value)
         pieces: list[Answer] = []
         rest, untold = (content or "")[self._shown[choice] :], self._untold(choice, value)
@@ -130,7 +130,7 @@ class ChatWriter(Writer):
         return pieces
 
     def total(self, used: Sequence[Usage]) -> list[Answer]:
-        """What the call used, if that was asked for."""
+        """The usage, if that was asked for."""
         if not self.include_usage:
             return []
         frame = self._chunk(usage=self.usage(used))
@@ -177,12 +177,12 @@ class CompletionWriter(Writer):
         self._offsets = [Offsets() for _ in call.variables]
 
     def whole(self, values: Sequence[Value], used: Sequence[Usage]) -> Completion:
-        """All texts."""
+        """The text of each choice."""
         choices = [self._choice(index, value) for index, value in enumerate(values)]
         return Completion(**self._head, object="text_completion", choices=choices, usage=self.usage(used))
 
     def begin(self, choice: int) -> list[Answer]:
-        """The prompt, where it is to be repeated."""
+        """The prompt, if it is to be repeated."""
         return [self._piece(choice, self.call.prompts[choice])] if self.call.prompts else []
 
     def grow(self, choice: int, delta: Delta) -> list[Answer]:
@@ -192,13 +192,13 @@ class CompletionWriter(Writer):
         return [self._piece(choice, delta.text, logprobs=logprobs)]
 
     def finish(self, choice: int, value: Value) -> list[Answer]:
-        """Why it ended."""
+        """The finish reason."""
         untold = self._untold(choice, value)
         logprobs = self._logprobs_of(untold, self._offsets[choice]) if untold.logprobs else None
         return [self._piece(choice, "", logprobs=logprobs, reason=_reason(value))]
 
     def total(self, used: Sequence[Usage]) -> list[Answer]:
-        """What the call used, if that was asked for."""
+        """The usage, if that was asked for."""
         if not self.include_usage:
             return []
         return [Completion(**self._chunk(usage=self.usage(used)), object="text_completion", choices=[])]
