@@ -1,4 +1,4 @@
-"""`python -m parrotserve` is the command `parrot`, where that is on no path."""
+"""`python -m parrotserve` is the command `parrot`, for environments in which that is not on the path."""
 
 from parrotserve.cli.main import main
 

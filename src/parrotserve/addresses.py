@@ -1,4 +1,4 @@
-"""Addresses as they may be shown: what a URL says of who asks is nobody else's to read."""
+"""Addresses in a form that may be shown to anybody: without credentials."""
 
 import re
 from urllib.parse import urlsplit, urlunsplit

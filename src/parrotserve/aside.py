@@ -1,4 +1,4 @@
-"""Work that takes its time, done beside everything else: on few threads, which those it is done for take turns on."""
+"""Long work, done in the background on a few threads, which take turns between the owners of the work."""
 
 import threading
 from collections import OrderedDict, deque
@@ -79,7 +79,7 @@ def _do(future: Future[Any], work: Work) -> None:
         return
     try:
         result = work()
-    except BaseException as error:  # also what a panic in a compiled library raises: it is for whoever asked
+    except BaseException as error:  # also what a panic in a compiled library raises: whoever asked gets it
         future.set_exception(error)
     else:
         future.set_result(result)

@@ -1,4 +1,4 @@
-"""What HTTP clients read in the environment as they are made: certificates and proxies, named where they are wrong."""
+"""What HTTP clients read in the environment when they are made: certificates and proxies, which errors name."""
 
 import contextlib
 import os

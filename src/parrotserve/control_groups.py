@@ -1,4 +1,4 @@
-"""What Linux's control groups leave a process of its machine: containers are in some, and services of systemd.
+"""Limits that Linux's control groups set to a process, such as one in a container or in a service of systemd.
 
 Both versions are supported: https://docs.kernel.org/admin-guide/cgroup-v2.html and
 https://docs.kernel.org/admin-guide/cgroup-v1.

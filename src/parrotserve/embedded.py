@@ -1,4 +1,4 @@
-"""The embedded service: what a program uses that configures nothing. The only bridge from the SDK to the runtime."""
+"""The embedded service, for programs that configure nothing. It is the only bridge from the SDK to the runtime."""
 
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing

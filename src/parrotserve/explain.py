@@ -1,4 +1,4 @@
-"""Why a session's requests run where and when they do, in words. For the SDK, the command line and HTTP alike."""
+"""Explains in words why a session's requests run where and when they do, for the SDK, the command line and HTTP."""
 
 import textwrap
 from collections import Counter

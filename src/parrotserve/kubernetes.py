@@ -1,6 +1,6 @@
-"""Variables that Kubernetes sets in pods: where the services of their namespace are, under the names of these.
+"""Environment variables by which Kubernetes tells pods where the services of their namespace are.
 
-In a namespace with a service called `parrot`, or `parrot-web`, some of them begin with `PARROT_`, as our settings do.
+They are named after the services: for one called `parrot`, or `parrot-web`, they begin with `PARROT_`, as our settings.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Lists on the wire: what those who run a service see of its sessions, engines and tenants. No program needs them.
+"""Lists on the wire: sessions, engines and tenants, for those who run a service. No program needs them.
 
 They are not a part of `protocol`: client and service can talk to each other without them.
 """
@@ -58,4 +58,4 @@ class EngineView(Wire):
     free_tokens: int
     error: str | None = None
     retry_after: float | None = None
-    """Why it did not start, and, where it is given up (`failed`), the seconds until that is tried again."""
+    """Seconds until an engine that was given up (`failed`) is tried again; `error` is why it did not start."""

@@ -163,7 +163,7 @@ class Machine:
         return producer.id if isinstance(producer, Request) else None
 
     def call_state(self, session: SessionId, tenant: TenantId, call: CallId) -> ProducerState:
-        """What a native call of a session is in. Raises `UnknownObject`."""
+        """The state of a native call of a session. Raises `UnknownObject`."""
         return self.graph.call(self.graph.session(session, tenant), call).state
 
     def request(self, request: RequestId) -> Request:

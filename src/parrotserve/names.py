@@ -1,4 +1,4 @@
-"""Names that there are not: told with the one that was probably meant, wherever somebody writes one."""
+"""Errors about unknown names, which suggest the name that was probably meant."""
 
 import difflib
 import functools
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def closest(name: str, known: Collection[str]) -> str:
-    """The end of a sentence: `; did you mean 'task'?` where a known name is close, else its full stop."""
+    """The end of a sentence: `; did you mean 'task'?` if a known name is close, else a full stop."""
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {matches[0]!r}?" if matches else "."
 
@@ -44,8 +44,8 @@ def check_names(given: Iterable[str], known: Collection[str], what: str) -> None
 
 
 def takes_names(kind: type[T]) -> type[T]:
-    """Decorates a class whose constructor takes keywords only: for any other argument it raises a `DeclarationError`
-    that says what there is, where Python would raise a `TypeError`."""
+    """Decorates a class whose constructor takes keywords only. For other arguments it raises a `DeclarationError` that
+    lists those that exist, instead of Python's `TypeError`."""
     init: Any = kind.__init__
     parameters = list(inspect.signature(init).parameters.values())[1:]
     known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]

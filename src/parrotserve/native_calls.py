@@ -1,4 +1,4 @@
-"""What native calls are given: arguments with places for the values of variables that are not known yet."""
+"""Arguments of native calls, with slots for the values of variables that are not known yet."""
 
 import json
 from collections.abc import Iterator, Mapping

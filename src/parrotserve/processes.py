@@ -1,4 +1,4 @@
-"""Processes that a service starts: what ends them, and what is said of those that ended."""
+"""Processes that a service starts: the signals that they ignore, and names of signals that ended them."""
 
 import signal
 

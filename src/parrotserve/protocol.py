@@ -1,7 +1,7 @@
-"""The wire: pydantic models shared by the SDK and the server. Everything a client and a service say is here.
+"""The wire protocol: pydantic models, shared by SDK and server, of all that programs and a service exchange.
 
 A program is one `Submit`. Ids are made by the client (`parrotserve.ids.new_id`), so that a batch may refer to
-itself and may be sent again safely: a `Submit` whose requests are all known already changes nothing.
+itself, and may be sent again safely: a `Submit` whose requests are all known already changes nothing.
 """
 
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,7 +16,7 @@ from parrotserve.segments import Role
 from parrotserve.strict import Number, Truth, Whole
 
 PROTOCOL_VERSION = 2
-"""Raised with every field that is added, since both sides refuse fields that they do not know."""
+"""Increased whenever a field is added, because both sides refuse unknown fields."""
 PROTOCOL_HEADER = "Parrot-Protocol"
 """Both sides send it; other versions are refused with `IncompatibleVersions`."""
 DEFAULT_LEASE_SECONDS = 30.0
@@ -24,7 +24,7 @@ LONGEST_LEASE_SECONDS = 86_400.0
 MOST_SOURCE = 65_536  # characters of a function for the sandbox
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
-"""What clients may send many of. The first that is wrong is told: telling all of thousands takes longer than a step."""
+"""A list that may be long. Only its first invalid item is reported: reporting thousands takes longer than a step."""
 _BY_KIND = Field(discriminator="kind")
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")]
 
@@ -32,7 +32,7 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")
 class Wire(BaseModel):
     """Base: frozen, and unknown fields are refused, so that a typo is an error and not a default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # for logs have no prompts
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # so that logs have no prompts
 
 
 # --- What a client declares ---------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ class RoleSegment(Wire):
     name: str | None = None
     tool_calls: Many[dict[str, Any]] = ()
     tool_call_id: str | None = None
-    """This and the two before: what else the model's chat template may read of the message."""
+    """`name`, `tool_calls` and `tool_call_id` are fields of the message that the model's chat template may read."""
 
 
 WireSegment = Annotated[TextSegment | TokensSegment | InputSegment | OutputSegment | RoleSegment, _BY_KIND]
@@ -139,7 +139,7 @@ class SandboxSpec(Wire):
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
     file: Annotated[str, Field(max_length=255)] = ""
     line: Annotated[Whole, Field(ge=1, le=10_000_000)] = 1
-    """Where the source begins, for errors."""
+    """The line of the file at which the source begins, for errors."""
     arguments: dict[str, Argument] = {}
 
 
@@ -149,10 +149,10 @@ class CallSpec(Wire):
     id: Identifier
     function: str
     inputs: Many[Identifier]
-    """What it waits for; in the sandbox, all variables among its arguments."""
+    """Variables that it waits for; for the sandbox, all that are among its arguments."""
     output: Identifier
     timeout: Number | None = None
-    """Seconds from hand-out to result; then it fails. In the sandbox the service's own limit holds if it is less."""
+    """Seconds from hand-out to result, after which it fails. In the sandbox a lower limit of the service applies."""
     sandbox: SandboxSpec | None = None
 
 
@@ -162,7 +162,7 @@ class WaitSpec(Wire):
     variable: Identifier
     criteria: Criteria = Criteria.LATENCY
     timeout: Annotated[Number, Field(ge=0)] | None = None
-    """Seconds; running out cancels nothing."""
+    """Seconds. A timeout cancels nothing."""
     stream: Truth = False
     """Send `delta` events as the text grows."""
 
@@ -172,7 +172,7 @@ class Submit(Wire):
 
     session: Identifier
     lease_seconds: Annotated[Number, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = DEFAULT_LEASE_SECONDS
-    """A session without contact for so long is cancelled. Taken from the submit that creates it."""
+    """A session without contact for so long is cancelled. Only the submit that creates the session sets this."""
     variables: Many[VariableSpec] = ()
     requests: Many[RequestSpec] = ()
     calls: Many[CallSpec] = ()
@@ -306,12 +306,12 @@ class ConsideredView(Wire):
     """An engine that was looked at for a request, and what was predicted."""
 
     engine: EngineId
-    seconds: float | None  # until the request ends there; None where it could not begin
+    seconds: float | None  # until the request ends there; None if it could not begin
     lacks: str | None = None
-    """For what it could not begin there: room, kept, tenant."""
-    cached_tokens: int  # of its prompt, thought to be resident there
+    """What prevented it from beginning there: room, kept, tenant."""
+    cached_tokens: int  # of its prompt, estimated to be resident there
     harm: float
-    """Seconds that others there lose."""
+    """Seconds that other requests there lose."""
 
 
 class PlacementView(Wire):
@@ -359,7 +359,7 @@ class SessionView(Wire):
     id: SessionId
     lease_seconds: float
     usage: Usage = Usage()
-    """Of its requests together."""
+    """Usage of its requests together."""
     variables: tuple[VariableView, ...]
     requests: tuple[RequestView, ...]
     calls: tuple[CallView, ...]

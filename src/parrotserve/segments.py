@@ -21,7 +21,7 @@ class Role(StrEnum):
     USER = "user"
     ASSISTANT = "assistant"
     TOOL = "tool"
-    """What a tool that the model called has answered."""
+    """The answer of a tool that the model called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Text:
     text: str
     template: bool = False
     tokens: tuple[int, ...] = ()
-    """The very tokens that the model is to read, where a program gave those; `text` is what they spell."""
+    """The tokens that the model is to read, if the program gave them; `text` is what they spell."""
     private: bool = False
-    """A chat template wrote it, of more than the texts of the conversation: it may tell of tools, for example."""
+    """Whether a chat template wrote it from more than the conversation's texts: it may tell of tools, for example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Output:
     variable: VariableId
     sampling: Sampling
     calls: Calls | None = None
-    """What it may be instead of what its sampling's schema says."""
+    """Tool calls that it may consist of or have in its text, whatever the schema of its sampling says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class RoleSwitch:
 
     role: Role
     verbatim: bool = False
-    """White space at the ends of the turn is no layout, and a turn without text is a turn too."""
+    """Whether to keep white space at the ends of the turn, and the turn even if it is empty."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What else chat templates read of the message: `tool_calls`, `tool_call_id`, `name`."""
+    """Further fields of the message that chat templates read: `tool_calls`, `tool_call_id`, `name`."""
 
 
 Segment = Text | Input | Output | RoleSwitch

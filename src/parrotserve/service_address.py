@@ -1,4 +1,4 @@
-"""What programs are told of a service: its URL and a key, checked before anything is sent."""
+"""The URL of a service and the key for it, as programs give them, checked before anything is sent."""
 
 import re
 from urllib.parse import urlsplit

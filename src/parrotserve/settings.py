@@ -1,7 +1,7 @@
-"""What a setting is: its type as texts and TOML have it, its rule, and what people are told of it.
+"""What a setting is: its type, in texts and in TOML, its rules, and its description for people.
 
 A setting is one field of a config class, made by `setting`: flags, the environment, the file, `parrot config` and
-docs/configuration.md are all read off the fields.
+docs/configuration.md all follow from the fields.
 """
 
 import ipaddress

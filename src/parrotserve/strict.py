@@ -1,4 +1,4 @@
-"""Types of fields that are taken from the wire as they are written: `true` is no 1, and `"5"` no 5.
+"""Types of fields whose values are not converted when they come from the wire: `true` is not 1, and `"5"` not 5.
 
 A client that sends such a value means something else, and gets an error rather than a guess. For everything but
 pydantic, which this module does not import, these are the plain types.

@@ -1,4 +1,4 @@
-"""The optimisations of the service, each of which can be turned off: what ablations are made of."""
+"""The optimisations of the service, each of which can be turned off, as ablations do."""
 
 import dataclasses
 import difflib

@@ -1,4 +1,4 @@
-"""What is a text: Unicode that can be tokenised and sent, which Python's strings need not be."""
+"""Checks of texts: they must be Unicode that can be tokenised and sent, which not every string of Python is."""
 
 from parrotserve.errors import DeclarationError
 

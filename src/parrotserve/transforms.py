@@ -1,7 +1,7 @@
 """Transforms inside placeholders, applied by the service to a variable's value.
 
-Written `{{input:code | code_block}}`; several are applied from left to right. Pure functions of text; only
-`truncate` needs a model's tokenizer, which is handed in.
+Written as in `{{input:code | code_block}}`; several are applied from left to right. They are pure functions of text;
+only `truncate` needs a model's tokenizer, which is passed in.
 """
 
 import ast
@@ -20,7 +20,7 @@ class TruncatesTokens(Protocol):
     """What `truncate` needs of a tokenizer."""
 
     def truncate(self, text: str, tokens: int) -> str:
-        """The longest beginning of `text` that is at most `tokens` tokens, cut at a character."""
+        """The longest beginning of `text` that has at most `tokens` tokens, cut between characters."""
         ...
 
 
@@ -65,10 +65,10 @@ WHOLE_VALUE = frozenset({"strip", "code_block", "truncate", "json", "regex"})
 """Transforms whose result may change until the whole value is known."""
 
 _MOST_SHOWN = 80
-"""Characters of what is no transform that its error repeats."""
+"""Most characters of an invalid transform that its error repeats."""
 _CALL = re.compile(r"([A-Za-z_]\w*)\s*(?:\((.*)\))?", re.DOTALL)
 _TEXT = re.compile(r"""(?<!\w)(?:("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|["'](?s:.*))""")
-"""A text, or the rest behind a quote that is never closed: that would be looked through from every quote in it."""
+"""A quoted text, or everything behind a quote that is never closed: else that would be searched from every quote."""
 _FENCE = re.compile(r"^[ ]{0,3}```[^\n`]*\n(.*?)(?:^[ ]{0,3}```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 
 
@@ -81,17 +81,17 @@ def parse_transform(source: str) -> Transform:
     name, args = match.groups()
     if args is None:
         return Transform(name)
-    # Texts are taken as written, for a backslash belongs to the pattern.
+    # Texts are read as raw strings, because a backslash in them belongs to the pattern.
     args = _TEXT.sub(lambda match: f"r{match[0]}" if match[1] else match[0], args)
     try:
         values = ast.literal_eval(f"({args},)") if args.strip() else ()
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # the last two: Python's parser gives up
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # the last two: too complex for Python
         raise InvalidTransform(f"The arguments of {shown!r} must be literal numbers or texts.") from error
     return Transform(name, values)
 
 
 def apply_transforms(transforms: tuple[Transform, ...], value: str, tokenizer: TruncatesTokens) -> str:
-    """The value after all transforms, from left to right. Raises `TransformFailed` where one does not fit it."""
+    """The value after all transforms, from left to right. Raises `TransformFailed` if one does not fit it."""
     for transform in transforms:
         if transform.name == "truncate":
             (tokens,) = transform.args
@@ -106,7 +106,7 @@ def _strip(value: str) -> str:
 
 
 def _code_block(value: str) -> str:
-    """The first fenced code block's inside; the stripped value where there is none."""
+    """The content of the first fenced code block; the stripped value if there is none."""
     match = _FENCE.search(value)
     return match.group(1).rstrip() if match else value.strip()
 
@@ -150,4 +150,4 @@ _CHECKS: dict[str, Callable[..., object]] = {
     "json": parse_path,
     "regex": check_pattern,
 }
-"""What is asked of arguments beyond their types."""
+"""Checks of arguments beyond their types."""
