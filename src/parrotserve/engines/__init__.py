@@ -1,1 +1,1 @@
-"""Engines: what prefills and decodes for one model, behind one contract (`base`)."""
+"""Engines, each of which prefills and decodes for one model, behind one contract (`base`)."""

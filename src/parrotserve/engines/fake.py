@@ -1,7 +1,7 @@
 """An engine without a model, for tests and demonstrations: it recites scripts, and fails when told to.
 
-It is a fake: no language model is behind it. All else is as the contract says, by the same code that moves the native
-engine's sequences on: late segments, several outputs, delivered tokens, stop strings, streams, pauses, epochs.
+It is a fake: no language model is behind it. Everything else follows the contract, by the code that also advances the
+native engine's sequences: late segments, several outputs, delivered tokens, stop strings, streams, pauses, epochs.
 """
 
 import asyncio
@@ -28,41 +28,41 @@ from parrotserve.errors import EngineFailed, ParrotError
 from parrotserve.ids import EngineId
 
 Script = Mapping[str, str] | Callable[[str], str]
-"""From the text before an output to the output. A mapping's longest key that occurs in it decides."""
+"""Maps the text before an output to the output. In a mapping, the longest key that occurs in the text decides."""
 
 _WORDS = ("amber", "basil", "cedar", "ember", "grove", "kayak", "lemon", "maple", "pearl", "river", "stone", "tulip")
 _DEFAULT_ID = EngineId("fake")
 _MOST_UNREAD = 256
-"""Lists of events that wait for the consumer before the engine does."""
+"""Unread lists of events at which the engine waits for its consumer."""
 
 
 def some_words(prompt: str) -> str:
-    """What a `FakeEngine` without a script says: a few words that depend on the prompt alone."""
+    """The output of a `FakeEngine` without a script: a few words that depend on the prompt alone."""
     digest = hashlib.blake2b(prompt.encode("utf-8", errors="replace"), digest_size=16).digest()
     return " ".join(_WORDS[byte % len(_WORDS)] for byte in digest[: 4 + digest[0] % 9]) + "."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """What goes wrong, and when; with the defaults nothing does."""
+    """Faults to inject; by default none."""
 
     start_seconds: float = 0.0
-    """How long `start` takes."""
+    """Seconds that `start` takes."""
     refuse_start: ParrotError | None = None
-    """What `start` raises."""
+    """Error that `start` raises."""
     die_after_events: int | None = None
-    """The engine dies once it has told this many events, those that only tell times apart."""
+    """The engine dies once it has reported this many events, not counting heartbeats and measured times."""
     hang_after_events: int | None = None
-    """The same, but it falls silent; it is found hung after three heartbeats that did not come."""
+    """Likewise, but it falls silent, and is found hung after three missed heartbeats."""
     fail_prompts: tuple[str, ...] = ()
-    """A sequence fails at an output whose prompt holds one of these."""
+    """A sequence fails at an output whose prompt contains one of these."""
 
 
 class FakeEngine(Engine):
-    """Recites a script, a token (a byte) a step for each sequence.
+    """Recites a script: one token, which is a byte, per step for each sequence.
 
-    It runs freely, or with `ticking` only when the test calls `tick`. Its own time goes on by `step_seconds` a step;
-    running freely it also waits that long.
+    It runs freely, or with `ticking` only when the test calls `tick`. Its own clock advances by `step_seconds` a step;
+    when running freely it also waits that long.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class FakeEngine(Engine):
     # --- The contract ---------------------------------------------------------------------------------------
 
     async def start(self) -> EngineDescription:
-        """Comes up, unless it is to refuse."""
+        """Starts, unless its faults make it refuse."""
         await asyncio.sleep(self._faults.start_seconds)
         if self._faults.refuse_start is not None:
             raise self._faults.refuse_start
@@ -129,7 +129,7 @@ class FakeEngine(Engine):
         return self._description
 
     async def send(self, commands: Sequence[Command]) -> None:
-        """Takes commands in at once. Raises `EngineFailed` if it has died or was closed."""
+        """Handles commands at once. Raises `EngineFailed` if it has died or was closed."""
         if self._failure is not None or self._closed:
             raise self._failure or EngineFailed(f"Engine {self.id} was closed.", engine=self.id)
         async with self._changed:
@@ -139,7 +139,7 @@ class FakeEngine(Engine):
             self._changed.notify_all()
 
     async def events(self) -> AsyncIterator[list[Event]]:
-        """All events until `close`. Raises `EngineFailed` once it has died or hung and all was told."""
+        """Yields all events until `close`. Raises `EngineFailed` if it has died or hung, after the last event."""
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: self._unread or self._failure or self._closed)
@@ -153,7 +153,7 @@ class FakeEngine(Engine):
             yield events
 
     async def close(self) -> None:
-        """Ends it."""
+        """Stops the engine."""
         self._closed = True
         for task in self._tasks:
             task.cancel()
@@ -165,16 +165,16 @@ class FakeEngine(Engine):
 
     @property
     def now(self) -> float:
-        """Its own time: seconds of all steps so far."""
+        """Its own clock: seconds of all steps so far."""
         return self._core.now
 
     @property
     def heartbeat(self) -> Heartbeat:
-        """What it holds now."""
+        """Its present heartbeat."""
         return self._core.heartbeat()
 
     async def tick(self, steps: int = 1) -> None:
-        """Runs steps, of a `ticking` engine."""
+        """Runs steps of a `ticking` engine."""
         for _ in range(steps):
             if not self._hanging and self._failure is None:
                 await self._step()

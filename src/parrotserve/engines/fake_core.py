@@ -1,4 +1,4 @@
-"""What a `FakeEngine` steps: the native engine's bookkeeping of sequences over a script instead of a model."""
+"""The core of a `FakeEngine`: the native engine's bookkeeping of sequences, with a script in place of a model."""
 
 from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
@@ -19,11 +19,11 @@ from parrotserve.sampling import TokenLogprob
 
 _VOCABULARY = 258
 _CLOSING = (END, *b'}]"0:,tfn')
-"""What is tried first where a schema forbids the script's next byte: this ends every value soon."""
+"""Tokens that are tried first if a schema forbids the script's next byte: they soon end every value."""
 
 
 class FakeCore:
-    """Steps sequences along a script. Holds one page a token, so its heartbeats can be reckoned with."""
+    """Steps sequences along a script. A page holds one token, so that tests can predict its heartbeats."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class FakeCore:
         return not self._sequences.news and not any(state.runnable for state in self._sequences)
 
     def heartbeat(self) -> Heartbeat:
-        """What it holds now, as if a token took a page."""
+        """What it holds now, in pages of one token."""
         running = sum(state.runnable and state.computed > 0 for state in self._sequences)
         retained = sum(len(tokens) for tokens in self._retained.values())
         return Heartbeat(
@@ -72,7 +72,7 @@ class FakeCore:
         )
 
     def handle(self, command: Command) -> None:
-        """Takes in one command; the next `step` tells what came of it."""
+        """Handles a command; the next `step` returns the events that result."""
         match command:
             case Retain():
                 self._retained[command.key] = command.tokens
@@ -146,7 +146,7 @@ class FakeCore:
             script = self._scripts[output] = self._script(prompt).encode("utf-8", errors="replace")
         return script
 
-    # --- An engine of text spells it in tokens, and goes on as one of tokens ---------------------------------
+    # --- An engine that takes text tokenises it first, and goes on as one that takes tokens ------------------
 
     def _spell_open(self, command: Open) -> Open:
         segments = tuple(

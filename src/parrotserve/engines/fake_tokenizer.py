@@ -1,4 +1,4 @@
-"""A tokenizer without a model, for `FakeEngine` and for tests: one token a byte."""
+"""A tokenizer without a model, for `FakeEngine` and for tests: every byte is a token."""
 
 import codecs
 import hashlib
@@ -13,7 +13,7 @@ _CONTROL = {END: "<|end|>", START: "<|start|>"}
 
 
 class FakeTokenizer:
-    """Text is its UTF-8 bytes, id by id; two control tokens start a text and end a turn.
+    """The ids of a text are its UTF-8 bytes; two control tokens start a text and end a turn.
 
     Has the methods of `parrotserve.models.tokenizer.Tokenizer`.
     """
@@ -46,15 +46,15 @@ class FakeTokenizer:
         return FakeStream(self, special=special)
 
     def count(self, text: str, *, special: bool = False) -> int:
-        """How many tokens `encode` makes of a text."""
+        """Number of tokens that `encode` returns."""
         return len(self.encode(text, special=special))
 
     def truncate(self, text: str, tokens: int) -> str:
-        """The longest beginning of `text` that is at most `tokens` tokens, cut at a character."""
+        """The longest beginning of `text` that has at most `tokens` tokens, cut between characters."""
         return bytes(self.encode(text)[:tokens]).decode("utf-8", errors="ignore")
 
     def token_bytes(self, index: int) -> bytes:
-        """The bytes that a token stands for."""
+        """The bytes of a token."""
         return bytes([index]) if index < 256 else _CONTROL.get(index, "").encode()
 
     def is_control(self, index: int) -> bool:
@@ -71,12 +71,12 @@ class FakeTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """Names what decides how prompts become tokens."""
+        """Hash of everything that determines the tokens of prompts."""
         return hashlib.sha256(f"bytes\0{self.chat_template or ''}".encode()).hexdigest()[:32]
 
 
 class FakeStream:
-    """Decodes bytes as they come, keeping back an unfinished character."""
+    """Decodes bytes as they come, and keeps an unfinished character for later."""
 
     def __init__(self, tokenizer: FakeTokenizer, *, special: bool) -> None:
         self._tokenizer = tokenizer
@@ -84,19 +84,19 @@ class FakeStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, ids: Sequence[int]) -> str:
-        """The text that is certain now."""
+        """The text of these tokens, without an unfinished character."""
         shown = (index for index in ids if self._special or not self._tokenizer.is_control(index))
         return self._decoder.decode(b"".join(map(self._tokenizer.token_bytes, shown)))
 
     def flush(self) -> str:
-        """The end: an unfinished character as U+FFFD."""
+        """The end of the text: U+FFFD for an unfinished character. Resets the decoder."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
 
 
 def _letter(byte: int) -> str:
-    """GPT-2's alphabet: printable bytes stand for themselves, the others for characters from U+0100 up."""
+    """GPT-2's alphabet: printable bytes are written as themselves, the others as characters from U+0100 up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     if byte in printable:
         return chr(byte)

@@ -1,4 +1,4 @@
-"""JSON schemas that outputs, or calls in them, must satisfy: whether one can be enforced, known without a tokenizer."""
+"""JSON schemas that outputs, or calls in them, must satisfy: their grammars, checked without a tokenizer."""
 
 import json
 import textwrap
@@ -13,10 +13,10 @@ from parrotserve.errors import InvalidSchema
 from parrotserve.sampling import CALL_TAGS, Calls
 
 _SPACE = r"\n?[ \t]{0,20}"
-"""Between two parts of a value: room for any usual layout, and an end to it; small models get lost in white space."""
+"""White space between parts of a value: enough for any usual layout, but bounded: small models get lost in it."""
 
 _MOST_TOLD = 300
-"""Characters of what the library says, who repeats patterns in full."""
+"""Most characters of a message of the library, which repeats patterns in full."""
 
 
 _SPACES = r"SPACES: /[ \t\n]{1,20}/"
@@ -43,9 +43,9 @@ def check_schema(schema: dict[str, Any] | None, calls: Calls | None = None) -> N
 
 
 def grammar_of(schema: dict[str, Any] | None, calls: Calls | None = None, *, tokens: Collection[str] = ()) -> str:
-    """The schema, calls instead, or without a schema text with calls in it, as a grammar for `llguidance`, which may
-    still find something wrong with it. Those of `CALL_TAGS` that are `tokens` of the model are written as these. Raises
-    `InvalidSchema` for what the library must not be given."""
+    """The grammar, for `llguidance`, of what satisfies the schema, or is calls instead; without a schema, of text with
+    calls in it. The library may still refuse it. Those of `CALL_TAGS` that are `tokens` of the model are written as
+    tokens. Raises `InvalidSchema` for a schema that the library must not be given."""
     answer = None if schema is None else _checked(schema)
     if calls is None:
         assert answer is not None, "there is nothing to enforce"
@@ -57,7 +57,7 @@ def grammar_of(schema: dict[str, Any] | None, calls: Calls | None = None, *, tok
 
 
 def _alternatives(calls: Calls, tokens: Collection[str]) -> str:
-    """An answer or calls, each a JSON schema by itself: their references and definitions know nothing of each other."""
+    """The grammar of an answer or calls. Each has its own JSON schema, so that their references are kept apart."""
     if not calls.tagged:
         return _LISTED.format(answer="@answer", or_list=_or_list(calls)) + _SPACES
     opening, close = _tags(tokens)
@@ -66,7 +66,8 @@ def _alternatives(calls: Calls, tokens: Collection[str]) -> str:
 
 
 def _in_text(calls: Calls, tokens: Collection[str]) -> str:
-    """Any text with calls in it; where they have no tags, any that does not begin as they do, or calls alone."""
+    """The grammar of text with calls in it; if these have no tags, of text that does not begin like a call, or of calls
+    alone."""
     if not calls.tagged:
         return _LISTED.format(answer="TEXT", or_list=_or_list(calls)) + _NO_CALL + _SPACES
     tag, close = _tags(tokens)
@@ -85,7 +86,7 @@ def _tags(tokens: Collection[str]) -> tuple[str, str]:
 
 
 def _part(name: str, grammar: str) -> dict[str, Any]:
-    """The grammar of a JSON schema as a part of another one."""
+    """The grammar of a JSON schema, to be a named part of another grammar."""
     (only,) = json.loads(grammar)["grammars"]
     return {"name": name, "json_schema": only["json_schema"]}
 
@@ -102,7 +103,7 @@ def _checked(schema: dict[str, Any]) -> str:
 
 
 def cannot_be_enforced(problem: str) -> InvalidSchema:
-    """The error for what the library says of a schema, without the state that it appends, or all of a long pattern."""
+    """The error for a message of the library about a schema, shortened, and without the state that it appends."""
     lines = [line for line in problem.strip().splitlines() if line.strip() and not line.lstrip().startswith("<")]
     told = " ".join(line.strip() for line in lines)
     return InvalidSchema(f"The JSON schema cannot be enforced: {textwrap.shorten(told, _MOST_TOLD)}")

@@ -1,8 +1,9 @@
-"""What a JSON schema may cost whoever enforces it: how deep and wide it is, and how many states its numbers need.
+"""Bounds on the cost of enforcing a JSON schema: on its depth and width, and on the states that its numbers need.
 
 The library that compiles schemas recurses natively, so that a chain of a thousand references ends the process, and it
 has a state for every remainder of a `multipleOf`, whatever limits it is given. Both are bounded before it sees them. So
-are properties of which any may come next: it compiles them in quadratic time, and gives up only where one is written.
+is the number of properties of which any may come next: the library compiles them in quadratic time, and gives up only
+when such an object is written.
 """
 
 import math
@@ -16,19 +17,19 @@ from parrotserve.engines.schema_references import References
 from parrotserve.errors import InvalidSchema
 
 _MOST_LEVELS = 256
-"""Of objects and lists inside one another, references followed: a thread's usual stack has room for many times that."""
+"""Most levels of nested objects and lists, with references followed: a usual stack has room for many times that."""
 _MOST_REMAINDERS = 100_000
-"""A tenth of a second, and some megabytes."""
+"""Most remainders of numbers, which take a tenth of a second and some megabytes."""
 _MOST_NEXT = 480
-"""Properties of an object of which each may be the next one: four items of the library's each, which takes 2,000."""
+"""Most properties of an object of which any may come next: each takes four of at most 2,000 items in the library."""
 _MOST_ELSEWHERE = 64
-"""References that do not say where in the schema they lead, and so may make a chain."""
+"""Most references of which it cannot be told where in the schema they lead, so that they may form a chain."""
 _MOST_LEVELS_ELSEWHERE = 512
-"""Of such a chain, were each of these references to lead to the top: a fifth of what was seen to be taken."""
+"""Most levels of such a chain if all of its references led to the top: a fifth of what the library was seen to take."""
 
 
 def check_bounds(schema: dict[str, Any]) -> None:
-    """Raises `InvalidSchema` for a schema that would take too much, or that refers to itself without end."""
+    """Raises `InvalidSchema` for a schema that would cost too much, or that refers to itself without end."""
     walk = _Walk(schema)
     height = walk.height(schema, 1)
     if walk.remainders > _MOST_REMAINDERS:
@@ -56,7 +57,7 @@ def check_bounds(schema: dict[str, Any]) -> None:
 
 
 class _Walk:
-    """All of a schema, each place that is referred to once."""
+    """A walk through a whole schema, which follows each reference once."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self.references = References(schema)
@@ -64,12 +65,12 @@ class _Walk:
         self.remainders = 1
         self.elsewhere = 0
         self.next = 0
-        """How many properties of one object may come next, at most."""
+        """The largest number of properties of one object of which any may come next."""
         self.leads: dict[str, set[str]] = {"#": _at_once(schema)}
-        """To which places a reference leads without anything in between."""
+        """For each reference, the references that its target leads to at once (see `_at_once`)."""
 
     def height(self, node: Any, level: int) -> int:
-        """How many levels there are from this one, the `level`th, downwards."""
+        """Number of levels from this node, which is at `level`, downwards."""
         if level > _MOST_LEVELS:
             raise _too_deep()
         if not isinstance(node, dict | list):
@@ -86,7 +87,7 @@ class _Walk:
         if reference not in self._heights:
             target = self.references.target(reference)
             self.elsewhere += target is None
-            self._heights[reference] = 0  # while it is looked at: who refers back to it goes no deeper
+            self._heights[reference] = 0  # for references from within back to it, which go no deeper
             self.leads.setdefault(reference, _at_once(target))
             self._heights[reference] = self.height(target, level)
         elif level + self._heights[reference] > _MOST_LEVELS:
@@ -99,7 +100,7 @@ class _Walk:
         number = Decimal(str(value)).normalize().as_tuple()
         digits = int("".join(map(str, number.digits)))
         assert isinstance(number.exponent, int)
-        whole = digits * 10 ** min(max(number.exponent, 0), 9)  # what is larger is too large anyhow
+        whole = digits * 10 ** min(max(number.exponent, 0), 9)  # larger ones are above the bound anyway
         self.remainders = min(math.lcm(self.remainders, whole), _MOST_REMAINDERS + 1)
 
 
@@ -115,7 +116,8 @@ def _children(node: dict[str, Any] | list[Any]) -> Iterator[Any]:
 
 
 def _optional_in_a_row(node: dict[str, Any]) -> int:
-    """Values have their properties in the schema's order, so that what may come next ends with what is required."""
+    """The most properties of which any may come next; 0 if they are few. Values have their properties in the schema's
+    order, so a required one ends the run of those that may come next."""
     properties, required = node.get("properties"), node.get("required")
     if not isinstance(properties, dict) or len(properties) <= _MOST_NEXT:
         return 0
@@ -125,7 +127,7 @@ def _optional_in_a_row(node: dict[str, Any]) -> int:
 
 
 def _at_once(node: Any) -> set[str]:
-    """Where a schema leads before it says anything of its own."""
+    """References that apply to the very value that the schema is about: its own, and those in its `allOf`."""
     if not isinstance(node, dict):
         return set()
     own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set[str]()

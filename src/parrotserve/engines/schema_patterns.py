@@ -1,8 +1,8 @@
-"""How many patterns of a JSON schema one text would have to match at once.
+"""Counting the patterns of a JSON schema that one text would have to match at once.
 
 The library that compiles schemas makes one regular expression of them, in time and memory that grow exponentially with
-their number, whatever limits it is given. They are counted before it sees them, by what they are of: the text itself,
-or the value under the name of a property, wherever that is. So too many may be counted, where values at different
+their number, whatever limits it is given. They are counted before it sees them, by what they apply to: the text itself,
+or the value of a property, known by its name alone, wherever it is. So too many may be counted, if values at different
 places have the same name, but never too few.
 """
 
@@ -13,26 +13,27 @@ from parrotserve.engines.schema_references import References, objects
 from parrotserve.errors import InvalidSchema
 
 MOST_PATTERNS = 4
-"""Formats included. The worst four that were found took four milliseconds; every further one, up to thrice as much."""
+"""Most patterns and formats for one text. The worst four found took four milliseconds; each further one takes up to
+three times as long."""
 _MOST_NAMES = 64
-"""Patterns for the names of properties, in one object: the library compares every two, and does worse with what is left
-of other names. 64 take some ten milliseconds, 400 six seconds."""
+"""Most patterns for names of properties in one object. The library compares each pair of them, and takes even longer
+for the names that match none. 64 take some ten milliseconds, 400 six seconds."""
 _MOST_ROUNDS = 16
-"""Of looking at what refers to itself, until nothing new is found: two or three do."""
+"""Most rounds through a schema that refers to itself until nothing new is found; two or three are usual."""
 _MOST_MERGED = 200_000
-"""Names, each counted at all places above it: half a second. Sixty types that refer to one another, with forty names,
-come to a fifth."""
+"""Most names, each counted at every place above it, which take half a second. Sixty types that refer to one another,
+with forty names, come to a fifth of that."""
 
 _ITSELF, _ELEMENT, _ANY_NAME, _NAMES = " itself", " element", " any name", " names"
-"""What patterns are of, beside properties by their name; these begin in a way that properties' own names, which get a
-`.` in front, do not."""
+"""What patterns may apply to besides properties. These begin with a space, and names of properties get a `.` in front,
+so that they differ."""
 
 _Found = dict[str, frozenset[object]]
-"""What patterns are of -> those that may meet there, the same text being the same pattern."""
+"""What patterns apply to -> the patterns that may apply there at once; equal ones are the same."""
 
 
 def check_patterns(schema: dict[str, Any]) -> None:
-    """Raises `InvalidSchema` if more patterns could meet than is sensible. The schema has passed `check_bounds`."""
+    """Raises `InvalidSchema` if too many patterns may apply to one text. The schema must have passed `check_bounds`."""
     counting = _Counting(schema)
     if not any(not counting.round() for _ in range(_MOST_ROUNDS)):
         raise _too_involved()
@@ -41,7 +42,7 @@ def check_patterns(schema: dict[str, Any]) -> None:
 
 
 class _Counting:
-    """All of a schema, in rounds: what a reference leads back to is taken to be as the round before found it."""
+    """Counts in a whole schema, in rounds: a reference back is taken to have what the previous round found there."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._schema = schema
@@ -50,17 +51,17 @@ class _Counting:
         self._seen: set[str] = set()
         self._merged = 0
         self.elsewhere = False
-        """Whether a reference is no place in the schema."""
+        """Whether it cannot be told of some reference where in the schema it leads."""
 
     def round(self) -> bool:
-        """Looks at all once; whether that found anything else at a reference than was known."""
+        """Goes through the schema once. Returns whether it found anything new at a reference."""
         before = dict(self._referred)
         self._seen.clear()
         self._all(self._schema)
         return self._referred != before
 
     def _all(self, node: Any) -> _Found:
-        """What a schema says, the targets of its references included."""
+        """The patterns in a schema, with those that its references lead to."""
         if not isinstance(node, dict):
             return {}
         parts = [_own(node), self._reference(node.get("$ref")), self._inner(node)]
@@ -77,7 +78,7 @@ class _Counting:
         return found
 
     def _inner(self, node: dict[str, Any]) -> _Found:
-        """What is said of the parts of objects and lists."""
+        """The patterns for properties of objects and elements of lists."""
         named, patterned = (_object(node.get(word)) for word in ("properties", "patternProperties"))
         listed = [child for word in ("items", "prefixItems", "additionalItems") for child in _each(node.get(word))]
         places = [*(f".{name}" for name in named), *(_ELEMENT for _ in listed)]
@@ -105,12 +106,12 @@ def _own(node: dict[str, Any]) -> _Found:
 
 
 def _inside(place: str, found: _Found) -> _Found:
-    """What is found in a part, seen from the whole: what is of the part itself is of its name."""
+    """The patterns in a part as seen from the whole: those for the part itself are for its place."""
     return {place if of == _ITSELF else of: patterns for of, patterns in found.items()}
 
 
 def _together(parts: Iterable[_Found]) -> _Found:
-    """What all of these say of the same value."""
+    """The patterns of parts that apply to a value all at once."""
     whole: _Found = {}
     for part in parts:
         for of, patterns in part.items():
@@ -119,7 +120,8 @@ def _together(parts: Iterable[_Found]) -> _Found:
 
 
 def _most(parts: Iterable[_Found], where: object) -> _Found:
-    """What one of these at a time says: as many patterns as any has, and which if the others have no different ones."""
+    """The patterns of parts of which one applies at a time: as many as the largest has; its own if those of the others
+    are among them, otherwise stand-ins."""
     whole: dict[str, list[frozenset[object]]] = {}
     for part in parts:
         for of, patterns in part.items():
@@ -133,7 +135,7 @@ def _most(parts: Iterable[_Found], where: object) -> _Found:
 
 
 def _check_all(schema: dict[str, Any]) -> None:
-    """Takes all patterns to meet, as they may where it is not known what references lead to."""
+    """Checks as if all patterns applied to one text, as they may if it is not known where references lead."""
     patterns = frozenset[object]().union(*(_own(node).get(_ITSELF, ()) for node in objects(schema)))
     names = frozenset[str]().union(*(_object(node.get("patternProperties")) for node in objects(schema)))
     if len(patterns) > MOST_PATTERNS or len(names) > _MOST_NAMES:

@@ -1,20 +1,20 @@
-"""Where the references of a JSON schema lead, as far as that can be told for sure."""
+"""Finding the targets of references in a JSON schema, as far as they are certain."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
 class References:
-    """The places in a schema, as JSON pointers (RFC 6901) behind a `#` name them."""
+    """Resolves references that are JSON pointers (RFC 6901) behind a `#`."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._schema = schema
         parts = (node for node in objects(schema) if node is not schema)
         self.bases = 1 + sum(isinstance(node.get("$id"), str) for node in parts)
-        """From how many places pointers may be: from the top, and in a part with an `$id` from there."""
+        """Number of places from which pointers may start: the top, and every part with an `$id`."""
 
     def target(self, reference: str) -> Any:
-        """What is there; None if nothing is, or if the reference is written in a way that may lead elsewhere."""
+        """The target of a reference; None if there is none, or if the reference may lead elsewhere."""
         start, _, pointer = reference.partition("#")
         if start or "%" in pointer or (pointer and not pointer.startswith("/")) or self.bases > 1:
             return None
@@ -31,7 +31,7 @@ class References:
 
 
 def objects(schema: Any) -> Iterator[dict[str, Any]]:
-    """All objects in a schema, whatever they are for, however deep."""
+    """All objects in a schema, whatever their purpose and depth."""
     left = [schema]
     while left:
         node = left.pop()
