@@ -47,10 +47,10 @@ from parrotserve.graph.snapshots import SessionSnapshot, SessionSummary, picture
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.graph.validation import plan_submit
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId, shown
+from parrotserve.outcomes import decisions_of, reading_ahead
 from parrotserve.scheduler.base import Placed, Scheduler
 from parrotserve.scheduler.naive import NaiveScheduler
 from parrotserve.scheduler.scheduler import AT_ONCE, AppScheduler
-from parrotserve.scheduler.told import decisions_of, reading_ahead
 from parrotserve.switches import Switches
 from parrotserve.transforms import WHOLE_VALUE
 

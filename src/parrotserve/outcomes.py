@@ -1,4 +1,4 @@
-"""What the scheduler wants of requests, done in the graph and said to the runtime."""
+"""Outcomes of the scheduler: done in the graph, and said to the runtime as decisions. A part of the machine."""
 
 from collections.abc import Iterator
 from dataclasses import replace
