@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from parrotserve.criteria import Criteria, Objective
 from parrotserve.errors import ParrotError, from_wire
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, VariableId
-from parrotserve.sampling import Calls, FinishReason, Sampling, TokenLogprob, Usage
+from parrotserve.sampling import FinishReason, Sampling, TokenLogprob, ToolCalls, Usage
 from parrotserve.segments import Role
 from parrotserve.strict import Number, Truth, Whole
 
@@ -65,7 +65,7 @@ class OutputSegment(Wire):
     kind: Literal["output"] = "output"
     variable: Identifier
     sampling: Sampling = Sampling()
-    calls: Calls | None = None
+    calls: ToolCalls | None = None
 
 
 class RoleSegment(Wire):

@@ -149,7 +149,7 @@ _OPTIONAL = frozenset({"seed", "logprobs", "schema"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calls:
+class ToolCalls:
     """Calls of tools: an output may be these instead of what its schema says or, without a schema, have them in its
     text, which without tags is one or the other."""
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from parrotserve.ids import VariableId
-from parrotserve.sampling import Calls, Sampling
+from parrotserve.sampling import Sampling, ToolCalls
 from parrotserve.transforms import Transform
 
 
@@ -50,7 +50,7 @@ class Output:
 
     variable: VariableId
     sampling: Sampling
-    calls: Calls | None = None
+    calls: ToolCalls | None = None
     """Tool calls that it may consist of or have in its text, whatever the schema of its sampling says."""
 
 

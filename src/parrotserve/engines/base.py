@@ -24,7 +24,7 @@ import msgspec
 
 from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.ids import EngineId, RequestId
-from parrotserve.sampling import Calls, FinishReason, Sampling, TokenLogprob, Usage
+from parrotserve.sampling import FinishReason, Sampling, TokenLogprob, ToolCalls, Usage
 
 HEARTBEAT_SECONDS = 1.0
 MISSED_HEARTBEATS = 3
@@ -98,7 +98,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     delivered: tuple[int, ...] = ()
     """Tokens of this output that an earlier run has delivered: the output continues after them, as if it had
     generated them itself, and reports only what follows."""
-    calls: Calls | None = None
+    calls: ToolCalls | None = None
 
     @property
     def has_grammar(self) -> bool:

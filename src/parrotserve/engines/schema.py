@@ -10,7 +10,7 @@ from llguidance import LLMatcher
 from parrotserve.engines.schema_bounds import check_bounds
 from parrotserve.engines.schema_patterns import check_patterns
 from parrotserve.errors import InvalidSchema
-from parrotserve.sampling import CALL_TAGS, Calls
+from parrotserve.sampling import CALL_TAGS, ToolCalls
 
 _SPACE = r"\n?[ \t]{0,20}"
 """White space between parts of a value: enough for any usual layout, but bounded: small models get lost in it."""
@@ -35,14 +35,14 @@ ANY: /(.|\\n)*/
 _NO_CALL = r"TEXT: /[ \t\n]*([^ \t\n\[{](.|\n)*)?/" + "\n"
 
 
-def check_schema(schema: dict[str, Any] | None, calls: Calls | None = None) -> None:
+def check_schema(schema: dict[str, Any] | None, calls: ToolCalls | None = None) -> None:
     """Raises `InvalidSchema` if engines could not enforce this JSON schema, or that of calls; see `grammar_of`."""
     problem = LLMatcher.validate_grammar(grammar_of(schema, calls))
     if problem:
         raise cannot_be_enforced(problem)
 
 
-def grammar_of(schema: dict[str, Any] | None, calls: Calls | None = None, *, tokens: Collection[str] = ()) -> str:
+def grammar_of(schema: dict[str, Any] | None, calls: ToolCalls | None = None, *, tokens: Collection[str] = ()) -> str:
     """The grammar, for `llguidance`, of what satisfies the schema, or is calls instead; without a schema, of text with
     calls in it. The library may still refuse it. Those of `CALL_TAGS` that are `tokens` of the model are written as
     tokens. Raises `InvalidSchema` for a schema that the library must not be given."""
@@ -56,7 +56,7 @@ def grammar_of(schema: dict[str, Any] | None, calls: Calls | None = None, *, tok
     return json.dumps({"grammars": [{"lark_grammar": rules}, *parts]})
 
 
-def _alternatives(calls: Calls, tokens: Collection[str]) -> str:
+def _alternatives(calls: ToolCalls, tokens: Collection[str]) -> str:
     """The grammar of an answer or calls. Each has its own JSON schema, so that their references are kept apart."""
     if not calls.tagged:
         return _LISTED.format(answer="@answer", or_list=_or_list(calls)) + _SPACES
@@ -65,7 +65,7 @@ def _alternatives(calls: Calls, tokens: Collection[str]) -> str:
     return _TAGGED.format(calls=calls_there, open=opening, close=close, more=more) + _SPACES
 
 
-def _in_text(calls: Calls, tokens: Collection[str]) -> str:
+def _in_text(calls: ToolCalls, tokens: Collection[str]) -> str:
     """The grammar of text with calls in it; if these have no tags, of text that does not begin like a call, or of calls
     alone."""
     if not calls.tagged:
@@ -76,7 +76,7 @@ def _in_text(calls: Calls, tokens: Collection[str]) -> str:
     return _IN_TEXT.format(start=start, open=opening, close=close, tag=CALL_TAGS[0]) + _SPACES
 
 
-def _or_list(calls: Calls) -> str:
+def _or_list(calls: ToolCalls) -> str:
     return " | list" if calls.several else ""
 
 

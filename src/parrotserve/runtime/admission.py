@@ -37,7 +37,7 @@ from parrotserve.protocol import (
 from parrotserve.runtime.catalog import Models, ServedModel
 from parrotserve.runtime.claims import most_of_texts
 from parrotserve.runtime.render import LONG_TEXT, published_pieces
-from parrotserve.sampling import Calls, Sampling
+from parrotserve.sampling import Sampling, ToolCalls
 from parrotserve.segments import Input, Output, RoleSwitch, Segment, Text
 from parrotserve.texts import check_name, check_text
 from parrotserve.transforms import Transform
@@ -252,7 +252,7 @@ def _tokens(tokens: tuple[int, ...], model: ServedModel) -> Text:
     return Text(model.renderer.tokenizer.decode(tokens, special=True), tokens=tokens)
 
 
-def _fixed(sampling: Sampling, calls: Calls | None, model: ServedModel) -> Sampling:
+def _fixed(sampling: Sampling, calls: ToolCalls | None, model: ServedModel) -> Sampling:
     """Check a sampling, its schema included, and give it a seed if it has none, so that every rerun gives the same
     text."""
     if sampling.schema is not None or calls is not None:

@@ -17,7 +17,7 @@ from parrotserve.ids import RequestId, TenantId, VariableId
 from parrotserve.models.chat import ChatTemplate, Flat, render
 from parrotserve.models.prompt import PromptTokenizer
 from parrotserve.models.tokenizer import Tokenizer
-from parrotserve.sampling import Calls, Sampling
+from parrotserve.sampling import Sampling, ToolCalls
 from parrotserve.segments import Input, Output, Segment, Text
 from parrotserve.transforms import Transform, TruncatesTokens, apply_transforms
 
@@ -56,7 +56,7 @@ class ToGenerate:
     sampling: Sampling
     stream: bool
     delivered: tuple[int, ...]
-    calls: Calls | None = None
+    calls: ToolCalls | None = None
 
 
 Piece = Text | Known | Late | ToGenerate

@@ -10,7 +10,7 @@ from parrotserve.errors import InvalidSchema, UnknownObject
 from parrotserve.ids import SessionId, TenantId
 from parrotserve.protocol import Submit
 from parrotserve.runtime import admission
-from parrotserve.sampling import Calls
+from parrotserve.sampling import ToolCalls
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"a": 1} | {"anyOf": "no list"}])
@@ -26,7 +26,7 @@ async def test_other_tenants_schemas_are_taken_in_while_somebodys_take_long(
     staged = await stage()
     begun, may_end = threading.Event(), threading.Event()
 
-    def check(schema: dict[str, object], calls: Calls | None) -> None:
+    def check(schema: dict[str, object], calls: ToolCalls | None) -> None:
         if "slow" in schema:
             begun.set()
             assert may_end.wait(30)
@@ -53,7 +53,7 @@ async def test_who_leaves_before_his_schema_is_looked_at_leaves_nothing_behind(
     looked_at: list[dict[str, object]] = []
     begun, may_end = threading.Event(), threading.Event()
 
-    def check(schema: dict[str, object], calls: Calls | None) -> None:
+    def check(schema: dict[str, object], calls: ToolCalls | None) -> None:
         looked_at.append(schema)
         begun.set()
         assert may_end.wait(30)

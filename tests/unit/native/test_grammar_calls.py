@@ -18,7 +18,7 @@ from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.schema import check_schema
 from parrotserve.errors import InvalidSchema
 from parrotserve.ids import RequestId
-from parrotserve.sampling import Calls, Sampling
+from parrotserve.sampling import Sampling, ToolCalls
 
 OPEN, CLOSE = 258, 259
 TAGS = {OPEN: "<tool_call>", CLOSE: "</tool_call>"}
@@ -62,7 +62,9 @@ class TagTokenizer(FakeTokenizer):
         return core.to_str()
 
 
-def grammar(calls: Calls, tokenizer: FakeTokenizer | None = None, schema: dict[str, Any] | None = ANSWER) -> Grammar:
+def grammar(
+    calls: ToolCalls, tokenizer: FakeTokenizer | None = None, schema: dict[str, Any] | None = ANSWER
+) -> Grammar:
     generate = Generate(sampling=Sampling(schema=schema), calls=calls)
     state = SequenceState(
         sequence=RequestId("a"), epoch=1, salt="", objective=Objective.LATENCY, arrival=0, segments=[generate]
@@ -72,8 +74,8 @@ def grammar(calls: Calls, tokenizer: FakeTokenizer | None = None, schema: dict[s
     return made
 
 
-def called(*, tagged: bool, several: bool = True) -> Calls:
-    return Calls(schema=CALL, tagged=tagged, several=several)
+def called(*, tagged: bool, several: bool = True) -> ToolCalls:
+    return ToolCalls(schema=CALL, tagged=tagged, several=several)
 
 
 def accepts(grammar: Grammar, tokens: list[int]) -> bool:
@@ -135,11 +137,11 @@ def test_tags_that_would_be_no_part_of_the_text_are_spelled():
 )
 def test_both_schemas_have_to_be_such_as_can_be_enforced(answer: dict[str, Any], call: dict[str, Any]):
     with pytest.raises(InvalidSchema):
-        check_schema(answer, Calls(schema=call, tagged=False))
+        check_schema(answer, ToolCalls(schema=call, tagged=False))
 
 
 def test_an_answer_may_look_like_a_call():
-    either = Calls(schema=CALL, tagged=False)
+    either = ToolCalls(schema=CALL, tagged=False)
     for text in (A_CALL, '{"name": "weather"}', json.dumps({"name": "weather", "arguments": {"city": "Oslo"}})):
         assert accepts(grammar(either, schema={"type": "object"}), [*text.encode()])
 

@@ -8,7 +8,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from parrotserve.engines.native.draw import Mask
 from parrotserve.engines.schema import cannot_be_enforced, grammar_of
-from parrotserve.sampling import Calls
+from parrotserve.sampling import ToolCalls
 
 _LIMITS = LLParserLimits(verbose_errors=False)
 
@@ -23,7 +23,7 @@ class Grammar:
         schema: dict[str, Any] | None,
         tokenizer: LLTokenizer,
         *,
-        calls: Calls | None = None,
+        calls: ToolCalls | None = None,
         tags: Collection[str] = (),
     ) -> None:
         """The output satisfies the schema, or has `calls` instead; without a schema, it is any text with `calls` in it.

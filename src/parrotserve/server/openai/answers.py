@@ -90,7 +90,7 @@ class CompletionLogprobs(Answer):
 # --- Chat ---------------------------------------------------------------------------------------------------
 
 
-class CallAnswer(Answer):
+class FunctionCallAnswer(Answer):
     """The function that is called, with its arguments as JSON."""
 
     name: str
@@ -98,13 +98,13 @@ class CallAnswer(Answer):
 
 
 class ToolCallAnswer(Answer):
-    """A call that the model wants made."""
+    """A tool call that the model wants made."""
 
     index: int | None = None
     """In chunks only."""
     id: str
     type: Literal["function"] = "function"
-    function: CallAnswer
+    function: FunctionCallAnswer
 
 
 class AssistantMessage(Answer):

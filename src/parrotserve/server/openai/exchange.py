@@ -1,4 +1,4 @@
-"""Carrying out a call: declaring its batch, waiting for it, and ending its session if that is the call's own."""
+"""Carrying out a submission: declaring its batch, waiting for it, and ending its session if that is its own."""
 
 import asyncio
 import contextlib
@@ -24,8 +24,8 @@ from parrotserve.runtime.service import Service
 from parrotserve.sampling import Usage
 from parrotserve.server.errors import internal_error
 from parrotserve.server.openai.answers import Answer, as_json
-from parrotserve.server.openai.calls import Call
 from parrotserve.server.openai.errors import in_openais_words
+from parrotserve.server.openai.submissions import Submission
 from parrotserve.server.openai.writing import Writer
 from parrotserve.server.sse import PING_SECONDS, EventStream, encoded
 from parrotserve.server.streams import while_connected
@@ -41,7 +41,7 @@ Writing = Callable[[], Awaitable[Writer]]
 
 
 async def answer_whole(request: Request, service: Service, writing: Writing, tenant: TenantId) -> Answer:
-    """The answer in one piece. If the client leaves, the call ends with its session."""
+    """The answer in one piece. If the client leaves, the submission ends with its session."""
     return await while_connected(request, _whole(service, writing, tenant))
 
 
@@ -63,49 +63,49 @@ async def answer_stream(request: Request, service: Service, writing: Writing, te
 
 async def _whole(service: Service, writing: Writing, tenant: TenantId) -> Answer:
     writer = await writing()
-    call = writer.call
-    if not call.wait:
-        await _declare(service, call, tenant)
+    submission = writer.submission
+    if not submission.wait:
+        await _declare(service, submission, tenant)
         return writer.whole((), ())
     values: dict[str, Value] = {}
-    async with _running(service, call, tenant) as events:
+    async with _running(service, submission, tenant) as events:
         async for event in events:
             if isinstance(event, Failure):
-                raise _error_of(event, call)
+                raise _error_of(event, submission)
             if isinstance(event, Value):
                 values[event.variable] = event
-        used = await _used(service, call, tenant)
-    return writer.whole([values[variable] for variable in call.variables], used)
+        used = await _used(service, submission, tenant)
+    return writer.whole([values[variable] for variable in submission.variables], used)
 
 
 async def _streamed(service: Service, writing: Writing, tenant: TenantId) -> AsyncGenerator[Answer, None]:
     writer = await writing()
-    call = writer.call
-    choices = {variable: index for index, variable in enumerate(call.variables)}
+    submission = writer.submission
+    choices = {variable: index for index, variable in enumerate(submission.variables)}
     begun: set[int] = set()
-    async with _running(service, call, tenant) as events:
+    async with _running(service, submission, tenant) as events:
         async for event in events:
             if isinstance(event, Failure):
-                raise _error_of(event, call)
+                raise _error_of(event, submission)
             choice = choices[event.variable]
             pieces = [] if choice in begun else writer.begin(choice)
             begun.add(choice)
             pieces += writer.grow(choice, event) if isinstance(event, Delta) else writer.finish(choice, event)
             for piece in pieces:
                 yield piece
-        # Requests that the call declared are waited for in any case: a session that is the call's own ends next.
-        used = await _used(service, call, tenant) if call.requests or writer.include_usage else []
+        # Requests that the submission declared are waited for in any case: a session of its own ends next.
+        used = await _used(service, submission, tenant) if submission.requests or writer.include_usage else []
         for piece in writer.total(used):
             yield piece
 
 
 @asynccontextmanager
-async def _running(service: Service, call: Call, tenant: TenantId) -> AsyncGenerator[Events]:
-    """The call's events. A session that is the call's own ends with it. One that belongs to an Idempotency-Key, which
-    repetitions of the request would join, ends if the call has failed, so that they run it anew."""
-    origin, failed = call.origin, False
+async def _running(service: Service, submission: Submission, tenant: TenantId) -> AsyncGenerator[Events]:
+    """The submission's events. A session of its own ends with it. One that belongs to an Idempotency-Key, which
+    repetitions of the request would join, ends if the submission has failed, so that they run it anew."""
+    origin, failed = submission.origin, False
     try:
-        async with aclosing(await _declare(service, call, tenant)) as events:
+        async with aclosing(await _declare(service, submission, tenant)) as events:
             yield events
     except (RequestFailed, Cancelled):
         failed = True
@@ -116,15 +116,15 @@ async def _running(service: Service, call: Call, tenant: TenantId) -> AsyncGener
                 service.end_session(origin.session, tenant=tenant)
 
 
-async def _declare(service: Service, call: Call, tenant: TenantId) -> Events:
+async def _declare(service: Service, submission: Submission, tenant: TenantId) -> Events:
     try:
-        _, events = await service.declare(call.submit, tenant=tenant)
+        _, events = await service.declare(submission.submit, tenant=tenant)
     except InvalidSchema as refused:
-        if call.schema_field is not None:
-            refused.details.setdefault("param", call.schema_field)
+        if submission.schema_field is not None:
+            refused.details.setdefault("param", submission.schema_field)
         raise
     except InvalidGraph as refused:
-        if call.origin.repeatable and refused.details.get("id", "").startswith(call.origin.base):
+        if submission.origin.repeatable and refused.details.get("id", "").startswith(submission.origin.base):
             raise InvalidGraph(
                 "This Idempotency-Key came with another request before; use a fresh one for each.",
                 param="Idempotency-Key",
@@ -133,21 +133,23 @@ async def _declare(service: Service, call: Call, tenant: TenantId) -> Events:
     return events
 
 
-def _error_of(failure: Failure, call: Call) -> ParrotError:
+def _error_of(failure: Failure, submission: Submission) -> ParrotError:
     """The error of a choice that failed; if its prompt is too long, with the field of the prompt."""
     error = failure.error.to_error()
-    if isinstance(error, ContextExceeded) and call.prompt_field is not None and "upstream" not in error.details:
-        error.details.setdefault("param", call.prompt_field)
+    if isinstance(error, ContextExceeded) and submission.prompt_field is not None and "upstream" not in error.details:
+        error.details.setdefault("param", submission.prompt_field)
     return error
 
 
-async def _used(service: Service, call: Call, tenant: TenantId) -> list[Usage]:
-    """Usage of the call's requests; for an output that was declared before, of the request that produces it."""
-    requests = call.requests
+async def _used(service: Service, submission: Submission, tenant: TenantId) -> list[Usage]:
+    """Usage of the submission's requests; for an output that was declared before, of the request that produces it."""
+    requests = submission.requests
     if not requests:
-        producers = [service.request_of(call.origin.session, each, tenant=tenant) for each in call.variables]
+        producers = [
+            service.request_of(submission.origin.session, each, tenant=tenant) for each in submission.variables
+        ]
         requests = tuple(producer for producer in producers if producer is not None)
-    return [await service.request_usage(call.origin.session, request, tenant=tenant) for request in requests]
+    return [await service.request_usage(submission.origin.session, request, tenant=tenant) for request in requests]
 
 
 # --- Streams ------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from parrotserve.models.chat_template import ChatTemplate
 from parrotserve.protocol import RoleSegment, TextSegment, WireSegment
 from parrotserve.segments import Role
 from parrotserve.server.openai.extension import Inputs
-from parrotserve.server.openai.tools import taken_id
-from parrotserve.server.openai.wire import CalledTool, ChatMessage, ContentPart
+from parrotserve.server.openai.tools import taken_call_id
+from parrotserve.server.openai.wire import ChatMessage, ContentPart, MessageToolCall
 
 _REASONED = "</think>"
 _ROLES = {
@@ -63,8 +63,8 @@ def _message(message: ChatMessage, place: str, inputs: Inputs, template: ChatTem
         role=_ROLES[message.role],
         verbatim=True,
         name=message.name,
-        tool_calls=tuple(_call(call, f"{place}.tool_calls", template) for call in calls),
-        tool_call_id=answered if answered is None or template is None else taken_id(answered, template),
+        tool_calls=tuple(_tool_call(call, f"{place}.tool_calls", template) for call in calls),
+        tool_call_id=answered if answered is None or template is None else taken_call_id(answered, template),
     )
     content = message.content
     if content is None and message.role == "assistant":
@@ -89,7 +89,7 @@ def _parts(parts: Sequence[ContentPart], place: str, inputs: Inputs) -> Iterator
         yield from inputs.split(text)
 
 
-def _call(call: CalledTool, place: str, template: ChatTemplate | None) -> dict[str, Any]:
+def _tool_call(call: MessageToolCall, place: str, template: ChatTemplate | None) -> dict[str, Any]:
     """A call as chat templates read it, with its arguments as an object."""
     try:
         arguments = json.loads(call.function.arguments or "{}")
@@ -99,7 +99,7 @@ def _call(call: CalledTool, place: str, template: ChatTemplate | None) -> dict[s
         arguments = {}
     if not isinstance(arguments, dict):
         raise _wrong(place, f"the arguments of a call to {call.function.name!r} are not a JSON object")
-    identity = call.id if template is None else taken_id(call.id, template)
+    identity = call.id if template is None else taken_call_id(call.id, template)
     return {"id": identity, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 
 

@@ -15,9 +15,9 @@ from parrotserve.runtime.service import Service
 from parrotserve.server.access import TheService, TheTenant
 from parrotserve.server.bodies import BodyRoute
 from parrotserve.server.openai.answers import ChatCompletion, Completion, as_json
-from parrotserve.server.openai.calls import Asked, Call, Origin, chat_call, completion_call
 from parrotserve.server.openai.errors import RESPONSES
 from parrotserve.server.openai.exchange import Writing, answer_stream, answer_whole
+from parrotserve.server.openai.submissions import Asked, Origin, Submission, chat_submission, completion_submission
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest, Generation
 from parrotserve.server.openai.writing import ChatWriter, CompletionWriter
 from parrotserve.server.sse import EventStream
@@ -48,7 +48,9 @@ async def chat(
     origin = Origin.of(body, tenant=tenant, key=idempotency_key)
 
     async def writing() -> ChatWriter:
-        return ChatWriter(await _called(request, service, body, tenant, partial(chat_call, body, origin=origin)), body)
+        return ChatWriter(
+            await _submission(request, service, body, tenant, partial(chat_submission, body, origin=origin)), body
+        )
 
     return await _answer(request, service, body, writing, tenant)
 
@@ -65,23 +67,25 @@ async def complete(
     origin = Origin.of(body, tenant=tenant, key=idempotency_key)
 
     async def writing() -> CompletionWriter:
-        call = await _called(request, service, body, tenant, partial(completion_call, body, origin=origin))
-        return CompletionWriter(call, body)
+        submission = await _submission(
+            request, service, body, tenant, partial(completion_submission, body, origin=origin)
+        )
+        return CompletionWriter(submission, body)
 
     return await _answer(request, service, body, writing, tenant)
 
 
-async def _called(
-    request: Request, service: Service, body: Generation, tenant: TenantId, convert: Callable[..., Call]
-) -> Call:
-    """The call of a body. If its model is yet to be fetched, errors that do not depend on it are raised before."""
+async def _submission(
+    request: Request, service: Service, body: Generation, tenant: TenantId, convert: Callable[..., Submission]
+) -> Submission:
+    """The submission of a body. If its model is yet to be fetched, other errors are raised before."""
     unfetched = service.reception.unfetched(body.model)
     if unfetched is not None:
         asked = _asked(service, body, tenant, unfetched, unfetched.context_length)
-        call = await _converted(request, partial(convert, asked=asked))
-        if not call.submit.requests:
-            return call  # for an output that was declared before, which needs no model
-        await service.reception.rehearse(call.submit, tenant)
+        submission = await _converted(request, partial(convert, asked=asked))
+        if not submission.submit.requests:
+            return submission  # for an output that was declared before, which needs no model
+        await service.reception.rehearse(submission.submit, tenant)
     model = await (service.model(body.model) if unfetched is None else _model(service, body))
     asked = _asked(service, body, tenant, model, service.model_view(model.name).context_length)
     return await _converted(request, partial(convert, asked=asked))
@@ -100,7 +104,7 @@ def _asked(service: Service, body: Generation, tenant: TenantId, model: ServedMo
     return Asked(model, context_length, min(context_length, usual or context_length))
 
 
-async def _converted(request: Request, convert: Callable[[], Call]) -> Call:
+async def _converted(request: Request, convert: Callable[[], Submission]) -> Submission:
     """Run the conversion, for a long body in a thread, so that the event loop is not blocked."""
     length = request.headers.get("content-length", "")
     short = length.isdecimal() and int(length) <= LONG_TEXT

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from parrotserve.errors import DeclarationError, InvalidSchema
 from parrotserve.models.chat_template import ChatTemplate
-from parrotserve.sampling import CALL_TAGS, Calls
+from parrotserve.sampling import CALL_TAGS, ToolCalls
 from parrotserve.server.openai.wire import AllowedTools, ChatRequest, ChosenTool, FunctionSpec
 
 _OPEN, _CLOSE = CALL_TAGS
@@ -28,7 +28,7 @@ _NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additiona
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model wrote; `arguments` is JSON."""
+    """A tool call that the model wrote; `arguments` is JSON."""
 
     name: str
     arguments: str
@@ -60,20 +60,20 @@ class Tools:
         """The given beginning of an answer that must be a call."""
         return f"{_OPEN}\n" if self.must_call and self.tagged else ""
 
-    def calls(self) -> Calls | None:
-        """Calls to be enforced in place of a formatted answer, or in one of free text; None if there are none."""
+    def allowed_calls(self) -> ToolCalls | None:
+        """ToolCalls to be enforced in place of a formatted answer, or in one of free text; None if there are none."""
         if not (self.formatted or self.held):
             return None
-        return Calls(schema=self.schema(), tagged=self.tagged, several=not self.only_one)
+        return ToolCalls(schema=self.schema(), tagged=self.tagged, several=not self.only_one)
 
     def schema(self) -> dict[str, Any]:
         """The JSON schema of a call; for an answer that must be a call, that of what follows `opening`."""
         definitions: dict[str, Any] = {}
         try:
-            calls = [self._schema_of(function, definitions) for function in self.functions]
+            schemas = [self._schema_of(function, definitions) for function in self.functions]
         except RecursionError as error:
             raise InvalidSchema("The parameters of a tool are nested too deeply.", param="tools") from error
-        schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
+        schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
         return schema | ({"$defs": definitions} if definitions else {})
 
     def read(self, text: str) -> tuple[str | None, list[ToolCall]]:
@@ -85,9 +85,9 @@ class Tools:
         if self.formatted and not self._may_be_calls(text):
             return text, []
         if self.must_call or not self.tagged:
-            calls = self._calls(text.strip().removeprefix(_MISTRAL))
+            calls = self._tool_calls(text.strip().removeprefix(_MISTRAL))
             return (None, calls) if calls else (text, [])
-        written = [self._calls(match[1].strip()) for match in _TAGGED.finditer(text)]
+        written = [self._tool_calls(match[1].strip()) for match in _TAGGED.finditer(text)]
         if not written or not all(written):
             return text, []
         return _TAGGED.sub("", text).rstrip() or None, [call for calls in written for call in calls]
@@ -116,15 +116,15 @@ class Tools:
         beginnings = (f'{{"name":"{function.name}","{self.arguments_key}":' for function in self.functions)
         return any(begun.startswith(beginning) or beginning.startswith(begun) for beginning in beginnings)
 
-    def _calls(self, written: str) -> list[ToolCall]:
+    def _tool_calls(self, written: str) -> list[ToolCall]:
         try:
             found = _parsed(written)
         except (ValueError, RecursionError):
             return []
-        calls = [self._call(item) for item in (found if isinstance(found, list) else [found])]
+        calls = [self._tool_call(item) for item in (found if isinstance(found, list) else [found])]
         return [call for call in calls if call is not None] if all(calls) else []
 
-    def _call(self, found: Any) -> ToolCall | None:
+    def _tool_call(self, found: Any) -> ToolCall | None:
         name = found.get("name") if isinstance(found, Mapping) else None
         if not any(each.name == name for each in self.functions):
             return None
@@ -182,15 +182,15 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
     )
 
 
-def call_id(*parts: str | int) -> str:
+def tool_call_id(*parts: str | int) -> str:
     """The id of a call, the same for the same parts: nine letters and digits, as Mistral's templates require."""
     return hashlib.blake2b("\0".join(map(str, parts)).encode(errors="surrogatepass")).hexdigest()[:_ID_LENGTH]
 
 
-def taken_id(given: str, template: ChatTemplate) -> str:
+def taken_call_id(given: str, template: ChatTemplate) -> str:
     """The id of a call in a form that the template accepts; another service may have given the call its id."""
     fits = not template.short_call_ids or (len(given) == _ID_LENGTH and given.isalnum())
-    return given if fits else call_id(given)
+    return given if fits else tool_call_id(given)
 
 
 def described(body: ChatRequest) -> tuple[dict[str, Any], ...]:

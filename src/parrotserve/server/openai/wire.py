@@ -120,19 +120,19 @@ class ContentPart(Body):
     refusal: str | None = None
 
 
-class CalledFunction(Body):
-    """What an assistant's message says of a call that it made; `arguments` is JSON."""
+class MessageFunctionCall(Body):
+    """What an assistant's message says of the function that it called; `arguments` is JSON."""
 
     name: str
     arguments: str
 
 
-class CalledTool(Body):
-    """A call in an assistant's message."""
+class MessageToolCall(Body):
+    """A tool call in an assistant's message."""
 
     id: str
     type: Literal["function"] = "function"
-    function: CalledFunction
+    function: MessageFunctionCall
 
 
 class ChatMessage(Body):
@@ -143,7 +143,7 @@ class ChatMessage(Body):
     refusal: str | None = None
     """What an assistant's message without content says instead."""
     name: str | None = None
-    tool_calls: Many[CalledTool] | None = None
+    tool_calls: Many[MessageToolCall] | None = None
     tool_call_id: str | None = None
     function_call: Annotated[Any, AfterValidator(not_served)] = None
     audio: Annotated[Any, AfterValidator(not_served)] = None

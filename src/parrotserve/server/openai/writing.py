@@ -10,7 +10,6 @@ from parrotserve.sampling import FinishReason, Usage
 from parrotserve.server.openai.answers import (
     Answer,
     AssistantMessage,
-    CallAnswer,
     ChatChoice,
     ChatChunkChoice,
     ChatCompletion,
@@ -20,42 +19,43 @@ from parrotserve.server.openai.answers import (
     Completion,
     CompletionChoice,
     CompletionLogprobs,
+    FunctionCallAnswer,
     ParrotAnswer,
     ToolCallAnswer,
     UsageAnswer,
 )
-from parrotserve.server.openai.calls import Call
 from parrotserve.server.openai.logprobs import Offsets, chat_logprobs, completion_logprobs
-from parrotserve.server.openai.tools import ToolCall, call_id
+from parrotserve.server.openai.submissions import Submission
+from parrotserve.server.openai.tools import ToolCall, tool_call_id
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest
 
 
 class Writer(ABC):
-    """Writes the answer to one call."""
+    """Writes the answer to one submission."""
 
-    def __init__(self, call: Call, *, prefix: str, include_usage: bool, tell_parrot: bool) -> None:
-        self.call = call
+    def __init__(self, submission: Submission, *, prefix: str, include_usage: bool, tell_parrot: bool) -> None:
+        self.submission = submission
         self.include_usage = include_usage
         """Whether a stream reports usage."""
-        self._told = [0] * len(call.variables)
+        self._told = [0] * len(submission.variables)
         """Number of tokens of each choice whose log-probabilities were streamed."""
         # All chunks of an answer, and answers to repetitions of the request, have the same id.
         self._head: dict[str, Any] = {
-            "id": f"{prefix}-{call.origin.base}",
+            "id": f"{prefix}-{submission.origin.base}",
             "created": int(time.time()),
-            "model": call.asked.model.name,
+            "model": submission.asked.model.name,
         }
         if tell_parrot:
             self._head["parrot"] = ParrotAnswer(
-                session=call.origin.session,
-                request=next(iter(call.requests), None),
-                output=call.output,
-                variable=call.variables[0],
+                session=submission.origin.session,
+                request=next(iter(submission.requests), None),
+                output=submission.output,
+                variable=submission.variables[0],
             )
 
     def usage(self, used: Sequence[Usage]) -> UsageAnswer:
-        """The usage of the call."""
-        return UsageAnswer.of(list(used), choices=self.call.choices)
+        """The usage of the submission."""
+        return UsageAnswer.of(list(used), choices=self.submission.choices)
 
     @abstractmethod
     def whole(self, values: Sequence[Value], used: Sequence[Usage]) -> Answer:
@@ -90,11 +90,13 @@ class Writer(ABC):
 class ChatWriter(Writer):
     """Writes answers of `/v1/chat/completions`."""
 
-    def __init__(self, call: Call, body: ChatRequest) -> None:
-        super().__init__(call, prefix="chatcmpl", include_usage=_wants_usage(body), tell_parrot=body.parrot is not None)
+    def __init__(self, submission: Submission, body: ChatRequest) -> None:
+        super().__init__(
+            submission, prefix="chatcmpl", include_usage=_wants_usage(body), tell_parrot=body.parrot is not None
+        )
         self._logprobs = bool(body.logprobs)
-        self._texts = [""] * len(call.variables)
-        self._shown = [0] * len(call.variables)
+        self._texts = [""] * len(submission.variables)
+        self._shown = [0] * len(submission.variables)
 
     def whole(self, values: Sequence[Value], used: Sequence[Usage]) -> ChatCompletion:
         """The next message of the conversation, in each choice."""
@@ -106,10 +108,10 @@ class ChatWriter(Writer):
         return [self._piece(choice, ChatDelta(role="assistant", content=""))]
 
     def grow(self, choice: int, delta: Delta) -> list[Answer]:
-        """More of the message, as far as it cannot turn out to be a tool call."""
+        """More of the message, as far as it cannot turn out to be a tool submission."""
         self._told[choice] += len(delta.logprobs)
         self._texts[choice] += delta.text
-        text, tools = self._texts[choice], self.call.tools
+        text, tools = self._texts[choice], self.submission.tools
         certain = len(text) if tools is None else max(tools.shown_at_once(text), self._shown[choice])
         new = text[self._shown[choice] : certain]
         self._shown[choice] = certain
@@ -124,7 +126,7 @@ class ChatWriter(Writer):
         if rest or untold.logprobs:
             pieces.append(self._piece(choice, ChatDelta(content=rest), logprobs=self._logprobs_of(untold)))
         if calls:
-            told = self._calls(choice, calls, numbered=True)
+            told = self._tool_calls(choice, calls, numbered=True)
             pieces.append(self._piece(choice, ChatDelta(tool_calls=told)))
         pieces.append(self._piece(choice, ChatDelta(), reason=_reason(value, calls)))
         return pieces
@@ -138,28 +140,28 @@ class ChatWriter(Writer):
 
     def _choice(self, index: int, value: Value) -> ChatChoice:
         content, calls = self._read(value)
-        fields: dict[str, Any] = {"tool_calls": self._calls(index, calls)} if calls else {}
+        fields: dict[str, Any] = {"tool_calls": self._tool_calls(index, calls)} if calls else {}
         message = AssistantMessage(role="assistant", content=content, refusal=None, **fields)
         logprobs = self._logprobs_of(value)
         return ChatChoice(index=index, message=message, logprobs=logprobs, finish_reason=_reason(value, calls))
 
     def _read(self, value: Value) -> tuple[str | None, list[ToolCall]]:
-        tools = self.call.tools
+        tools = self.submission.tools
         return tools.read(value.value) if tools is not None else (value.value, [])
 
-    def _calls(self, choice: int, calls: Sequence[ToolCall], *, numbered: bool = False) -> list[ToolCallAnswer]:
+    def _tool_calls(self, choice: int, calls: Sequence[ToolCall], *, numbered: bool = False) -> list[ToolCallAnswer]:
         return [
             ToolCallAnswer(
-                id=call_id(self.call.origin.base, choice, number),
+                id=tool_call_id(self.submission.origin.base, choice, number),
                 type="function",
-                function=CallAnswer(name=call.name, arguments=call.arguments),
+                function=FunctionCallAnswer(name=call.name, arguments=call.arguments),
                 **({"index": number} if numbered else {}),
             )
             for number, call in enumerate(calls)
         ]
 
     def _logprobs_of(self, told: Delta | Value) -> ChatLogprobs | None:
-        return chat_logprobs(told.logprobs, self.call.asked.tokenizer) if self._logprobs else None
+        return chat_logprobs(told.logprobs, self.submission.asked.tokenizer) if self._logprobs else None
 
     def _piece(
         self, choice: int, delta: ChatDelta, *, logprobs: ChatLogprobs | None = None, reason: str | None = None
@@ -171,10 +173,12 @@ class ChatWriter(Writer):
 class CompletionWriter(Writer):
     """Writes answers of `/v1/completions`."""
 
-    def __init__(self, call: Call, body: CompletionRequest) -> None:
-        super().__init__(call, prefix="cmpl", include_usage=_wants_usage(body), tell_parrot=body.parrot is not None)
+    def __init__(self, submission: Submission, body: CompletionRequest) -> None:
+        super().__init__(
+            submission, prefix="cmpl", include_usage=_wants_usage(body), tell_parrot=body.parrot is not None
+        )
         self._top = body.logprobs
-        self._offsets = [Offsets() for _ in call.variables]
+        self._offsets = [Offsets() for _ in submission.variables]
 
     def whole(self, values: Sequence[Value], used: Sequence[Usage]) -> Completion:
         """The text of each choice."""
@@ -183,7 +187,7 @@ class CompletionWriter(Writer):
 
     def begin(self, choice: int) -> list[Answer]:
         """The prompt, if it is to be repeated."""
-        return [self._piece(choice, self.call.prompts[choice])] if self.call.prompts else []
+        return [self._piece(choice, self.submission.prompts[choice])] if self.submission.prompts else []
 
     def grow(self, choice: int, delta: Delta) -> list[Answer]:
         """More of the text."""
@@ -204,7 +208,7 @@ class CompletionWriter(Writer):
         return [Completion(**self._chunk(usage=self.usage(used)), object="text_completion", choices=[])]
 
     def _choice(self, index: int, value: Value) -> CompletionChoice:
-        prompt = self.call.prompts[index] if self.call.prompts else ""
+        prompt = self.submission.prompts[index] if self.submission.prompts else ""
         return CompletionChoice(
             index=index,
             text=prompt + value.value,
@@ -215,7 +219,7 @@ class CompletionWriter(Writer):
     def _logprobs_of(self, told: Delta | Value, offsets: Offsets) -> CompletionLogprobs | None:
         if self._top is None:
             return None
-        return completion_logprobs(told.logprobs, self.call.asked.tokenizer, offsets=offsets, top=self._top > 0)
+        return completion_logprobs(told.logprobs, self.submission.asked.tokenizer, offsets=offsets, top=self._top > 0)
 
     def _piece(
         self, choice: int, text: str, *, logprobs: CompletionLogprobs | None = None, reason: str | None = None

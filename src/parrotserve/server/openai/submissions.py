@@ -69,7 +69,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Submission:
     """A request to the OpenAI-compatible API, as the service is to carry it out."""
 
     asked: Asked
@@ -93,7 +93,7 @@ class Call:
     """The field of the body with the JSON schema; None if two fields have one."""
 
 
-def chat_call(body: ChatRequest, *, asked: Asked, origin: Origin) -> Call:
+def chat_submission(body: ChatRequest, *, asked: Asked, origin: Origin) -> Submission:
     """The call of a chat request. Raises `DeclarationError`, which names the field."""
     if body.extension.get is not None:
         return _asking(body, asked, origin)
@@ -117,7 +117,7 @@ def chat_call(body: ChatRequest, *, asked: Asked, origin: Origin) -> Call:
     return _declaring(body, asked, origin, [(*said, *opening)], sampling, inputs, tools=usable)
 
 
-def completion_call(body: CompletionRequest, *, asked: Asked, origin: Origin) -> Call:
+def completion_submission(body: CompletionRequest, *, asked: Asked, origin: Origin) -> Submission:
     """The call of a completion request. Raises `DeclarationError`, which names the field."""
     if body.extension.get is not None:
         return _asking(body, asked, origin)
@@ -152,7 +152,7 @@ def _declaring(
     chat: bool = True,
     tools: Tools | None = None,
     echoed: tuple[str, ...] = (),
-) -> Call:
+) -> Submission:
     name = body.extension.output
     count = len(prompts) * body.choices
     ids = [f"{origin.base}.{number}" for number in range(count)]
@@ -160,7 +160,7 @@ def _declaring(
     asked_for = f"{len(prompts)} x {body.choices} texts" + (", echoed" if echoed else "")
     told = described(body) if tools is not None and isinstance(body, ChatRequest) else ()
     kwargs = body.chat_template_kwargs if isinstance(body, ChatRequest) else None
-    calls = tools.calls() if tools is not None else None
+    calls = tools.allowed_calls() if tools is not None else None
     requests = tuple(
         RequestSpec(
             id=ids[number],
@@ -177,7 +177,7 @@ def _declaring(
         for number, each in enumerate(_seeded(sampling, body.choices) * len(prompts))
     )
     variables = (*inputs.variables, *(VariableSpec(id=output, name=name) for output in outputs))
-    return Call(
+    return Submission(
         asked=asked,
         origin=origin,
         submit=_submit(body, origin, outputs, (*_noted(origin, asked_for), *variables), requests),
@@ -199,11 +199,11 @@ def _schema_field(tools: Tools | None) -> str | None:
     return None if tools.formatted else "tools"
 
 
-def _asking(body: Generation, asked: Asked, origin: Origin) -> Call:
+def _asking(body: Generation, asked: Asked, origin: Origin) -> Submission:
     """The call for an output that was declared before."""
     variable = variable_id(origin.session, body.extension.get or "")
     submit = _submit(body, origin, [variable], _noted(origin, f"get {variable}"), ())
-    return Call(
+    return Submission(
         asked=asked,
         origin=origin,
         submit=submit,
