@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Awaitable
 from typing import Any, TypeGuard
 
-from parrotserve.sdk.placeholders import check_no_placeholder
+from parrotserve.sdk.representations import check_no_representation
 
 
 def is_pending(value: object) -> TypeGuard[Awaitable[Any]]:
@@ -19,7 +19,7 @@ def text_from(value: object, what: str) -> str:
     a variable is in the text: a prompt must not contain `<function ...>` or `b'...'` by accident.
     """
     if isinstance(value, str):
-        return check_no_placeholder(value, what)
+        return check_no_representation(value, what)
     if is_pending(value):
         raise TypeError(f"{what} is {value!r:.80}, which is not a text; await it, and pass the result.")
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
@@ -31,4 +31,4 @@ def text_from(value: object, what: str) -> str:
             raise TypeError(f"{what} is {value!r:.80}, which is not a text; call it, and pass the result.")
         if callable(getattr(value, "read", None)):
             raise TypeError(f"{what} is {value!r:.80}, which is not a text; read it, and pass what is in it.")
-    return check_no_placeholder(str(value), what)
+    return check_no_representation(str(value), what)

@@ -19,6 +19,7 @@ from keyword import iskeyword
 
 from parrotserve.errors import InvalidTransform
 from parrotserve.names import closest
+from parrotserve.placeholders import at_bars, source_at
 from parrotserve.sdk.blame import Blame, method_advice, receiver_of
 from parrotserve.segments import Role
 from parrotserve.transforms import Transform, parse_transform
@@ -84,9 +85,6 @@ class _Placeholder:
         return f"{{{{{self.source}}}}}"
 
 
-_QUOTED = r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
-_PLACEHOLDER = re.compile(rf"\{{\{{((?:{_QUOTED}|[^{{}}\"'\n]|\}}(?!\}}))*)\}}\}}")
-_BETWEEN_BARS = re.compile(rf"(?:{_QUOTED}|[^|\"'])*")
 _KINDS = ("input", "output", "role")
 _SPEAKERS = tuple(role.value for role in (Role.SYSTEM, Role.USER, Role.ASSISTANT))
 
@@ -139,14 +137,14 @@ def _pieces(text: str, first_line: int, blame: Blame) -> Iterator[str | _Placeho
         else:
             line += text.count("\n", counted, brace)
             counted = brace
-            match = _PLACEHOLDER.match(text, brace)
-            if match is None:
+            source = source_at(text, brace)
+            if source is None:
                 raise _unreadable(text[brace:], line, blame)
             if any(constant):
                 yield "".join(constant)
             constant = []
-            yield _Placeholder(match[1], line)
-            at = match.end()
+            yield _Placeholder(source, line)
+            at = brace + len("{{") + len(source) + len("}}")
     if any(constant):
         yield "".join(constant)
 
@@ -173,7 +171,7 @@ class _Reader:
         self._seen: set[str] = set()
 
     def read(self, placeholder: _Placeholder) -> Part:
-        head, *transforms = _split(placeholder.source)
+        head, *transforms = at_bars(placeholder.source)
         kind, colon, name = (word.strip() for word in head.partition(":"))
         if not colon:
             kind, name = self._kind_of(kind, placeholder), kind
@@ -264,19 +262,6 @@ class _Reader:
 
     def _error(self, placeholder: _Placeholder, what: str) -> Exception:
         return self._blame.error(what, line=placeholder.line, placeholder=str(placeholder))
-
-
-def _split(source: str) -> list[str]:
-    """At the bars that are not within quotes."""
-    pieces: list[str] = []
-    at = 0
-    while True:
-        match = _BETWEEN_BARS.match(source, at)
-        end = match.end() if match else at
-        pieces.append(source[at:end])
-        if end >= len(source):
-            return pieces
-        at = end + 1
 
 
 def _laid_out(parts: list[Part]) -> Iterator[Part]:

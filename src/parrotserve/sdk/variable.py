@@ -13,8 +13,8 @@ from parrotserve.sampling import FinishReason, TokenLogprob
 from parrotserve.sdk.cell import Cell, State
 from parrotserve.sdk.loop import background, wait_for
 from parrotserve.sdk.outbox import Named
-from parrotserve.sdk.placeholders import beginning, remember
 from parrotserve.sdk.plain import text_from
+from parrotserve.sdk.representations import beginning, remember
 from parrotserve.sdk.session import Session
 from parrotserve.sdk.transport import Transport
 from parrotserve.sdk.typed import TypedSchema

@@ -1,15 +1,14 @@
 """The `parrot` object: how a request to the OpenAI-compatible API takes part in a program."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Annotated, Any, Self, cast
 
 from pydantic import Field, model_validator
 
 from parrotserve.criteria import Criteria
 from parrotserve.errors import DeclarationError
+from parrotserve.placeholders import input_placeholders
 from parrotserve.protocol import (
     DEFAULT_LEASE_SECONDS,
     LONGEST_LEASE_SECONDS,
@@ -27,12 +26,6 @@ from parrotserve.transforms import parse_transform
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,31}$")]
 
 _LONGEST_ID = 64
-_QUOTED = r'"(?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)*'"
-_PLACEHOLDER = re.compile(
-    rf"\{{\{{\s*input\s*:\s*([A-Za-z_][A-Za-z0-9_-]*)\s*((?:\|(?:{_QUOTED}|[^\"'|}}\n])*)*)\}}\}}"
-)
-_BEGINNING = re.compile(r"\{\{\s*input\s*:")
-_TRANSFORM = re.compile(rf"(?:{_QUOTED}|[^\"'|])+")
 
 
 class ById(Wire):
@@ -115,14 +108,13 @@ class Inputs:
     def split(self, text: str) -> Iterator[TextSegment | InputSegment]:
         """Split a text at its placeholders. One whose name is not an input is ordinary text."""
         at = 0
-        for match in _placeholders(text) if self.given else ():
-            name, transforms = match.groups()
-            if name not in self.given:
+        for found in input_placeholders(text) if self.given else ():
+            if found.name not in self.given:
                 continue
-            if match.start() > at:
-                yield TextSegment(text=text[at : match.start()])
-            yield InputSegment(variable=self._variable(name), transforms=tuple(_transforms(transforms)))
-            at = match.end()
+            if found.start > at:
+                yield TextSegment(text=text[at : found.start])
+            yield InputSegment(variable=self._variable(found.name), transforms=tuple(map(_transform, found.transforms)))
+            at = found.end
         if at < len(text) or not text:
             yield TextSegment(text=text[at:])
 
@@ -149,20 +141,6 @@ class Inputs:
         return self._used[name]
 
 
-def _placeholders(text: str) -> Iterator[re.Match[str]]:
-    """Everything that is written as a placeholder, whatever its name, in time linear in the text's length.
-
-    No placeholder reaches past the beginning of the next one. Otherwise the rest of the text would be searched for
-    each of many that are never closed, while the service stands still.
-    """
-    starts = [match.start() for match in _BEGINNING.finditer(text)]
-    for start, end in pairwise((*starts, len(text))):
-        match = _PLACEHOLDER.match(text, start, end)
-        if match is not None:
-            yield match
-
-
-def _transforms(source: str) -> Iterator[WireTransform]:
-    for written in _TRANSFORM.findall(source):
-        transform = parse_transform(written)
-        yield WireTransform(name=transform.name, args=transform.args)
+def _transform(written: str) -> WireTransform:
+    transform = parse_transform(written)
+    return WireTransform(name=transform.name, args=transform.args)

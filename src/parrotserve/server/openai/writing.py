@@ -108,7 +108,7 @@ class ChatWriter(Writer):
         return [self._piece(choice, ChatDelta(role="assistant", content=""))]
 
     def grow(self, choice: int, delta: Delta) -> list[Answer]:
-        """More of the message, as far as it cannot turn out to be a tool submission."""
+        """More of the message, as far as it cannot turn out to be a tool call."""
         self._told[choice] += len(delta.logprobs)
         self._texts[choice] += delta.text
         text, tools = self._texts[choice], self.submission.tools
