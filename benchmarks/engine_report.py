@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from marked import write_marked
 from points import OURS, TARGETS, Point, in_order, wanted
 from records import sources
 
+from parrotserve.bench.marked import write_marked
 from parrotserve.engines.native.settings import WeightFormat
 
 Measured = dict[str, Any]

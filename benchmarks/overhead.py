@@ -24,8 +24,9 @@ from typing import Any
 from costs.machine import ENGINES, WAITING, handle_costs, lookup_costs, machine_alone
 from costs.report import lines, markdown
 from costs.wire import added, over_http, runtime_alone, serve
-from marked import write_marked
 from records import Records
+
+from parrotserve.bench.marked import write_marked
 
 Measured = dict[str, Any]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from parrotserve.bench.sides import REFERENCE
+from parrotserve.bench.report import reference_of, times_as_long
 from parrotserve.bench.workload import Workload
 from parrotserve.bench.workloads import WORKLOADS
 
@@ -55,7 +55,7 @@ def _section(workload: Workload, record: dict[str, Any], folder: Path) -> Iterat
 
 def _row(workload: Workload, result: dict[str, Any], results: Sequence[dict[str, Any]]) -> list[str]:
     cells = [result["case"], f"{result['delay_seconds'] * 1000:.0f} ms", result["side"]]
-    reference = _reference_of(result, results)
+    reference = reference_of(result, results, place=_place)
     for name in workload.headline:
         mine, its = _values(result, name), _values(reference, name) if reference else []
         if not mine:
@@ -64,17 +64,12 @@ def _row(workload: Workload, result: dict[str, Any], results: Sequence[dict[str,
             continue
         spread = f" ({min(mine):.2f}-{max(mine):.2f})" if len(mine) > 1 else ""
         cells.append(f"{median(mine):.2f}{spread}, {len(mine)}")
-        cells.append(f"{median(mine) / median(its):.2f}x" if its else "")
+        cells.append(times_as_long(mine, its))
     return cells
 
 
-def _reference_of(result: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The reference side's result for the same case and delay; None if there is none, or `result` is that."""
-    case, delay = result["case"], result["delay_seconds"]
-    for other in results:
-        if other is not result and (other["case"], other["delay_seconds"], other["side"]) == (case, delay, REFERENCE):
-            return other
-    return None
+def _place(result: dict[str, Any]) -> tuple[str, float, str]:
+    return result["case"], result["delay_seconds"], result["side"]
 
 
 def _values(result: dict[str, Any], figure: str) -> list[float]:

@@ -4,6 +4,8 @@ import ast
 import sys
 from pathlib import Path
 
+from parrotserve.bench.marked import between_marks
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- modules: begin (scripts/module_map.py) -->", "<!-- modules: end -->"
@@ -31,9 +33,7 @@ def module_list() -> str:
 
 
 def page_with_list(page: str) -> str:
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{module_list()}\n{END}{after}"
+    return between_marks(page, BEGIN, END, module_list())
 
 
 def main() -> None:

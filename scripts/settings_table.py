@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from parrotserve.bench.marked import between_marks
 from parrotserve.config import READ_ELSEWHERE, SETTINGS
 from parrotserve.settings import Group, Setting
 
@@ -33,9 +34,7 @@ def tables() -> str:
 
 
 def page_with_list(page: str) -> str:
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"
+    return between_marks(page, BEGIN, END, tables())
 
 
 def main() -> None:

@@ -1,15 +1,17 @@
 """Reports of measurements: as tables for people, and as a picture."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.table import Table
 
 from parrotserve.bench.measure import Plan, Series
 from parrotserve.bench.sides import REFERENCE
 from parrotserve.bench.workload import OPEN_FIRST, OPEN_SECOND, Case, Workload
+
+T = TypeVar("T")
 
 _GROWTH, _CHANCE = 1.25, 2.0
 """A queue counts as growing if more is open in the second half of the arrivals than `_GROWTH` times what was open in
@@ -47,12 +49,20 @@ def tables(plan: Plan, found: Sequence[Series]) -> Iterator[Table]:
 
 def ratio(series: Series, found: Sequence[Series], figure: str) -> str:
     """Ratio of a figure to the reference side's on the same case; empty if there is nothing to compare."""
-    for other in found:
-        if (other.case, other.delay, other.side.name) == (series.case, series.delay, REFERENCE):
-            mine, reference = series.of(figure), other.of(figure)
-            if mine and reference and other is not series:
-                return f"{median(mine) / median(reference):.2f}x"
-    return ""
+    reference = reference_of(series, found, place=lambda one: (one.case.name, one.delay, one.side.name))
+    return times_as_long(series.of(figure), reference.of(figure) if reference is not None else [])
+
+
+def reference_of(result: T, found: Sequence[T], *, place: Callable[[T], tuple[str, float, str]]) -> T | None:
+    """The reference side's result for the same case and delay; None if there is none, or `result` is that. `place` gives
+    a result's case, its delay in seconds and its side."""
+    case, delay, _ = place(result)
+    return next((one for one in found if one is not result and place(one) == (case, delay, REFERENCE)), None)
+
+
+def times_as_long(mine: Sequence[float], reference: Sequence[float]) -> str:
+    """Ratio of two medians; empty if one of them is not known."""
+    return f"{median(mine) / median(reference):.2f}x" if mine and reference else ""
 
 
 def sustained(workload: Workload, found: Sequence[Series]) -> dict[tuple[str, float], float]:
