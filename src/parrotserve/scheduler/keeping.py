@@ -40,7 +40,7 @@ class Keeping:
         """Whether a request may use an engine, reserved or not. The room of a reserved engine is open to requests with
         precedence in the holder's line, to other tenants if they add less to its steps, and to throughput work if that
         can be paused again or is due its minimum share."""
-        holder = next((one for one, kept in self._pool.kept.items() if kept is load), None)
+        holder = next((one for one, kept in self._pool.kept_for.items() if kept is load), None)
         if holder is None or holder is request:
             return True
         if not request.objective.pressing:
@@ -52,16 +52,16 @@ class Keeping:
     def keep(self, ticket: Ticket, able: Sequence[EngineLoad]) -> EngineLoad | None:
         """Reserve one of these engines for a request. None if no more may be reserved: a line has one reservation, but
         for requests with precedence over its holder, because a holder is placed out of turn once it has room."""
-        kept, request = self._pool.kept, ticket.request
-        if kept.get(request) in able:
-            return kept[request]
-        free = [load for load in able if load not in kept.values()]
+        kept_for, request = self._pool.kept_for, ticket.request
+        if kept_for.get(request) in able:
+            return kept_for[request]
+        free = [load for load in able if load not in kept_for.values()]
         line = self._line_of(request)
-        others = (one for one in kept if self._line_of(one) is line and not self.goes_before(request, one))
-        if not free or len(kept) >= _MOST or any(others):
+        others = (one for one in kept_for if self._line_of(one) is line and not self.goes_before(request, one))
+        if not free or len(kept_for) >= _MOST or any(others):
             return None
-        kept[request] = min(free, key=lambda one: one.lacking(ticket)[::-1])
-        return kept[request]
+        kept_for[request] = min(free, key=lambda one: one.lacking(ticket)[::-1])
+        return kept_for[request]
 
     def _line_of(self, request: Request) -> Line | None:
         return self._pool.lines.line_of(request.session.tenant)

@@ -57,7 +57,7 @@ class Line:
     """Number of pressing requests (True) and of others (False)."""
     suspects: LazyHeap[Request] = field(default_factory=LazyHeap[Request])
     """Requests that may have killed engines, by arrival."""
-    aboard: int = 0
+    unsettled: int = 0
     """Number of the tenant's requests whose charge is not final: they run, or their cancelled run is yet to be
     reported."""
 
@@ -101,7 +101,7 @@ class Lines:
         self._virtual = 0.0
         """Virtual time of the line that was served last."""
         self._served: dict[Line, None] = {}
-        """Lines with requests aboard."""
+        """Lines with unsettled requests."""
 
     def __len__(self) -> int:
         return len(self._standing)
@@ -160,9 +160,9 @@ class Lines:
                 self._sort(line)
 
     @property
-    def aboard(self) -> int:
+    def unsettled(self) -> int:
         """Number of requests that were served and not settled."""
-        return sum(line.aboard for line in self._lines.values())
+        return sum(line.unsettled for line in self._lines.values())
 
     def any(self, *, pressing: bool) -> bool:
         """Whether requests of this kind wait."""
@@ -220,7 +220,7 @@ class Lines:
     def serve(self, request: Request, seconds: float) -> Line:
         """Take a placed request out of its line, and charge the line `seconds` of expected service."""
         line = self._line(request.session.tenant)
-        line.aboard += 1
+        line.unsettled += 1
         self._served[line] = None
         self.discard(request)
         self._virtual = max(self._virtual, line.virtual)
@@ -235,8 +235,8 @@ class Lines:
     def settle(self, tenant: TenantId, correction: float) -> None:
         """Correct the charge of a request that ended by what it took beyond its expected service (may be negative)."""
         line = self._line(tenant)
-        line.aboard -= 1
-        if not line.aboard:
+        line.unsettled -= 1
+        if not line.unsettled:
             del self._served[line]
         self._charge(line, correction)
 
@@ -297,7 +297,7 @@ class Lines:
             self._suspected.put(line, line.virtual)
         else:
             self._suspected.discard(line)
-        if line.aboard or not line.empty:
+        if line.unsettled or not line.empty:
             self._idle.discard(line)
             return
         self._idle.put(line, line.virtual)
@@ -325,8 +325,8 @@ class Lines:
         suspects = {one for line in self._lines.values() for one in line.suspects}
         assert suspects == set(self.suspects), "suspects stand where they should not"
         assert set(self._suspected) == {line for line in self._lines.values() if line.suspects}, "lines with suspects"
-        assert set(self._served) == {line for line in self._lines.values() if line.aboard}, "lines that are served"
-        idle = {line for line in self._lines.values() if line.empty and not line.aboard}
+        assert set(self._served) == {line for line in self._lines.values() if line.unsettled}, "lines that are served"
+        idle = {line for line in self._lines.values() if line.empty and not line.unsettled}
         assert set(self._idle) == idle, "lines that are not idle are kept as such"
         for pressing, behind in self._behind.items():
             wanted = {line for line in self._lines.values() if line.head(pressing=pressing) is not None}

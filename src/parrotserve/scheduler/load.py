@@ -137,17 +137,17 @@ class EngineLoad:
         whole = ticket.prompt_tokens + self._output_tokens(ticket)
         return max(min(whole, self.description.context_length) - held, 0.0)
 
-    def has_room(self, ticket: Ticket, *, kept_for_bulk: bool = False) -> bool:
-        """Whether a request can be admitted now; with `kept_for_bulk`, outside the rows kept for throughput work."""
-        if not self.has_credit_for(ticket) or not self.has_row(kept_for_bulk=kept_for_bulk):
+    def has_room(self, ticket: Ticket, *, beside_bulk: bool = False) -> bool:
+        """Whether a request can be admitted now; with `beside_bulk`, outside the rows kept for throughput work."""
+        if not self.has_credit_for(ticket) or not self.has_row(beside_bulk=beside_bulk):
             return False
         return not self.active or self.kv_tokens + self.need(ticket) <= self.description.cache_tokens
 
-    def has_row(self, *, kept_for_bulk: bool = False) -> bool:
+    def has_row(self, *, beside_bulk: bool = False) -> bool:
         """Whether a step has a free row, whatever KV the request needs; see `has_room`."""
         if self.reserved or self.active >= self.width:
             return False
-        return not (self.active and kept_for_bulk) or self.active - self.bulk < self.width - _kept(self.width)
+        return not (self.active and beside_bulk) or self.active - self.bulk < self.width - _bulk_rows(self.width)
 
     def has_room_again(self, aboard: Aboard) -> bool:
         """Whether a paused request can resume, also on an engine that is being emptied for a suspect: it has to end."""
@@ -307,7 +307,7 @@ class EngineLoad:
     def rekey(self, aboard: Aboard, change: Callable[[], object]) -> None:
         """Call `change`, which changes a request's prefix because values that it reads or wrote have become known."""
         if not aboard.paused:
-            self.residents.release(aboard.boundaries, kept=0)
+            self.residents.release(aboard.boundaries, staying=0)
         change()
         if not aboard.paused:
             self.residents.hold(aboard.boundaries, 1 / aboard.ticket.ratio.chars_per_token)
@@ -324,7 +324,7 @@ class EngineLoad:
         self._active[aboard.objective] -= 1
         self._tails -= aboard.tail
         self._row_tokens -= aboard.tokens
-        self.residents.release(aboard.boundaries, kept=aboard.ticket.prefix.known)
+        self.residents.release(aboard.boundaries, staying=aboard.ticket.prefix.known)
         self.residents.make_room(self.kv_tokens)
 
     # --- Predictions -----------------------------------------------------------------------------------------
@@ -395,6 +395,6 @@ class EngineLoad:
         self.residents.check_integrity([one.boundaries for one in running])
 
 
-def _kept(width: int) -> int:
+def _bulk_rows(width: int) -> int:
     """Rows of a step reserved for waiting throughput work. In narrow steps it takes turns instead."""
     return ceil(THROUGHPUT_SHARE * width) if width * THROUGHPUT_SHARE >= 1 else 0

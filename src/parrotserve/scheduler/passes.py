@@ -42,11 +42,11 @@ class Pass:
         self._paused_bulk = _paused_bulk(pool)
         self._crowded = self._bulk_stays = False
         """Whether some, or all, paused throughput work with room stays paused because its tenant is at its limit."""
-        self._kept: set[EngineLoad] = set()
+        self._kept_for_bulk: set[EngineLoad] = set()
         """Engines on which the next free room is reserved for throughput work."""
         self._draining, pool.draining = pool.draining, None
         self._keeping = Keeping(pool, now)
-        self._looked_at_kept = False
+        self._looked_at_holders = False
 
     def run(self) -> list[Outcome]:
         """Place every request that can be placed."""
@@ -66,7 +66,7 @@ class Pass:
             if not (self._press() if pressing else self._fill()):
                 blocked.add(pressing)
                 if not pressing and self._bulk_is_due():
-                    self._kept.update(self._pool.where_bulk_is_due(self._draining))
+                    self._kept_for_bulk.update(self._pool.where_bulk_is_due(self._draining))
 
     # --- Whose turn it is ------------------------------------------------------------------------------------
 
@@ -96,9 +96,9 @@ class Pass:
 
     def _press(self) -> bool:
         """Start a pressing request. Those with a reserved engine come first: their turn came when they had no room."""
-        if not self._looked_at_kept:
-            self._looked_at_kept = True
-            self._place_kept()
+        if not self._looked_at_holders:
+            self._looked_at_holders = True
+            self._place_holders()
             return True
         return self._serve_next(pressing=True)
 
@@ -136,17 +136,17 @@ class Pass:
         self._pool.lines.hold(line, pressing=pressing)
         return True
 
-    def _place_kept(self) -> None:
+    def _place_holders(self) -> None:
         """Place the requests that engines are reserved for; pass over those that still have no room."""
-        for request in list(self._pool.kept):
+        for request in list(self._pool.kept_for):
             ticket, line = self._pool.tickets.of(request), self._pool.lines.line_of(request.session.tenant)
             head = line.head(pressing=True) if line is not None else None
             if head is not None and self._keeping.goes_before(head, request):
-                del self._pool.kept[request]
+                del self._pool.kept_for[request]
             elif self._place_one(ticket) is not None:
                 continue
             elif any(self._has_room(load, ticket) for load in self._pool.candidates(ticket)):
-                del self._pool.kept[request]  # it waits for another reason than room
+                del self._pool.kept_for[request]  # it is not for want of room that it waits
             else:
                 self._pool.lines.set_aside(request)
 
@@ -154,7 +154,7 @@ class Pass:
         """Reserve an engine for a request that has room nowhere. Returns whether those behind it may have room on other
         engines, which takes another engine with a free row."""
         able = [load for load in self._open_to(ticket) if not load.reserved]
-        with_rows = [load for load in able if load.has_row(kept_for_bulk=self._pool.bulk_waits)]
+        with_rows = [load for load in able if load.has_row(beside_bulk=self._pool.bulk_waits)]
         load = self._keeping.keep(ticket, able) if with_rows else None
         if load is None:
             return False
@@ -257,13 +257,13 @@ class Pass:
         return Lack.KEPT if load.reserved or load.has_room(ticket) else Lack.ROOM
 
     def _has_room(self, load: EngineLoad, ticket: Ticket) -> bool:
-        kept = ticket.request.objective.pressing and self._pool.bulk_waits
-        return self._is_open(load, ticket) and load.has_room(ticket, kept_for_bulk=kept)
+        beside_bulk = ticket.request.objective.pressing and self._pool.bulk_waits
+        return self._is_open(load, ticket) and load.has_room(ticket, beside_bulk=beside_bulk)
 
     def _is_open(self, load: EngineLoad, ticket: Ticket) -> bool:
         """Whether the engine is not reserved for others."""
-        if load in self._kept or not self._pool.kept:
-            return load not in self._kept
+        if load in self._kept_for_bulk or not self._pool.kept_for:
+            return load not in self._kept_for_bulk
         return self._keeping.is_open(load, ticket.request, bulk_is_due=self._bulk_is_due())
 
     def _open_to(self, ticket: Ticket) -> list[EngineLoad]:
@@ -318,7 +318,7 @@ class Pass:
     def _resume_first_of(self, tenant: TenantId) -> bool:
         """Resume the tenant's first paused pressing request on an engine with room. Returns whether there was one."""
         for load in self._pool.paused:
-            first = load.crowd.first_paused(tenant) if load not in self._kept else None
+            first = load.crowd.first_paused(tenant) if load not in self._kept_for_bulk else None
             if first is not None and load.has_room_again(first) and load.welcomes_again(first, self._now):
                 self._resume(load, first)
                 return True

@@ -70,7 +70,7 @@ class Pool:
         """Engines that requests joined since the last pass, for which others may have to make room."""
         self.draining: EngineLoad | None = None
         """The engine whose next free room the last pass reserved for throughput work that is due and has no room."""
-        self.kept: dict[Request, EngineLoad] = {}
+        self.kept_for: dict[Request, EngineLoad] = {}
         """Engines reserved for pressing requests that have room nowhere; see `keeping`."""
         self._ended: list[tuple[EngineLoad, Aboard]] = []
         """Requests that ended since the last pass, and where."""
@@ -110,7 +110,7 @@ class Pool:
         self._by_fullness.discard(load)
         self.paused.pop(load, None)
         self.joined.pop(load, None)
-        self.kept = {request: kept for request, kept in self.kept.items() if kept is not load}
+        self.kept_for = {request: its for request, its in self.kept_for.items() if its is not load}
         if self.draining is load:
             self.draining = None
         for aboard in load.aboard.values():
@@ -178,7 +178,7 @@ class Pool:
 
     def unqueue(self, request: Request) -> None:
         """Remove a request from the queue."""
-        self.kept.pop(request, None)
+        self.kept_for.pop(request, None)
         self.lines.discard(request)
         self.tickets.sharers.discard(self.tickets.of(request))
         group = self._grouped.pop(request, None)
@@ -191,7 +191,7 @@ class Pool:
         """Whether a request is queued."""
         return request in self.lines or request in self.lines.suspects
 
-    def aboard(self, request: Request) -> tuple[EngineLoad, Aboard] | None:
+    def where_it_runs(self, request: Request) -> tuple[EngineLoad, Aboard] | None:
         """The engine that a request is running or paused on, and its entry there."""
         load = self.loads.get(request.engine) if request.engine is not None else None
         found = load.aboard.get(request.id) if load is not None else None
@@ -297,11 +297,11 @@ class Pool:
         """Recompute everything that is kept incrementally. Raises `AssertionError` on a difference."""
         self.lines.check_integrity()
         charged = len(self._leaving) + sum(len(load.aboard) for load in self.loads.values())
-        assert self.lines.aboard == charged, "charges that may still be corrected"
+        assert self.lines.unsettled == charged, "charges that may still be corrected"
         assert all(one.engine in self.loads for one in self._leaving.values()), "a charge on an engine that is gone"
         queued = set(self.lines)
         self.tickets.check_integrity(unfinished, queued)
-        assert self.kept.keys() <= queued, "an engine is kept for a request that does not wait"
+        assert self.kept_for.keys() <= queued, "an engine is kept for a request that does not wait"
         wanted = {one: one.group for one in queued if one.group is not None and self.switches.groups}
         assert self._grouped == wanted, "queued members are not in their groups"
         assert {one: group for group, members in self.groups.items() for one in members} == wanted, "members of groups"

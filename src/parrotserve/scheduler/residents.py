@@ -72,8 +72,8 @@ class Residents:
                 self.held_tokens += tokens
             before = boundary.chars
 
-    def release(self, boundaries: Sequence[Boundary], *, kept: int) -> None:
-        """Release the prefix of a request that ended or is paused. Of what it alone held, the first `kept` boundaries
+    def release(self, boundaries: Sequence[Boundary], *, staying: int) -> None:
+        """Release the prefix of a request that ended or is paused. Of what it alone held, the first `staying` boundaries
         stay resident until they are evicted."""
         for number, boundary in reversed(list(enumerate(boundaries))):
             held = self._held[boundary.hash]
@@ -81,7 +81,7 @@ class Residents:
             if not held.count:
                 del self._held[boundary.hash]
                 self.held_tokens -= held.tokens
-                if number < kept:
+                if number < staying:
                     self._idle[boundary.hash] = held.tokens
                     self._idle_tokens += held.tokens
                 else:

@@ -115,14 +115,14 @@ class AppScheduler(Scheduler):
         if pool.is_queued(request):
             pool.unqueue(request)
             self.queue(request)
-        elif (found := pool.aboard(request)) is not None:
+        elif (found := pool.where_it_runs(request)) is not None:
             pool.reclassify(*found)
             return found[1].precedence
         return None
 
     def wrote(self, request: Request) -> None:
         pool = self._pools[request.spec.model]
-        found = pool.aboard(request)
+        found = pool.where_it_runs(request)
         if found is not None:
             load, aboard = found
             load.rekey(aboard, lambda: pool.tickets.rekey(aboard.ticket))

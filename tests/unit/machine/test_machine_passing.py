@@ -91,7 +91,7 @@ def test_one_engine_is_kept_for_each_tenant_that_has_such_requests(tenant: str, 
     here = world("e", "f", "g")
     urgent(here, "big", POEM, **BIG)
     urgent(here, "big2", POEM, **BIG, tenant=tenant)
-    kept = here.machine._scheduler._pools["m"].kept  # type: ignore[attr-defined]
+    kept = here.machine._scheduler._pools["m"].kept_for  # type: ignore[attr-defined]
     assert {request.id: load.id for request, load in kept.items()} == {"big": "g"} | more
 
 
