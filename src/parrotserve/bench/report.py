@@ -54,8 +54,8 @@ def ratio(series: Series, found: Sequence[Series], figure: str) -> str:
 
 
 def reference_of(result: T, found: Sequence[T], *, place: Callable[[T], tuple[str, float, str]]) -> T | None:
-    """The reference side's result for the same case and delay; None if there is none, or `result` is that. `place` gives
-    a result's case, its delay in seconds and its side."""
+    """The reference side's result for the same case and delay; None if there is none, or `result` is that. `place`
+    gives a result's case, its delay in seconds and its side."""
     case, delay, _ = place(result)
     return next((one for one in found if one is not result and place(one) == (case, delay, REFERENCE)), None)
 

@@ -73,8 +73,8 @@ class Residents:
             before = boundary.chars
 
     def release(self, boundaries: Sequence[Boundary], *, staying: int) -> None:
-        """Release the prefix of a request that ended or is paused. Of what it alone held, the first `staying` boundaries
-        stay resident until they are evicted."""
+        """Release the prefix of a request that ended or is paused. Of what it alone held, the first `staying`
+        boundaries stay resident until they are evicted."""
         for number, boundary in reversed(list(enumerate(boundaries))):
             held = self._held[boundary.hash]
             held.count -= 1
