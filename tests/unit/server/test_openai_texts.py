@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from parrotserve.errors import DeclarationError, InvalidTransform
 from parrotserve.protocol import InputSegment, TextSegment, WireTransform
 from parrotserve.server.openai.extension import ByValue, Inputs
-from parrotserve.server.openai.tools import Tools
+from parrotserve.server.openai.tools import AnswerForm, Tools
 from parrotserve.server.openai.wire import FunctionSpec
 
 CALL = '{"name": "look", "arguments": {"at": "x"}}'
@@ -38,7 +38,8 @@ WRITTEN = {
 
 
 def tools(*, tagged: bool, must_call: bool = False) -> Tools:
-    return Tools(functions=FUNCTIONS, tagged=tagged, arguments_key="arguments", must_call=must_call)
+    form = AnswerForm.CALLS if must_call else AnswerForm.TEXT_AND_CALLS
+    return Tools(functions=FUNCTIONS, tagged=tagged, arguments_key="arguments", form=form)
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), st.booleans(), st.booleans())

@@ -25,7 +25,7 @@ from parrotserve.sampling import Sampling
 from parrotserve.segments import Role
 from parrotserve.server.openai.extension import Inputs, variable_id
 from parrotserve.server.openai.messages import segments_of
-from parrotserve.server.openai.tools import Tools, described, tools_of
+from parrotserve.server.openai.tools import AnswerForm, Tools, described, tools_of
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest, Generation, ResponseFormat
 
 REPEATABLE_SECONDS = 600.0
@@ -110,7 +110,9 @@ def chat_submission(body: ChatRequest, *, asked: Asked, origin: Origin) -> Submi
         asked,
         most=body.max_completion_tokens or body.max_tokens,
         most_is="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
-        schema=usable.schema() if usable is not None and usable.must_call else _schema(body.response_format),
+        schema=usable.schema()
+        if usable is not None and usable.form is AnswerForm.CALLS
+        else _schema(body.response_format),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         stops=usable.stops if usable is not None else (),
     )
@@ -196,7 +198,7 @@ def _declaring(
 def _schema_field(tools: Tools | None) -> str | None:
     if tools is None:
         return "response_format"
-    return None if tools.formatted else "tools"
+    return None if tools.form is AnswerForm.FORMAT_OR_CALLS else "tools"
 
 
 def _asking(body: Generation, asked: Asked, origin: Origin) -> Submission:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, cast
 
 from parrotserve.errors import DeclarationError, InvalidSchema
@@ -34,6 +35,24 @@ class ToolCall:
     arguments: str
 
 
+class AnswerForm(Enum):
+    """What an answer may be where tools are offered."""
+
+    CALLS = auto()
+    """Tool calls and nothing else."""
+    FORMAT_OR_CALLS = auto()
+    """Text of the response format, or tool calls: a grammar enforces that it is one or the other."""
+    TEXT_AND_STRICT_CALLS = auto()
+    """Any text with tool calls in it. A grammar enforces the form of calls, and the parameters of `strict` functions."""
+    TEXT_AND_CALLS = auto()
+    """Any text with tool calls in it, as the model writes them."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the answer may be any text, in which calls are looked for."""
+        return self in (AnswerForm.TEXT_AND_STRICT_CALLS, AnswerForm.TEXT_AND_CALLS)
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """The tools of one request, and how its model calls them."""
@@ -41,28 +60,23 @@ class Tools:
     functions: tuple[FunctionSpec, ...]
     tagged: bool
     arguments_key: str
-    must_call: bool
-    """Whether the answer has to be a call of one of the functions."""
+    form: AnswerForm
     only_one: bool = False
     """Whether an answer ends with its first call."""
-    formatted: bool = False
-    """Whether an answer without calls has a JSON schema. Then a grammar enforces that it is either that or calls."""
-    held: bool = False
-    """Whether a grammar enforces the form of calls in free text, and the parameters of `strict` functions."""
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Stop strings besides those of the request: they end an answer after its one call, if only one is wanted."""
-        return (_CLOSE,) if self.only_one and self.tagged and not self.must_call and not self.formatted else ()
+        """Stop strings besides those of the request: if one call is enough, no second one is written."""
+        return (_CLOSE,) if self.only_one and self.tagged and self.form.is_text else ()
 
     @property
     def opening(self) -> str:
-        """The given beginning of an answer that must be a call."""
-        return f"{_OPEN}\n" if self.must_call and self.tagged else ""
+        """The text with which the answer has to begin if it must be a call."""
+        return f"{_OPEN}\n" if self.form is AnswerForm.CALLS and self.tagged else ""
 
     def allowed_calls(self) -> ToolCalls | None:
-        """ToolCalls to be enforced in place of a formatted answer, or in one of free text; None if there are none."""
-        if not (self.formatted or self.held):
+        """Calls to be enforced in place of a formatted answer, or in one of free text; None if there are none."""
+        if self.form not in (AnswerForm.FORMAT_OR_CALLS, AnswerForm.TEXT_AND_STRICT_CALLS):
             return None
         return ToolCalls(schema=self.schema(), tagged=self.tagged, several=not self.only_one)
 
@@ -82,9 +96,9 @@ class Tools:
         return content, calls[:1] if self.only_one else calls
 
     def _read(self, text: str) -> tuple[str | None, list[ToolCall]]:
-        if self.formatted and not self._may_be_calls(text):
+        if self.form is AnswerForm.FORMAT_OR_CALLS and not self._may_be_calls(text):
             return text, []
-        if self.must_call or not self.tagged:
+        if self.form is AnswerForm.CALLS or not self.tagged:
             calls = self._tool_calls(text.strip().removeprefix(_MISTRAL))
             return (None, calls) if calls else (text, [])
         written = [self._tool_calls(match[1].strip()) for match in _TAGGED.finditer(text)]
@@ -94,9 +108,9 @@ class Tools:
 
     def shown_at_once(self, text: str) -> int:
         """Number of characters of an unfinished answer that are certainly text, not part of a call."""
-        if self.must_call:
+        if self.form is AnswerForm.CALLS:
             return 0
-        if self.formatted:
+        if self.form is AnswerForm.FORMAT_OR_CALLS:
             return 0 if self._may_be_calls(text) else len(text)
         if not self.tagged:
             begun = text.lstrip()
@@ -129,14 +143,14 @@ class Tools:
         if not any(each.name == name for each in self.functions):
             return None
         arguments = found.get("arguments", found.get("parameters", {}))
-        if not (self.must_call or self.formatted):  # otherwise a grammar enforced an object
+        if self.form.is_text:  # otherwise a grammar enforced an object
             arguments = _object(arguments)
             if arguments is None:
                 return None
         return ToolCall(found["name"], arguments if isinstance(arguments, str) else _written(arguments))
 
     def _schema_of(self, function: FunctionSpec, definitions: dict[str, Any]) -> dict[str, Any]:
-        free = self.held and not function.strict
+        free = self.form is AnswerForm.TEXT_AND_STRICT_CALLS and not function.strict
         parameters = {"type": "object"} if free else dict(function.parameters or _NO_PARAMETERS)
         parameters.pop("$id", None)  # it would be the base of references
         place = f"{_DEFINITIONS}{function.name}"
@@ -161,7 +175,6 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
         )
     choice = body.tool_choice
     must_call = choice == "required" or isinstance(choice, ChosenTool)
-    has_format = body.response_format is not None and body.response_format.type != "text"
     functions = tuple(tool.function for tool in body.tools)
     if isinstance(choice, ChosenTool):
         functions = tuple(_chosen(functions, [choice]))
@@ -169,16 +182,20 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
         must_call = choice.allowed_tools.mode == "required"
         functions = tuple(_chosen(functions, choice.allowed_tools.tools))
     tagged = _OPEN in template.source
-    strict = any(function.strict for function in functions)
+    form = AnswerForm.TEXT_AND_CALLS
+    if must_call:
+        form = AnswerForm.CALLS
+    elif body.response_format is not None and body.response_format.type != "text":
+        form = AnswerForm.FORMAT_OR_CALLS
+    # A grammar is about text, so it could not allow a control token before the calls.
+    elif any(function.strict for function in functions) and (tagged or _MISTRAL not in template.source):
+        form = AnswerForm.TEXT_AND_STRICT_CALLS
     return Tools(
         functions=functions,
         tagged=tagged,
         arguments_key="parameters" if '"parameters": dictionary' in template.source else "arguments",
-        must_call=must_call,
+        form=form,
         only_one=body.parallel_tool_calls is False,
-        formatted=has_format and not must_call,
-        # A grammar is about text, so it could not allow the control token before the calls.
-        held=strict and not (has_format or must_call) and (tagged or _MISTRAL not in template.source),
     )
 
 
