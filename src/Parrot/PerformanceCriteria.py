@@ -1,4 +1,4 @@
-"""What to ask of a variable: `from Parrot.PerformanceCriteria import LATENCY`, then `variable.get(perf=LATENCY)`."""
+"""Criteria for waits: `from Parrot.PerformanceCriteria import LATENCY`, then `variable.get(perf=LATENCY)`."""
 
 from parrotserve.criteria import Criteria
 

@@ -19,7 +19,7 @@ from parrotserve.sdk.session import Session
 from parrotserve.sdk.variable import SemanticVariable
 from parrotserve.sdk.visualize import visualize
 
-# Only here do the front end and the embedded service meet, and only when a program configures nothing.
+# The only place where the front end and the embedded service meet; used if a program configures no service.
 _set_embedded_factory(lambda: _import_module("parrotserve.embedded").EmbeddedTransport())
 
 __all__ = [

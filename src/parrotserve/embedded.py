@@ -1,4 +1,4 @@
-"""The embedded service, for programs that configure nothing. It is the only bridge from the SDK to the runtime."""
+"""The embedded service, for programs that configure no other. The only bridge from the SDK to the runtime."""
 
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
@@ -16,11 +16,11 @@ from parrotserve.runtime.service import Service
 
 
 class EmbeddedTransport:
-    """A `Transport` to a service of its own in the same event loop; engines run in processes of their own.
+    """A `Transport` to a service that runs in the same event loop; its engines run in their own processes.
 
-    The service starts with `open` and ends with `close`. Leases of its sessions do not run, because their client is in
-    the same process. Without `config`, settings come from the environment and the file, and other models than the
-    configured ones are served on demand, also by path. `load` finds models; tests pass one that finds fakes.
+    The service starts with `open` and ends with `close`. The leases of its sessions do not expire, because their client
+    is in the same process. Without `config`, settings come from the environment and the settings file, and models other
+    than the configured ones are served on demand, also by path. `load` loads models; tests pass one that makes fakes.
     """
 
     def __init__(self, config: ServiceConfig | None = None, *, load: Loader = load_model) -> None:

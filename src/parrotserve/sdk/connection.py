@@ -1,4 +1,4 @@
-"""Which service a program talks to: connections, the one in use, and how the first is made."""
+"""Connections to services: the one that a program uses, and how the first one is made."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ from parrotserve.sdk.transport import Transport
 URL_VARIABLE = "PARROT_URL"
 API_KEY_VARIABLE = "PARROT_API_KEY"
 HURRIED_SECONDS = 0.5
-"""What a service has for hearing that sessions end where somebody interrupts: round trips across an ocean, no more."""
+"""Time for telling a service that sessions end when a program is interrupted: a few round trips across an ocean."""
 
 
 class LoopTimer:
-    """Real time, on the background loop."""
+    """A `Timer` of real time, which acts on the background loop."""
 
     def now(self) -> float:
         """See `Timer.now`."""
@@ -35,10 +35,14 @@ class LoopTimer:
 
 
 class Connection:
-    """A transport that is opened on first use and closed at exit.
+    """A connection to a service, opened at first use and closed at exit. `connect` makes one.
 
-    As a context manager, of either kind, it is the connection in use within its block, and closed at its end. `timer`
-    says when calls that nobody waits for leave. `again` makes a transport like this one, for forked children.
+        with P.connect("http://localhost:8000"):
+            ...
+
+    Used like this, or with `async with`, it is closed at the end of the block; the connection that was in use before is
+    then used again. `timer` times the sending of calls that nobody waits for. `again` makes a transport like this one,
+    for forked children.
     """
 
     def __init__(
@@ -65,17 +69,17 @@ class Connection:
 
     @property
     def usable(self) -> bool:
-        """Neither closed nor inherited through a fork."""
+        """Whether it is neither closed nor inherited through a fork."""
         return not self._closed and self._pid == os.getpid()
 
     @property
     def stands_for(self) -> "Connection":
-        """In a forked child, the connection of its parent that this one is used instead of; else this one."""
+        """In a forked child, the parent process's connection that this one replaces; else this one."""
         return self._inherited or self
 
     def in_child(self) -> "Connection | None":
-        """A connection of this process to what this one, of the process that it was forked from, leads to; None where
-        this one is no such, is closed, or nobody has said how another is made."""
+        """If this connection was inherited through a fork: one of this process to the same service. None if it was not,
+        if it is closed, or if it has no `again`."""
         if self._pid == os.getpid() or self._closed or self._again is None:
             return None
         child = Connection(self._again(), before=self.before, timer=self.timer, again=self._again)
@@ -83,7 +87,8 @@ class Connection:
         return child
 
     async def opened(self) -> Transport:
-        """The transport, open; on the background loop. A failure to open is tried anew by the next caller."""
+        """Open the transport if necessary, and return it. On the background loop only. If opening fails, the next
+        caller tries again."""
         if not self.usable:
             why = "was closed" if self._closed else "belongs to the process that this one was forked from"
             raise ServiceUnavailable(f"The connection {why}; call the function again to use a new one.")
@@ -92,7 +97,7 @@ class Connection:
             self._opening = asyncio.create_task(self.transport.open())
         opening = self._opening
         try:
-            # Shielded: who waits for the opening may go, others wait on.
+            # Shielded: if one caller is cancelled, the others still wait for the opening.
             await asyncio.shield(opening)
         except BaseException:
             if opening.done() and self._opening is opening:
@@ -110,29 +115,29 @@ class Connection:
         self._closers.discard(closer)
 
     async def _shut(self, *, hurried: bool = False) -> None:
-        """End the sessions on it and close the transport; on the background loop. `hurried` for Ctrl-C."""
+        """End the sessions on it and close the transport; on the background loop. `hurried` after Ctrl-C."""
         if self._closed or self._opening is None:
             self._closed = True
             return
         background().forget(self._shut)
         opening = self._opening
         if not opening.done():
-            # It may be fetching a model. No session is known to the service, so ending them asks for nothing.
+            # It may be fetching a model. The service knows no session yet, so nothing is sent to end them below.
             self._closed = True
             opening.cancel()
             await asyncio.wait([opening])
         if opening.cancelled() or opening.exception() is None:
             ends = asyncio.gather(*(closer() for closer in tuple(self._closers)), return_exceptions=True)
             with contextlib.suppress(TimeoutError):
-                # Where that does not do, sessions end with their leases.
+                # Sessions that cannot be ended in this time end with their leases.
                 await asyncio.wait_for(ends, HURRIED_SECONDS if hurried or interrupted() else None)
         self._closed = True
         await self.transport.close()
 
     def close(self, *, hurried: bool = False) -> None:
-        """End the sessions on it and let go of the service; one that is coming up is stopped, not waited for.
+        """End the sessions on it and release the service. A service that is still starting is stopped, not waited for.
 
-        A service that does not answer is waited for for 3 seconds, or with `hurried` for half a second.
+        Waits at most 3 seconds for a service that does not answer, with `hurried` half a second.
         """
         _forget(self)
         if self.usable:
@@ -158,7 +163,7 @@ class Connection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # By Ctrl-C, asyncio cancels the task that it runs.
+        # At Ctrl-C, asyncio cancels the main task.
         await self.aclose(hurried=isinstance(error, KeyboardInterrupt | asyncio.CancelledError))
 
 
@@ -170,9 +175,9 @@ _embedded: Callable[[], Transport] | None = None
 def use(
     transport: Transport, *, timer: Timer | None = None, again: Callable[[], Transport] | None = None
 ) -> Connection:
-    """Make this the service that programs talk to from now on; sessions that have begun stay where they are.
+    """Make this the service that programs talk to from now on; existing sessions stay where they are.
 
-    Forked children use what `again` makes; where it is None, what is configured.
+    Forked children use the transport that `again` makes or, if it is None, the configured service.
     """
     global _current
     with _lock:
@@ -181,25 +186,27 @@ def use(
 
 
 def connect(url: str, *, api_key: str | None = None) -> Connection:
-    """Use the service at this URL from now on, with or without the /v1 of OpenAI's clients; nothing is sent yet.
+    """Use the service at this URL from now on. Nothing is sent yet.
 
-    `api_key` defaults to the environment's `PARROT_API_KEY`. The connection returned can be closed, by itself or
-    as a context manager; otherwise that happens at exit. Processes that are forked from this one connect to the same
-    service, each by itself. Raises `ServiceUnavailable` for what is no HTTP URL, and `DeclarationError` for what can be
-    no key.
+        P.connect("http://localhost:8000", api_key="...")
+
+    The URL may end in the /v1 of OpenAI's clients. `api_key` defaults to the environment's `PARROT_API_KEY`. The
+    returned connection is closed at exit, or earlier by its `close()` or at the end of a `with` block. Processes forked
+    from this one connect to the same service, each by itself. Raises `ServiceUnavailable` if this is not an HTTP URL,
+    and `DeclarationError` if `api_key` cannot be a key.
     """
     again = partial(_http, url, api_key or os.environ.get(API_KEY_VARIABLE))
     return use(again(), again=again)
 
 
 def set_embedded_factory(factory: Callable[[], Transport]) -> None:
-    """Say how the embedded service is made, for programs that configure nothing."""
+    """Set the function that makes the embedded service, for programs that configure no other."""
     global _embedded
     _embedded = factory
 
 
 def current_connection() -> Connection:
-    """The connection in use: what `connect` said, else `PARROT_URL`, else an embedded service."""
+    """The connection in use: that of `connect`, else one to `PARROT_URL`, else one to an embedded service."""
     global _current
     with _lock:
         if _current is None or not _current.usable:
@@ -234,7 +241,7 @@ def _forget(connection: Connection) -> None:
 
 
 def _renew_lock_in_child() -> None:
-    """It may have been held by a thread that the child does not have."""
+    """Replace the lock, which may have been held by a thread that the child does not have."""
     global _lock
     _lock = threading.Lock()
 

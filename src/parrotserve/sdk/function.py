@@ -1,4 +1,4 @@
-"""Semantic functions: prompts with typed holes, called like functions."""
+"""Semantic functions: prompts with placeholders, called like functions."""
 
 import functools
 import inspect
@@ -28,26 +28,27 @@ from parrotserve.sdk.template import InputPart, OutputPart, Part, RolePart, Text
 from parrotserve.sdk.variable import SemanticVariable
 
 ITEM_SEPARATOR = "\n\n"
-"""Stands between the variables of a list that is passed for one input."""
+"""Separates the items of a list that is passed for one input."""
 
 _OWN_OPTIONS = frozenset({"model", "chat", "chat_template_kwargs", "outputs"})
 
 
 class SemanticFunction:
-    """Makes a function of its docstring, a template (see `parrotserve.sdk.template`); its body never runs.
+    """Makes a semantic function: the docstring is the template of a prompt, and the body never runs.
 
         @P.SemanticFunction(temperature=0.7, max_tokens=64)
         def Joke(topic):
             \"""Tell me a joke about {{input:topic}}: {{output:joke}}\"""
 
-    A call returns at once: a `SemanticVariable`, or for several outputs a named tuple of them. An argument is a
-    variable, or anything else, whose `str` becomes a value. Where a list or tuple holds variables, its items follow
-    one another, with blank lines between.
+    A call returns at once: a `SemanticVariable`, or a named tuple of them if the template has several outputs. An
+    argument may be a variable, a list or tuple that contains variables (its items follow one another, with blank lines
+    between them), or anything else, whose `str` becomes the value. `parrotserve.sdk.template` describes templates.
 
     Options: `model` (None: the service's default), `chat` (False: the raw text, without the model's chat template),
     `chat_template_kwargs` (values for variables of that template), every field of `Sampling` for all outputs, and
-    `outputs`, which gives single outputs a `Sampling` or an `Output` of their own instead. A `schema` may be a type;
-    then `get` gives an object of it. Raises `DeclarationError`s, here rather than at a call.
+    `outputs`, a dict that gives single outputs a `Sampling` or an `Output` of their own instead. `schema` may also be a
+    type; then `get` returns an object of it. A mistake raises `DeclarationError`, or a subclass of it, where the
+    function is declared rather than where it is called.
     """
 
     @overload
@@ -96,8 +97,8 @@ class SemanticFunction:
         return f"<SemanticFunction {shown(self.name, self.__signature__)} -> {', '.join(self.template.outputs)}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Declare a request. Raises `TypeError` for arguments that do not fit, `ForeignVariable`, and `Cancelled`
-        where the session has ended.
+        """Declare a request and return its outputs. Raises `TypeError` for arguments that do not fit, `ForeignVariable`
+        for variables of another session, and `Cancelled` if the session has ended.
         """
         arguments = bind(self.__signature__, self.name, args, kwargs)
         inputs = {name: variables_of(argument, name) for name, argument in arguments.items()}
@@ -176,7 +177,7 @@ def _template_kwargs(options: FunctionOptions, blame: Blame) -> dict[str, Any]:
 def _samplings(
     outputs: tuple[str, ...], options: FunctionOptions, parameters: Parameters, blame: Blame
 ) -> dict[str, Sampling]:
-    """The sampling of every output: its annotation's, else its own of `outputs=`, else the function's."""
+    """The sampling of every output: from its annotation, else from `outputs=`, else from the function's options."""
     shared = {name: value for name, value in options.items() if name in SAMPLING_FIELDS}
     default = _blamed(shared, None, blame) or Sampling()
     given = options.get("outputs") or {}
@@ -195,12 +196,12 @@ def _samplings(
 
 
 def _own(given: Sampling | Output) -> Sampling:
-    """What `outputs` says of one output."""
+    """The sampling that an item of `outputs=` stands for."""
     return given.sampling or Sampling() if isinstance(given, Output) else given
 
 
 def _normal(sampling: Sampling, blame: Blame) -> Sampling:
-    """With the forms of `stop` and `schema` that a `Sampling` made by hand may lack."""
+    """Bring `stop` and `schema` into the form that options get, which they may lack in a `Sampling` made by hand."""
     return _blamed({"stop": sampling.stop, "schema": sampling.schema}, sampling, blame) or sampling
 
 

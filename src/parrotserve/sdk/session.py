@@ -1,4 +1,4 @@
-"""Sessions: the life of one application run, and which one a call belongs to."""
+"""Sessions, each the life of one application run, and the choice of the session that a call belongs to."""
 
 import threading
 import time
@@ -27,19 +27,19 @@ T = TypeVar("T")
 
 @takes_names
 class Session:
-    """Owns the variables and calls that are declared in its block.
+    """One run of an application: owns the variables and calls that are declared in its block.
 
         with P.Session():
             code = WritePythonCode("a snake game")
             print(code.get())
 
-    At the block's end what still runs is cancelled: variables that were read stay readable, others raise
-    `Cancelled`. A block may be entered again while it is open, by other threads too; the session ends when the last
-    one is left. Leaving does not wait for the service; `end()` and `aend()` do. Calls outside of any block belong to a
-    default session of their context.
+    At the end of the block, what still runs is cancelled: variables that were read stay readable, others raise
+    `Cancelled`. A block may be entered again while it is open, also by other threads; the session ends when the last
+    one is left. Leaving does not wait for the service; `end()` and `aend()` do. Calls outside of all blocks belong to
+    the session of their inputs, or else to a default session of their context.
 
-    `lease_seconds`: the service cancels a session that it has not heard of for so long. While the program lives
-    and holds the session, the service hears of it. `connection`: None for the one in use.
+    `lease_seconds`: the service cancels a session that it has not heard from for so long. As long as the program runs
+    and holds the session, it stays in contact by itself. `connection`: the one to use; None for the one in use.
     """
 
     def __init__(self, *, lease_seconds: float = DEFAULT_LEASE_SECONDS, connection: Connection | None = None) -> None:
@@ -56,7 +56,7 @@ class Session:
         self._ids: weakref.WeakKeyDictionary[Cell, VariableId] = weakref.WeakKeyDictionary()
         self._depth = 0
         self.declaring = threading.RLock()
-        """Held from the naming of a call's variables to its declaration, and where blocks are counted."""
+        """A lock, held from naming a call's variables to declaring the call, and while open blocks are counted."""
         # At exit the connection ends its sessions itself.
         weakref.finalize(self, self._courier.abandon).atexit = False
 
@@ -70,10 +70,10 @@ class Session:
 
     @property
     def connection(self) -> Connection:
-        """What leads to its service."""
+        """The connection to its service."""
         return self._courier.connection
 
-    # --- What functions and variables do with it, on any thread ---------------------------------------------
+    # --- For functions and variables, on any thread ---------------------------------------------------------
 
     def id_of(self, cell: Cell) -> VariableId | None:
         """The variable's id here; None where this session has not seen it."""
@@ -87,19 +87,19 @@ class Session:
         return Named(identity, cell)
 
     def check_open(self) -> None:
-        """Raises `Cancelled` after the end."""
+        """Raise `Cancelled` if the session has ended."""
         if self.ended:
             raise Cancelled(f"Session {self.id} has ended; call functions inside its `with` block.", session=self.id)
 
     def declare(self, declaration: Declaration, *, native: BoundCall | None = None) -> None:
-        """Take a call; it leaves at the next `flush`, or 5 ms after the last call."""
+        """Take a call. It is sent with the next `flush`, or 5 ms after the last call."""
         if native is not None:
             self._courier.natives.add(CallId(declaration.spec.id), native)
         self._courier.outbox.declare(declaration)
         self._courier.flush_soon()
 
     def want(self, cell: Cell, *, criteria: Criteria, timeout: float | None, stream: bool = False) -> None:
-        """Ask the service for a produced variable; leaves with the next `flush`."""
+        """Ask the service for a produced variable. Sent with the next `flush`."""
         timeout = None if timeout is None else max(timeout, 0.0)
         until = FOREVER if timeout is None else time.monotonic() + timeout
         if not self.ended and cell.ask(criteria, stream=stream, until=until):
@@ -109,17 +109,17 @@ class Session:
             )
 
     def flush(self) -> None:
-        """Send what there is, without waiting for it."""
+        """Send everything that is pending, without waiting for an answer."""
         if not self.ended:
             self._courier.flush()
 
     def sync(self) -> None:
-        """Send what there is, and wait until the service has taken it in, or has refused it."""
+        """Send everything that is pending, and wait until the service has accepted or refused it."""
         if not self.ended:
             self._courier.sync()
 
     def call(self, act: Callable[[Transport, SessionId], Awaitable[T]]) -> T:
-        """Do one thing with the service, after what was declared before it, and wait for it."""
+        """Perform one action on the service, after everything that was declared before, and return its result."""
         self.check_open()
         return self._courier.call(lambda transport: act(transport, self.id))
 
@@ -129,11 +129,11 @@ class Session:
         return await self._courier.acall(lambda transport: act(transport, self.id))
 
     def awaits_value(self, cell: Cell) -> bool:
-        """Whether the service knows a variable as EMPTY, and is to be told its value."""
+        """Whether the service knows a variable as EMPTY and has to be told its value."""
         return not self.ended and self._courier.outbox.sent_empty(self._ids[cell])
 
     def forget_failures(self) -> None:
-        """After a retry: which of them still hold is for the service to say, when somebody asks."""
+        """Forget all known failures after a retry. When somebody asks, the service says which of them still hold."""
         for cell in list(self._courier.cells.values()):
             cell.reset()
 
@@ -152,7 +152,7 @@ class Session:
 
         return self.call(look)
 
-    # --- Its life -------------------------------------------------------------------------------------------
+    # --- Beginning and end ----------------------------------------------------------------------------------
 
     def end(self) -> None:
         """End the session now, and wait until the service has freed it."""
@@ -175,7 +175,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         blocks = _blocks.get()
-        if self in blocks:  # not where the end of a generator runs in another context than its beginning did
+        if self in blocks:  # false if a generator that entered the block is ended in another context
             innermost = len(blocks) - 1 - blocks[::-1].index(self)
             _blocks.set(blocks[:innermost] + blocks[innermost + 1 :])
         with self.declaring:
@@ -199,8 +199,8 @@ _default: ContextVar[Session | None] = ContextVar("parrot_default_session", defa
 
 
 def current_session(given: Session | None = None) -> Session:
-    """The session of the innermost block that is open here, else this context's default session; one that is
-    given, if one is. Raises `TypeError` where that is none."""
+    """The `given` session, else that of the innermost open block, else this context's default session. Raises
+    `TypeError` if what is given is not a session."""
     if isinstance(given, Session):
         return given
     if given is not None:
@@ -210,10 +210,10 @@ def current_session(given: Session | None = None) -> Session:
 
 
 def session_for(produced_in: Iterable[Session]) -> Session:
-    """The session that a call belongs to, where its inputs were produced in these sessions.
+    """The session that a call belongs to whose inputs were produced in these sessions.
 
-    That of the innermost open block; outside of blocks that of its inputs, so that a thread may go on with what
-    another one began; else the context's default session. Raises `Cancelled` where it has ended.
+    That of the innermost open block; outside of blocks the first of its inputs' sessions that has not ended, so that a
+    thread may continue what another one began; else the context's default session. Raises `Cancelled` if it has ended.
     """
     blocks = _blocks.get()
     if blocks:

@@ -31,18 +31,18 @@ from parrotserve.sdk.waiting import (
 from parrotserve.texts import check_text
 
 Act = Callable[[Transport, SessionId], Awaitable[None]]
-"""One thing to do with the service of a session."""
+"""An action on the service of a session."""
 
 
 class SemanticVariable:
-    """A text that is known, or will be.
+    """A text value that exists already, or will once it is set or produced.
 
-    `SemanticVariable("a snake game")` is READY; `SemanticVariable(name="task")` is EMPTY until `set`; either may
-    be used in any session. What a call of a function returns is produced, and belongs to the call's session.
+    `SemanticVariable("a snake game")` is READY; `SemanticVariable(name="task")` is EMPTY until `set`; either may be
+    used in any session. A variable that a function call returns is produced by it, and belongs to the call's session.
 
-    `str()` and f-strings give the text once it is known here, and raise `TypeError` before: a prompt never contains
-    a placeholder's representation by accident. A variable is no text: comparing it with one, or asking whether it is
-    true, raises `TypeError`, where Python would say False and True whatever the model wrote.
+    `str()` and f-strings give the text once this program has it, and raise `TypeError` before, so that a prompt never
+    contains a variable's representation by accident. A variable is not a text: comparing it with one, or testing its
+    truth value, raises `TypeError`, because Python would answer False and True whatever the model wrote.
     """
 
     __slots__ = ("__weakref__", "_cell", "_rests_on", "_session", "_type", "_untold", "_used_in")
@@ -53,16 +53,16 @@ class SemanticVariable:
         self._session: Session | None = None
         self._type: TypedSchema | None = None
         self._rests_on: frozenset[Cell] = frozenset()
-        """What nobody had set when it was declared, and must be set before there is a value."""
+        """Variables upstream that nobody had set when it was declared, and that must be set before it has a value."""
         self._used_in: WeakSet[Session] = WeakSet()
         self._untold: WeakSet[Session] = WeakSet()
-        """Sessions that know it as EMPTY though it was set: telling them is not done, or failed."""
+        """Sessions that may know it as EMPTY although it was set: telling their service is not done yet, or failed."""
 
     @classmethod
     def produced(
         cls, session: Session, name: str, schema: dict[str, Any] | None = None, unset: frozenset[Cell] = frozenset()
     ) -> tuple[Self, Named]:
-        """A new variable of a session, for the output of a call; `unset` is what its inputs wait for."""
+        """A new variable of a session for the output of a call. `unset` are the variables that its inputs wait for."""
         variable = cls(name=name)
         variable._rests_on = unset
         variable._type = schema if isinstance(schema, TypedSchema) else None
@@ -73,13 +73,12 @@ class SemanticVariable:
     # --- Reading --------------------------------------------------------------------------------------------
 
     def get(self, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None) -> Any:
-        """Wait for the value: a text, or an object of the type that the output's `schema` is.
+        """Wait for the value and return it: a text, or an object of the type that the output's `schema` is.
 
         `perf` says what matters: LATENCY, THROUGHPUT, TTFT or TPOT. Raises `GetTimeout` after `timeout` seconds (None
-        or infinity: never), which cancels nothing; where the value cannot be had, the error that says why:
-        `RequestFailed`, `Cancelled`, `RequestRefused` and others of `parrotserve.errors`; `InvalidOutput` where the
-        text is no such object.
-        Interrupted, the variable can be waited for again.
+        or infinity: never), which cancels nothing. If there will be no value, raises the error that says why:
+        `RequestFailed`, `Cancelled`, `RequestRefused` or another of `parrotserve.errors`; `InvalidOutput` if the text
+        is not an object of that type. After an interruption (Ctrl-C), the variable can be waited for again.
         """
         timeout = patience(timeout)
         (future,), flush = ask((self,), perf, timeout)
@@ -90,7 +89,7 @@ class SemanticVariable:
         """`get`, for coroutines on any asyncio loop."""
         timeout = patience(timeout)
         (future,), flush = ask((self,), perf, timeout)
-        # After every other task that is ready now, so that tasks which start to wait together ask together.
+        # Flush after all tasks that are ready now have run, so that tasks which start to wait together ask together.
         asyncio.get_running_loop().call_soon(flush)
         return await aresult_of(future, self, timeout)
 
@@ -99,10 +98,10 @@ class SemanticVariable:
         return self.aget().__await__()
 
     def stream(self, perf: Criteria | str = Criteria.TTFT, timeout: float | None = None) -> Iterator[str]:
-        """The text, piece by piece as it grows; from the beginning, whenever it is called.
+        """Iterate over the text in pieces as it grows, from its beginning, whenever `stream` is called.
 
-        Raises what `get` raises, after the pieces that came; `GetTimeout` where the text has not ended within `timeout`
-        seconds of when the first piece was asked for. Leaving early cancels nothing.
+        Raises what `get` raises (but not `InvalidOutput`), after the pieces that came; `GetTimeout` if the text has not
+        ended within `timeout` seconds after the first piece was asked for. Leaving early cancels nothing.
         """
         return self._pieces(criteria_of(perf), patience(timeout))
 
@@ -148,7 +147,8 @@ class SemanticVariable:
 
     @property
     def state(self) -> State:
-        """EMPTY, PRODUCING, READY, FAILED or CANCELLED; asks the service unless it is final or local."""
+        """EMPTY, PRODUCING, READY, FAILED or CANCELLED. Asks the service, unless the program knows the final state or
+        no call produces the variable."""
         if self._session is None or self._cell.settled:
             return self._cell.state
         identity = self._session.id_of(self._cell)
@@ -159,22 +159,23 @@ class SemanticVariable:
 
     @property
     def failed(self) -> bool:
-        """Whether it is known here to have FAILED or been CANCELLED; asks nobody."""
+        """Whether this program knows already that it FAILED or was CANCELLED. Does not ask the service."""
         return self._cell.state in (State.FAILED, State.CANCELLED)
 
     @property
     def name(self) -> str | None:
-        """For people: what it was called where it was declared."""
+        """Its name where it was declared, for people to read; None if it has none."""
         return self._cell.name
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Why the output ended; None until the value was got, and for values that were set."""
+        """Why the output ended. None until the program has the value, and for values that were set."""
         return self._cell.reason
 
     @property
     def logprobs(self) -> tuple[TokenLogprob, ...]:
-        """Log-probabilities of the output's tokens, if its sampling asked for them; empty until the value was got."""
+        """Log-probabilities of the output's tokens, if its sampling asks for them; empty until the program has the
+        value."""
         return self._cell.logprobs
 
     # --- Acting ---------------------------------------------------------------------------------------------
@@ -182,9 +183,10 @@ class SemanticVariable:
     def set(self, text: object) -> None:
         """Give an EMPTY variable its value.
 
-        Raises `AlreadyProduced` where it has a producer or a value, `TypeError` for None (a result that somebody forgot
-        to return is no text) and for what `plain.text_from` refuses, `DeclarationError` for what is no
-        Unicode text, and what keeps a service from being told: then the same value can be set again.
+        Raises `AlreadyProduced` if it has a producer or a value; `TypeError` for None (probably a forgotten `return`)
+        and for other objects that are not meant as texts, such as functions and bytes (see `plain.text_from`);
+        `DeclarationError` for text that is not valid Unicode; or the error that kept a service from being told, after
+        which the same value can be set again.
         """
         value = self._settled(text)
         for session in list(self._untold):
@@ -201,7 +203,8 @@ class SemanticVariable:
             self._untold.discard(session)
 
     def _settled(self, text: object) -> str:
-        """What is set, which who waits here gets at once; the sessions that are `_untold` of it are to be told."""
+        """Set the value for this program, whose waits end at once, and return it. Sessions in `_untold` are yet to be
+        told."""
         if text is None:
             raise TypeError("None is not a text; set a text ('' for an empty one).")
         if self._cell.produced:
@@ -253,16 +256,16 @@ class SemanticVariable:
 
     @property
     def session(self) -> Session | None:
-        """The session that produces it; None where nothing does."""
+        """The session whose call produces it; None if no call does."""
         return self._session
 
     @property
     def known_text(self) -> str | None:
-        """The text, if it is known here; asks nobody."""
+        """The text if this program has it, else None. Does not ask the service."""
         return self._cell.value
 
     def check_usable_in(self, session: Session) -> None:
-        """Raises `ForeignVariable` for what another session produces."""
+        """Raise `ForeignVariable` if another session produces it."""
         if self._session is not None and self._session is not session:
             raise ForeignVariable(
                 f"{self.shown()} belongs to session {self._session.id}{' (ended)' if self._session.ended else ''} and "
@@ -281,35 +284,35 @@ class SemanticVariable:
         return session.name(self._cell), True
 
     def want(self, criteria: Criteria, timeout: float | None, *, stream: bool = False) -> None:
-        """Ask the service for the value, if a call produces it and it is not known yet; leaves with the next flush."""
+        """Ask the service for the value, if a call produces it and it is not settled. Sent with the next flush."""
         if self._session is not None and not self._cell.settled:
             self._session.want(self._cell, criteria=criteria, timeout=timeout, stream=stream)
 
     def unset(self) -> frozenset[Cell]:
-        """The variables without a producer that this waits for, itself included, as long as nobody has set them."""
+        """The variables without a producer that it depends on (itself included) and that nobody has set yet."""
         rests_on = self._rests_on if self._cell.produced else (self._cell,)
         return frozenset(cell for cell in rests_on if cell.value is None)
 
     def value_future(self) -> Future[str]:
-        """The value, or its error."""
+        """A future of the value or its error."""
         return self._cell.wait()
 
     def read(self, text: str) -> Any:
-        """A text of this variable as `get` gives it. Raises `InvalidOutput`."""
+        """Convert the variable's text to what `get` returns. Raises `InvalidOutput`."""
         if self._type is None:
             return text
         return self._type.parse(text, output=self.name or "", reason=self._cell.reason)
 
     def awaits(self, future: Future[Any]) -> bool:
-        """Whether somebody still waits for this future of it."""
+        """Whether somebody still waits for this future, which has no answer yet."""
         return self._cell.awaits(future)
 
     def forget(self, future: Future[str]) -> None:
-        """Nobody waits for this `value_future` any more."""
+        """Drop a `value_future` that nobody waits for any more."""
         self._cell.forget(future)
 
     def _growth(self, position: int, criteria: Criteria) -> Future[None] | None:
-        """Done when there is text beyond this position; None where there will be none."""
+        """A future that is done when the text goes beyond this position or has ended; None if it ended there."""
         if self._cell.settled and len(self._cell.text) <= position:
             return None
         growth = self._cell.grown(position)
@@ -332,7 +335,7 @@ class SemanticVariable:
     # --- As text --------------------------------------------------------------------------------------------
 
     def shown(self) -> str:
-        """As errors show it."""
+        """Its representation for error messages, which may occur in prompts (see `placeholders`)."""
         return "".join(self._shown())
 
     def _shown(self) -> tuple[str, str]:
@@ -368,7 +371,7 @@ class SemanticVariable:
     __hash__ = object.__hash__
 
     def __copy__(self) -> Self:
-        """Itself: another variable would have no producer."""
+        """The variable itself: a copy would have no producer."""
         return self
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -379,7 +382,7 @@ class SemanticVariable:
             f"{self.shown()} belongs to its process and cannot be pickled: pass on the text that get() returns."
         )
 
-    if not TYPE_CHECKING:  # type checkers know without these that a variable is no text
+    if not TYPE_CHECKING:  # type checkers know without these that a variable is not a text
 
         def _refuse(self, *_: object) -> Any:
             raise TypeError(

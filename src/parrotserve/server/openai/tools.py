@@ -43,7 +43,7 @@ class AnswerForm(Enum):
     FORMAT_OR_CALLS = auto()
     """Text of the response format, or tool calls: a grammar enforces that it is one or the other."""
     TEXT_AND_STRICT_CALLS = auto()
-    """Any text with tool calls in it. A grammar enforces the form of calls, and the parameters of `strict` functions."""
+    """Any text with tool calls in it. A grammar enforces the form of calls, and parameters of `strict` functions."""
     TEXT_AND_CALLS = auto()
     """Any text with tool calls in it, as the model writes them."""
 
