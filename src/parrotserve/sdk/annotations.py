@@ -1,4 +1,4 @@
-"""`Input` and `Output`: annotations that say which parameters of a semantic function are which.
+"""`Input` and `Output`: annotations that tell the inputs of a semantic function from its outputs.
 
     @P.SemanticFunction
     def TellJoke(topic: P.Input, joke: P.Output(temperature=0.5), explanation: P.Output):
@@ -21,11 +21,18 @@ from parrotserve.sdk.options import SAMPLING_FIELDS, SamplingOptions, sampling_f
 
 
 class Input:
-    """Marks a parameter as an input."""
+    """Marks a parameter of a semantic function as an input, as all are that are not outputs."""
 
 
 class Output:
-    """Marks a parameter as an output, bare or with sampling parameters of its own."""
+    """Marks a parameter of a semantic function as an output, which callers do not pass.
+
+        @P.SemanticFunction
+        def TellJoke(topic: P.Input, joke: P.Output(temperature=0.5), explanation: P.Output):
+            \"""Tell a joke about {{topic}}: {{joke}} Explain it: {{explanation}}\"""
+
+    It may have sampling parameters of its own: a `Sampling`, fields of `Sampling` by name, or both.
+    """
 
     __slots__ = ("sampling",)
 
@@ -41,10 +48,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """A function's parameters, told apart."""
+    """A function's parameters, divided into inputs and outputs."""
 
     signature: inspect.Signature
-    """What callers pass: without the outputs."""
+    """The function's signature for callers, without the outputs."""
     outputs: dict[str, Sampling | None]
     """Parameters annotated as outputs, with their own sampling if they have one."""
 
@@ -88,7 +95,7 @@ def output_marker(annotation: Any) -> Output | None:
 
 
 def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
-    """The annotation itself where `from __future__ import annotations` left its source."""
+    """The annotation, evaluated if `from __future__ import annotations` has left its source text."""
     if not isinstance(annotation, str):
         return annotation
     closure = inspect.getclosurevars(function).nonlocals

@@ -32,13 +32,13 @@ class Chat:
         for piece in chat.say("Who are you?").stream():
             print(piece, end="")
 
-    The beginning of each turn's request equals the whole of the turn before, so an engine goes on from the KV cache
-    that it has. Turns may be said before earlier replies are there: the service runs them one after another. A
-    reply that failed is left out of the turns after it. A conversation may go on in another session: replies that were
-    got go along as texts.
+    Each turn's request begins with all of the turn before it, so an engine continues from the KV cache that it has. A
+    turn may be added before earlier replies exist: the service runs the turns one after another. A turn whose reply is
+    known to have failed is left out of the turns after it. A conversation may continue in another session, with the
+    texts of those replies that the program has.
 
-    `model`, `chat_template_kwargs` (values for variables of its chat template) and the fields of `Sampling` hold for
-    all turns.
+    `system`, `model`, `chat_template_kwargs` (values for variables of its chat template) and the fields of `Sampling`
+    apply to all turns.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Chat:
         check_model(model)
         self.turns: list[Turn] = []
         self._copies: dict[SemanticVariable, SemanticVariable] = {}
-        """What another session than the current one produced, as variables with its text."""
+        """For variables that another session produced: variables with the same text, usable in any session."""
         self.model = model
         self.chat_template_kwargs = template_kwargs(chat_template_kwargs)
         self.sampling = sampling_from(options) or Sampling()
         self.system = system if system is None or isinstance(system, SemanticVariable) else _said(system, Role.SYSTEM)
 
     def say(self, text: str | SemanticVariable, **options: Unpack[SamplingOptions]) -> SemanticVariable:
-        """Add a turn, and return the reply to come. `options` are for this turn."""
+        """Add a turn and return its reply, a variable. `options` (fields of `Sampling`) apply to this turn only."""
         check_names(options, SAMPLING_FIELDS, "say()")
         user = text if isinstance(text, SemanticVariable) else _said(text, Role.USER)
         sampling = sampling_from(options, base=self.sampling) or self.sampling

@@ -1,7 +1,7 @@
 """The part of a session that lives on the background loop: it sends, keeps the session alive, and ends it.
 
-It does not know the `Session` that the program holds, so that a session which the program forgets is collected, and
-ended.
+It has no reference to the `Session` that the program holds, so that a session which the program drops is collected as
+garbage, and ended.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from parrotserve.sdk.transport import Transport
 T = TypeVar("T")
 
 FLUSH_SECONDS = 0.005
-"""Declarations that nobody waits for leave so long after the last of them."""
+"""Declarations that nobody waits for are sent so long after the last of them."""
 BEATS_PER_LEASE = 3
 END_SECONDS = 3.0
-"""The most that a program waits, at its exit too, for a service to be told that a session has ended."""
+"""Longest time that a program waits, also at its exit, for telling a service that a session has ended."""
 
 
 class Courier:
-    """Carries one session's declarations, waits and answers. Only what says so may be called on other threads."""
+    """Carries one session's declarations, waits and answers. On the background loop only, where not said otherwise."""
 
     def __init__(
         self, session: SessionId, connection: Connection, lease_seconds: float, native_calls: BoundCalls
@@ -53,19 +53,19 @@ class Courier:
     # --- On any thread --------------------------------------------------------------------------------------
 
     def flush_soon(self) -> None:
-        """Send what there is a moment after the last such call."""
+        """Send everything that is pending, `FLUSH_SECONDS` after the last such call."""
         self._debounce.poke()
 
     def flush(self) -> None:
-        """Send what there is, without waiting for it."""
+        """Send everything that is pending, without waiting for an answer."""
         background().soon(self._flush)
 
     def sync(self) -> None:
-        """Send what there is, and wait until the service has taken it in, or has refused it."""
+        """Send everything that is pending, and wait until the service has accepted or refused it."""
         background().call(self._entered())
 
     def call(self, act: Callable[[Transport], Awaitable[T]]) -> T:
-        """Do one thing with the service, after what was declared before it, and wait for it."""
+        """Perform one action on the service, after everything that was declared before, and return its result."""
         return background().call(self._after_flush(act))
 
     async def acall(self, act: Callable[[Transport], Awaitable[T]]) -> T:
@@ -73,7 +73,7 @@ class Courier:
         return await background().acall(self._after_flush(act))
 
     def close(self) -> None:
-        """The session has ended, as far as the program can see."""
+        """End the session as far as the program can see: produced variables that are not settled fail."""
         self.ended = True
         for cell in list(self.cells.values()):
             if cell.produced:
@@ -81,7 +81,7 @@ class Courier:
                 cell.fail(Cancelled(f"Session {self.session} ended before {name} was read.", session=self.session))
 
     def abandon(self) -> None:
-        """The program has forgotten the session; this may be called in the midst of anything, by the collector."""
+        """End a session that the program has dropped. The garbage collector may call this at any point of a program."""
         loop = running()
         if loop is not None and not self.ended and self.connection.usable:
             self.ended = True
@@ -95,7 +95,7 @@ class Courier:
         return self._heart is not None
 
     async def end(self, *, flush: bool = False) -> None:
-        """Tell the service that the session has ended; with `flush`, what is still here is declared before."""
+        """Tell the service that the session has ended; with `flush`, send what is pending before."""
         self.close()
         await asyncio.shield(self._finish(flush))
 
@@ -135,13 +135,13 @@ class Courier:
                 entered.set_result(None)
 
     def _lose(self, error: SessionLost) -> None:
-        """What is not read yet may rest on other texts than those that were, so none of it can be had."""
+        """Fail whatever is not settled: it may depend on other texts than those that were read."""
         for cell in list(self.cells.values()):
             if cell.produced:
                 cell.fail(error)
 
     def _register(self) -> None:
-        """Before the first exchange: the connection must end this session before it closes."""
+        """Before an exchange: have the connection end this session before it closes, and keep the session alive."""
         self.connection.before_close(self.end)
         if self._heart is None:
             self._heart = background().start(self._keep_alive())
@@ -166,14 +166,14 @@ class Courier:
             case Value(value=value, reason=reason, logprobs=logprobs):
                 cell.resolve(value, reason, logprobs)
             case Failure(error=error):
-                # What failed first may be a function of this program, which its author wants to see the line of.
+                # What failed first may be a native function of this program: show its author the line.
                 upstream = error.details.get("upstream")
                 cell.fail(error.to_error(), cell.raised if upstream is None else self.natives.raised_by(upstream))
             case _:
                 pass
 
     async def _keep_alive(self) -> None:
-        """A program that thinks for long is still there: let the service know, unless an open exchange does."""
+        """Renew the lease while the program computes, unless an open exchange does that."""
         beat = Submit(session=self.session, lease_seconds=self.lease)
         while True:
             await asyncio.sleep(self.lease / BEATS_PER_LEASE)
@@ -195,7 +195,7 @@ class Courier:
             # The service has never heard of it.
             return
         self._heart.cancel()
-        # Where the service cannot be told, the lease ends the session.
+        # If the service cannot be told, the lease ends the session.
         with contextlib.suppress(ParrotError, TimeoutError):
             async with asyncio.timeout(END_SECONDS):
                 await self._after_flush(lambda transport: transport.end_session(self.session), flush=False)

@@ -1,4 +1,4 @@
-"""One submit and its answer: what it carries, what comes back, and what a refusal means for whom."""
+"""One submit and its answer: sends it, hands on what comes back, and finds the calls that a refusal is about."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,26 +21,26 @@ from parrotserve.sdk.transport import Transport
 
 @dataclass(slots=True)
 class _Refusals:
-    """What a refused batch has taught so far, while its parts are sent."""
+    """What is known from the refusals so far, while the parts of a refused batch are sent."""
 
     failed: dict[VariableId, ParrotError] = field(default_factory=dict[VariableId, ParrotError])
-    """Outputs of calls that were refused."""
+    """Outputs of calls that were refused, and why."""
     full: ParrotError | None = None
-    """The session takes no call any more."""
+    """The refusal that says that the session takes no more calls."""
     models: dict[str, ParrotError] = field(default_factory=dict[str, ParrotError])
-    """Models that are not to be had, by the names that calls give them."""
+    """Refusals of models that do not exist, by the names that calls give them."""
     blamed: bool = False
-    """A call was found at fault."""
+    """Whether a call was found to be at fault."""
 
     def learn(self, error: ParrotError, *, single: bool) -> None:
-        """Take note of what holds for other calls, too: that of thousands nobody has to ask one by one."""
+        """Note a refusal that holds for other calls, too, so that thousands of them need not be sent one by one."""
         if single and isinstance(error, TooLarge) and error.details.get("limit") == "session_requests":
             self.full = error
         if isinstance(error, UnknownModel) and (model := error.details.get("model")):
             self.models[model] = error
 
     def hold_against(self, call: Declaration) -> ParrotError | None:
-        """Why a call would be refused, as far as that is known without asking."""
+        """Why a call would be refused, as far as that is known without asking the service."""
         model = call.spec.model if isinstance(call.spec, RequestSpec) else None
         unread = next((self.failed[name] for name in call.inputs if name in self.failed), None)
         return unread or self.full or (None if model is None else self.models.get(model))
@@ -55,24 +55,24 @@ class Exchange:
     connection: Connection
     outbox: Outbox
     deliver: Callable[[VariableEvent], None]
-    """Hands an event to the cell that it is about."""
+    """Passes an event to the cell that it is about."""
     accepted: Callable[[], None]
-    """Called when a batch, or a part of it, is in."""
+    """Called when a batch, or a part of it, has been accepted."""
     refused: Callable[[CallId], None]
-    """Called with each native call that will never be in."""
+    """Called with each native call that has been refused for good."""
     lost: Callable[[SessionLost], None]
-    """Called where the service does not have any more what the session has read."""
+    """Called if the service no longer has what the session has read."""
 
     async def run(self, batch: Batch) -> None:
         """Send a batch and deliver its whole answer. Errors go to those who wait for what it carried."""
         try:
             transport = await self.connection.opened()
         except Exception as error:
-            # That there is no service says nothing about the batch: who asks again may have better luck.
+            # That there is no service says nothing about the batch: asking again may succeed.
             self.outbox.resend(batch.declarations)
             self._interrupt(batch.wants, error)
             if not (isinstance(error, ParrotError) or batch.wants):
-                raise  # a defect of the transport, which the loop tells where nobody else is told
+                raise  # a defect of the transport: nobody waits who would see it, so the event loop reports it
         else:
             await self._converse(transport, batch)
         finally:
@@ -112,12 +112,12 @@ class Exchange:
 
     def _deliver(self, event: VariableEvent, open_wants: dict[VariableId, Want]) -> None:
         if isinstance(event, Failure) and event.error.code == ServiceUnavailable.code:
-            # This is about the service that goes away, and not about the variable.
+            # This is about the service, which is going away, and not about the variable.
             raise event.error.to_error()
         if isinstance(event, Value | Failure):
             open_wants.pop(event.variable, None)
         if isinstance(event, Failure) and event.error.code == GetTimeout.code:
-            # The waiter's own clock says when it gives up; the variable is none the worse.
+            # Waiters give up by their own clocks. The variable has not failed.
             return
         self.deliver(event)
 
@@ -130,7 +130,8 @@ class Exchange:
             want.variable.cell.interrupt(error)
 
     async def _refused(self, batch: Batch, error: ParrotError) -> None:
-        """A batch is in whole or not at all, so one bad call keeps the others out: find it, and send the rest."""
+        """Find the calls at fault and send the rest: a batch is accepted whole or not at all, so one bad call keeps the
+        others out."""
         refusals = _Refusals()
         if isinstance(error, Unauthorized) or not batch.declarations:
             self._fail(batch.declarations, error, refusals)
@@ -147,8 +148,8 @@ class Exchange:
             await self.run(Batch((), rest))
 
     async def _sift(self, batch: Batch, error: ParrotError, refusals: _Refusals) -> None:
-        """Send a refused batch without the call that is at fault, where that is known, else its halves, one after the
-        other, down to single calls; note those that failed."""
+        """Send a refused batch without the call that is at fault, if that is known, else its halves, one after the
+        other, down to single calls. Fail those that are refused."""
         declarations = batch.declarations
         refusals.learn(error, single=len(declarations) == 1)
         blamed = declarations if len(declarations) == 1 else _blamed(error, declarations)
@@ -157,7 +158,7 @@ class Exchange:
             await self._introduce_inputs(batch, blamed)
         names = {each.spec.id for each in blamed}
         rest = tuple(each for each in declarations if each.spec.id not in names)
-        # One that is at fault is mostly the only one. Where there are others, halves make the rest of them short.
+        # Usually only one call is at fault. If there are more, halves find them in fewer submits.
         middle = 0 if blamed and not refusals.blamed else len(rest) // 2
         refusals.blamed = refusals.blamed or bool(blamed)
         for part in (rest[:middle], rest[middle:]):
@@ -165,7 +166,7 @@ class Exchange:
                 await self._send_part(batch, part, refusals)
 
     async def _send_part(self, batch: Batch, declarations: tuple[Declaration, ...], refusals: _Refusals) -> None:
-        """Send those of a batch's calls that may still be taken."""
+        """Send those of a batch's calls that may still be accepted, and fail the others."""
         hopeful: list[Declaration] = []
         hopeless: list[Declaration] = []
         for each in declarations:
@@ -186,7 +187,7 @@ class Exchange:
             await self._sift(part, refusal, refusals)
 
     async def _introduce_inputs(self, batch: Batch, refused: Iterable[Declaration]) -> None:
-        """Tell of the variables that refused calls were the first to name: calls after them may read these."""
+        """Declare the variables that refused calls were the first to name, because later calls may read them."""
         await self._introduce([batch.introduced[named.id] for each in refused for named in each.introduced])
 
     async def _introduce(self, variables: list[VariableSpec]) -> None:
@@ -199,7 +200,7 @@ class Exchange:
             await self._introduce(variables[middle:])
 
     async def _refusal_of(self, body: Submit) -> ParrotError | None:
-        """What the service says against it. Raises `ServiceUnavailable`."""
+        """Send a submit. Returns the refusal, or None if it was accepted. Raises `ServiceUnavailable`."""
         try:
             transport = await self.connection.opened()
             async for _ in transport.submit(body):
@@ -211,7 +212,7 @@ class Exchange:
         return None
 
     def _fail(self, declarations: Iterable[Declaration], error: ParrotError, refusals: _Refusals) -> None:
-        """These will never be; what reads the outputs of a call that failed before fails for the same reason."""
+        """Fail calls for good. A call that reads an output of one that failed before fails for the same reason."""
         failed = refusals.failed
         for declaration in declarations:
             reason = next((failed[name] for name in declaration.inputs if name in failed), error)

@@ -23,12 +23,12 @@ def gather(
     progress: bool = True,
     return_exceptions: bool = False,
 ) -> list[Any]:
-    """The values of variables, given one by one or as iterables, in their order.
+    """Wait for variables, given one by one or as iterables, and return their values in the same order.
 
-    All are asked for in one exchange, so that the service sees what belongs together. Raises the first failure as
-    soon as there is one, as `SemanticVariable.get` does; the others go on. With `return_exceptions` nothing is raised
-    for a variable: the error that its `get` would raise stands in its place, `GetTimeout` for those that are late. With
-    `progress`, a bar is drawn on standard error if that is a terminal.
+    All are asked for in one exchange, so that the service sees what belongs together. `perf` and `timeout` are as for
+    `SemanticVariable.get`. Raises the first failure as soon as there is one, as `get` would; the other requests go on.
+    With `return_exceptions` no variable's failure is raised: the error that its `get` would raise takes the place of
+    its value, `GetTimeout` if it is late. With `progress`, a bar is drawn on standard error if that is a terminal.
     """
     flat, timeout = _flat(variables), patience(timeout)
     background().refuse_here("gather() would block Parrot's own event loop; use agather().")
@@ -72,10 +72,10 @@ async def agather(
 def as_completed(
     *variables: Gathered, perf: Criteria | str = Criteria.LATENCY, timeout: float | None = None
 ) -> Iterator[SemanticVariable]:
-    """The variables, given as to `gather`, each as soon as it has a value or has failed.
+    """Iterate over variables, given as to `gather`, in the order in which they get a value or fail.
 
-    The `get` of what it yields returns at once, or raises why it failed. All are asked for in one exchange. Raises
-    `GetTimeout` where some are not there within `timeout` seconds. Leaving early cancels nothing.
+    `get` of a variable that was yielded returns at once, or raises the error that says why it failed. All are asked for
+    in one exchange. Raises `GetTimeout` if some are not there within `timeout` seconds. Leaving early cancels nothing.
     """
     background().refuse_here("as_completed() would block Parrot's own event loop; use asyncio.as_completed().")
     return _settling(_flat(variables, "as_completed"), criteria_of(perf), patience(timeout))
@@ -140,7 +140,7 @@ def _asked(
 def _outcomes(
     variables: list[SemanticVariable], futures: list[Future[str]], timeout: float | None, return_exceptions: bool
 ) -> list[Any]:
-    """What `get` gives of each; with `return_exceptions`, in the place of what has no value, what it raises."""
+    """What `get` returns for each variable or, with `return_exceptions`, the error that it raises."""
     outcomes: list[Any] = []
     for variable, future in zip(variables, futures, strict=True):
         try:
@@ -161,7 +161,7 @@ def _first_late(variables: list[SemanticVariable], futures: list[Future[str]], t
 
 @contextlib.contextmanager
 def _bar(total: int, *, shown: bool) -> Generator[Callable[[], None]]:
-    """Yields what moves the bar on by one."""
+    """Draw a progress bar within the block. Yields a function that advances it by one."""
     if not (shown and total > 1 and sys.stderr.isatty()):
         yield lambda: None
         return

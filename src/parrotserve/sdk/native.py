@@ -1,4 +1,4 @@
-"""Native functions: Python between prompts, run when its inputs are ready: in this process, or in the sandbox."""
+"""Native functions: Python code between prompts, run in this process or in the sandbox when its inputs are ready."""
 
 import functools
 import inspect
@@ -39,22 +39,23 @@ class NativeOptions(TypedDict, total=False):
 
 
 class NativeFunction:
-    """Makes an ordinary function one whose arguments may be semantic variables, and whose result is one.
+    """Makes a native function: an ordinary function that may get semantic variables, and whose result is one.
 
         @P.NativeFunction(timeout=10)
         def Evaluate(expression: str) -> str:
             return str(simplify(expression))
 
-    A call returns at once. When the variables among its arguments (in lists, tuples and dicts, too) are READY, the
-    function runs in a thread of this process with their texts in their place; other arguments are passed as they
-    are. The result's `str` is the value. A coroutine function runs in an event loop of its own.
+    A call returns a variable at once. When all variables among its arguments (also those inside lists, tuples and
+    dicts) are READY, the function runs in a thread of this process and gets their texts; other arguments are passed
+    unchanged. The `str` of its result is the value. A coroutine function runs in an event loop of its own.
 
-    Where it raises, returns None, or takes longer than `timeout` seconds, the value fails with `NativeCallFailed`,
-    chained to the exception. A function that never returns keeps its thread, but neither the program nor its exit.
+    If it raises, returns None, or takes longer than `timeout` seconds, the value fails with `NativeCallFailed`, caused
+    by the exception. A function that never returns keeps its thread, but holds up neither the program nor its exit.
 
     With `server=True` the service itself runs it, in a sandbox, as Starlark: a language that looks like Python, without
-    imports, classes, exceptions and `while`. Its arguments are texts, numbers, lists, dicts and variables; nothing
-    comes back to this process in between. What Starlark cannot express is refused with `DeclarationError`.
+    imports, classes, exceptions and `while`. Its arguments are texts, numbers, lists, dicts and variables; values do
+    not travel to this process and back. What Starlark cannot express is refused with `DeclarationError`, where the
+    function is declared.
     """
 
     @overload
@@ -88,14 +89,14 @@ class NativeFunction:
         self.timeout = None if timeout is None else countable(timeout)
         self.signature = inspect.signature(function)
         self.starlark = starlark_source(function) if options.get("server") else None
-        """What the service runs; None where this process does."""
+        """The source that the service runs; None if this process runs the function."""
 
     def __repr__(self) -> str:
         return f"<NativeFunction {shown(self.name, self.signature)}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> SemanticVariable:
-        """Declare a native call. Raises `TypeError` for arguments that do not fit, `ForeignVariable`, and `Cancelled`
-        where the session has ended.
+        """Declare a native call and return its output. Raises `TypeError` for arguments that do not fit,
+        `ForeignVariable` for variables of another session, and `Cancelled` if the session has ended.
         """
         try:
             arguments = bind(self.signature, self.name, args, kwargs)
@@ -146,7 +147,7 @@ def _slotted(argument: Any, call: Declaring) -> Any:
     if isinstance(argument, SemanticVariable):
         return Slot(call.input(argument))
     if not _variables_in(argument):
-        # The caller's own object, whatever it is.
+        # The caller's own object, not a copy.
         return argument
     if isinstance(argument, dict):
         return {key: _slotted(item, call) for key, item in argument.items()}
@@ -174,7 +175,7 @@ def _argument(argument: Any, call: Declaring) -> Argument:
 
 
 def _check_sendable(argument: Any, name: str) -> None:
-    """Raises `TypeError` for what JSON does not have."""
+    """Raise `TypeError` for what JSON cannot express."""
     if isinstance(argument, list | tuple):
         for item in argument:
             _check_sendable(item, name)

@@ -20,16 +20,16 @@ from parrotserve.sdk.users_place import users_part
 from parrotserve.texts import check_text
 
 CONCURRENT_CALLS = 256
-"""Threads of one session that may run native functions at the same time."""
+"""Most native calls of one session that run at the same time, each in a thread. Those that timed out do not count."""
 RETRY_SECONDS = 1.0
 MOST_LOOKS = 20
-"""Times that it is looked whether a session which is gone has come back: a service that was restarted has it again
-once the exchanges that were open have been made anew."""
+"""Number of checks whether a session that is gone has come back: a restarted service has it again once the exchanges
+that were open have been repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundCall:
-    """A function with its arguments, `Slot`s where values will be."""
+    """A function with its arguments, in which `Slot`s stand for values to come."""
 
     function: Callable[..., Any]
     name: str
@@ -38,20 +38,21 @@ class BoundCall:
     output: Named
     timeout: float | None
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
-    """The caller's, so that the function sees the caller's session."""
+    """The caller's context, so that the function sees the caller's session."""
 
     def run(self, values: tuple[str, ...]) -> str:
-        """The result as text, in the calling thread. Raises `NativeCallFailed`, with its cause."""
+        """Run the function in the calling thread and return the result as text. Raises `NativeCallFailed`, with its
+        cause."""
         filled = dict(zip(self.inputs, values, strict=True))
         arguments = {name: fill(value, filled) for name, value in self.arguments.items()}
         try:
-            # Of the context a copy: a run that did not return in time is still within its own.
+            # In a copy of the context: an earlier run that did not return in time is still inside its own copy.
             result = self.context.copy().run(self._call, arguments)
             if result is None:
                 raise TypeError("it returned nothing; return the text")
             return check_text(text_from(result, "What it returned"), "What it returned")
         except BaseException as error:
-            # `SystemExit` and its like too: on its way on it would end the loop that all sessions live on.
+            # `SystemExit` and its like too: if they went on, they would end the event loop of all sessions.
             error.__traceback__ = users_part(error.__traceback__)
             told = f"Native function {self.name} raised {type(error).__name__}: {error}"
             raise NativeCallFailed(told.encode(errors="backslashreplace").decode()) from error
@@ -66,27 +67,27 @@ class BoundCall:
 
 
 class BoundCalls(dict[CallId, BoundCall]):
-    """Native calls of one session that may still be offered. Held by the `Session` alone: through the contexts,
-    arguments and failures of their functions they may hold it."""
+    """Native calls of one session that may still be offered. Only the `Session` holds them, because they may hold it in
+    turn, through the contexts, arguments and failures of their functions."""
 
 
 class NativeCalls:
-    """Answers the service's offers of one session's native calls. On the background loop, but for `add`."""
+    """Runs the native calls of one session that the service offers. On the background loop only, except for `add`."""
 
     def __init__(self, session: SessionId, connection: Connection, bound: BoundCalls) -> None:
         self._session = session
         self._connection = connection
         self._bound = weakref.ref(bound)
         self._running: dict[CallId, int] = {}
-        """The last attempt at each; earlier ones may still run beside it, unheard."""
+        """The latest attempt at each call that runs. Earlier attempts may still run beside it, but no longer count."""
         self._again: set[CallId] = set()
-        """Those that were offered once more while that attempt runs."""
+        """Calls that were offered once more while that attempt runs."""
         self._room = asyncio.Semaphore(CONCURRENT_CALLS)
         self._server: asyncio.Task[None] | None = None
 
     @property
     def _pending(self) -> BoundCalls:
-        """Nothing where the program has forgotten the session."""
+        """The calls that may still be offered; none once the program has dropped the session."""
         bound = self._bound()
         return BoundCalls() if bound is None else bound
 
@@ -95,22 +96,22 @@ class NativeCalls:
         self._pending[call] = bound
 
     def drop(self, call: CallId) -> None:
-        """Expect none: the call was refused."""
+        """Expect no offer of this call: it was refused."""
         self._pending.pop(call, None)
 
     def serve(self) -> None:
-        """Listen for offers, if nobody does."""
+        """Start listening for offers, if there are calls and nobody listens yet."""
         if self._pending and (self._server is None or self._server.done()):
             self._server = background().start(self._serve())
 
     def stop(self) -> None:
-        """Listen no more; functions that run end by themselves, unheard."""
+        """Stop listening. Running functions end by themselves, and their results are ignored."""
         self._pending.clear()
         if self._server is not None:
             self._server.cancel()
 
     def raised_by(self, call: str) -> BaseException | None:
-        """What the function of a call raised here, if that is why it failed."""
+        """The exception that the function of a call raised in this process, if that is why the call failed."""
         bound = self._pending.get(CallId(call))
         return None if bound is None else bound.output.cell.raised
 
@@ -138,7 +139,7 @@ class NativeCalls:
             await asyncio.sleep(RETRY_SECONDS)
 
     def _is_last(self, offer: CallOffer) -> bool:
-        """Whether this attempt runs, and no other has begun after it."""
+        """Whether this attempt runs and no later one has begun."""
         return self._running.get(offer.id) == offer.attempt
 
     def _take(self, offer: CallOffer) -> None:
@@ -156,7 +157,7 @@ class NativeCalls:
                 result = await self._result(offer)
             await self._deliver(offer, result)
         except UnknownObject:
-            pass  # its session is gone: who waits is told so by what they wait in, or it comes back and offers it anew
+            pass  # the session is gone: waiters learn it from their own exchange, or it comes back and offers it anew
         except ParrotError as error:
             self._interrupt_waiters(offer.id, error)
         finally:
@@ -164,11 +165,11 @@ class NativeCalls:
             if last:
                 del self._running[offer.id]
         if last and offer.id in self._again and offer.id in self._pending:
-            self._take(offer)  # it failed, and was retried before this ended, or its session came back
+            self._take(offer)  # it failed and was retried before this attempt ended, or its session came back
 
     async def _deliver(self, offer: CallOffer, result: CallResult) -> None:
-        """Tell the service, however often that fails: a connection is offered a call once, and what comes while the
-        call is being answered is not taken."""
+        """Tell the service the result, and repeat that until it succeeds: a call is offered once per connection, and
+        offers that come while the call is being answered are not taken."""
         while True:
             if self._is_last(offer):
                 self._again.discard(offer.id)
@@ -181,16 +182,16 @@ class NativeCalls:
                 if offer.id not in self._pending:
                     return
         if told.state == "done":
-            # After anything else, a success that came too late too, it may be retried.
+            # In any other state it may be retried, even if this was a success that came too late.
             self._pending.pop(offer.id, None)
 
     async def _tell(self, offer: CallOffer, result: CallResult) -> CallState:
-        """Tell the result, or that it cannot be had."""
+        """Tell the service the result or, if it refuses that, that the call failed."""
         transport = await self._connection.opened()
         try:
             return await transport.put_result(self._session, offer.id, result, attempt=offer.attempt)
         except RequestRefused as refused:
-            # Never, that is; else who waits would wait for it again.
+            # The result will never be accepted. Unless the call fails, waiters would only wait for it again.
             result = CallResult(error=f"The result of {offer.function} was refused: {refused.message}")
             return await transport.put_result(self._session, offer.id, result, attempt=offer.attempt)
 

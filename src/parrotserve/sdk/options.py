@@ -50,13 +50,13 @@ SAMPLING_FIELDS = frozenset(field.name for field in dataclasses.fields(Sampling)
 
 
 def check_model(model: object) -> None:
-    """Raises `DeclarationError` for what no model can go by."""
+    """Raise `DeclarationError` if it is neither None nor a text."""
     if not isinstance(model, str | None):
         raise DeclarationError(f"model={model!r}: model must be a name or path, as a string.")
 
 
 def template_kwargs(given: object) -> dict[str, Any]:
-    """Variables of a chat template, as they are now. Raises `DeclarationError` for what is not JSON."""
+    """A copy of variables for a chat template, as JSON data. Raises `DeclarationError` for what is not JSON."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -74,17 +74,17 @@ def template_kwargs(given: object) -> dict[str, Any]:
 
 
 def is_number(value: object) -> bool:
-    """Whether it can be a length of time: callers may have read it from somewhere, as a text."""
+    """Whether it can be a length of time. (It may be a text that the caller has read from somewhere.)"""
     return not isinstance(value, bool) and isinstance(value, Real)
 
 
 def countable(seconds: float) -> float | None:
-    """A length of time as locks can count it; None, no end, for what is longer (on most systems, than 292 years)."""
+    """A timeout that locks can take: None, for no end, if it is too long for them (on most systems, over 292 years)."""
     return None if seconds > threading.TIMEOUT_MAX else float(seconds)
 
 
 def sampling_from(options: Mapping[str, Any], *, base: Sampling | None = None) -> Sampling | None:
-    """`base` with these fields replaced; None for neither.
+    """`base`, or the defaults, with these fields replaced; `base` itself, which may be None, if there are none.
 
     Raises `DeclarationError` for an unknown name, `InvalidSampling` and `InvalidSchema` for a value.
     """

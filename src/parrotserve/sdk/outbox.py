@@ -1,7 +1,7 @@
-"""What a session has declared and asked for and the service has not accepted yet. Thread-safe; no I/O.
+"""What a session has declared or asked for and the service has not accepted yet. Thread-safe; no I/O.
 
-A submit carries what is new, and of what is on its way in an earlier one all that this needs: ids make that harmless,
-and a program never waits for one exchange before it starts the next.
+A submit carries all that is new, and whatever this depends on that is still on its way in an earlier submit. Because of
+the ids, sending it twice does no harm, so no exchange has to wait for an earlier one.
 """
 
 import threading
@@ -24,7 +24,7 @@ class Named:
     cell: Cell
 
     def spec(self) -> VariableSpec:
-        """For the wire; with its value if it has one by now."""
+        """Its declaration for the wire, with its value if it was set by now."""
         value = None if self.cell.produced else self.cell.value
         return VariableSpec(id=self.id, name=self.cell.name, value=value)
 
@@ -42,7 +42,7 @@ class Declaration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
-    """Somebody asks for a variable."""
+    """Somebody's wait for a variable."""
 
     variable: Named
     criteria: Criteria
@@ -50,14 +50,14 @@ class Want:
     """Seconds."""
     stream: bool
     until: float
-    """When the timeout runs out, on the monotonic clock."""
+    """When the timeout runs out, on the monotonic clock; `FOREVER` if there is none."""
 
     def spec(self) -> WaitSpec:
-        """For the wire."""
+        """The wait for the wire."""
         return WaitSpec(variable=self.variable.id, criteria=self.criteria, timeout=self.timeout, stream=self.stream)
 
     def answered(self) -> None:
-        """Let the cell know that this question is no longer open."""
+        """Tell the cell that this question is no longer open."""
         self.variable.cell.answered(self.criteria, stream=self.stream, until=self.until)
 
 
@@ -68,14 +68,15 @@ class Batch:
     declarations: tuple[Declaration, ...] = ()
     wants: tuple[Want, ...] = ()
     introduced: Mapping[VariableId, VariableSpec] = field(default_factory=dict[VariableId, VariableSpec])
-    """Inputs as they were when they were first sent: sent again, a variable says the same."""
+    """Inputs as they were when they were first sent: a variable that is sent again must not differ."""
 
     def part(self, declarations: Iterable[Declaration]) -> "Batch":
-        """Some of its declarations, alone."""
+        """A batch of these of its declarations, without waits."""
         return Batch(tuple(declarations), (), self.introduced)
 
     def body(self, session: SessionId, lease_seconds: float) -> Submit:
-        """The submit itself, each variable waited for once: as strictly, as long and as live as anybody asks."""
+        """The submit. Waits for one variable are merged: the strictest criteria, the longest timeout, streamed if any
+        is."""
         specs = [declaration.spec for declaration in self.declarations]
         variables = [
             self.introduced.get(named.id) or named.spec()
@@ -114,27 +115,27 @@ class Outbox:
         self._lock = threading.Lock()
         self._declared: dict[str, Declaration] = {}
         self._unsent: set[str] = set()
-        """Of these, those that no exchange carries."""
+        """Ids of those declarations that no exchange carries."""
         self._sources: dict[VariableId, Declaration] = {}
-        """Of these, which is the first to name a variable."""
+        """By variable: the one of these declarations that is the first to name it."""
         self._introduced: dict[VariableId, VariableSpec] = {}
         self._empty: set[VariableId] = set()
         self._wants: list[Want] = []
 
     def declare(self, declaration: Declaration) -> None:
-        """A new call."""
+        """Add a call."""
         with self._lock:
             self._declared[declaration.spec.id] = declaration
             self._unsent.add(declaration.spec.id)
             self._sources |= {named.id: declaration for named in (*declaration.introduced, *declaration.outputs)}
 
     def want(self, want: Want) -> None:
-        """A new wait."""
+        """Add a wait."""
         with self._lock:
             self._wants.append(want)
 
     def take(self) -> Batch | None:
-        """What the next submit carries; None where nothing is new."""
+        """Take what the next submit carries; None if nothing is new."""
         with self._lock:
             if not (self._unsent or self._wants):
                 return None
@@ -151,7 +152,7 @@ class Outbox:
             return batch
 
     def settle(self, declarations: Iterable[Declaration]) -> None:
-        """The service has accepted these, or refused them for good."""
+        """Remove declarations that the service has accepted, or refused for good."""
         with self._lock:
             for declaration in declarations:
                 self._unsent.discard(declaration.spec.id)
@@ -163,12 +164,13 @@ class Outbox:
                         self._sources.pop(named.id, None)
 
     def resend(self, declarations: Iterable[Declaration]) -> None:
-        """An exchange failed before it was accepted: what it carried is new again, as far as no other one was."""
+        """Mark declarations as unsent after their exchange failed before it was accepted; not those that have been
+        settled by another one."""
         with self._lock:
             self._unsent |= {each.spec.id for each in declarations} & self._declared.keys()
 
     def _needed(self) -> set[str]:
-        """The ids of what is new or waited for, and of all upstream of it that is not accepted yet."""
+        """Ids of the declarations that are new or waited for, and of those upstream that are not accepted yet."""
         needed = set(self._unsent)
         pending = [self._declared[name] for name in needed]
         pending += self._new_sources((want.variable.id for want in self._wants), needed)

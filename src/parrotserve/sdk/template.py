@@ -4,11 +4,11 @@
     Write python code of {{input:task | strip}}.
     Code: {{output:code}}
 
-* `{{input:x}}` is the value of parameter x, through transforms from left to right; `{{output:y}}` is generated
+* `{{input:x}}` is the value of parameter x, with transforms applied from left to right; `{{output:y}}` is generated
   here; `{{role:system}}`, `{{role:user}}` and `{{role:assistant}}` say who speaks from here on, and the white
-  space around them is layout. `{{x}}` alone names a parameter, one annotated `Output` included.
-* A placeholder is closed on its line. `{{{{` stands for the text `{{`; every other brace stands for itself, `}}`
-  outside a placeholder included, so JSON in a prompt needs no escapes unless two of its objects open at once.
+  space around them is layout. `{{x}}` alone names a parameter, which may be one annotated `Output`.
+* A placeholder must be closed on its line. `{{{{` stands for the text `{{`; every other brace stands for itself, also
+  `}}` outside a placeholder, so JSON in a prompt needs no escapes unless two of its objects open at once.
 * The text is dedented as by `inspect.cleandoc` (tabs stay tabs), and the white space at its end is dropped.
 """
 
@@ -34,7 +34,7 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class InputPart:
-    """The argument of this name, through transforms."""
+    """The argument of this name, with transforms applied to it."""
 
     name: str
     transforms: tuple[Transform, ...] = ()
@@ -192,7 +192,7 @@ class _Reader:
         return self._input(name, transforms, placeholder)
 
     def check_whole(self, template: Template) -> None:
-        """What can only be told from the whole template."""
+        """Check what only the whole template shows. Raises `TemplateError`."""
         if not template.outputs:
             raise self._blame.error("the docstring has no output; write {{output:name}} where the model shall write.")
         for name in template.outputs:
@@ -265,7 +265,7 @@ class _Reader:
 
 
 def _laid_out(parts: list[Part]) -> Iterator[Part]:
-    """Without the white space around role markers, and without texts that are empty then."""
+    """The parts without the white space around role markers, and without texts that this leaves empty."""
     for number, part in enumerate(parts):
         if not isinstance(part, TextPart):
             yield part

@@ -1,4 +1,4 @@
-"""What the front end asks of a service: one small interface, for HTTP, the embedded service and test fakes."""
+"""The interface between the front end and a service, implemented for HTTP, the embedded service and test fakes."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -10,9 +10,9 @@ from parrotserve.protocol import CallOffer, CallResult, CallState, SessionView, 
 class Transport(Protocol):
     """A connection to one service. All methods run on the front end's own event loop.
 
-    Every method raises errors of `parrotserve.errors` only: what the service refused, `ServiceUnavailable` where
-    it cannot be reached, `IncompatibleVersions` where it speaks another protocol. Abandoning an iterator
-    (`aclose`, or cancelling the task that reads it) cancels nothing in the service.
+    Every method raises only errors of `parrotserve.errors`: those with which the service refuses,
+    `ServiceUnavailable` if it cannot be reached, `IncompatibleVersions` if it speaks another protocol. Abandoning an
+    iterator (`aclose`, or cancelling the task that reads it) cancels nothing in the service.
     """
 
     async def open(self) -> None:
@@ -20,15 +20,15 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of the service and of everything held for it; called once, last."""
+        """Release the service and everything held for it; called once, last."""
         ...
 
     def submit(self, body: Submit) -> AsyncIterator[VariableEvent]:
         """Declare a batch and wait for variables.
 
-        First comes `Accepted`: the batch is in (a refusal is raised instead). Then, for every `WaitSpec` of the
-        batch, `Delta`s if it streams and one `Value` or `Failure`, variables interleaved as they come; then
-        it ends. A wait that times out is a `Failure` with code "get_timeout". Sent again, a batch changes nothing.
+        Yields `Accepted` first, once the batch is accepted (a refusal is raised instead). Then, for every `WaitSpec` of
+        the batch, `Delta`s if it streams and one `Value` or `Failure`; variables are interleaved as they come. A wait
+        that times out gives a `Failure` with code "get_timeout". Sending a batch again changes nothing.
         """
         ...
 
@@ -63,6 +63,6 @@ class Transport(Protocol):
     async def put_result(
         self, session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
     ) -> CallState:
-        """Answer a `CallOffer`, by its attempt. An answer that comes too late is ignored, and so is one to an earlier
-        attempt than the last; what the call is then says whether it may be offered again."""
+        """Answer a `CallOffer`, by its attempt. An answer that comes too late, or to an attempt that is not the latest,
+        is ignored. The returned state of the call says whether it may be offered again."""
         ...

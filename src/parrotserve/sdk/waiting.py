@@ -1,4 +1,4 @@
-"""Waiting for variables: how long, for what, and what is said of waits that take too long."""
+"""Waiting for variables: criteria, timeouts, and the errors and warnings of waits that take too long."""
 
 import asyncio
 import concurrent.futures
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from parrotserve.sdk.variable import SemanticVariable
 
 UNSET_SECONDS = 10.0
-"""After so long a wait for what nobody has set, somebody probably forgot to."""
+"""After waiting so long for a variable that nobody has set, warn that somebody probably forgot to set it."""
 
 _timer: Timer = LoopTimer()
 
 
 def criteria_of(perf: Criteria | str) -> Criteria:
-    """By name, in any case of letters. Raises `DeclarationError` for what is no criteria."""
+    """Criteria by name, in upper or lower case. Raises `DeclarationError` for anything else."""
     try:
         return Criteria(perf.lower() if isinstance(perf, str) else perf)  # pyright: ignore[reportUnnecessaryIsInstance]
     except ValueError as error:
@@ -37,7 +37,7 @@ def criteria_of(perf: Criteria | str) -> Criteria:
 
 
 def patience(timeout: float | None) -> float | None:
-    """How long to wait for a `timeout`; None is for ever. Raises `DeclarationError` for no length of time."""
+    """Check a `timeout`, and return the seconds to wait; None is for ever. Raises `DeclarationError`."""
     if timeout is None:
         return None
     if not (is_number(timeout) and timeout >= 0):
@@ -52,14 +52,15 @@ class Patience:
         self._until = None if timeout is None else time.monotonic() + timeout
 
     def seconds(self) -> float | None:
-        """What is left of it."""
+        """The seconds that are left."""
         return None if self._until is None else max(self._until - time.monotonic(), 0.0)
 
 
 def ask(
     variables: Iterable["SemanticVariable"], perf: Criteria | str, timeout: float | None
 ) -> tuple[list[Future[str]], Callable[[], None]]:
-    """Ask for all of these at once, with this `patience`: futures of their values, and what sends the question."""
+    """Ask for all of these at once, with a `timeout` from `patience`. Returns futures of their values, and a function
+    that sends the question."""
     criteria = criteria_of(perf)
     asked = tuple(variables)
     futures = [variable.value_future() for variable in asked]
@@ -79,7 +80,7 @@ def ask(
 
 
 def result_of(future: Future[str], variable: "SemanticVariable", timeout: float | None) -> Any:
-    """The value, waited for in this thread."""
+    """Wait for the value in this thread and return it."""
     if not future.done():
         background().refuse_here("get() would block Parrot's own event loop; use aget().")
     try:
@@ -87,14 +88,14 @@ def result_of(future: Future[str], variable: "SemanticVariable", timeout: float 
     except (TimeoutError, concurrent.futures.TimeoutError):
         raise timed_out(variable, timeout) from None
     except ParrotError as error:
-        # What it came through is none of the user's code.
+        # The traceback so far shows none of the user's code.
         raise error.with_traceback(None) from error.__cause__
     finally:
         variable.forget(future)
 
 
 async def aresult_of(future: Future[str], variable: "SemanticVariable", timeout: float | None) -> Any:  # noqa: ASYNC109
-    """The value, waited for in this task."""
+    """Wait for the value in this task and return it."""
     try:
         return variable.read(await asyncio.wait_for(asyncio.wrap_future(future), timeout))
     except TimeoutError:
@@ -115,9 +116,9 @@ def timed_out(variable: "SemanticVariable", timeout: float | None) -> GetTimeout
 
 
 def warn_of_unset(variable: "SemanticVariable", future: Future[Any]) -> None:
-    """Warn, at the user's line, where this future is still waited for after a while and rests on what nobody has set.
+    """Warn, at the user's line, if this future is still waited for after a while and depends on an unset variable.
 
-    That another thread or a task will set it cannot be ruled out, so it is no error.
+    It is not an error, because another thread or task may still set the variable.
     """
     if future.done() or not variable.unset():
         return
@@ -134,7 +135,7 @@ def warn_of_unset(variable: "SemanticVariable", future: Future[Any]) -> None:
 
 
 def _missing(variable: "SemanticVariable") -> str:
-    """What no patience helps against, for the error of a wait."""
+    """For the error or warning of a wait: which variables still have to be set, if any."""
     if variable.session is None:
         return " No call produces it: it has a value once somebody calls its set()."
     names = sorted(repr(cell.name) if cell.name else "a variable without a name" for cell in variable.unset())
