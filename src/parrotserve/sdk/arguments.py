@@ -21,12 +21,13 @@ def bind(signature: inspect.Signature, function: str, args: tuple[Any, ...], kwa
 
 
 def shown(function: str, signature: inspect.Signature) -> str:
-    """A function with the names of its parameters, for people."""
+    """A function with the names of its parameters, for messages."""
     return f"{function}({', '.join(signature.parameters)})"
 
 
 def variables_of(argument: Any, name: str) -> tuple[SemanticVariable, ...]:
-    """The variables that an argument is, or becomes. Raises `TypeError` for what `text_of` refuses."""
+    """The variables that an argument is or contains, else a new one with its text. Raises `TypeError` for what
+    `text_of` refuses."""
     if isinstance(argument, SemanticVariable):
         return (argument,)
     if isinstance(argument, list | tuple) and _holds_variables(argument):
@@ -35,9 +36,9 @@ def variables_of(argument: Any, name: str) -> tuple[SemanticVariable, ...]:
 
 
 def text_of(argument: Any, name: str) -> str:
-    """The text of an argument that is no variable: its `str`.
+    """The text of an argument that is not a variable: its `str`.
 
-    Raises `TypeError` where a variable hides in it, for None, which somebody forgot to return, and for what `text_from`
+    Raises `TypeError` if it contains a variable, for None (probably a forgotten `return`), and for what `text_from`
     refuses.
     """
     if argument is None:
@@ -50,7 +51,7 @@ def text_of(argument: Any, name: str) -> str:
 
 
 def _holds_variables(argument: Any) -> bool:
-    """Whether there are variables in it, at any depth."""
+    """Whether it contains variables, at any depth."""
     if not isinstance(argument, list | tuple | Mapping | set | frozenset):
         return False
     items = cast("Iterable[Any]", argument.values() if isinstance(argument, Mapping) else argument)
@@ -58,7 +59,8 @@ def _holds_variables(argument: Any) -> bool:
 
 
 def _misfit(signature: inspect.Signature, kwargs: Mapping[str, Any]) -> str | None:
-    """What Python does not say of a misspelt keyword, where it misses the parameter that was meant."""
+    """A message that names an unknown keyword, if there is one: if it is misspelt, Python may only report that the
+    parameter that was meant is missing."""
     names = list(signature.parameters)
     unknown = [name for name in kwargs if name not in names]
     if not unknown or any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values()):

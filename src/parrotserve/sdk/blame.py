@@ -1,4 +1,4 @@
-"""Where a declaration is wrong: names the function, the file and line, and the placeholder."""
+"""Errors of wrong declarations, which name the function, the file and line, and the placeholder."""
 
 import ast
 import contextlib
@@ -45,7 +45,7 @@ class Blame:
 
     @contextlib.contextmanager
     def of_mistakes(self) -> Generator[None]:
-        """Let a `DeclarationError` within say which function it is about."""
+        """Make a `DeclarationError` that is raised in the block say which function it is about."""
         try:
             yield
         except DeclarationError as error:
@@ -53,7 +53,7 @@ class Blame:
 
 
 def method_advice(decorator: str, receiver: str) -> str:
-    """What to do about a method: the objects that these decorators make are none, and nobody fills its `receiver`."""
+    """What to do about a method: what these decorators make of it is no method, so it does not get its `receiver`."""
     return (
         f"methods are not supported, so nothing is passed as {receiver!r}: leave it out and write @staticmethod above "
         f"@{decorator}, or move the function out of the class."
@@ -61,7 +61,7 @@ def method_advice(decorator: str, receiver: str) -> str:
 
 
 def receiver_of(function: Callable[..., Any]) -> str | None:
-    """The parameter that the instance or class of a method would be; None for what is no method."""
+    """The parameter of a method that takes its instance or class; None if the function is not a method."""
     owner = getattr(function, "__qualname__", "").rpartition(".")[0]
     first = next(iter(inspect.signature(function).parameters), None)
     return first if owner and not owner.endswith("<locals>") and first in ("self", "cls") else None
@@ -73,7 +73,7 @@ def _first_line(function: Callable[..., Any]) -> tuple[str, int]:
 
 
 def _docstring_line(function: Callable[..., Any]) -> int | None:
-    """The line of the file where the docstring starts; None where the source cannot be had."""
+    """The line of the file where the docstring starts; None if the source is not available."""
     try:
         lines, first = inspect.getsourcelines(function)
         definition = ast.parse(textwrap.dedent("".join(lines))).body[0]

@@ -17,7 +17,11 @@ FOREVER = float("inf")
 
 
 class State(StrEnum):
-    """Where a variable stands."""
+    """The state of a variable.
+
+    EMPTY: it has no value, and no call produces it. PRODUCING: a call that is to produce it has not finished. READY: it
+    has a value. FAILED, CANCELLED: reading it raises the error that says why. As texts, `"empty"`, `"producing"`, ...
+    """
 
     EMPTY = "empty"
     PRODUCING = "producing"
@@ -27,7 +31,7 @@ class State(StrEnum):
 
 
 class Cell:
-    """Text as it grows, then a value or an error; and who waits for it."""
+    """A variable's text as it grows, then its value or error; and the futures of those who wait for it."""
 
     __slots__ = ("__weakref__", "_asked", "_cause", "_error", "_lock", "_waiters", "_watchers", "logprobs", "name",
                  "produced", "raised", "reason", "refused", "text", "value")  # fmt: skip
@@ -44,7 +48,7 @@ class Cell:
         self._error: ParrotError | None = None
         self._cause: BaseException | None = None
         self.raised: BaseException | None = None
-        """What the function of this process that produces it raised, when it last ran."""
+        """The exception of the native function of this process that produces it, when that last ran."""
         self._lock = threading.Lock()
         self._waiters: list[Future[str]] = []
         self._watchers: list[tuple[int, Future[None]]] = []
@@ -52,7 +56,7 @@ class Cell:
 
     @property
     def state(self) -> State:
-        """As far as the client has been told."""
+        """The state, as far as the client has been told."""
         if self.value is not None:
             return State.READY
         if self._error is not None:
@@ -67,7 +71,7 @@ class Cell:
     # --- Readers, on any thread -----------------------------------------------------------------------------
 
     def wait(self) -> Future[str]:
-        """The value, or its error, as a future of its own that nobody can cancel for others."""
+        """A future of the value or its error, for this caller alone, so that nobody can cancel it for others."""
         future: Future[str] = Future()
         future.set_running_or_notify_cancel()
         with self._lock:
@@ -78,7 +82,8 @@ class Cell:
         return future
 
     def grown(self, beyond: int) -> Future[None]:
-        """Done when the text is longer than `beyond` characters or has ended; carries a failed wait's error."""
+        """A future that is done when the text is longer than `beyond` characters or has ended. It fails only if the
+        wait is interrupted, not if the variable fails."""
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()
         with self._lock:
@@ -89,18 +94,18 @@ class Cell:
         return future
 
     def awaits(self, future: Future[Any]) -> bool:
-        """Whether this waiter is still there, and has no answer."""
+        """Whether this future has no answer yet and was not forgotten."""
         with self._lock:
             return any(future is each for each in (*self._waiters, *(watcher for _, watcher in self._watchers)))
 
     def forget(self, future: Future[Any]) -> None:
-        """This waiter has gone: it timed out or was interrupted."""
+        """Drop a future whose waiter has timed out or was interrupted."""
         with self._lock:
             self._waiters = [each for each in self._waiters if each is not future]
             self._watchers = [each for each in self._watchers if each[1] is not future]
 
     def error(self) -> ParrotError | None:
-        """The failure, if it failed."""
+        """The failure, for one reader; None if it has not failed."""
         if self._error is None:
             return None
         error = _copy(self._error)
@@ -110,7 +115,8 @@ class Cell:
     # --- The event loop -------------------------------------------------------------------------------------
 
     def grow(self, offset: int, text: str) -> None:
-        """Text from character `offset` on arrived; what is known already is skipped, and fails it where it differs."""
+        """Add text that arrived, from character `offset` on. What is known already is skipped; if it differs, the
+        variable fails."""
         with self._lock:
             known = len(self.text) - offset
             if self.settled or known < 0:
@@ -128,7 +134,7 @@ class Cell:
             self.fail(self._contradicted())
 
     def resolve(self, value: str, reason: FinishReason | None = None, logprobs: tuple[TokenLogprob, ...] = ()) -> bool:
-        """It is READY, or fails where another text was read of it. False where that, or a failure, was known before."""
+        """Make it READY, or fail it if another text was read before. Returns False if it was settled already."""
 
         def change() -> None:
             if not value.startswith(self.text):
@@ -140,7 +146,8 @@ class Cell:
         return self._settle(change)
 
     def fail(self, error: ParrotError, cause: BaseException | None = None) -> bool:
-        """It FAILED or was CANCELLED; `cause` is the exception of this process that it comes from, if one is."""
+        """Make it FAILED or CANCELLED. `cause` is the exception in this process that led to it, if any. Returns False
+        if it was settled already."""
 
         def change() -> None:
             self._error, self._cause = error, cause
@@ -148,7 +155,7 @@ class Cell:
         return self._settle(change)
 
     def interrupt(self, error: BaseException) -> None:
-        """Nobody can wait now, but the variable itself is no worse: waiters get the error, later ones ask again."""
+        """Give waiters an error that does not concern the variable itself. Later ones ask the service again."""
         with self._lock:
             waiters, self._waiters = self._waiters, []
             watchers, self._watchers = self._watchers, []
@@ -157,7 +164,7 @@ class Cell:
             future.set_exception(_copy(error))
 
     def reset(self) -> None:
-        """Forget a failure: its producer runs again."""
+        """Forget a failure, because its producer runs again; but not that of a call that was refused."""
         with self._lock:
             if self._error is None or self.refused:
                 return
@@ -165,10 +172,10 @@ class Cell:
             self.text = ""
             self._asked.clear()
 
-    # --- Who has asked the service --------------------------------------------------------------------------
+    # --- Questions to the service ---------------------------------------------------------------------------
 
     def ask(self, criteria: Criteria, *, stream: bool, until: float) -> bool:
-        """Note that the service is asked so until then. False where it is being asked that already."""
+        """Note that the service is asked for it until that time. Returns False if an open question covers that."""
         with self._lock:
             kinds = ((criteria, True),) if stream else ((criteria, True), (criteria, False))
             if any(self._asked.get(kind, 0.0) >= until for kind in kinds):
@@ -177,7 +184,7 @@ class Cell:
             return True
 
     def answered(self, criteria: Criteria, *, stream: bool, until: float) -> None:
-        """That question is no longer open."""
+        """Note that this question is no longer open."""
         with self._lock:
             if self._asked.get((criteria, stream)) == until:
                 del self._asked[criteria, stream]

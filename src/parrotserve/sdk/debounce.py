@@ -1,4 +1,4 @@
-"""Acts a moment after the last of a burst of calls."""
+"""Debouncing: acts once, a moment after the last of a burst of calls."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -30,7 +30,7 @@ class Debounce:
         self._armed = False
 
     def poke(self) -> None:
-        """Something happened; what it was must be in place already, for `act` may run at once."""
+        """Note that something happened. Its effects must be in place already, because `act` may run at once."""
         self._last = self._timer.now()
         if not self._armed:
             self._armed = True
@@ -41,6 +41,6 @@ class Debounce:
         if left > 0:
             self._timer.later(left, self._ring)
         else:
-            # Before acting: a poke from here on finds it unarmed, or else its matter is acted on right now.
+            # Before acting: a later poke finds it unarmed and arms it, and this `act` covers all earlier ones.
             self._armed = False
             self._act()

@@ -1,4 +1,4 @@
-"""One call in the making: its variables get their ids in a session, then it is declared there."""
+"""The declaring of one call: its variables get their ids in a session, then it is handed to the session."""
 
 import secrets
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ class Declaring:
     """Collects what a call reads and writes.
 
     Used within `with session.declaring:`, so that no other thread's call can refer to a variable before the call that
-    introduces it. Raises `ForeignVariable` at once, before anything has an id.
+    introduces it. Making one raises `ForeignVariable`, before any variable gets an id.
     """
 
     def __init__(self, session: Session, inputs: Iterable[SemanticVariable]) -> None:
@@ -47,16 +47,16 @@ class Declaring:
         return tuple(dict.fromkeys(self._inputs.values()))
 
     def output(self, name: str, schema: dict[str, Any] | None = None) -> Named:
-        """A new variable that the call produces, by a schema that may know a type."""
+        """Add a variable that the call produces. If its `schema` is that of a type, `get` returns objects of it."""
         variable, named = SemanticVariable.produced(self._session, name, schema, self._unset)
         self.outputs.append(variable)
         self._outputs.append(named)
         return named
 
     def written(self, name: str, sampling: Sampling) -> OutputSegment:
-        """A new variable that the model writes.
+        """Add a variable that the model writes.
 
-        Chance is fixed here: a service that was restarted draws the same tokens for a request that is sent again.
+        The seed is fixed here, so that a restarted service draws the same tokens for a request that is sent again.
         """
         if sampling.temperature > 0.0 and sampling.seed is None:
             sampling = replace(sampling, seed=secrets.randbits(63))

@@ -10,10 +10,10 @@ class Explanation:
 
     def __init__(self, view: SessionView) -> None:
         self.view = view
-        """The session as the service saw it: all that is told, as data."""
+        """The session as the service saw it: everything that is explained, as data."""
 
     def json(self) -> str:
-        """For programs: the requests and native calls of `view`."""
+        """The requests and native calls of `view` as JSON, for programs."""
         return self.view.model_dump_json(include={"id": True, "requests": True, "calls": True}, indent=2)
 
     def __str__(self) -> str:
@@ -23,6 +23,6 @@ class Explanation:
 
 
 def explain(session: Session | None = None) -> Explanation:
-    """For each request of a session (None: the current one): its objective and why, what was found of its prompt, its
-    engine and why not the others, how long it waited and ran."""
+    """Explain each request of a session (None: the current one): its objective and why, how much of its prompt was in
+    the KV cache, its engine and why not the others, how long it waited and ran. To be printed, or used as data."""
     return Explanation(current_session(session).view())

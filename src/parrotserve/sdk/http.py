@@ -31,7 +31,7 @@ from parrotserve.sdk.lost import contradicted, forgotten
 
 PATIENCE_SECONDS = 15.0
 SESSIONS_ASKED = 1000
-"""Sessions of one page of the list: as many as a page may have."""
+"""Sessions per page of the list: the most that the service allows."""
 
 _EVENTS: TypeAdapter[VariableEvent] = TypeAdapter(VariableEvent)
 
@@ -39,12 +39,11 @@ _EVENTS: TypeAdapter[VariableEvent] = TypeAdapter(VariableEvent)
 class HttpTransport:
     """Implements `Transport` over HTTP.
 
-    An answer that breaks off is asked for again, and streams go on where they broke: callers see nothing of it,
-    unless the service stays away for `patience` seconds; then they see `ServiceUnavailable`. So they do where
-    somebody takes the connection and then says nothing for `silence` seconds. A service that was restarted produces
-    anew what is sent again: where that is not what callers have read, or nothing is there, they see `SessionLost`.
-    `delay` adds so many seconds to every HTTP exchange, standing for a network's round trip in measurements. `wire`
-    replaces the network in tests.
+    An answer that breaks off is asked for again, and streams go on where they broke. Callers only notice if the service
+    stays away for `patience` seconds, or accepts a connection and sends nothing for `silence` seconds: then they get
+    `ServiceUnavailable`. A restarted service produces anew what is sent again: if that differs from what callers have
+    read, or the service no longer has the session, they get `SessionLost`. `delay` adds so many seconds to every HTTP
+    exchange, standing for a network's round trip in measurements. `wire` replaces the network in tests.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class HttpTransport:
         answer = _Answer(body, self._client.url, start=offset)
 
         async def attempt() -> AsyncGenerator[VariableEvent, None]:
-            # Always from the same place, so that what comes again can be compared with what came.
+            # Always from the same offset, so that text that comes again can be compared with what came before.
             async for event in answer.read(self._client.events("GET", path, last_event_id=offset)):
                 yield event
 
@@ -121,8 +120,8 @@ class HttpTransport:
             return SessionView.model_validate_json(response.content)
 
     async def sessions(self, tenant: TenantId | None = None) -> list[SessionSummary]:
-        """Those that live, this tenant's or all that the key may see; not of `Transport`, for programs have no use for
-        it. Raises `Forbidden` for another tenant's."""
+        """The live sessions of this tenant, or all that the key may see. Not part of `Transport`, because programs do
+        not need it. Raises `Forbidden` if the key may not see this tenant's."""
         found: list[SessionSummary] = []
         query = {"limit": str(SESSIONS_ASKED)} | ({} if tenant is None else {"tenant": tenant})
         after: int | None = 0
@@ -144,7 +143,7 @@ class HttpTransport:
                 with _understood():
                     offer = CallOffer.model_validate_json(event.data)
                 yield offer
-            # Whether the session has ended or the service stops, the next attempt will tell.
+            # The next attempt will show whether the session has ended or the service is stopping.
             raise ended_early()
 
         heard = False
@@ -167,7 +166,7 @@ class HttpTransport:
             return CallState.model_validate_json(response.content)
 
     async def _submit(self, answer: "_Answer") -> AsyncGenerator[VariableEvent, None]:
-        """One attempt: all that is declared, and the waits that are still open."""
+        """One attempt: sends all declarations and the waits that `_Answer.body` gives, and yields what is new."""
         body = answer.body()
         if not body.wait:
             if not answer.accepted:
@@ -182,7 +181,7 @@ class HttpTransport:
 
 
 class _Answer:
-    """What has come of the answer to a submit, over all attempts. Texts begin at character `start`."""
+    """What has arrived of the answer to a submit, over all attempts. Texts begin at character `start`."""
 
     def __init__(self, body: Submit, url: str, *, start: int = 0) -> None:
         self._body = body
@@ -190,24 +189,24 @@ class _Answer:
         self._start = start
         self._open = {wait.variable: wait for wait in body.wait}
         self._answered: dict[str, WaitSpec] = {}
-        """Waits whose values were handed on."""
+        """Waits whose values were handed on to the caller."""
         self._texts: dict[str, str] = {}
-        """What was handed on: values, and streamed texts so far."""
+        """The texts that were handed on: values, and what has been streamed so far."""
         self._begun = False
         self.accepted = False
 
     def body(self) -> Submit:
-        """What to send now. Declarations go again: those that are known already change nothing.
+        """The submit to send now. Declarations are sent again: those that the service knows already change nothing.
 
-        Values that came are asked for again, and first, for a service that was restarted produces them anew: what
-        rests on another one must not be handed on.
+        Values that came are asked for again, and first, because a restarted service produces them anew: nothing that
+        depends on a different one may be handed on.
         """
         wait = (*self._answered.values(), *self._open.values()) if self._open else ()
         return self._body.model_copy(update={"wait": wait})
 
     async def read(self, events: AsyncGenerator[ServerSentEvent, None]) -> AsyncGenerator[VariableEvent, None]:
-        """The events of one attempt that are news; `ended_early` is raised after less than all of them, and
-        `SessionLost` where they do not go with those before."""
+        """The events of one attempt that are new to the caller. Raises `ended_early` if they end before all waits are
+        answered, and `SessionLost` if they contradict earlier ones."""
         compared = bool(self._answered)
         try:
             async with contextlib.aclosing(events) as sent:
@@ -240,7 +239,7 @@ class _Answer:
                 self._texts[variable] = held + fresh
                 return Delta(variable=variable, offset=offset + len(known), text=fresh) if fresh else None
             case Failure(error=error) if error.code == ServiceUnavailable.code:
-                # This is about the service that goes away, and not about the variable.
+                # This is about the service, which is going away, and not about the variable.
                 raise ended_early(error.message.rstrip("."))
             case Value(variable=variable, value=value):
                 held, text = self._texts.get(variable, ""), value[self._start :]
@@ -251,13 +250,13 @@ class _Answer:
                 return event if self._closed(variable, answered=False) else None
 
     def _compare(self, variable: str, theirs: str, ours: str) -> None:
-        """Raises `SessionLost` where a text is not the one that was handed on."""
+        """Raise `SessionLost` if a text is not the one that was handed on."""
         if theirs != ours:
             names = {spec.id: spec.name for spec in self._body.variables}
             raise contradicted(names.get(variable) or variable, self._url)
 
     def _closed(self, variable: str, *, answered: bool) -> bool:
-        """Whether a wait was open until now."""
+        """Close a wait. Returns whether it was open until now."""
         wait = self._open.pop(variable, None)
         if wait is not None and answered:
             self._answered[variable] = wait.model_copy(update={"stream": False, "timeout": None})
@@ -265,7 +264,7 @@ class _Answer:
 
 
 def _session(session: SessionId) -> str:
-    # Quoted, for people may name a session, too.
+    # Quoted, because people may name a session, too.
     return f"/v1/sessions/{quote(session, safe='', errors='replace')}"
 
 
@@ -275,7 +274,7 @@ def _variable(session: SessionId, variable: VariableId) -> str:
 
 @contextlib.contextmanager
 def _understood():
-    """Raises `IncompatibleVersions` for an answer that is not of this protocol."""
+    """Raise `IncompatibleVersions` if an answer that is validated in the block does not follow this protocol."""
     try:
         yield
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""Exchanges with a service over HTTP: sent, checked, translated, and made again when they break.
+"""HTTP exchanges with a service: sends and checks them, translates errors, and repeats those that break.
 
-Whatever httpx raises becomes an error of `parrotserve.errors` here. An exchange that breaks is made again for as long
-as its patience lasts, provided that the service has been reached: where nobody ever answered, the URL is wrong or
+Whatever httpx raises becomes an error of `parrotserve.errors` here. An exchange that breaks is repeated for as long
+as its patience lasts, provided that the service has been reached: if nobody ever answered, the URL is wrong or
 nothing runs there, and waiting would only hide that.
 """
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 45.0
-"""A service that streams says something at least every 15 seconds; after so long a silence the connection is dead."""
+"""After so long without a byte a connection counts as dead; a service that streams sends at least every 15 seconds."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 LIMIT_PATIENCE = 120.0
@@ -46,11 +46,11 @@ class _Broken(Exception):
         self.later = later
         """The refusal, if the service said when to try again."""
         self.reached = reached
-        """Whether anybody answered the connection."""
+        """Whether the connection was accepted."""
 
 
 def ended_early(why: str = "the answer ended early") -> Exception:
-    """The answer ended in good order, but not all of it was there: to be raised within `resumed`."""
+    """The exception to raise within `resumed` if an answer ended in good order but was not complete."""
     return _Broken(why)
 
 
@@ -60,7 +60,7 @@ class HttpClient:
     `delay`: seconds of waiting before every exchange, which stand for a network's round trip in measurements.
     `patience`: seconds that a broken exchange is tried again. `silence`: seconds without a byte after which an exchange
     counts as broken. `wire` replaces the network in tests. A user and password in the URL are sent, and shown nowhere.
-    Raises `ServiceUnavailable` for what is no URL, and `DeclarationError` for what can be no key.
+    Raises `ServiceUnavailable` if `url` is not a URL, and `DeclarationError` if `api_key` cannot be a key.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class HttpClient:
     ) -> None:
         given = service_url(url)
         self.url = without_credentials(given)
-        # In the address of a request they would be in the log of the HTTP client.
+        # Taken out of the URL, because the HTTP client logs the URLs of requests.
         whose = httpx.URL(given)
         self._auth = httpx.BasicAuth(whose.username, whose.password) if whose.userinfo else None
         self._headers = {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
@@ -89,18 +89,18 @@ class HttpClient:
         self._reached = False
 
     def open(self) -> None:
-        """Make the connection pool; nothing is sent. Raises `ServiceUnavailable` where the environment's proxies or
-        certificates are none."""
+        """Make the connection pool; nothing is sent. Raises `ServiceUnavailable` if the environment names invalid
+        proxies or certificates."""
         with environment_read(ServiceUnavailable):
             self._client = httpx.AsyncClient(
                 base_url=self.url,
                 headers=self._headers,
                 auth=self._auth,
                 timeout=httpx.Timeout(self._silence, connect=CONNECT_SECONDS, pool=None),
-                # Every thread that waits holds a connection; a limit here would be a deadlock of the program's own.
+                # Every thread that waits holds a connection, so with a limit a program could deadlock itself.
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
                 transport=self._wire,
-                # A proxy of the environment does not lead back to this machine.
+                # A proxy named by the environment does not lead back to this machine.
                 trust_env=not _is_loopback(self.url),
             )
 
@@ -111,7 +111,7 @@ class HttpClient:
             self._client = None
 
     async def call(self, method: str, path: str, body: Wire | None = None) -> httpx.Response:
-        """One exchange with a whole answer; once only. Raises what the service refused."""
+        """One exchange with a whole answer; not repeated. Raises the service's refusal."""
         async with self._exchange(method, path, body, {}) as response:
             return response
 
@@ -132,7 +132,7 @@ class HttpClient:
                 raise self._stranger("answers, but not with the events of a Parrot service") from error
 
     async def repeated(self, exchange: Callable[[], Awaitable[T]]) -> T:
-        """The result of an exchange that does no harm when made twice, for as long as patience lasts."""
+        """The result of an exchange, repeated for as long as patience lasts; making it twice must do no harm."""
 
         async def attempt() -> AsyncGenerator[T, None]:
             yield await exchange()
@@ -143,9 +143,9 @@ class HttpClient:
     async def resumed(self, attempt: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
         """What the attempts yield, one after another, until one ends by itself.
 
-        After one breaks, the next is made: pauses double from 0.1 to 2 seconds, less up to half by chance so that not
-        all clients return at once. Raises `ServiceUnavailable` after `patience` seconds without a word, and
-        `LimitExceeded` where a limit would still stand after `LIMIT_PATIENCE` seconds.
+        When one breaks, the next follows after a pause. Pauses double from 0.1 to 2 seconds, shortened at random by up
+        to half, so that not all clients return at once. Raises `ServiceUnavailable` if nothing came for `patience`
+        seconds, and `LimitExceeded` if a limit would still hold after `LIMIT_PATIENCE` seconds of waiting.
         """
         pause, since = FIRST_PAUSE, time.monotonic()
         allowed = LIMIT_PATIENCE
@@ -176,7 +176,7 @@ class HttpClient:
     async def _exchange(
         self, method: str, path: str, body: Wire | None, headers: dict[str, str]
     ) -> AsyncGenerator[httpx.Response, None]:
-        """One answer, its head checked; a whole one is read, an event stream is left to the caller."""
+        """One exchange. Checks the head of the answer and reads its body, but leaves an event stream to the caller."""
         if self._client is None:
             raise ServiceUnavailable(f"The connection to {self.url} is closed.")
         content = None
@@ -202,7 +202,7 @@ class HttpClient:
             raise ServiceUnavailable(f"{self.url}: {error or type(error).__name__}", url=self.url) from error
 
     def _check(self, response: httpx.Response) -> None:
-        """Raises what the service refused, or that it is none of ours."""
+        """Raise the service's refusal, or an error that says that it is not a Parrot service of this version."""
         theirs = response.headers.get(PROTOCOL_HEADER)
         if theirs is None:
             if response.status_code in GATEWAY_ERRORS:
@@ -248,7 +248,7 @@ class HttpClient:
 
 
 def _bare(error: BaseException | None) -> BaseException | None:
-    """An error of the network without its tracebacks, which lead through a hundred lines of HTTP clients."""
+    """A network error without its tracebacks, which show a hundred lines of HTTP clients."""
     each = error
     while each is not None:
         each.__traceback__ = None
@@ -257,7 +257,7 @@ def _bare(error: BaseException | None) -> BaseException | None:
 
 
 def _as_json(body: Wire) -> str:
-    """Raises `DeclarationError` for texts that JSON cannot carry, as an embedded service does."""
+    """The body as JSON. Raises `DeclarationError` for texts that JSON cannot carry, as an embedded service does."""
     try:
         return body.model_dump_json()
     except PydanticSerializationError as error:
@@ -268,7 +268,8 @@ def _as_json(body: Wire) -> str:
 
 
 def _told(answer: str | bytes) -> Exception:
-    """What the service says went wrong. Where it is going, is not up yet, or names a time, waiting may help."""
+    """The error that the service reports; `_Broken` if trying again may help: the service is stopping, is not up yet,
+    or says when to come back."""
     error = ErrorAnswer.model_validate_json(answer).error.to_error()
     if isinstance(error, LimitExceeded) and "retry_after" in error.details:
         return _Broken(error.message.rstrip("."), later=error)

@@ -1,8 +1,8 @@
 """One event loop in a background thread, for all of the front end: I/O runs there, whatever the program does.
 
-So the synchronous API works inside a running event loop and from any thread. The loop is made on first use, made
-anew in a forked child, and closed when the program's last thread has ended: what `at_exit` registered is awaited
-first, while connections can still be used.
+So the synchronous API works inside a running event loop and from any thread. The loop is made on first use (again in a
+forked child), and closed when the program's last thread has ended: what `at_exit` registered is awaited first, while
+connections can still be used.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 EXIT_SECONDS = 10.0
-"""The most that closing may take at interpreter exit."""
+"""Longest time that closing may take at interpreter exit."""
 
 # Windows does not interrupt a thread that waits for a lock, with a timeout or without, so that Ctrl-C would go unheard.
 _SLICE = 0.1 if sys.platform == "win32" else None
@@ -44,7 +44,7 @@ class BackgroundLoop:
         threading.Thread(target=self._close_when_last, name="parrot-exit", daemon=False).start()
 
     def refuse_here(self, message: str) -> None:
-        """Raises `RuntimeError` on this loop's own thread, which must not wait for itself."""
+        """Raise `RuntimeError` on this loop's own thread, which must not wait for itself."""
         if threading.current_thread() is self._thread:
             raise RuntimeError(message)
 
@@ -53,18 +53,19 @@ class BackgroundLoop:
         return _nowhere(asyncio.run_coroutine_threadsafe, coroutine, self.loop)
 
     def soon(self, act: Callable[[], object]) -> None:
-        """Run a function on the loop; on any thread, in the midst of anything."""
+        """Run a function on the loop. May be called on any thread and at any point, also by the garbage collector."""
         _nowhere(self.loop.call_soon_threadsafe, act)
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """A task that lives until it is done; on the loop's thread only."""
+        """Start a task, and keep it alive until it is done; on the loop's thread only."""
         task = self.loop.create_task(coroutine, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait; interrupted, it is cancelled."""
+        """Run a coroutine on the loop and wait for its result. If the wait is interrupted, the coroutine is
+        cancelled."""
         future = self.spawn(coroutine)
         try:
             self.refuse_here("This would block Parrot's own event loop; use the asynchronous form.")
@@ -119,13 +120,13 @@ class BackgroundLoop:
         self.close()
 
     def _is_awaited(self, thread: threading.Thread) -> bool:
-        # The main thread stays among all threads when it has ended.
+        # The main thread remains among all threads after it has ended.
         return not thread.daemon and thread.is_alive() and thread is not threading.current_thread()
 
 
 def _nowhere(function: Callable[..., T], *args: object) -> T:
-    """Call with no context variables: loops and tasks keep the context they were made in, and it would keep the session
-    alive."""
+    """Call a function in an empty context: loops and tasks keep the context that they were made in, and the caller's
+    would keep its session alive."""
     return contextvars.Context().run(function, *args)
 
 
@@ -154,7 +155,7 @@ class _DaemonExecutor(ThreadPoolExecutor):
 
 
 def wait_for(future: Future[T], timeout: float | None = None) -> T:
-    """The result of a future, waited for in the calling thread. Raises `TimeoutError`."""
+    """Wait for a future in the calling thread and return its result. Raises `TimeoutError`."""
     if _SLICE is None:
         return future.result(timeout)
     end = math.inf if timeout is None else time.monotonic() + timeout
@@ -164,7 +165,8 @@ def wait_for(future: Future[T], timeout: float | None = None) -> T:
 
 
 def each_when_done(futures: Iterable[Future[T]], timeout: float | None = None) -> Iterator[Future[T]]:
-    """Futures in the order in which they are done, waited for in the calling thread. Raises `TimeoutError`."""
+    """Wait for futures in the calling thread and yield them in the order in which they are done. Raises
+    `TimeoutError`."""
     if _SLICE is None:
         yield from concurrent.futures.as_completed(futures, timeout)
         return
@@ -198,13 +200,13 @@ def running() -> BackgroundLoop | None:
 
 
 def interrupted() -> bool:
-    """Whether the program ends by Ctrl-C: Python keeps what nobody caught."""
+    """Whether the program is ending because of Ctrl-C: Python keeps the last uncaught exception."""
     last = getattr(sys, "last_type", None)
     return last is not None and issubclass(last, KeyboardInterrupt)
 
 
 def _forget_in_child() -> None:
-    """Threads do not survive a fork, and a lock may have been held."""
+    """Make the loop and lock new: threads do not survive a fork, and the lock may have been held."""
     global _background, _lock
     _background, _lock = None, threading.RLock()
 

@@ -1,4 +1,4 @@
-"""Objects as texts: what `str` makes of them, but for those of which it makes nothing that anybody means."""
+"""Objects as texts: their `str`, except for objects whose `str` nobody means, such as functions."""
 
 import inspect
 from collections.abc import Awaitable
@@ -8,15 +8,15 @@ from parrotserve.sdk.representations import check_no_representation
 
 
 def is_pending(value: object) -> TypeGuard[Awaitable[Any]]:
-    """Whether somebody forgot to await it. Variables can be awaited too, but are texts all the same."""
+    """Whether it has to be awaited to get a text. Variables can be awaited too, but have a text of their own."""
     return inspect.isawaitable(value) and type(value).__str__ is object.__str__
 
 
 def text_from(value: object, what: str) -> str:
     """The `str` of an object; `what` says in errors which one it is.
 
-    Raises `TypeError` for what somebody forgot to call, to await, to read or to decode, and where the representation of
-    a variable is in the text: a prompt must not contain `<function ...>` or `b'...'` by accident.
+    Raises `TypeError` for what somebody forgot to call, to await, to read or to decode, and if the representation of a
+    variable is in the text: a prompt must not contain `<function ...>` or `b'...'` by accident.
     """
     if isinstance(value, str):
         return check_no_representation(value, what)

@@ -1,9 +1,9 @@
-"""What variables look like in other objects' texts, remembered so that no prompt gets it by accident.
+"""Representations of variables that were given out, remembered so that none gets into a prompt by accident.
 
-`f"{[variable]}"`, and the `str` of an object that holds one, are made by Python from the variable's `repr`, which must
-not fail, for debuggers and notebooks ask for it too. What was given out is found again where a text is taken for a
-prompt, or for a value. Texts that merely speak of variables pass: the errors of this package are no such text, nor is
-what another process wrote.
+Python makes `f"{[variable]}"`, and the `str` of an object that holds a variable, from the variable's `repr`, which must
+not fail, because debuggers and notebooks use it too. So representations are remembered when they are given out, and
+looked for in every text that becomes a prompt or a value. Texts that merely speak of variables pass: those in errors of
+this package are not remembered, nor is what another process wrote.
 """
 
 from collections import deque
@@ -11,7 +11,7 @@ from collections import deque
 _MARK = "<SemanticVariable"
 _REMEMBERED = 1000
 _given: deque[str] = deque(maxlen=_REMEMBERED)
-"""Beginnings of representations: what follows may have been escaped since."""
+"""Beginnings of representations only, because what follows may have been escaped since."""
 
 
 def beginning(name: str | None, state: str) -> str:
@@ -20,12 +20,12 @@ def beginning(name: str | None, state: str) -> str:
 
 
 def remember(start: str) -> None:
-    """A representation that begins so was given to somebody."""
+    """Note that a representation with this beginning was given out."""
     _given.append(start)
 
 
-def check_no_representation(text: str, what: str) -> str:
-    """The text. Raises `TypeError` where the representation of a variable is in it."""
+def check_no_placeholder(text: str, what: str) -> str:
+    """Return the text. Raises `TypeError` if the representation of a variable is in it."""
     found = _MARK in text and next((start for start in tuple(_given) if start in text), None)
     if found:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Keywords of JSON schemas that are probably misspelt: a schema may have any, and what nobody knows does nothing."""
+"""Warns of keywords in JSON schemas that are probably misspelt: JSON Schema allows unknown ones and ignores them."""
 
 import difflib
 import warnings
@@ -22,10 +22,10 @@ _DATA = (
     "maximum", "minContains", "minItems", "minLength", "minProperties", "minimum", "multipleOf", "nullable", "pattern",
     "readOnly", "required", "title", "type", "uniqueItems", "writeOnly", "x-guidance", "xml",
 )  # fmt: skip
-"""Of JSON Schema's drafts 4 to 2020-12, and of OpenAPI."""
+"""Keywords without schemas in their values. All of these are of JSON Schema's drafts 4 to 2020-12, or of OpenAPI."""
 _KNOWN = {name.lower(): name for name in (*_ONE, *_SEVERAL, *_BY_NAME, *_DATA)}
 _LIKENESS = 0.8
-"""So much alike a name is to a keyword, of 1, that it is probably no keyword of somebody's own."""
+"""A name that is so similar to a keyword (1: equal) is probably misspelt, and not a keyword of somebody's own."""
 
 
 def warn_of_misspelt(schema: dict[str, Any]) -> None:
@@ -37,7 +37,7 @@ def warn_of_misspelt(schema: dict[str, Any]) -> None:
 
 
 def _misspelt(schema: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    """Where each is, what it is called, and what was probably meant."""
+    """The place of each, its name, and the keyword that was probably meant."""
     left: list[tuple[tuple[str, ...], Any]] = [((), schema)]
     while left:
         place, one = left.pop()
@@ -55,7 +55,7 @@ def _misspelt(schema: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, st
 
 
 def _meant(name: str) -> str | None:
-    """The keyword that a name is nearly, if it is none, and none of those that people agree to make up."""
+    """The keyword that a name nearly is; None if it is one itself, or begins with "x-" as people's own keywords do."""
     if _KNOWN.get(name.lower()) == name or name.startswith("x-"):
         return None
     close = difflib.get_close_matches(name.lower().replace("_", ""), _KNOWN, n=1, cutoff=_LIKENESS)

@@ -1,6 +1,6 @@
-"""A decorated function's source as Starlark: taken from its file, freed of what only Python has, and tried.
+"""A decorated function's source as Starlark: read from its file, without decorators and annotations, and tried out.
 
-What Starlark cannot express is refused where the function is declared, in Python's words for it.
+What Starlark cannot express is refused where the function is declared, in Python's terms.
 """
 
 import ast
@@ -17,12 +17,12 @@ from parrotserve.protocol import MOST_SOURCE
 from parrotserve.sdk.blame import Blame
 
 Place = tuple[int, int]
-"""A line, from 1, and a byte in it."""
+"""A line number, from 1, and the offset of a byte in that line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StarlarkSource:
-    """A function for the sandbox: its text, and where that begins."""
+    """A function for the sandbox: its text, and the file and line where that begins."""
 
     name: str
     text: str
@@ -62,7 +62,7 @@ _REFUSED: dict[type[ast.AST], tuple[str, str]] = {
 
 
 def starlark_source(function: Callable[..., Any]) -> StarlarkSource:
-    """The function as the sandbox takes it. Raises `DeclarationError`, which names the function and the line."""
+    """The function's source for the sandbox. Raises `DeclarationError`, which names the function and the line."""
     blame = Blame(function)
     text, first = _source(function, blame)
     definition = _definition(text, blame)
@@ -116,7 +116,7 @@ def _definition(text: str, blame: Blame) -> ast.FunctionDef:
 
 
 def _refused_in(definition: ast.FunctionDef) -> Iterator[tuple[ast.AST, tuple[str, str]]]:
-    """What Starlark does not have, where it stands."""
+    """The nodes that Starlark does not have: what each is called, and what to write instead."""
     for node in _within(definition):
         parts: list[ast.AST] = [node, *getattr(node, "ops", ())]
         if isinstance(node, ast.BinOp | ast.AugAssign):
@@ -144,7 +144,7 @@ def _refused_in(definition: ast.FunctionDef) -> Iterator[tuple[ast.AST, tuple[st
 
 
 def _within(definition: ast.FunctionDef) -> Iterator[ast.AST]:
-    """All of a function but its decorators and annotations, which do not go to the sandbox."""
+    """All nodes of a function, except its decorators and annotations, which are not sent to the sandbox."""
     pending: list[ast.AST] = [definition]
     while pending:
         node = pending.pop()
@@ -166,7 +166,7 @@ def _check_parameters(definition: ast.FunctionDef, blame: Blame) -> None:
 
 
 def _without_annotations(text: str, definition: ast.FunctionDef) -> str:
-    """The definition's text with blanks for every annotation: Starlark's types are others."""
+    """The definition's text with every annotation replaced by blanks, because Starlark's types are different."""
     lines = text.encode().split(b"\n")
     for node in ast.walk(definition):
         match node:

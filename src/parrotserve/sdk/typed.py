@@ -1,4 +1,4 @@
-"""Outputs that are objects: a type says what the model may write, and what `get` makes of it."""
+"""Typed outputs: a type says what the model may write, and what `get` returns."""
 
 import json
 from typing import Any
@@ -11,18 +11,18 @@ from parrotserve.sdk.schema_keywords import warn_of_misspelt
 
 
 class TypedSchema(dict[str, Any]):
-    """A JSON schema that knows the type it was made of; to everybody else it is the schema."""
+    """A JSON schema that knows the type that it was made from, and otherwise is an ordinary dict."""
 
     __slots__ = ("_adapter", "_name")
 
     def __init__(self, kind: Any) -> None:
-        """Of a pydantic model, a dataclass, a TypedDict, or any other type that pydantic can describe. Raises
-        `InvalidSchema`."""
+        """Make the schema of a pydantic model, a dataclass, a TypedDict, or any other type that pydantic can describe.
+        Raises `InvalidSchema`."""
         self._name = getattr(kind, "__name__", None) or str(kind)
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
             schema = self._adapter.json_schema()
-        except Exception as error:  # a type may fail in any way to be described
+        except Exception as error:  # describing a type may raise anything
             raise InvalidSchema(
                 f"schema={self._name}: a schema is a dict or a type that pydantic can describe, such as a pydantic "
                 f"model ({type(error).__name__}: {str(error).splitlines()[0]})."
@@ -30,7 +30,8 @@ class TypedSchema(dict[str, Any]):
         super().__init__(_closed(plain(schema)))
 
     def parse(self, text: str, *, output: str, reason: FinishReason | None) -> Any:
-        """The object that an output's text is. Raises `InvalidOutput`, also where it is the beginning of one."""
+        """Convert an output's text to an object of the type. Raises `InvalidOutput`, also if it may have been cut
+        off."""
         cut = reason is FinishReason.LENGTH
         try:
             value = self._adapter.validate_json(text)
@@ -50,7 +51,7 @@ class TypedSchema(dict[str, Any]):
 
 
 def _may_go_on(json_text: str) -> bool:
-    """Whether it may be the beginning of another value. Objects, lists, texts and words have an end; numbers have none.
+    """Whether it may be the beginning of another value: only numbers do not show where they end.
 
     An output whose schema allows no further digit has ended by itself, and is not cut off.
     """
@@ -58,7 +59,7 @@ def _may_go_on(json_text: str) -> bool:
 
 
 def _closed(schema: Any) -> Any:
-    """The schema without properties that nobody asked for: pydantic ignores them, but a model could go on for ever."""
+    """The schema with unknown properties forbidden: pydantic ignores them, but a model could write them for ever."""
     if isinstance(schema, list):
         return [_closed(item) for item in schema]
     if not isinstance(schema, dict):
@@ -70,12 +71,12 @@ def _closed(schema: Any) -> Any:
 
 
 class _Seen(dict[str, Any]):
-    """A JSON schema that was warned of where it has to be: options are looked at more than once."""
+    """A JSON schema that was checked for misspelt keywords: options are read more than once, but must warn once."""
 
 
 def json_schema(schema: Any) -> dict[str, Any]:
-    """A JSON schema from plain data, or from a type, which it then knows. Raises `InvalidSchema`; warns of what may be
-    misspelt."""
+    """A JSON schema from plain data, or from a type, which it then knows. Raises `InvalidSchema`; warns of keywords
+    that may be misspelt."""
     if isinstance(schema, TypedSchema | _Seen):
         return schema
     if isinstance(schema, dict):
@@ -89,7 +90,7 @@ def json_schema(schema: Any) -> dict[str, Any]:
 
 
 def plain(schema: Any) -> dict[str, Any]:
-    """The schema as JSON has it. Raises `InvalidSchema`."""
+    """A copy of the schema as JSON data. Raises `InvalidSchema`."""
     try:
         return json.loads(json.dumps(schema, allow_nan=False))
     except (TypeError, ValueError) as error:

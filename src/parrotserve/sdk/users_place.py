@@ -1,4 +1,4 @@
-"""Where the user's own code is: what warnings are about, and where tracebacks begin."""
+"""Finds the user's own code on the stack, for warnings and tracebacks."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ def users_place() -> tuple[str, int]:
 
 
 def users_part(trace: TracebackType | None) -> TracebackType | None:
-    """A traceback from where it comes to the user's own code; all of it where it never does."""
+    """The part of a traceback that begins with the user's own code; all of it if that does not occur."""
     theirs = trace
     while theirs is not None and theirs.tb_frame.f_code.co_filename.startswith(_NOT_THE_USERS):
         theirs = theirs.tb_next
