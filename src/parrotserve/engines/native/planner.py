@@ -112,6 +112,22 @@ class Planner:
         self._settled = all_run and not step.short_of_time and all(map(_only_decodes, self._last))
         return self._with_drafts(step.planned, step.drafts)
 
+    def learn(self, step: StepShape, *, decoded: Counter[Objective], seconds: float, now: float) -> None:
+        """A step of this shape ended at `now` and took `seconds`; so many sequences of each objective decoded in it."""
+        self._minimum.note(now, decoded, seconds=seconds)
+        self._pace.learn(step, seconds)
+        if 0 < decoded[Objective.LATENCY] < decoded.total() and seconds > self._pace.bound:
+            self.unsettle()
+
+    def unsettle(self) -> None:
+        """Something has changed that may concern the next plan."""
+        self._settled = False
+
+    def rewind(self, state: SequenceState, position: int) -> None:
+        """Forgets what was computed of a sequence from `position` on; see `PageTables.rewind`."""
+        self.unsettle()
+        self._tables.rewind(state, position)
+
     def _begin(self, sequences: Iterable[SequenceState], now: float) -> Step:
         """An empty step. Work that is owed its minimum share ranks before everything else."""
         ranked = sorted(sequences, key=lambda state: state.rank)
@@ -196,22 +212,6 @@ class Planner:
             return step.prefill_left
         whole = step.rates.prefilling(step.prefill_left, 0)
         return max(fitting_in(self._pace.efficient_prefill, step.prefill_left, cost=whole), self._read_by)
-
-    def learn(self, step: StepShape, *, decoded: Counter[Objective], seconds: float, now: float) -> None:
-        """A step of this shape ended at `now` and took `seconds`; so many sequences of each objective decoded in it."""
-        self._minimum.note(now, decoded, seconds=seconds)
-        self._pace.learn(step, seconds)
-        if 0 < decoded[Objective.LATENCY] < decoded.total() and seconds > self._pace.bound:
-            self.unsettle()
-
-    def unsettle(self) -> None:
-        """Something has changed that may concern the next plan."""
-        self._settled = False
-
-    def rewind(self, state: SequenceState, position: int) -> None:
-        """Forgets what was computed of a sequence from `position` on; see `PageTables.rewind`."""
-        self.unsettle()
-        self._tables.rewind(state, position)
 
     def _with_drafts(self, plan: list[Planned], drafts: Drafts) -> list[Planned]:
         """The plan with these drafts, as far as there are pages for them."""
