@@ -9,7 +9,7 @@ import numpy as np
 from parrotserve.engines.base import Command, EndStatus, Event, Extend, Fill, Heartbeat, Open, Release, Retain
 from parrotserve.engines.fake_tokenizer import END, FakeTokenizer
 from parrotserve.engines.native.open_sequences import OpenSequences
-from parrotserve.engines.native.output import Output
+from parrotserve.engines.native.output import OutputState
 from parrotserve.engines.native.progress import Progress
 from parrotserve.engines.native.sequence import Content, SequenceState
 from parrotserve.engines.native.settings import CoreSettings
@@ -44,7 +44,7 @@ class FakeCore:
         self._fail_prompts = fail_prompts
         self._steps = 0
         self._times = StepTimes()
-        self._scripts: WeakKeyDictionary[Output, bytes] = WeakKeyDictionary()
+        self._scripts: WeakKeyDictionary[OutputState, bytes] = WeakKeyDictionary()
         self._retained: dict[str, tuple[int, ...]] = {}
         self._sequences = OpenSequences(
             Progress(tokenizer, settings, rewind=_rewind),
@@ -113,7 +113,7 @@ class FakeCore:
         )
         self._times.note(shape, kv_tokens=sum(len(state.known) for state in running), seconds=self._step_seconds)
 
-    def _generate(self, state: SequenceState, output: Output) -> None:
+    def _generate(self, state: SequenceState, output: OutputState) -> None:
         try:
             token = self._next_token(state, output)
         except ParrotError as error:
@@ -123,7 +123,7 @@ class FakeCore:
         top = ((token, 0.0), *((other, -100.0) for other in range(20) if other != token))
         self._sequences.push(state, token, None if wanted is None else TokenLogprob(token, 0.0, top[:wanted]))
 
-    def _next_token(self, state: SequenceState, output: Output) -> int:
+    def _next_token(self, state: SequenceState, output: OutputState) -> int:
         script = self._script_of(state, output)
         place = len(output.tokens)
         must_go_on = output.sampling.ignore_eos or place < output.sampling.min_tokens
@@ -137,7 +137,7 @@ class FakeCore:
         choices = (token, *_CLOSING, *np.flatnonzero(allowed).tolist())
         return next(choice for choice in choices if allowed[choice])
 
-    def _script_of(self, state: SequenceState, output: Output) -> bytes:
+    def _script_of(self, state: SequenceState, output: OutputState) -> bytes:
         script = self._scripts.get(output)
         if script is None:
             prompt = self._tokenizer.decode(state.known[: output.start])

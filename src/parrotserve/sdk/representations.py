@@ -24,7 +24,7 @@ def remember(start: str) -> None:
     _given.append(start)
 
 
-def check_no_placeholder(text: str, what: str) -> str:
+def check_no_representation(text: str, what: str) -> str:
     """Return the text. Raises `TypeError` if the representation of a variable is in it."""
     found = _MARK in text and next((start for start in tuple(_given) if start in text), None)
     if found:

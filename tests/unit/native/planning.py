@@ -4,7 +4,7 @@ from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
 from parrotserve.engines.native.cache import KvCache, PageCache
-from parrotserve.engines.native.output import Output
+from parrotserve.engines.native.output import OutputState
 from parrotserve.engines.native.pace import Pace, StepModel
 from parrotserve.engines.native.plan import Planned
 from parrotserve.engines.native.planner import Planner
@@ -45,7 +45,9 @@ def go_on(state: SequenceState) -> None:
     """Takes in what is known, up to the output."""
     state.dormant = False
     for output in state.take_content():
-        state.output = Output(output, segment=1, prompt=state.known, room=100, tokenizer=FakeTokenizer(), grammar=None)
+        state.output = OutputState(
+            output, segment=1, prompt=state.known, room=100, tokenizer=FakeTokenizer(), grammar=None
+        )
 
 
 def ahead(tokens: str, *, arrival: int = 0) -> SequenceState:

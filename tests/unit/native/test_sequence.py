@@ -5,7 +5,7 @@ import pytest
 from parrotserve.criteria import Objective
 from parrotserve.engines.base import Generate
 from parrotserve.engines.fake_tokenizer import FakeTokenizer
-from parrotserve.engines.native.output import Output
+from parrotserve.engines.native.output import OutputState
 from parrotserve.engines.native.radix import Salt
 from parrotserve.engines.native.sequence import Content, SequenceState
 from parrotserve.ids import RequestId
@@ -22,7 +22,9 @@ def state_of(prompt: str, *, salt: str = "") -> SequenceState:
         segments=[Content(list(prompt.encode()), complete=True), Generate(sampling=Sampling(stop=("x",)))],
     )
     for generate in state.take_content():
-        state.output = Output(generate, segment=1, prompt=state.known, room=99, tokenizer=FakeTokenizer(), grammar=None)
+        state.output = OutputState(
+            generate, segment=1, prompt=state.known, room=99, tokenizer=FakeTokenizer(), grammar=None
+        )
     return state
 
 

@@ -10,7 +10,7 @@ from parrotserve.engines.native.output_text import EngineTokenizer, OutputText
 from parrotserve.sampling import FinishReason, TokenLogprob
 
 
-class Output:
+class OutputState:
     """A segment that is being generated: the tokens so far, and all that determines the next one."""
 
     def __init__(

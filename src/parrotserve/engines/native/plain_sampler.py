@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from parrotserve.engines.native.logits import DrawSettings, Logits
-from parrotserve.engines.native.output import Output
+from parrotserve.engines.native.output import OutputState
 
 
 class PlainSampler:
     """Chooses tokens for the same outputs, step after step."""
 
-    def __init__(self, outputs: Sequence[Output]) -> None:
+    def __init__(self, outputs: Sequence[OutputState]) -> None:
         """`outputs`: the output of each row. One that appears in several neighbouring rows has a draft: its tokens are
         chosen as if the draft were right."""
         self._drawn = [row for row, output in enumerate(outputs) if output.is_plain_random]
@@ -45,7 +45,7 @@ class PlainSampler:
         return tokens
 
 
-def _before(outputs: Sequence[Output], row: int) -> int:
+def _before(outputs: Sequence[OutputState], row: int) -> int:
     """Number of rows of the same output directly before this one."""
     first = row
     while first and outputs[first - 1] is outputs[row]:

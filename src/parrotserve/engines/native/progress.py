@@ -5,7 +5,7 @@ from collections.abc import Callable
 from parrotserve.aside import Doing, at_once
 from parrotserve.engines.base import FOLLOWED_TOKENS, Event, Generate, SegmentFinished, TokensGenerated, most_allowed
 from parrotserve.engines.native.grammars import Grammars
-from parrotserve.engines.native.output import Output
+from parrotserve.engines.native.output import OutputState
 from parrotserve.engines.native.output_text import EngineTokenizer
 from parrotserve.engines.native.sequence import SequenceState
 from parrotserve.engines.native.settings import CoreSettings
@@ -105,7 +105,7 @@ class Progress:
         output.told_tokens = len(output.tokens)
         output.told_text += len(text)
 
-    def _start(self, state: SequenceState, generate: Generate) -> Output | None:
+    def _start(self, state: SequenceState, generate: Generate) -> OutputState | None:
         """Starts the output at the sequence's cursor; None while its grammar is being made."""
         if not state.known:
             state.known.append(self._first_token())
@@ -113,7 +113,7 @@ class Progress:
         grammar = self.grammars.of(state, generate) if generate.has_grammar else None
         if generate.has_grammar and grammar is None:
             return None
-        return Output(
+        return OutputState(
             generate,
             segment=state.cursor,
             prompt=state.known,
@@ -138,7 +138,7 @@ class Progress:
         bos = self._tokenizer.bos
         return bos if bos is not None else min(self._tokenizer.eos, default=0)
 
-    def _finish(self, state: SequenceState, output: Output) -> None:
+    def _finish(self, state: SequenceState, output: OutputState) -> None:
         assert output.reason is not None
         self.tell_tokens(state)
         finished = SegmentFinished(

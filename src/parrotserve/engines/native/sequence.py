@@ -8,7 +8,7 @@ from typing import Any
 
 from parrotserve.criteria import NO_PRECEDENCE, Objective, Precedence
 from parrotserve.engines.base import Generate
-from parrotserve.engines.native.output import Output
+from parrotserve.engines.native.output import OutputState
 from parrotserve.engines.native.radix import public_tokens
 from parrotserve.ids import RequestId
 from parrotserve.sampling import Usage
@@ -60,7 +60,7 @@ class SequenceState:
     """Index of the first segment that is not complete."""
     taken: int = 0
     """Number of tokens of that segment's content that are in `known`."""
-    output: Output | None = None
+    output: OutputState | None = None
     """The current output, if the cursor is at one that has started."""
     grammar: Future[Any] | None = None
     """The grammar that the output at the cursor waits for; until it is ready, the sequence runs ahead."""
