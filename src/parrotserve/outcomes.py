@@ -1,4 +1,5 @@
-"""Outcomes of the scheduler: done in the graph, and said to the runtime as decisions. A part of the machine."""
+"""Carries out the outcomes of a scheduling pass: in the graph, and as decisions for the runtime. Part of the
+machine."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,7 +27,7 @@ B = TypeVar("B", bound=Beginning)
 
 
 def decisions_of(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
-    """What the scheduler wants of a request, done in the graph and said to the runtime."""
+    """Carry out one outcome in the graph, and yield the decisions that tell the runtime of it."""
     request = outcome.request
     if isinstance(outcome, Placed):
         engine = outcome.placement.chosen.engine
@@ -54,12 +55,12 @@ def decisions_of(outcome: Outcome, changes: Changes) -> Iterator[Decision]:
 
 
 def reading_ahead(request: Request, engine: EngineId) -> OpenSequence:
-    """The engine is to read what is known of it."""
+    """The decision by which an engine reads ahead what is known of a request."""
     return replace(beginning(OpenSequence, request, engine), ahead=True)
 
 
 def beginning(kind: type[B], request: Request, engine: EngineId, precedence: Precedence = NO_PRECEDENCE) -> B:
-    """The engine is to run it."""
+    """The decision, of the given kind, by which an engine runs a request."""
     return kind(
         request=request.id,
         engine=engine,

@@ -1,7 +1,7 @@
-"""Placeholders: how `{{input:x | strip}}` is written, in docstrings of semantic functions and in texts sent over HTTP.
+"""The grammar of placeholders such as `{{input:x | strip}}`, in docstrings and in texts sent over HTTP.
 
-Only the grammar is here. What is wrong with a placeholder is for its reader to say: a docstring with a bad one is
-refused, while what is no placeholder in a message is text like any other.
+Errors are left to the callers: a docstring with a bad placeholder is refused, while in a message whatever is not a
+placeholder is ordinary text.
 """
 
 import re
@@ -18,25 +18,25 @@ _BETWEEN_BARS = re.compile(rf"(?:{_QUOTED}|[^|\"'])*")
 
 @dataclass(frozen=True, slots=True)
 class InputPlaceholder:
-    """An input as it stands in a text."""
+    """An input placeholder in a text."""
 
     name: str
     transforms: tuple[str, ...]
-    """As they are written, for `parse_transform`; empty ones are left out."""
+    """The sources of its transforms, for `parse_transform`, without empty ones."""
     start: int
     end: int
-    """Where it ends: the index of the first character after it."""
+    """Index of the first character behind it."""
 
 
 def source_at(text: str, at: int) -> str | None:
-    """What stands between the braces of the placeholder of any kind that begins at `at`; None where none is closed on
-    its line."""
+    """The text between the braces of the placeholder (of any kind) that begins at `at`; None if it is not closed on its
+    line."""
     match = _ANY.match(text, at)
     return match[1] if match else None
 
 
 def at_bars(source: str) -> list[str]:
-    """What stands between braces, split at the bars that are not within quotes: what is meant, then transforms."""
+    """Split the text between braces at the bars outside quotes: first what is meant, then the transforms."""
     pieces: list[str] = []
     at = 0
     while True:
@@ -49,10 +49,10 @@ def at_bars(source: str) -> list[str]:
 
 
 def input_placeholders(text: str) -> Iterator[InputPlaceholder]:
-    """What is written as an input, whatever its name, in time that grows with the text and not faster.
+    """Everything that is written as an input, whatever its name, in time linear in the text's length.
 
-    None reaches past the beginning of the next one. Else each of many that are never closed would be looked for up to
-    the end of the text, while the service stands still.
+    No placeholder reaches past the beginning of the next one. Otherwise the rest of the text would be searched for each
+    of many that are never closed, while the service stands still.
     """
     starts = [match.start() for match in _BEGINNING.finditer(text)]
     for start, end in pairwise((*starts, len(text))):

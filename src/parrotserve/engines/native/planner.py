@@ -1,29 +1,28 @@
-"""What the next step holds: which sequences run, how many tokens of each, and where their KV goes.
+"""Plans the next step: which sequences run, how many tokens of each, and where their KV goes.
 
 This is continuous batching with chunked prefill: a step takes decode rows and parts of prompts, up to a budget of
 tokens (`prefill_chunk`) and a number of sequences (`max_running`).
 
-**Order.** Sequences that can finish come before those that run ahead of their inputs; then objective, precedence
-(ADR 013) and arrival decide. Task groups and throughput work that are owed their minimum share go before everybody
-(`minimum_share`).
+**Order.** Sequences that can finish come before those that read ahead; then objective, precedence (ADR 013) and arrival
+decide. Task groups and throughput work that are owed their minimum share come first of all (`minimum_share`).
 
-**Pages.** A sequence may take pages from those that rank below it, which compute them again later, or find them in the
-cache where they still are (`page_tables`). So the first sequence always makes progress, and a cache with room for one
-sequence finishes all of them.
+**Pages.** A sequence may take pages from sequences that rank below it. These compute them again later, unless the cache
+still has them (`page_tables`). So the first sequence always makes progress, and a cache with room for one sequence
+finishes all of them.
 
 **Time** (ADR 009). While latency-sensitive sequences decode, a step may last as long as their TPOT bound. Their rows
-are reserved; other rows and prompts fill what is left of the time. Beyond that:
+are reserved; other rows and prompts fill the remaining time. Beyond that:
 
-- A latency-sensitive prompt is read whole, however long the step becomes, if what decodes under the bound is its own
-  tenant's, nobody streams it, and it is later work or has longer to go than the prompt takes: read in parts, the prompt
-  would take as long, and both would wait for both (`Urgent.wait_for`).
-- Whoever arrives while a step runs waits for its end. So where latency-sensitive sequences are about, prompts that
-  nobody waits for are read in steps just long enough to pay (`_background_tokens`).
-- While earlier work decodes, prompts of later work are read in parts that make its steps not much longer. Of two jobs
-  the first ends long before the second then, instead of both when all is done (`_beside_earlier_work`).
-- Where more latency-sensitive sequences decode than pays, the longest leave the step to the shorter (`shortest_first`).
+- A latency-sensitive prompt is read whole, however long the step becomes, if the sequences that decode under the bound
+are of its own tenant, nobody streams them, and they are later work or have longer to go than the prompt takes. Read in
+parts, the prompt would take as long, and each would wait for the other (`Urgent.wait_for`). - A sequence that arrives
+during a step waits for its end. So while latency-sensitive sequences come and go, prompts of throughput work are read
+in steps that are only as long as is efficient (`_background_tokens`). - While earlier work decodes, prompts of later
+work are read in parts that make its steps only a little longer. So the first of two jobs ends long before the second,
+instead of both at the end (`_beside_earlier_work`). - If more latency-sensitive sequences decode than is efficient, the
+longest leave the step to the shorter ones (`shortest_first`).
 
-**Drafts.** Sequences that decode get the drafts that `speculation` finds worth it, as far as there are free pages.
+**Drafts.** Decoding sequences get the drafts that `speculation` finds worth trying, as far as there are free pages.
 """
 
 from collections import Counter
@@ -43,16 +42,16 @@ from parrotserve.engines.native.speculation import Drafts, Speculation
 from parrotserve.engines.native.timing import StepShape
 
 _REST_PART = 4
-"""Where a prompt ends with it, a step may exceed the prefill chunk by a quarter (one part in four): a step for the rest
-alone would read all weights for a few rows."""
+"""A step may exceed the prefill chunk by one part in four if that finishes a prompt: a step of its own for the rest
+would read all weights for a few rows."""
 
 _READ_BY = 16
-"""A step that does not reach a prompt's end reads it by so many tokens, or by pages of fewer; where there is no room or
-time for more, so many."""
+"""Tokens. A step that does not finish a prompt reads a multiple of this, or of a page if that is less; and at least so
+many, however little room or time there is."""
 
 _RECENT_SECONDS = 3.0
-"""Where latency-sensitive sequences have decoded within so many seconds, more are expected. Short steps cost others a
-twentieth of their time, and whoever comes waits a tenth of a second less: where that is seldom, they do not pay."""
+"""Seconds after the last latency-sensitive decode step for which more of them are expected. Short steps cost other work
+a twentieth of its time and save arriving sequences a tenth of a second, which does not pay if they are rare."""
 
 
 class Planner:
@@ -87,9 +86,9 @@ class Planner:
         """Whether the last plan holds all that can run, each with one token to decode, and nothing has changed."""
 
     def plan(self, sequences: Iterable[SequenceState], now: float = 0.0) -> list[Planned]:
-        """The next step, at the time `now` in seconds. Empty: nothing can run until a command changes something.
+        """Plan the next step, at the time `now` in seconds. Empty if nothing can run until a command changes something.
 
-        Most steps only decode what the one before decoded; their plan is the last one, with a token more for each.
+        Most steps only decode the sequences of the step before; their plan is the last one, one token further.
         """
         if self._settled and self._tables.extend(self._last):
             return self._with_drafts(self._last, self._speculation.drafts([planned.state for planned in self._last]))
@@ -103,9 +102,9 @@ class Planner:
                 break
             if state in step.held_back:
                 step.promised += 1 + self._tables.missing(state)
-            elif not state.dormant and (count := self._count(state, step)):  # dormant: its KV was reclaimed just now
+            elif not state.dormant and (count := self._count(state, step)):  # dormant: its KV was just reclaimed
                 self._note(state, count, step)
-            if not state.dormant:  # who has nothing to do after all leaves its place to the next
+            if not state.dormant:  # a sequence with nothing to do after all leaves its place to the next
                 places -= 1
         self._last = step.planned
         all_run = len(self._last) == len(runnable)
@@ -113,23 +112,24 @@ class Planner:
         return self._with_drafts(step.planned, step.drafts)
 
     def learn(self, step: StepShape, *, decoded: Counter[Objective], seconds: float, now: float) -> None:
-        """A step of this shape ended at `now` and took `seconds`; so many sequences of each objective decoded in it."""
+        """Learn that a step of this shape ended at `now` after `seconds`; `decoded` counts the sequences that decoded
+        in it, by objective."""
         self._minimum.note(now, decoded, seconds=seconds)
         self._pace.learn(step, seconds)
         if 0 < decoded[Objective.LATENCY] < decoded.total() and seconds > self._pace.bound:
             self.unsettle()
 
     def unsettle(self) -> None:
-        """Something has changed that may concern the next plan."""
+        """Note that something has changed that may affect the next plan."""
         self._settled = False
 
     def rewind(self, state: SequenceState, position: int) -> None:
-        """Forgets what was computed of a sequence from `position` on; see `PageTables.rewind`."""
+        """Forget what was computed of a sequence from `position` on; see `PageTables.rewind`."""
         self.unsettle()
         self._tables.rewind(state, position)
 
     def _begin(self, sequences: Iterable[SequenceState], now: float) -> Step:
-        """An empty step. Work that is owed its minimum share ranks before everything else."""
+        """Begin an empty step. Work that is owed its minimum share ranks before everything else."""
         ranked = sorted(sequences, key=lambda state: state.rank)
         can_finish = [state for state in ranked if state.can_finish]
         others = [state for state in can_finish if state.objective is not Objective.LATENCY]
@@ -154,13 +154,13 @@ class Planner:
         *,
         besides: Sequence[SequenceState],
     ) -> list[SequenceState]:
-        """The first of `others`, at most `rows`, that go before everybody for their minimum share, as do those
-        `besides` them.
+        """Choose up to `rows` of `others` that come first in this step for their minimum share, like those in
+        `besides`.
 
-        One that holds no pages yet goes first only where there are free ones. Else it would take them from sequences
-        that somebody waits for, which take them back a few tokens later: both would be computed again and again. It
-        does so only when throughput work has had nothing for long (`starves`). Meanwhile later ones that need less go
-        in its stead, but not for ever (`keep_out`).
+        A sequence without pages is chosen only if there are free ones. Otherwise it would take pages from sequences
+        that somebody waits for, which would take them back a few tokens later, and both would be computed again and
+        again. It may do so only if work of its kind has had nothing for long (`starves`). Until then, later sequences
+        that need fewer pages go in its place, but not for ever (`keep_out`).
         """
         idle = (state.pages for state in ranked if not state.can_finish)
         room = self._cache.available() + len(self._cache.only_in(idle)) - sum(map(self._tables.missing, besides))
@@ -182,15 +182,15 @@ class Planner:
         return owed
 
     def _hold_back(self, step: Step, runnable: Sequence[SequenceState]) -> None:
-        """Leaves the step to those that end soon. The first one always goes on, and all do where pages are few: the
-        shortest ones may not be those that get some."""
+        """Leave the step to sequences that end soon. The first sequence always continues, and all do if pages are few,
+        since the shortest ones may not be those that get pages."""
         if self._pace.knows and len(runnable) <= self._cache.available():
             step.held_back = held_back(runnable[: self._max_running], step.rates) - set(runnable[:1])
             for state in step.held_back:
                 state.held_steps += 1
 
     def _limit_time(self, step: Step, candidates: Sequence[SequenceState]) -> None:
-        """Reserves the time that latency-sensitive decoding is going to take; what is left is for all others."""
+        """Reserve the time that latency-sensitive decoding will take, and note what is left for all others."""
         decoding = [state for state in candidates if state.decodes]
         urgent = [state for state in decoding if state.urgent]
         step.prefill_left = max(self._prefill_chunk - len(decoding), self._read_by)
@@ -206,15 +206,15 @@ class Planner:
             step.urgent = Urgent.of(urgent, self._pace.model.seconds(reserved))
 
     def _background_tokens(self, step: Step) -> int:
-        """How many tokens of prompts that nobody waits for the step may read. Where a latency-sensitive sequence may
-        come meanwhile, and would wait for the step's end: just as many as pay."""
+        """Prompt tokens of throughput work that the step may read. If a latency-sensitive sequence may arrive
+        meanwhile, which would wait for the step's end, only as many as are needed for an efficient step."""
         if not step.waiting_prompts and not self._minimum.has_latency(step.now, within=_RECENT_SECONDS):
             return step.prefill_left
         whole = step.rates.prefilling(step.prefill_left, 0)
         return max(fitting_in(self._pace.efficient_prefill, step.prefill_left, cost=whole), self._read_by)
 
     def _with_drafts(self, plan: list[Planned], drafts: Drafts) -> list[Planned]:
-        """The plan with these drafts, as far as there are pages for them."""
+        """The plan with these drafts added, as far as there are pages for them."""
         if not drafts:
             return plan
         return [
@@ -225,7 +225,7 @@ class Planner:
         ]
 
     def _count(self, state: SequenceState, step: Step) -> int:
-        """How many tokens of this sequence the step runs; it has got pages for them."""
+        """Number of tokens of this sequence that the step runs, for which it has secured pages."""
         joins = not state.pages
         if joins and (step.full or self._prefixes.waits_for_any(state)):
             return 0
@@ -235,7 +235,7 @@ class Planner:
             step.full = waits = True
         count = 0 if waits else self._tables.secure(state, self._wanted(state, step), step)
         if joins and not count and not state.dormant:
-            self._tables.rewind(state, 0)  # what the cache had does not count: it may be gone when there is room
+            self._tables.rewind(state, 0)  # drop what the cache had: it may be gone by the time there is room
         else:
             state.count_cached()
         return count
@@ -246,9 +246,9 @@ class Planner:
         self._prefixes.claim(state)
 
     def _wanted(self, state: SequenceState, step: Step) -> int:
-        """How many tokens the sequence would run, for the budget and the time that are left, if it gets pages.
+        """Number of tokens that the sequence would run, within the remaining budget and time, if it gets pages.
 
-        A part of a prompt that the budget cuts ends with a page; one that time cuts is read to the token.
+        A part of a prompt that the budget cuts ends at a multiple of `_READ_BY`; one that time cuts may end anywhere.
         """
         remaining = len(state.known) - state.computed - self._prefixes.left_to_others(state)
         if remaining == 0:
@@ -270,16 +270,18 @@ class Planner:
         return max(0, count - (state.computed + count) % self._read_by)
 
     def _owed_budget(self, state: SequenceState, step: Step) -> int:
-        """Prefill tokens for a sequence that the minimum share puts first. It is owed decode tokens, so its prompt gets
-        what latency-sensitive prompts leave; but at least its share, and what it has in common with one of them."""
+        """Prefill tokens for a sequence that comes first for its minimum share. It is owed decode tokens, so its prompt
+        gets what latency-sensitive prompts leave, but at least its share and the prefix that it has in common with one
+        of them."""
         left = step.prefill_left - sum(len(prompt.known) - prompt.computed for prompt in step.waiting_prompts)
         common = self._prefixes.common(state, step.waiting_prompts) - state.computed
         least = max(common, self._minimum.part_of(step.prefill_left), self._read_by)
         return min(step.prefill_left, max(min(left, step.tokens_left(state.objective)), least))
 
     def _in_time(self, state: SequenceState, count: int, step: Step) -> int:
-        """How many of `count` tokens there is time for under the bound. The first sequence of a step, those that are
-        owed it and the first latency-sensitive prompt get on anyhow: by a token, or by a few of a prompt."""
+        """How many of `count` tokens fit into the time under the bound. The first sequence of a step, sequences that
+        are owed it and the first latency-sensitive prompt progress in any case, by a token or by a few tokens of a
+        prompt."""
         unbound = state.urgent or step.reads_whole(state)
         fitting = count if unbound else fitting_in(step.seconds_left, count, cost=step.cost(state, count))
         if fitting == count:
