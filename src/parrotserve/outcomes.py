@@ -1,5 +1,4 @@
-"""Carries out the outcomes of a scheduling pass: in the graph, and as decisions for the runtime. Part of the
-machine."""
+"""Carries out the outcomes of scheduling, in the graph and as decisions for the runtime. Part of the machine."""
 
 from collections.abc import Iterator
 from dataclasses import replace

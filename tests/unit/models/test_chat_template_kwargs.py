@@ -137,8 +137,8 @@ def test_names_that_no_template_could_read(name: str):
         "{% macro m() %}{{ caller() }}{% endmacro %}{% call m() %}{{ x }}{% endcall %}",
     ],
 )
-def test_it_is_known_of_names_that_are_read_anywhere(source: str):
-    flat(source + "{{ messages[0].content }}", x=True)
+def test_a_name_is_taken_wherever_the_template_reads_it(source: str):
+    assert flat(source + "{{ messages[0].content }}", x=True)
 
 
 @pytest.mark.parametrize(("template", "chat"), [(None, True), (ChatTemplate(QWEN3), False)])

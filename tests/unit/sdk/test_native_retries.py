@@ -15,6 +15,22 @@ from parrotserve.protocol import CallResult, CallState
 from parrotserve.sdk.session import current_session
 
 
+@pytest.fixture
+def told(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once the service has answered to a result."""
+    answered, put = threading.Event(), service.put_result
+
+    async def put_and_tell(
+        session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
+    ) -> CallState:
+        state = await put(session, call, result, attempt=attempt)
+        answered.set()
+        return state
+
+    monkeypatch.setattr(service, "put_result", put_and_tell)
+    return answered
+
+
 def test_one_that_has_not_returned_in_time_can_be_retried(service: FakeService):
     never, seen = threading.Event(), list[str]()
 
@@ -41,19 +57,9 @@ def test_one_that_has_not_returned_in_time_can_be_retried(service: FakeService):
 
 @pytest.mark.parametrize("raises", [False, True])
 def test_what_an_earlier_run_comes_to_is_not_taken_for_what_a_later_one_does(
-    service: FakeService, monkeypatch: pytest.MonkeyPatch, raises: bool
+    service: FakeService, told: threading.Event, raises: bool
 ):
-    retried, told, runs = threading.Event(), threading.Event(), list[str]()
-    put = service.put_result
-
-    async def put_and_tell(
-        session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
-    ) -> CallState:
-        state = await put(session, call, result, attempt=attempt)
-        told.set()
-        return state
-
-    monkeypatch.setattr(service, "put_result", put_and_tell)
+    retried, runs = threading.Event(), list[str]()
 
     @P.NativeFunction
     def Slow() -> str:
@@ -75,18 +81,8 @@ def test_what_an_earlier_run_comes_to_is_not_taken_for_what_a_later_one_does(
     assert result.get(timeout=10) == "well"
 
 
-def test_one_whose_late_success_was_ignored_can_be_retried(service: FakeService, monkeypatch: pytest.MonkeyPatch):
-    cancelled, told, runs = threading.Event(), threading.Event(), list[str]()
-    put = service.put_result
-
-    async def put_and_tell(
-        session: SessionId, call: CallId, result: CallResult, *, attempt: int | None = None
-    ) -> CallState:
-        state = await put(session, call, result, attempt=attempt)
-        told.set()
-        return state
-
-    monkeypatch.setattr(service, "put_result", put_and_tell)
+def test_one_whose_late_success_was_ignored_can_be_retried(service: FakeService, told: threading.Event):
+    cancelled, runs = threading.Event(), list[str]()
 
     @P.NativeFunction
     def Slow() -> str:

@@ -14,13 +14,14 @@ finishes all of them.
 are reserved; other rows and prompts fill the remaining time. Beyond that:
 
 - A latency-sensitive prompt is read whole, however long the step becomes, if the sequences that decode under the bound
-are of its own tenant, nobody streams them, and they are later work or have longer to go than the prompt takes. Read in
-parts, the prompt would take as long, and each would wait for the other (`Urgent.wait_for`). - A sequence that arrives
-during a step waits for its end. So while latency-sensitive sequences come and go, prompts of throughput work are read
-in steps that are only as long as is efficient (`_background_tokens`). - While earlier work decodes, prompts of later
-work are read in parts that make its steps only a little longer. So the first of two jobs ends long before the second,
-instead of both at the end (`_beside_earlier_work`). - If more latency-sensitive sequences decode than is efficient, the
-longest leave the step to the shorter ones (`shortest_first`).
+  are of its own tenant, nobody streams them, and they are later work or have longer to go than the prompt takes. Read
+  in parts, the prompt would take as long, and each would wait for the other (`Urgent.wait_for`).
+- A sequence that arrives during a step waits for its end. So while latency-sensitive sequences come and go, prompts of
+  throughput work are read in steps that are only as long as is efficient (`_background_tokens`).
+- While earlier work decodes, prompts of later work are read in parts that make its steps only a little longer. So the
+  first of two jobs ends long before the second, instead of both at the end (`_beside_earlier_work`).
+- If more latency-sensitive sequences decode than is efficient, the longest leave the step to the shorter ones
+  (`shortest_first`).
 
 **Drafts.** Decoding sequences get the drafts that `speculation` finds worth trying, as far as there are free pages.
 """
