@@ -5,8 +5,8 @@
     python benchmarks/overhead.py --json overhead.json --report docs/benchmarks/overhead.md
 
 `machine`, `runtime`, `http`: requests per second through the machine alone, through the runtime, over HTTP.
-`added`: latency of a request over HTTP and of a bare FastAPI echo of the same body, in turns at a steady rate of
-arrivals. Parrot adds the difference of the medians, and of the 99th percentiles.
+`added`: latency of a request over HTTP, with and without the journal, and of a bare FastAPI echo of the same body, in
+turns at a steady rate of arrivals. Parrot adds the difference of the medians, and of the 99th percentiles.
 `handle-N`: time of `Machine.handle` with N engines, for a request that ends together with the one placed instead, and
 for a request that is submitted, by the number of waiting requests; all of these machines take turns.
 `lookup`: time to find the engines that hold a request's prefix, if all of them do.
@@ -23,7 +23,7 @@ from typing import Any
 
 from costs.machine import ENGINES, WAITING, handle_costs, lookup_costs, machine_alone
 from costs.report import lines, markdown
-from costs.wire import added, over_http, runtime_alone, serve
+from costs.wire import PATHS, added, over_http, runtime_alone, serve
 from records import Records
 
 from parrotserve.bench.marked import write_marked
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="the results: read, added to and written after every point")
     parser.add_argument("--report", type=Path, help="measure nothing; write the tables into this page")
-    parser.add_argument("--role", choices=["parrot", "echo"], help=argparse.SUPPRESS)
+    parser.add_argument("--role", choices=list(PATHS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role:
         serve(options.role)

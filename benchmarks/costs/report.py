@@ -56,7 +56,7 @@ def markdown(points: dict[str, Measured]) -> str:
     """All tables; what was not measured is left out."""
     rows = ["| requests a second | median (range) |", "|---|---|"]
     names = {"machine": "through the machine alone", "runtime": "through the runtime", "parrot": "over HTTP"}
-    names["echo"] = "the bare echo over HTTP"
+    names |= {"no journal": "over HTTP, without a journal", "echo": "the bare echo over HTTP"}
     for point in ("machine", "runtime", "http"):
         for side, rates in _sides(point, points[point]) if point in points else ():
             rows.append(f"| {names[side]} | {_spread(rates, 0)} |")

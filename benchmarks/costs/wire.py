@@ -22,6 +22,8 @@ from parrotserve.protocol import OutputSegment, RequestSpec, Submit, TextSegment
 from parrotserve.sdk.transport import Transport
 
 IN_FLIGHT = 64
+PATHS = {"parrot": "/v1/submit", "no journal": "/v1/submit", "echo": "/echo"}
+"""What each server is asked for: Parrot as it is, Parrot that keeps sessions in memory only, and the echo."""
 
 
 def body() -> Submit:
@@ -67,7 +69,7 @@ async def _rate(one: Any, count: int) -> float:
 
 
 class Wire:
-    """One of the two servers, and how it is asked."""
+    """One of the servers, and how it is asked."""
 
     def __init__(self, url: str, path: str) -> None:
         self._client = Client(url, path)
@@ -114,12 +116,16 @@ def child(role: str) -> Iterator[str]:
 
 
 def serve(role: str) -> None:
-    """What a child runs: Parrot over free engines, or an echo that validates the same body."""
+    """What a child runs: Parrot over free engines, with or without its journal, or an echo that validates the same
+    body."""
     from parrotserve.server.run import open_socket, serve_until_stopped
 
-    if role == "parrot":
+    if role != "echo":
+        with contextlib.closing(open_socket("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
         with tempfile.TemporaryDirectory() as folder:
-            config = ServiceConfig(models=("fake",), port=0, keys="never", data=Path(folder))
+            journal = role == "parrot"
+            config = ServiceConfig(models=("fake",), port=port, keys="never", data=Path(folder), journal=journal)
             asyncio.run(serve_until_stopped(config, announce=lambda line: print(line, flush=True), load=load_free))
         return
     import uvicorn
@@ -137,10 +143,10 @@ def serve(role: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def both() -> AsyncIterator[dict[str, Wire]]:
-    """Parrot and the echo, up and warm."""
-    with child("parrot") as parrot_url, child("echo") as echo_url:
-        wires = {"parrot": Wire(parrot_url, "/v1/submit"), "echo": Wire(echo_url, "/echo")}
+async def servers() -> AsyncIterator[dict[str, Wire]]:
+    """The servers, up and warm."""
+    with contextlib.ExitStack() as running:
+        wires = {role: Wire(running.enter_context(child(role)), path) for role, path in PATHS.items()}
         for wire in wires.values():
             await wire.rate(IN_FLIGHT)
         yield wires
@@ -150,7 +156,7 @@ async def both() -> AsyncIterator[dict[str, Wire]]:
 
 async def over_http(options: argparse.Namespace) -> dict[str, list[int]]:
     """Exchanges a second with each, in turns."""
-    async with both() as wires:
+    async with servers() as wires:
         rates: dict[str, list[int]] = {name: [] for name in wires}
         for _ in range(options.rounds):
             for name, wire in wires.items():
@@ -159,8 +165,8 @@ async def over_http(options: argparse.Namespace) -> dict[str, list[int]]:
 
 
 async def added(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """Milliseconds of an exchange with each, in turns: percentiles of every round, the same moments for both."""
-    async with both() as wires:
+    """Milliseconds of an exchange with each, in turns: percentiles of every round, the same moments for all."""
+    async with servers() as wires:
         found: dict[str, dict[str, list[float]]] = {name: {"p50": [], "p99": []} for name in wires}
         for number in range(options.rounds):
             for name, wire in wires.items():

@@ -177,6 +177,13 @@ class ServiceConfig:
         group=Group.SERVER,
         rules=(at_least(0),),
     )
+    journal: bool = setting(
+        True,
+        "Keep sessions in the data folder, so that they go on when the service was killed and is started again; only "
+        "with a port that is not 0, as clients could not find it again.",
+        kind=SWITCH,
+        group=Group.SERVER,
+    )
     log_level: str = setting(
         "warning",
         "What `parrot serve` logs to standard error; never prompts.",
@@ -186,7 +193,7 @@ class ServiceConfig:
     )
     data: Path | None = setting(
         None,
-        "Folder for what must last: tenants and their keys, limits and usage.",
+        "Folder for what must last: sessions, and tenants with their keys, limits and usage.",
         kind=FOLDER,
         group=Group.TENANTS,
         unset="parrot in the user's data folder",
@@ -246,11 +253,7 @@ class ServiceConfig:
         rules=(at_least(64 * _MIB, "64MiB"),),
     )
     sandbox_output: int = setting(
-        _MIB,
-        "Largest result of a native function in the sandbox.",
-        kind=SIZE,
-        group=Group.LIMITS,
-        rules=(at_least(1),),
+        _MIB, "Largest result of a native function in the sandbox.", kind=SIZE, group=Group.LIMITS, rules=(at_least(1),)
     )
     sandbox_processes: int = setting(
         2,

@@ -25,6 +25,7 @@ from parrotserve.graph.events import (
     Event,
     OutputProduced,
     RequestEnded,
+    Restored,
     Retried,
     SessionEnded,
     SessionTouched,
@@ -41,6 +42,7 @@ from parrotserve.graph.graph import Graph
 from parrotserve.graph.growth import ask, end_session, grow
 from parrotserve.graph.integrity import check_graph
 from parrotserve.graph.objects import Producer, Request, Session, Variable
+from parrotserve.graph.restoring import restore
 from parrotserve.graph.revival import Revival, revival, revive
 from parrotserve.graph.runs import engine_died, output_produced, request_ended
 from parrotserve.graph.snapshots import SessionSnapshot, SessionSummary, picture_session, picture_sessions
@@ -124,6 +126,8 @@ class Machine:
                 self._scheduler.weigh(event.tenant, event.weight)
             case Continued():
                 pass
+            case Restored():
+                self._restore(event, changes)
             case Ticked():
                 self._tick(changes)
         self._schedule(changes)
@@ -247,6 +251,11 @@ class Machine:
             self.graph.deadlines.discard(session)
         else:
             self.graph.deadlines.put(session, now + session.lease_seconds)
+
+    def _restore(self, event: Restored, changes: Changes) -> None:
+        plan = plan_submit(self.graph, event.batch, self._models, changes.now)
+        restore(self.graph, plan, event, changes)
+        self._renew_lease(plan.session, changes.now)
 
     # --- Engines and the clock -------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ def test_what_parrot_costs_a_request_is_measured(tmp_path: Path):
     assert everything["machine"] == points["machine"], "what is there is not measured again"
     assert set(everything) == {"machine", "runtime", "http", "added", "handle-1", "handle-16", "handle-256", "lookup"}
     assert all(len(rates) == 2 for rates in everything["http"]["a_second"].values())
-    assert everything["added"]["milliseconds"].keys() == {"parrot", "echo"}
+    assert everything["added"]["milliseconds"].keys() == {"parrot", "no journal", "echo"}
     assert everything["lookup"]["microseconds"].keys() == {"1", "16", "256"}
 
     page = tmp_path / "page.md"

@@ -1,9 +1,11 @@
 """What happens to the machine: the arguments of `Machine.handle`, plain data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from parrotserve.criteria import Criteria
 from parrotserve.errors import ParrotError
+from parrotserve.graph.causes import Cause
 from parrotserve.ids import CallId, EngineId, RequestId, SessionId, TenantId, VariableId
 from parrotserve.native_calls import SandboxedCall
 from parrotserve.sampling import FinishReason, Usage
@@ -68,6 +70,8 @@ class Submitted:
     requests: tuple[NewRequest, ...] = ()
     calls: tuple[NewCall, ...] = ()
     waits: tuple[Wait, ...] = ()
+    lasting: bool = True
+    """Whether it is to survive a restart of the service. The machine treats both alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +222,36 @@ class Continued:
     """Do a part of the work that is left from earlier events (see `Machine.unfinished`)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownValue:
+    """A value that a variable had before the service was restarted."""
+
+    value: str
+    reason: FinishReason | None = None
+    logprobs: int = 0
+    """Number of log-probabilities kept with the value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownFailure:
+    """Why a variable had FAILED or was CANCELLED before the service was restarted."""
+
+    cause: Cause
+    cancelled: bool = False
+    by_input: bool = False
+    """Whether its producer fell only because an input did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """A session from before the service was restarted: all that it had declared, and what had become of that."""
+
+    batch: Submitted
+    outcomes: Mapping[VariableId, KnownValue | KnownFailure]
+    usages: Mapping[RequestId, Usage] = field(default_factory=dict[RequestId, Usage])
+    """What requests had used by then."""
+
+
 # --- From the operator --------------------------------------------------------------------------------------
 
 
@@ -246,6 +280,7 @@ Event = (
     | RequestEnded
     | StepsRun
     | Continued
+    | Restored
     | TenantWeighed
     | Ticked
 )

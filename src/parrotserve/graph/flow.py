@@ -123,13 +123,18 @@ def cancel(graph: Graph, variable: Variable, changes: Changes) -> None:
     if producer is None:
         sentence = f"{variable} was cancelled before anything produced it"
         cause = Cause(error=Cancelled(sentence), sentence=sentence)
-        _lose(variable, cause, Cancelled(sentence), VariableState.CANCELLED, changes)
-        fallen = fall(graph, list(variable.consumers), cause, ProducerState.CANCELLED, changes, by_input=True)
+        fallen = give_up(graph, variable, cause, changes)
     else:
         sentence = f"{producer} was cancelled"
         cause = Cause(error=Cancelled(sentence), sentence=sentence, origin=producer.id)
         fallen = fall(graph, [producer], cause, ProducerState.CANCELLED, changes)
     _cancel_unneeded(graph, fallen, cause, changes)
+
+
+def give_up(graph: Graph, variable: Variable, cause: Cause, changes: Changes) -> list[Producer]:
+    """Cancel a variable that nothing produces, and all that needs it; return the producers that ended."""
+    _lose(variable, cause, type(cause.error)(cause.sentence), VariableState.CANCELLED, changes)
+    return fall(graph, list(variable.consumers), cause, ProducerState.CANCELLED, changes, by_input=True)
 
 
 def _cancel_unneeded(graph: Graph, fallen: Iterable[Producer], cause: Cause, changes: Changes) -> None:

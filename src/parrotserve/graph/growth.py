@@ -18,6 +18,12 @@ from parrotserve.graph.validation import Plan
 
 def grow(graph: Graph, plan: Plan, changes: Changes) -> None:
     """Add a batch to the graph; producers that have all their inputs begin."""
+    add(graph, plan, changes)
+    start(graph, plan, changes)
+
+
+def add(graph: Graph, plan: Plan, changes: Changes) -> None:
+    """Add a batch to the graph, all of whose producers wait."""
     session = plan.session
     if session.id not in graph.sessions:
         graph.openings += 1
@@ -38,6 +44,10 @@ def grow(graph: Graph, plan: Plan, changes: Changes) -> None:
         _attach(graph, producer, submission, changes)
     _number(graph, plan.ordered)
     changes.rewired += plan.ordered
+
+
+def start(graph: Graph, plan: Plan, changes: Changes) -> None:
+    """Note who waits for what of a batch, and begin its producers that have all their inputs."""
     for variable, wait in plan.waits:
         ask(variable, wait, changes)
     for producer in plan.producers:
@@ -145,7 +155,7 @@ def _attach(graph: Graph, producer: Producer, submission: int, changes: Changes)
 
 def _start(graph: Graph, producer: Producer, changes: Changes) -> None:
     """Begin a new producer if it has all its inputs; end it at once if an input FAILED or was CANCELLED before."""
-    if producer.finished:
+    if producer.state is not ProducerState.WAITING:
         return
     for variable in producer.inputs:
         if variable.cause is not None:

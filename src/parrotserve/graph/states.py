@@ -60,9 +60,10 @@ VARIABLE_TRANSITIONS = _table(
         _V.CANCELLED: {_V.PRODUCING, _V.EMPTY},
     }
 )
+# Only those that were done before the service was restarted go from WAITING to DONE.
 REQUEST_TRANSITIONS = _table(
     {
-        _P.WAITING: {_P.QUEUED, _P.FAILED, _P.CANCELLED},
+        _P.WAITING: {_P.QUEUED, _P.DONE, _P.FAILED, _P.CANCELLED},
         _P.QUEUED: {_P.RUNNING, _P.CANCELLED},
         _P.RUNNING: {_P.DONE, _P.FAILED, _P.CANCELLED, _P.QUEUED},
         _P.DONE: set(),
@@ -72,7 +73,7 @@ REQUEST_TRANSITIONS = _table(
 )
 CALL_TRANSITIONS = _table(
     {
-        _P.WAITING: {_P.OFFERED, _P.FAILED, _P.CANCELLED},
+        _P.WAITING: {_P.OFFERED, _P.DONE, _P.FAILED, _P.CANCELLED},
         _P.OFFERED: {_P.DONE, _P.FAILED, _P.CANCELLED},
         _P.DONE: set(),
         _P.FAILED: {_P.WAITING},

@@ -20,6 +20,7 @@ from parrotserve.graph.decisions import (
     SettleRequest,
 )
 from parrotserve.graph.events import Continued, Event, FromClient, OutputProduced, RequestEnded, Ticked
+from parrotserve.graph.objects import Request
 from parrotserve.ids import EngineId, RequestId, SessionId, VariableId, shown
 from parrotserve.machine import Machine
 from parrotserve.protocol import CallOffer, ErrorBody, Failure, Value
@@ -29,10 +30,12 @@ from parrotserve.runtime.calls import CallDesk
 from parrotserve.runtime.keeper import EngineKeeper, Extending
 from parrotserve.runtime.meter import Meter
 from parrotserve.runtime.render import Opening, Renderer, pieces_of
-from parrotserve.runtime.runs import Runs
+from parrotserve.runtime.runs import Delivered, Runs
 from parrotserve.runtime.workshop import Workshop
-from parrotserve.sampling import Usage
+from parrotserve.sampling import TokenLogprob, Usage
 from parrotserve.sandbox.limits import Limits
+from parrotserve.store.recorder import Recorder
+from parrotserve.store.recovery import Recovered, outputs_of
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +52,11 @@ class Driver:
         self.machine = machine
         self.meter = meter
         self._loop = asyncio.get_running_loop()
+        self.recorder = Recorder(machine.graph)
         self.board = Board()
         self.desk = CallDesk()
         self.workshop = Workshop(sandbox, self.apply)
-        self.runs = Runs(self.board)
+        self.runs = Runs(self.board, self.recorder)
         self.aheads = AheadSequences()
         self.keepers: dict[EngineId, EngineKeeper] = {}
         self.renderers: dict[str, Renderer] = {}
@@ -86,6 +90,7 @@ class Driver:
             if isinstance(event, FromClient):
                 raise InternalError(_BUG) from error
             return
+        self.recorder.heard(event)
         for decision in decisions:
             try:
                 self._carry_out(decision)
@@ -100,6 +105,25 @@ class Driver:
             self._continuing = True
             self._loop.call_soon(self._continue)
         self._set_timer()
+
+    def restore(self, found: Recovered) -> None:
+        """Bring back a session of the journal. Raises the machine's refusals."""
+        for variable, piece in found.pieces.items():
+            if variable not in found.values:
+                self.board.append(variable, piece.text, piece.logprobs)
+        for variable, entry in found.values.items():
+            self.runs.keep_logprobs(variable, entry.logprobs)
+        for spec in found.event.batch.requests:
+            delivered = [_delivered(found, output) for output in outputs_of(spec)]
+            if not found.is_done(spec) and any(one.tokens for one in delivered):
+                self.runs.restore(spec.id, delivered)
+        self.apply(found.event)
+        self.recorder.goes_on(found.event.batch.session)
+
+    def reopen(self, session: SessionId, variable: VariableId) -> None:
+        """Forget the failure of a variable that a retry brought back."""
+        self.recorder.reopened(session, variable)
+        self.board.reopen(variable)
 
     async def usage(self, session: SessionId, request: RequestId) -> Usage:
         """Wait until a session's request no longer runs, and return its usage; zero usage if it is gone by then."""
@@ -139,6 +163,7 @@ class Driver:
             case PublishValue():
                 self._publish(decision)
             case PublishFailure():
+                self.recorder.fell(decision.variable)
                 error = ErrorBody.of(decision.error)
                 self.board.publish(decision.variable, Failure(variable=shown(decision.variable), error=error))
             case OfferCall():
@@ -155,6 +180,7 @@ class Driver:
                 self.desk.settle(decision.session, shown(decision.call))
                 self.workshop.drop(decision.call)
             case ForgetRequest():
+                self.recorder.used(decision.request)
                 self.runs.forget(decision.request)
                 self._tell_ending(decision.request)
                 self.aheads.end(decision.request)
@@ -163,6 +189,7 @@ class Driver:
                 self._tell_ending(decision.request)
                 self.meter.over(decision.request)
             case ForgetSession():
+                self.recorder.ended(decision.session)
                 self.meter.end_session(decision.session)
                 self.desk.forget(decision.session)
                 self.board.forget(decision.variables)
@@ -231,9 +258,17 @@ class Driver:
 
     def _publish(self, decision: PublishValue) -> None:
         logprobs = self.runs.take_logprobs(decision.variable)
+        self._record_value(decision, logprobs)
         identity, value, reason = shown(decision.variable), decision.value, decision.reason
         self.board.publish(decision.variable, Value(variable=identity, value=value, reason=reason, logprobs=logprobs))
         self._extend(self.aheads.readers(decision.variable))
+
+    def _record_value(self, decision: PublishValue, logprobs: tuple[TokenLogprob, ...]) -> None:
+        producer = self.machine.graph.variables[decision.variable].producer
+        tokens = ()
+        if isinstance(producer, Request) and len(producer.outputs) > 1:
+            tokens = self.runs.tokens_of(producer.id, decision.variable)
+        self.recorder.made(decision.variable, reason=decision.reason, logprobs=logprobs, tokens=tokens)
 
     def _fail(self, event: Event) -> None:
         session = self._session_of(event)
@@ -264,3 +299,8 @@ class Driver:
     def _tick(self) -> None:
         self._timer = self._deadline = None
         self.apply(Ticked())
+
+
+def _delivered(found: Recovered, output: VariableId) -> Delivered:
+    known = found.values.get(output) or found.pieces.get(output)
+    return Delivered(output) if known is None else Delivered(output, known.tokens, known.logprobs)

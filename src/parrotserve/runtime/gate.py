@@ -13,6 +13,7 @@ from parrotserve.ids import SessionId, TenantId, VariableId
 from parrotserve.runtime.claims import Find, check_size, claims_of, claims_of_batch
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.meter import Meter
+from parrotserve.store.recovery import Recovered
 from parrotserve.tenancy.directory import Directory
 
 _PART_OF_MEMORY = 2
@@ -49,6 +50,22 @@ class Gate:
             self._meter.withdraw(claims)
             if known is None:
                 self._meter.end_session(batch.session)
+            raise
+
+    def restore(self, found: Recovered) -> None:
+        """Bring back a session of the journal: it was within the limits when it was accepted. Raises the machine's
+        refusals."""
+        batch, graph = found.event.batch, self._driver.machine.graph
+        limits = self._directory.limits(batch.tenant)
+        self._weigh(batch.tenant, limits.weight)
+        done = {spec.id for spec in batch.requests if found.is_done(spec)}
+        claims = claims_of_batch(batch, graph, self._find, count=limits.counts_tokens)
+        self._meter.restore(batch.tenant, batch.session, [claim for claim in claims if claim.request not in done])
+        try:
+            self._driver.restore(found)
+        except ParrotError:
+            self._meter.withdraw(claims)
+            self._meter.end_session(batch.session)
             raise
 
     def check_memory(self, tenant: TenantId, more: int) -> None:

@@ -16,6 +16,7 @@ from parrotserve.runtime.metrics import Metrics
 from parrotserve.sampling import Usage as RunUsage
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.ledger import Claim, Ledger
+from parrotserve.tenancy.limits import Limits
 from parrotserve.tenancy.usage import Usage
 
 
@@ -60,13 +61,14 @@ class Meter:
             for claim in claims:
                 self._set_apart(claim.request)
         fresh = [claim for claim in claims if claim.request not in self._requests]
-        self.ledger.accept(tenant, session, fresh, self._directory.limits(tenant), now=self._clock())
-        self._metrics.tenant_served(tenant)
-        for claim in fresh:
-            self._requests[claim.request] = _Metered(tenant)
+        self._claim(tenant, session, fresh, self._directory.limits(tenant))
         for claim in claims:
             # A request that is retried while an engine still has its old run still has its claim.
             self._requests[claim.request].over = False
+
+    def restore(self, tenant: TenantId, session: SessionId, claims: Sequence[Claim]) -> None:
+        """Claim for a session that was accepted before the service was restarted, whatever the limits are now."""
+        self._claim(tenant, session, claims, Limits())
 
     def withdraw(self, claims: Iterable[Claim]) -> None:
         """Withdraw claims that were accepted here but whose requests were refused elsewhere."""
@@ -180,6 +182,12 @@ class Meter:
         while True:
             await asyncio.sleep(SAVE_SECONDS)
             await self.save(wait=False)
+
+    def _claim(self, tenant: TenantId, session: SessionId, claims: Sequence[Claim], limits: Limits) -> None:
+        self.ledger.accept(tenant, session, claims, limits, now=self._clock())
+        self._metrics.tenant_served(tenant)
+        for claim in claims:
+            self._requests[claim.request] = _Metered(tenant)
 
     def _set_apart(self, request: RequestId) -> None:
         """Rename an earlier request of the same id that engines still have, so that its account stays separate."""

@@ -1,6 +1,7 @@
 """Reception: admits batches with the models that they name, and checks them before a model is fetched for them."""
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 
 from parrotserve.aside import Aside
@@ -73,10 +74,10 @@ class Reception:
             published=self._directory.published_texts(),
         )
 
-    def take_in(self, batch: Submitted, models: Models) -> None:
+    def take_in(self, batch: Submitted, models: Models, *, lasting: bool) -> None:
         """Pass a batch to the machine, and start its models' engines: only once it is accepted, as refused batches must
-        cost no engines."""
-        self._gate.take_in(batch)
+        cost no engines. Without `lasting` it is not recorded."""
+        self._gate.take_in(batch if lasting else replace(batch, lasting=False))
         for model in models.values():
             self._fleet.start_engines(model)
 

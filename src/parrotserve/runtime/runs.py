@@ -6,7 +6,7 @@ may still arrive, are dropped here.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from parrotserve.engines.base import EndStatus, SegmentFinished, SequenceEnded, StepsTimed, TokensGenerated
@@ -17,6 +17,7 @@ from parrotserve.protocol import Value
 from parrotserve.runtime.board import Board
 from parrotserve.runtime.render import engine_segment
 from parrotserve.sampling import TokenLogprob
+from parrotserve.store.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,15 @@ class _Progress:
     """Whether the whole output was reported: in this run, or in an earlier one if it is READY."""
 
 
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What is known of an output from before the service was restarted."""
+
+    variable: VariableId
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
 @dataclass(slots=True)
 class _Run:
     epoch: int
@@ -44,13 +54,24 @@ class _Run:
 class Runs:
     """The current runs of all requests that may still run, by request. Owned by one event loop."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, recorder: Recorder) -> None:
         self._board = board
+        self._recorder = recorder
         self._runs: dict[RequestId, _Run] = {}
         self._logprobs: dict[VariableId, tuple[TokenLogprob, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._runs)
+
+    def restore(self, request: RequestId, outputs: Iterable[Delivered]) -> None:
+        """Go on with a request from before the service was restarted: its outputs, and what was delivered of them."""
+        progress = [_Progress(one.variable, list(one.tokens), list(one.logprobs)) for one in outputs]
+        self._runs[request] = _Run(0, {engine_segment(number): one for number, one in enumerate(progress)})
+
+    def keep_logprobs(self, variable: VariableId, logprobs: tuple[TokenLogprob, ...]) -> None:
+        """Keep the log-probabilities of a finished output's tokens until they are taken."""
+        if logprobs:
+            self._logprobs[variable] = logprobs
 
     def begin(self, request: RequestId, epoch: int, outputs: Sequence[VariableId]) -> dict[VariableId, tuple[int, ...]]:
         """Begin a run of a request with these outputs. Returns the tokens of each that were delivered already."""
@@ -91,6 +112,7 @@ class Runs:
         logprobs = event.logprobs if not progress.repeated else ()
         text = event.text[progress.repeated :]
         progress.repeated -= len(event.text) - len(text)
+        self._recorder.wrote(progress.variable, tokens=event.tokens, text=text, logprobs=event.logprobs)
         if text or logprobs:
             self._board.append(progress.variable, text, logprobs)
         return progress.variable if text else None
@@ -102,8 +124,7 @@ class Runs:
             return None
         before = len(event.tokens) - len(event.logprobs)
         logprobs = (*progress.logprobs[:before], *event.logprobs)
-        if logprobs:
-            self._logprobs[progress.variable] = logprobs
+        self.keep_logprobs(progress.variable, logprobs)
         progress.logprobs = list(logprobs)
         progress.tokens = list(event.tokens)
         progress.finished = True
@@ -115,6 +136,12 @@ class Runs:
             reason=event.reason,
             logprobs=sum(1 + len(one.top) for one in logprobs),
         )
+
+    def tokens_of(self, request: RequestId, variable: VariableId) -> tuple[int, ...]:
+        """The tokens of an output as far as they are known here."""
+        run = self._runs.get(request)
+        found = (one.tokens for one in run.outputs.values() if one.variable == variable) if run is not None else ()
+        return tuple(next(iter(found), ()))
 
     def take_logprobs(self, variable: VariableId) -> tuple[TokenLogprob, ...]:
         """Remove and return the log-probabilities of a finished output's tokens; empty if none were asked for."""

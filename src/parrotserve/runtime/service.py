@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractContextManager, aclosing, closing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, aclosing
 from weakref import WeakValueDictionary
 
 from prometheus_client import CollectorRegistry
@@ -16,7 +16,6 @@ from parrotserve.graph.events import (
     SessionEnded,
     ValueSet,
     Wait,
-    Waited,
     Withdrawn,
 )
 from parrotserve.graph.memory import size_of_text
@@ -30,7 +29,6 @@ from parrotserve.protocol import (
     CallOffer,
     CallResult,
     CallState,
-    Delta,
     Failure,
     ModelView,
     SessionView,
@@ -40,25 +38,26 @@ from parrotserve.protocol import (
 )
 from parrotserve.runtime import views
 from parrotserve.runtime.attachments import Attachments
-from parrotserve.runtime.board import AT_ONCE
 from parrotserve.runtime.calls import outcome_of
 from parrotserve.runtime.catalog import Loader, ServedModel, load_model
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.ending import Ending
+from parrotserve.runtime.exchanges import Exchanges, WaitEvent
 from parrotserve.runtime.fleet import Fleet
 from parrotserve.runtime.gate import Gate
 from parrotserve.runtime.keeper import KeeperPolicy
 from parrotserve.runtime.meter import Meter
 from parrotserve.runtime.metrics import Metrics
 from parrotserve.runtime.reception import Reception, models_of
+from parrotserve.runtime.recovery import recover
 from parrotserve.sampling import Usage
+from parrotserve.store.journal import Journal
 from parrotserve.tenancy.directory import Directory
 from parrotserve.texts import check_text
 
 _MANY_OBJECTS = 500
 """Variables and requests of a session, up to which its snapshot is written on the event loop."""
 
-WaitEvent = Delta | Value | Failure
 AnswerEvent = Accepted | WaitEvent
 
 
@@ -95,6 +94,10 @@ class Service:
         self._saving = asyncio.ensure_future(self.meter.save_now_and_then())
         self._admissions: WeakValueDictionary[SessionId, asyncio.Lock] = WeakValueDictionary()
         self.ending = Ending(awaited=lambda: self._driver.awaited)
+        self._journal: Journal | None = None
+        self.recovered = 0
+        """Number of sessions that came back from the journal."""
+        self._exchanges = Exchanges(self._driver, self._attachments, self.ending, self.committed)
 
     @classmethod
     async def start(
@@ -105,18 +108,23 @@ class Service:
         load: Loader = load_model,
         policy: KeeperPolicy | None = None,
         directory: Directory | None = None,
+        journal: Journal | None = None,
         by_path: bool = False,
     ) -> "Service":
         """Return a service whose models are loaded (pulled if needed, reporting `progress`) and whose engines are
-        starting.
+        starting; with a `journal`, its sessions go on, and all that is accepted from now on is kept there.
 
         `by_path` lets requests name models on demand by path, too: for callers that may read the files anyway.
-        Raises `ModelError`; then nothing is left running.
+        Raises `ModelError`, and `ServiceUnavailable` for a journal that cannot be read; then nothing is left running.
         """
         service = cls(config, load=load, policy=policy, directory=directory, by_path=by_path)
         try:
             for name in config.models:
                 service._fleet.start_engines(await service._fleet.load(name, progress=progress))
+            if journal is not None:
+                driver, fleet, gate = service._driver, service._fleet, service._gate
+                service.recovered = await recover(journal, driver, fleet, gate, progress=progress)
+                service._journal = journal
         except BaseException:
             await service.close()
             raise
@@ -152,27 +160,37 @@ class Service:
     # --- Declaring and waiting -------------------------------------------------------------------------------
 
     async def declare(
-        self, body: Submit, *, tenant: TenantId = LOCAL_TENANT, progress: Progress | None = None
+        self,
+        body: Submit,
+        *,
+        tenant: TenantId = LOCAL_TENANT,
+        progress: Progress | None = None,
+        lasting: bool = True,
     ) -> tuple[Accepted, AsyncGenerator[WaitEvent, None]]:
-        """Accept a batch. Returns the acceptance, and an iterator over the events that the batch waits for."""
+        """Accept a batch. Returns the acceptance, and an iterator over the events that the batch waits for.
+
+        Without `lasting`, the session is not kept in the journal: it ends with its client's connection.
+        """
         session = owned(tenant, SessionId(body.session))
         try:
             self.ending.check_takes(body)
+            self._check_journal()
             models = self.reception.models_at_once(body) if session not in self._admissions else None
             if models is not None:
-                self.reception.take_in(self.reception.admitted(body, tenant, models), models)
+                self.reception.take_in(self.reception.admitted(body, tenant, models), models, lasting=lasting)
             else:
                 async with self._admission(session):
                     await self.reception.rehearse(body, tenant)
                     models = await self._fleet.require_all(models_of(body), progress=progress)
                     batch = await self.reception.admit(body, tenant, models)
                     self.ending.check_takes(body)
-                    self.reception.take_in(batch, models)
+                    self.reception.take_in(batch, models, lasting=lasting)
         except ParrotError as error:
             self._metrics.refused(tenant, error.code)
             raise
+        await self.committed()
         accepted = Accepted(session=SessionId(body.session))
-        return accepted, self._watched(accepted.session, body.wait, tenant)
+        return accepted, self._exchanges.watched(accepted.session, body.wait, tenant)
 
     async def submit(self, body: Submit, *, tenant: TenantId = LOCAL_TENANT) -> AsyncGenerator[AnswerEvent, None]:
         """Declare a batch: yields `Accepted`, then deltas, values and failures until every wait is answered.
@@ -195,9 +213,9 @@ class Service:
         tenant: TenantId = LOCAL_TENANT,
     ) -> Value:
         """A variable's value. Raises its failure, or `GetTimeout`."""
-        self._ask(session, Wait(owned(tenant, variable), criteria), tenant)
+        self._exchanges.ask(session, Wait(owned(tenant, variable), criteria), tenant)
         wait = WaitSpec(variable=variable, criteria=criteria, timeout=timeout)
-        async with aclosing(self._watched(session, [wait], tenant)) as events:
+        async with aclosing(self._exchanges.watched(session, [wait], tenant)) as events:
             async for event in events:
                 if isinstance(event, Failure):
                     raise event.error.to_error()
@@ -212,8 +230,8 @@ class Service:
 
         A refusal is raised by the call itself, not at the first event.
         """
-        self._ask(session, Wait(owned(tenant, variable), Criteria.LATENCY, stream=True), tenant)
-        return self._watched(session, [WaitSpec(variable=variable, stream=True)], tenant, offset=offset)
+        self._exchanges.ask(session, Wait(owned(tenant, variable), Criteria.LATENCY, stream=True), tenant)
+        return self._exchanges.watched(session, [WaitSpec(variable=variable, stream=True)], tenant, offset=offset)
 
     def request_of(
         self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT
@@ -250,7 +268,7 @@ class Service:
         self.ending.check_open()
         session = owned(tenant, session)
         for back in self._gate.retry(session, tenant, owned(tenant, variable)):
-            self._driver.board.reopen(back.id)
+            self._driver.reopen(session, back.id)
 
     def end_session(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> None:
         """Cancel all that still runs in a session, and free the session's objects."""
@@ -270,6 +288,7 @@ class Service:
         session = owned(tenant, session)
         self._attachments.touch(session, tenant)
         picture = self._driver.machine.session_view(session, tenant)
+        await self.committed()
         if len(picture.variables) + len(picture.requests) <= _MANY_OBJECTS:
             return write(picture)
         return await asyncio.to_thread(write, picture)
@@ -285,7 +304,7 @@ class Service:
         """Native calls for this client, until the session ends. Refuses when called, not at the first offer."""
         self.ending.check_there()
         self._attachments.touch(owned(tenant, session), tenant)
-        return self._offers(session, tenant)
+        return self._exchanges.offers(session, tenant)
 
     def put_result(
         self,
@@ -314,7 +333,8 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether the service accepts requests and every configured model has an engine that is up."""
-        return not self.ending.draining and self._fleet.ready
+        writes = self._journal is None or not self._journal.failing
+        return writes and not self.ending.draining and self._fleet.ready
 
     @property
     def metrics(self) -> CollectorRegistry:
@@ -360,7 +380,17 @@ class Service:
         """Suspend the session's lease while this is open. Gives the refusal if the session does not exist."""
         return self._attachments.attached(owned(tenant, session), tenant)
 
+    async def committed(self) -> None:
+        """Wait until all that happened so far would survive the death of this process: to be awaited before anything of
+        it is shown to a client. Raises `ServiceUnavailable` while the journal cannot be written."""
+        if self._journal is not None:
+            await self._journal.committed()
+
     # --- Inside ----------------------------------------------------------------------------------------------
+
+    def _check_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.check()
 
     def _admission(self, session: SessionId) -> asyncio.Lock:
         """The lock by which batches of one session are admitted one at a time, in order of arrival."""
@@ -368,32 +398,3 @@ class Service:
         if lock is None:
             lock = self._admissions[session] = asyncio.Lock()
         return lock
-
-    def _ask(self, session: SessionId, wait: Wait, tenant: TenantId) -> None:
-        self.ending.check_there()
-        self._driver.apply(Waited(session=owned(tenant, session), tenant=tenant, waits=(wait,)))
-
-    async def _watched(
-        self, session: SessionId, waits: Sequence[WaitSpec], tenant: TenantId, *, offset: int = 0
-    ) -> AsyncGenerator[WaitEvent, None]:
-        owner = owned(tenant, session)
-        with (
-            self.ending.watching(),
-            self._attachments.attached(owner, tenant) as gone,
-            closing(self._driver.board.watch(owner)) as watch,
-        ):
-            for number, wait in enumerate(waits, 1):
-                if number % AT_ONCE == 0:
-                    await asyncio.sleep(0)  # let other tasks run; they may end the session
-                    gone = gone or self._attachments.refusal(owner, tenant)
-                variable = owned(tenant, VariableId(wait.variable))
-                watch.read(variable, stream=wait.stream, offset=offset, timeout=wait.timeout, error=gone)
-            while watch.reading:
-                for event in await watch.news():
-                    yield event
-
-    async def _offers(self, session: SessionId, tenant: TenantId) -> AsyncGenerator[CallOffer, None]:
-        with self.attached(session, tenant):
-            async with aclosing(self._driver.desk.connect(owned(tenant, session))) as offers:
-                async for offer in offers:
-                    yield offer

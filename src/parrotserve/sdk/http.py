@@ -29,7 +29,7 @@ from parrotserve.protocol import (
 from parrotserve.sdk.http_client import SILENCE_SECONDS, HttpClient, ended_early
 from parrotserve.sdk.lost import contradicted, forgotten
 
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 60.0
 SESSIONS_ASKED = 1000
 """Sessions per page of the list: the most that the service allows."""
 

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Container, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Container, Coroutine, Generator
 from functools import partial
 from types import FrameType
 from typing import Any, cast
@@ -27,6 +27,7 @@ from parrotserve.server.descriptors import ShortageHandler, most_connections, mo
 from parrotserve.server.hosts import check_reach, check_resolves
 from parrotserve.server.impatience import ImpatientProtocol
 from parrotserve.server.room import Room
+from parrotserve.store.journal import Journal
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.store import TenantStore
 
@@ -77,13 +78,29 @@ async def serve_until_stopped(
         loading(f"Parrot is loading {', '.join(config.models)} for {url_of(listener)} ...")
         raise_limit()
         asyncio.get_running_loop().set_exception_handler(ShortageHandler())
-        service = await _unless_told_to_end(Service.start(config, progress=progress, load=load, directory=directory))
-        if service is None:
-            return
-        try:
-            await _run(service, listener, announce)
-        finally:
-            await service.close()
+        async with _journal_of(config) as journal:
+            starting = Service.start(config, progress=progress, load=load, directory=directory, journal=journal)
+            service = await _unless_told_to_end(starting)
+            if service is None:
+                return
+            try:
+                await _run(service, listener, announce)
+            finally:
+                await service.close()
+
+
+@contextlib.asynccontextmanager
+async def _journal_of(config: ServiceConfig) -> AsyncGenerator[Journal | None]:
+    """The journal of the service on this port, if there is to be one. Raises `ServiceUnavailable` if it cannot be
+    opened."""
+    if not (config.journal and config.port):
+        yield None
+        return
+    journal = Journal(config.data_folder / f"journal-{config.port}.db")
+    try:
+        yield journal
+    finally:
+        await journal.close()
 
 
 async def _unless_told_to_end(starting: Coroutine[Any, Any, Service]) -> Service | None:
@@ -205,11 +222,13 @@ async def _until_ready(service: Service, serving: asyncio.Future[None]) -> None:
 
 
 def banner(service: Service, listener: socket.socket) -> str:
-    """The line that says which models are served, where, and with how much KV cache."""
+    """The line that says which models are served, where, with how much KV cache, and whether sessions came back."""
     models = ", ".join(model.name for model in service.models())
     tokens = sum(engine.free_tokens for engine in service.engines())
     keys = ", API keys asked for" if service.directory.closed else ""
-    return f"Parrot serves {models} at {url_of(listener)} (KV cache: {tokens:,} tokens{keys}). Ctrl-C stops it."
+    many = service.recovered
+    back = f", {many} session{'s go' if many > 1 else ' goes'} on from before" if many else ""
+    return f"Parrot serves {models} at {url_of(listener)} (KV cache: {tokens:,} tokens{keys}{back}). Ctrl-C stops it."
 
 
 def url_of(listener: socket.socket) -> str:

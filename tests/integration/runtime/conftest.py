@@ -15,12 +15,13 @@ from parrotserve.models.pull import Progress
 from parrotserve.runtime.catalog import ServedModel, fake_model
 from parrotserve.runtime.keeper import KeeperPolicy
 from parrotserve.runtime.service import Service
+from parrotserve.store.journal import Journal
 
 
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
     """Starts a service; keywords of `FakeEngine` are for its engines, `config` for the service's settings."""
-    services: list[Service] = []
+    begun: list[Staged] = []
 
     async def begin(
         *,
@@ -29,6 +30,7 @@ async def stage() -> AsyncIterator[Stage]:
         faults: Any = (),
         policy: KeeperPolicy = SOON,
         by_path: bool = False,
+        journal: Path | None = None,
         **options: Any,
     ) -> Staged:
         engines: list[FakeEngine] = []
@@ -45,12 +47,14 @@ async def stage() -> AsyncIterator[Stage]:
             return replace(fake_model(make, name=name), path=path)
 
         settings = ServiceConfig(**{"models": ("fake",)} | (config or {}))
-        service = await Service.start(settings, load=load, policy=policy, by_path=by_path)
-        services.append(service)
+        kept = None if journal is None else Journal(journal)
+        service = await Service.start(settings, load=load, policy=policy, by_path=by_path, journal=kept)
+        staged = Staged(service, engines, kept)
+        begun.append(staged)
         if started:
             await service.wait_started()
-        return Staged(service, engines)
+        return staged
 
     yield begin
-    for service in services:
-        await service.close()
+    for staged in begun:
+        await staged.close()

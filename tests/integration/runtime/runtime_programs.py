@@ -25,6 +25,7 @@ from parrotserve.protocol import (
 from parrotserve.runtime.keeper import KeeperPolicy
 from parrotserve.runtime.service import Service
 from parrotserve.sampling import Sampling
+from parrotserve.store.journal import Journal
 
 SESSION = "s-1"
 
@@ -119,11 +120,17 @@ class Staged:
 
     service: Service
     engines: list[FakeEngine] = field(default_factory=list)
+    journal: Journal | None = None
 
     @property
     def engine(self) -> FakeEngine:
         """The latest."""
         return self.engines[-1]
+
+    async def close(self) -> None:
+        await self.service.close()
+        if self.journal is not None:
+            await self.journal.close()
 
 
 Stage = Callable[..., Awaitable[Staged]]

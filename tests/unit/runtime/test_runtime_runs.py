@@ -5,11 +5,13 @@ import pytest
 from parrotserve.engines.base import EndStatus, SegmentFinished, SequenceEnded, TokensGenerated
 from parrotserve.errors import Cancelled, ContextExceeded, EngineFailed
 from parrotserve.graph.events import OutputProduced
+from parrotserve.graph.graph import Graph
 from parrotserve.ids import RequestId, VariableId
 from parrotserve.protocol import ErrorBody, Failure, Value
 from parrotserve.runtime.board import Board
 from parrotserve.runtime.runs import Runs, request_ended
 from parrotserve.sampling import FinishReason, TokenLogprob, Usage
+from parrotserve.store.recorder import Recorder
 
 R = RequestId("r")
 A, B = VariableId("a"), VariableId("b")
@@ -22,7 +24,7 @@ def board() -> Board:
 
 @pytest.fixture
 def runs(board: Board) -> Runs:
-    return Runs(board)
+    return Runs(board, Recorder(Graph()))
 
 
 def tokens(

@@ -118,7 +118,8 @@ async def _running(service: Service, submission: Submission, tenant: TenantId) -
 
 async def _declare(service: Service, submission: Submission, tenant: TenantId) -> Events:
     try:
-        _, events = await service.declare(submission.submit, tenant=tenant)
+        lasting = submission.origin.keeps_session
+        _, events = await service.declare(submission.submit, tenant=tenant, lasting=lasting)
     except InvalidSchema as refused:
         if submission.schema_field is not None:
             refused.details.setdefault("param", submission.schema_field)

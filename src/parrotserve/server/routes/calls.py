@@ -34,4 +34,6 @@ async def answer(
 ) -> CallState:
     """A call's value, or why it failed; answered with what the call is then. A result that comes too late is ignored,
     and so is that of an earlier `attempt` than the last."""
-    return service.put_result(SessionId(session), CallId(call), body, attempt=attempt, tenant=tenant)
+    state = service.put_result(SessionId(session), CallId(call), body, attempt=attempt, tenant=tenant)
+    await service.committed()
+    return state

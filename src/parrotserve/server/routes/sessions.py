@@ -59,3 +59,4 @@ async def explain(session: PathId, service: TheService, tenant: TheTenant) -> Pl
 async def end(session: PathId, service: TheService, tenant: TheTenant) -> None:
     """Cancel what still runs in the session and free all of it."""
     service.end_session(SessionId(session), tenant=tenant)
+    await service.committed()

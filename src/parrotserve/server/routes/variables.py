@@ -56,15 +56,18 @@ async def stream(
 async def put(session: PathId, variable: PathId, body: SetValue, service: TheService, tenant: TheTenant) -> None:
     """Give an EMPTY variable its value."""
     service.set_value(SessionId(session), VariableId(variable), body.value, tenant=tenant)
+    await service.committed()
 
 
 @router.delete("", status_code=204)
 async def cancel(session: PathId, variable: PathId, service: TheService, tenant: TheTenant) -> None:
     """Cancel the variable's producer, and producers upstream that nothing else needs."""
     service.cancel_variable(SessionId(session), VariableId(variable), tenant=tenant)
+    await service.committed()
 
 
 @router.post("/retry", status_code=204)
 async def retry(session: PathId, variable: PathId, service: TheService, tenant: TheTenant) -> None:
     """Run the failed or cancelled producer again, and what failed upstream of it."""
     service.retry(SessionId(session), VariableId(variable), tenant=tenant)
+    await service.committed()

@@ -1,0 +1,222 @@
+"""A service that ends and is started again on the same journal: its sessions go on where they were."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runtime_programs import SESSION, Stage, Staged, answer, batch, call, made, request, taken, text, wait
+
+from parrotserve.engines.fake import Faults
+from parrotserve.errors import Cancelled, EngineFailed, UnknownObject
+from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.protocol import CallResult, CallSpec, Submit, VariableSpec
+
+S = SessionId(SESSION)
+A, B = VariableId("a"), VariableId("b")
+STORY = "Es war einmal ein Känguru 🦘, das „naïve“ Töne sang. 漢字もあるよ!"
+SCRIPT = {"tell": STORY, "then sing": "la la la", "two": "one", "fail": "x"}
+TELL = request("r", text("tell"), made("a", seed=7, temperature=0.8))
+SING = request("r2", text("then sing "), taken("a"), made("b", seed=7))
+
+Begin = Callable[..., Awaitable[Staged]]
+
+
+@pytest.fixture
+def begin(stage: Stage, tmp_path: Path) -> Begin:
+    """Starts a service on the test's journal; the one before must have been closed."""
+
+    async def one(**options: Any) -> Staged:
+        return await stage(journal=tmp_path / "journal.db", **{"script": SCRIPT} | options)
+
+    return one
+
+
+def refuses_to_run(prompt: str) -> str:
+    """A script for engines that nothing should be sent to."""
+    raise AssertionError(prompt)
+
+
+async def declared(staged: Staged, body: Submit) -> None:
+    _, events = await staged.service.declare(body)
+    await events.aclose()
+
+
+async def value_of(staged: Staged, variable: VariableId) -> str:
+    return (await staged.service.wait(S, variable)).value
+
+
+async def test_what_was_done_is_known_and_not_run_again(begin: Begin):
+    first = await begin()
+    before = await answer(first.service.submit(batch(TELL, SING, wait("b"))))
+    usage = await first.service.request_usage(S, first.service.request_of(S, B))
+    await first.close()
+
+    second = await begin(script=refuses_to_run)
+    assert await value_of(second, A) == STORY
+    assert await value_of(second, B) == before.values["b"]
+    assert await second.service.request_usage(S, second.service.request_of(S, B)) == usage
+
+
+async def test_what_was_not_done_runs(begin: Begin):
+    first = await begin(ticking=True)
+    await declared(first, batch(TELL, SING))
+    await first.close()
+
+    second = await begin()
+    assert await value_of(second, B) == "la la la"
+
+
+async def test_a_stream_goes_on_at_the_next_character(begin: Begin):
+    first = await begin(ticking=True)
+    _, events = await first.service.declare(batch(TELL, SING, wait("a", stream=True)))
+    seen = ""
+    async with aclosing(events):
+        while len(seen) < 20:
+            reading = asyncio.ensure_future(anext(events))
+            while not reading.done():
+                await first.engine.tick()
+                await asyncio.sleep(0)
+            seen += reading.result().text
+    await first.close()
+
+    second = await begin()
+    rest = await answer_from(second, len(seen))
+    assert seen + rest == STORY
+    assert await value_of(second, B) == "la la la"
+
+
+async def answer_from(staged: Staged, offset: int) -> str:
+    pieces = [event.text async for event in staged.service.stream(S, A, offset=offset) if hasattr(event, "text")]
+    return "".join(pieces)
+
+
+async def test_an_output_that_was_made_is_given_to_the_rerun(begin: Begin):
+    both = request("r", text("two "), made("a"), text("then sing"), made("b"))
+    first = await begin(ticking=True)
+    _, events = await first.service.declare(batch(both, wait("a")))
+    reading = asyncio.ensure_future(anext(events))
+    while not reading.done():
+        await first.engine.tick()
+        await asyncio.sleep(0)
+    assert reading.result().value == "one"
+    await first.close()
+
+    second = await begin()
+    assert await value_of(second, A) == "one"
+    assert await value_of(second, B) == "la la la"
+
+
+async def test_failures_stay_and_can_be_retried(begin: Begin):
+    deadly = [Faults(die_after_events=0) for _ in range(3)]
+    first = await begin(faults=deadly)
+    told = await answer(first.service.submit(batch(TELL, SING, wait("b"))))
+    await first.close()
+
+    second = await begin()
+    with pytest.raises(EngineFailed) as failed:
+        await second.service.wait(S, B)
+    assert failed.value.message == told.failures["b"].error.message
+    second.service.retry(S, B)
+    assert await value_of(second, B) == "la la la"
+    await second.close()
+
+    third = await begin()
+    assert await value_of(third, B) == "la la la"
+
+
+async def test_what_was_cancelled_stays_cancelled(begin: Begin):
+    first = await begin()
+    await declared(first, batch(VariableSpec(id="a"), request("r2", text("then sing "), taken("a"), made("b"))))
+    first.service.cancel_variable(S, A)
+    await first.close()
+
+    second = await begin()
+    with pytest.raises(Cancelled):
+        await second.service.wait(S, B)
+
+
+async def test_values_that_clients_set_are_kept_for_every_session_that_uses_them(begin: Begin):
+    first = await begin()
+    await declared(first, batch(VariableSpec(id="a"), session="other"))
+    first.service.set_value(SessionId("other"), A, "tell")
+    await declared(first, batch(request("r", taken("a"), made("b")), wait("b")))
+    first.service.end_session(SessionId("other"))
+    await first.close()
+
+    second = await begin()
+    assert await value_of(second, B) == STORY
+    with pytest.raises(UnknownObject):
+        second.service.session_view(SessionId("other"))
+
+
+async def test_a_session_that_only_waits_for_anothers_value_comes_back(begin: Begin):
+    first = await begin()
+    await declared(first, batch(VariableSpec(id="a", value="set"), session="other"))
+    await declared(first, batch(VariableSpec(id="b", value="mine"), wait("a")))
+    first.service.end_session(SessionId("other"))
+    await first.close()
+
+    second = await begin()
+    assert (await value_of(second, A), await value_of(second, B)) == ("set", "mine")
+
+
+async def test_native_calls_are_offered_again_and_their_values_kept(begin: Begin):
+    calls: tuple[CallSpec, ...] = (call("f", ["a"], "b"), call("g", ["b"], "c"))
+    first = await begin()
+    await declared(first, batch(TELL, *calls))
+    async with aclosing(first.service.calls(S)) as offers:
+        assert (await anext(offers)).id == "f"
+        first.service.put_result(S, CallId("f"), CallResult(value="loud"))
+        assert (await anext(offers)).id == "g"
+    await first.close()
+
+    second = await begin()
+    assert await value_of(second, B) == "loud"
+    async with aclosing(second.service.calls(S)) as offers:
+        offer = await anext(offers)
+    assert (offer.id, offer.inputs) == ("g", ("loud",))
+
+
+async def test_a_session_that_ended_is_gone_and_its_texts_too(begin: Begin, tmp_path: Path):
+    first = await begin()
+    await declared(first, batch(TELL, request("x", text("A secret."), made("b")), wait("a")))
+    await first.service.committed()
+    assert b"A secret." in everything_in(tmp_path)
+    first.service.end_session(S)
+    await first.close()
+    assert b"A secret." not in everything_in(tmp_path)
+
+    second = await begin()
+    assert second.service.sessions(None).data == ()
+
+
+def everything_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+async def test_a_batch_sent_again_after_the_restart_changes_nothing(begin: Begin):
+    first = await begin()
+    body = batch(TELL, SING, wait("b"))
+    await answer(first.service.submit(body))
+    await first.close()
+
+    second = await begin(script=refuses_to_run)
+    assert (await answer(second.service.submit(body))).values["b"] == "la la la"
+
+
+async def test_a_session_whose_model_is_not_served_waits_in_the_journal(begin: Begin, caplog: pytest.LogCaptureFixture):
+    first = await begin()
+    await answer(first.service.submit(batch(TELL, wait("a"))))
+    await first.close()
+
+    second = await begin(config={"models": ("other",)})
+    with pytest.raises(UnknownObject):
+        second.service.session_view(S)
+    assert "cannot go on" in caplog.text
+    await second.close()
+
+    third = await begin()
+    assert await value_of(third, A) == STORY

@@ -1,0 +1,178 @@
+"""`parrot serve` with its journal: what it keeps of which requests, and what it says where it cannot."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from parrotserve.config import ServiceConfig
+from parrotserve.engines.fake import FakeEngine
+from parrotserve.errors import ServiceUnavailable
+from parrotserve.ids import EngineId, SessionId
+from parrotserve.models.pull import Progress
+from parrotserve.runtime.catalog import ServedModel, fake_model
+from parrotserve.server.run import serve_until_stopped
+from parrotserve.store.journal import Journal
+
+Serving = Callable[..., AbstractAsyncContextManager[tuple[str, httpx.AsyncClient]]]
+
+PROGRAM: dict[str, Any] = {
+    "session": "s1",
+    "variables": [{"id": "tale"}],
+    "requests": [
+        {"id": "r1", "segments": [{"kind": "text", "text": "tell"}, {"kind": "output", "variable": "tale"}]},
+    ],
+}
+TALE = "/v1/sessions/s1/variables/tale"
+CHAT = {"model": "fake", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 8}
+
+
+def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+    def make(engine: EngineId) -> FakeEngine:
+        return FakeEngine(engine, script={"tell": "a tale"})
+
+    return fake_model(make, name=name)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def serving(tmp_path: Path, port: int) -> Serving:
+    """Serves on the test's port and folder; gives the line that says so, and a client."""
+
+    @asynccontextmanager
+    async def serve(**settings: Any) -> AsyncIterator[tuple[str, httpx.AsyncClient]]:
+        lines: asyncio.Queue[str] = asyncio.Queue()
+        config = ServiceConfig(models=("fake",), port=port, data=tmp_path, **settings)
+        task = asyncio.create_task(serve_until_stopped(config, announce=lines.put_nowait, load=load))
+        try:
+            line = await lines.get()
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                yield line, client
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    return serve
+
+
+async def test_a_session_goes_on_in_the_next_service_which_says_so(serving: Serving):
+    async with serving() as (line, client):
+        assert "from before" not in line
+        await client.post("/v1/submit", json=PROGRAM)
+        assert (await client.get(TALE)).json()["value"] == "a tale"
+    async with serving() as (line, client):
+        assert "1 session goes on from before" in line
+        assert (await client.get(TALE)).json()["value"] == "a tale"
+        await client.delete("/v1/sessions/s1")
+    async with serving() as (line, client):
+        assert "from before" not in line
+        assert (await client.get(TALE)).status_code == 404
+
+
+@pytest.mark.parametrize("settings", [{"journal": False}])
+async def test_without_a_journal_it_keeps_nothing(serving: Serving, settings: dict[str, Any], tmp_path: Path):
+    async with serving(**settings) as (_, client):
+        await client.post("/v1/submit", json=PROGRAM)
+    assert not list(tmp_path.glob("journal*"))
+    async with serving(**settings) as (_, client):
+        assert (await client.get(TALE)).status_code == 404
+
+
+async def kept(tmp_path: Path, port: int) -> list[SessionId]:
+    journal = Journal(tmp_path / f"journal-{port}.db")
+    sessions = [session for session, _ in journal.sessions()]
+    await journal.close()
+    return sessions
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "lasts"),
+    [
+        ({}, {}, 0),
+        ({}, {"stream": True}, 0),
+        ({"Idempotency-Key": "k-1"}, {}, 1),
+        ({}, {"parrot": {"session": "mine", "output": "reply"}}, 1),
+    ],
+)
+async def test_of_openais_api_it_keeps_what_can_be_asked_for_again(
+    serving: Serving, headers: dict[str, str], body: dict[str, Any], lasts: int, tmp_path: Path, port: int
+):
+    async with serving() as (_, client):
+        answer = await client.post("/v1/chat/completions", json={**CHAT, **body}, headers=headers)
+        assert answer.status_code == 200, answer.text
+    assert len(await kept(tmp_path, port)) == lasts
+
+
+async def test_a_repeated_idempotent_request_gets_the_same_answer_from_the_next_service(serving: Serving):
+    answers: list[str] = []
+    for _ in range(2):
+        async with serving() as (_, client):
+            headers = {"Idempotency-Key": "k-1"}
+            answer = await client.post("/v1/chat/completions", json={**CHAT, "temperature": 1}, headers=headers)
+            answers.append(answer.json()["choices"][0]["message"]["content"])
+    assert answers[0] == answers[1]
+
+
+async def test_while_the_journal_cannot_be_written_nothing_is_accepted(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+):
+    opened = opened_journals(monkeypatch)
+    async with serving() as (_, client):
+        (journal,) = opened
+        assert (await client.get("/readyz")).status_code == 200
+        full(journal, 1)
+        refused = await client.post("/v1/submit", json=with_text(PROGRAM, "x" * 300_000))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "service_unavailable")
+        assert "Make room" in refused.json()["error"]["message"]
+        assert (await client.get("/readyz")).status_code == 503
+        full(journal, 1 << 20)
+        await until(lambda: _ready(client))
+        assert (await client.post("/v1/submit", json=with_text(PROGRAM, "x" * 300_000))).status_code == 200
+
+
+def opened_journals(monkeypatch: pytest.MonkeyPatch) -> list[Journal]:
+    opened: list[Journal] = []
+
+    def open_one(path: Path) -> Journal:
+        opened.append(Journal(path))
+        return opened[-1]
+
+    monkeypatch.setattr("parrotserve.server.run.Journal", open_one)
+    monkeypatch.setattr("parrotserve.store.journal._RETRY_SECONDS", 0.01)
+    return opened
+
+
+def full(journal: Journal, pages: int) -> None:
+    """Let the file have so many pages at most, or as many as it has."""
+    journal._db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def with_text(program: dict[str, Any], text: str) -> dict[str, Any]:
+    return {**program, "variables": [*program["variables"], {"id": "long", "value": text}]}
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    while not await holds():
+        await asyncio.sleep(0.01)
+
+
+async def _ready(client: httpx.AsyncClient) -> bool:
+    return (await client.get("/readyz")).status_code == 200
+
+
+async def test_a_journal_that_another_service_uses_is_told(tmp_path: Path, port: int):
+    journal = Journal(tmp_path / f"journal-{port}.db")
+    config = ServiceConfig(models=("fake",), port=port, data=tmp_path)
+    with pytest.raises(ServiceUnavailable, match="Another service uses it"):
+        await serve_until_stopped(config, announce=print, load=load)
+    await journal.close()
