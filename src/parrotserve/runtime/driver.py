@@ -108,8 +108,8 @@ class Driver:
 
     def restore(self, found: Recovered) -> None:
         """Bring back a session of the journal. Raises the machine's refusals."""
-        for variable, piece in found.pieces.items():
-            if variable not in found.values:
+        for variable, pieces in found.pieces.items():
+            for piece in pieces if variable not in found.values else ():
                 self.board.append(variable, piece.text, piece.logprobs)
         for variable, entry in found.values.items():
             self.runs.keep_logprobs(variable, entry.logprobs)
@@ -302,5 +302,10 @@ class Driver:
 
 
 def _delivered(found: Recovered, output: VariableId) -> Delivered:
-    known = found.values.get(output) or found.pieces.get(output)
-    return Delivered(output) if known is None else Delivered(output, known.tokens, known.logprobs)
+    value = found.values.get(output)
+    pieces = found.pieces.get(output, []) if value is None else [value]
+    return Delivered(
+        output,
+        tokens=tuple(token for piece in pieces for token in piece.tokens),
+        logprobs=tuple(logprob for piece in pieces for logprob in piece.logprobs),
+    )

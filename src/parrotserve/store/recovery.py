@@ -17,8 +17,8 @@ class Recovered:
 
     event: Restored
     values: dict[VariableId, ValueEntry] = field(default_factory=dict[VariableId, ValueEntry])
-    pieces: dict[VariableId, PieceEntry] = field(default_factory=dict[VariableId, PieceEntry])
-    """What was streamed of variables that have no value yet, each in one piece."""
+    pieces: dict[VariableId, list[PieceEntry]] = field(default_factory=dict[VariableId, list[PieceEntry]])
+    """What was streamed of variables, also of those that have their value now."""
 
     @property
     def models(self) -> list[str]:
@@ -59,7 +59,7 @@ def recovered(entries: Iterable[Entry]) -> Recovered:
         for variable, one in values.items()
     }
     event = Restored(batch=_joined(batches), outcomes=outcomes, usages=usages)
-    return Recovered(event, values, {variable: _whole(parts) for variable, parts in pieces.items()})
+    return Recovered(event, values, pieces)
 
 
 def outputs_of(spec: NewRequest) -> list[VariableId]:
@@ -77,12 +77,4 @@ def _joined(batches: list[Submitted]) -> Submitted:
         requests=tuple(one for batch in batches for one in batch.requests),
         calls=tuple(one for batch in batches for one in batch.calls),
         waits=tuple(one for batch in batches for one in batch.waits),
-    )
-
-
-def _whole(pieces: list[PieceEntry]) -> PieceEntry:
-    return PieceEntry(
-        tokens=tuple(token for piece in pieces for token in piece.tokens),
-        text="".join(piece.text for piece in pieces),
-        logprobs=tuple(one for piece in pieces for one in piece.logprobs),
     )

@@ -12,7 +12,7 @@ from runtime_programs import SESSION, Stage, Staged, answer, batch, call, made, 
 from parrotserve.engines.fake import Faults
 from parrotserve.errors import Cancelled, EngineFailed, UnknownObject
 from parrotserve.ids import CallId, SessionId, VariableId
-from parrotserve.protocol import CallResult, CallSpec, Submit, VariableSpec
+from parrotserve.protocol import CallResult, CallSpec, Delta, Submit, Value, VariableSpec
 
 S = SessionId(SESSION)
 A, B = VariableId("a"), VariableId("b")
@@ -86,6 +86,30 @@ async def test_a_stream_goes_on_at_the_next_character(begin: Begin):
     rest = await answer_from(second, len(seen))
     assert seen + rest == STORY
     assert await value_of(second, B) == "la la la"
+
+
+async def test_log_probabilities_go_on_with_their_text(begin: Begin):
+    first = await begin(ticking=True)
+    asked = request("r", text("tell"), made("a", logprobs=1))
+    _, events = await first.service.declare(batch(asked, wait("a", stream=True)))
+    told: list[Delta] = []
+    async with aclosing(events):
+        while len(told) < 12:
+            reading = asyncio.ensure_future(anext(events))
+            while not reading.done():
+                await first.engine.tick()
+                await asyncio.sleep(0)
+            told.append(reading.result())
+    await first.close()
+
+    seen = told[:5]  # the client's last ones were lost with its connection
+    second = await begin()
+    offset = sum(len(delta.text) for delta in seen)
+    after = [event async for event in second.service.stream(S, A, offset=offset)]
+    *deltas, value = after
+    assert isinstance(value, Value)
+    logprobs = [one for delta in (*seen, *deltas) if isinstance(delta, Delta) for one in delta.logprobs]
+    assert tuple(logprobs) == value.logprobs
 
 
 async def answer_from(staged: Staged, offset: int) -> str:
