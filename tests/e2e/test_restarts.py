@@ -1,6 +1,7 @@
 """A service of the real model that is killed while a program uses it, and started again: the program notices only a
 pause, and gets what it would have got."""
 
+import asyncio
 import random
 import signal
 import socket
@@ -32,11 +33,11 @@ def go_on(story):
 class Killable:
     """`parrot serve` on one port with one folder of data, for as often as it is started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *arguments: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [*PARROT, "serve", "--port", str(port), "--data", str(folder)]
+        self._command = [*PARROT, "serve", "--port", str(port), "--data", str(folder), *arguments]
         self._start()
 
     def _start(self) -> None:
@@ -117,3 +118,35 @@ def test_it_may_be_killed_at_any_moments(service: Killable, chance: int):
             time.sleep(moments.uniform(0.0, 1.0))
             service.killed_and_started()
         assert tuple(text.result() for text in texts) == undisturbed
+
+
+@P.SemanticFunction(max_tokens=40, ignore_eos=True, temperature=0.7, seed=5)
+def write_both(topic):
+    """Write about {{input:topic}}. {{output:story}} And in short: {{output:summary}}"""
+
+
+async def a_program(number: int) -> list[str]:
+    """A session of its own: a request with two outputs, a native call, and two requests after them."""
+    async with P.Session():
+        story, summary = write_both(f"parrot {number}")
+        loud = louder(story)
+        last = go_on(go_on(loud))
+        streamed = "".join([piece async for piece in summary.astream()]) if number % 2 else await summary.aget()
+        return [streamed, *[await one.aget() for one in (story, summary, loud, last)]]
+
+
+@pytest.mark.long
+async def test_many_programs_at_once_notice_nothing(tmp_path: Path):
+    service = Killable(tmp_path, "--model", "fake")
+    try:
+        with P.connect(service.url):
+            undisturbed = await asyncio.gather(*map(a_program, range(60)))
+            for chance in range(3):
+                moments = random.Random(chance)
+                programs = asyncio.gather(*map(a_program, range(60)))
+                for _ in range(4):
+                    await asyncio.sleep(moments.uniform(0.0, 1.0))
+                    await asyncio.to_thread(service.killed_and_started)
+                assert await programs == undisturbed
+    finally:
+        service.end()
