@@ -4,18 +4,33 @@ A session's entries are its batches and what became of its variables: so much br
 between. Erased with the session, they never outgrow what the service itself keeps.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 from parrotserve.graph.events import Event, KnownFailure, Submitted, ValueSet, Withdrawn
 from parrotserve.graph.graph import Graph
-from parrotserve.graph.objects import Producer, Variable
+from parrotserve.graph.objects import Session, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.ids import RequestId, SessionId, VariableId
 from parrotserve.sampling import FinishReason, TokenLogprob
 from parrotserve.store.entries import FailureEntry, Kind, PieceEntry, ValueEntry, encoded, encoded_batch
 from parrotserve.store.journal import Entry, Journal
+
+T = TypeVar("T")
+
+
+class _Recorded(NamedTuple):
+    """How many of a session's objects its entries name: the first ones, as a session only grows."""
+
+    variables: int = 0
+    requests: int = 0
+    calls: int = 0
+
+    @classmethod
+    def all_of(cls, session: Session) -> "_Recorded":
+        return cls(len(session.variables), len(session.requests), len(session.calls))
 
 
 class Recorder:
@@ -24,7 +39,7 @@ class Recorder:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._journal: Journal | None = None
-        self._sessions: set[SessionId] = set()
+        self._sessions: dict[SessionId, _Recorded] = {}
         """The sessions that have entries."""
 
     def begin(self, journal: Journal) -> None:
@@ -33,7 +48,7 @@ class Recorder:
 
     def goes_on(self, session: SessionId) -> None:
         """Record a session that was brought back from its entries."""
-        self._sessions.add(session)
+        self._sessions[session] = _Recorded.all_of(self._graph.sessions[session])
 
     # --- What the machine was told ---------------------------------------------------------------------------
 
@@ -42,34 +57,40 @@ class Recorder:
         if self._journal is None:
             return
         match event:
-            case Submitted(lasting=True) if event.variables or event.requests or event.calls:
-                self._sessions.add(event.session)
+            case Submitted(lasting=True):
                 self._add_batch(event)
             case ValueSet() if event.session in self._sessions:
+                # Clients may repeat both of these.
+                self._drop(event.session, Kind.VALUE, event.variable)
                 self._add_set(event.session, self._graph.variables[event.variable])
             case Withdrawn() if event.session in self._sessions:
                 variable = self._graph.variables[event.variable]
                 if variable.producer is None:
+                    self._drop(event.session, Kind.FAILURE, event.variable)
                     self._add_failure(event.session, variable)
             case _:
                 pass
 
     def _add_batch(self, batch: Submitted) -> None:
-        """Add a batch, with what it uses of variables that other sessions declared: these may end before this one."""
-        declared = {spec.id for spec in batch.variables}
-        awaited = (self._graph.variables[wait.variable] for wait in batch.waits)
-        used = chain(awaited, *(one.inputs for one in self._producers_of(batch)))
-        shared = {one.id: one.declared for one in used if one.holders > 1 and one.id not in declared}
-        whole = replace(batch, variables=(*batch.variables, *shared.values())) if shared else batch
-        self._write(batch.session, Entry(Kind.BATCH, "", encoded_batch(whole)))
-        for spec in whole.variables:
-            variable = self._graph.variables[spec.id]
-            if variable.holders > 1:
-                self._add_set(batch.session, variable)
-
-    def _producers_of(self, batch: Submitted) -> Iterator[Producer]:
-        yield from (self._graph.requests[spec.id] for spec in batch.requests)
-        yield from (self._graph.calls[spec.id] for spec in batch.calls)
+        """Add what is new of a batch: clients may send it again. That includes variables of other sessions that this
+        one holds from now on, with their values: they may end before it."""
+        session = self._graph.sessions[batch.session]
+        before, now = self._sessions.get(session.id, _Recorded()), _Recorded.all_of(session)
+        if now == before:
+            return
+        self._sessions[session.id] = now
+        variables = _last(session.variables, now.variables - before.variables)
+        new = {variable.id for variable in variables}
+        entry = replace(
+            batch,
+            variables=tuple(variable.declared for variable in variables),
+            requests=tuple(one.spec for one in _last(session.requests, now.requests - before.requests)),
+            calls=tuple(one.spec for one in _last(session.calls, now.calls - before.calls)),
+            waits=tuple(wait for wait in batch.waits if wait.variable in new),
+        )
+        self._write(session.id, Entry(Kind.BATCH, "", encoded_batch(entry)))
+        for variable in variables:
+            self._add_set(session.id, variable)
 
     def _add_set(self, session: SessionId, variable: Variable) -> None:
         """Add the value of a variable that was declared without one, and then set."""
@@ -124,7 +145,7 @@ class Recorder:
     def ended(self, session: SessionId) -> None:
         """Erase a session."""
         if self._journal is not None and session in self._sessions:
-            self._sessions.discard(session)
+            del self._sessions[session]
             self._journal.drop_session(session)
 
     # --- Inside ----------------------------------------------------------------------------------------------
@@ -156,3 +177,8 @@ class Recorder:
     def _drop(self, session: SessionId, kind: Kind, key: str) -> None:
         assert self._journal is not None, "sessions have entries only if there is a journal"
         self._journal.drop(session, kind, key)
+
+
+def _last(objects: dict[Any, T], many: int) -> list[T]:
+    """The objects that were added last, in the order in which they were. The cost does not depend on the others."""
+    return list(islice(reversed(objects.values()), many))[::-1]

@@ -13,6 +13,7 @@ from parrotserve.engines.fake import Faults
 from parrotserve.errors import Cancelled, EngineFailed, UnknownObject
 from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.protocol import CallResult, CallSpec, Delta, Submit, Value, VariableSpec
+from parrotserve.store.journal import Entry
 
 S = SessionId(SESSION)
 A, B = VariableId("a"), VariableId("b")
@@ -244,3 +245,39 @@ async def test_a_session_whose_model_is_not_served_waits_in_the_journal(begin: B
 
     third = await begin()
     assert await value_of(third, A) == STORY
+
+
+async def test_what_is_sent_again_is_not_written_again(begin: Begin):
+    document = VariableSpec(id="doc", value="A long document. " * 1000)
+    first = await begin()
+    await declared(first, batch(document, session="other"))
+    body = batch(VariableSpec(id="x"), VariableSpec(id="y"), request("r", taken("doc"), taken("x"), made("a")))
+
+    async def do_all(number: int) -> int:
+        await declared(first, body)
+        await declared(first, batch(document))
+        await declared(first, batch(request(f"r{number}", taken("doc"), made(f"b{number}"))))
+        first.service.set_value(S, VariableId("x"), "x" * 10_000)
+        first.service.cancel_variable(S, VariableId("y"))
+        await first.service.committed()
+        return sum(len(entry.body) for entry in entries_of(first))
+
+    once = await do_all(1)
+    assert await do_all(2) - once < 1000
+
+
+def entries_of(staged: Staged) -> list[Entry]:
+    assert staged.journal is not None
+    return [entry for _, entries in staged.journal.sessions() for entry in entries]
+
+
+async def test_a_session_that_only_waits_for_anothers_value_goes_on_without_it(begin: Begin):
+    first = await begin()
+    await declared(first, batch(VariableSpec(id="x", value="set"), session="other"))
+    await declared(first, batch(TELL, wait("x")))
+    first.service.end_session(SessionId("other"))
+    await first.close()
+
+    second = await begin()
+    assert await value_of(second, VariableId("x")) == "set"
+    assert await value_of(second, A) == STORY
