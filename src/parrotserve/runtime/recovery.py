@@ -21,7 +21,7 @@ async def recover(
 ) -> int:
     """Bring back all sessions of a journal, loading models that they name if they may be served, and record from now
     on. Returns the number of sessions. One that cannot come back stays in the journal, for a service that has its
-    models.
+    models, unless a new one takes its id.
 
     Raises `ServiceUnavailable` if the journal cannot be read.
     """
@@ -34,8 +34,10 @@ async def recover(
             back += 1
         except (msgspec.DecodeError, ValueError) as error:
             log.error("session %s in %s cannot be read: %s", shown(session), journal.path, error)
+            driver.recorder.leaves(session)
         except ParrotError as error:
             log.error("session %s in %s cannot go on: %s", shown(session), journal.path, error)
+            driver.recorder.leaves(session)
     return back
 
 

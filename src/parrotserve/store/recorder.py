@@ -41,6 +41,8 @@ class Recorder:
         self._journal: Journal | None = None
         self._sessions: dict[SessionId, _Recorded] = {}
         """The sessions that have entries."""
+        self._left: set[SessionId] = set()
+        """Sessions whose entries are of no use to this service."""
 
     def begin(self, journal: Journal) -> None:
         """Record sessions from now on: new ones, and those that `goes_on` names."""
@@ -49,6 +51,10 @@ class Recorder:
     def goes_on(self, session: SessionId) -> None:
         """Record a session that was brought back from its entries."""
         self._sessions[session] = _Recorded.all_of(self._graph.sessions[session])
+
+    def leaves(self, session: SessionId) -> None:
+        """Leave the entries of a session that was not brought back as they are, until one of the same id begins."""
+        self._left.add(session)
 
     # --- What the machine was told ---------------------------------------------------------------------------
 
@@ -78,6 +84,9 @@ class Recorder:
         before, now = self._sessions.get(session.id, _Recorded()), _Recorded.all_of(session)
         if now == before:
             return
+        if session.id in self._left:
+            self._left.discard(session.id)
+            self._drop_session(session.id)
         self._sessions[session.id] = now
         variables = _last(session.variables, now.variables - before.variables)
         new = {variable.id for variable in variables}
@@ -144,9 +153,9 @@ class Recorder:
 
     def ended(self, session: SessionId) -> None:
         """Erase a session."""
-        if self._journal is not None and session in self._sessions:
+        if session in self._sessions:
             del self._sessions[session]
-            self._journal.drop_session(session)
+            self._drop_session(session)
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
@@ -177,6 +186,10 @@ class Recorder:
     def _drop(self, session: SessionId, kind: Kind, key: str) -> None:
         assert self._journal is not None, "sessions have entries only if there is a journal"
         self._journal.drop(session, kind, key)
+
+    def _drop_session(self, session: SessionId) -> None:
+        assert self._journal is not None, "sessions have entries only if there is a journal"
+        self._journal.drop_session(session)
 
 
 def _last(objects: dict[Any, T], many: int) -> list[T]:

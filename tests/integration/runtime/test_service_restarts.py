@@ -281,3 +281,19 @@ async def test_a_session_that_only_waits_for_anothers_value_goes_on_without_it(b
     second = await begin()
     assert await value_of(second, VariableId("x")) == "set"
     assert await value_of(second, A) == STORY
+
+
+async def test_a_new_session_has_nothing_of_one_of_its_id_that_could_not_go_on(begin: Begin, tmp_path: Path):
+    first = await begin()
+    await answer(first.service.submit(batch(TELL, wait("a"))))
+    await first.close()
+
+    second = await begin(config={"models": ("other",)})
+    await answer(second.service.submit(batch(request("r", text("two"), made("a")), wait("a"))))
+    await second.close()
+
+    third = await begin(config={"models": ("other",)})
+    assert await value_of(third, A) == "one"
+    third.service.end_session(S)
+    await third.close()
+    assert STORY.encode() not in everything_in(tmp_path)
