@@ -45,6 +45,7 @@ from parrotserve.transforms import Transform
 _MANY_SEGMENTS = 2_000
 _LENGTH_OF_VALUE = 5
 """Characters of JSON that a value counts for, beside those of its texts."""
+_MOST_MEANT = 2**63 - 1
 
 
 def has_schema(body: Submit) -> bool:
@@ -233,13 +234,19 @@ def _segment(segment: WireSegment, model: ServedModel, tenant: TenantId) -> Segm
         case TokensSegment():
             return _tokens(segment.tokens, model)
         case InputSegment():
-            transforms = tuple(Transform(one.name, one.args) for one in segment.transforms)
+            transforms = tuple(Transform(one.name, tuple(map(_storable, one.args))) for one in segment.transforms)
             return Input(_of(segment.variable, tenant), transforms)
         case OutputSegment():
             return Output(_of(segment.variable, tenant), _fixed(segment.sampling, segment.calls, model), segment.calls)
         case RoleSegment():
             extra = segment.model_dump(include={"name", "tool_calls", "tool_call_id"}, exclude_defaults=True)
             return RoleSwitch(segment.role, segment.verbatim, extra)
+
+
+def _storable(argument: int | str) -> int | str:
+    """A transform's argument, if need be as a smaller number that means the same: no text is that long, and the journal
+    could not keep it."""
+    return min(argument, _MOST_MEANT) if isinstance(argument, int) else argument
 
 
 def _tokens(tokens: tuple[int, ...], model: ServedModel) -> Text:
@@ -267,7 +274,7 @@ def _fixed(sampling: Sampling, calls: ToolCalls | None, model: ServedModel) -> S
             param="logit_bias",
         )
     try:
-        msgspec.msgpack.encode(sampling)
+        msgspec.msgpack.encode((sampling, calls))
     except (OverflowError, UnicodeEncodeError) as error:
         raise InvalidSampling(f"The sampling has a number or a text that no engine could take: {error}.") from error
     return sampling if sampling.seed is not None else replace(sampling, seed=secrets.randbits(63))

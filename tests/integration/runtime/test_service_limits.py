@@ -21,8 +21,9 @@ from parrotserve.graph.changes import Changes
 from parrotserve.graph.decisions import Decision
 from parrotserve.graph.events import Event, OutputProduced, RequestEnded, Submitted
 from parrotserve.ids import CallId, RequestId, SessionId, VariableId
-from parrotserve.protocol import CallResult, VariableSpec
+from parrotserve.protocol import CallResult, OutputSegment, VariableSpec
 from parrotserve.runtime.runs import Runs
+from parrotserve.sampling import Sampling, ToolCalls
 
 S = SessionId(SESSION)
 SURROGATE = "caf\udce9"
@@ -44,6 +45,14 @@ async def test_numbers_and_texts_that_cannot_be_sent_are_refused(stage: Stage, s
     staged = await stage()
     with pytest.raises(InvalidSampling):
         await answer(staged.service.submit(batch(request("r", text("x"), made("a", **sampling)))))
+
+
+async def test_tool_calls_with_such_numbers_are_refused(stage: Stage):
+    calls = ToolCalls(schema={"type": "integer", "maximum": 10**30}, tagged=True)
+    output = OutputSegment(variable="a", sampling=Sampling(), calls=calls)
+    staged = await stage()
+    with pytest.raises(InvalidSampling):
+        await answer(staged.service.submit(batch(request("r", text("x"), output))))
 
 
 @pytest.mark.parametrize(

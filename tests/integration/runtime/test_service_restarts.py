@@ -12,7 +12,7 @@ from runtime_programs import SESSION, Stage, Staged, answer, batch, call, made, 
 from parrotserve.engines.fake import Faults
 from parrotserve.errors import Cancelled, EngineFailed, UnknownObject
 from parrotserve.ids import CallId, SessionId, VariableId
-from parrotserve.protocol import CallResult, CallSpec, Delta, Submit, Value, VariableSpec
+from parrotserve.protocol import CallResult, CallSpec, Delta, Submit, Value, VariableSpec, WireTransform
 from parrotserve.store.journal import Entry
 
 S = SessionId(SESSION)
@@ -297,3 +297,13 @@ async def test_a_new_session_has_nothing_of_one_of_its_id_that_could_not_go_on(b
     third.service.end_session(S)
     await third.close()
     assert STORY.encode() not in everything_in(tmp_path)
+
+
+async def test_numbers_of_any_size_can_be_kept(begin: Begin):
+    every_line = WireTransform(name="lines", args=(1, 10**30))
+    first = await begin(ticking=True)
+    await declared(first, batch(VariableSpec(id="x", value="tell"), request("r", taken("x", every_line), made("a"))))
+    await first.close()
+
+    second = await begin()
+    assert await value_of(second, A) == STORY
