@@ -1,12 +1,15 @@
 """Bringing back the sessions of the journal when the service starts."""
 
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import msgspec
 
 from parrotserve.errors import ParrotError
-from parrotserve.ids import shown
+from parrotserve.ids import SessionId, shown
 from parrotserve.models.pull import Progress
+from parrotserve.runtime.catalog import Models
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.fleet import Fleet
 from parrotserve.runtime.gate import Gate
@@ -25,24 +28,30 @@ async def recover(
 
     Raises `ServiceUnavailable` if the journal cannot be read.
     """
-    known, back = list(journal.sessions()), 0
+    known, ready = list(journal.sessions()), list[tuple[Recovered, Models]]()
     driver.recorder.begin(journal)
     for session, entries in known:
-        try:
+        with _left_if_it_cannot(session, journal, driver):
             found = recovered(entries)
-            await _bring_back(found, driver, fleet, gate, progress)
+            ready.append((found, await fleet.require_all(found.models, progress=progress)))
+    # Only now that all models are there, which may take minutes: leases begin.
+    back = 0
+    for found, models in ready:
+        with _left_if_it_cannot(found.event.batch.session, journal, driver):
+            gate.restore(found)
             back += 1
-        except (msgspec.DecodeError, ValueError) as error:
-            log.error("session %s in %s cannot be read: %s", shown(session), journal.path, error)
-            driver.recorder.leaves(session)
-        except ParrotError as error:
-            log.error("session %s in %s cannot go on: %s", shown(session), journal.path, error)
-            driver.recorder.leaves(session)
+            for model in models.values():
+                fleet.start_engines(model)
     return back
 
 
-async def _bring_back(found: Recovered, driver: Driver, fleet: Fleet, gate: Gate, progress: Progress | None) -> None:
-    models = await fleet.require_all(found.models, progress=progress)
-    gate.restore(found)
-    for model in models.values():
-        fleet.start_engines(model)
+@contextmanager
+def _left_if_it_cannot(session: SessionId, journal: Journal, driver: Driver) -> Generator[None]:
+    try:
+        yield
+    except (msgspec.DecodeError, ValueError) as error:
+        log.error("session %s in %s cannot be read: %s", shown(session), journal.path, error)
+        driver.recorder.leaves(session)
+    except ParrotError as error:
+        log.error("session %s in %s cannot go on: %s", shown(session), journal.path, error)
+        driver.recorder.leaves(session)

@@ -1,6 +1,7 @@
 """A service that ends and is started again on the same journal: its sessions go on where they were."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import Any
 import pytest
 from runtime_programs import SESSION, Stage, Staged, answer, batch, call, made, request, taken, text, wait
 
-from parrotserve.engines.fake import Faults
+from parrotserve.config import ServiceConfig
+from parrotserve.engines.fake import FakeEngine, Faults
 from parrotserve.errors import Cancelled, EngineFailed, UnknownObject
 from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.models.pull import Progress
 from parrotserve.protocol import CallResult, CallSpec, Delta, Submit, Value, VariableSpec, WireTransform
-from parrotserve.store.journal import Entry
+from parrotserve.runtime.catalog import ServedModel, fake_model
+from parrotserve.runtime.service import Service
+from parrotserve.store.journal import Entry, Journal
 
 S = SessionId(SESSION)
 A, B = VariableId("a"), VariableId("b")
@@ -307,3 +312,23 @@ async def test_numbers_of_any_size_can_be_kept(begin: Begin):
 
     second = await begin()
     assert await value_of(second, A) == STORY
+
+
+async def test_leases_begin_when_all_models_are_there(begin: Begin, tmp_path: Path):
+    first = await begin(config={"models": ("fake", "slow")})
+    await declared(first, batch(TELL, lease=0.2))
+    await declared(first, batch(request("s", text("two"), made("x"), model="slow"), session="other"))
+    await first.close()
+
+    def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+        time.sleep(0.5 if name == "slow" else 0)
+        return fake_model(lambda engine: FakeEngine(engine, ticking=True), name=name)
+
+    journal = Journal(tmp_path / "journal.db")
+    service = await Service.start(
+        ServiceConfig(models=("fake",), on_demand=True), load=load, journal=journal, by_path=True
+    )
+    back = {one.id for one in service.sessions(None).data}
+    await service.close()
+    await journal.close()
+    assert back == {SESSION, "other"}
