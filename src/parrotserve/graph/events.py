@@ -250,6 +250,8 @@ class Restored:
     outcomes: Mapping[VariableId, KnownValue | KnownFailure]
     usages: Mapping[RequestId, Usage] = field(default_factory=dict[RequestId, Usage])
     """What requests had used by then."""
+    attempts: Mapping[CallId, int] = field(default_factory=dict[CallId, int])
+    """The numbers of the current attempts at native calls that had been retried."""
 
 
 # --- From the operator --------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ def _settle(graph: Graph, producer: Producer, event: Restored, changes: Changes)
     failures = [outcome for _, outcome in known if isinstance(outcome, KnownFailure)]
     if isinstance(producer, Request):
         producer.usage = event.usages.get(producer.id, producer.usage)
+    else:
+        producer.attempt = event.attempts.get(producer.id, producer.attempt)
     if len(values) == len(known):
         for variable in producer.inputs:
             variable.consumers.pop(producer, None)

@@ -33,6 +33,8 @@ class Kind(StrEnum):
     """Text that was streamed of a variable before it had its value; its key is the variable."""
     USAGE = "usage"
     """What a request used; its key is the request."""
+    ATTEMPT = "attempt"
+    """The number of the current attempt at a native call that was retried; its key is the call."""
 
 
 class ValueEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

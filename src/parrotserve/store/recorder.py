@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from parrotserve.graph.events import Event, KnownFailure, Submitted, ValueSet, Withdrawn
 from parrotserve.graph.graph import Graph
-from parrotserve.graph.objects import Session, Variable
+from parrotserve.graph.objects import Call, Session, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.ids import RequestId, SessionId, VariableId
 from parrotserve.sampling import FinishReason, TokenLogprob
@@ -144,6 +144,10 @@ class Recorder:
         """Note that a retry brought a variable back."""
         if session in self._sessions:
             self._drop(session, Kind.FAILURE, variable)
+            call = self._graph.variables[variable].producer
+            if isinstance(call, Call):
+                self._drop(session, Kind.ATTEMPT, call.id)
+                self._add(session, Kind.ATTEMPT, call.id, call.attempt)
 
     def used(self, identity: RequestId) -> None:
         """Note what a request that is done has used."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from parrotserve.graph.events import KnownFailure, KnownValue, NewRequest, Restored, Submitted
-from parrotserve.ids import RequestId, VariableId
+from parrotserve.ids import CallId, RequestId, VariableId
 from parrotserve.sampling import Usage
 from parrotserve.segments import Output
 from parrotserve.store.entries import FailureEntry, Kind, PieceEntry, ValueEntry, decoded, decoded_batch
@@ -38,6 +38,7 @@ def recovered(entries: Iterable[Entry]) -> Recovered:
     failures: dict[VariableId, FailureEntry] = {}
     pieces: dict[VariableId, list[PieceEntry]] = {}
     usages: dict[RequestId, Usage] = {}
+    attempts: dict[CallId, int] = {}
     for entry in entries:
         variable = VariableId(entry.key)
         match Kind(entry.kind):
@@ -51,6 +52,8 @@ def recovered(entries: Iterable[Entry]) -> Recovered:
                 pieces.setdefault(variable, []).append(decoded(entry.body, PieceEntry))
             case Kind.USAGE:
                 usages[RequestId(entry.key)] = decoded(entry.body, Usage)
+            case Kind.ATTEMPT:
+                attempts[CallId(entry.key)] = decoded(entry.body, int)
     outcomes: dict[VariableId, KnownValue | KnownFailure] = {
         variable: one.failure() for variable, one in failures.items()
     }
@@ -58,7 +61,7 @@ def recovered(entries: Iterable[Entry]) -> Recovered:
         variable: KnownValue(value=one.value, reason=one.reason, logprobs=sum(1 + len(lp.top) for lp in one.logprobs))
         for variable, one in values.items()
     }
-    event = Restored(batch=_joined(batches), outcomes=outcomes, usages=usages)
+    event = Restored(batch=_joined(batches), outcomes=outcomes, usages=usages, attempts=attempts)
     return Recovered(event, values, pieces)
 
 

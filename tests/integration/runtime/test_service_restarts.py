@@ -210,6 +210,18 @@ async def test_native_calls_are_offered_again_and_their_values_kept(begin: Begin
     assert (offer.id, offer.inputs) == ("g", ("loud",))
 
 
+async def test_attempts_at_native_calls_are_counted_on(begin: Begin):
+    first = await begin()
+    await declared(first, batch(call("f", [], "b")))
+    first.service.put_result(S, CallId("f"), CallResult(error="no"))
+    first.service.retry(S, B)
+    await first.close()
+
+    second = await begin()
+    assert second.service.put_result(S, CallId("f"), CallResult(error="late"), attempt=1).state == "offered"
+    assert second.service.put_result(S, CallId("f"), CallResult(value="yes"), attempt=2).state == "done"
+
+
 async def test_a_session_that_ended_is_gone_and_its_texts_too(begin: Begin, tmp_path: Path):
     first = await begin()
     await declared(first, batch(TELL, request("x", text("A secret."), made("b")), wait("a")))

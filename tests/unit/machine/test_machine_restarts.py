@@ -109,6 +109,7 @@ def known(graph: Graph) -> dict[str, Any]:
         "errors": {one.id: (type(one.error), str(one.error)) for one in fallen},
         "by input": {one.id for one in fallen if one.fell_by_input},
         "done": {name for name, one in producers.items() if all(output.ready for output in one.outputs)},
+        "attempts": {name: call.attempt for name, call in graph.calls.items()},
         "held": dict(graph.held),
     }
 
