@@ -107,7 +107,7 @@ class Driver:
         self._set_timer()
 
     def restore(self, found: Recovered) -> None:
-        """Bring back a session of the journal. Raises the machine's refusals."""
+        """Bring back a session of the journal. Raises the machine's refusals, and `InternalError` if it could not."""
         for variable, pieces in found.pieces.items():
             for piece in pieces if variable not in found.values else ():
                 self.board.append(variable, piece.text, piece.logprobs)
@@ -118,7 +118,10 @@ class Driver:
             if not found.is_done(spec) and any(one.tokens for one in delivered):
                 self.runs.restore(spec.id, delivered)
         self.apply(found.event)
-        self.recorder.goes_on(found.event.batch.session)
+        session = found.event.batch.session
+        if session not in self.machine.graph.sessions:
+            raise InternalError(_BUG)
+        self.recorder.goes_on(session)
 
     def reopen(self, session: SessionId, variable: VariableId) -> None:
         """Forget the failure of a variable that a retry brought back."""
