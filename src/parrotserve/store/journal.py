@@ -97,6 +97,8 @@ class Journal:
         self._failure: str | None = None
         self._tidying: asyncio.TimerHandle | None = None
         self._closing = False
+        self._gave_up: str | None = None
+        """Why a batch was given up when the journal was closed. What follows may build on it, and is given up too."""
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -231,7 +233,7 @@ class Journal:
 
     def _commit(self, batch: list[_Statement]) -> None:
         """Commit a batch, trying again for as long as the journal is open."""
-        while True:
+        while self._gave_up is None:
             try:
                 with self._using:
                     self._execute(batch)
@@ -244,8 +246,10 @@ class Journal:
                 log.error("%s", failure)
             self._tell(failure)
             if self._closing:
+                self._gave_up = failure
                 return
             time.sleep(_RETRY_SECONDS)
+        self._tell(self._gave_up)
 
     def _empty_log(self) -> None:
         with self._using, contextlib.suppress(sqlite3.Error):  # the next time it may succeed

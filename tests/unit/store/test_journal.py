@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import sqlite3
 import stat
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -144,5 +145,30 @@ async def test_it_can_be_closed_while_it_cannot_be_written(reopened: Open):
     await full(journal, 1)
     journal.add(ONE, value("a", bytes(1 << 20)))
     await journal.close()
+    journal = await reopened()
+    assert list(journal.sessions()) == []
+
+
+async def test_a_large_session_is_dropped_in_the_thread(reopened: Open):
+    journal = await reopened()
+    for number in range(200):
+        journal.add(ONE, value(str(number), b"x" * 1000))
+        await journal.committed()
+    journal = await reopened()
+    assert [session for session, _ in journal.sessions()] == [ONE]
+    in_loop: list[str] = []
+    journal._db.set_trace_callback(lambda _: in_loop.append(threading.current_thread().name))
+    journal.drop_session(ONE)
+    await journal.committed()
+    assert set(in_loop) == {"journal"}
+
+
+async def test_nothing_is_written_after_what_could_not_be(reopened: Open):
+    journal = await reopened()
+    await full(journal, 20)
+    journal.add(ONE, value("a", bytes(1 << 20)))
+    with pytest.raises(ServiceUnavailable):
+        await journal.committed()
+    journal.add(ONE, value("b"))
     journal = await reopened()
     assert list(journal.sessions()) == []
