@@ -41,9 +41,9 @@ class HttpTransport:
 
     An answer that breaks off is asked for again, and streams go on where they broke. Callers only notice if the service
     stays away for `patience` seconds, or accepts a connection and sends nothing for `silence` seconds: then they get
-    `ServiceUnavailable`. A restarted service produces anew what is sent again: if that differs from what callers have
-    read, or the service no longer has the session, they get `SessionLost`. `delay` adds so many seconds to every HTTP
-    exchange, standing for a network's round trip in measurements. `wire` replaces the network in tests.
+    `ServiceUnavailable`. A restarted service may produce anew what is sent again: if that differs from what callers
+    have read, or the service no longer has the session, they get `SessionLost`. `delay` adds so many seconds to every
+    HTTP exchange, standing for a network's round trip in measurements. `wire` replaces the network in tests.
     """
 
     def __init__(

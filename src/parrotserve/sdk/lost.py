@@ -1,4 +1,4 @@
-"""Errors for a service that came back without what a session had there: sessions do not outlive their service.
+"""Errors for a service that came back without what a session had there, as one does that keeps no journal.
 
 What was declared in an exchange that is still open is sent again, and seeds are fixed when requests are declared, so
 the same model on the same engine gives the same texts again. If a text differs, it is not joined to what was read

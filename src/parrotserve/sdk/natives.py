@@ -23,8 +23,8 @@ CONCURRENT_CALLS = 256
 """Most native calls of one session that run at the same time, each in a thread. Those that timed out do not count."""
 RETRY_SECONDS = 1.0
 MOST_LOOKS = 20
-"""Number of checks whether a session that is gone has come back: a restarted service has it again once the exchanges
-that were open have been repeated."""
+"""Number of checks whether a session that is gone has come back: a restarted service that keeps no journal has it again
+once the exchanges that were open have been repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
