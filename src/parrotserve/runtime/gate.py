@@ -1,6 +1,7 @@
 """The gate: checks batches against their tenant's limits, claims for them, and passes them to the machine."""
 
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from parrotserve.config import ServiceConfig
 from parrotserve.engines.native.memory import usable_memory
@@ -13,7 +14,7 @@ from parrotserve.ids import SessionId, TenantId, VariableId
 from parrotserve.runtime.claims import Find, check_size, claims_of, claims_of_batch
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.meter import Meter
-from parrotserve.store.recovery import Recovered
+from parrotserve.store.recovery import Recovered, outputs_of
 from parrotserve.tenancy.directory import Directory
 
 _PART_OF_MEMORY = 2
@@ -59,7 +60,7 @@ class Gate:
         limits = self._directory.limits(batch.tenant)
         self._weigh(batch.tenant, limits.weight)
         done = {spec.id for spec in batch.requests if found.is_done(spec)}
-        claims = claims_of_batch(batch, graph, self._find, count=limits.counts_tokens)
+        claims = claims_of_batch(_with_values(found), graph, self._find, count=limits.counts_tokens)
         self._meter.restore(batch.tenant, batch.session, [claim for claim in claims if claim.request not in done])
         try:
             self._driver.restore(found)
@@ -123,3 +124,12 @@ class Gate:
             still = {request.id for request in back.requests if request.fallen}
             self._meter.withdraw(claim for claim in claims if claim.request in still)
         return [one for one in back.variables if not one.fallen]
+
+
+def _with_values(found: Recovered) -> Submitted:
+    """A session's batch as if what clients had set, and native calls returned, had been declared: that is not known of a
+    batch alone, and prompts that read it are so long."""
+    batch = found.event.batch
+    written = {output for spec in batch.requests for output in outputs_of(spec)}
+    known = {variable: entry.value for variable, entry in found.values.items() if variable not in written}
+    return replace(batch, variables=tuple(replace(one, value=known.get(one.id, one.value)) for one in batch.variables))

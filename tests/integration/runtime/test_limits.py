@@ -3,11 +3,12 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
 from parrotserve.config import ServiceConfig
-from parrotserve.engines.fake import FakeEngine
+from parrotserve.engines.fake import FakeEngine, Faults
 from parrotserve.errors import LimitExceeded, TooLarge
 from parrotserve.ids import SessionId, TenantId, VariableId, new_id
 from parrotserve.protocol import Submit
@@ -15,6 +16,7 @@ from parrotserve.runtime.catalog import fake_model
 from parrotserve.runtime.claims import SEAM
 from parrotserve.runtime.render import Renderer
 from parrotserve.runtime.service import Service
+from parrotserve.store.journal import Journal
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.limits import Limits
 from parrotserve.tenancy.store import TenantStore
@@ -66,6 +68,32 @@ def program(
             "wait": [{"variable": name} for name in names],
         }
     )
+
+
+async def test_a_restart_leaves_a_request_the_room_that_it_had(tmp_path: Path):
+    """What its inputs were set to counts at once, and not only when an engine takes it."""
+    store = TenantStore(tmp_path)
+    store.create_tenant(ANN, Limits(tokens_per_minute=2000))
+    for start_seconds in (0.0, 0.5):
+        load = lambda *_, late=start_seconds: fake_model(  # noqa: E731
+            lambda engine: FakeEngine(engine, ticking=not late, faults=Faults(start_seconds=late))
+        )
+        journal = Journal(tmp_path / "journal.db")
+        config = ServiceConfig(models=("fake",))
+        service = await Service.start(config, load=load, directory=Directory(store), journal=journal)
+        if not start_seconds:
+            await service.declare(Submit.model_validate({"session": "s", "variables": [{"id": "x"}]}), tenant=ANN)
+            service.set_value(SessionId("s"), VariableId("x"), "x" * 1000, tenant=ANN)
+            body = {"id": "r", "segments": [{"kind": "input", "variable": "x"}, {"kind": "output", "variable": "y"}]}
+            whole = {"session": "s", "variables": [{"id": "y"}], "requests": [body]}
+            await service.declare(Submit.model_validate(whole), tenant=ANN)
+        else:
+            with pytest.raises(LimitExceeded):
+                await service.declare(program("other", max_tokens=1200), tenant=ANN)
+            await service.wait(SessionId("s"), VariableId("y"), tenant=ANN)
+        await service.close()
+        await journal.close()
+    store.close()
 
 
 async def run(service: Service, body: Submit) -> None:
