@@ -127,8 +127,8 @@ class Gate:
 
 
 def _with_values(found: Recovered) -> Submitted:
-    """A session's batch as if what clients had set, and native calls returned, had been declared: that is not known of a
-    batch alone, and prompts that read it are so long."""
+    """A session's batch as if what clients had set, and native calls returned, had been declared: how long prompts are
+    that read it cannot be told from the batch alone."""
     batch = found.event.batch
     written = {output for spec in batch.requests for output in outputs_of(spec)}
     known = {variable: entry.value for variable, entry in found.values.items() if variable not in written}
