@@ -19,7 +19,7 @@ from parrotserve.graph.decisions import (
     RunCall,
     SettleRequest,
 )
-from parrotserve.graph.events import Continued, Event, FromClient, OutputProduced, RequestEnded, Ticked
+from parrotserve.graph.events import Continued, Event, FromClient, OutputProduced, RequestEnded, Restored, Ticked
 from parrotserve.graph.objects import Request
 from parrotserve.ids import EngineId, RequestId, SessionId, VariableId, shown
 from parrotserve.machine import Machine
@@ -75,7 +75,7 @@ class Driver:
         """Pass an event to the machine, and carry out its decisions.
 
         Raises the machine's refusals. Anything else that it raises is a bug: it is logged, and those who wait in the
-        event's session, and the client that caused the event, get an error rather than wait for ever.
+        event's session, and whoever caused the event, get an error rather than wait for ever.
         """
         if self._closed:
             return
@@ -87,7 +87,7 @@ class Driver:
         except Exception as error:
             log.exception("the machine could not handle %s", type(event).__name__)
             self._fail(event)
-            if isinstance(event, FromClient):
+            if isinstance(event, FromClient | Restored):
                 raise InternalError(_BUG) from error
             return
         self.recorder.heard(event)

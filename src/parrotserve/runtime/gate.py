@@ -55,8 +55,9 @@ class Gate:
 
     def restore(self, found: Recovered) -> None:
         """Bring back a session of the journal: it was within the limits when it was accepted. Raises the machine's
-        refusals."""
+        refusals; then nothing has changed."""
         batch, graph = found.event.batch, self._driver.machine.graph
+        plan_submit(graph, batch, set(found.models), self._driver.now())  # before its texts are on the board
         limits = self._directory.limits(batch.tenant)
         self._weigh(batch.tenant, limits.weight)
         done = {spec.id for spec in batch.requests if found.is_done(spec)}

@@ -13,11 +13,13 @@ from runtime_programs import SESSION, Stage, Staged, answer, batch, call, made, 
 from parrotserve.config import ServiceConfig
 from parrotserve.engines.fake import FakeEngine, Faults
 from parrotserve.errors import Cancelled, EngineFailed, UnknownObject
-from parrotserve.ids import CallId, SessionId, VariableId
+from parrotserve.graph.events import NewVariable, Submitted
+from parrotserve.ids import LOCAL_TENANT, CallId, SessionId, VariableId
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import CallResult, CallSpec, Delta, Submit, Value, VariableSpec, WireTransform
 from parrotserve.runtime.catalog import ServedModel, fake_model
 from parrotserve.runtime.service import Service
+from parrotserve.store.entries import encoded_batch
 from parrotserve.store.journal import Entry, Journal
 
 S = SessionId(SESSION)
@@ -314,6 +316,22 @@ async def test_a_new_session_has_nothing_of_one_of_its_id_that_could_not_go_on(b
     third.service.end_session(S)
     await third.close()
     assert STORY.encode() not in everything_in(tmp_path)
+
+
+async def test_nothing_is_left_of_a_session_that_is_refused(begin: Begin, tmp_path: Path):
+    first = await begin(ticking=True)
+    await declared(first, batch(TELL))
+    await beginning_of(first, first.service.stream(S, A))
+    await first.close()
+    journal = Journal(tmp_path / "journal.db")
+    again = Submitted(session=S, tenant=LOCAL_TENANT, lease_seconds=30, variables=(NewVariable(id=A, name="another"),))
+    journal.add(S, Entry("batch", "", encoded_batch(again)))
+    await journal.close()
+
+    second = await begin()
+    assert second.service.recovered == 0
+    new = await answer(second.service.submit(batch(request("r", text("two"), made("a")), wait("a", stream=True))))
+    assert new.streamed == new.values == {"a": "one"}
 
 
 async def test_numbers_of_any_size_can_be_kept(begin: Begin):
