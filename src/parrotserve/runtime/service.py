@@ -11,13 +11,7 @@ from prometheus_client import CollectorRegistry
 from parrotserve.config import ServiceConfig
 from parrotserve.criteria import Criteria
 from parrotserve.errors import ParrotError, RequestRefused, ServiceUnavailable
-from parrotserve.graph.events import (
-    CallReturned,
-    SessionEnded,
-    ValueSet,
-    Wait,
-    Withdrawn,
-)
+from parrotserve.graph.events import CallReturned, SessionEnded, ValueSet, Wait, Withdrawn
 from parrotserve.graph.memory import size_of_text
 from parrotserve.graph.snapshots import SessionSnapshot
 from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned, shown
@@ -244,7 +238,9 @@ class Service:
         """Wait until a request no longer runs, and return its usage. Raises `UnknownObject` for an unknown session."""
         session = owned(tenant, session)
         self._attachments.touch(session, tenant)
-        return await self._driver.usage(session, owned(tenant, request))
+        usage = await self._driver.usage(session, owned(tenant, request))
+        await self.committed()
+        return usage
 
     # --- Changing what was declared --------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from parrotserve.config import ServiceConfig
 from parrotserve.engines.fake import FakeEngine, Faults
 from parrotserve.errors import Cancelled, EngineFailed, UnknownObject
 from parrotserve.graph.events import NewVariable, Submitted
-from parrotserve.ids import LOCAL_TENANT, CallId, SessionId, VariableId
+from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, VariableId
 from parrotserve.models.pull import Progress
 from parrotserve.protocol import CallResult, CallSpec, Delta, Submit, Value, VariableSpec, WireTransform
 from parrotserve.runtime.catalog import ServedModel, fake_model
@@ -362,3 +362,17 @@ async def test_leases_begin_when_all_models_are_there(begin: Begin, tmp_path: Pa
     await service.close()
     await journal.close()
     assert back == {SESSION, "other"}
+
+
+async def test_what_a_request_used_is_told_once_it_is_committed(begin: Begin):
+    staged = await begin()
+    journal = staged.journal
+    assert journal is not None
+    await declared(staged, batch(TELL))
+    assert await value_of(staged, A) == STORY
+    with journal._using:
+        journal.add(S, Entry("usage", "r", b""))
+        telling = asyncio.ensure_future(staged.service.request_usage(S, RequestId("r")))
+        await asyncio.sleep(0.1)
+        assert not telling.done()
+    assert (await telling).output_tokens

@@ -140,6 +140,21 @@ async def test_while_the_journal_cannot_be_written_nothing_is_accepted(
         assert (await client.post("/v1/submit", json=with_text(PROGRAM, "x" * 300_000))).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/sessions", "/v1/sessions/s1", "/v1/sessions/s1/explain", TALE])
+async def test_nothing_is_told_that_is_not_committed(serving: Serving, path: str, monkeypatch: pytest.MonkeyPatch):
+    opened = opened_journals(monkeypatch)
+    async with serving() as (_, client):
+        with opened[0]._using:
+            sent = asyncio.create_task(client.post("/v1/submit", json=PROGRAM))
+            await asyncio.wait({sent}, timeout=0.2)
+            asked = asyncio.create_task(client.get(path))
+            await asyncio.wait({sent, asked}, timeout=0.2)
+            assert not sent.done()
+            assert not asked.done()
+        assert (await asked).status_code == 200
+        assert (await sent).status_code == 200
+
+
 def opened_journals(monkeypatch: pytest.MonkeyPatch) -> list[Journal]:
     opened: list[Journal] = []
 

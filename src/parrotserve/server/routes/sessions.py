@@ -35,7 +35,9 @@ async def sessions(
         if tenant not in (None, caller.tenant):
             raise Forbidden("These are another tenant's: use a key made with `parrot key create --operator`.")
         tenant = caller.tenant
-    return service.sessions(tenant, after=after, most=limit)
+    found = service.sessions(tenant, after=after, most=limit)
+    await service.committed()
+    return found
 
 
 @router.get("/{session}", response_model=SessionView)
