@@ -189,6 +189,7 @@ class Driver:
                 self.aheads.end(decision.request)
                 self.meter.over(decision.request)
             case SettleRequest():
+                self.recorder.used(decision.request)
                 self._tell_ending(decision.request)
                 self.meter.over(decision.request)
             case ForgetSession():

@@ -14,11 +14,12 @@ from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Call, Session, Variable
 from parrotserve.graph.states import ProducerState, VariableState
 from parrotserve.ids import RequestId, SessionId, VariableId
-from parrotserve.sampling import FinishReason, TokenLogprob
+from parrotserve.sampling import FinishReason, TokenLogprob, Usage
 from parrotserve.store.entries import FailureEntry, Kind, PieceEntry, ValueEntry, encoded, encoded_batch
 from parrotserve.store.journal import Entry, Journal
 
 T = TypeVar("T")
+_NOTHING = Usage()
 
 
 class _Recorded(NamedTuple):
@@ -150,9 +151,14 @@ class Recorder:
                 self._add(session, Kind.ATTEMPT, call.id, call.attempt)
 
     def used(self, identity: RequestId) -> None:
-        """Note what a request that is done has used."""
+        """Note what a request that is over has used."""
         request = self._graph.requests.get(identity)
-        if request is not None and request.state is ProducerState.DONE and request.session.id in self._sessions:
+        if request is None or request.session.id not in self._sessions:
+            return
+        if request.fallen and request.usage != _NOTHING:  # it may be retried, and fall or be done again
+            self._drop(request.session.id, Kind.USAGE, identity)
+            self._add(request.session.id, Kind.USAGE, identity, request.usage)
+        elif request.state is ProducerState.DONE:
             self._add(request.session.id, Kind.USAGE, identity, request.usage)
 
     def ended(self, session: SessionId) -> None:

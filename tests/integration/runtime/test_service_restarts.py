@@ -159,6 +159,18 @@ async def test_failures_stay_and_can_be_retried(begin: Begin):
     assert await value_of(third, B) == "la la la"
 
 
+async def test_what_a_failed_request_used_stays_in_the_account(begin: Begin):
+    first = await begin(faults=[Faults(fail_prompts=("then",))])
+    two = request("r", text("tell"), made("a"), text("then"), made("b"))
+    await answer(first.service.submit(batch(two, wait("b"))))
+    used = first.service.session_view(S).usage
+    assert used.output_tokens
+    await first.close()
+
+    second = await begin()
+    assert second.service.session_view(S).usage == used
+
+
 async def test_what_was_cancelled_stays_cancelled(begin: Begin):
     first = await begin()
     await declared(first, batch(VariableSpec(id="a"), request("r2", text("then sing "), taken("a"), made("b"))))
