@@ -118,10 +118,7 @@ class Driver:
             if not found.is_done(spec) and any(one.tokens for one in delivered):
                 self.runs.restore(spec.id, delivered)
         self.apply(found.event)
-        session = found.event.batch.session
-        if session not in self.machine.graph.sessions:
-            raise InternalError(_BUG)
-        self.recorder.goes_on(session)
+        self.recorder.goes_on(found.event.batch.session)
 
     def reopen(self, session: SessionId, variable: VariableId) -> None:
         """Forget the failure of a variable that a retry brought back."""
@@ -166,9 +163,9 @@ class Driver:
             case PublishValue():
                 self._publish(decision)
             case PublishFailure():
-                self.recorder.fell(decision.variable)
                 error = ErrorBody.of(decision.error)
                 self.board.publish(decision.variable, Failure(variable=shown(decision.variable), error=error))
+                self.recorder.fell(decision.variable)
             case OfferCall():
                 offer = CallOffer(
                     id=shown(decision.call),
@@ -262,10 +259,10 @@ class Driver:
 
     def _publish(self, decision: PublishValue) -> None:
         logprobs = self.runs.take_logprobs(decision.variable)
-        self._record_value(decision, logprobs)
         identity, value, reason = shown(decision.variable), decision.value, decision.reason
         self.board.publish(decision.variable, Value(variable=identity, value=value, reason=reason, logprobs=logprobs))
         self._extend(self.aheads.readers(decision.variable))
+        self._record_value(decision, logprobs)  # last: readers wait for the journal before they tell it
 
     def _record_value(self, decision: PublishValue, logprobs: tuple[TokenLogprob, ...]) -> None:
         producer = self.machine.graph.variables[decision.variable].producer

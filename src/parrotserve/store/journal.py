@@ -186,7 +186,7 @@ class Journal:
             try:
                 self._execute(batch)
                 return
-            except sqlite3.Error:
+            except Exception:
                 pass  # the thread tries again, and says what is wrong
             finally:
                 self._using.release()
@@ -204,7 +204,7 @@ class Journal:
             for statement, values in batch:
                 self._db.execute(statement, values)
             self._db.execute("COMMIT")
-        except sqlite3.Error:
+        except Exception:
             if self._db.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
@@ -237,7 +237,7 @@ class Journal:
             try:
                 with self._using:
                     self._execute(batch)
-            except sqlite3.Error as error:
+            except Exception as error:  # whatever it is: without this thread, all would wait for ever
                 failure = _unavailable(self.path, "written", error).message
             else:
                 self._tell(None)
@@ -295,7 +295,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     db.execute(f"PRAGMA user_version = {_FORM}")
 
 
-def _unavailable(path: Path, what: str, error: OSError | sqlite3.Error) -> ServiceUnavailable:
+def _unavailable(path: Path, what: str, error: Exception) -> ServiceUnavailable:
     why = getattr(error, "strerror", None) or error
     advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, _USUAL_ADVICE)
     return ServiceUnavailable(f"The journal of sessions in {path} cannot be {what}: {why}. {advice}")

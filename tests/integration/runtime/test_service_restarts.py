@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,24 @@ async def declared(staged: Staged, body: Submit) -> None:
     await events.aclose()
 
 
+async def next_of(staged: Staged, events: AsyncGenerator[Any, None]) -> Any:
+    """The next event, while the engine ticks."""
+    reading = asyncio.ensure_future(anext(events))
+    while not reading.done():
+        await staged.engine.tick()
+        await asyncio.sleep(0)
+    return reading.result()
+
+
+async def beginning_of(staged: Staged, events: AsyncGenerator[Any, None]) -> str:
+    """The first 20 characters of a stream, or more."""
+    seen = ""
+    async with aclosing(events):
+        while len(seen) < 20:
+            seen += (await next_of(staged, events)).text
+    return seen
+
+
 async def value_of(staged: Staged, variable: VariableId) -> str:
     return (await staged.service.wait(S, variable)).value
 
@@ -80,14 +98,7 @@ async def test_what_was_not_done_runs(begin: Begin):
 async def test_a_stream_goes_on_at_the_next_character(begin: Begin):
     first = await begin(ticking=True)
     _, events = await first.service.declare(batch(TELL, SING, wait("a", stream=True)))
-    seen = ""
-    async with aclosing(events):
-        while len(seen) < 20:
-            reading = asyncio.ensure_future(anext(events))
-            while not reading.done():
-                await first.engine.tick()
-                await asyncio.sleep(0)
-            seen += reading.result().text
+    seen = await beginning_of(first, events)
     await first.close()
 
     second = await begin()
@@ -103,11 +114,7 @@ async def test_log_probabilities_go_on_with_their_text(begin: Begin):
     told: list[Delta] = []
     async with aclosing(events):
         while len(told) < 12:
-            reading = asyncio.ensure_future(anext(events))
-            while not reading.done():
-                await first.engine.tick()
-                await asyncio.sleep(0)
-            told.append(reading.result())
+            told.append(await next_of(first, events))
     await first.close()
 
     seen = told[:5]  # the client's last ones were lost with its connection
@@ -129,11 +136,7 @@ async def test_an_output_that_was_made_is_given_to_the_rerun(begin: Begin):
     both = request("r", text("two "), made("a"), text("then sing"), made("b"))
     first = await begin(ticking=True)
     _, events = await first.service.declare(batch(both, wait("a")))
-    reading = asyncio.ensure_future(anext(events))
-    while not reading.done():
-        await first.engine.tick()
-        await asyncio.sleep(0)
-    assert reading.result().value == "one"
+    assert (await next_of(first, events)).value == "one"
     await first.close()
 
     second = await begin()
