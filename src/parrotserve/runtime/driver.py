@@ -19,9 +19,18 @@ from parrotserve.graph.decisions import (
     RunCall,
     SettleRequest,
 )
-from parrotserve.graph.events import Continued, Event, FromClient, OutputProduced, RequestEnded, Restored, Ticked
+from parrotserve.graph.events import (
+    Continued,
+    Event,
+    FromClient,
+    OutputProduced,
+    RequestEnded,
+    Restored,
+    SessionEnded,
+    Ticked,
+)
 from parrotserve.graph.objects import Request
-from parrotserve.ids import EngineId, RequestId, SessionId, VariableId, shown
+from parrotserve.ids import EngineId, RequestId, SessionId, TenantId, VariableId, shown
 from parrotserve.machine import Machine
 from parrotserve.protocol import CallOffer, ErrorBody, Failure, Value
 from parrotserve.runtime.ahead import AheadSequence, AheadSequences, Written
@@ -119,6 +128,11 @@ class Driver:
                 self.runs.restore(spec.id, delivered)
         self.apply(found.event)
         self.recorder.goes_on(found.event.batch.session)
+
+    def end_session(self, session: SessionId, tenant: TenantId) -> None:
+        """End a session for its client; one that could not be brought back is erased. Raises `UnknownObject`."""
+        if not self.recorder.erased(session):
+            self.apply(SessionEnded(session=session, tenant=tenant, reason="its client ended it"))
 
     def reopen(self, session: SessionId, variable: VariableId) -> None:
         """Forget the failure of a variable that a retry brought back."""

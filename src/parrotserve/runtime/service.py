@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from parrotserve.config import ServiceConfig
 from parrotserve.criteria import Criteria
 from parrotserve.errors import ParrotError, RequestRefused, ServiceUnavailable
-from parrotserve.graph.events import CallReturned, SessionEnded, ValueSet, Wait, Withdrawn
+from parrotserve.graph.events import CallReturned, ValueSet, Wait, Withdrawn
 from parrotserve.graph.memory import size_of_text
 from parrotserve.graph.snapshots import SessionSnapshot
 from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, TenantId, VariableId, owned, shown
@@ -268,8 +268,7 @@ class Service:
 
     def end_session(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> None:
         """Cancel all that still runs in a session, and free the session's objects."""
-        reason = "its client ended it"
-        self._driver.apply(SessionEnded(session=owned(tenant, session), tenant=tenant, reason=reason))
+        self._driver.end_session(owned(tenant, session), tenant)
 
     def session_view(self, session: SessionId, *, tenant: TenantId = LOCAL_TENANT) -> SessionView:
         """The session's graph, with states and timings."""

@@ -57,6 +57,14 @@ class Recorder:
         """Leave the entries of a session that was not brought back as they are, until one of the same id begins."""
         self._left.add(session)
 
+    def erased(self, session: SessionId) -> bool:
+        """Erase a session that was not brought back. Returns whether there is one of this id."""
+        found = session in self._left
+        if found:
+            self._left.discard(session)
+            self._drop_session(session)
+        return found
+
     # --- What the machine was told ---------------------------------------------------------------------------
 
     def heard(self, event: Event) -> None:
@@ -85,9 +93,7 @@ class Recorder:
         before, now = self._sessions.get(session.id, _Recorded()), _Recorded.all_of(session)
         if now == before:
             return
-        if session.id in self._left:
-            self._left.discard(session.id)
-            self._drop_session(session.id)
+        self.erased(session.id)
         self._sessions[session.id] = now
         variables = _last(session.variables, now.variables - before.variables)
         new = {variable.id for variable in variables}

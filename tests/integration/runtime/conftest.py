@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from restart_programs import SCRIPT, Begin
 from runtime_programs import HEARTBEAT, SOON, Stage, Staged
 
 from parrotserve.config import ServiceConfig
@@ -58,3 +59,13 @@ async def stage() -> AsyncIterator[Stage]:
     yield begin
     for staged in begun:
         await staged.close()
+
+
+@pytest.fixture
+def begin(stage: Stage, tmp_path: Path) -> Begin:
+    """Starts a service on the test's journal; the one before must have been closed."""
+
+    async def one(**options: Any) -> Staged:
+        return await stage(journal=tmp_path / "journal.db", **{"script": SCRIPT} | options)
+
+    return one

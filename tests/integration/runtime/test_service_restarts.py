@@ -1,77 +1,35 @@
 """A service that ends and is started again on the same journal: its sessions go on where they were."""
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import pytest
-from runtime_programs import SESSION, Stage, Staged, answer, batch, call, made, request, taken, text, wait
+from restart_programs import (
+    SING,
+    STORY,
+    TELL,
+    A,
+    B,
+    Begin,
+    S,
+    beginning_of,
+    declared,
+    next_of,
+    refuses_to_run,
+    value_of,
+)
+from runtime_programs import SESSION, Staged, answer, batch, call, made, request, taken, text, wait
 
 from parrotserve.config import ServiceConfig
 from parrotserve.engines.fake import FakeEngine, Faults
 from parrotserve.errors import Cancelled, EngineFailed, UnknownObject
-from parrotserve.graph.events import NewVariable, Submitted
-from parrotserve.ids import LOCAL_TENANT, CallId, RequestId, SessionId, VariableId
+from parrotserve.ids import CallId, SessionId, VariableId
 from parrotserve.models.pull import Progress
-from parrotserve.protocol import CallResult, CallSpec, Delta, Submit, Value, VariableSpec, WireTransform
+from parrotserve.protocol import CallResult, CallSpec, Delta, Value, VariableSpec
 from parrotserve.runtime.catalog import ServedModel, fake_model
 from parrotserve.runtime.service import Service
-from parrotserve.store.entries import encoded_batch
-from parrotserve.store.journal import Entry, Journal
-
-S = SessionId(SESSION)
-A, B = VariableId("a"), VariableId("b")
-STORY = "Es war einmal ein Känguru 🦘, das „naïve“ Töne sang. 漢字もあるよ!"
-SCRIPT = {"tell": STORY, "then sing": "la la la", "two": "one", "fail": "x"}
-TELL = request("r", text("tell"), made("a", seed=7, temperature=0.8))
-SING = request("r2", text("then sing "), taken("a"), made("b", seed=7))
-
-Begin = Callable[..., Awaitable[Staged]]
-
-
-@pytest.fixture
-def begin(stage: Stage, tmp_path: Path) -> Begin:
-    """Starts a service on the test's journal; the one before must have been closed."""
-
-    async def one(**options: Any) -> Staged:
-        return await stage(journal=tmp_path / "journal.db", **{"script": SCRIPT} | options)
-
-    return one
-
-
-def refuses_to_run(prompt: str) -> str:
-    """A script for engines that nothing should be sent to."""
-    raise AssertionError(prompt)
-
-
-async def declared(staged: Staged, body: Submit) -> None:
-    _, events = await staged.service.declare(body)
-    await events.aclose()
-
-
-async def next_of(staged: Staged, events: AsyncGenerator[Any, None]) -> Any:
-    """The next event, while the engine ticks."""
-    reading = asyncio.ensure_future(anext(events))
-    while not reading.done():
-        await staged.engine.tick()
-        await asyncio.sleep(0)
-    return reading.result()
-
-
-async def beginning_of(staged: Staged, events: AsyncGenerator[Any, None]) -> str:
-    """The first 20 characters of a stream, or more."""
-    seen = ""
-    async with aclosing(events):
-        while len(seen) < 20:
-            seen += (await next_of(staged, events)).text
-    return seen
-
-
-async def value_of(staged: Staged, variable: VariableId) -> str:
-    return (await staged.service.wait(S, variable)).value
+from parrotserve.store.journal import Journal
 
 
 async def test_what_was_done_is_known_and_not_run_again(begin: Begin):
@@ -199,17 +157,6 @@ async def test_values_that_clients_set_are_kept_for_every_session_that_uses_them
         second.service.session_view(SessionId("other"))
 
 
-async def test_a_session_that_only_waits_for_anothers_value_comes_back(begin: Begin):
-    first = await begin()
-    await declared(first, batch(VariableSpec(id="a", value="set"), session="other"))
-    await declared(first, batch(VariableSpec(id="b", value="mine"), wait("a")))
-    first.service.end_session(SessionId("other"))
-    await first.close()
-
-    second = await begin()
-    assert (await value_of(second, A), await value_of(second, B)) == ("set", "mine")
-
-
 async def test_native_calls_are_offered_again_and_their_values_kept(begin: Begin):
     calls: tuple[CallSpec, ...] = (call("f", ["a"], "b"), call("g", ["b"], "c"))
     first = await begin()
@@ -239,23 +186,6 @@ async def test_attempts_at_native_calls_are_counted_on(begin: Begin):
     assert second.service.put_result(S, CallId("f"), CallResult(value="yes"), attempt=2).state == "done"
 
 
-async def test_a_session_that_ended_is_gone_and_its_texts_too(begin: Begin, tmp_path: Path):
-    first = await begin()
-    await declared(first, batch(TELL, request("x", text("A secret."), made("b")), wait("a")))
-    await first.service.committed()
-    assert b"A secret." in everything_in(tmp_path)
-    first.service.end_session(S)
-    await first.close()
-    assert b"A secret." not in everything_in(tmp_path)
-
-    second = await begin()
-    assert second.service.sessions(None).data == ()
-
-
-def everything_in(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in folder.iterdir())
-
-
 async def test_a_batch_sent_again_after_the_restart_changes_nothing(begin: Begin):
     first = await begin()
     body = batch(TELL, SING, wait("b"))
@@ -264,45 +194,6 @@ async def test_a_batch_sent_again_after_the_restart_changes_nothing(begin: Begin
 
     second = await begin(script=refuses_to_run)
     assert (await answer(second.service.submit(body))).values["b"] == "la la la"
-
-
-async def test_a_session_whose_model_is_not_served_waits_in_the_journal(begin: Begin, caplog: pytest.LogCaptureFixture):
-    first = await begin()
-    await answer(first.service.submit(batch(TELL, wait("a"))))
-    await first.close()
-
-    second = await begin(config={"models": ("other",)})
-    with pytest.raises(UnknownObject):
-        second.service.session_view(S)
-    assert "cannot go on" in caplog.text
-    await second.close()
-
-    third = await begin()
-    assert await value_of(third, A) == STORY
-
-
-async def test_what_is_sent_again_is_not_written_again(begin: Begin):
-    document = VariableSpec(id="doc", value="A long document. " * 1000)
-    first = await begin()
-    await declared(first, batch(document, session="other"))
-    body = batch(VariableSpec(id="x"), VariableSpec(id="y"), request("r", taken("doc"), taken("x"), made("a")))
-
-    async def do_all(number: int) -> int:
-        await declared(first, body)
-        await declared(first, batch(document))
-        await declared(first, batch(request(f"r{number}", taken("doc"), made(f"b{number}"))))
-        first.service.set_value(S, VariableId("x"), "x" * 10_000)
-        first.service.cancel_variable(S, VariableId("y"))
-        await first.service.committed()
-        return sum(len(entry.body) for entry in entries_of(first))
-
-    once = await do_all(1)
-    assert await do_all(2) - once < 1000
-
-
-def entries_of(staged: Staged) -> list[Entry]:
-    assert staged.journal is not None
-    return [entry for _, entries in staged.journal.sessions() for entry in entries]
 
 
 async def test_a_session_that_only_waits_for_anothers_value_goes_on_without_it(begin: Begin):
@@ -314,48 +205,6 @@ async def test_a_session_that_only_waits_for_anothers_value_goes_on_without_it(b
 
     second = await begin()
     assert await value_of(second, VariableId("x")) == "set"
-    assert await value_of(second, A) == STORY
-
-
-async def test_a_new_session_has_nothing_of_one_of_its_id_that_could_not_go_on(begin: Begin, tmp_path: Path):
-    first = await begin()
-    await answer(first.service.submit(batch(TELL, wait("a"))))
-    await first.close()
-
-    second = await begin(config={"models": ("other",)})
-    await answer(second.service.submit(batch(request("r", text("two"), made("a")), wait("a"))))
-    await second.close()
-
-    third = await begin(config={"models": ("other",)})
-    assert await value_of(third, A) == "one"
-    third.service.end_session(S)
-    await third.close()
-    assert STORY.encode() not in everything_in(tmp_path)
-
-
-async def test_nothing_is_left_of_a_session_that_is_refused(begin: Begin, tmp_path: Path):
-    first = await begin(ticking=True)
-    await declared(first, batch(TELL))
-    await beginning_of(first, first.service.stream(S, A))
-    await first.close()
-    journal = Journal(tmp_path / "journal.db")
-    again = Submitted(session=S, tenant=LOCAL_TENANT, lease_seconds=30, variables=(NewVariable(id=A, name="another"),))
-    journal.add(S, Entry("batch", "", encoded_batch(again)))
-    await journal.close()
-
-    second = await begin()
-    assert second.service.recovered == 0
-    new = await answer(second.service.submit(batch(request("r", text("two"), made("a")), wait("a", stream=True))))
-    assert new.streamed == new.values == {"a": "one"}
-
-
-async def test_numbers_of_any_size_can_be_kept(begin: Begin):
-    every_line = WireTransform(name="lines", args=(1, 10**30))
-    first = await begin(ticking=True)
-    await declared(first, batch(VariableSpec(id="x", value="tell"), request("r", taken("x", every_line), made("a"))))
-    await first.close()
-
-    second = await begin()
     assert await value_of(second, A) == STORY
 
 
@@ -377,17 +226,3 @@ async def test_leases_begin_when_all_models_are_there(begin: Begin, tmp_path: Pa
     await service.close()
     await journal.close()
     assert back == {SESSION, "other"}
-
-
-async def test_what_a_request_used_is_told_once_it_is_committed(begin: Begin):
-    staged = await begin()
-    journal = staged.journal
-    assert journal is not None
-    await declared(staged, batch(TELL))
-    assert await value_of(staged, A) == STORY
-    with journal._using:
-        journal.add(S, Entry("usage", "r", b""))
-        telling = asyncio.ensure_future(staged.service.request_usage(S, RequestId("r")))
-        await asyncio.sleep(0.1)
-        assert not telling.done()
-    assert (await telling).output_tokens
