@@ -79,12 +79,11 @@ async def test_a_session_goes_on_in_the_next_service_which_says_so(serving: Serv
         assert (await client.get(TALE)).status_code == 404
 
 
-@pytest.mark.parametrize("settings", [{"journal": False}])
-async def test_without_a_journal_it_keeps_nothing(serving: Serving, settings: dict[str, Any], tmp_path: Path):
-    async with serving(**settings) as (_, client):
+async def test_without_a_journal_it_keeps_nothing(serving: Serving, tmp_path: Path):
+    async with serving(journal=False) as (_, client):
         await client.post("/v1/submit", json=PROGRAM)
     assert not list(tmp_path.glob("journal*"))
-    async with serving(**settings) as (_, client):
+    async with serving(journal=False) as (_, client):
         assert (await client.get(TALE)).status_code == 404
 
 
