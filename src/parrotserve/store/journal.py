@@ -145,7 +145,6 @@ class Journal:
         """Write what is left and close the file. Safe to call twice."""
         if not self._closing:
             self._closing = True
-            self._flush()
             self._tidy()
             self._work.put(None)
         await asyncio.to_thread(self._thread.join)
@@ -214,6 +213,7 @@ class Journal:
         if self._tidying is not None:
             self._tidying.cancel()
             self._tidying = None
+        self._flush()  # else what was dropped just now would stay in the log until something else is written
         self._work.put(self._empty_log)
 
     def _told(self, failure: str | None) -> None:
