@@ -23,7 +23,7 @@ static inline void by_groups_of(int panels, const Work& work) {
 }
 
 // What LDTILECFG reads: each register's rows, and its bytes per row. Registers 0 to 3 hold sums (two panels for the
-// first sixteen rows, two for the others), 4 and 5 rows, 6 and 7 panels.
+// first sixteen rows, two for the others), 4 and 5 rows, 6 and 7 panels. Sums of a row are as long as a run of it.
 struct alignas(64) TileShape {
   std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
   std::uint16_t bytes[16] = {};
@@ -151,6 +151,40 @@ template <int P, class B, class Fetch>
 static inline void micro_group(int rows, const RowsIn& a, int pairs, const B& b, const RowsOut& out, const Fetch& fetch) {
   shape_tiles(rows);
   rows > kTileRows ? micro<P, true>(rows, a, pairs, b, out, fetch) : micro<P, false>(rows, a, pairs, b, out, fetch);
+}
+
+// The same for two runs of pairs and many panels, one after the other: out(p) gets the sums of the panel at panel(p).
+// Rows stay in registers (0 and 1; those beyond sixteen in 2 and 3), and sums are in 4 and 5.
+template <bool kBoth, class Panel, class Out>
+static inline void micro_in_turn(const Activation* a, std::size_t stride, int panels, const Panel& panel,
+                                 const Out& out) {
+  const std::size_t bytes = stride * sizeof *a;
+  PARROT_TILE_LOAD(0, a, bytes);
+  PARROT_TILE_LOAD(1, a + 2 * kRun, bytes);
+  if (kBoth) PARROT_TILE_LOAD(2, a + kTileRows * stride, bytes);
+  if (kBoth) PARROT_TILE_LOAD(3, a + kTileRows * stride + 2 * kRun, bytes);
+  for (int p = 0; p < panels; ++p) {
+    const std::uint16_t* b = panel(p);
+    float* sums = out(p);
+    PARROT_TILE_STREAM(6, b, 2 * kPanel);
+    PARROT_TILE_ZERO(4);
+    PARROT_TILE_MULTIPLY(4, 0, 6);
+    if (kBoth) PARROT_TILE_ZERO(5);
+    if (kBoth) PARROT_TILE_MULTIPLY(5, 2, 6);
+    PARROT_TILE_STREAM(7, b + kRun * kPanel, 2 * kPanel);
+    PARROT_TILE_MULTIPLY(4, 1, 7);
+    if (kBoth) PARROT_TILE_MULTIPLY(5, 3, 7);
+    PARROT_TILE_STORE(4, sums, 4 * kLanes);
+    if (kBoth) PARROT_TILE_STORE(5, sums + kTileRows * kLanes, 4 * kLanes);
+  }
+}
+
+template <class Panel, class Out>
+static inline void micro_in_turn(int rows, const Activation* a, std::size_t stride, int panels, const Panel& panel,
+                                 const Out& out) {
+  shape_tiles(rows);
+  rows > kTileRows ? micro_in_turn<true>(a, stride, panels, panel, out)
+                   : micro_in_turn<false>(a, stride, panels, panel, out);
 }
 
 #endif

@@ -10,7 +10,8 @@ struct Unit {
   int first_row, last_row;
   int first_block, last_block;  // absolute
   bool whole;                   // these blocks have all keys of its rows
-  bool fetches;                 // its keys and values are to be prefetched
+  bool alone;                   // no other row reads these keys
+  int thread = 0;               // which takes it, unless another one has nothing left to do
 };
 
 class Attention {
@@ -34,9 +35,12 @@ class Attention {
       if (unit.whole) std::fill(&merged_[unit.first_row], &merged_[0] + unit.last_row, false);
     for (const Unit& unit : units_)
       if (std::count(&wanted[unit.first_row], &wanted[0] + unit.last_row, true)) wanted_units_.push_back(unit);
+    share_out(units_, starts_, threads);
+    share_out(wanted_units_, wanted_starts_, threads);
   }
 
-  int units(bool wanted) const { return static_cast<int>((wanted ? wanted_units_ : units_).size()); }
+  // Where each thread's own units begin, and the last one's end.
+  const std::vector<int>& starts(bool wanted) const { return wanted ? wanted_starts_ : starts_; }
 
   // Marks every partial as empty; thread `t` of `n` does its share.
   void clear(int t, int n) {
@@ -44,17 +48,20 @@ class Attention {
     std::fill(totals_.get() + count * t / n, totals_.get() + count * (t + 1) / n, 0.0f);
   }
 
-  // Computes one unit. `queries` are [rows][heads][head_dim], scaled so that scores are logarithms to base 2. `next` is
-  // the unit that this thread computes after it, or -1. The results of a row that is not to be merged go to out(row),
-  // [heads * head_dim], or nowhere if that is null.
+  // Computes one unit. `queries` are [rows][heads][head_dim], scaled so that scores are logarithms to base 2.
+  // `previous` and `next` are the units that this thread computes before and after it, or -1. The results of a row that
+  // is not to be merged go to out(row), [heads * head_dim], or nowhere if that is null.
   template <class Out>
-  void run(int index, int next, bool wanted, const Activation* queries, const std::uint16_t* kv, const Out& out) {
+  void run(int index, int previous, int next, bool wanted, const Activation* queries, const std::uint16_t* kv,
+           const Out& out) {
     const std::vector<Unit>& units = wanted ? wanted_units_ : units_;
     const Unit& unit = units[index];
     const int queries_a_tile = kTileQueries / g_.group() < 1 ? 1 : kTileQueries / g_.group();
+    bool fetches = !kFetchesEvenly || previous < 0 || !same_keys(units[previous], unit);
     for (int row = unit.first_row; row < unit.last_row; row += queries_a_tile) {
       const int last = std::min(row + queries_a_tile, unit.last_row);
-      run_tile(unit, row, last, next >= 0 && last == unit.last_row ? units[next] : unit, queries, kv, out);
+      run_tile(unit, row, last, fetches, next >= 0 && last == unit.last_row ? units[next] : unit, queries, kv, out);
+      fetches = !kFetchesEvenly;
     }
   }
 
@@ -87,9 +94,6 @@ class Attention {
 
  private:
   static constexpr int kMostColumns = 256;
-  // Where more units than this read the same keys and values one after the other, all but the first find them in a
-  // cache. With AMX, prefetching them even so takes longer than it saves.
-  static constexpr int kFewUnits = kFetchesEvenly ? 8 : std::numeric_limits<int>::max();
 
   // The output of one head of a row.
   void divide(const float* sums, float total, Activation* out) const {
@@ -114,10 +118,35 @@ class Attention {
         const int rows_end = std::min(row + rows_a_unit, last_row), most = most_blocks(row, rows_end);
         for (int block = first_block; block < std::min(last_block, most); block += blocks_a_unit) {
           const int end = std::min(block + blocks_a_unit, last_block);
-          const bool whole = block == 0 && most <= end, fetches = row_units <= kFewUnits;
-          units_.push_back({span, kv_head, row, rows_end, block, end, whole, fetches});
+          const bool whole = block == 0 && most <= end, alone = last_row - first_row == 1;
+          units_.push_back({span, kv_head, row, rows_end, block, end, whole, alone});
         }
       }
+  }
+
+  // Orders units by the threads that are to take them; `starts` tells where each thread's begin, and where the last
+  // one's end. Threads get equal shares of the units whose keys are read by several rows, so that few threads read the
+  // same keys, and then equal shares of the others, so that it is small units that threads take from one another.
+  void share_out(std::vector<Unit>& units, std::vector<int>& starts, int threads) const {
+    const auto cost = [&](const Unit& unit) {
+      const int vectors = ((unit.last_row - unit.first_row) * g_.group() + kLanes - 1) / kLanes;
+      return static_cast<long long>(unit.last_block - unit.first_block) * vectors;
+    };
+    for (const bool alone : {false, true}) {
+      long long total = 0, before = 0;
+      for (const Unit& unit : units) total += unit.alone == alone ? cost(unit) : 0;
+      for (Unit& unit : units) {
+        if (unit.alone != alone) continue;
+        unit.thread = static_cast<int>((2 * before + cost(unit)) * threads / (2 * total));
+        before += cost(unit);
+      }
+    }
+    const auto order = [](const Unit& unit) { return std::make_pair(unit.thread, unit.alone); };
+    std::stable_sort(units.begin(), units.end(), [&](const Unit& a, const Unit& b) { return order(a) < order(b); });
+    starts.clear();
+    for (int thread = 0; thread <= threads; ++thread)
+      starts.push_back(static_cast<int>(std::count_if(
+          units.begin(), units.end(), [&](const Unit& unit) { return unit.thread < thread; })));
   }
 
   // The largest number of key blocks that any of these rows has.
@@ -139,11 +168,17 @@ class Attention {
             batch_.pages + batch_.page_starts[span] + (first - start) / kPage};
   }
 
+  // Whether a thread that has read the keys and values of `one` finds those of `other` in its cache. With AMX,
+  // prefetching them even so takes longer than it saves.
+  static bool same_keys(const Unit& one, const Unit& other) {
+    return one.span == other.span && one.kv_head == other.kv_head && one.first_block == other.first_block;
+  }
+
   // A unit that begins at key block 0 folds its blocks into one state per row, and writes the result or, where other
   // units have more of the row's keys, keeps that state in the row's first slot. Any other unit keeps the partials of
   // each block. Either way, the same sums are done in the same order.
   template <class Out>
-  void run_tile(const Unit& unit, int first, int last, const Unit& next, const Activation* queries,
+  void run_tile(const Unit& unit, int first, int last, bool fetches, const Unit& next, const Activation* queries,
                 const std::uint16_t* kv, const Out& out) {
     alignas(64) Activation q[kTileQueries * kMostColumns];
     alignas(64) float scores[kTileQueries * kBlock];
@@ -164,11 +199,11 @@ class Attention {
       const int most = see(unit, first, last, keys, seen);
       if (most <= 0) break;
       const int panels = (most + kLanes - 1) / kLanes;
-      score(unit, q, count, keys.pages, panels, kv, scores);
+      score(unit, q, count, keys.pages, panels, fetches, kv, scores);
       for (int v = 0; v < kTileVectors; ++v)
         parts[v] = weigh(scores + v * kLanes * kLanes, seen + v * kLanes, std::min(kLanes, count - v * kLanes), panels,
                          weights + v * kLanes * kWeightQuery);
-      gather(unit, weights, count, keys.pages, most, kv, sums,
+      gather(unit, weights, count, keys.pages, most, fetches, kv, sums,
              block + 1 < unit.last_block ? keys_of(unit.span, block + 1) : Keys{});
       if (!carry) {
         keep(unit, first, count, block, parts, sums);
@@ -231,20 +266,29 @@ class Attention {
   }
 
   // Computes the scores of `panels` panels of keys, reading them once, and meanwhile prefetches as much of the values,
-  // which lie behind them.
+  // which lie behind them, if it `fetches`.
   void score(const Unit& unit, const Activation* q, int count, const std::int32_t* pages, int panels,
-             const std::uint16_t* kv, float* scores) const {
+             bool fetches, const std::uint16_t* kv, float* scores) const {
+#if defined(PARROT_HAS_AMX)
+    if (!fetches && g_.key_pairs() == 2 * kRun) {
+      const auto panel = [&](int p) {
+        return kv + g_.page_of(pages[p / kPagePanels], unit.kv_head) + p % kPagePanels * g_.key_panel();
+      };
+      micro_in_turn(count, q, g_.key_pairs() * 2, panels, panel, [&](int p) { return scores + p * kScorePanel; });
+      return;
+    }
+#endif
     int first = 0;
     for (; first + 1 < panels; first += kPageGroup)
-      score_panels<kPageGroup>(unit, q, count, pages, first, std::min(kPageGroup, panels - first), kv, scores);
-    if (first < panels) score_panels<1>(unit, q, count, pages, first, 1, kv, scores);
+      score_panels<kPageGroup>(unit, q, count, pages, first, std::min(kPageGroup, panels - first), fetches, kv, scores);
+    if (first < panels) score_panels<1>(unit, q, count, pages, first, 1, fetches, kv, scores);
   }
 
   // Scores P panels side by side. Where there are only `there`, the last one is repeated, and those scores are not
   // read.
   template <int P>
   void score_panels(const Unit& unit, const Activation* q, int count, const std::int32_t* pages, int first, int there,
-                    const std::uint16_t* kv, float* scores) const {
+                    bool fetches, const std::uint16_t* kv, float* scores) const {
     const std::uint16_t* panels[P];
     for (int p = 0; p < P; ++p) {
       const int panel = first + std::min(p, there - 1);
@@ -257,7 +301,7 @@ class Attention {
     for (int i = 0; i < count; i += kRows)
       micro_group<P>(std::min(kRows, count - i), {q + i * q_stride, q_stride}, g_.key_pairs(), panel,
                      {scores + first * kScorePanel + i * kLanes, kLanes, kScorePanel},
-                     fetcher(unit.fetches && i == 0, [&](int k) {
+                     fetcher(fetches && i == 0, [&](int k) {
 #pragma GCC unroll 4
                        for (int p = 0; p < P; ++p) prefetch_l2(panel.at(p, k) + key_page);
                      }));
@@ -266,7 +310,7 @@ class Attention {
   // Sums the values of the first `keys` keys by their weights, reading them once, and meanwhile prefetches the keys
   // that are needed next. Reads whole pairs and no more, since a page may hold anything beyond them.
   void gather(const Unit& unit, const Activation* weights, int count, const std::int32_t* pages, int keys,
-              const std::uint16_t* kv, float* sums, const Keys& next) const {
+              bool fetches, const std::uint16_t* kv, float* sums, const Keys& next) const {
     const std::uint16_t *bases[kBlockPages], *ahead[kBlockPages];
     const int block_pages = (keys + kPage - 1) / kPage;
     const int next_pages = std::min((next.count + kPage - 1) / kPage, block_pages);
@@ -283,7 +327,7 @@ class Attention {
             panels_at(columns * 2,
                       [&](int p, int k) { return bases[k / kRun] + (k % kRun) * columns * 2 + (first + p) * kPanel; }),
             {sums + i * columns + first * kLanes, static_cast<std::size_t>(columns)},
-            fetcher(unit.fetches && i == 0 && first == 0, [&](int k) {
+            fetcher(fetches && i == 0 && first == 0, [&](int k) {
               const std::uint16_t* key = ahead[k / kRun];
               for (int line = 0; key && line < lines; ++line) prefetch_l2(key + (k % kRun * lines + line) * kPanel);
             }));
@@ -293,6 +337,7 @@ class Attention {
   const Geometry g_;
   Batch batch_;
   std::vector<Unit> units_, wanted_units_;
+  std::vector<int> starts_, wanted_starts_;
   std::vector<char> merged_;  // by row
   std::vector<int> slots_;    // [rows + 1]: where a row's partials begin, one per absolute key block up to its own
   Aligned<float> peaks_;    // [partials]

@@ -97,6 +97,7 @@ std::vector<std::string> detect() {
       {"avx512dq", avx512_usable && bit(extended.ebx, 17)},
       {"avx512bw", avx512_usable && bit(extended.ebx, 30)},
       {"avx512vl", avx512_usable && bit(extended.ebx, 31)},
+      {"avx512vbmi", avx512_usable && bit(extended.ecx, 1)},
       {"avx512_vnni", avx512_usable && bit(extended.ecx, 11)},
       {"avx512_bf16", avx512_usable && bit(newer.eax, 5)},
       {"avx512_fp16", avx512_usable && bit(extended.edx, 23)},

@@ -236,8 +236,9 @@ class VariantDecoder final : public Decoder {
       const int i = last ? wanted_place_[row] : row;
       return i < 0 ? nullptr : mixed_.row(i);
     };
-    phases_.each(at, attention_.units(last), [&](int unit, int next) {
-      attention_.run(unit, next, last, queries_.get(), layer.kv.get(), out);
+    int previous = -1;
+    phases_.each(at, attention_.starts(last), [&](int unit, int next) {
+      attention_.run(unit, std::exchange(previous, unit), next, last, queries_.get(), layer.kv.get(), out);
     });
     phases_.each(at, rows.count, [&](int i, int) {
       if (attention_.merged(rows.at(i))) attention_.merge(rows.at(i), mixed_.row(i));

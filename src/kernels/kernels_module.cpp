@@ -45,7 +45,8 @@ const std::vector<Variant>& variants() {
   static const std::vector<Variant> all = {
 #if defined(PARROT_X86_VARIANTS)
       {"amx_bf16",
-       {"amx_tile", "amx_bf16", "amx_int8", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni", "fma"},
+       {"amx_tile", "amx_bf16", "amx_int8", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512vbmi",
+        "avx512_vnni", "fma"},
        amx_bf16::make, amx_bf16::measure},
       {"avx512_bf16", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni", "fma"}, avx512_bf16::make, avx512_bf16::measure},
       {"avx512", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"}, avx512::make, avx512::measure},

@@ -18,9 +18,22 @@ class Phases {
   // this thread takes after this one, or -1, so that what it reads can be prefetched.
   template <class Work>
   void each(Place& at, int units, const Work& work) {
-    int unit = take(at, units);
+    const int threads = pool_.size();
+    each_from(at, [=](int thread) { return units * thread / threads; }, work);
+  }
+
+  // The same, where thread t's own units are starts[t] to starts[t + 1].
+  template <class Work>
+  void each(Place& at, const std::vector<int>& starts, const Work& work) {
+    each_from(at, [&](int thread) { return starts[thread]; }, work);
+  }
+
+ private:
+  template <class Starts, class Work>
+  void each_from(Place& at, const Starts& start, const Work& work) {
+    int unit = take(at, start);
     while (unit >= 0) {
-      const int next = take(at, units);
+      const int next = take(at, start);
       work(unit, next);
       unit = next;
     }
@@ -28,14 +41,14 @@ class Phases {
     pool_.barrier();
   }
 
- private:
   // The next unit of a thread's own range or, once that is used up, of another's; -1 if none is left. Threads have
   // ranges because neighbouring units write to the same cache lines, which must not bounce between cores.
-  int take(const Place& at, int units) {
+  template <class Starts>
+  int take(const Place& at, const Starts& start) {
     const int threads = pool_.size();
     for (int i = 0; i < threads; ++i) {
       const int of = (at.thread + i) % threads;
-      const int first = units * of / threads, end = units * (of + 1) / threads;
+      const int first = start(of), end = start(of + 1);
       std::atomic<int>& taken = taken_[of * stride_ + at.phase];
       if (first + taken.load(std::memory_order_relaxed) >= end) continue;
       const int unit = first + taken.fetch_add(1, std::memory_order_relaxed);

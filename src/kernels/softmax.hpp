@@ -69,6 +69,48 @@ static inline F32x16 highest(const float* scores, int panels) {
   return max(even, odd);
 }
 
+#if defined(PARROT_HAS_AMX)
+
+// 128 * (127 + x), rounded to an integer, is nearly 2^x in bf16: it has the right exponent, but the fraction f of x in
+// the place of the mantissa 2^f - 1. Element i is 128 * (f - (2^f - 1)), where i is the first six of f's seven bits.
+// (Schraudolph, "A fast, compact approximation of the exponential function", 1999, with a table for the rest.)
+alignas(64) constexpr std::uint8_t kFractionExcess[64] = {
+    0, 1, 1, 2, 2, 3, 4, 4, 5, 5, 5, 6, 6, 7, 7, 8, 8, 8, 9, 9, 9, 9, 10, 10, 10, 10, 10, 11, 11, 11, 11, 11,
+    11, 11, 11, 11, 11, 11, 11, 11, 11, 10, 10, 10, 10, 10, 9, 9, 9, 8, 8, 8, 7, 7, 6, 6, 5, 5, 4, 3, 3, 2, 1, 1};
+
+// Turns a query's scores into weights relative to `peak`; returns the sums of the weights, lane by lane. A weight has
+// eight significant bits, so 32 of them are found at once as integers of sixteen bits. Their error is at most 0.7
+// percent and 0.23 in the root mean square; rounding to bf16 alone has 0.4 and 0.17. Sums are of the rounded weights.
+static inline F32x16 soften(const float* scores, int panels, float peak, Activation* weights) {
+  const __m512i excess = _mm512_load_si512(kFractionExcess);
+  const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);  // packing takes turns between its operands
+  const __m512 scale = _mm512_set1_ps(128.0f), offset = _mm512_set1_ps(128.0f * (127.0f - peak));
+  const __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3f80);
+  const auto fixed_point = [&](int panel) {
+    return _mm512_cvtps_epi32(_mm512_fmadd_ps((__m512)load(scores + panel * kScorePanel), scale, offset));
+  };
+  const auto weigh_page = [&](__m512i first, __m512i second, __m512 sum, Activation* to) {
+    const __m512i bits = _mm512_permutexvar_epi64(order, _mm512_packus_epi32(first, second));  // negative ones become 0
+    const __m512i extra = _mm512_maskz_permutexvar_epi8(0x5555555555555555, _mm512_srli_epi16(bits, 1), excess);
+    const __m512i exact = _mm512_sub_epi16(bits, extra);
+    _mm512_store_si512(to, exact);
+    return _mm512_dpbf16_ps(sum, (__m512bh)exact, ones);
+  };
+  __m512 even = _mm512_setzero_ps(), odd = even;
+  int panel = 0;
+  for (; panel + 4 <= panels; panel += 4, weights += 2 * kWeightPage) {
+    even = weigh_page(fixed_point(panel), fixed_point(panel + 1), even, weights);
+    odd = weigh_page(fixed_point(panel + 2), fixed_point(panel + 3), odd, weights + kWeightPage);
+  }
+  for (; panel < panels; panel += 2, weights += kWeightPage) {
+    const __m512i second = panel + 1 < panels ? fixed_point(panel + 1) : _mm512_setzero_si512();
+    even = weigh_page(fixed_point(panel), second, even, weights);
+  }
+  return (F32x16)even + (F32x16)odd;
+}
+
+#else
+
 // Turns a query's scores into weights relative to `peak`; returns the sums of the weights, lane by lane.
 static inline F32x16 soften(const float* scores, int panels, float peak, Activation* weights) {
   F32x16 even{}, odd{};
@@ -86,6 +128,8 @@ static inline F32x16 soften(const float* scores, int panels, float peak, Activat
   }
   return even + odd;
 }
+
+#endif
 
 // Turns the scores of up to sixteen queries into weights; query i sees the first seen[i] keys of the `panels` panels.
 static inline Softmax weigh(float* scores, const int* seen, int count, int panels, Activation* weights) {
