@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from prometheus_client import CollectorRegistry
@@ -50,9 +51,10 @@ from parrotserve.tenancy.directory import Directory
 from parrotserve.texts import check_text
 
 _MANY_OBJECTS = 500
-"""Variables and requests of a session, up to which its snapshot is written on the event loop."""
+"""Variables and requests of a session, up to which its snapshot is read on the event loop."""
 
 AnswerEvent = Accepted | WaitEvent
+T = TypeVar("T")
 
 
 class Service:
@@ -276,17 +278,17 @@ class Service:
         self._attachments.touch(session, tenant)
         return views.session_view(self._driver.machine.session_view(session, tenant))
 
-    async def session_text(
-        self, session: SessionId, write: Callable[[SessionSnapshot], str], *, tenant: TenantId = LOCAL_TENANT
-    ) -> str:
-        """What `write` makes of a session's snapshot. Big ones are written in a thread, off the event loop."""
+    async def read_session(
+        self, session: SessionId, read: Callable[[SessionSnapshot], T], *, tenant: TenantId = LOCAL_TENANT
+    ) -> T:
+        """What `read` makes of a session's snapshot. Big ones are read in a thread, off the event loop."""
         session = owned(tenant, session)
         self._attachments.touch(session, tenant)
         picture = self._driver.machine.session_view(session, tenant)
         await self.committed()
         if len(picture.variables) + len(picture.requests) <= _MANY_OBJECTS:
-            return write(picture)
-        return await asyncio.to_thread(write, picture)
+            return read(picture)
+        return await asyncio.to_thread(read, picture)
 
     def sessions(self, tenant: TenantId | None, *, after: int = 0, most: int = 100) -> SessionList:
         """A page of a tenant's sessions (None: of all tenants). Listing sessions does not renew their leases."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from parrotserve.errors import DeclarationError, InvalidTransform
 from parrotserve.protocol import InputSegment, TextSegment, WireTransform
 from parrotserve.server.openai.extension import ByValue, Inputs
+from parrotserve.server.openai.reading import Reading
 from parrotserve.server.openai.tools import AnswerForm, Tools
 from parrotserve.server.openai.wire import FunctionSpec
 
@@ -45,11 +46,13 @@ def tools(*, tagged: bool, must_call: bool = False) -> Tools:
 @given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), st.booleans(), st.booleans())
 def test_what_is_shown_of_an_unfinished_answer_is_never_taken_back(text: str, tagged: bool, must_call: bool):
     reader = tools(tagged=tagged, must_call=must_call)
-    content, _ = reader.read(text)
-    shown = 0
-    for end in range(len(text) + 1):
-        shown = max(shown, reader.shown_at_once(text[:end]))
-        assert (content or "").startswith(text[:shown])
+    content, calls = reader.read(text)
+    reading, shown = Reading(reader), ""
+    for character in text:
+        shown += reading.grow(character)
+        assert (content or "").startswith(shown)
+    rest, found = reading.finish(text)
+    assert (shown + rest, found) == (content or "", calls)
 
 
 @pytest.mark.parametrize(

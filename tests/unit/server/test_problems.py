@@ -35,9 +35,9 @@ def says(content: Any) -> dict[str, Any]:
         (
             {"prompt": "a", "n": 0, "top_p": 2, "stop": 1},
             [
-                "n: Input should be greater than or equal to 1",
                 "top_p: Input should be less than or equal to 1",
                 "stop: Input should be a valid string, or: Input should be a valid list",
+                "n: Input should be greater than or equal to 1",
             ],
         ),
         (

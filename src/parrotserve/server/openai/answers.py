@@ -15,6 +15,11 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
+    @property
+    def event_name(self) -> str | None:
+        """What an event with it is called in a stream; None if events have no names."""
+        return None
+
 
 class PromptTokensDetails(Answer):
     """Of the prompt's tokens, those whose KV was in the cache already."""

@@ -5,7 +5,6 @@ import contextlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
 
 from fastapi import Request
 
@@ -45,8 +44,10 @@ async def answer_whole(request: Request, service: Service, writing: Writing, ten
     return await while_connected(request, _whole(service, writing, tenant))
 
 
-async def answer_stream(request: Request, service: Service, writing: Writing, tenant: TenantId) -> EventStream:
-    """The answer as a stream of chunks.
+async def answer_stream(
+    request: Request, service: Service, writing: Writing, tenant: TenantId, *, end: str | None = _DONE
+) -> EventStream:
+    """The answer as a stream of chunks, and `end` after them.
 
     A failure before the first chunk is raised, so that the answer can have its status. A client that has to wait longer
     gets the headers before that, and then comments that show that the service is alive.
@@ -58,7 +59,7 @@ async def answer_stream(request: Request, service: Service, writing: Writing, te
     except BaseException:
         await _drop(first, chunks)
         raise
-    return EventStream(_sent(first, chunks))
+    return EventStream(_sent(first, chunks, end))
 
 
 async def _whole(service: Service, writing: Writing, tenant: TenantId) -> Answer:
@@ -83,20 +84,26 @@ async def _streamed(service: Service, writing: Writing, tenant: TenantId) -> Asy
     submission = writer.submission
     choices = {variable: index for index, variable in enumerate(submission.variables)}
     begun: set[int] = set()
-    async with _running(service, submission, tenant) as events:
-        async for event in events:
-            if isinstance(event, Failure):
-                raise _error_of(event, submission)
-            choice = choices[event.variable]
-            pieces = [] if choice in begun else writer.begin(choice)
-            begun.add(choice)
-            pieces += writer.grow(choice, event) if isinstance(event, Delta) else writer.finish(choice, event)
-            for piece in pieces:
-                yield piece
-        # Requests that the submission declared are waited for in any case: a session of its own ends next.
-        used = await _used(service, submission, tenant) if submission.requests or writer.include_usage else []
-        for piece in writer.total(used):
-            yield piece
+    try:
+        async with _running(service, submission, tenant) as events:
+            async for event in events:
+                if isinstance(event, Failure):
+                    raise _error_of(event, submission)
+                choice = choices[event.variable]
+                pieces = [] if choice in begun else writer.begin(choice)
+                begun.add(choice)
+                pieces += writer.grow(choice, event) if isinstance(event, Delta) else writer.finish(choice, event)
+                for piece in pieces:
+                    yield piece
+            # Requests that the submission declared are waited for in any case: a session of its own ends next.
+            used = await _used(service, submission, tenant) if submission.requests or writer.include_usage else []
+        last = writer.total(used)  # outside, because a client may leave as soon as it has these
+    except Exception as error:
+        last = writer.fail(error) if begun else []
+        if not last:
+            raise
+    for piece in last:
+        yield piece
 
 
 @asynccontextmanager
@@ -173,22 +180,24 @@ async def _drop(first: "asyncio.Future[Answer | object]", chunks: AsyncGenerator
     await chunks.aclose()
 
 
-def _event(chunk: dict[str, Any]) -> bytes:
-    return encoded(json.dumps(chunk, ensure_ascii=False, separators=(",", ":")))
+def _event(chunk: Answer) -> bytes:
+    written = json.dumps(as_json(chunk), ensure_ascii=False, separators=(",", ":"))
+    return encoded(written, name=chunk.event_name)
 
 
 async def _sent(
-    first: "asyncio.Future[Answer | object]", chunks: AsyncGenerator[Answer, None]
+    first: "asyncio.Future[Answer | object]", chunks: AsyncGenerator[Answer, None], end: str | None
 ) -> AsyncGenerator[bytes, None]:
     try:
         chunk = await first
         while isinstance(chunk, Answer):
-            yield _event(as_json(chunk))
+            yield _event(chunk)
             chunk = await _next(chunks)
-        yield encoded(_DONE)
+        if end is not None:
+            yield encoded(end)
     except ParrotError as error:
-        yield _event(as_json(in_openais_words(ErrorBody.of(error), status=error.status)))
+        yield _event(in_openais_words(ErrorBody.of(error), status=error.status))
     except Exception as error:
-        yield _event(as_json(in_openais_words(internal_error(error), status=500)))
+        yield _event(in_openais_words(internal_error(error), status=500))
     finally:
         await _drop(first, chunks)

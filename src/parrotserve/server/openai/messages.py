@@ -28,8 +28,10 @@ def segments_of(
     template: ChatTemplate | None,
     *,
     chat_template_kwargs: Mapping[str, Any],
+    places: Sequence[str] | None = None,
 ) -> tuple[WireSegment, ...]:
-    """The conversation up to the model's answer. Raises `DeclarationError`, with the place in `param`."""
+    """The conversation up to the model's answer. Raises `DeclarationError`, with the message's place in `param`: one of
+    `places`, if the messages were made of something else."""
     without_reasoning = template is not None and template.leaves_out_reasoning(chat_template_kwargs)
     asked = max((number for number, message in enumerate(messages) if message.role == "user"), default=0)
     said = [
@@ -39,7 +41,7 @@ def segments_of(
     return tuple(
         segment
         for number, message in enumerate(said)
-        for segment in _message(message, f"messages.{number}", inputs, template)
+        for segment in _message(message, places[number] if places else f"messages.{number}", inputs, template)
     )
 
 
@@ -55,9 +57,9 @@ def _message(message: ChatMessage, place: str, inputs: Inputs, template: ChatTem
     calls = message.tool_calls or []
     about_tools = bool(calls) or message.role == "tool"
     if about_tools and not (template is not None and template.takes_tools):
-        raise _wrong(place, "the model's chat template supports neither tools nor messages about them")
+        raise wrong_at(place, "the model's chat template supports neither tools nor messages about them")
     if calls and message.role != "assistant":
-        raise _wrong(f"{place}.tool_calls", "only an assistant's message has calls")
+        raise wrong_at(f"{place}.tool_calls", "only an assistant's message has calls")
     answered = message.tool_call_id
     yield RoleSegment(
         role=_ROLES[message.role],
@@ -71,7 +73,7 @@ def _message(message: ChatMessage, place: str, inputs: Inputs, template: ChatTem
         content = message.refusal
     if content is None:
         if not calls:
-            raise _wrong(f"{place}.content", f"the {message.role}'s message has no content")
+            raise wrong_at(f"{place}.content", f"the {message.role}'s message has no content")
     elif isinstance(content, str):
         yield from inputs.split(content)
     else:
@@ -83,7 +85,7 @@ def _parts(parts: Sequence[ContentPart], place: str, inputs: Inputs) -> Iterator
         text = {"text": part.text, "refusal": part.refusal}.get(part.type)
         if text is None:
             what = f"this service reads parts of type 'text' with a text; this one is of type {part.type[:40]!r}"
-            raise _wrong(f"{place}.{number}", what)
+            raise wrong_at(f"{place}.{number}", what)
         if number:
             yield TextSegment(text="\n")
         yield from inputs.split(text)
@@ -94,15 +96,15 @@ def _tool_call(call: MessageToolCall, place: str, template: ChatTemplate | None)
     try:
         arguments = json.loads(call.function.arguments or "{}")
     except (ValueError, RecursionError) as error:
-        raise _wrong(place, f"the arguments of a call to {call.function.name!r} are not valid JSON") from error
+        raise wrong_at(place, f"the arguments of a call to {call.function.name!r} are not valid JSON") from error
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        raise _wrong(place, f"the arguments of a call to {call.function.name!r} are not a JSON object")
+        raise wrong_at(place, f"the arguments of a call to {call.function.name!r} are not a JSON object")
     identity = call.id if template is None else taken_call_id(call.id, template)
     return {"id": identity, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 
 
-def _wrong(place: str, what: str) -> DeclarationError:
+def wrong_at(place: str, what: str) -> DeclarationError:
     """An error in the form of other errors about bodies, with its place, because conversations have many messages."""
     return DeclarationError(f"body.{place}: {what}.", param=place)

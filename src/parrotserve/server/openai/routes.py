@@ -1,7 +1,5 @@
 """The routes of OpenAI's API for chats and completions."""
 
-import asyncio
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
@@ -9,15 +7,14 @@ from fastapi import APIRouter, Header, Request
 from starlette.responses import JSONResponse, Response
 
 from parrotserve.ids import TenantId
-from parrotserve.runtime.catalog import ServedModel
-from parrotserve.runtime.render import LONG_TEXT
 from parrotserve.runtime.service import Service
 from parrotserve.server.access import TheService, TheTenant
 from parrotserve.server.bodies import BodyRoute
 from parrotserve.server.openai.answers import ChatCompletion, Completion, as_json
+from parrotserve.server.openai.asking import submission_of
 from parrotserve.server.openai.errors import RESPONSES
 from parrotserve.server.openai.exchange import Writing, answer_stream, answer_whole
-from parrotserve.server.openai.submissions import Asked, Origin, Submission, chat_submission, completion_submission
+from parrotserve.server.openai.submissions import Origin, chat_submission, completion_submission
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest, Generation
 from parrotserve.server.openai.writing import ChatWriter, CompletionWriter
 from parrotserve.server.sse import EventStream
@@ -49,7 +46,7 @@ async def chat(
 
     async def writing() -> ChatWriter:
         return ChatWriter(
-            await _submission(request, service, body, tenant, partial(chat_submission, body, origin=origin)), body
+            await submission_of(request, service, body, tenant, partial(chat_submission, body, origin=origin)), body
         )
 
     return await _answer(request, service, body, writing, tenant)
@@ -67,48 +64,12 @@ async def complete(
     origin = Origin.of(body, tenant=tenant, key=idempotency_key)
 
     async def writing() -> CompletionWriter:
-        submission = await _submission(
+        submission = await submission_of(
             request, service, body, tenant, partial(completion_submission, body, origin=origin)
         )
         return CompletionWriter(submission, body)
 
     return await _answer(request, service, body, writing, tenant)
-
-
-async def _submission(
-    request: Request, service: Service, body: Generation, tenant: TenantId, convert: Callable[..., Submission]
-) -> Submission:
-    """The submission of a body. If its model is yet to be fetched, other errors are raised before."""
-    unfetched = service.reception.unfetched(body.model)
-    if unfetched is not None:
-        asked = _asked(service, body, tenant, unfetched, unfetched.context_length)
-        submission = await _converted(request, partial(convert, asked=asked))
-        if not submission.submit.requests:
-            return submission  # for an output that was declared before, which needs no model
-        await service.reception.rehearse(submission.submit, tenant)
-    model = await (service.model(body.model) if unfetched is None else _model(service, body))
-    asked = _asked(service, body, tenant, model, service.model_view(model.name).context_length)
-    return await _converted(request, partial(convert, asked=asked))
-
-
-async def _model(service: Service, body: Generation) -> ServedModel:
-    """The body's model, fetched if need be. A client that leaves does not stop that: others may wait for it, or this
-    one may ask again."""
-    fetching = asyncio.ensure_future(service.model(body.model))
-    fetching.add_done_callback(lambda one: one.cancelled() or one.exception())
-    return await asyncio.shield(fetching)
-
-
-def _asked(service: Service, body: Generation, tenant: TenantId, model: ServedModel, context_length: int) -> Asked:
-    usual = service.usual_output(tenant, texts=max(1, body.texts))
-    return Asked(model, context_length, min(context_length, usual or context_length))
-
-
-async def _converted(request: Request, convert: Callable[[], Submission]) -> Submission:
-    """Run the conversion, for a long body in a thread, so that the event loop is not blocked."""
-    length = request.headers.get("content-length", "")
-    short = length.isdecimal() and int(length) <= LONG_TEXT
-    return convert() if short else await asyncio.to_thread(convert)
 
 
 async def _answer(

@@ -32,6 +32,7 @@ REPEATABLE_SECONDS = 600.0
 """Time after its last use during which an answer to a request with an Idempotency-Key can be repeated."""
 
 _SEEDS = 2**63
+_FORMAT = "response_format"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,20 @@ class Asked:
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
         return self.model.renderer.tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """What a chat request's fields are called in the body that it was made of."""
+
+    messages: Sequence[str]
+    """The place of each message."""
+    prompt: str
+    """The field with the conversation."""
+    most: str
+    """The field with the most tokens of the answer."""
+    form: str
+    """The field with the answer's format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,31 +107,45 @@ class Submission:
     schema_field: str | None = None
     """The field of the body with the JSON schema; None if two fields have one."""
 
+    def with_places(self, places: Places) -> "Submission":
+        """The same, with fields named as in the body that the chat was made of."""
+        schema = places.form if self.schema_field == _FORMAT else self.schema_field
+        return replace(self, prompt_field=self.prompt_field and places.prompt, schema_field=schema)
 
-def chat_submission(body: ChatRequest, *, asked: Asked, origin: Origin) -> Submission:
-    """The call of a chat request. Raises `DeclarationError`, which names the field."""
+
+def chat_submission(body: ChatRequest, *, asked: Asked, origin: Origin, places: Places | None = None) -> Submission:
+    """The call of a chat request. Raises `DeclarationError`, which names the field; with `places`, the field of the
+    body that the chat was made of."""
     if body.extension.get is not None:
         return _asking(body, asked, origin)
     template = asked.model.renderer.template
     usable = tools_of(body, template)
     inputs = Inputs(origin.session, origin.base, body.extension.inputs)
-    said = segments_of(body.messages, inputs, template, chat_template_kwargs=body.chat_template_kwargs or {})
+    said = segments_of(
+        body.messages,
+        inputs,
+        template,
+        chat_template_kwargs=body.chat_template_kwargs or {},
+        places=None if places is None else places.messages,
+    )
     inputs.check_used()
     opening: tuple[WireSegment, ...] = (RoleSegment(role=Role.ASSISTANT, verbatim=True),)
     if usable is not None and usable.opening:
         opening += (TextSegment(text=usable.opening),)
+    most_is = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     sampling = _sampling(
         body,
         asked,
         most=body.max_completion_tokens or body.max_tokens,
-        most_is="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
+        most_is=most_is if places is None else places.most,
         schema=usable.schema()
         if usable is not None and usable.form is AnswerForm.CALLS
         else _schema(body.response_format),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         stops=usable.stops if usable is not None else (),
     )
-    return _declaring(body, asked, origin, [(*said, *opening)], sampling, inputs, tools=usable)
+    submission = _declaring(body, asked, origin, [(*said, *opening)], sampling, inputs, tools=usable)
+    return submission if places is None else submission.with_places(places)
 
 
 def completion_submission(body: CompletionRequest, *, asked: Asked, origin: Origin) -> Submission:
@@ -197,7 +226,7 @@ def _declaring(
 
 def _schema_field(tools: Tools | None) -> str | None:
     if tools is None:
-        return "response_format"
+        return _FORMAT
     return None if tools.form is AnswerForm.FORMAT_OR_CALLS else "tools"
 
 

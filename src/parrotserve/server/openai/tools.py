@@ -169,7 +169,7 @@ def tools_of(body: ChatRequest, template: ChatTemplate | None) -> Tools | None:
         return None
     if template is None or not template.takes_tools:
         raise DeclarationError(
-            "The model's chat template does not support tools: leave them out, ask for JSON with response_format, or "
+            "The model's chat template does not support tools: leave them out, ask for JSON with a response format, or "
             "use a model that supports tools.",
             param="tools",
         )

@@ -58,14 +58,12 @@ class StreamOptions(Spelled):
 
 
 class Generation(Spelled):
-    """What both kinds of request have in common."""
+    """What all kinds of request have in common."""
 
     model: str | None = None
     """A name of `/v1/models`; none is the service's default."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     stop: str | Many[str] | None = None
@@ -87,8 +85,6 @@ class Generation(Spelled):
     def _fits_together(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise misfit("stream_options", "it is for streams only: set stream=true")
-        if self.parrot is not None and self.parrot.output is not None and (self.n or 1) > 1:
-            raise misfit("n", "it must be 1, because a named output is a single text")
         if self.parrot is not None and not self.parrot.wait and self.stream:
             raise misfit("stream", "there is nothing to stream where parrot.wait is false")
         return self
@@ -96,7 +92,7 @@ class Generation(Spelled):
     @property
     def choices(self) -> int:
         """Number of answers to each prompt."""
-        return self.n or 1
+        return 1
 
     @property
     def texts(self) -> int:
@@ -107,6 +103,24 @@ class Generation(Spelled):
     def extension(self) -> ParrotObject:
         """The `parrot` object, or its defaults."""
         return self.parrot or ParrotObject()
+
+
+class SeveralChoices(Generation):
+    """What chats and completions have in common: each prompt may have several answers."""
+
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_text_for_a_name(self) -> Self:
+        if self.extension.output is not None and self.choices > 1:
+            raise misfit("n", "it must be 1, because a named output is a single text")
+        return self
+
+    @property
+    def choices(self) -> int:
+        """Number of answers to each prompt."""
+        return self.n or 1
 
 
 # --- Chat ---------------------------------------------------------------------------------------------------
@@ -219,7 +233,7 @@ class ResponseFormat(Spelled):
         return self
 
 
-class ChatRequest(Generation):
+class ChatRequest(SeveralChoices):
     """Body of POST /v1/chat/completions."""
 
     refused = OF_CHAT
@@ -255,7 +269,7 @@ class ChatRequest(Generation):
 # --- Completions --------------------------------------------------------------------------------------------
 
 
-class CompletionRequest(Generation):
+class CompletionRequest(SeveralChoices):
     """Body of POST /v1/completions."""
 
     refused = OF_COMPLETIONS

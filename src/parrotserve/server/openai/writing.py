@@ -25,6 +25,7 @@ from parrotserve.server.openai.answers import (
     UsageAnswer,
 )
 from parrotserve.server.openai.logprobs import Offsets, chat_logprobs, completion_logprobs
+from parrotserve.server.openai.reading import Reading, read
 from parrotserve.server.openai.submissions import Submission
 from parrotserve.server.openai.tools import ToolCall, tool_call_id
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest
@@ -77,6 +78,10 @@ class Writer(ABC):
     def total(self, used: Sequence[Usage]) -> list[Answer]:
         """The last chunks of the stream."""
 
+    def fail(self, error: Exception) -> list[Answer]:
+        """The last chunks of a stream that an error ends; none if the form has no chunks for that."""
+        return []
+
     def _untold(self, choice: int, value: Value) -> Value:
         """A complete choice with only those log-probabilities that were not streamed yet: all of them if it was
         complete before anybody streamed it."""
@@ -95,8 +100,7 @@ class ChatWriter(Writer):
             submission, prefix="chatcmpl", include_usage=_wants_usage(body), tell_parrot=body.parrot is not None
         )
         self._logprobs = bool(body.logprobs)
-        self._texts = [""] * len(submission.variables)
-        self._shown = [0] * len(submission.variables)
+        self._readings = [Reading(submission.tools) for _ in submission.variables]
 
     def whole(self, values: Sequence[Value], used: Sequence[Usage]) -> ChatCompletion:
         """The next message of the conversation, in each choice."""
@@ -110,19 +114,15 @@ class ChatWriter(Writer):
     def grow(self, choice: int, delta: Delta) -> list[Answer]:
         """More of the message, as far as it cannot turn out to be a tool call."""
         self._told[choice] += len(delta.logprobs)
-        self._texts[choice] += delta.text
-        text, tools = self._texts[choice], self.submission.tools
-        certain = len(text) if tools is None else max(tools.shown_at_once(text), self._shown[choice])
-        new = text[self._shown[choice] : certain]
-        self._shown[choice] = certain
+        new = self._readings[choice].grow(delta.text)
         logprobs = self._logprobs_of(delta)
         return [self._piece(choice, ChatDelta(content=new), logprobs=logprobs)] if new or logprobs else []
 
     def finish(self, choice: int, value: Value) -> list[Answer]:
         """The text that was held back, tool calls, and the finish reason."""
-        content, calls = self._read(value)
+        rest, calls = self._readings[choice].finish(value.value)
         pieces: list[Answer] = []
-        rest, untold = (content or "")[self._shown[choice] :], self._untold(choice, value)
+        untold = self._untold(choice, value)
         if rest or untold.logprobs:
             pieces.append(self._piece(choice, ChatDelta(content=rest), logprobs=self._logprobs_of(untold)))
         if calls:
@@ -139,15 +139,11 @@ class ChatWriter(Writer):
         return [ChatCompletionChunk(**frame, object="chat.completion.chunk", choices=[])]
 
     def _choice(self, index: int, value: Value) -> ChatChoice:
-        content, calls = self._read(value)
+        content, calls = read(value.value, self.submission.tools)
         fields: dict[str, Any] = {"tool_calls": self._tool_calls(index, calls)} if calls else {}
         message = AssistantMessage(role="assistant", content=content, refusal=None, **fields)
         logprobs = self._logprobs_of(value)
         return ChatChoice(index=index, message=message, logprobs=logprobs, finish_reason=_reason(value, calls))
-
-    def _read(self, value: Value) -> tuple[str | None, list[ToolCall]]:
-        tools = self.submission.tools
-        return tools.read(value.value) if tools is not None else (value.value, [])
 
     def _tool_calls(self, choice: int, calls: Sequence[ToolCall], *, numbered: bool = False) -> list[ToolCallAnswer]:
         return [

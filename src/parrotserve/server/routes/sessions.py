@@ -43,7 +43,7 @@ async def sessions(
 @router.get("/{session}", response_model=SessionView)
 async def look(session: PathId, service: TheService, tenant: TheTenant) -> Response:
     """The session's graph, with states, timings, and why requests run where and when they do."""
-    view = await service.session_text(SessionId(session), session_json, tenant=tenant)
+    view = await service.read_session(SessionId(session), session_json, tenant=tenant)
     return Response(view, media_type="application/json")
 
 
@@ -51,7 +51,7 @@ async def look(session: PathId, service: TheService, tenant: TheTenant) -> Respo
 async def explain(session: PathId, service: TheService, tenant: TheTenant) -> PlainTextResponse:
     """The same for people: for each request its objective and why, what was found of its prompt, its engine and why not
     the others, and its times."""
-    view = await service.session_text(
+    view = await service.read_session(
         SessionId(session), lambda picture: explain_view(session_view(picture)), tenant=tenant
     )
     return PlainTextResponse(view)
