@@ -258,8 +258,7 @@ class Service:
 
     def cancel_variable(self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT) -> None:
         """Cancel a variable's producer, and upstream producers that nothing else needs."""
-        session, variable = owned(tenant, session), owned(tenant, variable)
-        self._driver.apply(Withdrawn(session=session, tenant=tenant, variable=variable))
+        self._driver.apply(Withdrawn(session=owned(tenant, session), tenant=tenant, variable=owned(tenant, variable)))
 
     def retry(self, session: SessionId, variable: VariableId, *, tenant: TenantId = LOCAL_TENANT) -> None:
         """Run the failed or cancelled producer of a variable again, and the producers that failed upstream of it."""
@@ -342,6 +341,10 @@ class Service:
         """The largest HTTP body that a tenant may send, in bytes."""
         most = self.config.max_body_bytes
         return min(most, self.directory.limits(tenant).body_bytes or most)
+
+    def held(self, tenant: TenantId) -> int:
+        """About how many bytes of memory a tenant's sessions hold."""
+        return self._driver.machine.graph.held[tenant]
 
     def usual_output(self, tenant: TenantId, *, texts: int = 1) -> int | None:
         """Default `max_tokens` of each of `texts` outputs of a tenant that has a limit on tokens; None without one."""

@@ -14,6 +14,8 @@ from parrotserve.server.bodies import MOST_VALUES
 from parrotserve.server.json_process import JsonProcess
 from parrotserve.server.middleware import BodyLimit, ProtocolVersion, Unexpected
 from parrotserve.server.openai import routes as openai
+from parrotserve.server.openai.responses import routes as responses
+from parrotserve.server.openai.responses.kept import KeptResponses
 from parrotserve.server.room import Doorkeeper, OpenExchanges, Room
 from parrotserve.server.routes import calls, catalog, health, sessions, submit, usage, variables
 from parrotserve.server.shortcut import Shortcut
@@ -45,6 +47,7 @@ def create_app(service: Service, room: Room | None = None) -> FastAPI:
     )
     app.state.service = service
     app.state.parser = JsonProcess(most_values=MOST_VALUES)
+    app.state.responses = KeptResponses()
     refusals.install(app)
     docs.install(app)
     app.add_middleware(Unexpected)
@@ -55,7 +58,7 @@ def create_app(service: Service, room: Room | None = None) -> FastAPI:
     front = OpenExchanges(front, room=room, most=partial(_most_exchanges, service))
     front = Authentication(front, directory=service.directory)
     app.front = ProtocolVersion(Doorkeeper(front, room=room))
-    for module in (submit, sessions, variables, calls, openai, catalog, usage, health):
+    for module in (submit, sessions, variables, calls, openai, responses, catalog, usage, health):
         app.include_router(module.router, responses=errors.RESPONSES)
     return app
 

@@ -27,7 +27,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 MOST_PROBLEMS = 5
 """Most problems of one body that are reported."""
 _LONGEST_PLACE = 200
-_OPENAI_PATH = re.compile(r"/(?:chat/completions|completions|models(?:/[^/]+)?)/?$")
+_OPENAI_PATH = re.compile(r"/(?:chat/completions|completions|responses|models(?:/[^/]+)?)/?$")
 """Ends of the paths that OpenAI's clients request."""
 
 

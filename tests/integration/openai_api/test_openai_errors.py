@@ -160,14 +160,15 @@ async def test_what_other_servers_take_may_be_there_where_it_changes_nothing(beg
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", b"\xff", '"text"', nest(10_000), f'{{"messages": {nest(10_000)}}}'],
+    ["", "{", "[]", b"\xff", '"text"', nest(10_000), f'{{"messages": {nest(10_000)}}}', f'{{"input": {nest(10_000)}}}'],
     ids=lambda body: body[:20],
 )
 async def test_a_body_that_is_no_request(begin: Begin, content: str | bytes):
     api = await begin()
-    answer = await api.http.post("/v1/chat/completions", content=content, headers=JSON)
-    assert answer.status_code == 400, answer.text
-    assert answer.json()["error"]["type"] == "invalid_request_error"
+    for path in ("/v1/chat/completions", "/v1/responses"):
+        answer = await api.http.post(path, content=content, headers=JSON)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("depth", [50, 300, 900])
@@ -309,6 +310,7 @@ async def test_a_wrong_base_url_is_told_the_right_one(begin: Begin, base: str):
     for asked in (
         client.chat.completions.create(model="fake", messages=[{"role": "user", "content": "Hi"}]),
         client.completions.create(model="fake", prompt="Hi"),
+        client.responses.create(model="fake", input="Hi"),
         client.models.retrieve("fake"),
     ):
         with pytest.raises(openai.NotFoundError, match="the base URL of OpenAI's clients ends in /v1 here"):
@@ -319,13 +321,15 @@ async def test_what_openai_has_and_we_do_not(begin: Begin):
     api = await begin()
     for asked in (
         api.client.embeddings.create(model="fake", input="Hi"),
-        api.client.responses.create(model="fake", input="Hi"),
+        api.client.moderations.create(input="Hi"),
+        api.client.audio.speech.create(model="fake", voice="alloy", input="Hi"),
         api.client.files.retrieve("file-1"),
     ):
         with pytest.raises(openai.NotFoundError) as missing:
             await asked
         assert isinstance(missing.value.body, dict)
         assert missing.value.body["message"].startswith("There is nothing at ")
+        assert "/v1/responses, /v1/chat/completions, /v1/completions and /v1/models" in missing.value.body["message"]
 
 
 @pytest.mark.parametrize(

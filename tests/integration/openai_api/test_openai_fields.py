@@ -174,10 +174,12 @@ async def test_the_chosen_token_is_among_the_likeliest_that_are_told(begin: Begi
 @pytest.mark.parametrize(
     ("method", "path", "says"),
     [
-        ("POST", "/v1/responses", "use /v1/chat/completions"),
-        ("POST", "/v1/embeddings", "models here write text"),
-        ("GET", "/v1/assistants", "/v1/chat/completions"),
+        ("POST", "/v1/responses/resp_1/cancel", "see /docs"),
+        ("POST", "/v1/embeddings", "models here write text; of OpenAI's API there are"),
+        ("GET", "/v1/assistants", "send conversations to /v1/responses"),
         ("GET", "/v1/chat/completions/c-1", "see /docs"),
+        ("POST", "/v1/audio/speech", "of OpenAI's API there are"),
+        ("POST", "/v1/moderations", "of OpenAI's API there are"),
         ("POST", "/v1/vector_stores/1/files", "of OpenAI's API there are"),
     ],
 )

@@ -18,6 +18,7 @@ from parrotserve.server.run import serve_until_stopped
 WORDS = "word " * 1000
 """So many that nobody reads them to the end by accident."""
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
+PATHS: dict[str, dict[str, Any]] = {"/v1/chat/completions": BODY, "/v1/responses": {"input": "Hello"}}
 
 
 class Running:
@@ -62,8 +63,9 @@ async def leave(asking: "asyncio.Future[Any]") -> None:
     await asyncio.gather(asking, return_exceptions=True)
 
 
-async def test_a_request_whose_client_leaves_is_cancelled(running: Running, client: httpx.AsyncClient):
-    asking = asyncio.ensure_future(client.post("/v1/chat/completions", json=BODY))
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_request_whose_client_leaves_is_cancelled(running: Running, client: httpx.AsyncClient, path: str):
+    asking = asyncio.ensure_future(client.post(path, json=PATHS[path]))
     await until(client, 1)
     await leave(asking)
     await until(client, 0)
@@ -71,22 +73,25 @@ async def test_a_request_whose_client_leaves_is_cancelled(running: Running, clie
     assert running.engines[0].heartbeat.waiting == running.engines[0].heartbeat.running == 0
 
 
-async def test_a_stream_whose_client_leaves_is_cancelled(running: Running, client: httpx.AsyncClient):
-    streaming = aconnect_sse(client, "POST", "/v1/chat/completions", json=BODY | {"stream": True})
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_stream_whose_client_leaves_is_cancelled(running: Running, client: httpx.AsyncClient, path: str):
+    streaming = aconnect_sse(client, "POST", path, json=PATHS[path] | {"stream": True})
     opening = asyncio.ensure_future(streaming.__aenter__())
     while not opening.done():
         await running.engines[0].tick()
         await asyncio.sleep(0)
     events = opening.result().aiter_sse()
-    assert (await anext(events)).json()["choices"][0]["delta"]["role"] == "assistant"
+    first = (await anext(events)).json()
+    assert first.get("type") == "response.created" or first["choices"][0]["delta"]["role"] == "assistant"
     await until(client, 1)
     await events.aclose()
     await streaming.__aexit__(None, None, None)
     await until(client, 0)
 
 
-async def test_a_stream_that_has_not_begun_is_cancelled_too(running: Running, client: httpx.AsyncClient):
-    asking = asyncio.ensure_future(client.post("/v1/chat/completions", json=BODY | {"stream": True}))
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_stream_that_has_not_begun_is_cancelled_too(running: Running, client: httpx.AsyncClient, path: str):
+    asking = asyncio.ensure_future(client.post(path, json=PATHS[path] | {"stream": True}))
     await until(client, 1)
     await leave(asking)
     await until(client, 0)
@@ -115,3 +120,27 @@ async def test_in_a_session_a_client_may_leave_and_get_the_answer_later(running:
         await running.engines[0].tick(100)
         await asyncio.sleep(0)
     assert got.result().json()["value"] == WORDS
+
+
+async def test_a_response_outlives_a_client_that_leaves_as_soon_as_it_is_complete(
+    running: Running, client: httpx.AsyncClient
+):
+    streaming = aconnect_sse(client, "POST", "/v1/responses", json={"input": "Hello", "stream": True})
+    opening = asyncio.ensure_future(streaming.__aenter__())
+    while not opening.done():
+        await running.engines[0].tick()
+        await asyncio.sleep(0)
+
+    async def last() -> dict[str, Any]:
+        async for event in opening.result().aiter_sse():
+            if event.event == "response.completed":
+                return event.json()["response"]
+        raise AssertionError("the response was never completed")
+
+    reading = asyncio.ensure_future(last())
+    while not reading.done():
+        await running.engines[0].tick(100)
+        await asyncio.sleep(0)
+    await streaming.__aexit__(None, None, None)
+    answer = await client.get(f"/v1/responses/{reading.result()['id']}")
+    assert answer.json() == reading.result()

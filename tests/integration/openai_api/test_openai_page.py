@@ -14,6 +14,7 @@ from parrotserve.config import ServiceConfig
 from parrotserve.engines.fake import FakeEngine
 from parrotserve.runtime.catalog import fake_model
 from parrotserve.server.openai.extension import ParrotObject
+from parrotserve.server.openai.responses.wire import ResponsesRequest
 from parrotserve.server.openai.wire import ChatRequest, CompletionRequest
 from parrotserve.server.run import serve_until_stopped
 
@@ -28,7 +29,7 @@ def blocks(language: str) -> list[str]:
 
 def fields(heading: str) -> set[str]:
     """What stands in the first column of the table below a heading."""
-    section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    section = PAGE.partition(f"## {heading}\n")[2].partition("\n#")[0]
     first = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     return {name.split(".")[0] for cell in first for name in re.findall(r"`([^`]+)`", cell)}
 
@@ -69,8 +70,8 @@ async def test_the_example_builds_its_graph(url: tuple[str, Recital]):
     assert "A review: Moving." in model.prompts[3]
 
 
-async def test_the_program_runs_as_shown(url: tuple[str, Recital], capsys: pytest.CaptureFixture[str]):
-    (program,) = blocks("python")
+@pytest.mark.parametrize("program", blocks("python"), ids=["chat", "responses"])
+async def test_the_programs_run_as_shown(url: tuple[str, Recital], capsys: pytest.CaptureFixture[str], program: str):
     assert "http://127.0.0.1:8000" in program
     await asyncio.to_thread(exec, program.replace("http://127.0.0.1:8000", url[0]), {})
     assert capsys.readouterr().out == "Because.\n"
@@ -90,6 +91,11 @@ def test_every_field_is_there():
     assert fields("What a request may have") == known - mostly_refused
     refused = {*ChatRequest.refused, *CompletionRequest.refused} - known | mostly_refused
     assert all(f"`{name}`" in PAGE for name in refused)
+
+
+def test_every_field_of_responses_is_there():
+    assert fields("Responses") == set(ResponsesRequest.model_fields)
+    assert all(f"`{name}`" in PAGE for name in {*ResponsesRequest.refused} - {*ResponsesRequest.model_fields})
 
 
 def test_every_field_of_the_object_is_there():

@@ -89,7 +89,7 @@ async def test_what_is_no_batch_is_a_clear_error(served, padding: int, route: st
     assert answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("route", ["/v1/submit", "/v1/chat/completions"])
+@pytest.mark.parametrize("route", ["/v1/submit", "/v1/chat/completions", "/v1/responses"])
 @pytest.mark.parametrize("compress", [gzip.compress, bytes], ids=["compressed", "said to be"])
 async def test_a_compressed_body_is_refused_for_what_it_is(served, route: str, compress: Callable[[bytes], bytes]):
     client = await served()
@@ -107,7 +107,7 @@ async def test_a_compressed_body_is_refused_for_what_it_is(served, route: str, c
 
 
 @pytest.mark.parametrize("padding", [0, BIG], ids=["small", "big"])
-@pytest.mark.parametrize("route", ["/v1/submit", "/v1/chat/completions"])
+@pytest.mark.parametrize("route", ["/v1/submit", "/v1/chat/completions", "/v1/responses"])
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded"])
 async def test_a_body_that_is_not_said_to_be_json_is_told_so(served, padding: int, route: str, kind: str):
     client = await served()
@@ -281,6 +281,7 @@ async def test_what_is_no_http_is_refused(address):
         ),
         ("/v1/chat/completions", {"messages": [{}] * 1000}, "body.messages.0"),
         ("/v1/completions", {"prompt": [{}] * 1000}, "body.prompt"),
+        ("/v1/responses", {"input": [{"role": "wizard"}] * 1000}, "body.input.0.role"),
     ],
 )
 async def test_of_many_things_that_are_wrong_few_are_told(served, path: str, body: Any, place: str):

@@ -66,7 +66,7 @@ class Teller:
         for method, path in routes(self._client):
             if IDS["session"] in path:
                 await self.ask(method, path, json={"value": "early"} if method == "PUT" else None)
-            elif path not in ("/v1/submit", "/v1/chat/completions", "/v1/completions"):
+            elif path not in ("/v1/submit", "/v1/chat/completions", "/v1/completions", "/v1/responses"):
                 await self.ask(method, path)
         await self.ask("POST", "/v1/submit", json={"session": IDS["session"], "wait": [{"variable": "tale"}]})
         waits = [{"variable": "tale", "stream": True}, {"variable": "loud"}, {"variable": "never", "timeout": 0}]
@@ -128,6 +128,13 @@ class Teller:
                 await self.ask("POST", path, json={**got, "stream": streamed})
             await self.ask("POST", path, json=body, headers={"Idempotency-Key": path})
             await self.ask("POST", path, json={**body, "seed": 2}, headers={"Idempotency-Key": path})
+        await self._respond()
+
+    async def _respond(self) -> None:
+        """By responses, with the same Idempotency-Key."""
+        path, key = "/v1/responses", {"Idempotency-Key": "respond"}
+        for body in ({"input": f"Hello {self._word}"}, {"input": f"Hello {self._word}"}, {"input": "Bye"}):
+            await self.ask("POST", path, json={**body, "seed": 1, "max_output_tokens": 40}, headers=key)
 
     async def _settled(self) -> None:
         while True:
@@ -139,9 +146,9 @@ class Teller:
 def _timeless(text: str) -> str:
     """Without names of tenants, ids that are made at random, times, and what the scheduler has learned to expect."""
     text = re.sub(r'"tenant":"\w+"', "TENANT", text)
-    text = re.sub(r"\b[ci]-[0-9a-f]{16,32}\b", "ID", text)
+    text = re.sub(r"(\b|_)[ci]-[0-9a-f]{16,32}\b", "ID", text)
     text = re.sub(r"chatcmpl-\w+|cmpl-\w+", "ID", text)
-    text = re.sub(r'("created": ?)\d+', r"\1#", text)
+    text = re.sub(r'("created(_at)?": ?)\d+', r"\1#", text)
     text = re.sub(r'("placement":{"by":"\w+").*?"others":\[\]}', r"\1}", text)
     return re.sub(r"\d+\.\d+(e-?\d+)?", "#", text)
 

@@ -190,3 +190,17 @@ async def test_a_journal_that_another_service_uses_is_told(tmp_path: Path, port:
     with pytest.raises(ServiceUnavailable, match="Another service uses it"):
         await serve_until_stopped(config, announce=print, load=load)
     await journal.close()
+
+
+async def test_a_response_is_continued_in_the_next_service(serving: Serving):
+    async with serving() as (_, client):
+        first = (await client.post("/v1/responses", json={"input": "tell"})).json()
+        gone = (await client.post("/v1/responses", json={"input": "tell", "store": False})).json()
+    async with serving() as (_, client):
+        again = (await client.get(f"/v1/responses/{first['id']}")).json()
+        assert again | {"created_at": 0} == first | {"created_at": 0}
+        assert (await client.get(f"/v1/responses/{gone['id']}")).status_code == 404
+        more = {"input": "Hello.", "previous_response_id": first["id"]}
+        assert (await client.post("/v1/responses", json=more)).status_code == 200
+        items = (await client.get(f"/v1/responses/{first['id']}/input_items")).json()["data"]
+        assert [item["content"][0]["text"] for item in items] == ["tell"]

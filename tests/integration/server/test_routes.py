@@ -339,7 +339,7 @@ async def test_the_interface_is_documented(served: Client):
     assert len(errors) > 30
     assert all(list(error["content"]) == ["application/json"] for error in errors), "whatever else the route answers"
     streams = [one for one in told if "text/event-stream" in one.get("200", {}).get("content", {})]
-    assert len(streams) == 5
+    assert len(streams) == 6
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Fields that are left unset are left out; those that clients expect to be there are set, to null if need be.
 """
 
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -214,3 +215,13 @@ class OpenAIError(Answer):
 def as_json(answer: Answer) -> dict[str, Any]:
     """The answer as it is sent."""
     return answer.model_dump(mode="json", exclude_unset=True)
+
+
+def json_text(value: Any, separators: tuple[str, str] | None = None) -> str:
+    """A value as JSON that can be sent and stored."""
+    text = json.dumps(value, ensure_ascii=False, separators=separators)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can write with an escape and UTF-8 cannot
+        return json.dumps(value, separators=separators)
+    return text

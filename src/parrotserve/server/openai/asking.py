@@ -15,19 +15,26 @@ from parrotserve.server.openai.wire import Generation
 
 
 async def submission_of(
-    request: Request, service: Service, body: Generation, tenant: TenantId, convert: Callable[..., Submission]
+    request: Request,
+    service: Service,
+    body: Generation,
+    tenant: TenantId,
+    convert: Callable[..., Submission],
+    *,
+    more: int = 0,
 ) -> Submission:
-    """The submission of a body. If its model is yet to be fetched, other errors are raised before."""
+    """The submission of a body, which `convert` makes of it and of so many `more` characters. If its model is yet to be
+    fetched, other errors are raised before."""
     unfetched = service.reception.unfetched(body.model)
     if unfetched is not None:
         asked = _asked(service, body, tenant, unfetched, unfetched.context_length)
-        submission = await _converted(request, partial(convert, asked=asked))
+        submission = await _converted(request, partial(convert, asked=asked), more)
         if not submission.submit.requests:
             return submission  # for an output that was declared before, which needs no model
         await service.reception.rehearse(submission.submit, tenant)
     model = await (service.model(body.model) if unfetched is None else _model(service, body))
     asked = _asked(service, body, tenant, model, service.model_view(model.name).context_length)
-    return await _converted(request, partial(convert, asked=asked))
+    return await _converted(request, partial(convert, asked=asked), more)
 
 
 async def _model(service: Service, body: Generation) -> ServedModel:
@@ -43,8 +50,8 @@ def _asked(service: Service, body: Generation, tenant: TenantId, model: ServedMo
     return Asked(model, context_length, min(context_length, usual or context_length))
 
 
-async def _converted(request: Request, convert: Callable[[], Submission]) -> Submission:
-    """Run the conversion, for a long body in a thread, so that the event loop is not blocked."""
-    length = request.headers.get("content-length", "")
-    short = length.isdecimal() and int(length) <= LONG_TEXT
+async def _converted(request: Request, convert: Callable[[], Submission], more: int) -> Submission:
+    """Run the conversion, for long texts in a thread, so that the event loop is not blocked."""
+    length = request.headers.get("content-length", "0" if request.method == "GET" else "")
+    short = length.isdecimal() and int(length) + more <= LONG_TEXT
     return convert() if short else await asyncio.to_thread(convert)

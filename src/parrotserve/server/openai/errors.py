@@ -11,18 +11,19 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": OpenAIError, "description": "What is wrong with the service."},
 }
 """Error answers of the routes, for their description."""
-_PLACES = ("chat", "completions", "models")
+_PLACES = ("chat", "completions", "responses", "models")
+_THERE = "of OpenAI's API there are /v1/responses, /v1/chat/completions, /v1/completions and /v1/models"
 _ABSENT = {
-    "responses": "use /v1/chat/completions, as OpenAI's clients can",
-    "embeddings": "models here write text",
-    **dict.fromkeys(("assistants", "threads", "conversations"), "send conversations to /v1/chat/completions"),
-    "batches": "send requests as they are; those in streams or awaited go first",
+    "embeddings": f"models here write text; {_THERE}",
+    "conversations": f"use previous_response_id of /v1/responses; {_THERE}",
+    **dict.fromkeys(("assistants", "threads"), f"send conversations to /v1/responses; {_THERE}"),
+    "batches": f"send requests as they are; those in streams or awaited go first; {_THERE}",
     **dict.fromkeys(
         (
             "moderations", "images", "audio", "videos", "realtime", "files", "uploads", "vector_stores", "containers",
             "fine_tuning", "evals",
         ),
-        "of OpenAI's API there are /v1/chat/completions, /v1/completions and /v1/models",
+        _THERE,
     ),
 }  # fmt: skip
 """Paths below /v1 that OpenAI's API has and Parrot does not, and what to do instead."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 
@@ -22,7 +21,7 @@ from parrotserve.protocol import Delta, ErrorBody, Failure, Value
 from parrotserve.runtime.service import Service
 from parrotserve.sampling import Usage
 from parrotserve.server.errors import internal_error
-from parrotserve.server.openai.answers import Answer, as_json
+from parrotserve.server.openai.answers import Answer, as_json, json_text
 from parrotserve.server.openai.errors import in_openais_words
 from parrotserve.server.openai.submissions import Submission
 from parrotserve.server.openai.writing import Writer
@@ -109,16 +108,19 @@ async def _streamed(service: Service, writing: Writing, tenant: TenantId) -> Asy
 @asynccontextmanager
 async def _running(service: Service, submission: Submission, tenant: TenantId) -> AsyncGenerator[Events]:
     """The submission's events. A session of its own ends with it. One that belongs to an Idempotency-Key, which
-    repetitions of the request would join, ends if the submission has failed, so that they run it anew."""
-    origin, failed = submission.origin, False
+    repetitions of the request would join, ends if the submission has failed, so that they run it anew; and one that
+    keeps the answer ends if nobody got it."""
+    origin, failed, answered = submission.origin, False, False
     try:
         async with aclosing(await _declare(service, submission, tenant)) as events:
             yield events
+        answered = True
     except (RequestFailed, Cancelled):
         failed = True
         raise
     finally:
-        if not origin.keeps_session or (failed and origin.session == origin.base):
+        left = origin.kept and not origin.repeatable and not answered
+        if not origin.keeps_session or left or (failed and origin.session == origin.base):
             with contextlib.suppress(RequestRefused):
                 service.end_session(origin.session, tenant=tenant)
 
@@ -181,8 +183,7 @@ async def _drop(first: "asyncio.Future[Answer | object]", chunks: AsyncGenerator
 
 
 def _event(chunk: Answer) -> bytes:
-    written = json.dumps(as_json(chunk), ensure_ascii=False, separators=(",", ":"))
-    return encoded(written, name=chunk.event_name)
+    return encoded(json_text(as_json(chunk), (",", ":")), name=chunk.event_name)
 
 
 async def _sent(

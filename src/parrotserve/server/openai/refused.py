@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from parrotserve.server.problems import misfit
 
 _BY_SCHEMA = "use response_format of /v1/chat/completions, with a json_schema"
+_BY_MOST = "use max_output_tokens"
 _BY_NUCLEUS = "use top_p, min_p or top_k"
 OF_BOTH: dict[str, str] = {
     **dict.fromkeys(
@@ -76,6 +77,24 @@ OF_COMPLETIONS = {
     "suffix": "models here write on from a prompt, and cannot fill in",
 }
 
+OF_RESPONSES = {
+    **OF_CHAT,
+    **dict.fromkeys((name for name, instead in OF_BOTH.items() if instead == _BY_SCHEMA), "use text.format"),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_new_tokens", "n_predict", "num_predict"), _BY_MOST),
+    **dict.fromkeys(("n_probs", "logprobs"), 'use include=["message.output_text.logprobs"], and top_logprobs'),
+    **dict.fromkeys(("response_format", "schema"), "use text.format"),
+    **dict.fromkeys(("n", "best_of"), "a response has one answer; use /v1/chat/completions"),
+    "length_penalty": "it is for beam search",
+    "use_beam_search": "a response has one answer; use a temperature above 0",
+    "messages": "use input, or /v1/chat/completions",
+    "documents": "put them into input",
+    "prompt": "there are no stored prompts here; put it into input",
+    "background": "ask with stream, or wait for the answer",
+    "conversation": "use previous_response_id, or send the whole conversation as input",
+    "context_management": "shorten the input",
+    "truncation": "nothing is left out of a conversation here; use 'disabled', and shorten the input",
+}
+
 _NEUTRAL: dict[str, Any] = {
     "length_penalty": 1,
     "repeat_penalty": 1,
@@ -87,6 +106,9 @@ _NEUTRAL: dict[str, Any] = {
     "skip_special_tokens": True,
     "add_generation_prompt": True,
     "tool_choice": "none",
+    "truncation": "disabled",
+    "n": 1,
+    "best_of": 1,
 }
 """Values of refused fields that change nothing, and so are allowed, besides those that are empty or false."""
 _ASKING: dict[str, Any] = {
@@ -97,6 +119,7 @@ _ASKING: dict[str, Any] = {
 }
 """Values that are empty or false, but do ask for something with these fields."""
 _OPENAI_S_OWN = (
+    "max_tool_calls",
     "metadata",
     "prediction",
     "prompt_cache_key",

@@ -30,6 +30,8 @@ from parrotserve.server.openai.wire import ChatRequest, CompletionRequest, Gener
 
 REPEATABLE_SECONDS = 600.0
 """Time after its last use during which an answer to a request with an Idempotency-Key can be repeated."""
+KEPT_SECONDS = 3600.0
+"""Time after its last use during which a response that is kept can be asked for and continued."""
 
 _SEEDS = 2**63
 _FORMAT = "response_format"
@@ -72,15 +74,28 @@ class Origin:
     session: SessionId
     keeps_session: bool
     repeatable: bool
+    kept: bool = False
+    """Whether the answer is kept, in a session of its own, if somebody gets it."""
 
     @classmethod
-    def of(cls, body: Generation, *, tenant: TenantId, key: str | None) -> "Origin":
-        """The origin of the ids for a body."""
+    def of(cls, body: Generation, *, tenant: TenantId, key: str | None, kept: bool = False) -> "Origin":
+        """The origin of the ids for a body, which names no session if the answer is to be `kept`."""
         extension = body.extension
         digest = hashlib.blake2b(f"{tenant}\0{key}".encode(), digest_size=16).hexdigest() if key else None
         base = f"i-{digest}" if digest else new_id("c")
-        session = extension.session or (base if digest else new_id("s"))
-        return cls(base, SessionId(session), extension.keeps_session or digest is not None, digest is not None)
+        session = extension.session or (base if digest or kept else new_id("s"))
+        keeps_session = extension.keeps_session or digest is not None or kept
+        return cls(base, SessionId(session), keeps_session, digest is not None, kept)
+
+    @property
+    def note(self) -> str:
+        """The id of a variable beside the requests, whose value says what was asked for."""
+        return self.note_of(self.base)
+
+    @staticmethod
+    def note_of(base: str) -> str:
+        """The `note` of an origin with this base."""
+        return f"{base}.asked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +121,18 @@ class Submission:
     """The field of the body with the prompt; None for an output that was declared before."""
     schema_field: str | None = None
     """The field of the body with the JSON schema; None if two fields have one."""
+
+    def noting(self, asked_for: str) -> "Submission":
+        """The same, with a note that says what was asked for."""
+        note = self.origin.note
+        others = (spec for spec in self.submit.variables if spec.id != note)
+        variables = (VariableSpec(id=note, value=asked_for), *others)
+        return replace(self, submit=self.submit.model_copy(update={"variables": variables}))
+
+    @property
+    def noted(self) -> int:
+        """Characters of its note."""
+        return sum(len(spec.value or "") for spec in self.submit.variables if spec.id == self.origin.note)
 
     def with_places(self, places: Places) -> "Submission":
         """The same, with fields named as in the body that the chat was made of."""
@@ -247,7 +274,7 @@ def _asking(body: Generation, asked: Asked, origin: Origin) -> Submission:
 def _noted(origin: Origin, asked_for: str) -> tuple[VariableSpec, ...]:
     """A variable whose value records the rest of what an Idempotency-Key stands for, beside the requests. A submit that
     gives it another value is refused, as one with other requests is."""
-    return (VariableSpec(id=f"{origin.base}.asked", value=asked_for),) if origin.repeatable else ()
+    return (VariableSpec(id=origin.note, value=asked_for),) if origin.repeatable else ()
 
 
 def _submit(
@@ -263,11 +290,17 @@ def _submit(
     asked_for = extension.wait or extension.criteria is not None
     return Submit(
         session=origin.session,
-        lease_seconds=REPEATABLE_SECONDS if origin.repeatable else extension.lease_seconds,
+        lease_seconds=_lease(origin, extension.lease_seconds),
         variables=variables,
         requests=requests,
         wait=tuple(waits) if asked_for else (),
     )
+
+
+def _lease(origin: Origin, given: float) -> float:
+    if origin.kept:
+        return KEPT_SECONDS
+    return REPEATABLE_SECONDS if origin.repeatable else given
 
 
 def _sampling(

@@ -16,6 +16,7 @@ from typing import Any, cast
 from parrotserve.errors import DeclarationError, InvalidSchema
 from parrotserve.models.chat_template import ChatTemplate
 from parrotserve.sampling import CALL_TAGS, ToolCalls
+from parrotserve.server.openai.answers import json_text
 from parrotserve.server.openai.wire import AllowedTools, ChatRequest, ChosenTool, FunctionSpec
 
 _OPEN, _CLOSE = CALL_TAGS
@@ -147,7 +148,7 @@ class Tools:
             arguments = _object(arguments)
             if arguments is None:
                 return None
-        return ToolCall(found["name"], arguments if isinstance(arguments, str) else _written(arguments))
+        return ToolCall(found["name"], arguments if isinstance(arguments, str) else json_text(arguments))
 
     def _schema_of(self, function: FunctionSpec, definitions: dict[str, Any]) -> dict[str, Any]:
         free = self.form is AnswerForm.TEXT_AND_STRICT_CALLS and not function.strict
@@ -238,15 +239,6 @@ def _parsed(text: str) -> Any:
         raise ValueError(f"{constant} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
-
-
-def _written(arguments: Any) -> str:
-    text = json.dumps(arguments, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can write with an escape and UTF-8 cannot
-        return json.dumps(arguments)
-    return text
 
 
 def _chosen(functions: Sequence[FunctionSpec], tools: Sequence[ChosenTool]) -> Iterator[FunctionSpec]:

@@ -34,7 +34,16 @@ from parrotserve.server.openai.wire import ChatRequest, CompletionRequest
 class Writer(ABC):
     """Writes the answer to one submission."""
 
-    def __init__(self, submission: Submission, *, prefix: str, include_usage: bool, tell_parrot: bool) -> None:
+    def __init__(
+        self,
+        submission: Submission,
+        *,
+        prefix: str,
+        include_usage: bool,
+        tell_parrot: bool,
+        created_field: str = "created",
+        created: int | None = None,
+    ) -> None:
         self.submission = submission
         self.include_usage = include_usage
         """Whether a stream reports usage."""
@@ -42,8 +51,8 @@ class Writer(ABC):
         """Number of tokens of each choice whose log-probabilities were streamed."""
         # All chunks of an answer, and answers to repetitions of the request, have the same id.
         self._head: dict[str, Any] = {
-            "id": f"{prefix}-{submission.origin.base}",
-            "created": int(time.time()),
+            "id": f"{prefix}{submission.origin.base}",
+            created_field: int(time.time()) if created is None else created,
             "model": submission.asked.model.name,
         }
         if tell_parrot:
@@ -97,7 +106,7 @@ class ChatWriter(Writer):
 
     def __init__(self, submission: Submission, body: ChatRequest) -> None:
         super().__init__(
-            submission, prefix="chatcmpl", include_usage=_wants_usage(body), tell_parrot=body.parrot is not None
+            submission, prefix="chatcmpl-", include_usage=_wants_usage(body), tell_parrot=body.parrot is not None
         )
         self._logprobs = bool(body.logprobs)
         self._readings = [Reading(submission.tools) for _ in submission.variables]
@@ -171,7 +180,7 @@ class CompletionWriter(Writer):
 
     def __init__(self, submission: Submission, body: CompletionRequest) -> None:
         super().__init__(
-            submission, prefix="cmpl", include_usage=_wants_usage(body), tell_parrot=body.parrot is not None
+            submission, prefix="cmpl-", include_usage=_wants_usage(body), tell_parrot=body.parrot is not None
         )
         self._top = body.logprobs
         self._offsets = [Offsets() for _ in submission.variables]
