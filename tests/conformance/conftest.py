@@ -18,7 +18,7 @@ from parrotserve.server.run import serve_until_stopped
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would ask the network
 
-CLIENTS = ("openai", "langchain_openai", "litellm", "instructor", "schemathesis")
+CLIENTS = ("openai", "agents", "langchain_openai", "litellm", "instructor", "schemathesis")
 if any(importlib.util.find_spec(client) is None for client in CLIENTS):
     collect_ignore_glob = ["test_*.py"]
 

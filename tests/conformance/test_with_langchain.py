@@ -71,3 +71,28 @@ def test_tools(tools_url: str):
 def test_tools_of_a_model_that_has_none(chat: ChatOpenAI):
     with pytest.raises(openai.BadRequestError, match="does not support tools"):
         chat.bind_tools([weather]).invoke("Do I need an umbrella?")
+
+
+# --- By responses -------------------------------------------------------------------------------------------
+
+
+def test_responses(chat: ChatOpenAI, url: str, model: str):
+    by_responses = ChatOpenAI(
+        base_url=f"{url}/v1", api_key="none", model=model, max_tokens=40, temperature=0, use_responses_api=True
+    )
+    whole = by_responses.invoke(TALK)
+    assert whole.text == chat.invoke(TALK).content
+    assert "".join(chunk.text for chunk in by_responses.stream(TALK)) == whole.text
+    assert isinstance(by_responses.with_structured_output(Animal).invoke("Describe a heron."), Animal)
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_tools_by_responses(tools_url: str, by_id: bool):
+    chat = ChatOpenAI(
+        base_url=f"{tools_url}/v1", api_key="none", model="fake", use_responses_api=True, use_previous_response_id=by_id
+    ).bind_tools([weather])
+    asked = HumanMessage("Do I need an umbrella?")
+    called = chat.invoke([asked])
+    (call,) = called.tool_calls
+    told = ToolMessage(weather.invoke(call["args"]), tool_call_id=call["id"])
+    assert chat.invoke([asked, called, told]).text == "Leave it at home."

@@ -5,7 +5,7 @@ from typing import Any
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from shapes import LONG, MESSAGES, Animal
+from shapes import LONG, MESSAGES, Animal, Weather
 
 
 @pytest.fixture
@@ -128,3 +128,65 @@ def test_a_graph(client: OpenAI, model: str, url: str):
     )
     assert title.choices[0].message.content
     client.delete(f"{url}/v1/sessions/graph-{model[:5]}", cast_to=type(None))
+
+
+# --- Responses ----------------------------------------------------------------------------------------------
+
+
+def test_responses(client: OpenAI, model: str):
+    asked: Any = {"model": model, "input": "Who are you?", "instructions": "You are a parrot.", "temperature": 0}
+    answer = client.responses.create(**asked, max_output_tokens=12)
+    assert answer.output_text
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
+    chat = client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=12, temperature=0)
+    assert answer.output_text == chat.choices[0].message.content
+    again = client.responses.retrieve(answer.id)
+    assert again.output == answer.output
+    client.responses.delete(answer.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(answer.id)
+
+
+def test_streams_of_responses(client: OpenAI, model: str):
+    asked: Any = {"model": model, "input": "Who are you?", "temperature": 0, "max_output_tokens": 12}
+    events = list(client.responses.create(**asked, stream=True))
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert events[0].type == "response.created"
+    assert events[-1].type in ("response.completed", "response.incomplete")
+    assert text == events[-1].response.output_text == client.responses.create(**asked).output_text
+
+
+def test_parse_of_responses(client: OpenAI, model: str):
+    asked: Any = {"model": model, "input": "Describe a heron.", "text_format": Animal, "max_output_tokens": 100}
+    assert isinstance(client.responses.parse(**asked).output_parsed, Animal)
+    with client.responses.stream(**asked) as stream:
+        assert isinstance(stream.get_final_response().output_parsed, Animal)
+
+
+def test_a_tool_loop_of_responses(tools_url: str):
+    client = OpenAI(base_url=f"{tools_url}/v1", api_key="none")
+    tool: Any = {"type": "function", "name": "weather", "parameters": Weather.model_json_schema(), "strict": True}
+    asked: Any = {"model": "fake", "tools": [tool]}
+    first = client.responses.create(**asked, input="Do I need an umbrella in Rome?")
+    (call,) = [item for item in first.output if item.type == "function_call"]
+    assert Weather.model_validate_json(call.arguments).city == "Rome"
+    result: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "Sunny"}]
+    second = client.responses.create(**asked, input=result, previous_response_id=first.id)
+    assert second.output_text == "Leave it at home."
+
+
+def test_a_response_that_goes_on_reads_the_conversation_from_the_cache(real_url: str):
+    client = OpenAI(base_url=f"{real_url}/v1", api_key="none")
+    asked: Any = {"model": client.models.list().data[0].id, "max_output_tokens": 20}
+    first = client.responses.create(**asked, input="Tell me of parrots. " * 20)
+    second = client.responses.create(**asked, input="Really?", previous_response_id=first.id)
+    assert second.usage.input_tokens_details.cached_tokens > first.usage.input_tokens // 2
+
+
+def test_errors_of_responses(client: OpenAI, model: str):
+    with pytest.raises(openai.BadRequestError, match="web_search") as refused:
+        client.responses.create(model=model, input="Hi", tools=[{"type": "web_search"}])
+    assert refused.value.param == "tools"
+    with pytest.raises(openai.BadRequestError) as too_long:
+        client.responses.create(model=model, input=LONG)
+    assert (too_long.value.code, too_long.value.param) == ("context_length_exceeded", "input")
