@@ -53,10 +53,10 @@ class ServedModel:
     created: int = field(default_factory=lambda: int(time.time()))
     """When it was found, in seconds since 1970."""
 
-    @property
-    def slug(self) -> str:
-        """The last part of its name or path, in characters that ids may have."""
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(self.name).name).strip("-.")[:40] or "model"
+
+def slug_of(name: str) -> str:
+    """The last part of a model's name or path, in characters that ids may have."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(name).name).strip("-.")[:40] or "model"
 
 
 Models = Mapping[str | None, ServedModel]

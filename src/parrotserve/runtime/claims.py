@@ -120,9 +120,6 @@ def _outputs(spec: NewRequest) -> Iterator[Output]:
 
 
 def _claim(spec: NewRequest, find: Find, size: SizeOf) -> Claim:
-    model = find(spec.model)
-    if model is None:
-        return Claim(spec.id, 0)  # the machine refuses it
     # If the limit on tokens was set after admission, bytes are counted: tokenising would block the event loop.
     prompt = spec.text_tokens if spec.text_tokens is not None else _bytes_of_texts(spec)
     for segment in spec.segments:
@@ -133,7 +130,8 @@ def _claim(spec: NewRequest, find: Find, size: SizeOf) -> Claim:
                 prompt += size(segment.variable) + SEAM
             case Output():
                 prompt += SEAM
-    return Claim(spec.id, min(prompt + most_output(spec), model.context_length))
+    most, model = prompt + most_output(spec), find(spec.model)  # None while that is loaded for a restored session
+    return Claim(spec.id, most if model is None else min(most, model.context_length))
 
 
 def _bytes_of_texts(spec: NewRequest) -> int:

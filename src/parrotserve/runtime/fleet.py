@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import partial
@@ -12,6 +13,7 @@ from parrotserve.config import ServiceConfig
 from parrotserve.engines.base import (
     Capability,
     Command,
+    Engine,
     EngineDescription,
     Event,
     Heartbeat,
@@ -31,7 +33,7 @@ from parrotserve.listing import EngineView
 from parrotserve.models.pull import Progress
 from parrotserve.models.registry import DEFAULT_ALIAS
 from parrotserve.protocol import ModelView
-from parrotserve.runtime.catalog import NAMES_ON_DEMAND, Loader, Models, ServedModel, may_serve
+from parrotserve.runtime.catalog import NAMES_ON_DEMAND, Loader, Models, ServedModel, may_serve, slug_of
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.keeper import EngineKeeper, Extending, KeeperPolicy, KeeperState, Order
 from parrotserve.runtime.metrics import Metrics
@@ -76,7 +78,8 @@ class Fleet:
         """By model whose engines are all given up: the engine that the machine is told is up, so that requests fail at
         once."""
         self._started: set[str] = set()
-        self._loading = asyncio.Lock()
+        self._loading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By name, so that a model that takes long, or never comes, holds up no other."""
         self._closed = False
 
     # --- Models ----------------------------------------------------------------------------------------------
@@ -109,11 +112,14 @@ class Fleet:
         """Load a model, without engines: `start_engines` starts these. Raises `UnknownModel`, the errors of loading,
         and `ServiceUnavailable` if the service ended meanwhile."""
         name = self._meant(name)
-        async with self._loading:
+        found = self.find(name)
+        if found is not None:
+            return found
+        async with self._loading[self.allowed(name).lower()]:
             found = self.find(name)
             if found is not None:
                 return found
-            found = await self._load_in_thread(self.allowed(name), progress)
+            found = await self._load_in_thread(name, progress)
             if self._closed:
                 raise ServiceUnavailable("The service ended before the model was ready.")
             # One file may be named by many paths, but has only one set of engines.
@@ -174,6 +180,16 @@ class Fleet:
             raise copy(next(keeper.error for keeper in keepers if keeper.error is not None))
         return model
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Requests may name these models from now on, and wait for them. Raises `UnknownModel`, before anything
+        changes, if one of them may not be served."""
+        names = list(names)
+        for name in names:
+            if self.find(name) is None:
+                self.allowed(name)
+        for name in names:
+            self._driver.machine.add_model(name)
+
     def models(self) -> list[ModelView]:
         """The models that are served."""
         return [self._view(model) for model in self._models.values()]
@@ -208,8 +224,9 @@ class Fleet:
         return all(map(self._runs, self._config.models))
 
     async def wait_started(self) -> None:
-        """Wait until every engine is up. Raises the error of the first that was given up."""
-        for keeper in list(self._driver.keepers.values()):
+        """Wait until every engine of the configured models is up. Raises the error of the first that was given up."""
+        configured = {model.name for name in self._config.models if (model := self.find(name)) is not None}
+        for keeper in [one for one in self._driver.keepers.values() if one.model in configured]:
             await keeper.wait_started()
 
     def engines(self) -> list[EngineView]:
@@ -221,17 +238,23 @@ class Fleet:
         self._closed = True
         await asyncio.gather(*(keeper.close() for keeper in self._driver.keepers.values()))
 
-    def start_engines(self, model: ServedModel) -> None:
-        """Start a model's engines, unless they were started before."""
-        if model.name in self._started:
+    def start_engines(self, model: str) -> None:
+        """Start the engines of a model, by its own name, unless they were started before. One that is not loaded yet is
+        loaded first; its engines are starting until it is there."""
+        if model in self._started:
             return
-        self._started.add(model.name)
-        self._metrics.model_served(model.name)
+        self._started.add(model)
+        self._metrics.model_served(model)
         for number in range(self._config.engines):
-            engine = self._free_id(f"{model.slug}-{number}")
-            keeper = EngineKeeper(engine, model.name, partial(model.make_engine, engine), self, policy=self._policy)
+            engine = self._free_id(f"{slug_of(model)}-{number}")
+            keeper = EngineKeeper(engine, model, partial(self._made, model, engine), self, policy=self._policy)
             self._driver.keepers[engine] = keeper
             keeper.start()
+
+    async def _made(self, name: str, engine: EngineId) -> Engine:
+        model = await self.load(name)
+        self._driver.renderers.setdefault(name, model.renderer)  # its file may be served by another name as well
+        return model.make_engine(engine)
 
     def _free_id(self, wanted: str) -> EngineId:
         """An unused engine id: the wanted one, or one with a number, as the slugs of two paths may be equal."""
@@ -273,6 +296,8 @@ class Fleet:
         self._driver.apply(joined)
 
     def _tell_of_small_cache(self, engine: EngineId, description: EngineDescription) -> None:
+        model = self.find(self._driver.keepers[engine].model)
+        assert model is not None, "a model whose engine is up was loaded"
         # Many models' contexts need more memory than any machine has: with the default memory that is no fault.
         log.log(
             logging.INFO if self._config.kv_memory is None else logging.WARNING,
@@ -280,7 +305,7 @@ class Fleet:
             "%s: raise kv_memory for longer ones",
             engine,
             f"{description.cache_tokens:,}",
-            f"{self._models[self._driver.keepers[engine].model].context_length:,}",
+            f"{model.context_length:,}",
         )
 
     def lost(self, engine: EngineId, reason: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -57,6 +57,9 @@ class KeeperPolicy:
     start_timeout: float = 300.0
     start_attempts: int = 3
     """Failed starts in a row before the keeper gives up."""
+    fetch_attempts: int = 60
+    """The same where the engine's model cannot be fetched: with the pauses below, some five minutes, as networks often
+    come back by themselves."""
     first_backoff: float = 0.2
     longest_backoff: float = 5.0
     settled_after: float = 10.0
@@ -100,8 +103,16 @@ class EngineKeeper:
     """Keeps one engine up until it is closed. Owned by one event loop."""
 
     def __init__(
-        self, engine: EngineId, model: str, make: Callable[[], base.Engine], office: Office, *, policy: KeeperPolicy
+        self,
+        engine: EngineId,
+        model: str,
+        make: Callable[[], Awaitable[base.Engine]],
+        office: Office,
+        *,
+        policy: KeeperPolicy,
     ) -> None:
+        """`make` makes the engine as soon as its model is there, which may take minutes. It raises the errors of
+        loading the model."""
         self.engine = engine
         self.model = model
         self.state = KeeperState.STARTING
@@ -158,7 +169,7 @@ class EngineKeeper:
         refusals = deaths = retries = 0
         while True:
             given_up = self.state is KeeperState.FAILED
-            if given_up or refusals >= self._policy.start_attempts or _hopeless(self.error):
+            if given_up or refusals >= self._most_attempts or _hopeless(self.error):
                 await self._pause(self._policy.retry_pause(retries, random.random()))
                 retries += 1
             else:
@@ -171,6 +182,11 @@ class EngineKeeper:
             # An engine that comes up and dies at once counts like one that does not come up.
             refusals, deaths, retries = 0, 1 if settled else deaths + 1, 0 if settled else retries
             self.restarts += 1
+
+    @property
+    def _most_attempts(self) -> int:
+        unfetched = isinstance(self.error, PullFailed)
+        return self._policy.fetch_attempts if unfetched else self._policy.start_attempts
 
     async def _pause(self, seconds: float) -> None:
         """Be in the state FAILED (given up) for this long."""
@@ -190,7 +206,9 @@ class EngineKeeper:
         not come up."""
         loop = asyncio.get_running_loop()
         try:
-            engine = self._make()
+            engine = await self._made()
+            if engine is None:
+                return None
             try:
                 description = await self._start(engine)
                 if description is None:
@@ -203,6 +221,15 @@ class EngineKeeper:
         except Exception as error:
             log.exception("the keeper of engine %s", self.engine)
             self.error = EngineFailed(f"Engine {self.engine} cannot be kept up: {_words(error)}.", engine=self.engine)
+            return None
+
+    async def _made(self) -> base.Engine | None:
+        """The engine. Returns None, and sets `error`, if its model cannot be had."""
+        try:
+            return await self._make()
+        except ParrotError as error:
+            self.error = error
+            log.warning("engine %s did not start: %s", self.engine, error)
             return None
 
     async def _start(self, engine: base.Engine) -> base.EngineDescription | None:

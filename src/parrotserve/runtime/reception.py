@@ -79,7 +79,7 @@ class Reception:
         cost no engines. Without `lasting` it is not recorded."""
         self._gate.take_in(batch if lasting else replace(batch, lasting=False))
         for model in models.values():
-            self._fleet.start_engines(model)
+            self._fleet.start_engines(model.name)
 
 
 def models_of(body: Submit) -> dict[str | None, None]:

@@ -8,39 +8,32 @@ import msgspec
 
 from parrotserve.errors import ParrotError
 from parrotserve.ids import SessionId, shown
-from parrotserve.models.pull import Progress
-from parrotserve.runtime.catalog import Models
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.fleet import Fleet
 from parrotserve.runtime.gate import Gate
 from parrotserve.store.journal import Journal
-from parrotserve.store.recovery import Recovered, recovered
+from parrotserve.store.recovery import recovered
 
 log = logging.getLogger(__name__)
 
 
-async def recover(
-    journal: Journal, driver: Driver, fleet: Fleet, gate: Gate, *, progress: Progress | None = None
-) -> int:
-    """Bring back all sessions of a journal, loading models that they name if they may be served, and record from now
-    on. Returns the number of sessions. One that cannot come back stays in the journal, for a service that has its
-    models, unless a new one takes its id.
+def recover(journal: Journal, driver: Driver, fleet: Fleet, gate: Gate) -> int:
+    """Bring back all sessions of a journal, and record from now on. Returns the number of sessions. Models on demand
+    that they name are loaded meanwhile: what is known can be had at once, and what is to run waits for its model. A
+    session that cannot come back stays in the journal, for a service that has its models, unless a new one takes its
+    id.
 
     Raises `ServiceUnavailable` if the journal cannot be read.
     """
-    known, ready = list(journal.sessions()), list[tuple[Recovered, Models]]()
+    known, back = list(journal.sessions()), 0
     driver.recorder.begin(journal)
     for session, entries in known:
         with _left_if_it_cannot(session, journal, driver):
             found = recovered(entries)
-            ready.append((found, await fleet.require_all(found.models, progress=progress)))
-    # Only now that all models are there, which may take minutes: leases begin.
-    back = 0
-    for found, models in ready:
-        with _left_if_it_cannot(found.event.batch.session, journal, driver):
+            fleet.expect(found.models)
             gate.restore(found)
             back += 1
-            for model in models.values():
+            for model in found.models:
                 fleet.start_engines(model)
     return back
 

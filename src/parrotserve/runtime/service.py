@@ -108,7 +108,8 @@ class Service:
         by_path: bool = False,
     ) -> "Service":
         """Return a service whose models are loaded (pulled if needed, reporting `progress`) and whose engines are
-        starting; with a `journal`, its sessions go on, and all that is accepted from now on is kept there.
+        starting; with a `journal`, its sessions go on, and all that is accepted from now on is kept there. Models on
+        demand that these sessions name are loaded meanwhile.
 
         `by_path` lets requests name models on demand by path, too: for callers that may read the files anyway.
         Raises `ModelError`, and `ServiceUnavailable` for a journal that cannot be read; then nothing is left running.
@@ -116,10 +117,9 @@ class Service:
         service = cls(config, load=load, policy=policy, directory=directory, by_path=by_path)
         try:
             for name in config.models:
-                service._fleet.start_engines(await service._fleet.load(name, progress=progress))
+                service._fleet.start_engines((await service._fleet.load(name, progress=progress)).name)
             if journal is not None:
-                driver, fleet, gate = service._driver, service._fleet, service._gate
-                service.recovered = await recover(journal, driver, fleet, gate, progress=progress)
+                service.recovered = recover(journal, service._driver, service._fleet, service._gate)
                 service._journal = journal
         except BaseException:
             await service.close()
@@ -326,11 +326,14 @@ class Service:
 
     # --- What the service is ---------------------------------------------------------------------------------
 
-    @property
-    def ready(self) -> bool:
-        """Whether the service accepts requests and every configured model has an engine that is up."""
-        writes = self._journal is None or not self._journal.failing
-        return writes and not self.ending.draining and self._fleet.ready
+    def check_ready(self) -> None:
+        """Raises `ServiceUnavailable` unless the service accepts requests and every configured model has an engine that
+        is up."""
+        if self.ending.draining:
+            raise ServiceUnavailable("The service is shutting down.")
+        self._check_journal()
+        if not self._fleet.ready:
+            raise ServiceUnavailable("A model has no engine that is up; /v1/engines says which are.")
 
     @property
     def metrics(self) -> CollectorRegistry:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parrotserve.engines.fake import FakeEngine
+from parrotserve.errors import ServiceUnavailable
 from parrotserve.protocol import (
     Accepted,
     CallSpec,
@@ -126,6 +127,15 @@ class Staged:
     def engine(self) -> FakeEngine:
         """The latest."""
         return self.engines[-1]
+
+    @property
+    def ready(self) -> bool:
+        """Whether the service says that it is ready."""
+        try:
+            self.service.check_ready()
+        except ServiceUnavailable:
+            return False
+        return True
 
     async def close(self) -> None:
         await self.service.close()

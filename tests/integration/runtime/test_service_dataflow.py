@@ -314,7 +314,7 @@ async def test_requests_that_wait_for_an_engine_fail_when_it_is_given_up(stage: 
     got = await answer(staged.service.submit(batch(request("r", text("x"), made("a")), wait("a"))))
     assert got.failures["a"].error.code == EngineFailed.code
     assert "no memory" in got.failures["a"].error.message
-    assert not staged.service.ready
+    assert not staged.ready
 
 
 async def test_a_failed_variable_is_produced_again_on_retry(stage: Stage):

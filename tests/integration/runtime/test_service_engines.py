@@ -140,17 +140,17 @@ async def test_a_service_that_has_lost_one_of_its_engines_is_ready(stage: Stage)
     await staged.engines[0].die()
     while sorted(view.state for view in staged.service.engines()) != ["restarting", "up"]:
         await asyncio.sleep(0)
-    assert staged.service.ready
+    assert staged.ready
     await staged.engines[1].die()
-    while staged.service.ready:
+    while staged.ready:
         await asyncio.sleep(0)
 
 
 async def test_a_service_whose_engines_are_down_is_not_ready(stage: Stage):
     staged = await stage(faults=[Faults(), Faults(start_seconds=3600)])
-    assert staged.service.ready
+    assert staged.ready
     await staged.engine.die()
-    while staged.service.ready:
+    while staged.ready:
         await asyncio.sleep(0)
     assert [view.state for view in staged.service.engines()] == ["restarting"]
 
@@ -175,7 +175,7 @@ async def test_a_model_that_was_given_up_serves_again_once_an_engine_of_it_is_ba
     for view in staged.service.engines():
         assert (view.state, view.error) == ("failed", "no memory")
         assert 0 <= (view.retry_after or 0.0) <= 0.3
-    while not staged.service.ready:
+    while not staged.ready:
         await asyncio.sleep(0.001)
     got = await answer(staged.service.submit(batch(*TELL)))
     assert got.values == {"a": STORY}

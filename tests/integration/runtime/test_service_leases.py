@@ -57,7 +57,7 @@ async def test_native_calls_are_offered_answered_and_flow_on(stage: Stage):
     program = batch(*TELL, call("upper", ["a"], "up"), request("r2", text("use "), taken("up"), made("b")), wait("b"))
     waiting = asyncio.ensure_future(answer(staged.service.submit(program)))
     await asyncio.sleep(0)
-    while not staged.service.ready or S not in staged.service._driver.machine.graph.sessions:
+    while not staged.ready or S not in staged.service._driver.machine.graph.sessions:
         await asyncio.sleep(0)
     offers = staged.service.calls(S)
     offer = await anext(offers)

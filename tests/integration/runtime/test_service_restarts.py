@@ -1,8 +1,6 @@
 """A service that ends and is started again on the same journal: its sessions go on where they were."""
 
-import time
 from contextlib import aclosing
-from pathlib import Path
 
 import pytest
 from restart_programs import (
@@ -19,17 +17,12 @@ from restart_programs import (
     refuses_to_run,
     value_of,
 )
-from runtime_programs import SESSION, Staged, answer, batch, call, made, request, taken, text, wait
+from runtime_programs import Staged, answer, batch, call, made, request, taken, text, wait
 
-from parrotserve.config import ServiceConfig
-from parrotserve.engines.fake import FakeEngine, Faults
+from parrotserve.engines.fake import Faults
 from parrotserve.errors import Cancelled, EngineFailed, UnknownObject
 from parrotserve.ids import CallId, SessionId, VariableId
-from parrotserve.models.pull import Progress
 from parrotserve.protocol import CallResult, CallSpec, Delta, Value, VariableSpec
-from parrotserve.runtime.catalog import ServedModel, fake_model
-from parrotserve.runtime.service import Service
-from parrotserve.store.journal import Journal
 
 
 async def test_what_was_done_is_known_and_not_run_again(begin: Begin):
@@ -206,23 +199,3 @@ async def test_a_session_that_only_waits_for_anothers_value_goes_on_without_it(b
     second = await begin()
     assert await value_of(second, VariableId("x")) == "set"
     assert await value_of(second, A) == STORY
-
-
-async def test_leases_begin_when_all_models_are_there(begin: Begin, tmp_path: Path):
-    first = await begin(config={"models": ("fake", "slow")})
-    await declared(first, batch(TELL, lease=0.2))
-    await declared(first, batch(request("s", text("two"), made("x"), model="slow"), session="other"))
-    await first.close()
-
-    def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
-        time.sleep(0.5 if name == "slow" else 0)
-        return fake_model(lambda engine: FakeEngine(engine, ticking=True), name=name)
-
-    journal = Journal(tmp_path / "journal.db")
-    service = await Service.start(
-        ServiceConfig(models=("fake",), on_demand=True), load=load, journal=journal, by_path=True
-    )
-    back = {one.id for one in service.sessions(None).data}
-    await service.close()
-    await journal.close()
-    assert back == {SESSION, "other"}

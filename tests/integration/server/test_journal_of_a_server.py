@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,22 @@ TALE = "/v1/sessions/s1/variables/tale"
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 8}
 
 
+LATE = "smollm2-135m"
+may_come = threading.Event()
+"""Set when the model on demand may be loaded."""
+
+
+@pytest.fixture(autouse=True)
+def it_may_come() -> Iterator[None]:
+    may_come.set()
+    yield
+    may_come.set()
+
+
 def load(name: str, config: ServiceConfig, progress: Progress | None) -> ServedModel:
+    if name == LATE:
+        may_come.wait(30)
+
     def make(engine: EngineId) -> FakeEngine:
         return FakeEngine(engine, script={"tell": "a tale"})
 
@@ -77,6 +93,19 @@ async def test_a_session_goes_on_in_the_next_service_which_says_so(serving: Serv
     async with serving() as (line, client):
         assert "from before" not in line
         assert (await client.get(TALE)).status_code == 404
+
+
+async def test_it_answers_while_a_model_of_its_sessions_is_still_fetched(serving: Serving):
+    late = {**PROGRAM["requests"][0], "model": LATE}
+    async with serving(on_demand=True) as (_, client):
+        await client.post("/v1/submit", json={**PROGRAM, "requests": [late]})
+        assert (await client.get(TALE)).json()["value"] == "a tale"
+    may_come.clear()
+    async with serving(on_demand=True) as (line, client):
+        assert "1 session goes on from before" in line
+        for path in ("/healthz", "/readyz", "/v1/models", "/v1/engines", "/v1/sessions/s1"):
+            assert (await client.get(path)).status_code == 200, path
+        assert (await client.get(TALE)).json()["value"] == "a tale"
 
 
 async def test_without_a_journal_it_keeps_nothing(serving: Serving, tmp_path: Path):
@@ -133,7 +162,8 @@ async def test_while_the_journal_cannot_be_written_nothing_is_accepted(
         refused = await client.post("/v1/submit", json=with_text(PROGRAM, "x" * 300_000))
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "service_unavailable")
         assert "Make room" in refused.json()["error"]["message"]
-        assert (await client.get("/readyz")).status_code == 503
+        unready = await client.get("/readyz")
+        assert (unready.status_code, "Make room" in unready.text) == (503, True)
         full(journal, 1 << 20)
         await until(lambda: _ready(client))
         assert (await client.post("/v1/submit", json=with_text(PROGRAM, "x" * 300_000))).status_code == 200

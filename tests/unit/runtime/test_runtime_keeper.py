@@ -20,7 +20,7 @@ from parrotserve.engines.base import (
     SequenceEnded,
 )
 from parrotserve.engines.fake import FakeEngine, Faults
-from parrotserve.errors import EngineFailed, EngineRefused, MalformedModel, ParrotError
+from parrotserve.errors import EngineFailed, EngineRefused, MalformedModel, ParrotError, PullFailed
 from parrotserve.graph.decisions import CancelSequence
 from parrotserve.ids import EngineId, RequestId
 from parrotserve.runtime.keeper import EngineKeeper, KeeperPolicy, KeeperState, Order
@@ -84,7 +84,7 @@ async def start(reports: Reports):
     def begin(*faults: Faults, policy: KeeperPolicy = SOON) -> tuple[EngineKeeper, list[FakeEngine]]:
         engines: list[FakeEngine] = []
 
-        def make() -> FakeEngine:
+        async def make() -> FakeEngine:
             fault = faults[len(engines)] if len(engines) < len(faults) else Faults()
             engines.append(FakeEngine(ENGINE, faults=fault, heartbeat_seconds=policy.heartbeat / 4))
             return engines[-1]
@@ -120,7 +120,10 @@ class Brief(FakeEngine):
 
 
 async def test_who_waits_for_an_output_goes_on_before_the_end_of_its_request_is_seen_to(reports: Reports):
-    keeper = EngineKeeper(ENGINE, "fake", lambda: Brief(ENGINE), reports, policy=SOON)
+    async def make() -> Brief:
+        return Brief(ENGINE)
+
+    keeper = EngineKeeper(ENGINE, "fake", make, reports, policy=SOON)
     keeper.start()
     assert [await reports.next(), await reports.next()] == ["joined e-0", "written r"]
     reports.words.put_nowait("answered r")
@@ -181,7 +184,11 @@ async def test_an_engine_that_does_not_find_out_itself_that_it_hangs_is_replaced
     monkeypatch.setattr(Stuck, "silent", silent)
     engines = [FakeEngine(ENGINE), Stuck(ENGINE)]
     policy = KeeperPolicy(heartbeat=0.02, stuck_after=0.1)
-    keeper = EngineKeeper(ENGINE, "fake", engines.pop, reports, policy=policy)
+
+    async def make() -> FakeEngine:
+        return engines.pop()
+
+    keeper = EngineKeeper(ENGINE, "fake", make, reports, policy=policy)
     keeper.start()
     assert await reports.next() == "joined e-0"
     lost = await reports.next()
@@ -283,7 +290,7 @@ async def test_its_pauses_go_on_growing_until_it_has_been_up_for_a_while(
 async def test_what_nobody_expected_of_an_engine_is_tried_again_too(reports: Reports, noted: Noted):
     made: list[int] = []
 
-    def make() -> FakeEngine:
+    async def make() -> FakeEngine:
         made.append(0)
         if len(made) < 5:
             raise OSError("no more processes")
@@ -295,6 +302,27 @@ async def test_what_nobody_expected_of_an_engine_is_tried_again_too(reports: Rep
     assert await reports.next() == "joined e-0"
     assert (len(made), noted.retries) == (5, [0, 1])
     await keeper.close()
+
+
+async def test_a_model_that_cannot_be_fetched_is_tried_more_often_before_its_engine_is_given_up(reports: Reports):
+    fetches: list[int] = []
+
+    async def make() -> FakeEngine:
+        fetches.append(0)
+        if len(fetches) < 10:
+            raise PullFailed("There is no network.")
+        return FakeEngine(ENGINE)
+
+    for attempts, told in ((10, ["joined e-0"]), (9, ["given up e-0: There is no network.", "joined e-0"])):
+        fetches.clear()
+        policy = KeeperPolicy(
+            first_backoff=0.001, longest_backoff=0.001, first_retry=0.001, start_attempts=2, fetch_attempts=attempts
+        )
+        keeper = EngineKeeper(ENGINE, "fake", make, reports, policy=policy)
+        keeper.start()
+        assert [await reports.next() for _ in told] == told
+        await keeper.close()
+        await reports.next()  # that it is lost
 
 
 @pytest.mark.parametrize(

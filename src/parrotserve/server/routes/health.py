@@ -4,7 +4,6 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from parrotserve.errors import ServiceUnavailable
 from parrotserve.server.access import OperatorOnly, TheService
 
 router = APIRouter(tags=["health"])
@@ -20,11 +19,9 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 @router.head("/readyz", include_in_schema=False)
 async def readyz(service: TheService) -> dict[str, str]:
-    """Every configured model has an engine that is up; 503 where one has none, and while the service shuts down."""
-    if service.ending.draining:
-        raise ServiceUnavailable("The service is shutting down.")
-    if not service.ready:
-        raise ServiceUnavailable("A model has no engine that is up; /v1/engines says which are.")
+    """Every configured model has an engine that is up; 503 where one has none, while the journal cannot be written, and
+    while the service shuts down."""
+    service.check_ready()
     return {"status": "ready"}
 
 
