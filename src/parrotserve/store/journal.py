@@ -3,14 +3,14 @@
 Whoever is about to let something be seen outside awaits `committed` first: then what was written before it survives the
 death of the process. All that was written since the last commit is committed together (group commit): in the event loop
 itself, which takes some 70 microseconds, or in a thread where it would take longer. A power failure may lose the last
-seconds, because commits do not wait for the disk (SQLite's `synchronous = NORMAL`).
+seconds, because commits do not wait for the disk (SQLite's `synchronous = NORMAL`). A thread with a connection of its
+own does that for them now and then, while they go on.
 """
 
 import asyncio
 import contextlib
 import itertools
 import logging
-import os
 import queue
 import sqlite3
 import threading
@@ -24,17 +24,10 @@ from typing import NamedTuple
 
 from parrotserve.errors import ServiceUnavailable
 from parrotserve.ids import SessionId
+from parrotserve.store.journal_file import JournalFile, unavailable
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS entries (
-    number INTEGER PRIMARY KEY, session TEXT NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS entries_by_session ON entries (session);
-"""
-_FORM = 1
-"""Version of the table and of the entries, stored in the file."""
 _ADD = "INSERT INTO entries (session, kind, key, body) VALUES (?, ?, ?, ?)"
 _ADD_MORE = ", (?, ?, ?, ?)"
 _DROP = "DELETE FROM entries WHERE session = ? AND kind = ? AND key = ?"
@@ -54,14 +47,14 @@ _RETRY_SECONDS = 1.0
 _TIDY_SECONDS = 5.0
 """Interval at which what was committed moves from SQLite's log to the file proper, which waits for the disk; texts that
 were dropped are then gone from both."""
-_ADVICE = {
-    sqlite3.SQLITE_NOTADB: "Move it away; the sessions in it are lost.",
-    sqlite3.SQLITE_CORRUPT: "Move it away; the sessions in it are lost.",
-    sqlite3.SQLITE_BUSY: "Another service uses it: stop that, or give this one another folder with --data.",
-    sqlite3.SQLITE_FULL: "Make room there, or set PARROT_DATA, or --data, to another folder.",
-}
-_USUAL_ADVICE = "Set PARROT_DATA, or --data, to a folder that can be written."
-
+_LONG_LOG = 8 << 20
+"""Size of the log, roughly, at which that is done earlier: the longer it is, the longer commits wait for its end."""
+_COMMIT = 1 << 14
+"""What a commit adds to the log besides the bodies of its entries, roughly: whole pages."""
+_PASSES = 2
+"""How often what is in the log is moved while commits go on, which add to it, before they have to wait for the rest."""
+_VACUUM_PAGES = 64
+"""Pages that are given back in one go, while commits wait."""
 _Statement = tuple[str, tuple[str | bytes, ...]]
 
 
@@ -82,13 +75,16 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._loop = asyncio.get_running_loop()
-        self._db = _opened(path)
+        self._file = JournalFile(path)
+        self._db = self._file.db
         self._using = threading.Lock()
-        """Held by whoever uses the connection."""
+        """Held by whoever uses this connection."""
         self._new: list[_Statement] = []
         """Statements since the last commit."""
         self._bytes = 0
         """Size of the entries that they add and drop."""
+        self._log = 0
+        """Size of the log, roughly."""
         self._sizes: Counter[SessionId] = Counter()
         """Size of each session's entries."""
         self._handed = self._written = 0
@@ -148,7 +144,7 @@ class Journal:
             self._tidy()
             self._work.put(None)
         await asyncio.to_thread(self._thread.join)
-        self._db.close()
+        self._file.close()
 
     # --- Reading ---------------------------------------------------------------------------------------------
 
@@ -163,7 +159,7 @@ class Journal:
                 self._sizes[SessionId(session)] = sum(len(entry.body) + _ROW for entry in entries)
                 yield SessionId(session), entries
         except sqlite3.Error as error:
-            raise _unavailable(self.path, "read", error) from error
+            raise unavailable(self.path, "read", error) from error
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
@@ -181,6 +177,10 @@ class Journal:
             return
         batch, size = self._new, self._bytes
         self._new, self._bytes = [], 0
+        self._log += size + _COMMIT
+        if self._log > _LONG_LOG:
+            self._loop.call_soon(self._tidy)
+            self._log = 0
         if size <= _AT_ONCE and self._written == self._handed and self._using.acquire(blocking=False):
             try:
                 self._execute(batch)
@@ -214,6 +214,7 @@ class Journal:
             self._tidying.cancel()
             self._tidying = None
         self._flush()  # else what was dropped just now would stay in the log until something else is written
+        self._log = 0
         self._work.put(self._empty_log)
 
     def _told(self, failure: str | None) -> None:
@@ -238,7 +239,7 @@ class Journal:
                 with self._using:
                     self._execute(batch)
             except Exception as error:  # whatever it is: without this thread, all would wait for ever
-                failure = _unavailable(self.path, "written", error).message
+                failure = unavailable(self.path, "written", error).message
             else:
                 self._tell(None)
                 return
@@ -252,50 +253,23 @@ class Journal:
         self._tell(self._gave_up)
 
     def _empty_log(self) -> None:
-        with self._using, contextlib.suppress(sqlite3.Error):  # the next time it may succeed
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Move all that is in the log to the file proper, most of it while commits go on. They have to wait for the
+        rest: a log that is never whole in the file is never emptied, and grows without end."""
+        with contextlib.suppress(sqlite3.Error):  # the next time it may succeed
+            self._vacuum()
+        with contextlib.suppress(sqlite3.Error):
+            for _ in range(_PASSES):
+                self._file.move("PASSIVE")
+            with self._using:
+                self._file.move("TRUNCATE")
+
+    def _vacuum(self) -> None:
+        """Give pages that became free back to the file system, a few at a time, so that commits get in between."""
+        for _ in range(self._file.free_pages // _VACUUM_PAGES + 1):
+            with self._using:
+                # It makes a step for each page, of which `execute` would take only the first.
+                self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
 
     def _tell(self, failure: str | None) -> None:
         with contextlib.suppress(RuntimeError):  # the event loop may be closed by now
             self._loop.call_soon_threadsafe(self._told, failure)
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    """The file, locked for this process."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Created here, because SQLite would use the umask's permissions; its log gets those of the file.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        db = sqlite3.connect(path, timeout=0.5, isolation_level=None, check_same_thread=False)
-        try:
-            _prepare(db, path)
-        except BaseException:
-            db.close()
-            raise
-    except (OSError, sqlite3.Error) as error:
-        raise _unavailable(path, "opened", error) from error
-    return db
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the file is read: else SQLite expects other processes
-    ((form,),) = db.execute("PRAGMA user_version").fetchall()
-    if form > _FORM:
-        raise ServiceUnavailable(
-            f"The journal {path} was written by a later version of Parrot. Install that, or set PARROT_DATA, or "
-            "--data, to another folder."
-        )
-    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute("PRAGMA wal_autocheckpoint = 0")  # it would be in the event loop
-    db.execute("PRAGMA secure_delete = ON")
-    db.executescript(_SCHEMA)
-    db.execute(f"PRAGMA user_version = {_FORM}")
-
-
-def _unavailable(path: Path, what: str, error: Exception) -> ServiceUnavailable:
-    why = getattr(error, "strerror", None) or error
-    advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, _USUAL_ADVICE)
-    return ServiceUnavailable(f"The journal of sessions in {path} cannot be {what}: {why}. {advice}")

@@ -15,6 +15,7 @@ from parrotserve.errors import ServiceUnavailable
 from parrotserve.ids import SessionId
 from parrotserve.store import journal as journal_module
 from parrotserve.store.journal import Entry, Journal
+from parrotserve.store.journal_file import JournalFile
 
 ONE, OTHER = SessionId("s-1"), SessionId("s-2")
 
@@ -77,6 +78,69 @@ async def test_a_dropped_text_is_nowhere_in_the_files_soon_after(reopened: Open,
     journal.drop_session(ONE)
     async with asyncio.timeout(20):
         while is_in_the_files(journal, b"A secret."):
+            await asyncio.sleep(0.001)
+
+
+async def test_the_log_is_emptied_while_commits_go_on(reopened: Open, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(journal_module, "_TIDY_SECONDS", 0.01)
+    journal = await reopened()
+    log, sizes = journal.path.with_name("journal.db-wal"), [0]
+    journal.add(ONE, value("secret", b"A secret."))
+    journal.drop(ONE, "value", "secret")
+    async with asyncio.timeout(20):
+        while sizes[-1] >= max(sizes) or is_in_the_files(journal, b"A secret."):
+            journal.add(ONE, value(str(len(sizes)), bytes(1000)))
+            await journal.committed()
+            await asyncio.sleep(0)
+            sizes.append(log.stat().st_size)
+    journal = await reopened()
+    ((_, entries),) = journal.sessions()
+    assert len(entries) == len(sizes) - 1
+
+
+async def test_commits_do_not_wait_for_what_is_moved_to_the_file(reopened: Open, monkeypatch: pytest.MonkeyPatch):
+    begun, may_end = asyncio.Event(), threading.Event()
+    move, loop = JournalFile.move, asyncio.get_running_loop()
+
+    def slow(self: JournalFile, how: str) -> None:
+        if how == "PASSIVE":
+            loop.call_soon_threadsafe(begun.set)
+            may_end.wait(20)
+        move(self, how)
+
+    monkeypatch.setattr(JournalFile, "move", slow)
+    monkeypatch.setattr(journal_module, "_TIDY_SECONDS", 0.01)
+    journal = await reopened()
+    journal.add(ONE, value("a"))
+    await begun.wait()
+    journal.add(ONE, value("b"))
+    async with asyncio.timeout(10):
+        await journal.committed()
+    may_end.set()
+    journal = await reopened()
+    assert list(journal.sessions()) == [(ONE, [value("a"), value("b")])]
+
+
+async def test_a_log_that_grows_fast_is_emptied_earlier(reopened: Open, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(journal_module, "_LONG_LOG", 1 << 17)
+    journal = await reopened()
+    log, sizes = journal.path.with_name("journal.db-wal"), [0]
+    async with asyncio.timeout(20):
+        while sizes[-1] >= max(sizes):
+            journal.add(ONE, value(str(len(sizes)), bytes(1000)))
+            await journal.committed()
+            await asyncio.sleep(0)
+            sizes.append(log.stat().st_size)
+
+
+async def test_pages_that_became_free_are_given_back(reopened: Open, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(journal_module, "_TIDY_SECONDS", 0.01)
+    journal = await reopened()
+    journal.add(ONE, value("a", bytes(1 << 20)))
+    await journal.committed()
+    journal.drop_session(ONE)
+    async with asyncio.timeout(20):
+        while not 0 < journal.path.stat().st_size < 1 << 16 or journal.path.with_name("journal.db-wal").stat().st_size:
             await asyncio.sleep(0.001)
 
 
