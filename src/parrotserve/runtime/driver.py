@@ -129,6 +129,11 @@ class Driver:
         self.apply(found.event)
         self.recorder.goes_on(found.event.batch.session)
 
+    def leave(self, session: SessionId, lease_seconds: float) -> None:
+        """Leave a session of the journal that cannot be brought back there until its lease is over."""
+        self.recorder.leaves(session)
+        self._loop.call_later(lease_seconds, self._drop_left, session)
+
     def end_session(self, session: SessionId, tenant: TenantId) -> None:
         """End a session for its client; one that could not be brought back is erased. Raises `UnknownObject`."""
         if not self.recorder.erased(session):
@@ -295,6 +300,10 @@ class Driver:
             request = self.machine.graph.requests.get(event.request)
             return request.session.id if request is not None else None
         return event.session if isinstance(event, FromClient) else None
+
+    def _drop_left(self, session: SessionId) -> None:
+        if not self._closed and self.recorder.erased(session):
+            log.warning("session %s, which could not go on, is dropped: its lease is over", shown(session))
 
     def _set_timer(self) -> None:
         deadline = self.machine.next_deadline()

@@ -1,13 +1,11 @@
 """Bringing back the sessions of the journal when the service starts."""
 
 import logging
-from collections.abc import Generator
-from contextlib import contextmanager
 
 import msgspec
 
 from parrotserve.errors import ParrotError
-from parrotserve.ids import SessionId, shown
+from parrotserve.ids import shown
 from parrotserve.runtime.driver import Driver
 from parrotserve.runtime.fleet import Fleet
 from parrotserve.runtime.gate import Gate
@@ -17,34 +15,31 @@ from parrotserve.store.recovery import recovered
 log = logging.getLogger(__name__)
 
 
-def recover(journal: Journal, driver: Driver, fleet: Fleet, gate: Gate) -> int:
+def recover(journal: Journal, driver: Driver, fleet: Fleet, gate: Gate, *, longest_lease: float) -> int:
     """Bring back all sessions of a journal, and record from now on. Returns the number of sessions. Models on demand
-    that they name are loaded meanwhile: what is known can be had at once, and what is to run waits for its model. A
-    session that cannot come back stays in the journal, for a service that has its models, unless a new one takes its
-    id.
+    that they name are loaded meanwhile: what is known can be had at once, and what is to run waits for its model.
 
-    Raises `ServiceUnavailable` if the journal cannot be read.
+    A session that cannot come back stays in the journal until its lease (or, if that cannot be read, the longest one)
+    is over, for a service that is started in the meantime and has its models, unless a new one takes its id. Raises
+    `ServiceUnavailable` if the journal cannot be read.
     """
     known, back = list(journal.sessions()), 0
     driver.recorder.begin(journal)
     for session, entries in known:
-        with _left_if_it_cannot(session, journal, driver):
+        lease = longest_lease
+        try:
             found = recovered(entries)
+            lease = min(lease, found.event.batch.lease_seconds)
             fleet.expect(found.models)
             gate.restore(found)
+        except (msgspec.DecodeError, ValueError) as error:
+            log.error("session %s in %s cannot be read: %s", shown(session), journal.path, error)
+            driver.leave(session, lease)
+        except ParrotError as error:
+            log.error("session %s in %s cannot go on: %s", shown(session), journal.path, error)
+            driver.leave(session, lease)
+        else:
             back += 1
             for model in found.models:
                 fleet.start_engines(model)
     return back
-
-
-@contextmanager
-def _left_if_it_cannot(session: SessionId, journal: Journal, driver: Driver) -> Generator[None]:
-    try:
-        yield
-    except (msgspec.DecodeError, ValueError) as error:
-        log.error("session %s in %s cannot be read: %s", shown(session), journal.path, error)
-        driver.recorder.leaves(session)
-    except ParrotError as error:
-        log.error("session %s in %s cannot go on: %s", shown(session), journal.path, error)
-        driver.recorder.leaves(session)

@@ -119,7 +119,9 @@ class Service:
             for name in config.models:
                 service._fleet.start_engines((await service._fleet.load(name, progress=progress)).name)
             if journal is not None:
-                service.recovered = recover(journal, service._driver, service._fleet, service._gate)
+                service.recovered = recover(
+                    journal, service._driver, service._fleet, service._gate, longest_lease=config.max_lease_seconds
+                )
                 service._journal = journal
         except BaseException:
             await service.close()

@@ -16,12 +16,14 @@ from restart_programs import (
     everything_in,
     value_of,
 )
-from runtime_programs import answer, batch, made, request, taken, text, wait
+from runtime_programs import Staged, answer, batch, made, request, taken, text, wait
 
 from parrotserve.errors import UnknownObject
-from parrotserve.graph.events import NewVariable, Submitted
-from parrotserve.ids import LOCAL_TENANT, RequestId, VariableId
+from parrotserve.graph.events import NewRequest, NewVariable, Submitted
+from parrotserve.ids import LOCAL_TENANT, RequestId, SessionId, VariableId
 from parrotserve.protocol import VariableSpec, WireTransform
+from parrotserve.sampling import Sampling
+from parrotserve.segments import Output, Text
 from parrotserve.store.entries import encoded_batch
 from parrotserve.store.journal import Entry, Journal
 
@@ -52,6 +54,58 @@ async def test_a_session_whose_model_is_not_served_waits_in_the_journal(begin: B
 
     third = await begin()
     assert await value_of(third, A) == STORY
+
+
+async def left(path: Path, *sessions: str) -> None:
+    """Make a journal with sessions whose model nobody serves any more, and whose leases are short."""
+    journal = Journal(path)
+    for number, session in enumerate(map(SessionId, sessions), 1):
+        segments = (Text("A secret."), Output(A, Sampling(seed=1)))
+        spec = NewRequest(id=RequestId("r"), function="", model="gone", segments=segments)
+        batch = Submitted(
+            session=session,
+            tenant=LOCAL_TENANT,
+            lease_seconds=number / 100,
+            variables=(NewVariable(id=A),),
+            requests=(spec,),
+        )
+        journal.add(session, Entry("batch", "", encoded_batch(batch)))
+    await journal.close()
+
+
+async def only(staged: Staged, *sessions: str) -> None:
+    """Wait until the journal has entries of these sessions only."""
+    assert staged.journal is not None
+    while [session for session, _ in staged.journal.sessions()] != list(sessions):
+        await asyncio.sleep(0.001)
+
+
+async def test_a_session_that_cannot_go_on_is_kept_for_as_long_as_its_lease(
+    begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    await left(tmp_path / "journal.db", "s1", "s2")
+    staged = await begin()
+    await only(staged)
+    assert caplog.text.count("is dropped: its lease is over") == 2
+    with pytest.raises(UnknownObject):
+        staged.service.end_session(SessionId("s1"))
+    await staged.close()
+    assert b"A secret." not in everything_in(tmp_path)
+
+
+async def test_one_that_cannot_be_read_is_kept_for_as_long_as_a_lease_may_be(begin: Begin, tmp_path: Path):
+    journal = Journal(tmp_path / "journal.db")
+    journal.add(S, Entry("batch", "", b"of another kind"))
+    await journal.close()
+    await only(await begin(config={"max_lease_seconds": 0.01}))
+
+
+async def test_a_new_session_has_its_own_lease(begin: Begin, tmp_path: Path):
+    await left(tmp_path / "journal.db", S, "later")
+    staged = await begin()
+    await answer(staged.service.submit(batch(request("r", text("two"), made("a")), wait("a"))))
+    await only(staged, S)
+    assert await value_of(staged, A) == "one"
 
 
 async def test_what_is_sent_again_is_not_written_again(begin: Begin):
