@@ -37,16 +37,18 @@ def output_produced(graph: Graph, event: OutputProduced, changes: Changes) -> No
 def request_ended(graph: Graph, event: RequestEnded, changes: Changes) -> None:
     """A sequence ended. Its request is DONE if all outputs are READY, whatever the engine says of the end; otherwise it
     FAILED or was CANCELLED. The end of a sequence that ran ahead only ends its running ahead."""
-    ahead = graph.requests.get(event.request)
-    if ahead is not None and ahead.ahead is not None and ahead.epoch == event.epoch:
+    known = graph.requests.get(event.request)
+    if known is not None and known.ahead is not None and known.epoch == event.epoch:
         # Whatever was wrong will show again when the request itself runs.
-        changes.freed.append((ahead.ahead, ahead.id, None))
-        ahead_stopped(ahead)
+        changes.freed.append((known.ahead, known.id, None))
+        ahead_stopped(known)
         return
     request = _aboard(graph, event.request, event.epoch)
     if request is None or request.engine is None:
         if event.usage is not None:
             changes.late.append((event.request, event.epoch, event.usage))
+            if known is not None and known.fallen and known.epoch == event.epoch:
+                known.usage = known.usage.plus(event.usage)  # of what was cancelled while an engine ran it
         return
     request.aboard = False
     request.usage = request.usage.plus(event.usage or Usage())

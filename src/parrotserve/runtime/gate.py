@@ -62,7 +62,8 @@ class Gate:
         self._weigh(batch.tenant, limits.weight)
         done = {spec.id for spec in batch.requests if found.is_done(spec)}
         claims = claims_of_batch(_with_values(found), graph, self._find, count=limits.counts_tokens)
-        self._meter.restore(batch.tenant, batch.session, [claim for claim in claims if claim.request not in done])
+        open_claims = [claim for claim in claims if claim.request not in done]
+        self._meter.restore(batch.tenant, batch.session, open_claims, found.event.usages.values())
         try:
             self._driver.restore(found)
         except ParrotError:

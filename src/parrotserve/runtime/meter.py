@@ -16,7 +16,6 @@ from parrotserve.runtime.metrics import Metrics
 from parrotserve.sampling import Usage as RunUsage
 from parrotserve.tenancy.directory import Directory
 from parrotserve.tenancy.ledger import Claim, Ledger
-from parrotserve.tenancy.limits import Limits
 from parrotserve.tenancy.usage import Usage
 
 
@@ -61,14 +60,18 @@ class Meter:
             for claim in claims:
                 self._set_apart(claim.request)
         fresh = [claim for claim in claims if claim.request not in self._requests]
-        self._claim(tenant, session, fresh, self._directory.limits(tenant))
+        self.ledger.accept(tenant, session, fresh, self._directory.limits(tenant), now=self._clock())
+        self._note(tenant, fresh)
         for claim in claims:
             # A request that is retried while an engine still has its old run still has its claim.
             self._requests[claim.request].over = False
 
-    def restore(self, tenant: TenantId, session: SessionId, claims: Sequence[Claim]) -> None:
-        """Claim for a session that was accepted before the service was restarted, whatever the limits are now."""
-        self._claim(tenant, session, claims, Limits())
+    def restore(self, tenant: TenantId, session: SessionId, claims: Sequence[Claim], used: Iterable[RunUsage]) -> None:
+        """Claim for a session that was accepted before the service was restarted, whatever the limits are now; `used`
+        is what its requests used."""
+        taken = sum(map(_tokens, used))
+        self.ledger.restore(tenant, session, claims, taken, now=self._clock())
+        self._note(tenant, claims)
 
     def withdraw(self, claims: Iterable[Claim]) -> None:
         """Withdraw claims that were accepted here but whose requests were refused elsewhere."""
@@ -113,7 +116,7 @@ class Meter:
         if engine is not None and engine not in found.aboard.values():
             self._aboard[engine].discard(request)
         if usage != _NOTHING:
-            found.taken += usage.prompt_tokens + usage.output_tokens
+            found.taken += _tokens(usage)
             self.unsaved[found.tenant] = self.unsaved.get(found.tenant, Usage()).plus(usage)
             self._metrics.used(found.tenant, usage)
         self._settle(request, found)
@@ -183,8 +186,7 @@ class Meter:
             await asyncio.sleep(SAVE_SECONDS)
             await self.save(wait=False)
 
-    def _claim(self, tenant: TenantId, session: SessionId, claims: Sequence[Claim], limits: Limits) -> None:
-        self.ledger.accept(tenant, session, claims, limits, now=self._clock())
+    def _note(self, tenant: TenantId, claims: Sequence[Claim]) -> None:
         self._metrics.tenant_served(tenant)
         for claim in claims:
             self._requests[claim.request] = _Metered(tenant)
@@ -207,6 +209,10 @@ class Meter:
         if found.over and not found.aboard:
             del self._requests[request]
             self.ledger.settle(request, found.taken, now=self._clock())
+
+
+def _tokens(usage: RunUsage) -> int:
+    return usage.prompt_tokens + usage.output_tokens
 
 
 def _today() -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from parrotserve.graph.events import Event, KnownFailure, Submitted, ValueSet, Withdrawn
+from parrotserve.graph.events import Event, KnownFailure, RequestEnded, Submitted, ValueSet, Withdrawn
 from parrotserve.graph.graph import Graph
 from parrotserve.graph.objects import Call, Session, Variable
 from parrotserve.graph.states import ProducerState, VariableState
@@ -83,6 +83,10 @@ class Recorder:
                 if variable.producer is None:
                     self._drop(event.session, Kind.FAILURE, event.variable)
                     self._add_failure(event.session, variable)
+            case RequestEnded():
+                request = self._graph.requests.get(event.request)
+                if request is not None and request.fallen:
+                    self.used(event.request)  # what is told only now of one that was cancelled
             case _:
                 pass
 

@@ -91,6 +91,13 @@ class Ledger:
         opened.claimed += tokens
         self._claims |= {claim.request: (opened, claim.tokens) for claim in claims}
 
+    def restore(self, tenant: TenantId, session: SessionId, claims: Sequence[Claim], taken: int, *, now: float) -> None:
+        """Open a session that was accepted before a restart, whatever the limits are now: claim for its requests that
+        are unfinished, and count what it took against its budget. That does not count against the tenant's minute, as
+        nobody knows when it was."""
+        self.accept(tenant, session, claims, Limits(), now=now)
+        self._sessions[session].taken += taken
+
     def check(self, tenant: TenantId, session: SessionId, requests: int, limits: Limits) -> None:
         """Raise what `accept` would raise for this many new requests, however few tokens they take. Changes nothing."""
         self._check_counts(self._accounts.get(tenant, _Account()), requests, session not in self._sessions, limits)

@@ -96,6 +96,31 @@ async def test_a_restart_leaves_a_request_the_room_that_it_had(tmp_path: Path):
     store.close()
 
 
+async def test_a_restart_leaves_a_session_what_is_left_of_its_budget(tmp_path: Path):
+    store = TenantStore(tmp_path)
+    store.create_tenant(ANN, Limits(session_tokens=1000, session_requests=4))
+    used = 0
+    for start in range(3):
+        journal = Journal(tmp_path / "journal.db")
+        load = lambda *_: fake_model(lambda engine: FakeEngine(engine, script=lambda _: "word"))  # noqa: E731
+        service = await Service.start(
+            ServiceConfig(models=("fake",)), load=load, directory=Directory(store), journal=journal
+        )
+        if start:
+            with pytest.raises(TooLarge, match=f"and {1000 - used} are left of the 1000"):
+                await service.declare(program("s", max_tokens=1000 - used), tenant=ANN)
+            with pytest.raises(TooLarge, match=f"this one has {start}, and this would add 4"):
+                await service.declare(program("s", requests=4), tenant=ANN)
+        await run(service, program("s"))
+        await settled(service)
+        usage = service.session_view(SessionId("s"), tenant=ANN).usage
+        assert usage.prompt_tokens + usage.output_tokens > used
+        used = usage.prompt_tokens + usage.output_tokens
+        await service.close()
+        await journal.close()
+    store.close()
+
+
 async def run(service: Service, body: Submit) -> None:
     async with asyncio.timeout(20):
         async for _ in service.submit(body, tenant=ANN):

@@ -1,5 +1,6 @@
 """A service that ends and is started again on the same journal: its sessions go on where they were."""
 
+import asyncio
 from contextlib import aclosing
 
 import pytest
@@ -119,6 +120,20 @@ async def test_what_a_failed_request_used_stays_in_the_account(begin: Begin):
     await answer(first.service.submit(batch(two, wait("b"))))
     used = first.service.session_view(S).usage
     assert used.output_tokens
+    await first.close()
+
+    second = await begin()
+    assert second.service.session_view(S).usage == used
+
+
+async def test_what_a_cancelled_request_used_stays_in_the_account(begin: Begin):
+    first = await begin(ticking=True)
+    _, events = await first.service.declare(batch(TELL, wait("a", stream=True)))
+    await beginning_of(first, events)
+    first.service.cancel_variable(S, A)
+    while not (used := first.service.session_view(S).usage).output_tokens:  # its engine tells when it has let go of it
+        await first.engine.tick()
+        await asyncio.sleep(0)
     await first.close()
 
     second = await begin()

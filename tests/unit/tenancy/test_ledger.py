@@ -37,6 +37,16 @@ def test_what_was_not_taken_is_free_again():
     ledger.accept(ANN, ONE, [claim("c", 95)], limits, now=1)
 
 
+def test_a_restored_session_keeps_what_it_took_whatever_the_limits_are():
+    ledger, limits = Ledger(), Limits(session_tokens=100, tokens_per_minute=50)
+    ledger.restore(ANN, ONE, [claim("a", 60)], 30, now=0)
+    assert ledger.held(ANN, now=0) == (1, 1, 60, 0)
+    with pytest.raises(TooLarge, match="10 are left of the 100"):
+        ledger.accept(ANN, ONE, [claim("b", 11)], limits, now=0)
+    ledger.settle(RequestId("a"), 0, now=0)
+    ledger.accept(ANN, ONE, [claim("b", 50)], limits, now=0)
+
+
 def test_the_refusal_says_when_there_will_be_room():
     ledger, limits = Ledger(), Limits(tokens_per_minute=100)
     for moment, name in ((0, "a"), (20, "b")):
