@@ -36,6 +36,7 @@ from parrotserve.runtime.attachments import Attachments
 from parrotserve.runtime.calls import outcome_of
 from parrotserve.runtime.catalog import Loader, ServedModel, load_model
 from parrotserve.runtime.driver import Driver
+from parrotserve.runtime.durability import Durability
 from parrotserve.runtime.ending import Ending
 from parrotserve.runtime.exchanges import Exchanges, WaitEvent
 from parrotserve.runtime.fleet import Fleet
@@ -90,10 +91,10 @@ class Service:
         self._saving = asyncio.ensure_future(self.meter.save_now_and_then())
         self._admissions: WeakValueDictionary[SessionId, asyncio.Lock] = WeakValueDictionary()
         self.ending = Ending(awaited=lambda: self._driver.awaited)
-        self._journal: Journal | None = None
+        self._durability = Durability()
         self.recovered = 0
         """Number of sessions that came back from the journal."""
-        self._exchanges = Exchanges(self._driver, self._attachments, self.ending, self.committed)
+        self._exchanges = Exchanges(self._driver, self._attachments, self.ending, self._durability.committed)
 
     @classmethod
     async def start(
@@ -122,7 +123,7 @@ class Service:
                 service.recovered = recover(
                     journal, service._driver, service._fleet, service._gate, longest_lease=config.max_lease_seconds
                 )
-                service._journal = journal
+                service._durability.journal = journal
         except BaseException:
             await service.close()
             raise
@@ -172,7 +173,7 @@ class Service:
         session = owned(tenant, SessionId(body.session))
         try:
             self.ending.check_takes(body)
-            self._check_journal()
+            self._durability.check()
             models = self.reception.models_at_once(body) if session not in self._admissions else None
             if models is not None:
                 self.reception.take_in(self.reception.admitted(body, tenant, models), models, lasting=lasting)
@@ -186,7 +187,7 @@ class Service:
         except ParrotError as error:
             self._metrics.refused(tenant, error.code)
             raise
-        await self.committed()
+        await (self._durability.batch_committed() if lasting else self._durability.committed())
         accepted = Accepted(session=SessionId(body.session))
         return accepted, self._exchanges.watched(accepted.session, body.wait, tenant)
 
@@ -333,7 +334,7 @@ class Service:
         is up."""
         if self.ending.draining:
             raise ServiceUnavailable("The service is shutting down.")
-        self._check_journal()
+        self._durability.check()
         if not self._fleet.ready:
             raise ServiceUnavailable("A model has no engine that is up; /v1/engines says which are.")
 
@@ -388,14 +389,9 @@ class Service:
     async def committed(self) -> None:
         """Wait until all that happened so far would survive the death of this process: to be awaited before anything of
         it is shown to a client. Raises `ServiceUnavailable` while the journal cannot be written."""
-        if self._journal is not None:
-            await self._journal.committed()
+        await self._durability.committed()
 
     # --- Inside ----------------------------------------------------------------------------------------------
-
-    def _check_journal(self) -> None:
-        if self._journal is not None:
-            self._journal.check()
 
     def _admission(self, session: SessionId) -> asyncio.Lock:
         """The lock by which batches of one session are admitted one at a time, in order of arrival."""

@@ -169,6 +169,31 @@ async def test_while_the_journal_cannot_be_written_nothing_is_accepted(
         assert (await client.post("/v1/submit", json=with_text(PROGRAM, "x" * 300_000))).status_code == 200
 
 
+async def test_a_batch_that_the_disk_had_no_room_for_is_told_of_when_it_is_sent_again(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+):
+    opened = opened_journals(monkeypatch)
+    program = with_text(PROGRAM, "x" * 300_000) | {"wait": [{"variable": "tale"}]}
+    async with serving() as (_, client):
+        full(opened[0], 1)
+        refused = await client.post("/v1/submit", json=program)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "service_unavailable")
+        assert "taken in and runs" in refused.json()["error"]["message"]
+        again = await client.post("/v1/submit", json=program)
+        assert (again.status_code, "taken in" in again.text) == (503, False)
+        for path in ("/v1/sessions", "/v1/sessions/s1", TALE):
+            assert (await client.get(path)).status_code == 503
+        full(opened[0], 1 << 20)
+        await until(lambda: _ready(client))
+        answer = await client.post("/v1/submit", json=program)
+        assert (answer.status_code, '"value":"a tale"' in answer.text) == (200, True)
+        before = (await client.get("/v1/sessions/s1")).json()
+        assert [request["state"] for request in before["requests"]] == ["done"]
+    async with serving() as (_, client):
+        after = (await client.get("/v1/sessions/s1")).json()
+        assert (after["usage"], len(after["variables"])) == (before["usage"], 2)
+
+
 @pytest.mark.parametrize("path", ["/v1/sessions", "/v1/sessions/s1", "/v1/sessions/s1/explain", TALE])
 async def test_nothing_is_told_that_is_not_committed(serving: Serving, path: str, monkeypatch: pytest.MonkeyPatch):
     opened = opened_journals(monkeypatch)
