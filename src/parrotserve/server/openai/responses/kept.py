@@ -15,10 +15,9 @@ from functools import partial
 from parrotserve.errors import ParrotError, RequestRefused, UnknownObject
 from parrotserve.graph.snapshots import SessionSnapshot
 from parrotserve.graph.states import VariableState
-from parrotserve.ids import SessionId, TenantId, VariableId, shown
+from parrotserve.ids import RequestId, SessionId, TenantId, VariableId, shown
 from parrotserve.runtime.render import LONG_TEXT
 from parrotserve.runtime.service import Service
-from parrotserve.sampling import Usage
 from parrotserve.server.openai.answers import json_text
 from parrotserve.server.openai.responses.wire import Item, ResponsesRequest
 from parrotserve.server.openai.submissions import Origin
@@ -68,11 +67,11 @@ class State:
     """Its record, as it is stored."""
     created: int
     """In seconds since 1970."""
+    request: RequestId
     variable: VariableId
     """The variable with the answer."""
     state: VariableState
     error: ParrotError | None
-    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +152,10 @@ def _state(picture: SessionSnapshot, *, base: str, now: float) -> State | None:
     return State(
         text=note.value,
         created=int(time.time() - (now - picture.began)),
+        request=shown(request.id),
         variable=shown(answer.id),
         state=answer.state,
         error=answer.error,
-        usage=request.usage,
     )
 
 

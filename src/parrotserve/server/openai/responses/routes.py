@@ -10,7 +10,6 @@ from starlette.responses import Response
 from parrotserve.errors import DeclarationError
 from parrotserve.graph.states import VariableState
 from parrotserve.ids import TenantId
-from parrotserve.protocol import Value
 from parrotserve.runtime.service import Service
 from parrotserve.server.access import TheService, TheTenant
 from parrotserve.server.bodies import BodyRoute
@@ -140,7 +139,7 @@ async def _told(request: Request, service: Service, found: Kept, tenant: TenantI
     writer = ResponseWriter(submission, body, created=state.created)
     if state.error is not None:
         return writer.failed(state.error)
-    values: list[Value] = []
-    if state.state is VariableState.READY:
-        values.append(await service.wait(found.session, state.variable, tenant=tenant))
-    return writer.whole(values, [state.usage])
+    if state.state is not VariableState.READY:
+        return writer.whole((), ())
+    value = await service.wait(found.session, state.variable, tenant=tenant)
+    return writer.whole([value], [await service.request_usage(found.session, state.request, tenant=tenant)])
