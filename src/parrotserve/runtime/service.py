@@ -120,9 +120,8 @@ class Service:
             for name in config.models:
                 service._fleet.start_engines((await service._fleet.load(name, progress=progress)).name)
             if journal is not None:
-                service.recovered = recover(
-                    journal, service._driver, service._fleet, service._gate, longest_lease=config.max_lease_seconds
-                )
+                parts = service._driver, service._fleet, service._gate
+                service.recovered = recover(journal, *parts, longest_lease=config.max_lease_seconds)
                 service._durability.journal = journal
         except BaseException:
             await service.close()

@@ -12,10 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from parrotserve.errors import ParrotError, RequestRefused, UnknownObject
-from parrotserve.graph.snapshots import SessionSnapshot
-from parrotserve.graph.states import VariableState
-from parrotserve.ids import RequestId, SessionId, TenantId, VariableId, shown
+from parrotserve.errors import RequestRefused, UnknownObject
+from parrotserve.ids import SessionId, TenantId
+from parrotserve.runtime.noted import Noted, noted
 from parrotserve.runtime.render import LONG_TEXT
 from parrotserve.runtime.service import Service
 from parrotserve.server.openai.answers import json_text
@@ -59,28 +58,15 @@ class Record(Body):
         return [*self.earlier, *([Item(role="user", content=given)] if isinstance(given, str) else given or [])]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """What a session says of the response that it keeps."""
-
-    text: str
-    """Its record, as it is stored."""
-    created: int
-    """In seconds since 1970."""
-    request: RequestId
-    variable: VariableId
-    """The variable with the answer."""
-    state: VariableState
-    error: ParrotError | None
-
-
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A response that is kept."""
 
     session: SessionId
     record: Record
-    state: State
+    state: Noted
+    created: int
+    """In seconds since 1970."""
 
     @property
     def origin(self) -> Origin:
@@ -118,19 +104,20 @@ class KeptResponses:
         state = None
         if _IDENTITY.fullmatch(identity):
             with suppress(UnknownObject):
-                now = asyncio.get_running_loop().time()  # the machine's clock
-                state = await service.read_session(session, partial(_state, base=session, now=now), tenant=tenant)
-        record = None if state is None else await _record(state.text)
+                read = partial(noted, note=Origin.note_of(session))
+                state = await service.read_session(session, read, tenant=tenant)
+        record = None if state is None else await _record(state.note)
         if state is None or record is None:
             raise UnknownObject(
                 f"There is no response {identity[:80]!r}: it never was, was made with store=false, was deleted, or was "
                 "not used for too long. Send the whole conversation as input.",
                 param=param,
             )
-        if state.state is VariableState.READY:  # it may be from before a restart, and not be counted yet
-            self._tenants[tenant][session] = len(state.text)
+        if state.is_answered:  # it may be from before a restart, and not be counted yet
+            self._tenants[tenant][session] = len(state.note)
             self._tenants[tenant].move_to_end(session)
-        return Kept(session, record, state)
+        age = asyncio.get_running_loop().time() - state.began  # the machine's clock
+        return Kept(session, record, state, created=int(time.time() - age))
 
     def forget(self, service: Service, session: SessionId, tenant: TenantId) -> None:
         """End a response's session."""
@@ -140,23 +127,6 @@ class KeptResponses:
 
 def _most(limits: Limits) -> int:
     return MOST_KEPT if limits.sessions is None else min(MOST_KEPT, limits.sessions // _HALF)
-
-
-def _state(picture: SessionSnapshot, *, base: str, now: float) -> State | None:
-    """What a session says, if it keeps a response of this base."""
-    note = next((each for each in picture.variables if shown(each.id) == Origin.note_of(base)), None)
-    request = next(iter(picture.requests), None)
-    if note is None or note.value is None or request is None:
-        return None
-    answer = next(each for each in picture.variables if each.id == request.outputs[0])
-    return State(
-        text=note.value,
-        created=int(time.time() - (now - picture.began)),
-        request=shown(request.id),
-        variable=shown(answer.id),
-        state=answer.state,
-        error=answer.error,
-    )
 
 
 async def _record(text: str) -> Record | None:

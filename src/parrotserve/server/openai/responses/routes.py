@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from parrotserve.errors import DeclarationError
-from parrotserve.graph.states import VariableState
 from parrotserve.ids import TenantId
 from parrotserve.runtime.service import Service
 from parrotserve.server.access import TheService, TheTenant
@@ -121,25 +120,25 @@ async def _earlier(
     if body.previous_response_id is None:
         return (), 0
     found = await _kept(request).find(service, body.previous_response_id, tenant, param="previous_response_id")
-    if found.state.state is not VariableState.READY:
+    if not found.state.is_answered:
         raise DeclarationError(
             f"{body.previous_response_id} has no answer that could be continued: it is in progress, or has failed.",
             param="previous_response_id",
         )
     answer = await _told(request, service, found, tenant)
     output = [Item.model_validate(as_json(item)) for item in answer.output]
-    return [*found.record.items, *output], len(found.state.text)
+    return [*found.record.items, *output], len(found.state.note)
 
 
 async def _told(request: Request, service: Service, found: Kept, tenant: TenantId) -> ResponseAnswer:
     """A response that is kept, as it is told."""
     body, state = found.record.body, found.state
     convert = partial(response_submission, body, found.record.earlier, origin=found.origin)
-    submission = await submission_of(request, service, body, tenant, convert, more=len(state.text))
-    writer = ResponseWriter(submission, body, created=state.created)
+    submission = await submission_of(request, service, body, tenant, convert, more=len(state.note))
+    writer = ResponseWriter(submission, body, created=found.created)
     if state.error is not None:
         return writer.failed(state.error)
-    if state.state is not VariableState.READY:
+    if not state.is_answered:
         return writer.whole((), ())
     value = await service.wait(found.session, state.variable, tenant=tenant)
     return writer.whole([value], [await service.request_usage(found.session, state.request, tenant=tenant)])
